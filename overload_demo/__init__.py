@@ -1,0 +1,10 @@
+"""A queue-based API that survives the spike which kills an API doing its work inline.
+
+Where things live: ``jobs`` (what a job is), ``upstash`` (the REST transport), ``queue`` (the protocol: enqueue, lease,
+settle), ``api`` and ``worker`` (its two sides), ``store`` (the embedded Redis behind an Upstash-compatible gateway),
+``load`` (the measuring side), ``lab`` (what notebooks import), ``cli`` (the ``overload-demo`` command).
+"""
+
+from importlib.metadata import version
+
+__version__ = version("overload-demo")

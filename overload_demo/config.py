@@ -1,0 +1,108 @@
+"""All settings: read once from the environment, validated, secrets masked.
+
+The name of a variable is the field's name in capitals (``worker_poll_interval`` is ``WORKER_POLL_INTERVAL``).
+Seconds are seconds, bytes are bytes. This is the one place that documents them all; the README shows the main ones.
+"""
+
+from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
+
+from platformdirs import user_data_path
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from overload_demo.errors import ConfigurationError
+
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+class Settings(BaseSettings):
+    """Validated settings; construct through :func:`load_settings`, which turns a mistake into one line."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True)
+
+    # Where the queue lives
+    upstash_redis_rest_url: str | None = Field(None, description="Upstash REST endpoint; unset = the embedded store")
+    upstash_redis_rest_token: SecretStr | None = Field(None, description="its token; set both or neither")
+    overload_data_dir: Path = Field(
+        default_factory=lambda: user_data_path("overload_demo"), description="where the embedded store keeps its files"
+    )
+    overload_redis_server: Path | None = Field(None, description="server binary to start instead of the bundled one")
+    overload_redis_url: SecretStr | None = Field(None, description="a running server to put the gateway before")
+    overload_maxmemory: str = Field(
+        "0", pattern=r"^\d+([kmg]b?)?$", description="memory limit of the embedded server, e.g. 256mb; 0 = none"
+    )
+    overload_key_prefix: str = Field("", max_length=64, description="put before every key of the queue")
+
+    # The worker
+    worker_processing_delay: float = Field(2.0, ge=0, le=86_400, description="simulated work, seconds a job")
+    worker_poll_interval: float = Field(1.0, gt=0, le=3600, description="seconds between polls of an empty queue")
+    worker_max_poll_interval: float | None = Field(
+        None, gt=0, le=3600, description="the idle back-off ends here, seconds (default 5.0; 10.0 on Upstash)"
+    )
+    queue_result_ttl: int = Field(3600, ge=1, description="seconds a finished job is kept; waiting jobs never expire")
+    worker_id: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9._:-]{1,100}$", description="stable name (default: host and first free slot)"
+    )
+    worker_handler: str | None = Field(None, description="module:function that does a job (default: the demo's own)")
+    worker_lease_s: float = Field(30.0, ge=1, le=3600, description="visibility timeout, seconds; extended every third")
+    worker_job_timeout_s: float = Field(300.0, gt=0, description="a job running longer counts as interrupted, seconds")
+    worker_max_attempts: int = Field(3, ge=1, le=100, description="interrupted attempts before a job is dead")
+    worker_max_batch: int = Field(128, ge=1, le=128, description="jobs in one lease, at most")
+    worker_effect_log: Path | None = Field(None, description="append each start and effect of a job to this file")
+
+    # The API
+    overload_max_body_bytes: int = Field(65_536, ge=256, le=1_000_000, description="largest accepted body, bytes")
+    overload_max_queue_depth: int = Field(0, ge=0, description="refuse jobs above this queue depth; 0 = no bound")
+    overload_max_wait_s: float = Field(0, ge=0, description="refuse jobs that would wait longer, seconds; 0 = no bound")
+    overload_store_deadline_s: float = Field(5.0, gt=0, le=60, description="a request waits this long for the store")
+
+    @field_validator("upstash_redis_rest_url", mode="after")
+    @classmethod
+    def _https_unless_loopback(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("must look like https://NAME.upstash.io")
+        if parts.username or parts.password or parts.query:
+            raise ValueError("must hold no user, password or query; the token has a variable of its own")
+        if parts.scheme == "http" and parts.hostname not in LOOPBACK_HOSTS:
+            raise ValueError("must use https (plain http is for loopback only)")
+        return url.rstrip("/")
+
+    @model_validator(mode="after")
+    def _upstash_both_or_neither(self) -> Self:
+        if (self.upstash_redis_rest_url is None) != (self.upstash_redis_rest_token is None):
+            set_one = "URL" if self.upstash_redis_rest_url else "TOKEN"
+            missing = "TOKEN" if self.upstash_redis_rest_url else "URL"
+            raise ValueError(
+                f"UPSTASH_REDIS_REST_{set_one} is set but UPSTASH_REDIS_REST_{missing} is not: set both or neither"
+            )
+        return self
+
+    @property
+    def uses_upstash(self) -> bool:
+        """Whether the queue lives at an Upstash endpoint rather than in the embedded store."""
+        return self.upstash_redis_rest_url is not None
+
+    @property
+    def max_poll_interval_s(self) -> float:
+        """Longest pause between two polls of an empty queue, seconds; never below the poll interval."""
+        longest = self.worker_max_poll_interval or (10.0 if self.uses_upstash else 5.0)
+        return max(longest, self.worker_poll_interval)
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the environment once; ``overrides`` (field names) win over it.
+
+    Raises :class:`ConfigurationError` with one line that names the variable, never its value.
+    """
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]).upper()
+        message = first["msg"].removeprefix("Value error, ")
+        raise ConfigurationError(f"{name}: {message}" if name else message) from None

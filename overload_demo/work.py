@@ -1,0 +1,67 @@
+"""What a job does: a plain function, the same for the worker and for the naive baseline.
+
+The demo job models one scarce resource, a single slot (say, a payment terminal): a job holds the slot for
+``delay_s`` seconds. Whoever calls :func:`process` through the same :class:`Slot` gets the same capacity,
+``1 / delay_s`` jobs a second, however many threads ask; so a comparison of architectures compares nothing else.
+"""
+
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime
+from typing import Any
+
+
+class Slot:
+    """The scarce resource: one holder at a time, and a record of how long it was held.
+
+    Thread-safe. ``capacity_per_s`` is what the slot allows by its own measured hold time, jobs a second.
+    """
+
+    def __init__(self) -> None:
+        self._free = threading.Lock()
+        self._held_since = 0.0
+        self.holds = 0
+        self.held_s = 0.0
+
+    def __enter__(self) -> None:
+        self._free.acquire()
+        self._held_since = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.held_s += time.perf_counter() - self._held_since
+        self.holds += 1
+        self._free.release()
+
+    @property
+    def capacity_per_s(self) -> float:
+        """Jobs a second this slot allows: holds ÷ time held; 0.0 before the first hold."""
+        return self.holds / self.held_s if self.held_s else 0.0
+
+
+def utc_now() -> str:
+    """The wall clock as stored everywhere: UTC, ISO 8601 with milliseconds and ``Z``."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def process(
+    payload: Mapping[str, Any], *, delay_s: float, slot: AbstractContextManager[Any] | None = None
+) -> dict[str, Any]:
+    """Do the demo job: hold ``slot`` for ``delay_s`` seconds, then echo the input with its value doubled.
+
+    ``payload`` holds at least ``name`` (str), ``value`` (int or float) and ``message`` (str). An int stays an int:
+    42 gives 84. ``processing_duration_ms`` is the time the job took, waiting for the slot included.
+    Raises KeyError or TypeError when the payload is not such a mapping.
+    """
+    started = time.perf_counter()
+    name, value, message = payload["name"], payload["value"], payload["message"]
+    with slot or nullcontext():
+        if delay_s > 0:
+            time.sleep(delay_s)
+    return {
+        "message": f"Demo processing complete for '{name}'",
+        "input_echo": {"name": name, "value": value, "message": message, "processed_value": 2 * value},
+        "processed_at": utc_now(),
+        "processing_duration_ms": round((time.perf_counter() - started) * 1000, 3),
+    }
