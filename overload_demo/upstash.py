@@ -1,11 +1,43 @@
-"""The REST transport to Upstash Redis, and to the embedded store that speaks the same protocol. The only httpx."""
+"""The REST transport to Upstash Redis, and to the embedded store that speaks the same protocol. The only httpx.
 
+It trusts nothing it receives: status *and* body are checked, sizes are capped, and whatever is not a well-formed answer
+becomes :class:`StoreUnavailableError`. It repeats a request only where that is harmless: when the request certainly was
+not carried out, or when the caller says that the command is ``repeatable`` (running it twice changes nothing more).
+"""
+
+import asyncio
+import hashlib
+import json
+import random
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+from urllib.parse import urlsplit
 
+import httpx
 from pydantic import SecretStr
 
+from overload_demo.config import LOOPBACK_HOSTS
+from overload_demo.errors import (
+    Outcome,
+    StoreAuthError,
+    StoreError,
+    StoreFullError,
+    StoreRefusedError,
+    StoreUnavailableError,
+)
+
 Durability = Literal["always", "everysec", "none", "unknown"]
+Argument = str | int | float
+Command = Sequence[Argument]
+
+MAX_REPLY_BYTES = 32 * 1024 * 1024
+BACKOFF_FIRST_S, BACKOFF_LONGEST_S = 0.02, 1.0
+
+# Starts of error texts that mean "nothing was done, and later it may well work".
+_NOT_NOW = ("LOADING", "BUSY", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "MISCONF")
+_NO_ACCESS = ("WRONGPASS", "NOPERM", "NOAUTH")
 
 
 @dataclass(frozen=True)
@@ -15,3 +47,247 @@ class Address:
     url: str
     token: SecretStr
     durability: Durability = "unknown"
+
+
+@dataclass(frozen=True)
+class Script:
+    """A Lua script; ``sha`` is what EVALSHA calls it by."""
+
+    name: str
+    text: str
+
+    @property
+    def sha(self) -> str:
+        """SHA-1 of the text, as the server computes it."""
+        return hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+
+@dataclass(frozen=True)
+class ScriptCall:
+    """One call of a script with its KEYS and ARGV."""
+
+    script: Script
+    keys: Sequence[str]
+    args: Sequence[Argument]
+
+    def by_sha(self) -> list[Argument]:
+        """The call as EVALSHA, short."""
+        return ["EVALSHA", self.script.sha, len(self.keys), *self.keys, *self.args]
+
+    def by_text(self) -> list[Argument]:
+        """The call as EVAL, which also puts the script into the server's cache."""
+        return ["EVAL", self.script.text, len(self.keys), *self.keys, *self.args]
+
+
+class Upstash:
+    """A client with a fixed pool of connections to one store.
+
+    ``connections`` callers at most may call at the same time (the pool never makes them wait); ``timeout_s`` bounds one
+    HTTP exchange. ``refresh`` (blocking, run in a thread) is asked for the address again when nobody answers at the
+    present one; it may raise :class:`StoreError`. ``calls`` counts HTTP exchanges. Use from one event loop; close with
+    :meth:`aclose`. A call that is cancelled may leave its effect unknown: senders should not be cancelled.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        connections: int = 8,
+        timeout_s: float = 5.0,
+        refresh: Callable[[], Address] | None = None,
+    ) -> None:
+        self.address = address
+        self.calls = 0
+        self._connections, self._timeout_s, self._refresh = connections, timeout_s, refresh
+        self._refreshing = asyncio.Lock()
+        self._sync_token = ""
+        self._client = self._new_client()
+
+    def _new_client(self) -> httpx.AsyncClient:
+        host = urlsplit(self.address.url).hostname
+        limits = httpx.Limits(
+            max_connections=self._connections, max_keepalive_connections=self._connections, keepalive_expiry=30
+        )
+        return httpx.AsyncClient(
+            limits=limits,
+            timeout=httpx.Timeout(self._timeout_s, connect=min(2.0, self._timeout_s)),
+            trust_env=host not in LOOPBACK_HOSTS,  # a proxy variable must not catch loopback traffic
+            follow_redirects=False,
+            headers={"Content-Type": "application/json", "Accept-Encoding": "identity"},
+        )
+
+    async def aclose(self) -> None:
+        """Close all connections; further calls fail."""
+        await self._client.aclose()
+
+    async def command(self, *command: Argument, repeatable: bool = False, deadline_s: float | None = None) -> Any:
+        """Run one command and return its reply (JSON types; nil is None). Raises :class:`StoreError`."""
+
+        def parse(status: int, body: Any) -> Any:
+            if isinstance(body, dict) and "result" in body and status == 200:
+                return body["result"]
+            raise _error_in(status, body, scripted=str(command[0]).upper().startswith("EVAL"))
+
+        return await self._exchange("/", command, parse, repeatable=repeatable, deadline_s=deadline_s)
+
+    async def pipeline(
+        self, commands: Sequence[Command], *, repeatable: bool = False, deadline_s: float | None = None
+    ) -> list[Any]:
+        """Run commands in order, not atomically; a failed one yields its :class:`StoreError` in its place."""
+
+        def parse(status: int, body: Any) -> list[Any]:
+            if status != 200 or not isinstance(body, list) or len(body) != len(commands):
+                raise _error_in(status, body)
+            return [_element(one) for one in body]
+
+        replies: list[Any] = await self._exchange(
+            "/pipeline", commands, parse, repeatable=repeatable, deadline_s=deadline_s
+        )
+        return replies
+
+    async def run(self, call: ScriptCall, *, deadline_s: float | None = None) -> Any:
+        """Run a script by its SHA, or by its text where the server does not know it yet.
+
+        All scripts of this package may be repeated harmlessly, so a lost reply is asked for again until ``deadline_s``.
+        """
+        try:
+            return await self.command(*call.by_sha(), repeatable=True, deadline_s=deadline_s)
+        except StoreRefusedError as error:
+            if not _is_unknown_script(error):
+                raise
+        return await self.command(*call.by_text(), repeatable=True, deadline_s=deadline_s)
+
+    async def run_in_order(self, *calls: ScriptCall, deadline_s: float | None = None) -> list[Any]:
+        """Run several scripts in one exchange; a failed one yields its :class:`StoreError` in its place."""
+        replies = await self.pipeline([call.by_sha() for call in calls], repeatable=True, deadline_s=deadline_s)
+        if any(_is_unknown_script(reply) for reply in replies):
+            by_text = [call.by_text() for call in calls]
+            replies = await self.pipeline(by_text, repeatable=True, deadline_s=deadline_s)
+        return replies
+
+    async def _exchange(
+        self,
+        path: str,
+        body: Sequence[Any],
+        parse: Callable[[int, Any], Any],
+        *,
+        repeatable: bool,
+        deadline_s: float | None,
+    ) -> Any:
+        """Send until there is an answer, the deadline has passed, or a repeat could do harm."""
+        content = json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
+        give_up_at = time.monotonic() + (self._timeout_s if deadline_s is None else deadline_s)
+        backoff_s, outcome = BACKOFF_FIRST_S, Outcome.NOT_ENQUEUED
+        while True:
+            try:
+                return parse(*await self._post(path, content, give_up_at - time.monotonic()))
+            except StoreUnavailableError as error:
+                if error.outcome is Outcome.UNKNOWN:
+                    outcome = Outcome.UNKNOWN
+                pause_s = random.uniform(0, backoff_s)
+                out_of_time = time.monotonic() + pause_s >= give_up_at
+                if out_of_time or (error.outcome is Outcome.UNKNOWN and not repeatable):
+                    raise StoreUnavailableError(str(error), outcome) from None
+            await asyncio.sleep(pause_s)
+            backoff_s = min(2 * backoff_s, BACKOFF_LONGEST_S)
+
+    async def _post(self, path: str, content: bytes, remaining_s: float) -> tuple[int, Any]:
+        """One HTTP exchange; returns the status and the decoded JSON body."""
+        address, client = self.address, self._client
+        headers = {
+            "Authorization": f"Bearer {address.token.get_secret_value()}",
+            "Upstash-Sync-Token": self._sync_token,
+        }
+        limit_s = max(0.05, min(self._timeout_s, remaining_s))
+        self.calls += 1
+        try:
+            async with asyncio.timeout(limit_s):
+                request = client.build_request("POST", address.url + path, content=content, headers=headers)
+                response = await client.send(request, stream=True)
+                try:
+                    text = await _read_limited(response)
+                finally:
+                    await response.aclose()
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            await self._look_again(address)
+            raise StoreUnavailableError(f"the store cannot be reached ({type(error).__name__})") from None
+        except httpx.PoolTimeout:
+            await self._replace_client(client)
+            raise StoreUnavailableError("no connection to the store was free") from None
+        except (TimeoutError, httpx.TimeoutException):
+            raise StoreUnavailableError("the store did not answer in time", Outcome.UNKNOWN) from None
+        except httpx.HTTPError as error:
+            reason = f"the exchange with the store broke off ({type(error).__name__})"
+            raise StoreUnavailableError(reason, Outcome.UNKNOWN) from None
+        self._sync_token = response.headers.get("upstash-sync-token", self._sync_token)
+        return response.status_code, _decoded(response.status_code, text)
+
+    async def _look_again(self, failed: Address) -> None:
+        """Nobody answers at ``failed``: ask where the store is now, once for all who wait."""
+        if self._refresh is None:
+            return
+        async with self._refreshing:
+            if self.address is failed:
+                self.address = await asyncio.to_thread(self._refresh)
+
+    async def _replace_client(self, broken: httpx.AsyncClient) -> None:
+        """A pool that times out may have leaked its slots for ever (httpcore issue 1093): start with a new one."""
+        if self._client is broken:
+            self._client = self._new_client()
+            await broken.aclose()
+
+
+async def _read_limited(response: httpx.Response) -> bytes:
+    declared = response.headers.get("content-length", "0")
+    if not declared.isdigit() or int(declared) > MAX_REPLY_BYTES:
+        raise StoreUnavailableError("the store's answer is too large", Outcome.UNKNOWN)
+    chunks, size = [], 0
+    async for chunk in response.aiter_raw():
+        size += len(chunk)
+        if size > MAX_REPLY_BYTES:
+            raise StoreUnavailableError("the store's answer is too large", Outcome.UNKNOWN)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _decoded(status: int, text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        if status == 401:
+            return None
+        raise StoreUnavailableError(
+            f"the store answered {status} with something else than JSON", Outcome.UNKNOWN
+        ) from None
+
+
+def _element(one: Any) -> Any:
+    if isinstance(one, dict) and "result" in one:
+        return one["result"]
+    return _error_in(200, one, scripted=True)
+
+
+def _error_in(status: int, body: Any, *, scripted: bool = False) -> StoreError:
+    """The typed error for an answer that is not a result.
+
+    ``scripted``: an error in the middle of a script leaves open what it had done before, so its outcome is unknown.
+    """
+    text = body.get("error") if isinstance(body, dict) else None
+    if status == 401:
+        return StoreAuthError("the store refused the token (401): check UPSTASH_REDIS_REST_TOKEN")
+    if not isinstance(text, str) or status >= 500 or status == 429:
+        detail = f": {text[:200]}" if isinstance(text, str) else ""
+        return StoreUnavailableError(f"the store answered {status} in an unexpected form{detail}", Outcome.UNKNOWN)
+    if text.startswith(_NO_ACCESS):
+        return StoreAuthError(f"the store refused the token: {text.split(' ', 1)[0]}")
+    if "OOM command" in text or "capacity quota exceeded" in text:
+        return StoreFullError("the store is full: it refuses writes until jobs are drained")
+    if text.startswith(_NOT_NOW):
+        return StoreUnavailableError(f"the store is not ready: {text[:200]}")
+    definite = not scripted or text.startswith("NOSCRIPT") or "max requests limit" in text
+    outcome = Outcome.NOT_ENQUEUED if definite else Outcome.UNKNOWN
+    return StoreRefusedError(f"the store refused the command: {text[:200]}", outcome)
+
+
+def _is_unknown_script(reply: Any) -> bool:
+    return isinstance(reply, StoreRefusedError) and "NOSCRIPT" in str(reply)

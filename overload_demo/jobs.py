@@ -1,0 +1,105 @@
+"""What a job is: its request, its states, its ids, and the strict reading of what clients send. No I/O."""
+
+import json
+import math
+import re
+import secrets
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MAX_DEPTH = 32
+MAX_VALUE = 1e15
+JOB_ID = re.compile(r"job_[0-9a-f]{24,64}")
+
+Number = Annotated[
+    Annotated[int, Field(strict=True, ge=-MAX_VALUE, le=MAX_VALUE)]
+    | Annotated[float, Field(strict=True, ge=-MAX_VALUE, le=MAX_VALUE, allow_inf_nan=False)],
+    Field(union_mode="left_to_right"),
+]
+
+
+class JobState(StrEnum):
+    """queued → processing → done or failed; processing → queued again when released or when its lease expires."""
+
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class JobRequest(BaseModel):
+    """The body of ``POST /jobs``: strict types, finite numbers, |value| ≤ 1e15; unknown fields are ignored."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"name": "my-demo-job", "value": 42, "message": "Hello, World!", "metadata": {"priority": "normal"}}
+            ]
+        }
+    )
+
+    name: str = Field(strict=True, description="what to call the job")
+    value: Number = Field(description="a finite number, doubled by the demo job; an int stays an int")
+    message: str = Field(strict=True, description="free text")
+    metadata: dict[str, Any] | None = Field(None, description="anything else, at most 32 levels deep")
+
+
+def new_job_id() -> str:
+    """A fresh id, 128 random bits: ids cannot be guessed and never collide in practice."""
+    return f"job_{secrets.token_hex(16)}"
+
+
+# Whatever could hide a number, string or depth the plain JSON grammar allows but we refuse; a body without any of
+# these needs no closer look.
+_SUSPICIOUS = re.compile(rb"NaN|Infinity|[0-9][eE]|[0-9]{300}|\\u[dD]")
+
+
+def is_plainly_strict(body: bytes) -> bool:
+    """Whether a body that is valid JSON can hold nothing that :func:`why_not_strict` refuses; cheap, may say no."""
+    return _SUSPICIOUS.search(body) is None and body.count(b"{") + body.count(b"[") <= MAX_DEPTH
+
+
+def why_not_strict(body: bytes) -> tuple[str, str] | None:
+    """Why a body is refused anywhere in it, as ``(kind, text)``, or None.
+
+    Kind ``json_invalid``: not JSON in UTF-8 (NaN and Infinity are not JSON). Kind ``value_error``: JSON, but with a
+    number beyond float range, a lone surrogate, or more than 32 levels.
+    """
+    try:
+        parsed = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+    except RecursionError:
+        return "value_error", f"more than {MAX_DEPTH} levels deep"
+    except ValueError as error:
+        if "integer string conversion" in str(error):
+            return "value_error", "a number has too many digits"
+        return "json_invalid", f"not valid JSON in UTF-8: {str(error)[:120]}"
+    reason = _refused_inside(parsed)
+    return ("value_error", reason) if reason else None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _refused_inside(value: Any, depth: int = 1) -> str | None:
+    """Recursion is bounded by the depth it refuses."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "a number is beyond the range of a float"
+    if isinstance(value, str):
+        return None if _is_unicode(value) else "a string holds a lone surrogate"
+    if not isinstance(value, dict | list):
+        return None
+    if depth > MAX_DEPTH:
+        return f"more than {MAX_DEPTH} levels deep"
+    children = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+    return next((reason for child in children if (reason := _refused_inside(child, depth + 1))), None)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

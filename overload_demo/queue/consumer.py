@@ -1,0 +1,170 @@
+"""The worker's side of the protocol: lease a batch, extend it, settle it. Every call may be repeated harmlessly."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from overload_demo.config import Settings
+from overload_demo.errors import StoreError
+from overload_demo.queue.protocol import (
+    EXTEND,
+    LEASE,
+    MAX_DEAD_ENTRIES,
+    RATE_TIME_CONSTANT_S,
+    SETTLE,
+    Protocol,
+    malformed,
+)
+from overload_demo.upstash import ScriptCall, Upstash
+from overload_demo.work import utc_now
+
+MAX_LEASE_BYTES = 1_048_576
+
+
+class Verdict(StrEnum):
+    """How a leased job ends: with a result, with an error, on the dead list, or back at the head of the queue."""
+
+    DONE = "done"
+    FAILED = "failed"
+    DEAD = "dead"
+    RELEASED = "released"
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedJob:
+    """The exclusive right to do one job until the lease ends; ``attempt`` counts from 1."""
+
+    job_id: str
+    payload: str
+    attempt: int
+    fence: str
+    idem: str
+
+
+@dataclass(frozen=True)
+class Lease:
+    """What one lease call brought: jobs in queue order, and what is left besides them."""
+
+    jobs: list[LeasedJob]
+    queue_length: int
+    in_flight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """The end of one leased job: ``text`` is the result as JSON or the error, ``busy_s`` the seconds it took."""
+
+    job: LeasedJob
+    verdict: Verdict
+    text: str = ""
+    started_at: str = ""
+    completed_at: str = ""
+    busy_s: float = 0.0
+
+
+class Consumer:
+    """Leases and settles on behalf of one ``worker_id``. Raises :class:`StoreError` where the store does not answer."""
+
+    def __init__(self, upstash: Upstash, settings: Settings, worker_id: str) -> None:
+        self._upstash, self._protocol, self._settings = upstash, Protocol(settings.overload_key_prefix), settings
+        self.worker_id = worker_id
+        self._token: str | None = None
+        self._reclaim_own = True
+
+    async def lease(self, max_jobs: int) -> Lease:
+        """Lease up to ``max_jobs`` jobs; the first successful call also brings back this worker's old leases."""
+        return self._leased(await self._upstash.run(self._lease_call(max_jobs)))
+
+    async def settle(self, settlements: Sequence[Settlement]) -> int:
+        """Settle jobs; returns how many were fenced: their lease was lost and nothing changed for them."""
+        return _fenced(await self._upstash.run(self._settle_call(settlements)), len(settlements))
+
+    async def settle_and_lease(
+        self, settlements: Sequence[Settlement], max_jobs: int
+    ) -> tuple[int, Lease | StoreError]:
+        """Settle and lease in one exchange. Raises if settling failed; a failed lease is returned as its error."""
+        calls = [self._settle_call(settlements), self._lease_call(max_jobs)]
+        settled, leased = await self._upstash.run_in_order(*calls)
+        if isinstance(settled, StoreError):
+            raise settled
+        fenced = _fenced(settled, len(settlements))
+        return fenced, leased if isinstance(leased, StoreError) else self._leased(leased)
+
+    async def extend(self, jobs: Sequence[LeasedJob]) -> set[str]:
+        """Extend leases (none: only give a sign of life); returns the ids of those that are lost."""
+        pairs = [field for job in jobs for field in (job.job_id, job.fence)]
+        call = self._protocol.call(EXTEND, self._lease_ms, self.worker_id, self._upstash.calls, *pairs)
+        reply = await self._upstash.run(call)
+        if not isinstance(reply, list):
+            raise malformed(EXTEND, TypeError())
+        return {str(job_id) for job_id in reply}
+
+    async def queue_length(self) -> int:
+        """Jobs waiting, by one plain command: all that an idle worker asks."""
+        length = await self._upstash.command("LLEN", self._protocol.key("queue"), repeatable=True)
+        return length if isinstance(length, int) else 0
+
+    async def leave(self) -> None:
+        """Take back the sign of life, after the last settlement."""
+        await self._upstash.command("HDEL", self._protocol.key("workers"), self.worker_id, repeatable=True)
+
+    @property
+    def _lease_ms(self) -> int:
+        return int(self._settings.worker_lease_s * 1000)
+
+    def _lease_call(self, max_jobs: int) -> ScriptCall:
+        # A token whose answer never came is used again: the store then repeats that answer.
+        self._token = self._token or secrets.token_hex(8)
+        settings = self._settings
+        return self._protocol.call(
+            LEASE,
+            self._protocol.prefix,
+            self.worker_id,
+            self._token,
+            self._lease_ms,
+            min(max_jobs, settings.worker_max_batch),
+            MAX_LEASE_BYTES,
+            settings.worker_max_attempts,
+            utc_now(),
+            "1" if self._reclaim_own else "0",
+            self._upstash.calls,
+            settings.queue_result_ttl,
+        )
+
+    def _leased(self, reply: Any) -> Lease:
+        try:
+            fence, queue_length, in_flight, *fields = reply
+            rows = zip(*[iter(fields)] * 4, strict=True)
+            jobs = [LeasedJob(job_id, payload, int(attempt), fence, idem) for job_id, payload, attempt, idem in rows]
+            lease = Lease(jobs, int(queue_length), int(in_flight))
+        except (ValueError, TypeError) as error:
+            raise malformed(LEASE, error) from None
+        self._token, self._reclaim_own = None, False
+        return lease
+
+    def _settle_call(self, settlements: Sequence[Settlement]) -> ScriptCall:
+        args: list[str | int | float] = [
+            field
+            for one in settlements
+            for field in (
+                one.job.job_id,
+                one.job.fence,
+                one.verdict.value,
+                one.text,
+                one.started_at,
+                one.completed_at,
+                one.job.attempt,
+                one.job.idem,
+            )
+        ]
+        ttl, dead = self._settings.queue_result_ttl, MAX_DEAD_ENTRIES
+        busy_s = sum(one.busy_s for one in settlements)
+        return self._protocol.call(SETTLE, self._protocol.prefix, ttl, RATE_TIME_CONSTANT_S, busy_s, dead, *args)
+
+
+def _fenced(reply: Any, count: int) -> int:
+    if not isinstance(reply, list) or len(reply) != count or not all(one in (0, 1) for one in reply):
+        raise malformed(SETTLE, ValueError())
+    return reply.count(0)

@@ -1,0 +1,210 @@
+"""The helper thread behind a worker: it talks to the store, so that the worker's own thread does nothing but jobs.
+
+While a job runs, the helper keeps the batch honest: it extends the leases, settles results that have waited, gives the
+unstarted rest back when the running job overruns, and stops extending a job that has used up its time. Pure-Python
+work cannot starve it; a C call that holds the GIL longer than the lease can, and is then fenced and counted.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from overload_demo.config import Settings
+from overload_demo.errors import StoreError
+from overload_demo.queue.consumer import Consumer, Lease, LeasedJob, Settlement, Verdict
+from overload_demo.upstash import Address, Upstash
+
+log = logging.getLogger(__name__)
+Value = TypeVar("Value")
+
+TICK_S = 0.03
+SETTLE_AFTER_S = 0.05  # with the tick and one exchange: a result is in the store within 100 ms
+OVERRUN_S = 0.25
+
+
+class LeaseKeeper:
+    """Holds one worker's leases. ``fetch``, ``take``, ``finish``, ``close`` are for the thread that does the jobs.
+
+    ``on_overdue`` is called once, in the helper thread, when a job has run longer than ``worker_job_timeout_s``: by
+    then the rest of its batch is settled or given back, and its own lease is left to expire.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        refresh: Callable[[], Address] | None,
+        settings: Settings,
+        worker_id: str,
+        on_overdue: Callable[[LeasedJob], None],
+    ) -> None:
+        self._settings, self._on_overdue = settings, on_overdue
+        self._todo: deque[LeasedJob] = deque()
+        self._finished: deque[Settlement] = deque()
+        self._oldest_finished = 0.0
+        self._current: LeasedJob | None = None
+        self._current_since = 0.0
+        self._overdue = False
+        self.fenced = 0
+        self._extended_at = time.monotonic()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run_loop, name="lease-keeper", daemon=True)
+        self._thread.start()
+        self._consumer, self._upstash, self._one_at_a_time, self._ticking = self._call(
+            self._open(address, refresh, worker_id)
+        )
+
+    async def _open(
+        self, address: Address, refresh: Callable[[], Address] | None, worker_id: str
+    ) -> "tuple[Consumer, Upstash, asyncio.Lock, asyncio.Task[None]]":
+        upstash = Upstash(address, connections=2, timeout_s=self._settings.overload_store_deadline_s, refresh=refresh)
+        consumer = Consumer(upstash, self._settings, worker_id)
+        return consumer, upstash, asyncio.Lock(), asyncio.create_task(self._keep())
+
+    def _run_loop(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+        self._loop.close()
+
+    def _call(self, work: Coroutine[Any, Any, Value]) -> Value:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    # ---- for the thread that does the jobs
+
+    def fetch(self, max_jobs: int) -> Lease:
+        """Settle what is finished and lease more, in one exchange. Raises :class:`StoreError`; nothing is forgotten."""
+        return self._call(self._fetch(max_jobs))
+
+    def queue_length(self) -> int:
+        """Jobs waiting, by one plain command."""
+        return self._call(self._consumer.queue_length())
+
+    def take(self) -> LeasedJob | None:
+        """The next job of the batch, now running; None when the batch is used up."""
+        try:
+            job = self._todo.popleft()
+        except IndexError:
+            return None
+        self._current_since = time.monotonic()
+        self._current = job
+        return job
+
+    def finish(self, settlement: Settlement) -> None:
+        """Hand in how the running job ended."""
+        if not self._finished:
+            self._oldest_finished = time.monotonic()
+        self._finished.append(settlement)
+        self._current = None
+
+    def close(self) -> None:
+        """Settle what is finished, give back what was not started, leave, end the thread."""
+        try:
+            self._call(self._close())
+        except StoreError as error:
+            log.warning("left without settling %d jobs, their leases will expire: %s", len(self._finished), error)
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(timeout=5.0)
+
+    # ---- in the helper thread
+
+    async def _fetch(self, max_jobs: int) -> Lease:
+        async with self._one_at_a_time:
+            finished = self._take_finished()
+            try:
+                if not finished:
+                    lease = await self._consumer.lease(max_jobs)
+                else:
+                    fenced, leased = await self._consumer.settle_and_lease(finished, max_jobs)
+                    self._count_fenced(fenced)
+                    finished = []
+                    if isinstance(leased, StoreError):
+                        raise leased
+                    lease = leased
+            except StoreError:
+                self._finished.extendleft(reversed(finished))
+                raise
+            self._extended_at = time.monotonic()
+            self._todo.extend(lease.jobs)
+            return lease
+
+    async def _keep(self) -> None:
+        """Every tick: settle what waited, give back on overrun, extend, watch the time limit."""
+        trouble = False
+        while True:
+            await asyncio.sleep(TICK_S)
+            try:
+                async with self._one_at_a_time:
+                    await self._tick()
+                trouble = False
+            except StoreError as error:
+                if not trouble:
+                    log.warning("holding %d results until the store answers: %s", len(self._finished), error)
+                trouble = True
+            except Exception:
+                log.exception("the lease keeper met a bug; it goes on")
+
+    async def _tick(self) -> None:
+        now = time.monotonic()
+        running_s = now - self._current_since if self._current else 0.0
+        given_back = self._take_unstarted() if running_s > OVERRUN_S else []
+        if given_back or (self._finished and now - self._oldest_finished > SETTLE_AFTER_S):
+            await self._settle(given_back)
+        job = self._current
+        if job and running_s > self._settings.worker_job_timeout_s:
+            if not self._overdue:
+                self._overdue = True
+                self._on_overdue(job)
+        elif now - self._extended_at > self._settings.worker_lease_s / 3:
+            await self._extend()
+
+    async def _settle(self, given_back: list[Settlement]) -> None:
+        settlements = self._take_finished() + given_back
+        try:
+            if settlements:
+                self._count_fenced(await self._consumer.settle(settlements))
+        except StoreError:
+            self._finished.extendleft(reversed(settlements))
+            raise
+
+    async def _extend(self) -> None:
+        """Extend all that is held. With nothing held this is only a sign of life."""
+        current = self._current
+        held = ([current] if current else []) + list(self._todo)
+        lost = await self._consumer.extend(held)
+        self._extended_at = time.monotonic()
+        for job in held:
+            if job.job_id in lost:
+                log.warning("lost the lease of %s: another worker may have it", job.job_id)
+                if job in self._todo:
+                    self._todo.remove(job)
+
+    async def _close(self) -> None:
+        self._ticking.cancel()
+        async with self._one_at_a_time:
+            try:
+                await self._settle(self._take_unstarted())
+                await self._consumer.leave()
+            finally:
+                await self._upstash.aclose()
+
+    def _take_finished(self) -> list[Settlement]:
+        return [self._finished.popleft() for _ in range(len(self._finished))]
+
+    def _take_unstarted(self) -> list[Settlement]:
+        """Take the unstarted rest of the batch away from the worker, in queue order."""
+        rest: list[Settlement] = []
+        while self._todo:
+            try:
+                rest.append(Settlement(self._todo.pop(), Verdict.RELEASED))
+            except IndexError:  # the worker was quicker
+                break
+        return rest[::-1]
+
+    def _count_fenced(self, fenced: int) -> None:
+        self.fenced += fenced
+        if fenced:
+            log.warning("%d results came too late: their leases had been lost, nothing was changed", fenced)

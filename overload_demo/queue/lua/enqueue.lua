@@ -1,0 +1,73 @@
+-- Enqueue a batch: each job becomes durable and visible, or is refused, in one step. At most 1,000 jobs.
+--
+-- Idempotent by job id: a job that exists already is reported as accepted and changes nothing, so the caller may
+-- repeat the whole call after a lost reply. A repeated or refused job uses up no sequence number.
+-- The first write is an HSET, which the server refuses when it is full: then nothing at all was written.
+--
+-- KEYS  1 jobs:queue  2 jobs:seq  3 jobs:stats  4 jobs:workers
+-- ARGV  1 key prefix  2 bound on depth (0 = none)  3 bound on wait, seconds (0 = none)
+--       4 service time to assume before any was measured, seconds  5 created_at
+--       then for each job: id, payload, idempotency record ('' = none), fingerprint of the body
+-- Derived keys: job:{id}, idem:{record}
+-- Reply: {estimated wait of a job enqueued next, seconds as text, verdict, verdict, ...}; a verdict is
+--       '+' accepted, '=ID' the same request was accepted before as ID, '!' same key with another body, 'f' queue full
+local prefix, max_depth, max_wait_s = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local count = (#ARGV - 5) / 4
+
+local job_keys = {}
+for i = 1, count do
+  job_keys[i] = prefix .. 'job:' .. ARGV[4 * i + 2]
+end
+local any_known = redis.call('EXISTS', unpack(job_keys)) > 0
+
+local depth = redis.call('LLEN', KEYS[1])
+local measured = redis.call('HMGET', KEYS[3], 'recent_jobs', 'recent_busy_s')
+local service_s = tonumber(ARGV[4])
+if measured[1] and tonumber(measured[1]) > 0 then
+  service_s = tonumber(measured[2]) / tonumber(measured[1])
+end
+local time = redis.call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local workers = 0
+for _, sign in ipairs(redis.call('HVALS', KEYS[4])) do
+  if tonumber(string.match(sign, '^%d+')) > now_ms then workers = workers + 1 end
+end
+local per_job_s = service_s / math.max(1, workers)
+
+local room = count
+if max_depth > 0 then room = math.min(room, max_depth - depth) end
+if max_wait_s > 0 and per_job_s > 0 then
+  room = math.min(room, math.floor(max_wait_s / per_job_s) - depth)
+end
+
+local last_seq = tonumber(redis.call('GET', KEYS[2]) or '0')
+local accepted, verdicts = {}, {}
+for i = 1, count do
+  local id, payload, record, fingerprint = ARGV[4 * i + 2], ARGV[4 * i + 3], ARGV[4 * i + 4], ARGV[4 * i + 5]
+  local earlier = record ~= '' and redis.call('GET', prefix .. 'idem:' .. record)
+  if any_known and redis.call('EXISTS', job_keys[i]) == 1 then
+    verdicts[i] = '+'
+  elseif earlier then
+    local earlier_id, earlier_fingerprint = string.match(earlier, '^(%S+) (%S+)$')
+    verdicts[i] = earlier_fingerprint == fingerprint and '=' .. earlier_id or '!'
+  elseif #accepted >= room then
+    verdicts[i] = 'f'
+  else
+    accepted[#accepted + 1] = id
+    local fields = { 'job_id', id, 'payload', payload, 'status', 'queued', 'created_at', ARGV[5],
+      'seq', last_seq + #accepted }
+    if record ~= '' then
+      fields[#fields + 1] = 'idem'
+      fields[#fields + 1] = record
+    end
+    redis.call('HSET', job_keys[i], unpack(fields))
+    if record ~= '' then redis.call('SET', prefix .. 'idem:' .. record, id .. ' ' .. fingerprint) end
+    verdicts[i] = '+'
+  end
+end
+if #accepted > 0 then
+  redis.call('RPUSH', KEYS[1], unpack(accepted))
+  redis.call('INCRBY', KEYS[2], #accepted)
+  redis.call('HINCRBY', KEYS[3], 'accepted', #accepted)
+end
+return { tostring((depth + #accepted) * per_job_s), unpack(verdicts) }

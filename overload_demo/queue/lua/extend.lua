@@ -1,0 +1,24 @@
+-- Extend the leases this worker still holds; a lease whose fence has moved on is reported as lost and not touched.
+--
+-- KEYS  1 jobs:leases  2 jobs:owners  3 jobs:workers
+-- ARGV  1 lease, ms  2 worker id  3 the worker's REST calls so far, then for each job: id, fence
+-- Reply: {lost id, lost id, ...}
+local time = redis.call('TIME')
+local until_ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[1]))
+local ids, scores, lost = {}, {}, {}
+for i = 4, #ARGV, 2 do ids[#ids + 1] = ARGV[i] end
+local owners = #ids > 0 and redis.call('HMGET', KEYS[2], unpack(ids)) or {}
+for i, id in ipairs(ids) do
+  if owners[i] and string.match(owners[i], '^%d+') == ARGV[2 * i + 3] then
+    scores[#scores + 1] = until_ms
+    scores[#scores + 1] = id
+  else
+    lost[#lost + 1] = id
+  end
+end
+-- pcall: on a full store the server may refuse these writes; the leases then stand until they expire
+if #scores > 0 then redis.pcall('ZADD', KEYS[1], 'XX', unpack(scores)) end
+local sign = redis.call('HGET', KEYS[3], ARGV[2])
+local token = sign and string.match(sign, '^%d+ (%S+)') or '-'
+redis.pcall('HSET', KEYS[3], ARGV[2], until_ms .. ' ' .. token .. ' ' .. ARGV[3])
+return lost

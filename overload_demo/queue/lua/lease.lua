@@ -1,0 +1,130 @@
+-- Lease jobs from the head of the queue to one worker, after bringing back the leases that have expired.
+--
+-- One step: whoever dies at any moment leaves each job either waiting or leased, never in between.
+-- A repeated call with the same lease token returns the same jobs again, so a lost reply is harmless.
+-- The first write frees memory (ZREM, LTRIM, LPOP), so a full store can still be drained.
+-- A job that was interrupted before (attempts > 0) is leased alone: if it is poison, it takes nobody with it.
+--
+-- KEYS  1 jobs:queue  2 jobs:leases  3 jobs:owners  4 jobs:dead  5 jobs:stats  6 jobs:workers
+-- ARGV  1 key prefix  2 worker id  3 lease token  4 lease, ms  5 most jobs  6 most payload bytes  7 most attempts
+--       8 now, as stored in started_at  9 '1' = first bring back this worker's own leases (it has just started)
+--       10 the worker's REST calls so far (published with its sign of life)  11 seconds a finished job is kept
+-- Derived keys: job:{id} of ids read from jobs:queue and jobs:leases
+-- Reply: {fence, jobs waiting, jobs in flight, id, payload, attempt, idempotency record, id, ...}
+local prefix, worker, token, now_iso = ARGV[1], ARGV[2], ARGV[3], ARGV[8]
+local time = redis.call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local alive_until = string.format('%.0f', now_ms + tonumber(ARGV[4]))
+
+local function sign_of_life()
+  -- pcall: an idle worker on a full store has freed nothing yet and may be refused; it lives all the same
+  redis.pcall('HSET', KEYS[6], worker, alive_until .. ' ' .. token .. ' ' .. ARGV[10])
+end
+
+local function mine(owner, lease_token)
+  local fence, owner_worker, owner_token = string.match(owner, '^(%d+) (%S+) (%S+)$')
+  return owner_worker == worker and (lease_token == nil or owner_token == lease_token), fence
+end
+
+local function job(id)
+  local fields = redis.pcall('HMGET', prefix .. 'job:' .. id, 'status', 'payload', 'attempts', 'idem', 'seq')
+  return not fields.err and fields or nil
+end
+
+local function dead_letter(id, reason)
+  -- pcall: the key of an unreadable job may hold anything
+  redis.pcall('HSET', prefix .. 'job:' .. id, 'status', 'failed', 'error', reason, 'completed_at', now_iso)
+  redis.call('RPUSH', KEYS[4], cjson.encode({ job_id = id, reason = reason, at = now_iso }))
+  redis.call('HINCRBY', KEYS[5], 'dead', 1)
+  redis.call('HINCRBY', KEYS[5], 'failed', 1)
+end
+
+-- A repeated call: the same answer.
+local sign = redis.call('HGET', KEYS[6], worker)
+if sign and string.match(sign, '^%d+ (%S+)') == token then
+  local reply, fence = { '0', 0, 0 }, '0'
+  local owners = redis.call('HGETALL', KEYS[3])
+  for i = 1, #owners, 2 do
+    local is_mine, its_fence = mine(owners[i + 1], token)
+    local fields = is_mine and job(owners[i])
+    if fields then
+      fence = its_fence
+      for _, value in ipairs({ owners[i], fields[2] or '', fields[3] or '1', fields[4] or '' }) do
+        reply[#reply + 1] = value
+      end
+    end
+  end
+  reply[1], reply[2], reply[3] = fence, redis.call('LLEN', KEYS[1]), redis.call('ZCARD', KEYS[2])
+  return reply
+end
+
+-- Expired leases, and after a restart this worker's own: back to the head in their old order, or to the dead list.
+local back = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now_ms, 'LIMIT', 0, 500)
+if ARGV[9] == '1' then
+  local seen = {}
+  for _, id in ipairs(back) do seen[id] = true end
+  local owners = redis.call('HGETALL', KEYS[3])
+  for i = 1, #owners, 2 do
+    if mine(owners[i + 1]) and not seen[owners[i]] then back[#back + 1] = owners[i] end
+  end
+end
+if #back > 0 then
+  redis.call('ZREM', KEYS[2], unpack(back))
+  redis.call('HDEL', KEYS[3], unpack(back))
+  local again = {}
+  for _, id in ipairs(back) do
+    local fields = job(id)
+    if fields and fields[1] == 'processing' then
+      if tonumber(fields[3] or '1') >= tonumber(ARGV[7]) then
+        dead_letter(id, 'interrupted ' .. fields[3] .. ' times: the worker died or the job ran too long')
+      else
+        redis.call('HSET', prefix .. 'job:' .. id, 'status', 'queued')
+        again[#again + 1] = { id, tonumber(fields[5] or '0') }
+      end
+    end
+  end
+  table.sort(again, function(a, b) return a[2] > b[2] end)
+  for _, entry in ipairs(again) do redis.call('LPUSH', KEYS[1], entry[1]) end
+  redis.call('HINCRBY', KEYS[5], 'interrupted', #again)
+end
+
+-- Choose from the head, by count and by bytes; always at least one.
+local ids = redis.call('LRANGE', KEYS[1], 0, tonumber(ARGV[5]) - 1)
+local chosen, unreadable, bytes, taken = {}, {}, 0, 0
+for _, id in ipairs(ids) do
+  local fields = job(id)
+  local attempts = fields and tonumber(fields[3] or '0') or 0
+  if #chosen > 0 and (attempts > 0 or bytes + #(fields and fields[2] or '') > tonumber(ARGV[6])) then break end
+  taken = taken + 1
+  if not fields or not fields[1] then
+    unreadable[#unreadable + 1] = id
+  elseif fields[1] == 'queued' then -- anything else is a stray second entry of a job that has moved on
+    chosen[#chosen + 1] = { id, fields[2] or '', attempts + 1, fields[4] or '' }
+    bytes = bytes + #(fields[2] or '')
+    if attempts > 0 then break end
+  end
+end
+if taken > 0 then redis.call('LPOP', KEYS[1], taken) end
+for _, id in ipairs(unreadable) do dead_letter(id, 'unreadable: no job data under its key') end
+
+local reply = { '0' }
+if #chosen > 0 then
+  local fence = string.format('%.0f', redis.call('HINCRBY', KEYS[5], 'fence', 1))
+  local owner = fence .. ' ' .. worker .. ' ' .. token
+  local leases, owners = {}, {}
+  reply[1] = fence
+  for i, entry in ipairs(chosen) do
+    redis.call('HSET', prefix .. 'job:' .. entry[1], 'status', 'processing', 'started_at', now_iso,
+      'attempts', entry[3], 'fence', fence)
+    leases[2 * i - 1], leases[2 * i] = alive_until, entry[1]
+    owners[2 * i - 1], owners[2 * i] = entry[1], owner
+  end
+  redis.call('ZADD', KEYS[2], unpack(leases))
+  redis.call('HSET', KEYS[3], unpack(owners))
+end
+sign_of_life()
+reply[2], reply[3] = redis.call('LLEN', KEYS[1]), redis.call('ZCARD', KEYS[2])
+for _, entry in ipairs(chosen) do
+  for i = 1, 4 do reply[#reply + 1] = tostring(entry[i]) end
+end
+return reply

@@ -1,0 +1,88 @@
+-- Settle a batch: write results, dead-letter, or put unstarted jobs back at the head in their old order.
+--
+-- Fenced: a job whose lease has gone to somebody else is left alone. Write-once: a repeated call reports success
+-- for what it settled before. The first write frees memory (ZREM), so a full store can still be drained.
+--
+-- KEYS  1 jobs:queue  2 jobs:leases  3 jobs:owners  4 jobs:dead  5 jobs:stats
+-- ARGV  1 key prefix  2 seconds a finished job is kept  3 time constant of the recent rates, seconds
+--       4 seconds the worker was busy with these jobs  5 most entries of the dead list
+--       then for each job: id, fence, verdict ('done', 'failed', 'dead', 'released'), result or error, started_at,
+--       completed_at, attempt, idempotency record
+-- Derived keys: job:{id}, idem:{record}
+-- Reply: for each job 1 = settled, 0 = fenced: its lease was lost and nothing was changed
+local prefix, ttl, first, width = ARGV[1], ARGV[2], 6, 8
+local ids = {}
+for i = first, #ARGV, width do ids[#ids + 1] = ARGV[i] end
+local owners = redis.call('HMGET', KEYS[3], unpack(ids))
+
+local held, reply = {}, {}
+for i, id in ipairs(ids) do
+  local fence = ARGV[first + (i - 1) * width + 1]
+  if owners[i] and string.match(owners[i], '^%d+') == fence then
+    reply[i] = 1
+    held[#held + 1] = id
+  else
+    local now = redis.pcall('HMGET', prefix .. 'job:' .. id, 'status', 'fence')
+    local finished = not now.err and now[2] == fence and now[1] ~= 'processing'
+    reply[i] = finished and 2 or 0
+  end
+end
+if #held > 0 then
+  redis.call('ZREM', KEYS[2], unpack(held))
+  redis.call('HDEL', KEYS[3], unpack(held))
+end
+
+local counts, released, finished_jobs = { done = 0, failed = 0, dead = 0, released = 0 }, {}, 0
+for i, id in ipairs(ids) do
+  if reply[i] == 1 then
+    local at = first + (i - 1) * width
+    local verdict, text, started_at, completed_at = ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
+    local key = prefix .. 'job:' .. id
+    counts[verdict] = counts[verdict] + 1
+    if verdict == 'released' then
+      -- it never started: the attempt is refunded
+      redis.call('HSET', key, 'status', 'queued', 'attempts', tonumber(ARGV[at + 6]) - 1)
+      released[#released + 1] = id
+    else
+      finished_jobs = finished_jobs + 1
+      local field = verdict == 'done' and 'result' or 'error'
+      redis.call('HSET', key, 'status', verdict == 'done' and 'done' or 'failed', field, text,
+        'started_at', started_at, 'completed_at', completed_at)
+      if verdict == 'dead' then
+        redis.call('RPUSH', KEYS[4], cjson.encode({ job_id = id, reason = text, at = completed_at }))
+      else
+        redis.call('EXPIRE', key, ttl)
+        if ARGV[at + 7] ~= '' then redis.call('EXPIRE', prefix .. 'idem:' .. ARGV[at + 7], ttl) end
+      end
+    end
+  end
+end
+for i = #released, 1, -1 do redis.call('LPUSH', KEYS[1], released[i]) end
+
+if counts.dead > 0 then
+  -- the dead list is bounded; what falls off it is kept no longer than any other finished job
+  local excess = redis.call('LLEN', KEYS[4]) - tonumber(ARGV[5])
+  for _ = 1, excess do
+    local entry = cjson.decode(redis.call('LPOP', KEYS[4]))
+    redis.call('EXPIRE', prefix .. 'job:' .. entry.job_id, ttl)
+  end
+end
+
+-- Recent rates by exponential decay: recent_jobs / time constant = drain rate, recent_busy_s / recent_jobs = service time.
+if finished_jobs > 0 then
+  local time = redis.call('TIME')
+  local now_s = time[1] + time[2] / 1000000
+  local was = redis.call('HMGET', KEYS[5], 'recent_jobs', 'recent_busy_s', 'recent_at', 'done', 'failed', 'dead')
+  local fade = math.exp(-math.max(0, now_s - tonumber(was[3] or now_s)) / tonumber(ARGV[3]))
+  redis.call('HSET', KEYS[5],
+    'recent_jobs', string.format('%.17g', tonumber(was[1] or 0) * fade + finished_jobs),
+    'recent_busy_s', string.format('%.17g', tonumber(was[2] or 0) * fade + tonumber(ARGV[4])),
+    'recent_at', string.format('%.6f', now_s),
+    'done', tonumber(was[4] or 0) + counts.done,
+    'failed', tonumber(was[5] or 0) + counts.failed + counts.dead,
+    'dead', tonumber(was[6] or 0) + counts.dead)
+end
+for i = 1, #reply do
+  if reply[i] == 2 then reply[i] = 1 end
+end
+return reply

@@ -1,0 +1,22 @@
+-- Read the queue's numbers in one consistent look. Writes nothing.
+--
+-- KEYS  1 jobs:queue  2 jobs:leases  3 jobs:stats  4 jobs:workers  5 jobs:dead
+-- ARGV  1 key prefix
+-- Derived key: job:{id} of the id at the head
+-- Reply: {depth, in flight, created_at of the oldest waiting job or '', live workers, dead-list length,
+--       REST calls of all known workers, now (seconds), then the fields and values of jobs:stats}
+local time = redis.call('TIME')
+local now_s = time[1] + time[2] / 1000000
+local workers, calls = 0, 0
+for _, sign in ipairs(redis.call('HVALS', KEYS[4])) do
+  local alive_until, its_calls = string.match(sign, '^(%d+) %S+ (%d+)')
+  if tonumber(alive_until) > now_s * 1000 then workers = workers + 1 end
+  calls = calls + tonumber(its_calls)
+end
+local head = redis.call('LINDEX', KEYS[1], 0)
+local created_at = head and redis.pcall('HGET', ARGV[1] .. 'job:' .. head, 'created_at')
+if type(created_at) ~= 'string' then created_at = '' end
+return {
+  redis.call('LLEN', KEYS[1]), redis.call('ZCARD', KEYS[2]), created_at, workers, redis.call('LLEN', KEYS[5]), calls,
+  string.format('%.6f', now_s), unpack(redis.call('HGETALL', KEYS[3])),
+}

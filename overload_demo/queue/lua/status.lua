@@ -1,0 +1,39 @@
+-- Read the state of a batch of jobs, with what is needed to tell position and waiting time. Writes nothing.
+--
+-- Position of a job never leased: queue length minus how many came after it, O(1): sequence numbers are given in the
+-- order of RPUSH, jobs leave at the head only, and returned jobs come back at the head. A job that was leased before
+-- (it has a fence) sits within the first few entries and is looked up there.
+--
+-- KEYS  1 jobs:queue  2 jobs:seq  3 jobs:stats  4 jobs:workers
+-- ARGV  1 key prefix  2 how far from the head a returned job can be, then the ids
+-- Reply: {live workers, recent_jobs, recent_busy_s, then for each job: nil if unknown, else
+--       {status, position, started_at, result, error}}
+local prefix = ARGV[1]
+local depth = redis.call('LLEN', KEYS[1])
+local last_seq = tonumber(redis.call('GET', KEYS[2]) or '0')
+local stats = redis.call('HMGET', KEYS[3], 'recent_jobs', 'recent_busy_s')
+local time = redis.call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local workers = 0
+for _, sign in ipairs(redis.call('HVALS', KEYS[4])) do
+  if tonumber(string.match(sign, '^%d+')) > now_ms then workers = workers + 1 end
+end
+local reply = { workers, stats[1] or '0', stats[2] or '0' }
+for i = 3, #ARGV do
+  local job = redis.pcall('HMGET', prefix .. 'job:' .. ARGV[i],
+    'status', 'seq', 'fence', 'started_at', 'result', 'error')
+  if job.err or not job[1] then
+    reply[#reply + 1] = false
+  else
+    local position = 0
+    if job[1] == 'queued' then
+      position = math.max(1, depth - (last_seq - tonumber(job[2] or last_seq)))
+      if job[3] then
+        local index = redis.call('LPOS', KEYS[1], ARGV[i], 'MAXLEN', ARGV[2])
+        position = index and index + 1 or position
+      end
+    end
+    reply[#reply + 1] = { job[1], position, job[4] or '', job[5] or '', job[6] or '' }
+  end
+end
+return reply

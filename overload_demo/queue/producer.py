@@ -1,0 +1,86 @@
+"""The API's writing side: jobs go into the store by group commit, and only then is anybody told so."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from overload_demo.config import Settings
+from overload_demo.errors import IdempotencyConflictError, OverloadDemoError, QueueFullError
+from overload_demo.queue.group_commit import GroupCommit
+from overload_demo.queue.protocol import ENQUEUE, Protocol, malformed
+from overload_demo.upstash import Upstash
+from overload_demo.work import utc_now
+
+MAX_BATCH_JOBS = 256
+MAX_BATCH_BYTES = 1_048_576
+SENDERS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A validated job on its way in: ``payload`` is the client's JSON text; ``idem`` and ``fingerprint`` may be ''."""
+
+    job_id: str
+    payload: str
+    idem: str = ""
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueued:
+    """A committed job; ``job_id`` is an earlier one's when the same Idempotency-Key came again."""
+
+    job_id: str
+    estimated_wait_s: float
+
+
+class Producer:
+    """Enqueues jobs. When :meth:`enqueue` returns, the store has committed the job; closing flushes what waits."""
+
+    def __init__(self, upstash: Upstash, settings: Settings) -> None:
+        self._upstash, self._protocol = upstash, Protocol(settings.overload_key_prefix)
+        self._bounds = (
+            settings.overload_max_queue_depth,
+            settings.overload_max_wait_s,
+            settings.worker_processing_delay,
+        )
+        self._group: GroupCommit[NewJob, Enqueued] = GroupCommit(
+            self._commit,
+            size_of=lambda job: len(job.payload) + 200,
+            senders=SENDERS,
+            max_items=MAX_BATCH_JOBS,
+            max_bytes=MAX_BATCH_BYTES,
+            deadline_s=settings.overload_store_deadline_s,
+        )
+
+    async def enqueue(self, job: NewJob) -> Enqueued:
+        """Commit one job.
+
+        Raises :class:`StoreError` with its outcome, :class:`QueueFullError`, :class:`IdempotencyConflictError`.
+        """
+        return await self._group.submit(job)
+
+    async def aclose(self) -> None:
+        """Commit what is waiting, answer everybody, stop."""
+        await self._group.aclose()
+
+    async def _commit(self, jobs: Sequence[NewJob], deadline_s: float) -> list[Enqueued | OverloadDemoError]:
+        args = [field for job in jobs for field in (job.job_id, job.payload, job.idem, job.fingerprint)]
+        call = self._protocol.call(ENQUEUE, self._protocol.prefix, *self._bounds, utc_now(), *args)
+        reply = await self._upstash.run(call, deadline_s=deadline_s)
+        try:
+            wait_s, verdicts = float(reply[0]), reply[1:]
+            return [_outcome(job, verdict, wait_s) for job, verdict in zip(jobs, verdicts, strict=True)]
+        except (ValueError, TypeError, LookupError) as error:
+            raise malformed(ENQUEUE, error) from None
+
+
+def _outcome(job: NewJob, verdict: str, wait_s: float) -> Enqueued | OverloadDemoError:
+    if verdict == "+":
+        return Enqueued(job.job_id, wait_s)
+    if verdict.startswith("="):
+        return Enqueued(verdict[1:], wait_s)
+    if verdict == "!":
+        return IdempotencyConflictError("this Idempotency-Key was used before with another body")
+    if verdict == "f":
+        return QueueFullError("the queue is full; try again later", retry_after_s=wait_s)
+    raise ValueError(verdict)

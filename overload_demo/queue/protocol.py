@@ -1,0 +1,75 @@
+"""The scripts and keys every part of the queue shares, and the arithmetic of the recent rates."""
+
+import math
+from dataclasses import dataclass
+from importlib.resources import files
+
+from overload_demo.errors import Outcome, StoreUnavailableError
+from overload_demo.upstash import Argument, Script, ScriptCall
+
+# The recent rates are sums that fade with this time constant: long enough to be steady at two seconds a job,
+# short enough to follow a change within half a minute.
+RATE_TIME_CONSTANT_S = 10.0
+MAX_DEAD_ENTRIES = 10_000
+# A returned job sits behind at most this many others: workers times the largest batch, for a few workers.
+MAX_RETURNED_DISTANCE = 1_024
+
+
+def _script(name: str) -> Script:
+    return Script(name, files(__package__).joinpath("lua", f"{name}.lua").read_text(encoding="utf-8"))
+
+
+ENQUEUE, LEASE, EXTEND, SETTLE, STATUS, STATS = map(
+    _script, ("enqueue", "lease", "extend", "settle", "status", "stats")
+)
+
+_KEYS = {
+    ENQUEUE: ("queue", "seq", "stats", "workers"),
+    LEASE: ("queue", "leases", "owners", "dead", "stats", "workers"),
+    EXTEND: ("leases", "owners", "workers"),
+    SETTLE: ("queue", "leases", "owners", "dead", "stats"),
+    STATUS: ("queue", "seq", "stats", "workers"),
+    STATS: ("queue", "leases", "stats", "workers", "dead"),
+}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Builds calls of the scripts with the right keys; ``prefix`` separates several queues in one store."""
+
+    prefix: str = ""
+
+    def key(self, name: str) -> str:
+        """The full name of one of the ``jobs:*`` keys."""
+        return f"{self.prefix}jobs:{name}"
+
+    def call(self, script: Script, *args: Argument) -> ScriptCall:
+        """A call of ``script`` with all its keys and ``args``."""
+        return ScriptCall(script, [self.key(name) for name in _KEYS[script]], args)
+
+
+@dataclass(frozen=True)
+class RecentRates:
+    """Service time and drain rate over the last seconds, from the fading sums in ``jobs:stats``.
+
+    Each settled batch of n jobs that took b busy seconds sets ``jobs = jobs·f + n`` and ``busy_s = busy_s·f + b`` with
+    f = exp(-Δt / time constant). In a steady state ``jobs`` tends to drain rate · time constant.
+    """
+
+    jobs: float
+    busy_s: float
+    age_s: float = 0.0
+
+    def service_time_s(self, default_s: float) -> float:
+        """Seconds a job takes one worker; ``default_s`` before anything was measured."""
+        return self.busy_s / self.jobs if self.jobs > 0 else default_s
+
+    def drain_rate_per_s(self) -> float:
+        """Jobs settled a second, all workers together, fading to 0 while nothing is settled."""
+        return self.jobs * math.exp(-self.age_s / RATE_TIME_CONSTANT_S) / RATE_TIME_CONSTANT_S
+
+
+def malformed(script: Script, error: Exception) -> StoreUnavailableError:
+    """The error for a reply whose shape is not the script's; what the call did is then unknown."""
+    reason = f"the store's answer to {script.name} is malformed ({type(error).__name__})"
+    return StoreUnavailableError(reason, Outcome.UNKNOWN)

@@ -1,0 +1,143 @@
+"""The API's reading side: where a job stands, and the queue's numbers. Reads that come together share one exchange."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from overload_demo.config import Settings
+from overload_demo.jobs import JobState
+from overload_demo.queue.group_commit import GroupCommit
+from overload_demo.queue.protocol import MAX_RETURNED_DISTANCE, STATS, STATUS, Protocol, RecentRates, malformed
+from overload_demo.upstash import Upstash
+
+MAX_READ_JOBS = 500
+SENDERS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """One look at a job. ``queue_position`` (1 = next) and ``estimated_wait_s`` count only while it is queued."""
+
+    state: JobState
+    queue_position: int
+    estimated_wait_s: float
+    started_at: str
+    result: Any
+    error: str
+
+
+@dataclass(frozen=True)
+class QueueStats:
+    """One consistent look at the queue; counts since the store was new, rates over the last seconds."""
+
+    queue_length: int
+    in_flight: int
+    oldest_age_s: float
+    estimated_wait_s: float
+    service_time_s: float
+    drain_rate_per_s: float
+    workers_alive: int
+    accepted: int
+    done: int
+    failed: int
+    dead: int
+    interrupted: int
+    dead_letters: int
+    worker_rest_calls: int
+
+
+class Results:
+    """Reads job states and statistics; nothing here writes."""
+
+    def __init__(self, upstash: Upstash, settings: Settings) -> None:
+        self._upstash, self._protocol = upstash, Protocol(settings.overload_key_prefix)
+        self._default_service_s = settings.worker_processing_delay
+        self._deadline_s = settings.overload_store_deadline_s
+        self._group: GroupCommit[str, JobStatus | None] = GroupCommit(
+            self._read, senders=SENDERS, max_items=MAX_READ_JOBS, deadline_s=self._deadline_s
+        )
+
+    async def status(self, job_id: str) -> JobStatus | None:
+        """Where a job stands; None if it is unknown or has expired. Raises :class:`StoreError`."""
+        return await self._group.submit(job_id)
+
+    async def statuses(self, job_ids: Sequence[str]) -> list[JobStatus | None]:
+        """The same for at most 500 jobs in one exchange."""
+        return await self._read(job_ids, self._deadline_s)
+
+    async def aclose(self) -> None:
+        """Answer who is waiting, stop."""
+        await self._group.aclose()
+
+    async def stats(self) -> QueueStats:
+        """The queue's numbers. Raises :class:`StoreError`."""
+        call = self._protocol.call(STATS, self._protocol.prefix)
+        reply = await self._upstash.run(call, deadline_s=self._deadline_s)
+        try:
+            return self._stats_from(reply)
+        except (ValueError, TypeError, LookupError) as error:
+            raise malformed(STATS, error) from None
+
+    async def _read(self, job_ids: Sequence[str], deadline_s: float) -> list[JobStatus | None]:
+        call = self._protocol.call(STATUS, self._protocol.prefix, MAX_RETURNED_DISTANCE, *job_ids)
+        reply = await self._upstash.run(call, deadline_s=deadline_s)
+        try:
+            rates = RecentRates(float(reply[1]), float(reply[2]))
+            per_job_s = rates.service_time_s(self._default_service_s) / max(1, int(reply[0]))
+            found = reply[3:]
+            # nil at the very end of a Lua table is cut off
+            found += [None] * (len(job_ids) - len(found))
+            return [_status_from(job, per_job_s) for _, job in zip(job_ids, found, strict=True)]
+        except (ValueError, TypeError, LookupError) as error:
+            raise malformed(STATUS, error) from None
+
+    def _stats_from(self, reply: list[Any]) -> QueueStats:
+        depth, in_flight, created_at, workers, dead_letters, calls, now_s, *pairs = reply
+        fields = dict(zip(pairs[::2], pairs[1::2], strict=True))
+        rates = RecentRates(
+            float(fields.get("recent_jobs", 0)),
+            float(fields.get("recent_busy_s", 0)),
+            max(0.0, float(now_s) - float(fields.get("recent_at", now_s))),
+        )
+        service_s = rates.service_time_s(self._default_service_s)
+        counted = ("accepted", "done", "failed", "dead", "interrupted")
+        return QueueStats(
+            queue_length=int(depth),
+            in_flight=int(in_flight),
+            oldest_age_s=_age_s(created_at, float(now_s)),
+            estimated_wait_s=round(int(depth) * service_s / max(1, int(workers)), 3),
+            service_time_s=service_s,
+            drain_rate_per_s=round(rates.drain_rate_per_s(), 3),
+            workers_alive=int(workers),
+            dead_letters=int(dead_letters),
+            worker_rest_calls=int(calls),
+            **{name: int(fields.get(name, 0)) for name in counted},
+        )
+
+
+def _age_s(created_at: str, now_s: float) -> float:
+    """Seconds between a stored time and the store's clock; 0.0 for an empty queue or an unreadable time."""
+    try:
+        created = datetime.fromisoformat(created_at)
+    except ValueError:
+        return 0.0
+    return round(max(0.0, now_s - created.replace(tzinfo=created.tzinfo or UTC).timestamp()), 3)
+
+
+def _status_from(job: list[Any] | None, per_job_s: float) -> JobStatus | None:
+    if job is None:
+        return None
+    state, position, started_at, result, error = job
+    try:
+        return JobStatus(
+            JobState(state),
+            int(position),
+            round(int(position) * per_job_s, 3),
+            str(started_at),
+            json.loads(result) if result else None,
+            str(error),
+        )
+    except ValueError:  # somebody else wrote into this hash: say so, never fail the whole batch
+        return JobStatus(JobState.FAILED, 0, 0.0, "", None, "unreadable: the stored job is malformed")
