@@ -1,5 +1,6 @@
 """The API's reading side: where a job stands, and the queue's numbers. Reads that come together share one exchange."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from overload_demo.upstash import Upstash
 
 MAX_READ_JOBS = 500
 SENDERS = 2
+PING_DEADLINE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,28 +57,46 @@ class Results:
         self._upstash, self._protocol = upstash, Protocol(settings.overload_key_prefix)
         self._default_service_s = settings.worker_processing_delay
         self._deadline_s = settings.overload_store_deadline_s
-        self._group: GroupCommit[str, JobStatus | None] = GroupCommit(
+        self._jobs: GroupCommit[str, JobStatus | None] = GroupCommit(
             self._read, senders=SENDERS, max_items=MAX_READ_JOBS, deadline_s=self._deadline_s
+        )
+        # Whoever asks at the same time shares one answer, so a crowd costs one connection each.
+        self._numbers: GroupCommit[None, QueueStats] = GroupCommit(
+            self._read_stats, senders=1, max_items=10_000, deadline_s=self._deadline_s
+        )
+        self._pings: GroupCommit[None, None] = GroupCommit(
+            self._ping, senders=1, max_items=10_000, deadline_s=min(PING_DEADLINE_S, self._deadline_s)
         )
 
     async def status(self, job_id: str) -> JobStatus | None:
         """Where a job stands; None if it is unknown or has expired. Raises :class:`StoreError`."""
-        return await self._group.submit(job_id)
+        return await self._jobs.submit(job_id)
 
     async def statuses(self, job_ids: Sequence[str]) -> list[JobStatus | None]:
         """The same for at most 500 jobs in one exchange."""
         return await self._read(job_ids, self._deadline_s)
 
-    async def aclose(self) -> None:
-        """Answer who is waiting, stop."""
-        await self._group.aclose()
-
     async def stats(self) -> QueueStats:
         """The queue's numbers. Raises :class:`StoreError`."""
+        return await self._numbers.submit(None)
+
+    async def ping(self) -> None:
+        """Return if the store answers within a second. Raises :class:`StoreError`."""
+        return await self._pings.submit(None)
+
+    async def aclose(self) -> None:
+        """Answer who is waiting, stop."""
+        await asyncio.gather(self._jobs.aclose(), self._numbers.aclose(), self._pings.aclose())
+
+    async def _ping(self, askers: Sequence[None], deadline_s: float) -> list[None]:
+        await self._upstash.command("PING", repeatable=True, deadline_s=deadline_s)
+        return list(askers)
+
+    async def _read_stats(self, askers: Sequence[None], deadline_s: float) -> list[QueueStats]:
         call = self._protocol.call(STATS, self._protocol.prefix)
-        reply = await self._upstash.run(call, deadline_s=self._deadline_s)
+        reply = await self._upstash.run(call, deadline_s=deadline_s)
         try:
-            return self._stats_from(reply)
+            return [self._stats_from(reply)] * len(askers)
         except (ValueError, TypeError, LookupError) as error:
             raise malformed(STATS, error) from None
 

@@ -1,0 +1,1 @@
+"""The ingress: accepts instantly, only enqueues, answers 202 when the store has committed."""

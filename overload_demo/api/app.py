@@ -1,0 +1,192 @@
+"""The routes. ``uvicorn overload_demo.api.app:app`` serves them too, without the front door's care."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from overload_demo import __version__
+from overload_demo.api import problems
+from overload_demo.api.intake import JobIntakeRoute, submit
+from overload_demo.api.models import SERVICE, Accepted, AnyJob, Health, Problem, Stats
+from overload_demo.config import Settings, load_settings
+from overload_demo.errors import StoreError
+from overload_demo.jobs import JOB_ID, JobRequest, JobState
+from overload_demo.queue.producer import Producer
+from overload_demo.queue.results import JobStatus, Results
+from overload_demo.store.opening import Store, open_store
+from overload_demo.upstash import Upstash
+from overload_demo.work import utc_now
+
+# The pool serves the senders of writes (2) and reads (2), one shared statistics read and one ping, with a reserve.
+CONNECTIONS = 8
+
+
+def _problems(**whats: str) -> dict[int | str, dict[str, Any]]:
+    schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
+    return {
+        int(name.removeprefix("s")): {"description": what, "content": {problems.MEDIA_TYPE: schema}}
+        for name, what in whats.items()
+    }
+
+
+_HEADERS = {
+    "Location": {"description": "where to poll", "schema": {"type": "string"}},
+    "Retry-After": {"description": "seconds until a poll makes sense", "schema": {"type": "integer"}},
+}
+_STORE_GONE = "the store cannot be asked; carries Retry-After"
+
+intake = APIRouter(route_class=JobIntakeRoute)
+reading = APIRouter()
+
+
+@intake.post(
+    "/jobs",
+    status_code=202,
+    response_model=Accepted,
+    responses={
+        202: {"description": "the job is in the store", "headers": _HEADERS},
+        **_problems(
+            s400="not JSON, or an unusable Idempotency-Key",
+            s413="the body is too large",
+            s415="not application/json",
+            s422="JSON, but not a job; or the Idempotency-Key came with another body before",
+            s429="a configured bound on the queue refuses the job; carries Retry-After",
+            s503="the store did not confirm; outcome tells whether it may have enqueued; carries Retry-After",
+        ),
+    },
+)
+async def post_job(job: JobRequest, request: Request) -> Response:
+    """Submit a job. Returns as soon as the store has committed it; with an Idempotency-Key a repeat is harmless."""
+    return await submit(request, await request.body())
+
+
+@reading.get(
+    "/jobs/{job_id}",
+    response_model=AnyJob,
+    responses=_problems(s404="unknown or expired", s503=_STORE_GONE, s422="never sent: any path text is an unknown id"),
+)
+async def get_job(job_id: str, request: Request) -> Response:
+    """Where a job stands, and its result once it is done."""
+    results: Results = request.app.state.results
+    status = await results.status(job_id) if JOB_ID.fullmatch(job_id) else None
+    if status is None:
+        raise HTTPException(404, "no such job: unknown, or expired after it was done")
+    return _job_response(job_id, status)
+
+
+@reading.get("/queue/stats", response_model=Stats, responses=_problems(s503=_STORE_GONE))
+async def get_stats(request: Request) -> dict[str, Any]:
+    """The queue's numbers in one consistent look."""
+    results: Results = request.app.state.results
+    stats = await results.stats()
+    upstash: Upstash = request.app.state.upstash
+    return {
+        **vars(stats),
+        "estimated_wait_seconds": stats.estimated_wait_s,
+        "rest_calls": stats.worker_rest_calls + upstash.calls,
+        "timestamp": utc_now(),
+    }
+
+
+@reading.get("/health", response_model=Health, response_model_exclude_none=True)
+async def get_health(request: Request) -> dict[str, Any]:
+    """Liveness. Always 200 while the API serves; ``status`` and ``queue_connected`` tell of the store."""
+    return await _health(request)
+
+
+@reading.get(
+    "/health/ready", response_model=Health, response_model_exclude_none=True, responses=_problems(s503=_STORE_GONE)
+)
+async def get_ready(request: Request) -> Any:
+    """Readiness: 200 while the store answers, else 503."""
+    health = await _health(request)
+    if not health["queue_connected"]:
+        headers = {"Retry-After": problems.retry_after(problems.STORE_RETRY_AFTER_S)}
+        return problems.problem(503, health["detail"], headers)
+    return health
+
+
+async def _health(request: Request) -> dict[str, Any]:
+    state = request.app.state
+    detail = None
+    try:
+        await state.results.ping()
+    except StoreError as error:
+        detail = str(error)
+    return {
+        "status": "degraded" if detail else "healthy",
+        "service": SERVICE,
+        "version": __version__,
+        "queue_connected": detail is None,
+        "timestamp": utc_now(),
+        "durability": state.upstash.address.durability,
+        "detail": detail,
+    }
+
+
+def _job_response(job_id: str, status: JobStatus) -> Response:
+    """The body by state; a job that is still on its way also says when to look again."""
+    headers: dict[str, str] = {}
+    body: dict[str, Any] = {"status": status.state.value, "job_id": job_id}
+    if status.state is JobState.QUEUED:
+        body |= {"queue_position": status.queue_position, "estimated_wait_seconds": status.estimated_wait_s}
+        headers["Retry-After"] = problems.retry_after(status.estimated_wait_s)
+    elif status.state is JobState.PROCESSING:
+        body["started_at"] = status.started_at
+        headers["Retry-After"] = "1"
+    elif status.state is JobState.DONE:
+        body["result"] = status.result
+    else:
+        body["error"] = status.error
+    return Response(json.dumps(body), 200, headers, "application/json")
+
+
+def create_app(settings: Settings | None = None, store: Store | None = None) -> FastAPI:
+    """The ASGI app. Without ``store`` it finds one by ``settings`` when it starts, and leaves it when it stops."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        current = settings or load_settings()
+        async with AsyncExitStack() as stack:
+            opened = store
+            if opened is None:
+                opening = open_store(current)
+                opened = await asyncio.to_thread(opening.__enter__)
+                stack.push_async_callback(asyncio.to_thread, opening.__exit__, None, None, None)
+            address, refresh = opened
+            upstash = Upstash(
+                address, connections=CONNECTIONS, timeout_s=current.overload_store_deadline_s, refresh=refresh
+            )
+            stack.push_async_callback(upstash.aclose)
+            producer, results = Producer(upstash, current), Results(upstash, current)
+            stack.push_async_callback(results.aclose)
+            stack.push_async_callback(producer.aclose)
+            app.state.settings, app.state.upstash = current, upstash
+            app.state.producer, app.state.results = producer, results
+            yield
+
+    # No /docs: its page would fetch a viewer from the internet.
+    app = FastAPI(title="overload_demo", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.include_router(intake)
+    app.include_router(reading)
+    problems.install(app)
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = get_openapi(title=app.title, version=app.version, routes=app.routes, description=__doc__)
+            schema["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+    return app
+
+
+app = create_app()

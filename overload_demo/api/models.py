@@ -1,0 +1,116 @@
+"""The bodies of the HTTP contract, as OpenAPI publishes them. Fields may be added; none is renamed or dropped."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+ACCEPTED_MESSAGE = "Job queued successfully. Poll GET /jobs/{job_id} for status."
+SERVICE = "overload-safe-queue-api"
+
+JobId = Annotated[str, Field(pattern="^job_[0-9a-f]+$", examples=["job_a1b2c3d4e5f60718293a4b5c6d7e8f90"])]
+UtcTime = Annotated[str, Field(description="UTC, ISO 8601 with Z", examples=["2026-01-01T12:00:00.000Z"])]
+
+
+class Accepted(BaseModel):
+    """A job is in the store, durably."""
+
+    status: Literal["accepted"]
+    job_id: JobId
+    message: str = Field(examples=[ACCEPTED_MESSAGE])
+
+
+class QueuedJob(BaseModel):
+    """A job is waiting."""
+
+    status: Literal["queued"]
+    job_id: JobId
+    queue_position: int = Field(ge=1, description="1 = next")
+    estimated_wait_seconds: float = Field(ge=0, description="position · service time ÷ max(1, live workers)")
+
+
+class ProcessingJob(BaseModel):
+    """A worker has leased the job."""
+
+    status: Literal["processing"]
+    job_id: JobId
+    started_at: UtcTime
+
+
+class DoneJob(BaseModel):
+    """The job's result, written once; kept for QUEUE_RESULT_TTL seconds."""
+
+    status: Literal["done"]
+    job_id: JobId
+    result: Any = Field(
+        examples=[
+            {
+                "message": "Demo processing complete for 'my-demo-job'",
+                "input_echo": {
+                    "name": "my-demo-job",
+                    "value": 42,
+                    "message": "Hello, World!",
+                    "processed_value": 84,
+                },
+                "processed_at": "2026-01-01T12:00:02.000Z",
+                "processing_duration_ms": 2001.5,
+            }
+        ]
+    )
+
+
+class FailedJob(BaseModel):
+    """The job ended with an error."""
+
+    status: Literal["failed"]
+    job_id: JobId
+    error: str
+
+
+AnyJob = Annotated[QueuedJob | ProcessingJob | DoneJob | FailedJob, Field(discriminator="status")]
+
+
+class Stats(BaseModel):
+    """The queue's numbers; counts since the store was new, rates over the last seconds."""
+
+    queue_length: int = Field(description="jobs waiting")
+    estimated_wait_seconds: float = Field(description="for a job enqueued now, seconds")
+    timestamp: UtcTime
+    in_flight: int = Field(description="jobs leased and not settled")
+    oldest_age_s: float = Field(description="age of the job at the head, seconds")
+    service_time_s: float = Field(description="seconds a job takes one worker, measured; else WORKER_PROCESSING_DELAY")
+    drain_rate_per_s: float = Field(description="jobs settled a second, all workers together")
+    workers_alive: int
+    accepted: int
+    done: int
+    failed: int = Field(description="ended with an error, dead ones included")
+    dead: int = Field(description="put on the dead list")
+    interrupted: int = Field(description="leases that expired or were reclaimed; each means one more delivery")
+    rest_calls: int = Field(description="HTTP exchanges with the store: this API process and all workers")
+
+
+class Health(BaseModel):
+    """Liveness: answers 200 as soon as the API serves, also while the store is gone."""
+
+    status: Literal["healthy", "degraded"]
+    service: str = Field(examples=[SERVICE])
+    version: str
+    queue_connected: bool
+    timestamp: UtcTime
+    durability: Literal["always", "everysec", "none", "unknown"] = Field(
+        description="when an acknowledged job is on disk"
+    )
+    detail: str | None = Field(None, description="what is wrong, while degraded")
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem document, the body of every error."""
+
+    type: str = Field("about:blank", description="what kind of problem")
+    title: str
+    status: int
+    detail: str
+    errors: list[dict[str, Any]] | None = Field(None, description="what was wrong where, for 422")
+    outcome: Literal["not_enqueued", "unknown"] | None = Field(
+        None, description="whether the effect may have happened; unknown: poll job_id instead of submitting again"
+    )
+    job_id: JobId | None = None

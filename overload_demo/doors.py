@@ -1,0 +1,45 @@
+"""What all commands share: one-line errors, log lines, and stopping on Ctrl-C and SIGTERM."""
+
+import logging
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from rich.console import Console
+
+from overload_demo.errors import OverloadDemoError
+
+
+def fail(message: object, code: int = 1) -> NoReturn:
+    """Say in one line on stderr what is wrong, and end with ``code``."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {message}", style="red", markup=False)
+    sys.exit(code)
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn our own errors into one line and exit code 1; a traceback is for bugs."""
+    try:
+        yield
+    except OverloadDemoError as error:
+        fail(error)
+
+
+def log_to_stderr() -> None:
+    """Log lines of the package, with times, on stderr. Called by commands only, never by the library."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    # httpx logs every exchange at INFO, with its URL
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+def on_stop_signals(stop: Callable[[], object]) -> None:
+    """Call ``stop`` on the first SIGINT or SIGTERM; a second one ends the process at once."""
+
+    def first(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, first)

@@ -1,0 +1,23 @@
+"""Which store a process uses: Upstash if its two variables are set, else the embedded store of the data dir."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from overload_demo.config import Settings
+from overload_demo.store.embedded import EmbeddedStore
+from overload_demo.upstash import Address
+
+Store = tuple[Address, Callable[[], Address] | None]
+
+
+@contextmanager
+def open_store(settings: Settings) -> Iterator[Store]:
+    """Find or start the store and hold it; yields its address and how to ask for the address again.
+
+    Blocking. Raises :class:`ConfigurationError` if the embedded store cannot be started.
+    """
+    if settings.upstash_redis_rest_url and settings.upstash_redis_rest_token:
+        yield Address(settings.upstash_redis_rest_url, settings.upstash_redis_rest_token), None
+        return
+    with EmbeddedStore(settings.overload_data_dir, settings) as store:
+        yield store.acquire(), store.refresh

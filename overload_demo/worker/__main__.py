@@ -1,0 +1,52 @@
+"""``python -m overload_demo.worker``: one worker, one job at a time, until Ctrl-C or SIGTERM."""
+
+import logging
+import os
+from typing import Annotated
+
+import typer
+
+from overload_demo.children import watch_parent
+from overload_demo.config import load_settings
+from overload_demo.doors import log_to_stderr, on_stop_signals, one_line_errors
+from overload_demo.queue.consumer import LeasedJob
+from overload_demo.store.opening import open_store
+from overload_demo.worker.loop import Worker
+
+EXIT_JOB_OVERDUE = 3
+log = logging.getLogger("overload_demo.worker")
+
+
+def _give_up(job: LeasedJob) -> None:
+    """The running job cannot be stopped from outside; the process can. Its lease expires or is reclaimed."""
+    log.error("%s has run over WORKER_JOB_TIMEOUT_S; this worker ends and the job counts as interrupted", job.job_id)
+    os._exit(EXIT_JOB_OVERDUE)
+
+
+def worker(
+    processing_delay: Annotated[
+        float | None, typer.Option(help="Simulated work, seconds a job [default: WORKER_PROCESSING_DELAY or 2.0]")
+    ] = None,
+    until_empty: Annotated[bool, typer.Option(help="End when nothing is waiting or in flight.")] = False,
+    parent_pipe: Annotated[bool, typer.Option(hidden=True, help="Ignore SIGINT, stop when stdin ends.")] = False,
+) -> None:
+    """Do jobs, one at a time, until stopped; the running one is finished, unstarted ones go back to the queue.
+
+    All settings are environment variables: WORKER_PROCESSING_DELAY (seconds, 2.0), WORKER_POLL_INTERVAL (seconds, 1.0),
+    WORKER_JOB_TIMEOUT_S (seconds, 300), WORKER_HANDLER (module:function), WORKER_ID, QUEUE_RESULT_TTL (seconds, 3600),
+    UPSTASH_REDIS_REST_URL and UPSTASH_REDIS_REST_TOKEN. Exit code 3: a job ran over its time limit.
+    """
+    log_to_stderr()
+    with one_line_errors():
+        overrides = {} if processing_delay is None else {"worker_processing_delay": processing_delay}
+        settings = load_settings(**overrides)
+        with open_store(settings) as (address, refresh):
+            one = Worker(settings, address, refresh, on_overdue=_give_up)
+            on_stop_signals(one.stop)
+            if parent_pipe:
+                watch_parent(one.stop)
+            one.run(until_empty=until_empty)
+
+
+if __name__ == "__main__":
+    typer.run(worker)

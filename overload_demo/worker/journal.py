@@ -1,0 +1,55 @@
+"""What a worker leaves to read: log lines for people, and the effect log that a reconciliation can trust."""
+
+import logging
+import os
+import time
+from pathlib import Path
+
+from overload_demo.errors import ConfigurationError
+from overload_demo.queue.consumer import LeasedJob, Verdict
+
+log = logging.getLogger("overload_demo.worker")
+
+QUIET_ABOVE_PER_S = 20  # above this many jobs a second: one summary line a second instead of a line a job
+
+
+class Journal:
+    """A log line a job while jobs are few; above 20 jobs a second one summary line a second."""
+
+    def __init__(self) -> None:
+        self._second, self._in_second, self._silent, self._silent_failed = 0.0, 0, 0, 0
+
+    def job(self, job: LeasedJob, verdict: Verdict, text: str, busy_s: float) -> None:
+        """Say that a job has ended, now or in the next summary."""
+        now = time.monotonic()
+        if now - self._second >= 1.0:
+            self.flush()
+            self._second, self._in_second = now, 0
+        self._in_second += 1
+        if self._in_second > QUIET_ABOVE_PER_S:
+            self._silent += 1
+            self._silent_failed += verdict is not Verdict.DONE
+        elif verdict is Verdict.DONE:
+            log.info("%s done in %.3f s", job.job_id, busy_s)
+        else:
+            log.warning("%s %s (attempt %d): %s", job.job_id, verdict.value, job.attempt, text[:200])
+
+    def flush(self) -> None:
+        """Write the summary of what was not logged line by line."""
+        if self._silent:
+            log.info("... and %d more jobs in that second, %d of them failed", self._silent, self._silent_failed)
+        self._silent = self._silent_failed = 0
+
+
+class EffectLog:
+    """An append-only file of starts and effects, one ``write`` each, so that it tells the truth after a kill -9."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise ConfigurationError(f"WORKER_EFFECT_LOG: cannot write {path}: {error.strerror}") from None
+
+    def write(self, what: str, job: LeasedJob) -> None:
+        """Append ``start`` or ``effect`` with the job's id and attempt."""
+        os.write(self._fd, f"{what} {job.job_id} {job.attempt}\n".encode())

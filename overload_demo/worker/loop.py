@@ -1,0 +1,165 @@
+"""The loop: lease a few jobs, do them one by one, settle them together with the next lease.
+
+All talking to the store happens in the :class:`~overload_demo.queue.keeper.LeaseKeeper`'s thread; the thread that runs
+:meth:`Worker.run` only does jobs.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from pydantic import ValidationError
+
+from overload_demo.config import Settings
+from overload_demo.errors import StoreError
+from overload_demo.jobs import JobRequest
+from overload_demo.queue.consumer import LeasedJob, Settlement, Verdict
+from overload_demo.queue.keeper import LeaseKeeper
+from overload_demo.upstash import Address
+from overload_demo.work import Slot, utc_now
+from overload_demo.worker.handler import JobContext, load_handler
+from overload_demo.worker.identity import WorkerId
+from overload_demo.worker.journal import EffectLog, Journal
+
+log = logging.getLogger("overload_demo.worker")
+
+BATCH_TARGET_S = 0.05  # a batch holds about this much work
+STORE_RETRY_S = 0.5
+
+
+class Worker:
+    """Does jobs until stopped. ``run`` blocks; ``stop`` may be called from any thread or signal handler.
+
+    At-least-once: a job is done again only if this worker dies, or runs past the limit, before its result is stored.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        address: Address,
+        refresh: Callable[[], Address] | None,
+        *,
+        on_overdue: Callable[[LeasedJob], None] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.done = self.failed = 0
+        self.overdue_job: str | None = None
+        self.slot = Slot()
+        self._address, self._refresh = address, refresh
+        self._on_overdue = on_overdue or self._mark_overdue
+        self._handler = load_handler(settings, self.slot)
+        self._effects = EffectLog(settings.worker_effect_log) if settings.worker_effect_log else None
+        self._stopping = threading.Event()
+        self._recent_job_s: float | None = None
+        self._journal = Journal()
+
+    def stop(self) -> None:
+        """Finish the running job, give the rest back, end. Idempotent."""
+        self._stopping.set()
+
+    def run(self, *, until_empty: bool = False) -> None:
+        """Work until :meth:`stop`, or with ``until_empty`` until nothing is waiting or in flight."""
+        with WorkerId(self.settings) as worker_id:
+            log.info("worker %s is up", worker_id)
+            keeper = LeaseKeeper(self._address, self._refresh, self.settings, worker_id, self._on_overdue)
+            try:
+                self._work(keeper, until_empty)
+            finally:
+                keeper.close()
+                self._journal.flush()
+                log.info("worker %s stopped: %d done, %d failed", worker_id, self.done, self.failed)
+
+    def _work(self, keeper: LeaseKeeper, until_empty: bool) -> None:
+        idle = IdleBackoff(self.settings, self._stopping)
+        while not self._stopping.is_set():
+            try:
+                lease = keeper.fetch(self._batch_size())
+                if lease.jobs:
+                    idle.reset()
+                elif until_empty and lease.queue_length == lease.in_flight == 0:
+                    return
+                elif until_empty:
+                    self._stopping.wait(min(0.2, self.settings.worker_poll_interval))
+                else:
+                    idle.wait_for_work(keeper)
+            except StoreError as error:
+                log.warning("the store does not help, trying again: %s", error)
+                self._stopping.wait(STORE_RETRY_S)
+            self._do_batch(keeper)
+
+    def _do_batch(self, keeper: LeaseKeeper) -> None:
+        since = time.perf_counter()
+        while not self._stopping.is_set() and (job := keeper.take()):
+            settlement = self._do(job, since)
+            keeper.finish(settlement)
+            since = time.perf_counter()
+
+    def _do(self, job: LeasedJob, since: float) -> Settlement:
+        """Do one job; whatever it raises becomes its error. ``since``: when the worker turned to it, perf_counter."""
+        started_at = utc_now()
+        if self._effects:
+            self._effects.write("start", job)
+        verdict, text = self._outcome(job)
+        if self._effects and verdict is Verdict.DONE:
+            self._effects.write("effect", job)
+        busy_s = time.perf_counter() - since
+        self._count(job, verdict, text, busy_s)
+        return Settlement(job, verdict, text, started_at, utc_now(), busy_s)
+
+    def _outcome(self, job: LeasedJob) -> tuple[Verdict, str]:
+        try:
+            payload = json.loads(job.payload)
+            JobRequest.model_validate(payload)
+        except (ValueError, RecursionError) as error:
+            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "not JSON"
+            return Verdict.DEAD, f"unreadable: the stored payload is malformed ({reason})"
+        try:
+            result = self._handler(payload, JobContext(job.job_id, job.attempt))
+            return Verdict.DONE, json.dumps(result, allow_nan=False, separators=(",", ":"))
+        except (Exception, SystemExit) as error:  # a handler may raise anything; the worker goes on
+            return Verdict.FAILED, f"{type(error).__name__}: {error}"[:1000]
+
+    def _count(self, job: LeasedJob, verdict: Verdict, text: str, busy_s: float) -> None:
+        if verdict is Verdict.DONE:
+            self.done += 1
+        else:
+            self.failed += 1
+        recent_s = self._recent_job_s
+        self._recent_job_s = busy_s if recent_s is None else 0.8 * recent_s + 0.2 * busy_s
+        self._journal.job(job, verdict, text, busy_s)
+
+    def _batch_size(self) -> int:
+        """As many jobs as about 50 ms of work; one while nothing is known or jobs are slow."""
+        if self._recent_job_s is None:
+            return 1
+        return max(1, min(self.settings.worker_max_batch, int(BATCH_TARGET_S / max(self._recent_job_s, 1e-6))))
+
+    def _mark_overdue(self, job: LeasedJob) -> None:
+        self.overdue_job = job.job_id
+        log.error("%s has run over its %.1f s: this worker is lost", job.job_id, self.settings.worker_job_timeout_s)
+        self._stopping.set()
+
+
+class IdleBackoff:
+    """Waits for work with one plain command a poll, ever more slowly; now and then lets a full lease call look."""
+
+    def __init__(self, settings: Settings, stopping: threading.Event) -> None:
+        self._first_s, self._longest_s = settings.worker_poll_interval, settings.max_poll_interval_s
+        # A full lease call brings back other workers' expired leases and renews the sign of life.
+        self._full_look_s = settings.worker_lease_s / 2
+        self._stopping = stopping
+        self._pause_s = self._first_s
+
+    def reset(self) -> None:
+        """There was work: poll at the shortest interval again."""
+        self._pause_s = self._first_s
+
+    def wait_for_work(self, keeper: LeaseKeeper) -> None:
+        """Return when something is waiting, when it is time for a full look, or when stopping. Raises StoreError."""
+        look_at = time.monotonic() + self._full_look_s
+        while not self._stopping.wait(max(0.0, min(self._pause_s, look_at - time.monotonic()))):
+            self._pause_s = min(1.5 * self._pause_s, self._longest_s)
+            if time.monotonic() >= look_at or keeper.queue_length() > 0:
+                return
