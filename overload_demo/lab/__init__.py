@@ -1,0 +1,1 @@
+"""What notebooks and the ``spike`` command import: a stack that starts and stops cleanly, experiments, figures."""

@@ -1,0 +1,71 @@
+"""Does every accepted job come out once? Counted from outside: the clients' ids, the worker's effect log, the store.
+
+A reconciliation must be able to say no. It takes nothing from the counters of the system under test: *accepted* are the
+ids clients were told, *effects* are lines the worker appended as they happened, *states* are read for each id.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from overload_demo.jobs import JobState
+from overload_demo.queue.results import MAX_READ_JOBS, Results
+
+
+@dataclass(frozen=True)
+class Reconciliation:
+    """How many accepted jobs came out how; ``examples`` names some ids of the lost and the duplicated.
+
+    ``lost``: no terminal state, or done without an effect. ``duplicated``: more than one effect. ``failed``: ended with
+    an error. ``unclaimed``: effects of jobs nobody was told were accepted (a client that gave up, a reply cut off).
+    """
+
+    accepted: int
+    done: int
+    failed: int
+    lost: int
+    duplicated: int
+    unclaimed: int
+    examples: list[str] = field(default_factory=list)
+
+
+def read_effects(log: Path) -> Counter[str]:
+    """How often each job had its effect, from a worker's effect log; a torn last line is skipped."""
+    effects: Counter[str] = Counter()
+    if log.exists():
+        with log.open() as lines:
+            for line in lines:
+                what, _, rest = line.partition(" ")
+                if what == "effect" and line.endswith("\n"):
+                    effects[rest.partition(" ")[0]] += 1
+    return effects
+
+
+async def read_states(results: Results, job_ids: Sequence[str]) -> dict[str, JobState]:
+    """The state of each job in the store; ids the store does not know are left out."""
+    states: dict[str, JobState] = {}
+    for start in range(0, len(job_ids), MAX_READ_JOBS):
+        page = job_ids[start : start + MAX_READ_JOBS]
+        for job_id, status in zip(page, await results.statuses(page), strict=True):
+            if status is not None:
+                states[job_id] = status.state
+    return states
+
+
+def reconcile(accepted: Sequence[str], effects: Counter[str], states: dict[str, JobState]) -> Reconciliation:
+    """Account for every accepted id. An id told to two clients is one of the duplicates."""
+    told = Counter(accepted)
+    done = {job_id for job_id in told if states.get(job_id) is JobState.DONE}
+    failed = {job_id for job_id in told if states.get(job_id) is JobState.FAILED}
+    lost = [job_id for job_id in told if job_id not in failed and not (job_id in done and effects[job_id])]
+    duplicated = [job_id for job_id, count in told.items() if effects[job_id] > 1 or count > 1]
+    return Reconciliation(
+        accepted=len(accepted),
+        done=len(done),
+        failed=len(failed),
+        lost=len(lost),
+        duplicated=len(duplicated),
+        unclaimed=sum(1 for job_id in effects if job_id not in told),
+        examples=[f"lost {job_id}" for job_id in lost[:5]] + [f"duplicated {job_id}" for job_id in duplicated[:5]],
+    )

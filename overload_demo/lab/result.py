@@ -1,0 +1,121 @@
+"""``result.json``: what a spike came to, as a schema-versioned model that validates whatever is read back."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from overload_demo.lab.baseline import BaselineRun
+from overload_demo.load import LoadSummary, Shape
+
+SCHEMA_VERSION: Literal[1] = 1
+
+
+class Conditions(BaseModel):
+    """What was asked for, and where: enough to run it again."""
+
+    model_config = ConfigDict(frozen=True)
+
+    command: str
+    requests: int
+    rate_per_s: float
+    rate_chosen_by: Literal["user", "calibration"]
+    calibrated_per_s: float | None
+    shape: Shape
+    seed: int
+    timeout_s: float
+    processing_delay_s: float
+    placement: Literal["kernel", "process"]
+    store: Literal["embedded", "upstash"]
+    durability: Literal["always", "everysec", "none", "unknown"]
+    filesystem: str
+    dashboard: Literal["on", "off"] = "off"
+    versions: dict[str, str]
+
+
+class SpikeSeries(BaseModel):
+    """The course of a spike. Three clocks start at the first intended send; seconds.
+
+    ``start_s`` buckets of one second: what clients saw (None where nothing was answered). ``sampled_at_s``: the queue.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    start_s: list[float]
+    offered_per_s: list[float]
+    accepted_per_s: list[float]
+    failed_per_s: list[float]
+    acceptance_p50_s: list[float | None]
+    acceptance_p99_s: list[float | None]
+    sampled_at_s: list[float]
+    queue_depth: list[int]
+    in_flight: list[int]
+    settled: list[int]
+    oldest_age_s: list[float]
+
+    def drained_per_s(self, bucket_s: float = 1.0) -> tuple[list[float], list[float]]:
+        """Jobs settled a second between samples at least ``bucket_s`` apart: (middle of the interval, rate)."""
+        at_s, rates = [], []
+        since_s, since = self.sampled_at_s[0], self.settled[0]
+        for now_s, settled in zip(self.sampled_at_s, self.settled, strict=True):
+            if now_s - since_s >= bucket_s:
+                at_s.append((since_s + now_s) / 2)
+                rates.append((settled - since) / (now_s - since_s))
+                since_s, since = now_s, settled
+        return at_s, rates
+
+
+class SpikeResult(BaseModel):
+    """A spike, accounted for. ``offered = accepted + errors``; ``accepted = done + failed + lost``.
+
+    ``drain_rate_per_s`` is jobs settled ÷ time from the first to the last settlement seen. ``seconds_to_empty`` counts
+    from the first intended send. Megabytes are 10^6 bytes.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    recorded_at: str
+    verdict: Literal["absorbed", "not absorbed"]
+    reasons: list[str]
+    offered: int
+    accepted: int
+    errors: dict[str, int]
+    done: int
+    failed: int
+    lost: int
+    duplicated: int
+    unclaimed: int
+    examples: list[str]
+    peak_queue_depth: int
+    drain_rate_per_s: float
+    capacity_per_s: float
+    seconds_to_empty: float
+    peak_memory_mb: dict[str, float]
+    memory_kind: str
+    rest_calls_per_job: float
+    store_commands_per_job: float | None
+    restarts: dict[str, int]
+    conditions: Conditions
+    load: LoadSummary
+    series: SpikeSeries
+    baseline: BaselineRun | None = None
+    baseline_source: Literal["live", "recorded", "none"] = "none"
+    baseline_note: str = ""
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> "SpikeResult":
+        if self.offered != self.accepted + sum(self.errors.values()):
+            raise ValueError(f"offered {self.offered} is not accepted {self.accepted} + errors {self.errors}")
+        return self
+
+    def save(self, folder: Path) -> Path:
+        """Write ``result.json`` into ``folder``."""
+        path = folder / "result.json"
+        path.write_text(self.model_dump_json(indent=1) + "\n")
+        return path
+
+    @classmethod
+    def read(cls, path: Path) -> "SpikeResult":
+        """Read a ``result.json``. Raises pydantic's ValidationError when it is not one."""
+        return cls.model_validate_json(path.read_bytes())

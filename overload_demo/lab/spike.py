@@ -1,0 +1,342 @@
+"""The main job: fire a spike, watch the queue take it, wait until it is empty, account for every job."""
+
+import asyncio
+import contextlib
+import math
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+from overload_demo.errors import ConfigurationError, StoreError
+from overload_demo.lab.baseline import BaselineRun, Variant, checkout_root, recorded_baseline, run_baseline
+from overload_demo.lab.reconcile import Reconciliation, read_effects, read_states, reconcile
+from overload_demo.lab.result import Conditions, SpikeResult, SpikeSeries
+from overload_demo.lab.sampler import Sample, Sampler
+from overload_demo.lab.stack import Stack
+from overload_demo.load import LoadPlan, LoadProgress, LoadResult, Shape, calibrate, run_load
+from overload_demo.queue.results import Results
+from overload_demo.upstash import Upstash
+from overload_demo.work import utc_now
+
+Stage = Literal["calibrate", "fire", "drain", "reconcile", "baseline"]
+
+# The whole default run takes under two minutes on two cores: 100,000 jobs of 0.6 ms drain in about 80 s.
+DEFAULT_REQUESTS = 100_000
+DEFAULT_DELAY_S = 0.0006
+RATE_SHARE_OF_CALIBRATION = 0.6
+STUCK_AFTER_S = 60.0
+BASELINE_FIRES_S = 10.0
+BASELINE_TIMEOUT_S = 10.0
+BASELINE_VARIANT: Variant = "def-slot"
+
+
+@dataclass(frozen=True)
+class SpikePlan:
+    """What to fire. ``rate_per_s`` None: 60 % of a 3 s calibration on this machine. Seconds are seconds."""
+
+    requests: int = DEFAULT_REQUESTS
+    rate_per_s: float | None = None
+    shape: Shape = Shape.SPIKE
+    processes: int | None = None
+    seed: int = 0
+    timeout_s: float = 30.0
+    baseline: Literal["live", "recorded", "none"] = "live"
+    command: str = "overload-demo spike"
+
+
+@dataclass(frozen=True)
+class SpikeProgress:
+    """How far a spike is; counts are of jobs."""
+
+    stage: Stage
+    offered: int
+    sent: int = 0
+    accepted: int = 0
+    errors: int = 0
+    queue_depth: int = 0
+    settled: int = 0
+    drain_rate_per_s: float = 0.0
+
+
+OnProgress = Callable[[SpikeProgress], None]
+
+
+async def run_spike(stack: Stack, plan: SpikePlan, on_progress: OnProgress | None = None) -> SpikeResult:
+    """Run ``plan`` on ``stack`` (made fresh if it was used before) and account for every request.
+
+    Writes ``result.json`` and the raw arrays into the stack's folder. Cancellable at any moment: what it has started
+    ends with it, the stack stays. Raises :class:`OverloadDemoError` when the experiment itself could not be done; a
+    spike that was not absorbed is a result, not an error.
+    """
+    return await _Spike(stack, plan, on_progress or (lambda _: None)).run()
+
+
+class _Spike:
+    """One run; its methods are the steps, in order."""
+
+    def __init__(self, stack: Stack, plan: SpikePlan, on_progress: OnProgress) -> None:
+        self.stack, self.plan, self._report = stack, plan, on_progress
+        self._sent = self._accepted = self._errors = 0
+        self._stage: Stage = "calibrate"
+        self.calibrated_per_s: float | None = None
+
+    async def run(self) -> SpikeResult:
+        rate_per_s = await self._rate()
+        async with self._reading() as results:
+            if (await results.stats()).accepted:
+                raise ConfigurationError("the queue is not fresh: an old backlog would falsify the figure")
+            load_plan = LoadPlan(
+                self.stack.url,
+                requests=self.plan.requests,
+                rate_per_s=rate_per_s,
+                shape=self.plan.shape,
+                seed=self.plan.seed,
+                timeout_s=self.plan.timeout_s,
+                processes=self.plan.processes,
+            )
+            async with Sampler(results, self.stack.process_ids, self._note_sample) as sampler:
+                self._stage = "fire"
+                load = await run_load(load_plan, out_dir=self.stack.folder, on_progress=self._note_load)
+                self._stage = "drain"
+                await self._drain(sampler)
+            self._tell(sampler.samples[-1])
+            self._stage = "reconcile"
+            accepted = load.accepted_ids
+            states = await read_states(results, accepted)
+            calls, commands = await self._cost()
+        account = reconcile(accepted, read_effects(self.stack.effect_log), states)
+        baseline, note = await self._baseline(rate_per_s)
+        result = self._result(load, sampler, account, calls, commands, baseline, note)
+        result.save(self.stack.folder)
+        return result
+
+    async def _rate(self) -> float:
+        """The rate asked for, or one this machine is known to stand; leaves a stack that nobody has used."""
+        if self.plan.rate_per_s is None:
+            self._report(SpikeProgress("calibrate", self.plan.requests))
+            self.calibrated_per_s = await calibrate(self.stack.url)
+            await self.stack.fresh()
+            return float(round(self.calibrated_per_s * RATE_SHARE_OF_CALIBRATION, -1)) or 1.0
+        async with self._reading() as results:
+            used = (await results.stats()).accepted > 0
+        if used:
+            await self.stack.fresh()
+        return self.plan.rate_per_s
+
+    @contextlib.asynccontextmanager
+    async def _reading(self) -> AsyncIterator[Results]:
+        """A reader of the stack's queue, for the length of the block."""
+        address, refresh = self.stack.store
+        upstash = Upstash(address, refresh=refresh)
+        results = Results(upstash, self.stack.settings)
+        self._upstash = upstash
+        try:
+            yield results
+        finally:
+            await results.aclose()
+            await upstash.aclose()
+
+    def _note_load(self, progress: LoadProgress) -> None:
+        self._sent, self._accepted, self._errors = progress.sent, progress.accepted, progress.failed + progress.dropped
+
+    def _note_sample(self, sample: Sample) -> None:
+        self._tell(sample)
+
+    def _tell(self, sample: Sample) -> None:
+        stats = sample.stats
+        self._report(
+            SpikeProgress(
+                self._stage,
+                self.plan.requests,
+                self._sent,
+                self._accepted,
+                self._errors,
+                stats.queue_length,
+                stats.done + stats.failed,
+                stats.drain_rate_per_s,
+            )
+        )
+
+    async def _drain(self, sampler: Sampler) -> None:
+        """Wait until nothing is waiting or in flight, or until nothing has moved for a minute."""
+        moved_at, last = time.monotonic(), -1
+        while time.monotonic() - moved_at < STUCK_AFTER_S:
+            with contextlib.suppress(StoreError):
+                stats = (await sampler.look()).stats
+                if stats.queue_length == stats.in_flight == 0:
+                    return
+                if stats.done + stats.failed != last:
+                    moved_at, last = time.monotonic(), stats.done + stats.failed
+            await asyncio.sleep(0.1)
+
+    async def _cost(self) -> tuple[int, int | None]:
+        """REST calls of API and workers, and all commands the store has run, those inside scripts included."""
+        calls = await asyncio.to_thread(self.stack.rest_calls)
+        try:
+            info = await self._upstash.command("INFO", "commandstats", repeatable=True)
+            commands = sum(int(line.split("calls=")[1].split(",")[0]) for line in info.splitlines() if "calls=" in line)
+        except (StoreError, AttributeError, ValueError, LookupError):
+            commands = None
+        return calls, commands
+
+    async def _baseline(self, rate_per_s: float) -> tuple[BaselineRun | None, str]:
+        """The naive API under the same offered load, for a bounded time; or a recorded run of equal conditions."""
+        plan, delay_s = self.plan, self.stack.settings.worker_processing_delay
+        if plan.baseline == "none":
+            return None, "not asked for"
+        if checkout_root() is None:
+            return None, "there is no checkout beside this installation, so no naive API to compare with"
+        if plan.baseline == "recorded":
+            for run in recorded_baseline():
+                if run.variant == BASELINE_VARIANT and run.matches(
+                    delay_s=delay_s,
+                    rate_per_s=rate_per_s,
+                    shape=plan.shape,
+                    timeout_s=BASELINE_TIMEOUT_S,
+                    requests=plan.requests,
+                ):
+                    return run, f"recorded {run.recorded_at}, not measured now"
+            return None, "no recorded run has equal work, load and time-out"
+        self._report(SpikeProgress("baseline", plan.requests))
+        run = await run_baseline(
+            BASELINE_VARIANT,
+            requests=plan.requests,
+            rate_per_s=rate_per_s,
+            shape=plan.shape,
+            delay_s=delay_s,
+            timeout_s=BASELINE_TIMEOUT_S,
+            max_duration_s=BASELINE_FIRES_S,
+            seed=plan.seed,
+        )
+        return run, f"measured now, fired for {BASELINE_FIRES_S:g} s, clients waited {BASELINE_TIMEOUT_S:g} s"
+
+    def _result(
+        self,
+        load: LoadResult,
+        sampler: Sampler,
+        account: Reconciliation,
+        calls: int,
+        commands: int | None,
+        baseline: BaselineRun | None,
+        note: str,
+    ) -> SpikeResult:
+        summary, series = load.summary(), _series(load, sampler)
+        source = self.plan.baseline if baseline is not None else "none"
+        jobs = max(1, account.accepted)
+        errors = summary.failures | ({"dropped": summary.dropped} if summary.dropped else {})
+        reasons = _reasons(summary.planned, account, errors)
+        return SpikeResult(
+            recorded_at=utc_now(),
+            verdict="not absorbed" if reasons else "absorbed",
+            reasons=reasons,
+            offered=summary.planned,
+            accepted=account.accepted,
+            errors=errors,
+            done=account.done,
+            failed=account.failed,
+            lost=account.lost,
+            duplicated=account.duplicated,
+            unclaimed=account.unclaimed,
+            examples=account.examples,
+            peak_queue_depth=max(series.queue_depth, default=0),
+            drain_rate_per_s=_drain_rate(series),
+            capacity_per_s=round(1 / self.stack.settings.worker_processing_delay, 1)
+            if self.stack.settings.worker_processing_delay
+            else 0.0,
+            seconds_to_empty=_seconds_to_empty(series),
+            peak_memory_mb=sampler.peak_mb,
+            memory_kind=sampler.memory_kind,
+            rest_calls_per_job=round(calls / jobs, 4),
+            store_commands_per_job=None if commands is None else round(commands / jobs, 2),
+            restarts=dict(self.stack.restarts),
+            conditions=self._conditions(load),
+            load=summary,
+            series=series,
+            baseline=baseline,
+            baseline_source=source,
+            baseline_note=note,
+        )
+
+    def _conditions(self, load: LoadResult) -> Conditions:
+        plan, settings = self.plan, self.stack.settings
+        packages = ("overload-demo", "fastapi", "uvicorn", "httpx", "pydantic", "aiohttp", "hiredis")
+        return Conditions(
+            command=plan.command,
+            requests=plan.requests,
+            rate_per_s=load.plan.rate_per_s,
+            rate_chosen_by="user" if plan.rate_per_s else "calibration",
+            calibrated_per_s=None if self.calibrated_per_s is None else round(self.calibrated_per_s, 1),
+            shape=plan.shape,
+            seed=plan.seed,
+            timeout_s=plan.timeout_s,
+            processing_delay_s=settings.worker_processing_delay,
+            placement=self.stack.placement,
+            store="upstash" if settings.uses_upstash else "embedded",
+            durability=self.stack.store[0].durability,
+            filesystem=filesystem_of(self.stack.folder),
+            versions={name: version(name) for name in packages} | {"python": sys.version.split()[0]},
+        )
+
+
+def _reasons(offered: int, account: Reconciliation, errors: dict[str, int]) -> list[str]:
+    reasons = []
+    if account.accepted != offered:
+        named = ", ".join(f"{count:,} {name}" for name, count in errors.items())
+        reasons.append(f"{offered - account.accepted:,} of {offered:,} requests were not accepted ({named})")
+    if account.lost:
+        reasons.append(f"{account.lost:,} accepted jobs were lost")
+    return reasons
+
+
+def _series(load: LoadResult, sampler: Sampler) -> SpikeSeries:
+    seen = load.series()
+    samples = [sample for sample in sampler.samples if sample.at_mono_s >= load.started_mono_s - 0.5]
+    return SpikeSeries(
+        start_s=seen.start_s.tolist(),
+        offered_per_s=seen.offered_per_s.tolist(),
+        accepted_per_s=seen.accepted_per_s.tolist(),
+        failed_per_s=seen.failed_per_s.tolist(),
+        acceptance_p50_s=[None if math.isnan(one) else round(one, 5) for one in seen.response_p50_s.tolist()],
+        acceptance_p99_s=[None if math.isnan(one) else round(one, 5) for one in seen.response_p99_s.tolist()],
+        sampled_at_s=[round(sample.at_mono_s - load.started_mono_s, 2) for sample in samples],
+        queue_depth=[sample.stats.queue_length for sample in samples],
+        in_flight=[sample.stats.in_flight for sample in samples],
+        settled=[sample.stats.done + sample.stats.failed for sample in samples],
+        oldest_age_s=[sample.stats.oldest_age_s for sample in samples],
+    )
+
+
+def _drain_rate(series: SpikeSeries) -> float:
+    """Jobs settled ÷ time between the first and the last sample in which the count moved."""
+    moving = [
+        (at_s, now)
+        for at_s, before, now in zip(series.sampled_at_s[1:], series.settled, series.settled[1:], strict=False)
+        if now > before
+    ]
+    if len(moving) < 2 or moving[-1][0] == moving[0][0]:
+        return 0.0
+    return round((moving[-1][1] - moving[0][1]) / (moving[-1][0] - moving[0][0]), 1)
+
+
+def _seconds_to_empty(series: SpikeSeries) -> float:
+    """From the first intended send to the first sample after which nothing was waiting or in flight."""
+    held = [
+        at_s
+        for at_s, depth, in_flight in zip(series.sampled_at_s, series.queue_depth, series.in_flight, strict=True)
+        if depth or in_flight
+    ]
+    after = [at_s for at_s in series.sampled_at_s if not held or at_s > held[-1]]
+    return after[0] if after else series.sampled_at_s[-1]
+
+
+def filesystem_of(path: Path) -> str:
+    """The type of the file system a path lies on, e.g. ext4: a durable figure means little on tmpfs."""
+    resolved = str(path.resolve())
+    mounts = [part for part in psutil.disk_partitions(all=True) if resolved.startswith(part.mountpoint)]
+    return max(mounts, key=lambda part: len(part.mountpoint)).fstype if mounts else "unknown"

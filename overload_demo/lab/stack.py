@@ -1,0 +1,269 @@
+"""A running stack for one experiment: store, API, worker, on ports and data nobody else uses.
+
+Idempotent and restart-safe, as notebooks need it: starting twice gives the same stack, stopping twice is harmless,
+every stack has a fresh data directory and port 0, and nothing outlives the process that started it, however it dies:
+children end with their stdin, the store ends with its last user.
+"""
+
+import asyncio
+import atexit
+import contextlib
+import json
+import os
+import shlex
+import shutil
+import socket
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import SecretStr
+
+from overload_demo.api.front_door import listen, url_of
+from overload_demo.config import Settings, load_settings
+from overload_demo.errors import ConfigurationError, OverloadDemoError
+from overload_demo.lab.parts import ApiThread, Child, Part, WorkerThread
+from overload_demo.store.opening import Store, open_store
+
+Placement = Literal["kernel", "process"]
+
+READY_WITHIN_S = 30.0
+SUPERVISE_EVERY_S = 0.2
+RESULT_TTL_S = 86_400  # results outlive any drain that is going to be reconciled
+
+
+class Stack:
+    """Store, API and worker of one experiment; start with :meth:`start`, stop with :meth:`stop`.
+
+    ``placement="kernel"`` runs API and worker in threads of this process, ``"process"`` as children; the store is
+    always a process of its own. A part that dies is started again; ``restarts`` counts that by name.
+    """
+
+    current: ClassVar["Stack | None"] = None
+
+    def __init__(self, wanted: dict[str, Any], folder: Path) -> None:
+        self._wanted, self.folder = wanted, folder
+        self.placement: Placement = wanted["placement"]
+        self.restarts: Counter[str] = Counter()
+        self.parts: dict[str, Part] = {}
+        self._generation = 0
+        self._supervisor: asyncio.Task[None] | None = None
+        self._cleanup = contextlib.ExitStack()
+        self.settings: Settings
+        self.store: Store
+        self.listener: socket.socket
+
+    @classmethod
+    async def start(
+        cls,
+        *,
+        placement: Placement = "kernel",
+        processing_delay_s: float = 0.001,
+        upstash: bool = False,
+        runs: Path = Path("runs"),
+        name: str = "stack",
+        **settings: Any,
+    ) -> "Stack":
+        """Start a stack, or return the running one if it was started with the same arguments; another is stopped first.
+
+        ``processing_delay_s`` is the work of one job, seconds. ``runs`` is where its run folder is made. ``settings``
+        are further fields of :class:`Settings`. Returns when the API is ready. Raises :class:`OverloadDemoError` with
+        the last log lines if it does not get ready.
+        """
+        wanted = {"placement": placement, "processing_delay_s": processing_delay_s, "upstash": upstash, **settings}
+        running = cls.current
+        if running is not None:
+            if running._wanted == wanted and running.parts["api"].pid:
+                return running
+            await running.stop()
+        stack = cls(wanted, _new_folder(runs, name))
+        try:
+            await stack._begin()
+        except BaseException:
+            await stack.stop()
+            raise
+        return stack
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Stop everything this stack has started; may be called again, and after any failure."""
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            self._supervisor = None
+        await asyncio.to_thread(self._stop_now)
+
+    async def fresh(self) -> None:
+        """Start again on empty data, so that no old backlog falsifies a figure. The URL changes."""
+        await self.stop()
+        await self._begin()
+
+    @property
+    def url(self) -> str:
+        """Base URL of the API."""
+        return url_of(self.listener)
+
+    @property
+    def effect_log(self) -> Path:
+        """Where the worker appends each start and effect of a job."""
+        return self.folder / f"effects-{self._generation}.log"
+
+    @property
+    def data_dir(self) -> Path:
+        """The embedded store's data directory of the present generation."""
+        return self.folder / f"store-{self._generation}"
+
+    def worker_command(self) -> str:
+        """The line that starts one more worker on this stack, in a terminal."""
+        names = ("OVERLOAD_DATA_DIR", "WORKER_PROCESSING_DELAY", "WORKER_EFFECT_LOG", "OVERLOAD_KEY_PREFIX")
+        environment = self._environment()
+        pairs = [f"{name}={shlex.quote(environment[name])}" for name in names if environment.get(name)]
+        return " ".join([*pairs, shlex.quote(sys.executable), "-m", "overload_demo.worker"])
+
+    def logs(self, lines: int = 20) -> str:
+        """The last lines of what the children and the store have logged."""
+        files = [*sorted(self.folder.glob("*.log")), self.data_dir / "store.log"]
+        tails = {file.name: _tail(file, lines) for file in files if not file.name.startswith("effects")}
+        return "\n".join(f"--- {name}\n{text}" for name, text in tails.items() if text)
+
+    def process_ids(self) -> dict[str, int]:
+        """Process ids by role, of what is running: api, worker (or kernel), and the embedded store's two."""
+        ids = {name: part.pid for name, part in self.parts.items()}
+        if self.placement == "kernel":
+            ids = {"kernel": os.getpid()}
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            ids["gateway"] = int(json.loads((self.data_dir / "state.json").read_text())["pid"])
+            ids["redis"] = int((self.data_dir / "redis.pid").read_text())
+        return {name: pid for name, pid in ids.items() if pid}
+
+    def rest_calls(self) -> int:
+        """HTTP exchanges with the store that the API and its workers have made, as the API tells. Blocks."""
+        with _OPENER.open(self.url + "/queue/stats", timeout=10.0) as answer:
+            return int(json.loads(answer.read())["rest_calls"])
+
+    async def _begin(self) -> None:
+        Stack.current = self
+        atexit.register(self._stop_now)
+        self._generation += 1
+        self.settings = load_settings(**self._overrides())
+        self._cleanup = contextlib.ExitStack()
+        self.store = await asyncio.to_thread(self._cleanup.enter_context, open_store(self.settings))
+        self.listener = self._cleanup.enter_context(listen("127.0.0.1", 0))
+        self.parts = self._make_parts()
+        for part in self.parts.values():
+            await asyncio.to_thread(part.start)
+        await self._ready()
+        self._supervisor = asyncio.create_task(self._supervise())
+
+    def _overrides(self) -> dict[str, Any]:
+        own: dict[str, Any] = {
+            "overload_data_dir": self.data_dir.absolute(),
+            "worker_processing_delay": self._wanted["processing_delay_s"],
+            "worker_effect_log": self.effect_log.absolute(),
+            "worker_poll_interval": 0.05,
+            "worker_max_poll_interval": 0.25,
+            "queue_result_ttl": RESULT_TTL_S,
+        }
+        if self._wanted["upstash"]:
+            if not load_settings().uses_upstash:
+                raise ConfigurationError("no UPSTASH_REDIS_REST_URL and UPSTASH_REDIS_REST_TOKEN are set")
+            own["overload_key_prefix"] = f"{self.folder.name}-{self._generation}:"
+        else:
+            own |= {"upstash_redis_rest_url": None, "upstash_redis_rest_token": None}
+        shared = {"placement", "processing_delay_s", "upstash"}
+        return own | {name: value for name, value in self._wanted.items() if name not in shared}
+
+    def _environment(self) -> dict[str, str]:
+        """The environment of a child: ours, with this stack's settings."""
+        environment = dict(os.environ)
+        for name, value in self._overrides().items():
+            environment.pop(name.upper(), None)
+            if value is not None:
+                environment[name.upper()] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        return environment
+
+    def _make_parts(self) -> dict[str, Part]:
+        if self.placement == "kernel":
+            return {
+                "api": ApiThread(self.settings, self.store, self.listener),
+                "worker": WorkerThread(self.settings, self.store),
+            }
+        environment, descriptor = self._environment(), self.listener.fileno()
+        api = Child(
+            "overload_demo.api",
+            ["--fd", str(descriptor)],
+            environment=environment,
+            log=self.folder / "api.log",
+            fds=[descriptor],
+        )
+        worker = Child("overload_demo.worker", [], environment=environment, log=self.folder / "worker.log")
+        return {"api": api, "worker": worker}
+
+    async def _ready(self) -> None:
+        deadline = time.monotonic() + READY_WITHIN_S
+        while not await asyncio.to_thread(_answers, self.url + "/health/ready"):
+            dead = [name for name, part in self.parts.items() if not part.pid]
+            if dead or time.monotonic() > deadline:
+                why = f"{dead[0]} has ended" if dead else f"not ready within {READY_WITHIN_S:g} s"
+                raise OverloadDemoError(f"the stack did not start: {why}\n{self.logs(5)}")
+            await asyncio.sleep(0.05)
+
+    async def _supervise(self) -> None:
+        while True:
+            await asyncio.sleep(SUPERVISE_EVERY_S)
+            for name, part in self.parts.items():
+                if not part.pid:
+                    self.restarts[name] += 1
+                    await asyncio.to_thread(part.start)
+
+    def _stop_now(self) -> None:
+        atexit.unregister(self._stop_now)
+        if Stack.current is self:
+            Stack.current = None
+        for part in self.parts.values():
+            part.stop()
+        self._cleanup.close()
+        # the data has served; figures, results and logs stay
+        shutil.rmtree(self.data_dir, ignore_errors=True)
+
+
+def _new_folder(runs: Path, name: str) -> Path:
+    """A run folder that is new, named after the moment."""
+    stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    for suffix in ("", *(f"-{number}" for number in range(2, 1000))):
+        folder = runs / f"{stamp}-{name}{suffix}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise ConfigurationError(f"cannot make a run folder in {runs}: {error.strerror}") from None
+        return folder
+    raise ConfigurationError(f"cannot make a run folder in {runs}: too many runs in one second")
+
+
+def _tail(file: Path, lines: int) -> str:
+    with contextlib.suppress(OSError):
+        return "\n".join(file.read_text(errors="replace").splitlines()[-lines:])
+    return ""
+
+
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback: no proxy variable may catch it
+
+
+def _answers(url: str) -> bool:
+    try:
+        with _OPENER.open(url, timeout=2.0) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError, ValueError):
+        return False
