@@ -23,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Self
 
+import psutil
 from pydantic import SecretStr
 
 from overload_demo.api.front_door import listen, url_of
@@ -141,9 +142,9 @@ class Stack:
         ids = {name: part.pid for name, part in self.parts.items()}
         if self.placement == "kernel":
             ids = {"kernel": os.getpid()}
-        with contextlib.suppress(OSError, ValueError, KeyError):
+        with contextlib.suppress(OSError, ValueError, KeyError, psutil.Error):
             ids["gateway"] = int(json.loads((self.data_dir / "state.json").read_text())["pid"])
-            ids["redis"] = int((self.data_dir / "redis.pid").read_text())
+            ids["redis"] = next((child.pid for child in psutil.Process(ids["gateway"]).children()), None)
         return {name: pid for name, pid in ids.items() if pid}
 
     def rest_calls(self) -> int:

@@ -1,0 +1,162 @@
+"""``overload-demo``: the main job as one command."""
+
+import asyncio
+import shlex
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from overload_demo.config import load_settings
+from overload_demo.doors import fail, one_line_errors
+from overload_demo.errors import ConfigurationError
+from overload_demo.lab import plots, report
+from overload_demo.lab.progress import spike_progress
+from overload_demo.lab.result import SpikeResult
+from overload_demo.lab.spike import DEFAULT_DELAY_S, DEFAULT_REQUESTS, SpikePlan, run_spike
+from overload_demo.lab.stack import Stack
+from overload_demo.load import LoadPlan, Shape
+from overload_demo.store.embedded import EmbeddedStore
+from overload_demo.upstash import Address, Upstash
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="A queue-based API that survives the traffic spike which kills an API doing its work inline.",
+)
+
+
+class Baseline(StrEnum):
+    """Where the naive side of the comparison comes from."""
+
+    LIVE = "live"
+    RECORDED = "recorded"
+    NONE = "none"
+
+
+@app.command()
+def spike(
+    requests: Annotated[int, typer.Option(help="Requests to fire.")] = DEFAULT_REQUESTS,
+    rate: Annotated[
+        float | None, typer.Option(help="Requests a second at the height of the spike [default: 60 % of a calibration]")
+    ] = None,
+    shape: Annotated[Shape, typer.Option(help="When requests are sent.")] = Shape.SPIKE,
+    processes: Annotated[int | None, typer.Option(help="Load processes [default: chosen from the load]")] = None,
+    processing_delay: Annotated[float, typer.Option(help="Work of one job, seconds.")] = DEFAULT_DELAY_S,
+    timeout: Annotated[float, typer.Option(help="A client waits this long for an answer, seconds.")] = 30.0,
+    seed: Annotated[int, typer.Option(help="Seed of random shapes.")] = 0,
+    baseline: Annotated[
+        Baseline, typer.Option(help="The naive API: measured now, as recorded, or left out.")
+    ] = Baseline.LIVE,
+    output: Annotated[Path, typer.Option(help="Where the run folder is made.")] = Path("runs"),
+    upstash: Annotated[bool, typer.Option(help="Run on Upstash, after telling what it costs.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before using Upstash.")] = False,
+) -> None:
+    """Fire a spike of real HTTP requests at the queue API, drain it, and account for every one.
+
+    Exit code 0 only if all were accepted and none was lost. Writes result.json and figure.png into a new run folder.
+    """
+    console = Console()
+    plan = SpikePlan(
+        requests=requests,
+        rate_per_s=rate,
+        shape=shape,
+        processes=processes,
+        seed=seed,
+        timeout_s=timeout,
+        baseline=baseline.value,
+        command=shlex.join(["overload-demo", *sys.argv[1:]]),
+    )
+    with one_line_errors():
+        _check(plan)
+        if upstash:
+            _ask_before_upstash(console, requests, yes=yes)
+        try:
+            result, folder = asyncio.run(_spike(plan, processing_delay, upstash, output, console))
+        except KeyboardInterrupt:
+            fail("interrupted; everything it had started is stopped", 130)
+    console.print(report.table(result))
+    for note in report.notes(result):
+        console.print(f"  {note}", markup=False, highlight=False, style="dim")
+    console.print(f"  written: {folder / 'result.json'}, {folder / 'figure.png'}", highlight=False, soft_wrap=True)
+    raise typer.Exit(0 if result.verdict == "absorbed" else 1)
+
+
+async def _spike(
+    plan: SpikePlan, processing_delay: float, upstash: bool, output: Path, console: Console
+) -> tuple[SpikeResult, Path]:
+    console.print(f"Starting store, API and worker; then {plan.requests:,} requests.", highlight=False)
+    stack = await Stack.start(
+        placement="process", processing_delay_s=processing_delay, upstash=upstash, runs=output, name="spike"
+    )
+    async with stack:
+        with spike_progress(plan.requests, console) as on_progress:
+            result = await run_spike(stack, plan, on_progress)
+        plots.save(plots.trio(result), stack.folder / "figure.png")
+    return result, stack.folder
+
+
+def _check(plan: SpikePlan) -> None:
+    """Find what is wrong with the load before anything is started."""
+    LoadPlan(
+        "http://127.0.0.1",
+        requests=plan.requests,
+        rate_per_s=1.0 if plan.rate_per_s is None else plan.rate_per_s,
+        shape=plan.shape,
+        seed=plan.seed,
+        timeout_s=plan.timeout_s,
+        processes=plan.processes,
+    )
+
+
+# As measured by a spike on the embedded store. Upstash may count a script as one or with all it calls: here the dearer.
+COMMANDS_PER_JOB = 8.0
+PRICE_PER_100K_COMMANDS = 0.20
+FREE_COMMANDS_PER_MONTH = 500_000
+
+
+def _ask_before_upstash(console: Console, requests: int, *, yes: bool) -> None:
+    if not load_settings().uses_upstash:
+        raise ConfigurationError("set UPSTASH_REDIS_REST_URL and UPSTASH_REDIS_REST_TOKEN to run on Upstash")
+    commands = requests * COMMANDS_PER_JOB
+    share, price = commands / FREE_COMMANDS_PER_MONTH, commands / 100_000 * PRICE_PER_100K_COMMANDS
+    console.print(
+        f"On Upstash this run is about {commands:,.0f} commands, those inside scripts counted: "
+        f"{share:.0%} of a free month, or ${price:.2f}."
+    )
+    if not yes and not typer.confirm("Go on?"):
+        raise typer.Exit(1)
+
+
+@app.command()
+def reset(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Empty the embedded store of OVERLOAD_DATA_DIR: all jobs, waiting or done, are deleted."""
+    with one_line_errors():
+        settings = load_settings()
+        folder = settings.overload_data_dir
+        if not yes and not typer.confirm(f"Delete all jobs in {folder}?"):
+            raise typer.Exit(1)
+        if settings.overload_redis_url is not None:
+            raise ConfigurationError("OVERLOAD_REDIS_URL is set: reset empties the embedded store only")
+        with EmbeddedStore(folder, settings) as store:
+            asyncio.run(_flush(store.acquire()))
+    Console().print(f"{folder} is empty", highlight=False, soft_wrap=True)
+
+
+async def _flush(address: Address) -> None:
+    upstash = Upstash(address)
+    try:
+        await upstash.command("FLUSHDB", repeatable=True)
+    finally:
+        await upstash.aclose()
+
+
+def main() -> None:
+    """Entry point of the ``overload-demo`` command."""
+    app()
