@@ -145,7 +145,7 @@ def _job_response(job_id: str, status: JobStatus) -> Response:
         body["result"] = status.result
     else:
         body["error"] = status.error
-    return Response(json.dumps(body), 200, headers, "application/json")
+    return Response(json.dumps(body, separators=(",", ":")), 200, headers, "application/json")
 
 
 def create_app(settings: Settings | None = None, store: Store | None = None) -> FastAPI:
