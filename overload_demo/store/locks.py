@@ -1,7 +1,7 @@
 """Locks that the kernel frees at any kind of death of their holder.
 
-Every promise of the embedded store ("one server per data directory", "ends with its last user") rests on them, because a
-lock cannot outlive a ``kill -9`` the way a pid file does.
+Every promise of the embedded store ("one server per data directory", "ends with its last user") rests on them, because
+a lock cannot outlive a ``kill -9`` the way a pid file does.
 """
 
 import contextlib

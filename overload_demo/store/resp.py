@@ -6,6 +6,7 @@ works are read by it together and put on disk by one fsync.
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Any, cast
 
 import hiredis
@@ -15,6 +16,7 @@ from overload_demo.errors import Outcome, StoreUnavailableError
 ReplyError = hiredis.ReplyError
 
 _INCOMPLETE = object()
+_pack_command = cast(Callable[[tuple[str, ...]], bytes], hiredis.pack_command)  # its stub knows tuples of one
 
 
 class RedisConnectionLostError(StoreUnavailableError):
@@ -27,11 +29,10 @@ class RedisConnectionLostError(StoreUnavailableError):
 def pack(arguments: list[str]) -> bytes:
     """One command in wire form. A lone surrogate, which has no bytes, becomes U+FFFD."""
     try:
-        return cast(bytes, hiredis.pack_command(tuple(arguments)))
+        return _pack_command(tuple(arguments))
     except UnicodeEncodeError:
         # UTF-16 can hold a lone surrogate, and its decoder puts U+FFFD in its place.
-        whole = (a.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace") for a in arguments)
-        return cast(bytes, hiredis.pack_command(tuple(whole)))
+        return _pack_command(tuple(a.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for a in arguments))
 
 
 class _Call:
@@ -103,6 +104,8 @@ class RedisConnection(asyncio.Protocol):
                     self._calls.popleft()
                     if not call.future.done():  # its waiter may have been cancelled meanwhile
                         call.future.set_result(call.replies)
+            if self._reader.has_data():  # a reply nobody asked for: the order can no longer be trusted
+                self.close()
         except hiredis.ProtocolError:
             self.close()
 

@@ -1,0 +1,1 @@
+"""The naive baseline: an API that does the work inside the request, three ways (see ``app``)."""

@@ -1,0 +1,146 @@
+"""``python -m overload_demo.load URL``: the load generator by itself, with live progress and a table.
+
+Exit status: 0 when every planned request was accepted, 1 when not, 2 for a mistake in the arguments, 130 or 143 when
+interrupted or terminated.
+"""
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from overload_demo.errors import ConfigurationError, OverloadDemoError
+from overload_demo.load.generator import LoadProgress, check_reachable, run_load
+from overload_demo.load.measure import LoadResult
+from overload_demo.load.plan import LoadPlan
+from overload_demo.load.schedule import Shape
+from overload_demo.load.summary import LoadSummary, Percentiles
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def main(
+    url: Annotated[str, typer.Argument(help="base URL; requests go to URL/jobs, e.g. http://127.0.0.1:8000")],
+    requests: Annotated[int, typer.Option(help="how many requests to send")] = 10_000,
+    rate: Annotated[float, typer.Option(help="full arrival rate, requests a second")] = 1000.0,
+    shape: Annotated[str, typer.Option(help=f"arrivals over time: {', '.join(Shape)}")] = Shape.SPIKE.value,
+    seed: Annotated[int, typer.Option(help="seed of the poisson shape")] = 0,
+    processes: Annotated[
+        int | None, typer.Option(help="load processes", show_default="as many as rate and sockets need")
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="longest wait for one answer, seconds from its send")] = 30.0,
+    closed: Annotated[
+        bool, typer.Option("--closed", help="closed loop: clients wait for their answer (ignores rate and shape)")
+    ] = False,
+    connections: Annotated[int, typer.Option(help="clients of the closed loop")] = 64,
+    success_status: Annotated[int, typer.Option(help="status that counts as accepted")] = 202,
+    max_duration: Annotated[
+        float | None, typer.Option(help="stop sending after so many seconds", show_default="no limit")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="write load.npz and load.json into this folder", show_default="nowhere")
+    ] = None,
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="allow a target that is not this machine")
+    ] = False,
+) -> None:
+    """Fire requests at an API by a fixed schedule and account for every one of them."""
+    console, errors = Console(), Console(stderr=True)
+    try:
+        plan = LoadPlan(
+            url=url,
+            requests=requests,
+            rate_per_s=rate,
+            shape=shape,  # type: ignore[arg-type]  # the plan checks it and says what it knows
+            seed=seed,
+            timeout_s=timeout,
+            processes=processes,
+            connections=connections if closed else None,
+            success_status=success_status,
+            max_duration_s=max_duration,
+            allow_remote=allow_remote,
+        )
+    except ConfigurationError as error:
+        _end(errors, str(error), 2)
+    try:
+        summary = asyncio.run(_fire(plan, output, console)).summary()
+    except OverloadDemoError as error:
+        _end(errors, str(error), 1)
+    except OSError as error:
+        _end(errors, f"cannot write the results: {error}", 1)
+    except asyncio.CancelledError:
+        _end(errors, "terminated; the load processes were ended", 128 + signal.SIGTERM)
+    except KeyboardInterrupt:
+        _end(errors, "interrupted; the load processes were ended", 128 + signal.SIGINT)
+    console.print(summary_table(summary))
+    for remark in summary.remarks:
+        console.print(f"note: {remark}", highlight=False)
+    raise typer.Exit(0 if summary.all_accepted else 1)
+
+
+async def _fire(plan: LoadPlan, output: Path | None, console: Console) -> LoadResult:
+    """Run the load under a progress bar; SIGTERM cancels it as Ctrl-C does."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    await check_reachable(plan.url)
+    columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        shown = bar.add_task("starting the load processes", total=plan.requests)
+
+        def show(progress: LoadProgress) -> None:
+            done = progress.accepted + progress.failed + progress.dropped
+            text = f"{progress.accepted:,} accepted, {progress.failed:,} failed, {progress.in_flight:,} in flight"
+            bar.update(shown, completed=done, description=text)
+
+        return await run_load(plan, out_dir=output, on_progress=show)
+
+
+def summary_table(summary: LoadSummary) -> Table:
+    """Return the summary as a rich table of two columns."""
+    table = Table(title=f"Load, {summary.mode}", title_justify="left", show_header=False)
+    table.add_column("what")
+    table.add_column("value", justify="right")
+    for name in ("planned", "sent", "dropped", "accepted"):
+        table.add_row(name, f"{getattr(summary, name):,}")
+    for name, count in summary.failures.items():
+        table.add_row(name, f"{count:,}", style="red")
+    if summary.not_fired:
+        table.add_row("not fired (out of time)", f"{summary.not_fired:,}")
+    table.add_row("duration", f"{summary.duration_s:.2f} s")
+    table.add_row("sent / accepted a second", f"{summary.sent_per_s:,.0f} / {summary.accepted_per_s:,.0f}")
+    table.add_row("response time p50 / p99 / p99.9 / max", _times(summary.response_time))
+    table.add_row("service time p50 / p99 / p99.9 / max", _times(summary.service_time))
+    health = summary.health
+    table.add_row("schedule lag p50 / p99 / max", _ms(health.lag_p50_s, health.lag_p99_s, health.lag_max_s))
+    table.add_row("CPU of the load processes", ", ".join(f"{share:.0%}" for share in health.cpu_share))
+    table.add_row("most open sockets", f"{health.peak_open_sockets:,}")
+    table.add_row("verdict", summary.verdict, style="bold")
+    table.add_row("", summary.reason)
+    return table
+
+
+def _times(percentiles: Percentiles | None) -> str:
+    if percentiles is None:
+        return "nothing was accepted"
+    return _ms(percentiles.p50_s, percentiles.p99_s, percentiles.p999_s, percentiles.max_s)
+
+
+def _ms(*seconds: float) -> str:
+    return " / ".join(f"{value * 1000:,.1f}" for value in seconds) + " ms"
+
+
+def _end(console: Console, message: str, status: int) -> NoReturn:
+    console.print(f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m overload_demo.load")

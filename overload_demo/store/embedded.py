@@ -1,0 +1,175 @@
+"""A user's hold on the embedded store of a data directory: find it, or start it; it ends with its last user."""
+
+import http.client
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self, cast
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from overload_demo.config import Settings
+from overload_demo.errors import ConfigurationError, StoreUnavailableError
+from overload_demo.store.data_dir import DataDir, State
+from overload_demo.upstash import Address, Durability
+
+log = logging.getLogger(__name__)
+
+ANSWER_TIMEOUT_S = 15.0  # for a gateway that somebody else started
+LOADING_TIMEOUT_S = 120.0  # for one we started: it ends by itself unless it is still loading a lot of data
+LEAVING_TIMEOUT_S = 30.0
+PING_TIMEOUT_S = 2.0
+POLL_S = 0.02
+
+
+class EmbeddedStore:
+    """Makes this process a user of the store of ``data_dir``, from :meth:`acquire` to :meth:`release`.
+
+    The store (a gateway process and its server) is shared by all users of the directory; whoever comes first starts it,
+    and it ends when the last one has released it or died. The data outlives it. Safe to use from several threads; never
+    ``fork`` (without ``exec``) while it is held.
+    """
+
+    def __init__(self, data_dir: Path, settings: Settings) -> None:
+        self._data_dir = DataDir(data_dir)
+        self._settings = settings
+        self._users_lock = self._data_dir.users_lock()
+        self._mutex = threading.Lock()
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def acquire(self) -> Address:
+        """Hold the store, starting it if nobody has; returns where it answers. Blocks, normally below a second.
+
+        Raises :class:`ConfigurationError` when it cannot be started as configured, and :class:`StoreUnavailableError`
+        when it does not answer; then nothing is held.
+        """
+        with self._mutex:
+            held_before = self._users_lock.is_held
+            self._data_dir.prepare()
+            # Held before the state is read: otherwise the store we read about could leave before we use it.
+            if not self._users_lock.take(shared=True, timeout_s=LEAVING_TIMEOUT_S):
+                raise StoreUnavailableError(f"the store on {self._data_dir.path} is leaving, but does not end")
+            try:
+                return self._find_or_start()
+            except BaseException:
+                if not held_before:
+                    self._users_lock.release()
+                raise
+
+    def refresh(self) -> Address:
+        """Where the store answers now, after starting it again if its gateway is dead; the hold is kept.
+
+        Call it when nobody answers at the last address. Raises :class:`StoreUnavailableError`.
+        """
+        try:
+            return self.acquire()
+        except ConfigurationError as error:  # it could be started before: to a user of a running store it is just gone
+            raise StoreUnavailableError(str(error)) from None
+
+    def release(self) -> None:
+        """Stop being a user; the last one's release ends the store soon after. Harmless when nothing is held."""
+        with self._mutex:
+            self._users_lock.release()
+
+    def _find_or_start(self) -> Address:
+        start_lock, gateway_lock = self._data_dir.start_lock(), self._data_dir.gateway_lock()
+        if not start_lock.take(timeout_s=LOADING_TIMEOUT_S + ANSWER_TIMEOUT_S):
+            raise StoreUnavailableError(f"another process is starting the store on {self._data_dir.path}, in vain")
+        try:
+            starter: _Starter | None = None
+            give_up_at = time.monotonic() + ANSWER_TIMEOUT_S
+            while True:
+                # The lock alone says whether a gateway lives. One that is alive but silent is never started twice.
+                if starter is None and gateway_lock.is_free():
+                    starter = _Starter(self._data_dir, self._settings)
+                    give_up_at = time.monotonic() + LOADING_TIMEOUT_S
+                elif (state := self._data_dir.read_state()) is not None and _answers(state):
+                    return _address(state)
+                elif starter is not None and starter.has_failed():
+                    if gateway_lock.is_free():
+                        raise starter.failure()
+                    starter = None  # somebody else's store was faster
+                if time.monotonic() > give_up_at:
+                    raise StoreUnavailableError(f"the store on {self._data_dir.path} runs, but does not answer")
+                time.sleep(POLL_S)
+        finally:
+            start_lock.release()
+
+
+class _Starter:
+    """One attempt to start a store process, detached from this one."""
+
+    def __init__(self, data_dir: DataDir, settings: Settings) -> None:
+        self._data_dir, self._log_start = data_dir, data_dir.log_size()
+        log_file = data_dir.open_log()
+        command = [sys.executable, "-m", "overload_demo.store", "--data-dir", str(data_dir.path), "--until-unused"]
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log_file,
+                stderr=log_file,
+                env=_environment(settings),
+                start_new_session=True,  # a Ctrl-C in a user's terminal must not reach it
+            )
+        finally:
+            os.close(log_file)
+        # It outlives us or not, as it likes; but while we live, its end leaves no zombie.
+        threading.Thread(target=self._process.wait, name="store-reaper", daemon=True).start()
+
+    def has_failed(self) -> bool:
+        """Whether the process has ended already."""
+        return self._process.poll() is not None
+
+    def failure(self) -> Exception:
+        """Why it ended, in its own words."""
+        said = self._data_dir.last_log_line(self._log_start)
+        if said.startswith("error: "):
+            return ConfigurationError(said.removeprefix("error: "))
+        code = self._process.returncode
+        return StoreUnavailableError(f"the store ended while starting (exit code {code}); see {self._data_dir.log}")
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """The store's environment: ours without Upstash, and with the settings as they were given to us."""
+    environment = {name: value for name, value in os.environ.items() if not name.upper().startswith("UPSTASH_")}
+    url, server = settings.overload_redis_url, settings.overload_redis_server
+    environment |= {
+        "OVERLOAD_REDIS_URL": url.get_secret_value() if url else "",
+        "OVERLOAD_REDIS_SERVER": str(server.absolute()) if server else "",
+        "OVERLOAD_MAXMEMORY": settings.overload_maxmemory,
+    }
+    return environment
+
+
+def _address(state: State) -> Address:
+    return Address(state.url, SecretStr(state.token), cast(Durability, state.durability))
+
+
+def _answers(state: State) -> bool:
+    """Whether a gateway answers at the address and its server does too. Straight to loopback, whatever proxies say."""
+    parts = urlsplit(state.url)
+    link = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=PING_TIMEOUT_S)
+    try:
+        link.request("GET", "/ping", headers={"Authorization": f"Bearer {state.token}"})
+        answer = link.getresponse()
+        return answer.status == 200 and json.loads(answer.read()) == {"result": "PONG"}
+    except (OSError, http.client.HTTPException, ValueError):
+        return False
+    finally:
+        link.close()

@@ -1,0 +1,127 @@
+"""A server of your own behind the gateway (``OVERLOAD_REDIS_URL``), and what it is asked before it is trusted."""
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import dataclass
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from pydantic import SecretStr
+
+from overload_demo.errors import ConfigurationError, StoreUnavailableError
+from overload_demo.store.resp import RedisConnection, ReplyError
+from overload_demo.store.upstream import wait_until_loaded
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 5.0
+SCHEMES = "OVERLOAD_REDIS_URL: must look like redis://[user:password@]host[:port][/db] or unix:///path[?db=0]"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a running server listens, and how to sign in; secrets are masked in its repr."""
+
+    host: str
+    port: int
+    path: str  # of a unix socket; then host and port mean nothing
+    user: str
+    password: SecretStr
+    database: int
+
+    @property
+    def name(self) -> str:
+        """What messages call it; holds no secret."""
+        return self.path or f"{self.host}:{self.port}"
+
+
+def parse_target(url: str) -> Target:
+    """The parts of a ``redis://`` or ``unix://`` URL; raises :class:`ConfigurationError` without quoting it."""
+    try:
+        parts = urlsplit(url)
+        is_unix = parts.scheme == "unix"
+        if parts.scheme not in {"redis", "unix"} or (is_unix and not parts.path):
+            raise ConfigurationError(SCHEMES)
+        query = parse_qs(parts.query)
+        database = query.get("db", ["" if is_unix else parts.path.strip("/")])[0]
+        return Target(
+            host=parts.hostname or "127.0.0.1",
+            port=parts.port or 6379,
+            path=unquote(parts.path) if is_unix else "",
+            user=unquote(parts.username or ""),
+            password=SecretStr(unquote(parts.password or query.get("password", [""])[0])),
+            database=int(database or 0),
+        )
+    except ValueError:  # a port or database that is no number
+        raise ConfigurationError(SCHEMES) from None
+
+
+class ExternalServer:
+    """The :class:`~overload_demo.store.upstream.Server` at a :class:`Target`; never started, changed or ended."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+
+    async def connect(self) -> RedisConnection:
+        """A connection, signed in and on the right database; raises :class:`StoreUnavailableError`."""
+        target = self._target
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                connection = await self._open()
+                if target.password.get_secret_value():
+                    secret = target.password.get_secret_value()
+                    await connection.ask("AUTH", *([target.user] if target.user else []), secret)
+                if target.database:
+                    await connection.ask("SELECT", str(target.database))
+            await wait_until_loaded(connection)
+        except TimeoutError:
+            raise StoreUnavailableError(f"the server at {target.name} did not answer in time") from None
+        except OSError as error:
+            raise StoreUnavailableError(f"no server at {target.name}: {error.strerror or error}") from None
+        except ReplyError as error:
+            raise StoreUnavailableError(f"the server at {target.name} refused us: {error}") from None
+        return connection
+
+    async def aclose(self) -> None:
+        """Nothing to end: the server is not ours."""
+
+    async def _open(self) -> RedisConnection:
+        loop, target = asyncio.get_running_loop(), self._target
+        if target.path:
+            return (await loop.create_unix_connection(RedisConnection, target.path))[1]
+        return (await loop.create_connection(RedisConnection, target.host, target.port))[1]
+
+
+async def inspect(connection: RedisConnection) -> str:
+    """When an acknowledged write is on disk there: ``always``, ``everysec``, ``none`` or ``unknown``.
+
+    Raises :class:`ConfigurationError` for a server that could lose jobs by its nature: one that evicts, or a cluster.
+    Warns once when durability is less than ``always``.
+    """
+    facts = _facts(await connection.ask("INFO"))
+    if facts.get("cluster_enabled") == "1":
+        raise ConfigurationError("OVERLOAD_REDIS_URL: the server is a cluster; the queue needs a single server")
+    policy = facts.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction" and facts.get("maxmemory", "0") != "0":
+        raise ConfigurationError(
+            f"OVERLOAD_REDIS_URL: the server evicts keys when full ({policy}): set maxmemory-policy noeviction"
+        )
+    durability = "none"
+    if facts.get("aof_enabled") != "0":
+        durability = await _fsync_policy(connection)
+    if durability != "always":
+        log.warning("durability of the server is %r: an acknowledged job can be lost in a crash", durability)
+    return durability
+
+
+def _facts(info: str) -> dict[str, str]:
+    """The ``name:value`` lines of INFO."""
+    return {name: value for name, mark, value in (line.partition(":") for line in info.splitlines()) if mark}
+
+
+async def _fsync_policy(connection: RedisConnection) -> str:
+    with contextlib.suppress(ReplyError):  # hosted servers often have no CONFIG
+        answer = await connection.ask("CONFIG", "GET", "appendfsync")
+        if len(answer) == 2:
+            return {"always": "always", "everysec": "everysec", "no": "none"}.get(answer[1], "unknown")
+    return "unknown"

@@ -1,0 +1,148 @@
+"""The gateway's link to its server: one live connection, made anew whenever it is lost."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from typing import Protocol
+
+from overload_demo.errors import StoreUnavailableError
+from overload_demo.store.data_dir import SERVER_SOCKET
+from overload_demo.store.redis_server import RedisServer
+from overload_demo.store.resp import RedisConnection, RedisConnectionLostError, ReplyError
+
+log = logging.getLogger(__name__)
+
+ANSWER_TIMEOUT_S = 10.0  # from the start of a server to its first answer, which may be "still loading"
+REQUEST_PATIENCE_S = 2.0  # how long a request waits for the connection to come back
+RETRY_FIRST_S, RETRY_LONGEST_S = 0.25, 5.0
+POLL_S = 0.01
+
+
+class Server(Protocol):
+    """Something behind the gateway that can be connected to."""
+
+    async def connect(self) -> RedisConnection:
+        """A connection that answers; raises :class:`StoreUnavailableError`."""
+        ...
+
+    async def aclose(self) -> None:
+        """End what :meth:`connect` started."""
+        ...
+
+
+class Upstream:
+    """Keeps one connection to a :class:`Server` alive from :meth:`open` to :meth:`aclose`."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._connection: RedisConnection | None = None
+        self._connected = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+
+    @property
+    def live(self) -> RedisConnection | None:
+        """The connection, if there is one that can be used at once."""
+        connection = self._connection
+        return connection if connection is not None and connection.is_open else None
+
+    async def wait_for_connection(self) -> RedisConnection:
+        """The connection, waiting up to ``REQUEST_PATIENCE_S``; raises :class:`StoreUnavailableError`: nothing sent."""
+        give_up_at = time.monotonic() + REQUEST_PATIENCE_S
+        while (connection := self.live) is None:
+            self._connected.clear()
+            try:
+                await asyncio.wait_for(self._connected.wait(), give_up_at - time.monotonic())
+            except TimeoutError:
+                raise StoreUnavailableError("the store is down or starting") from None
+        return connection
+
+    async def open(self) -> None:
+        """Connect for the first time and keep connected from then on; raises when the first time fails."""
+        self._use(await self._server.connect())
+        self._keeper = asyncio.create_task(self._keep_connected())
+
+    async def aclose(self) -> None:
+        """Close the connection and end the server, if it is ours."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._keeper
+        if self._connection is not None:
+            self._connection.close()
+        await self._server.aclose()
+
+    def _use(self, connection: RedisConnection) -> None:
+        self._connection = connection
+        self._connected.set()
+
+    async def _keep_connected(self) -> None:
+        assert self._connection is not None
+        retry_s, tried_at = RETRY_FIRST_S, 0.0
+        while True:
+            await asyncio.shield(self._connection.closed)
+            # At once after a long life; never in a tight loop, even when each new server dies on its first write.
+            await asyncio.sleep(tried_at + retry_s - time.monotonic())
+            tried_at = time.monotonic()
+            try:
+                self._use(await self._server.connect())
+                retry_s = RETRY_FIRST_S
+            except (StoreUnavailableError, OSError) as error:
+                log.error("no server to talk to: %s", error)
+                retry_s = min(2 * retry_s, RETRY_LONGEST_S)
+            else:
+                log.warning("connected to the server again")
+
+
+class EmbeddedServer:
+    """The :class:`Server` of a data directory: started when it does not run, and started again when it has died."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self._server = server
+
+    async def connect(self) -> RedisConnection:
+        """Make sure that the server runs and has loaded its data, however long that takes."""
+        if await asyncio.to_thread(self._server.wait_if_dying):
+            lock = await asyncio.to_thread(self._server.claim)
+            self._server.spawn(lock)
+        give_up_at = time.monotonic() + ANSWER_TIMEOUT_S
+        while self._server.is_running:
+            if (connection := await self._try_to_connect()) is not None:
+                return connection
+            if time.monotonic() > give_up_at:
+                raise StoreUnavailableError(f"the server did not answer within {ANSWER_TIMEOUT_S:g} s")
+            await asyncio.sleep(POLL_S)
+        raise StoreUnavailableError(self._server.last_words())
+
+    async def aclose(self) -> None:
+        """End the server."""
+        await asyncio.to_thread(self._server.end)
+
+    async def _try_to_connect(self) -> RedisConnection | None:
+        """A connection with its data loaded; None while the server does not listen, or died over it."""
+        loop = asyncio.get_running_loop()
+        try:
+            _, connection = await loop.create_unix_connection(RedisConnection, SERVER_SOCKET)
+        except OSError:
+            return None
+        try:
+            await wait_until_loaded(connection)
+        except RedisConnectionLostError:
+            return None
+        return connection
+
+
+async def wait_until_loaded(connection: RedisConnection) -> None:
+    """Return once the server has its data; raises :class:`StoreUnavailableError` when it does not answer at all."""
+    while True:
+        try:
+            await asyncio.wait_for(connection.ask("PING"), ANSWER_TIMEOUT_S)
+        except TimeoutError:
+            connection.close()
+            raise StoreUnavailableError(f"the server did not answer within {ANSWER_TIMEOUT_S:g} s") from None
+        except ReplyError as error:
+            if not str(error).startswith("LOADING"):
+                raise StoreUnavailableError(f"the server answered: {error}") from None
+        else:
+            return
+        await asyncio.sleep(0.1)

@@ -1,0 +1,104 @@
+"""``OVERLOAD_REDIS_URL``: the gateway in front of a running server, which it only accepts when that keeps jobs."""
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from overload_demo.config import load_settings
+from overload_demo.errors import ConfigurationError
+from overload_demo.store.embedded import EmbeddedStore
+from overload_demo.store.external_server import parse_target
+from overload_demo.store.server_binary import find_server
+from tests.support.stores import Rest, door, no_process_left_in, servers_of
+from tests.support.waiting import wait_until
+
+
+@contextlib.contextmanager
+def own_server(directory: Path, *options: str) -> Iterator[str]:
+    """A server as a user might run it; yields its URL, with the password when it has one."""
+    directory.mkdir(exist_ok=True)
+    socket_file = directory / "own.sock"
+    command = [str(find_server(None)), "--port", "0", "--unixsocket", str(socket_file), "--save", "", *options]
+    server = subprocess.Popen(command, cwd=directory, stdout=subprocess.DEVNULL)
+    try:
+        wait_until("the server listens", socket_file.exists)
+        yield f"unix://{socket_file}"
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+@pytest.mark.parametrize(
+    ("options", "durability"),
+    [
+        (["--appendonly", "yes", "--appendfsync", "always"], "always"),
+        (["--appendonly", "yes", "--appendfsync", "everysec"], "everysec"),
+        (["--appendonly", "yes", "--appendfsync", "no"], "none"),
+        (["--appendonly", "no"], "none"),
+        (["--appendonly", "yes", "--rename-command", "CONFIG", ""], "unknown"),
+    ],
+    ids=lambda value: str(value),
+)
+def test_durability_is_what_the_server_says(tmp_path: Path, options: list[str], durability: str) -> None:
+    data_dir = tmp_path / "data"
+    with own_server(tmp_path / "own", *options) as url, no_process_left_in(data_dir):
+        with EmbeddedStore(data_dir, load_settings(overload_redis_url=url)) as store:
+            address = store.acquire()
+            assert address.durability == durability
+            assert Rest(address.url, address.token.get_secret_value()).run("SET", "k", "v") == "OK"
+            assert not servers_of(data_dir)
+        wait_until("the gateway left", lambda: not (data_dir / "state.json").exists())
+        assert ("can be lost in a crash" in (data_dir / "store.log").read_text()) == (durability != "always")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"], "evicts keys when full"),
+        (["--cluster-enabled", "yes"], "is a cluster"),
+        (["--requirepass", "right"], "NOAUTH"),
+    ],
+    ids=lambda value: str(value)[:12],
+)
+def test_a_server_that_cannot_keep_jobs_is_refused_in_one_line(tmp_path: Path, options: list[str], reason: str) -> None:
+    data_dir = tmp_path / "data"
+    with own_server(tmp_path / "own", *options) as url, no_process_left_in(data_dir):
+        with pytest.raises(ConfigurationError, match=reason) as caught:
+            EmbeddedStore(data_dir, load_settings(overload_redis_url=url)).acquire()
+        assert "\n" not in str(caught.value)
+
+
+def test_nobody_listening_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no server at 127.0.0.1:1: "):
+        EmbeddedStore(tmp_path, load_settings(overload_redis_url="redis://user:hidden@127.0.0.1:1/0")).acquire()
+
+
+def test_password_and_database_of_the_url_are_used_and_a_restarted_server_is_found_again(tmp_path: Path) -> None:
+    options = ["--requirepass", "p@ss", "--appendonly", "yes", "--appendfsync", "always"]
+    with own_server(tmp_path / "own", *options) as url:
+        with door(tmp_path / "data", OVERLOAD_REDIS_URL=url.replace("unix://", "unix://:p%40ss@") + "?db=3") as rest:
+            rest.run("SET", "k", "v")
+            assert "db3" in rest.run("INFO", "keyspace")
+            (server,) = servers_of(tmp_path / "own")
+            server.terminate()
+            with contextlib.suppress(Exception):
+                server.wait(5)
+            with own_server(tmp_path / "own", *options):
+                wait_until(
+                    "the gateway is connected again", lambda: rest.post("/", ["GET", "k"]).body == {"result": "v"}
+                )
+
+
+@pytest.mark.parametrize("url", ["http://host", "redis://host:port", "redis://host/db", "unix://", "rediss://host"])
+def test_a_url_of_another_kind_is_refused_without_being_quoted(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="must look like"):
+        parse_target(url)
+
+
+def test_a_target_hides_its_password() -> None:
+    target = parse_target("redis://me:s3cret@example.org:7000/2")
+    assert (target.host, target.port, target.user, target.database) == ("example.org", 7000, "me", 2)
+    assert "s3cret" not in repr(target)

@@ -1,0 +1,260 @@
+"""The store starts with its first user, ends with its last one, and says in one line why it cannot start."""
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from overload_demo.config import load_settings
+from overload_demo.errors import ConfigurationError
+from overload_demo.store.embedded import EmbeddedStore
+from overload_demo.store.server_binary import find_server
+from overload_demo.upstash import Address
+from tests.support.stores import (
+    Rest,
+    User,
+    door,
+    gateway_pid,
+    no_process_left_in,
+    processes_of,
+    read_introduction,
+    servers_of,
+    start_door,
+    stop,
+    wait_until_nothing_lives_in,
+)
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Iterator[Path]:
+    with no_process_left_in(tmp_path / "data") as path:
+        yield path
+
+
+def client(address: Address) -> Rest:
+    return Rest(address.url, address.token.get_secret_value())
+
+
+def refusal(data_dir: Path, *options: str, **environment: str) -> str:
+    """The one line of a door that refuses to start."""
+    started = start_door(data_dir, *options, **environment)
+    _, errors = started.communicate(timeout=15)
+    assert started.returncode == 1, errors
+    (line,) = errors.splitlines()
+    return line
+
+
+def test_the_data_outlives_the_store(data_dir: Path) -> None:
+    with EmbeddedStore(data_dir, load_settings()) as store:
+        client(store.acquire()).run("SET", "k", "v")
+    wait_until_nothing_lives_in(data_dir)
+    assert not (data_dir / "state.json").exists()
+    with EmbeddedStore(data_dir, load_settings()) as store:
+        assert client(store.acquire()).run("GET", "k") == "v"
+
+
+def test_the_store_stays_until_the_last_user_has_left_or_died(data_dir: Path) -> None:
+    first, second = User(data_dir), User(data_dir)
+    url = first.url()
+    assert second.url() == url
+    first.leave()
+    with EmbeddedStore(data_dir, load_settings()) as third:
+        assert third.acquire().url == url
+        second.die()
+        assert client(third.refresh()).run("PING") == "PONG"
+    wait_until_nothing_lives_in(data_dir)
+
+
+def test_the_store_of_a_killed_user_ends(data_dir: Path) -> None:
+    user = User(data_dir)
+    assert user.url()
+    user.die()
+    wait_until_nothing_lives_in(data_dir)
+
+
+def test_users_who_come_and_go_all_the_time_never_meet_a_store_that_leaves(data_dir: Path) -> None:
+    for _ in range(8):
+        with EmbeddedStore(data_dir, load_settings()) as store:
+            assert client(store.acquire()).run("RPUSH", "visits", 1) > 0
+        wait_until("it is about to leave", lambda: not (data_dir / "state.json").exists())
+    with EmbeddedStore(data_dir, load_settings()) as store:
+        assert client(store.acquire()).run("LLEN", "visits") == 8
+
+
+def test_a_store_can_be_acquired_and_released_twice(data_dir: Path) -> None:
+    store = EmbeddedStore(data_dir, load_settings())
+    assert store.acquire() == store.acquire()
+    store.release()
+    store.release()
+
+
+def test_the_address_tells_durability_and_hides_the_token(data_dir: Path) -> None:
+    with EmbeddedStore(data_dir, load_settings()) as store:
+        address = store.acquire()
+        assert address.durability == "always"
+        assert address.token.get_secret_value() not in repr(address)
+
+
+def test_only_the_owner_can_read_the_files_and_no_command_line_holds_the_token(data_dir: Path) -> None:
+    with EmbeddedStore(data_dir, load_settings()) as store:
+        token = store.acquire().token.get_secret_value()
+        assert data_dir.stat().st_mode & 0o777 == 0o700
+        for file in data_dir.iterdir():
+            assert file.stat().st_mode & 0o077 == 0, file.name
+        assert len(processes_of(data_dir)) == 2
+        for process in processes_of(data_dir):
+            assert token not in " ".join(process.cmdline())
+    wait_until_nothing_lives_in(data_dir)
+    assert token not in (data_dir / "store.log").read_text()
+
+
+def test_proxies_and_upstash_variables_of_the_environment_do_not_matter(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load_settings()
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("UPSTASH_REDIS_REST_URL", "https://alone.example")
+    with EmbeddedStore(data_dir, settings) as store:
+        assert client(store.acquire()).run("PING") == "PONG"
+
+
+def test_a_data_directory_with_a_very_long_path_works(tmp_path: Path) -> None:
+    long = tmp_path / ("a" * 100) / ("b" * 100)
+    with no_process_left_in(long), EmbeddedStore(long, load_settings()) as store:
+        assert client(store.acquire()).run("SET", "k", "v") == "OK"
+        assert len(servers_of(long)) == 1
+
+
+def test_a_log_line_on_a_request_is_never_written(data_dir: Path) -> None:
+    with EmbeddedStore(data_dir, load_settings()) as store:
+        client(store.acquire()).run("SET", "job", "personal data")
+    wait_until_nothing_lives_in(data_dir)
+    assert "personal data" not in (data_dir / "store.log").read_text()
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_data_directory_that_is_a_file_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for path in (file, file / "below", Path("/proc/nowhere")):
+        with pytest.raises(ConfigurationError, match="cannot use the data directory") as caught:
+            EmbeddedStore(path, load_settings()).acquire()
+        assert "\n" not in str(caught.value)
+        assert refusal(path).startswith("error: cannot use the data directory")
+
+
+def test_a_server_binary_that_cannot_run_is_one_line(data_dir: Path, tmp_path: Path) -> None:
+    text, script = tmp_path / "text", tmp_path / "script"
+    text.write_text("no program")
+    script.write_text("#!/bin/sh\necho hello\n")
+    script.chmod(0o700)
+    for path, problem in (
+        (tmp_path / "absent", "does not exist"),
+        (text, "is not executable"),
+        (script, "is no Redis or Valkey server"),
+    ):
+        settings = load_settings(overload_redis_server=path)
+        with pytest.raises(ConfigurationError, match=problem):
+            EmbeddedStore(data_dir, settings).acquire()
+        assert problem in refusal(data_dir, OVERLOAD_REDIS_SERVER=str(path))
+
+
+def test_a_server_binary_of_ones_own_is_used(data_dir: Path, tmp_path: Path) -> None:
+    own = tmp_path / "my-valkey-server"
+    shutil.copy(find_server(None), own)
+    with EmbeddedStore(data_dir, load_settings(overload_redis_server=own)):
+        (server,) = servers_of(data_dir)
+        assert server.exe() == str(own)
+
+
+def test_damaged_data_is_one_line_with_the_servers_reason(data_dir: Path) -> None:
+    with EmbeddedStore(data_dir, load_settings()) as store:
+        for number in range(10):
+            client(store.acquire()).run("SET", f"k{number}", "x" * 100)
+    wait_until_nothing_lives_in(data_dir)
+    (log,) = (data_dir / "appendonlydir").glob("*.incr.aof")
+    content = bytearray(log.read_bytes())
+    content[200:260] = b"?" * 60
+    log.write_bytes(content)
+    with pytest.raises(ConfigurationError, match="the server ended .* Bad file format"):
+        EmbeddedStore(data_dir, load_settings()).acquire()
+    assert "Bad file format" in refusal(data_dir)
+
+
+def test_a_taken_port_is_one_line(data_dir: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert refusal(data_dir, "--port", port) == f"error: cannot listen on 127.0.0.1 port {port}: the port is taken"
+
+
+def test_a_second_store_on_the_same_data_is_refused_in_one_line(data_dir: Path) -> None:
+    with door(data_dir) as rest:
+        assert refusal(data_dir) == f"error: another store is already running on {data_dir}"
+        assert rest.run("PING") == "PONG"
+        with EmbeddedStore(data_dir, load_settings()) as store:
+            assert store.acquire().url == rest.url, "a user takes the store that is there"
+
+
+@pytest.mark.parametrize("options", [["--port", "70000"], ["--token", "with space"], ["--port", "x"]], ids=repr)
+def test_a_usage_error_exits_with_2(data_dir: Path, options: list[str]) -> None:
+    started = start_door(data_dir, *options)
+    started.communicate(timeout=15)
+    assert started.returncode == 2
+
+
+# --- the door ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_the_door_ends_its_server_and_exits_0(data_dir: Path, number: signal.Signals) -> None:
+    started = start_door(data_dir)
+    rest = read_introduction(started)
+    idle = http.client.HTTPConnection(rest.url.removeprefix("http://"))
+    idle.request("GET", "/ping", headers={"Authorization": f"Bearer {rest.token}"})
+    idle.getresponse().read()
+    code, _ = stop(started, number)
+    idle.close()
+    assert code == 0
+    assert not processes_of(data_dir)
+    assert not (data_dir / "state.json").exists()
+
+
+def test_the_door_does_not_end_with_its_users_and_ignores_upstash(data_dir: Path) -> None:
+    with door(data_dir, UPSTASH_REDIS_REST_URL="https://alone.example") as rest:
+        with EmbeddedStore(data_dir, load_settings()) as store:
+            assert store.acquire().url == rest.url
+        pid = gateway_pid(data_dir)
+        with EmbeddedStore(data_dir, load_settings()) as store:
+            assert store.acquire().url == rest.url
+        assert gateway_pid(data_dir) == pid
+
+
+def test_the_doors_own_token_stays_the_same(data_dir: Path) -> None:
+    tokens = set()
+    for _ in range(2):
+        with door(data_dir) as rest:
+            tokens.add(rest.token)
+    assert len(tokens) == 1
+    with door(data_dir, "--token", "another") as rest:
+        assert rest.token == "another"
+        assert json.loads((data_dir / "state.json").read_text())["token"] == "another"
+
+
+def test_help_names_units_and_defaults() -> None:
+    command = [sys.executable, "-m", "overload_demo.store", "--help"]
+    text = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"COLUMNS": "120"}).stdout
+    for expected in ("--host", "127.0.0.1", "--port", "--token", "--data-dir", "OVERLOAD_DATA_DIR"):
+        assert expected in text
+    assert "--until-unused" not in text

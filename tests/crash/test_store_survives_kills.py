@@ -1,0 +1,232 @@
+"""Whatever is killed, there is one server per data directory and no acknowledged write is lost."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from overload_demo.config import load_settings
+from overload_demo.errors import StoreUnavailableError
+from overload_demo.store import embedded
+from overload_demo.store.data_dir import DataDir
+from overload_demo.store.embedded import EmbeddedStore
+from overload_demo.store.server_binary import find_server
+from tests.support.stores import (
+    Rest,
+    User,
+    door,
+    gateway_pid,
+    kill,
+    no_process_left_in,
+    processes_of,
+    read_introduction,
+    servers_of,
+    start_door,
+    stop,
+)
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Iterator[Path]:
+    with no_process_left_in(tmp_path / "data") as path:
+        yield path
+
+
+class Writer(threading.Thread):
+    """Pushes 0, 1, 2 ... one by one, remembers which were acknowledged, and looks for the store when it is gone."""
+
+    def __init__(self, store: EmbeddedStore) -> None:
+        super().__init__()
+        self._store, self._stop_asked = store, threading.Event()
+        self.acknowledged: list[str] = []
+        self.unknown = 0
+
+    def run(self) -> None:
+        address, number = self._store.acquire(), 0
+        while not self._stop_asked.is_set():
+            rest = Rest(address.url, address.token.get_secret_value())
+            try:
+                if rest.post("/", ["RPUSH", "numbers", number]).status == 200:
+                    self.acknowledged.append(str(number))
+                else:
+                    self.unknown += 1
+            except (OSError, ValueError):  # cut off, or nobody there
+                self.unknown += 1
+                address = self._store.refresh()
+            number += 1
+
+    def has_written(self, more: int) -> Callable[[], bool]:
+        goal = len(self.acknowledged) + more
+        return lambda: len(self.acknowledged) >= goal
+
+    def finish(self) -> None:
+        self._stop_asked.set()
+        self.join(20)
+        assert not self.is_alive()
+
+
+def kill_gateway(data_dir: Path) -> None:
+    kill(gateway_pid(data_dir))
+
+
+def kill_server(data_dir: Path) -> None:
+    for server in servers_of(data_dir):
+        server.kill()
+
+
+def kill_both(data_dir: Path) -> None:
+    for process in processes_of(data_dir):
+        process.kill()
+
+
+@pytest.mark.parametrize("kill_some", [kill_gateway, kill_server, kill_both], ids=lambda function: function.__name__)
+def test_every_acknowledged_write_survives(data_dir: Path, kill_some: Callable[[Path], None]) -> None:
+    with EmbeddedStore(data_dir, load_settings()) as store:
+        writer = Writer(store)
+        writer.start()
+        try:
+            for _ in range(3):
+                wait_until("the writer writes", writer.has_written(50))
+                before = {server.pid for server in servers_of(data_dir)}
+                assert len(before) == 1
+                kill_some(data_dir)
+                wait_until("the writer writes again", writer.has_written(50))
+                after = {server.pid for server in servers_of(data_dir)}
+                assert len(after) == 1
+                assert after != before
+        finally:
+            writer.finish()
+        address = store.refresh()
+        stored = Rest(address.url, address.token.get_secret_value()).run("LRANGE", "numbers", 0, -1)
+        assert set(writer.acknowledged) <= set(stored)
+        assert len(stored) <= len(writer.acknowledged) + writer.unknown, "nothing was pushed twice"
+        assert stored == sorted(stored, key=int)
+
+
+def test_a_dead_server_is_back_within_a_second_and_waiting_requests_succeed(data_dir: Path) -> None:
+    with door(data_dir) as rest:
+        rest.run("SET", "k", "v")
+        (server,) = servers_of(data_dir)
+        server.kill()
+        server.wait(5)
+        # No retry here: a request that comes in between just waits for the new connection.
+        wait_until("the server is back", lambda: rest.post("/", ["GET", "k"]).body == {"result": "v"}, timeout_s=1)
+        assert [other.pid for other in servers_of(data_dir)] != [server.pid]
+
+
+def test_a_request_in_flight_at_the_servers_death_is_a_503_that_calls_the_outcome_unknown(data_dir: Path) -> None:
+    with door(data_dir) as rest:
+        (server,) = servers_of(data_dir)
+        replies = []
+        endless = ["EVAL", "redis.call('SET', 'began', 1) while true do end", 0]
+        thread = threading.Thread(target=lambda: replies.append(rest.post("/", endless)))
+        used_before = server.cpu_times().user
+        thread.start()
+        wait_until("the script runs", lambda: server.cpu_times().user > used_before + 0.2)
+        server.kill()
+        thread.join(10)
+        assert replies[0].status == 503
+        assert "outcome is unknown" in replies[0].body["error"]
+
+
+def test_while_no_server_can_be_started_requests_wait_two_seconds_and_are_a_503_that_did_nothing(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    wrapper = tmp_path / "server"
+    wrapper.write_text(f'#!/bin/sh\nexec {find_server(None)} "$@"\n')
+    wrapper.chmod(0o700)
+    with door(data_dir, OVERLOAD_REDIS_SERVER=str(wrapper)) as rest:
+        wrapper.rename(tmp_path / "away")
+        kill_server(data_dir)
+        wait_until("the gateway noticed", lambda: "nothing was done" in str(rest.post("/", ["SET", "k", 1]).body))
+        assert rest.send("GET", "/ping").status == 503
+        (tmp_path / "away").rename(wrapper)
+        wait_until("the store is back", lambda: rest.send("GET", "/ping").status == 200)
+        assert rest.run("EXISTS", "k") == 0
+
+
+def test_several_users_who_find_the_gateway_dead_start_one_store(data_dir: Path) -> None:
+    users = [User(data_dir) for _ in range(4)]
+    try:
+        assert len({user.url() for user in users}) == 1, "four starting at once share one store"
+        assert len(servers_of(data_dir)) == 1
+        kill_gateway(data_dir)
+        for user in users:
+            user.ask_for_refresh()
+        assert len({user.url() for user in users}) == 1
+        assert len(servers_of(data_dir)) == 1
+    finally:
+        for user in users:
+            user.leave()
+
+
+def test_an_orphaned_server_is_ended_before_another_is_started(data_dir: Path) -> None:
+    directory = DataDir(data_dir)
+    directory.prepare()
+    lock = directory.server_lock()
+    assert lock.take()
+    # As a killed gateway leaves it where the kernel does not end children: alive, unattended, holding the lock.
+    options = ["--port", "0", "--unixsocket", "redis.sock", "--appendonly", "yes", "--save", ""]
+    command = [str(find_server(None)), *options]
+    orphan = subprocess.Popen(command, cwd=data_dir, pass_fds=[lock.descriptor], stdout=subprocess.DEVNULL)
+    lock.release()
+    reaper = threading.Thread(target=orphan.wait)
+    reaper.start()
+    wait_until("the orphan listens", (data_dir / "redis.sock").exists)
+    with EmbeddedStore(data_dir, load_settings()):
+        reaper.join(10)
+        assert orphan.poll() is not None
+        assert [server.pid for server in servers_of(data_dir)] != [orphan.pid]
+        assert len(servers_of(data_dir)) == 1
+
+
+def test_a_gateway_that_stands_still_is_not_replaced(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "ANSWER_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(embedded, "PING_TIMEOUT_S", 0.5)
+    with EmbeddedStore(data_dir, load_settings()) as store:
+        url, pid = store.acquire().url, gateway_pid(data_dir)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(StoreUnavailableError, match="does not answer"):
+                store.refresh()
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert gateway_pid(data_dir) == pid
+        assert store.refresh().url == url
+        assert len(servers_of(data_dir)) == 1
+
+
+def test_the_door_starts_again_on_the_same_port_and_data_right_after_kill_9(data_dir: Path) -> None:
+    first = start_door(data_dir, "--token", "secret")
+    rest = read_introduction(first)
+    rest.run("SET", "k", "v")
+    port = rest.url.rsplit(":", 1)[1]
+    first.kill()
+    second = start_door(data_dir, "--token", "secret", "--port", port)
+    first.communicate()
+    try:
+        again = read_introduction(second)
+        assert again.url == rest.url
+        assert again.run("GET", "k") == "v"
+        assert len(servers_of(data_dir)) == 1
+    finally:
+        assert stop(second)[0] == 0
+
+
+def test_a_user_killed_while_starting_the_store_leaves_nothing_behind(data_dir: Path) -> None:
+    script = f"""
+import os
+from pathlib import Path
+from overload_demo.config import load_settings
+from overload_demo.store import embedded
+embedded._answers = lambda state: os.kill(os.getpid(), 9)  # dies just when the store is up
+embedded.EmbeddedStore(Path({str(data_dir)!r}), load_settings()).acquire()
+"""
+    assert subprocess.run([sys.executable, "-c", script]).returncode == -signal.SIGKILL
+    assert (data_dir / "appendonlydir").exists()

@@ -1,0 +1,203 @@
+"""The naive baseline: the same contract and work as the real thing, done while the client waits."""
+
+import asyncio
+import contextlib
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+
+from overload_demo.errors import ConfigurationError, OverloadDemoError
+from overload_demo.lab import baseline
+from overload_demo.lab.baseline import VARIANTS, BaselineRecording, Variant, recorded_baseline, run_baseline
+from overload_demo.load import LoadPlan, Shape, run_load
+from tests.support.waiting import wait_until
+
+JOB = {"name": "ada", "value": 42, "message": "hello"}
+
+
+class Client:
+    """A client of one server; every call has a connection of its own."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def call(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
+        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=20)
+        with contextlib.closing(connection):
+            connection.request(method, path, json.dumps(body), {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+
+    def stats(self) -> dict[str, Any]:
+        stats: dict[str, Any] = self.call("GET", "/stats")[1]
+        return stats
+
+
+@contextlib.contextmanager
+def naive(variant: Variant, delay_s: float) -> Iterator[Client]:
+    arguments = ["--port", "0", "--variant", variant, "--delay", str(delay_s), "--parent-pipe"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "experiments.naive_sync", *arguments],
+        cwd=baseline.checkout_root(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        client = Client(json.loads(process.stdout.readline())["url"])
+        try:
+            yield client
+        finally:
+            os.kill(process.pid, signal.SIGINT)  # is its parent's business: it must not end by this ...
+            assert client.call("GET", "/stats")[0] == 200
+            process.stdin.close()  # ... but by this
+            process.wait(10)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_answer_holds_the_result_itself(variant: Variant) -> None:
+    with naive(variant, 0.0) as client:
+        status, answer = client.call("POST", "/jobs", JOB)
+        stats = client.stats()
+
+    assert status == 200
+    assert answer["status"] == "done"
+    assert answer["job_id"].startswith("job_")
+    assert answer["result"]["message"] == "Demo processing complete for 'ada'"
+    assert answer["result"]["input_echo"] == JOB | {"processed_value": 84}
+    assert (stats["in_flight"], stats["completed"], stats["variant"]) == (0, 1, variant)
+    assert (stats["slot_capacity_per_s"] is None) == (variant == "def-no-slot")
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_bad_input_is_refused_before_any_work(variant: Variant) -> None:
+    with naive(variant, 0.0) as client:
+        assert client.call("POST", "/jobs", {"name": "ada"})[0] == 422
+        assert client.stats()["completed"] == 0
+
+
+def test_requests_that_wait_for_the_slot_are_in_flight() -> None:
+    with naive("def-slot", 0.3) as client:
+        clients = [threading.Thread(target=client.call, args=("POST", "/jobs", JOB)) for _ in range(5)]
+        for thread in clients:
+            thread.start()
+        wait_until("all five are in flight", lambda: client.stats()["in_flight"] == 5)
+        for thread in clients:
+            thread.join()
+        stats = client.stats()
+
+    assert (stats["in_flight"], stats["completed"]) == (0, 5)
+    assert 2 < stats["slot_capacity_per_s"] <= 1 / 0.3
+
+
+def test_blocking_the_event_loop_blocks_everything_else() -> None:
+    with naive("async-blocking", 0.5) as client:
+        waiting = threading.Thread(target=client.call, args=("POST", "/jobs", JOB))
+        waiting.start()
+        wait_until("the job was done", lambda: client.stats()["completed"] == 1)
+        waiting.join()
+
+        assert client.stats()["in_flight"] == 0
+
+
+def completed_per_s(variant: Variant) -> float:
+    async def measure(url: str) -> float:
+        plan = LoadPlan(url, requests=5000, connections=32, success_status=200, max_duration_s=1.0)
+        return (await run_load(plan)).summary().accepted_per_s
+
+    with naive(variant, 0.02) as client:
+        return asyncio.run(measure(client.url))
+
+
+def test_threads_win_only_without_the_scarce_resource() -> None:
+    capacity_per_s = 1 / 0.02
+
+    blocking, with_slot, without_slot = (completed_per_s(variant) for variant in VARIANTS)
+
+    assert blocking <= capacity_per_s
+    assert with_slot <= capacity_per_s
+    assert without_slot > 3 * max(blocking, with_slot)
+
+
+def test_a_live_run_tells_what_overload_does() -> None:
+    run = asyncio.run(
+        run_baseline(
+            "def-slot",
+            requests=600,
+            rate_per_s=300.0,
+            shape=Shape.CONSTANT,
+            delay_s=0.02,
+            timeout_s=1.0,
+            max_duration_s=1.0,
+        )
+    )
+
+    assert run.summary.planned == 301
+    assert run.summary.not_fired == 299
+    assert run.summary.read_timeout > 0
+    assert run.slot_capacity_per_s is not None
+    assert run.capacity_per_s <= 1 / 0.02
+    assert max(run.series.in_flight) > 100
+    assert max(run.series.app_in_flight) > 100
+    assert run.matches(delay_s=0.02, rate_per_s=300.0, shape="constant", timeout_s=1.0, requests=600)
+    assert not run.matches(delay_s=0.02, rate_per_s=300.0, shape="constant", timeout_s=2.0, requests=600)
+    assert not run.matches(delay_s=0.01, rate_per_s=300.0, shape="constant", timeout_s=1.0, requests=600)
+    assert not run.matches(delay_s=0.02, rate_per_s=300.0, shape="spike", timeout_s=1.0, requests=600)
+    assert not psutil.Process().children()
+
+
+def test_the_runner_writes_a_file_the_lab_can_read(tmp_path: Path) -> None:
+    options = "--delay 0.01 --requests 100 --rate 300 --multiples 0.5 --constant-s 0.5 --timeout 1 --variants def-slot"
+    command = [sys.executable, "-m", "experiments.record_baseline", *options.split(), "--output", str(tmp_path)]
+
+    done = subprocess.run(
+        command, cwd=baseline.checkout_root(), capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "slot" in done.stdout
+    constant, spike = recorded_baseline(tmp_path)
+    assert (constant.requests, constant.rate_per_s, constant.shape) == (25, 50.0, Shape.CONSTANT)
+    assert spike.matches(delay_s=0.01, rate_per_s=300.0, shape="spike", timeout_s=1.0, requests=100)
+    assert (tmp_path / "naive_def-slot.json").stat().st_size < 300_000
+    assert (tmp_path / "naive_def-slot.png").stat().st_size > 10_000
+
+
+def test_recorded_runs_of_the_checkout_can_be_read() -> None:
+    assert {run.variant for run in recorded_baseline()} <= set(VARIANTS)
+
+
+def test_a_file_of_another_form_is_refused_in_one_line(tmp_path: Path) -> None:
+    recording = BaselineRecording(command="python", runs=[]).model_dump() | {"schema_version": 99}
+    (tmp_path / "naive_def-slot.json").write_text(json.dumps(recording))
+
+    with pytest.raises(ConfigurationError, match="schema_version") as caught:
+        recorded_baseline(tmp_path)
+
+    assert "\n" not in str(caught.value)
+
+
+def test_without_a_checkout_the_live_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(baseline, "checkout_root", lambda: None)
+
+    with pytest.raises(ConfigurationError, match="needs a checkout"):
+        asyncio.run(run_baseline("def-slot", requests=1, rate_per_s=1.0, shape=Shape.CONSTANT, delay_s=0.0))
+    assert recorded_baseline() == []
+
+
+def test_an_app_that_does_not_start_says_why() -> None:
+    with pytest.raises(OverloadDemoError, match="did not start"):
+        asyncio.run(run_baseline("nonsense", requests=1, rate_per_s=1.0, shape=Shape.CONSTANT, delay_s=0.0))  # type: ignore[arg-type]

@@ -1,0 +1,227 @@
+"""The load generator against servers whose behaviour is known: its figures must say what happened."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from pydantic import ValidationError
+
+from overload_demo.load import Kind, LoadPlan, LoadProgress, LoadResult, LoadSummary, Shape, calibrate, run_load
+from overload_demo.load.limits import processes_for
+from tests.load import scripted_server as scripted
+from tests.load.scripted_server import Request, Script, ScriptedServer, answer, scripted_server
+
+
+def fire(url: str, requests: int = 20, **settings: object) -> LoadResult:
+    plan = {"url": url, "requests": requests, "rate_per_s": 500.0, "shape": Shape.CONSTANT} | settings
+    return asyncio.run(run_load(LoadPlan(**plan)))  # type: ignore[arg-type]
+
+
+def load_processes() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
+def test_every_request_is_sent_once_and_its_id_kept() -> None:
+    with scripted_server(scripted.accept) as server:
+        result = fire(server.url, 200, processes=3)
+
+    assert sorted(server.values) == list(range(200))
+    assert len(set(result.accepted_ids)) == 200
+    assert result.summary().all_accepted
+    assert len(result.processes) == 3
+    assert not load_processes()
+
+
+def test_a_known_delay_is_what_is_measured() -> None:
+    with scripted_server(scripted.accept_after(0.1)) as server:
+        summary = fire(server.url, 100).summary()
+
+    assert summary.service_time is not None
+    assert 0.1 <= summary.service_time.p50_s < 0.2
+    assert summary.response_time is not None
+    assert summary.response_time.p50_s >= summary.service_time.p50_s
+
+
+def test_an_open_loop_sees_the_freeze_a_closed_loop_hides() -> None:
+    freeze_s = 0.6
+    script: Callable[[], Script] = lambda: scripted.freeze(at_request=400, for_s=freeze_s, delay_s=0.01)  # noqa: E731
+
+    with scripted_server(script()) as server:
+        opened = fire(server.url, 1500, rate_per_s=400.0).summary()
+    with scripted_server(script()) as server:
+        closed = fire(server.url, 1500, connections=5).summary()
+
+    assert opened.response_time is not None
+    assert closed.response_time is not None
+    assert (opened.mode, closed.mode) == ("open loop", "closed loop")
+    assert min(opened.response_time.max_s, closed.response_time.max_s) >= freeze_s  # both met it
+    assert (
+        closed.response_time.p99_s < freeze_s / 2 < opened.response_time.p99_s
+    )  # one of them 1 in 6, the other 1 in 300
+
+
+@pytest.mark.parametrize(
+    ("script", "kind"),
+    [
+        (scripted.accept, Kind.ACCEPTED),
+        (scripted.refuse_with_503, Kind.OTHER_STATUS),
+        (scripted.accept_without_id, Kind.OTHER),
+        (scripted.truncate, Kind.DISCONNECTED),
+        (scripted.hang_up, Kind.DISCONNECTED),
+        (scripted.reset, Kind.RESET),
+        (scripted.stay_silent, Kind.READ_TIMEOUT),
+    ],
+)
+def test_each_way_to_end_is_counted_by_its_name(script: Script, kind: Kind) -> None:
+    with scripted_server(script) as server:
+        result = fire(server.url, 20, timeout_s=0.5)
+
+    assert {Kind(value).name for value in result.kind.tolist()} == {kind.name}
+    assert result.summary().sent == 20
+
+
+@pytest.mark.parametrize(
+    ("nobody_home", "kind"),
+    [(scripted.closed_port, Kind.REFUSED), (scripted.full_accept_queue, Kind.CONNECT_TIMEOUT)],
+)
+def test_a_connection_that_never_came_about_is_named(
+    nobody_home: Callable[[], AbstractContextManager[str]], kind: Kind
+) -> None:
+    with nobody_home() as url:
+        result = fire(url, 20, timeout_s=0.5)
+
+    assert {Kind(value).name for value in result.kind.tolist()} == {kind.name}
+    assert result.summary().accepted == 0
+    assert result.summary().response_time is None
+
+
+def test_other_answers_are_counted_by_status() -> None:
+    async def by_turns(request: Request) -> None:
+        answer(request, status=(202, 429, 503, 503)[request.number % 4])
+
+    with scripted_server(by_turns) as server:
+        summary = fire(server.url, 40).summary()
+
+    assert summary.accepted == 10
+    assert summary.other_status == {429: 10, 503: 20}
+    assert not summary.all_accepted
+
+
+def test_more_than_a_hundred_requests_are_in_flight_at_once() -> None:
+    everybody = asyncio.Event()
+
+    async def when_all_are_here(request: Request) -> None:
+        if request.number == 149:
+            everybody.set()
+        await everybody.wait()
+        answer(request)
+
+    with scripted_server(when_all_are_here) as server:
+        summary = fire(server.url, 150, shape=Shape.AT_ONCE, processes=2).summary()
+
+    assert summary.all_accepted
+    assert summary.health.peak_open_sockets == 150
+    assert any("at once means" in remark for remark in summary.remarks)
+
+
+def test_proxy_variables_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+
+    with scripted_server(scripted.accept) as server:
+        assert fire(server.url).summary().all_accepted
+
+
+def test_cancelling_ends_the_load_processes() -> None:
+    async def cancel_once_it_runs(url: str) -> None:
+        running = asyncio.Event()
+
+        def note(progress: LoadProgress) -> None:
+            if progress.sent:
+                running.set()
+
+        plan = LoadPlan(url, requests=10_000, rate_per_s=100.0, shape=Shape.CONSTANT, processes=2)
+        load = asyncio.create_task(run_load(plan, on_progress=note))
+        async with asyncio.timeout(30):
+            await running.wait()
+        assert len(load_processes()) == 2
+        load.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await load
+
+    with scripted_server(scripted.accept) as server:
+        asyncio.run(cancel_once_it_runs(server.url))
+
+    assert not load_processes()
+
+
+def test_the_longest_duration_ends_the_load() -> None:
+    with scripted_server(scripted.accept) as server:
+        opened = fire(server.url, 1000, rate_per_s=100.0, max_duration_s=0.5).summary()
+        closed = fire(server.url, 1_000_000, connections=4, max_duration_s=0.5).summary()
+
+    assert (opened.planned, opened.not_fired) == (51, 949)
+    assert 0 < closed.planned == closed.sent == closed.accepted < 1_000_000
+
+
+def test_calibration_measures_what_the_server_takes() -> None:
+    with scripted_server(scripted.accept_after(0.02)) as server:
+        rate_per_s = asyncio.run(calibrate(server.url, duration_s=1.0, connections=10))
+
+    assert 100 < rate_per_s <= 10 / 0.02
+
+
+def test_a_result_survives_being_saved(tmp_path: Path) -> None:
+    with scripted_server(scripted.accept) as server:
+        plan = LoadPlan(server.url, requests=50, rate_per_s=500.0)
+        result = asyncio.run(run_load(plan, out_dir=tmp_path))
+
+    loaded = LoadResult.load(tmp_path / "load.npz")
+
+    assert loaded.summary() == result.summary()
+    assert loaded.accepted_ids == result.accepted_ids
+    assert (tmp_path / "load.json").exists()
+
+
+def test_the_series_adds_up_to_the_counts() -> None:
+    with scripted_server(scripted.accept_after(0.05)) as server:
+        result = fire(server.url, 400)
+
+    series = result.series(bucket_s=0.1)
+
+    assert series.offered_per_s.sum() * 0.1 == pytest.approx(400)
+    assert series.accepted_per_s.sum() * 0.1 == pytest.approx(400)
+    assert series.failed_per_s.sum() == 0
+    assert series.in_flight[-1] == 0
+    assert series.in_flight.max() > 0
+    assert np.nanmin(series.response_p50_s) >= 0.05
+
+
+def test_a_summary_that_does_not_add_up_is_refused(summary: LoadSummary) -> None:
+    with pytest.raises(ValidationError, match="sum of its outcomes"):
+        LoadSummary(**(summary.model_dump() | {"accepted": 19}))
+    with pytest.raises(ValidationError, match="planned"):
+        LoadSummary(**(summary.model_dump() | {"dropped": 1}))
+
+
+def test_processes_follow_sockets_and_rate() -> None:
+    def chosen(**settings: object) -> int:
+        plan = {"url": "http://127.0.0.1:1", "requests": 100_000} | settings
+        return processes_for(LoadPlan(**plan), descriptors=20_000)  # type: ignore[arg-type]
+
+    assert chosen(rate_per_s=4000.0) == 1
+    assert chosen(rate_per_s=12_000.0) == 3
+    assert chosen(shape=Shape.AT_ONCE) == 6
+    assert chosen(connections=64) == 1
+    assert chosen(processes=2) == 2
+
+
+@pytest.fixture(scope="module")
+def summary() -> LoadSummary:
+    server: ScriptedServer
+    with scripted_server(scripted.accept) as server:
+        return fire(server.url).summary()

@@ -1,0 +1,124 @@
+"""``python -m overload_demo.load``: what a user at a terminal meets."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.load import scripted_server as scripted
+from tests.load.scripted_server import ScriptedServer, closed_port, scripted_server
+from tests.support.waiting import wait_until
+
+COMMAND = [sys.executable, "-m", "overload_demo.load"]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+
+def start(server: ScriptedServer) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
+    """A command in the middle of a long load, in a session of its own, and its load processes."""
+    arguments = [server.url, "--requests", "10000", "--rate", "100", "--processes", "2"]
+    command = subprocess.Popen(
+        [*COMMAND, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    wait_until("the load has begun", lambda: server.bodies, timeout_s=30)
+    children = psutil.Process(command.pid).children(recursive=True)
+    assert len(children) == 2
+    return command, children
+
+
+def test_everything_accepted_exits_with_zero() -> None:
+    with scripted_server(scripted.accept) as server:
+        done = run(server.url, "--requests", "50", "--rate", "500")
+
+    assert done.returncode == 0, done.stderr
+    assert "accepted" in done.stdout
+    assert "valid" in done.stdout
+
+
+def test_a_refused_request_exits_with_one() -> None:
+    with scripted_server(scripted.refuse_with_503) as server:
+        done = run(server.url, "--requests", "10", "--rate", "500")
+
+    assert done.returncode == 1
+    assert "status 503" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["http://127.0.0.1:1", "--requests", "0"],
+        ["http://127.0.0.1:1", "--requests", "-3"],
+        ["http://127.0.0.1:1", "--rate", "0"],
+        ["http://127.0.0.1:1", "--shape", "zigzag"],
+        ["127.0.0.1:1"],
+        ["http://example.com"],
+    ],
+)
+def test_bad_usage_exits_with_two_and_one_line(arguments: list[str]) -> None:
+    done = run(*arguments)
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_unreachable_target_is_said_before_firing() -> None:
+    with closed_port() as url:
+        done = run(url)
+
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "Connection refused" in done.stderr
+    assert "accepted" not in done.stdout
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_signal_ends_command_and_load_processes(number: signal.Signals, status: int) -> None:
+    with scripted_server(scripted.accept) as server:
+        command, children = start(server)
+        os.killpg(command.pid, number)  # as a terminal does: to the whole group
+        _, said = command.communicate(timeout=20)
+
+    assert command.returncode == status
+    assert len(said.splitlines()) == 1
+    assert not [child for child in children if child.is_running()]
+
+
+def test_a_killed_command_leaves_no_load_process() -> None:
+    with scripted_server(scripted.accept) as server:
+        command, children = start(server)
+        command.kill()
+        command.communicate()
+        wait_until("the load processes are gone", lambda: not any(map(psutil.Process.is_running, children)))
+
+
+def test_requests_beyond_the_cap_of_sockets_are_dropped(tmp_path: Path) -> None:
+    arguments = [
+        "--requests",
+        "300",
+        "--rate",
+        "1000",
+        "--shape",
+        "constant",
+        "--timeout",
+        "1",
+        "--output",
+        str(tmp_path),
+    ]
+
+    with scripted_server(scripted.stay_silent) as server:
+        few_descriptors = ["bash", "-c", 'ulimit -n 100; exec "$@"', "bash"]
+        done = subprocess.run([*few_descriptors, *COMMAND, server.url, *arguments], timeout=60, check=False)
+
+    summary = json.loads((tmp_path / "load.json").read_text())["summary"]
+    assert done.returncode == 1
+    assert (summary["planned"], summary["sent"], summary["dropped"]) == (300, 36, 264)
+    assert summary["read_timeout"] == 36
+    assert summary["verdict"] == "generator-bound"

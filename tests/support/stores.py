@@ -1,0 +1,191 @@
+"""Stores under test: a bare HTTP client, the standalone door, a user in a process of its own, and who is alive."""
+
+import base64
+import contextlib
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import psutil
+
+from overload_demo.store.data_dir import DataDir
+from tests.support.waiting import wait_until
+
+
+class Reply(NamedTuple):
+    status: int
+    body: Any
+    headers: dict[str, str]
+
+
+class Rest:
+    """Talks to a gateway the way ``curl`` would: nothing is retried, nothing is interpreted."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self.url, self.token = url, token
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        timeout_s: float = 20,
+    ) -> Reply:
+        parts = urlsplit(self.url)
+        link = http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout_s)
+        try:
+            link.request(method, path, body, {"Authorization": f"Bearer {self.token}"} | (headers or {}))
+            answer = link.getresponse()
+            text = answer.read()
+            return Reply(
+                answer.status, json.loads(text) if text else None, {k.lower(): v for k, v in answer.getheaders()}
+            )
+        finally:
+            link.close()
+
+    def post(self, path: str, value: Any, **headers: str) -> Reply:
+        names = {name.replace("_", "-"): text for name, text in headers.items()}
+        return self.send("POST", path, json.dumps(value).encode(), names)
+
+    def run(self, *command: Any) -> Any:
+        """The result of a command that must succeed."""
+        reply = self.post("/", command)
+        assert reply.status == 200, reply
+        return reply.body["result"]
+
+
+def processes_of(data_dir: Path) -> list[psutil.Process]:
+    """Every process that lives in a data directory: a gateway, a server, and the server's forks."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.cwd() == str(data_dir.resolve()) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def servers_of(data_dir: Path) -> list[psutil.Process]:
+    return [process for process in processes_of(data_dir) if re.search("redis|valkey", process.name())]
+
+
+def gateway_pid(data_dir: Path) -> int:
+    state = DataDir(data_dir).read_state()
+    assert state is not None
+    return state.pid
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+
+
+def wait_until_nothing_lives_in(data_dir: Path, timeout_s: float = 10) -> None:
+    wait_until(f"no process lives in {data_dir.name}", lambda: not processes_of(data_dir), timeout_s)
+
+
+@contextlib.contextmanager
+def no_process_left_in(data_dir: Path) -> Iterator[Path]:
+    """Fail when something of the store outlives the block; end it in any case."""
+    try:
+        yield data_dir
+        wait_until_nothing_lives_in(data_dir)
+    finally:
+        for process in processes_of(data_dir):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+
+
+def start_door(data_dir: Path, *options: str, **environment: str) -> "subprocess.Popen[str]":
+    """``python -m overload_demo.store`` as a child."""
+    command = [sys.executable, "-m", "overload_demo.store", "--data-dir", str(data_dir), *options]
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | environment,
+    )
+
+
+def read_introduction(door: "subprocess.Popen[str]") -> Rest:
+    """The client for what a starting door prints; fails with its last words when it ends instead."""
+    printed, found = "", {}
+    while len(found) < 2:
+        line = door.stdout.readline()
+        assert line, f"the door ended: {printed}{door.communicate()[1]}"
+        printed += line
+        found |= dict(re.findall(r"export UPSTASH_REDIS_REST_(URL|TOKEN)=(\S+)", line))
+    return Rest(found["URL"], found["TOKEN"])
+
+
+def stop(process: "subprocess.Popen[str]", number: int = signal.SIGTERM) -> tuple[int, str]:
+    """Signal a child and wait for its end; returns its exit code and what it wrote to stderr."""
+    if process.poll() is None:
+        process.send_signal(number)
+    try:
+        _, errors = process.communicate(timeout=15)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise
+    return process.returncode, errors
+
+
+@contextlib.contextmanager
+def door(data_dir: Path, *options: str, **environment: str) -> Iterator[Rest]:
+    """A standalone store for the length of a block."""
+    with no_process_left_in(data_dir):
+        process = start_door(data_dir, *options, **environment)
+        try:
+            yield read_introduction(process)
+        finally:
+            stop(process)
+
+
+_USER = """
+import sys
+from pathlib import Path
+from overload_demo.config import load_settings
+from overload_demo.store.embedded import EmbeddedStore
+store = EmbeddedStore(Path(sys.argv[1]), load_settings())
+print(store.acquire().url, flush=True)
+for line in sys.stdin:
+    print(store.refresh().url, flush=True)
+store.release()
+"""
+
+
+class User:
+    """A process that uses the embedded store until :meth:`leave`, or until it is killed."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _USER, str(data_dir)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def url(self) -> str:
+        return self.process.stdout.readline().strip()
+
+    def ask_for_refresh(self) -> None:
+        self.process.stdin.write("refresh\n")
+        self.process.stdin.flush()
+
+    def leave(self) -> None:
+        self.process.communicate(timeout=15)
+
+    def die(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+def b64(text: str | bytes) -> str:
+    return base64.b64encode(text.encode() if isinstance(text, str) else text).decode()

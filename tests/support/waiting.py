@@ -1,0 +1,13 @@
+"""Waiting for something to become true, instead of sleeping and hoping."""
+
+import time
+from collections.abc import Callable
+
+
+def wait_until(description: str, predicate: Callable[[], object], timeout_s: float = 10.0) -> None:
+    """Return once ``predicate()`` is true; fail with ``description`` when it is not within ``timeout_s`` seconds."""
+    give_up_at = time.monotonic() + timeout_s
+    while not predicate():
+        if time.monotonic() > give_up_at:
+            raise AssertionError(f"not within {timeout_s:g} s: {description}")
+        time.sleep(0.01)
