@@ -42,15 +42,31 @@ def read_effects(log: Path) -> Counter[str]:
     return effects
 
 
-async def read_states(results: Results, job_ids: Sequence[str]) -> dict[str, JobState]:
-    """The state of each job in the store; ids the store does not know are left out."""
+@dataclass(frozen=True)
+class StoredJobs:
+    """What the store says of the accepted jobs; ids it does not know are left out.
+
+    ``capacity_per_s`` is what the slot allowed the worker, from the durations in the results; 0.0 without any.
+    """
+
+    states: dict[str, JobState]
+    capacity_per_s: float
+
+
+async def read_stored(results: Results, job_ids: Sequence[str]) -> StoredJobs:
+    """Read state and duration of each job, a page at a time. Raises :class:`StoreError`."""
     states: dict[str, JobState] = {}
+    duration_ms = timed = 0.0
     for start in range(0, len(job_ids), MAX_READ_JOBS):
         page = job_ids[start : start + MAX_READ_JOBS]
         for job_id, status in zip(page, await results.statuses(page), strict=True):
-            if status is not None:
-                states[job_id] = status.state
-    return states
+            if status is None:
+                continue
+            states[job_id] = status.state
+            if isinstance(status.result, dict) and "processing_duration_ms" in status.result:
+                duration_ms += status.result["processing_duration_ms"]
+                timed += 1
+    return StoredJobs(states, round(timed / duration_ms * 1000, 1) if duration_ms else 0.0)
 
 
 def reconcile(accepted: Sequence[str], effects: Counter[str], states: dict[str, JobState]) -> Reconciliation:

@@ -15,7 +15,7 @@ import psutil
 
 from overload_demo.errors import ConfigurationError, StoreError
 from overload_demo.lab.baseline import BaselineRun, Variant, checkout_root, recorded_baseline, run_baseline
-from overload_demo.lab.reconcile import Reconciliation, read_effects, read_states, reconcile
+from overload_demo.lab.reconcile import Reconciliation, StoredJobs, read_effects, read_stored, reconcile
 from overload_demo.lab.result import Conditions, SpikeResult, SpikeSeries
 from overload_demo.lab.sampler import Sample, Sampler
 from overload_demo.lab.stack import Stack
@@ -108,11 +108,11 @@ class _Spike:
             self._tell(sampler.samples[-1])
             self._stage = "reconcile"
             accepted = load.accepted_ids
-            states = await read_states(results, accepted)
+            stored = await read_stored(results, accepted)
             calls, commands = await self._cost()
-        account = reconcile(accepted, read_effects(self.stack.effect_log), states)
+        account = reconcile(accepted, read_effects(self.stack.effect_log), stored.states)
         baseline, note = await self._baseline(rate_per_s)
-        result = self._result(load, sampler, account, calls, commands, baseline, note)
+        result = self._result(load, sampler, account, stored, (calls, commands), baseline, note)
         result.save(self.stack.folder)
         return result
 
@@ -221,14 +221,14 @@ class _Spike:
         load: LoadResult,
         sampler: Sampler,
         account: Reconciliation,
-        calls: int,
-        commands: int | None,
+        stored: StoredJobs,
+        cost: tuple[int, int | None],
         baseline: BaselineRun | None,
         note: str,
     ) -> SpikeResult:
         summary, series = load.summary(), _series(load, sampler)
         source = self.plan.baseline if baseline is not None else "none"
-        jobs = max(1, account.accepted)
+        jobs, (calls, commands) = max(1, account.accepted), cost
         errors = summary.failures | ({"dropped": summary.dropped} if summary.dropped else {})
         reasons = _reasons(summary.planned, account, errors)
         return SpikeResult(
@@ -246,9 +246,7 @@ class _Spike:
             examples=account.examples,
             peak_queue_depth=max(series.queue_depth, default=0),
             drain_rate_per_s=_drain_rate(series),
-            capacity_per_s=round(1 / self.stack.settings.worker_processing_delay, 1)
-            if self.stack.settings.worker_processing_delay
-            else 0.0,
+            capacity_per_s=stored.capacity_per_s,
             seconds_to_empty=_seconds_to_empty(series),
             peak_memory_mb=sampler.peak_mb,
             memory_kind=sampler.memory_kind,

@@ -72,14 +72,15 @@ def test_a_server_that_cannot_keep_jobs_is_refused_in_one_line(tmp_path: Path, o
 
 
 def test_nobody_listening_is_refused_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="no server at 127.0.0.1:1: "):
+    with pytest.raises(ConfigurationError, match=r"no server at 127\.0\.0\.1:1: "):
         EmbeddedStore(tmp_path, load_settings(overload_redis_url="redis://user:hidden@127.0.0.1:1/0")).acquire()
 
 
 def test_password_and_database_of_the_url_are_used_and_a_restarted_server_is_found_again(tmp_path: Path) -> None:
     options = ["--requirepass", "p@ss", "--appendonly", "yes", "--appendfsync", "always"]
     with own_server(tmp_path / "own", *options) as url:
-        with door(tmp_path / "data", OVERLOAD_REDIS_URL=url.replace("unix://", "unix://:p%40ss@") + "?db=3") as rest:
+        signed_in = url.replace("unix://", "unix://:p%40ss@") + "?db=3"
+        with door(tmp_path / "data", OVERLOAD_REDIS_URL=signed_in) as rest:
             rest.run("SET", "k", "v")
             assert "db3" in rest.run("INFO", "keyspace")
             (server,) = servers_of(tmp_path / "own")

@@ -82,12 +82,12 @@ def test_the_store_of_a_killed_user_ends(data_dir: Path) -> None:
 
 
 def test_users_who_come_and_go_all_the_time_never_meet_a_store_that_leaves(data_dir: Path) -> None:
-    for _ in range(8):
+    for _ in range(4):
         with EmbeddedStore(data_dir, load_settings()) as store:
             assert client(store.acquire()).run("RPUSH", "visits", 1) > 0
         wait_until("it is about to leave", lambda: not (data_dir / "state.json").exists())
     with EmbeddedStore(data_dir, load_settings()) as store:
-        assert client(store.acquire()).run("LLEN", "visits") == 8
+        assert client(store.acquire()).run("LLEN", "visits") == 4
 
 
 def test_a_store_can_be_acquired_and_released_twice(data_dir: Path) -> None:
@@ -185,10 +185,8 @@ def test_damaged_data_is_one_line_with_the_servers_reason(data_dir: Path) -> Non
             client(store.acquire()).run("SET", f"k{number}", "x" * 100)
     wait_until_nothing_lives_in(data_dir)
     (log,) = (data_dir / "appendonlydir").glob("*.incr.aof")
-    content = bytearray(log.read_bytes())
-    content[200:260] = b"?" * 60
-    log.write_bytes(content)
-    with pytest.raises(ConfigurationError, match="the server ended .* Bad file format"):
+    log.write_bytes(b"damaged\r\n" + log.read_bytes())
+    with pytest.raises(ConfigurationError, match=r"the server ended .* Bad file format"):
         EmbeddedStore(data_dir, load_settings()).acquire()
     assert "Bad file format" in refusal(data_dir)
 
