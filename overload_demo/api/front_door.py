@@ -61,6 +61,7 @@ class Server(uvicorn.Server):
             app,
             log_level="warning",
             access_log=False,
+            proxy_headers=False,
             server_header=False,
             backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_S,
