@@ -14,31 +14,33 @@ QUIET_ABOVE_PER_S = 20  # above this many jobs a second: one summary line a seco
 
 
 class Journal:
-    """A log line a job while jobs are few; above 20 jobs a second one summary line a second."""
+    """A log line a job while jobs are few; above 20 jobs a second one summary line a second instead."""
 
     def __init__(self) -> None:
-        self._second, self._in_second, self._silent, self._silent_failed = 0.0, 0, 0, 0
+        self._since, self._jobs, self._failed, self._quiet = time.monotonic(), 0, 0, False
 
     def job(self, job: LeasedJob, verdict: Verdict, text: str, busy_s: float) -> None:
         """Say that a job has ended, now or in the next summary."""
-        now = time.monotonic()
-        if now - self._second >= 1.0:
+        if time.monotonic() - self._since >= 1.0:
             self.flush()
-            self._second, self._in_second = now, 0
-        self._in_second += 1
-        if self._in_second > QUIET_ABOVE_PER_S:
-            self._silent += 1
-            self._silent_failed += verdict is not Verdict.DONE
-        elif verdict is Verdict.DONE:
+        self._jobs += 1
+        self._failed += verdict is not Verdict.DONE
+        self._quiet = self._quiet or self._jobs > QUIET_ABOVE_PER_S
+        if self._quiet:
+            return
+        if verdict is Verdict.DONE:
             log.info("%s done in %.3f s", job.job_id, busy_s)
         else:
             log.warning("%s %s (attempt %d): %s", job.job_id, verdict.value, job.attempt, text[:200])
 
     def flush(self) -> None:
-        """Write the summary of what was not logged line by line."""
-        if self._silent:
-            log.info("... and %d more jobs in that second, %d of them failed", self._silent, self._silent_failed)
-        self._silent = self._silent_failed = 0
+        """Sum up what was not logged line by line, and begin a new second."""
+        now = time.monotonic()
+        if self._quiet:
+            log.info("%d jobs in the last %.1f s, %d of them failed", self._jobs, now - self._since, self._failed)
+        # A busy second is followed by another one, as a rule: it begins quietly.
+        self._quiet = self._jobs > QUIET_ABOVE_PER_S * (now - self._since)
+        self._since, self._jobs, self._failed = now, 0, 0
 
 
 class EffectLog:

@@ -1,0 +1,203 @@
+"""The main job, as its user starts it: it must succeed honestly, and it must be able to say no."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from overload_demo.config import load_settings
+from overload_demo.lab import plots
+from overload_demo.lab.result import SpikeResult
+from overload_demo.queue.protocol import Protocol
+from overload_demo.store.data_dir import DataDir
+from overload_demo.store.embedded import EmbeddedStore
+from tests.support.stores import Rest
+from tests.support.waiting import wait_until
+
+SPIKE = [sys.executable, "-m", "overload_demo", "spike", "--baseline", "none"]
+
+
+def clean_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(("UPSTASH", "OVERLOAD", "WORKER"))}
+
+
+def run_spike(folder: Path, *options: str, timeout_s: float = 90.0) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [*SPIKE, *options], cwd=folder, env=clean_environment(), capture_output=True, text=True, timeout=timeout_s
+    )
+
+
+@contextmanager
+def running_spike(folder: Path, *options: str) -> Iterator["subprocess.Popen[str]"]:
+    process = subprocess.Popen(
+        [*SPIKE, *options],
+        cwd=folder,
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def the_result(folder: Path) -> SpikeResult:
+    [path] = folder.glob("runs/*/result.json")
+    return SpikeResult.read(path)
+
+
+def processes_living_in(folder: Path) -> list[str]:
+    """Processes that were started for a run below ``folder``."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            told = [process.cwd(), *process.cmdline(), process.environ().get("OVERLOAD_DATA_DIR", "")]
+        except psutil.Error:
+            continue
+        if any(str(folder) in text for text in told):
+            found.append(" ".join(process.cmdline()))
+    return found
+
+
+def test_a_spike_is_absorbed_and_every_request_accounted_for(tmp_path: Path) -> None:
+    outcome = run_spike(tmp_path, "--requests", "1500", "--rate", "500", "--processing-delay", "0.001")
+
+    result = the_result(tmp_path)
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    assert (result.offered, result.accepted, result.done) == (1500, 1500, 1500)
+    assert (result.lost, result.duplicated, result.failed, result.errors) == (0, 0, 0, {})
+    assert result.series.settled[-1] == 1500
+    assert result.conditions.durability == "always"
+    assert {"api", "worker", "gateway", "redis"} <= set(result.peak_memory_mb)
+    assert "1,500 of 1,500 accepted" in plots.describe(result) or "1,500 of 1,500 requests" in plots.describe(result)
+    [figure] = tmp_path.glob("runs/*/figure.png")
+    assert figure.stat().st_size > 10_000
+    wait_until("nothing of the run is alive", lambda: not processes_living_in(tmp_path))
+
+
+def test_one_injected_loss_and_one_injected_duplicate_are_reported_and_fail_the_run(tmp_path: Path) -> None:
+    with running_spike(tmp_path, "--requests", "150", "--rate", "300", "--processing-delay", "0.05") as spike:
+        data_dir = wait_for_data_dir(tmp_path)
+        wait_until(
+            "all are accepted and some done", lambda: counts(data_dir)["accepted"] == 150 and done(data_dir) >= 5
+        )
+
+        key = Protocol().key("queue")
+        ask(data_dir, "RPOP", key)  # an accepted job vanishes from the queue
+        repeated = first_done_job(tmp_path)
+        ask(data_dir, "HSET", f"job:{repeated}", "status", "queued")  # a finished one is queued again
+        ask(data_dir, "RPUSH", key, repeated)
+        output, _ = spike.communicate(timeout=100)
+
+    result = the_result(tmp_path)
+    assert spike.returncode == 1
+    assert (result.accepted, result.lost, result.duplicated) == (150, 1, 1)
+    assert "1 lost, 1 duplicated" in output
+    assert f"duplicated {repeated}" in result.examples
+
+
+def test_an_interrupted_spike_leaves_nothing_behind(tmp_path: Path) -> None:
+    with running_spike(tmp_path, "--requests", "5000", "--rate", "300") as spike:
+        data_dir = wait_for_data_dir(tmp_path)
+        wait_until("the spike is under way", lambda: counts(data_dir)["accepted"] > 50)
+
+        os.killpg(spike.pid, signal.SIGINT)  # as a Ctrl-C in a terminal does
+
+        assert spike.wait(timeout=40) == 130
+    wait_until("nothing of the run is alive", lambda: not processes_living_in(tmp_path), timeout_s=20.0)
+
+
+def test_a_killed_spike_leaves_nothing_behind(tmp_path: Path) -> None:
+    with running_spike(tmp_path, "--requests", "5000", "--rate", "300") as spike:
+        data_dir = wait_for_data_dir(tmp_path)
+        wait_until("the spike is under way", lambda: counts(data_dir)["accepted"] > 50)
+
+        spike.kill()
+
+    wait_until("nothing of the run is alive", lambda: not processes_living_in(tmp_path), timeout_s=30.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--requests", "0"], "requests"),
+        (["--requests", "-5"], "requests"),
+        (["--rate", "0"], "rate"),
+        (["--rate", "nan"], "rate"),
+        (["--processes", "0"], "processes"),
+        (["--processing-delay", "-1"], "WORKER_PROCESSING_DELAY"),
+        (["--upstash"], "UPSTASH_REDIS_REST_URL"),
+    ],
+)
+def test_bad_input_is_one_line_and_starts_nothing(tmp_path: Path, options: list[str], said: str) -> None:
+    outcome = run_spike(tmp_path, *options)
+
+    assert outcome.returncode in (1, 2)
+    assert re.search(said, outcome.stderr, re.IGNORECASE), outcome.stderr
+    assert len(outcome.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.glob("runs/*/result.json"))
+
+
+def test_reset_empties_a_data_dir(tmp_path: Path) -> None:
+    environment = clean_environment() | {"OVERLOAD_DATA_DIR": str(tmp_path / "data")}
+    settings = load_settings(overload_data_dir=tmp_path / "data")
+    with stored_job(settings):
+        pass
+
+    outcome = subprocess.run(
+        [sys.executable, "-m", "overload_demo", "reset", "--yes"], env=environment, capture_output=True, text=True
+    )
+
+    assert outcome.returncode == 0, outcome.stderr
+    with held_store(settings) as data_dir:
+        assert ask(data_dir, "DBSIZE") == 0
+
+
+def wait_for_data_dir(folder: Path) -> DataDir:
+    wait_until("the run's store serves", lambda: list(folder.glob("runs/*/store-1/state.json")), timeout_s=30.0)
+    [state] = folder.glob("runs/*/store-1/state.json")
+    return DataDir(state.parent)
+
+
+def ask(data_dir: DataDir, *command: str) -> Any:
+    state = data_dir.read_state()
+    assert state is not None, "no store serves this directory"
+    return Rest(state.url, state.token).run(*command)
+
+
+def counts(data_dir: DataDir) -> dict[str, int]:
+    flat = ask(data_dir, "HGETALL", Protocol().key("stats"))
+    named: dict[str, Any] = dict(zip(flat[::2], flat[1::2], strict=True))
+    return {"accepted": int(named.get("accepted", 0)), "done": int(named.get("done", 0))}
+
+
+def first_done_job(folder: Path) -> str:
+    [log] = folder.glob("runs/*/effects-1.log")
+    lines = [line.split() for line in log.read_text().splitlines()]
+    return next(job_id for what, job_id, _ in lines if what == "effect")
+
+
+@contextmanager
+def held_store(settings: Any) -> Iterator[DataDir]:
+    with EmbeddedStore(settings.overload_data_dir, settings):
+        yield DataDir(settings.overload_data_dir)
+
+
+@contextmanager
+def stored_job(settings: Any) -> Iterator[None]:
+    with held_store(settings) as data_dir:
+        ask(data_dir, "SET", "job:left-over", json.dumps({}))
+        yield
