@@ -40,7 +40,7 @@ def _rates(axes: Axes, run: BaselineRun) -> None:
     axes.step(start_s, run.series.failed_per_s, color=RED, ls="--", where="post", label="failed")
     axes.axhline(run.capacity_per_s, color=ORANGE, ls="-.", label=f"capacity, {run.capacity_per_s:,.0f}/s")
     axes.set(title="Offered, answered, failed", xlabel="time, s", ylabel="requests a second", ylim=(0, None))
-    axes.legend()
+    _finish(axes, columns=2)
 
 
 def _depth(axes: Axes, run: BaselineRun) -> None:
@@ -48,22 +48,21 @@ def _depth(axes: Axes, run: BaselineRun) -> None:
     ends_s = np.array(series.start_s) + 1
     axes.plot(ends_s, series.in_flight, color=BLUE, label="clients waiting")
     if series.sampled_at_s:
-        axes.plot(
-            series.sampled_at_s, series.app_in_flight, color=ORANGE, ls="--", label="in the app, abandoned ones too"
-        )
-    axes.set(title="Requests in flight: the queue of an API without one", xlabel="time, s", ylabel="requests")
+        axes.plot(series.sampled_at_s, series.app_in_flight, color=ORANGE, ls="--", label="in the app, also abandoned")
+    axes.set(title="Requests in flight (its only queue)", xlabel="time, s", ylabel="requests")
     axes.set_ylim(0, None)
-    axes.legend()
+    _finish(axes, columns=2)
 
 
 def _times(axes: Axes, run: BaselineRun) -> None:
     start_s = run.series.start_s
     as_floats = [[np.nan if value is None else value for value in values] for values in _percentiles(run)]
-    axes.step(start_s, as_floats[0], color=BLUE, where="post", label="p50 of those answered")
-    axes.step(start_s, as_floats[1], color=RED, ls="--", where="post", label="p99 of those answered")
-    axes.axhline(run.timeout_s, color=BLACK, ls=":", label="the clients' time-out")
+    axes.step(start_s, as_floats[0], color=BLUE, where="post", label="p50, answered")
+    axes.step(start_s, as_floats[1], color=RED, ls="--", where="post", label="p99, answered")
+    axes.axhline(run.timeout_s, color=BLACK, ls=":", label="time-out")
     axes.set(title="Response time, from the intended send", xlabel="intended at, s", ylabel="seconds", yscale="log")
-    axes.legend()
+    axes.set_xlim(0, start_s[-1])
+    _finish(axes, columns=3)
 
 
 def _percentiles(run: BaselineRun) -> tuple[list[float | None], list[float | None]]:
@@ -80,4 +79,13 @@ def _all_loads(axes: Axes, runs: list[BaselineRun]) -> None:
 
 def _label(run: BaselineRun, share: float) -> str:
     times = run.summary.response_time
-    return f"{share:.0f} %\n{times.p99_s:.3g} s" if times else f"{share:.0f} %"
+    if times is None:
+        return f"{share:.0f} %"
+    return f"{share:.0f} %\n" + (f"{times.p99_s:.1f} s" if times.p99_s >= 1 else f"{times.p99_s * 1000:.0f} ms")
+
+
+def _finish(axes: Axes, *, columns: int) -> None:
+    """Put the legend below, where it hides nothing, and commas into large numbers."""
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=columns, frameon=False, fontsize=12)
+    if axes.get_yscale() == "linear":
+        axes.yaxis.set_major_formatter("{x:,.0f}")

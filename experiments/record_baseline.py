@@ -1,7 +1,7 @@
 """Record the naive baseline: every variant under several loads, written to ``experiments/results/``.
 
 ``python -m experiments.record_baseline`` fires the same loads at each variant: constant ones at several multiples of
-the slot's nominal capacity (1 / delay), and last the spike of the main job. One file and one figure a variant; a run
+what ``def-slot`` answers without overload, and last the spike of the main job. One file and one figure a variant; a run
 takes as long as its load and its clients' patience. Nothing else should run on the machine meanwhile.
 """
 
@@ -17,8 +17,8 @@ from rich.table import Table
 
 from experiments.baseline_figure import draw
 from overload_demo.errors import OverloadDemoError
-from overload_demo.lab.baseline import VARIANTS, BaselineRecording, BaselineRun, Variant, run_baseline
-from overload_demo.load import LoadPlan, Shape
+from overload_demo.lab.baseline import VARIANTS, BaselineRecording, BaselineRun, Variant, baseline_server, run_baseline
+from overload_demo.load import LoadPlan, Shape, calibrate
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -28,6 +28,9 @@ def main(
     requests: Annotated[int, typer.Option(help="requests of the spike")] = 100_000,
     rate: Annotated[float, typer.Option(help="full rate of the spike, requests a second")] = 4000.0,
     multiples: Annotated[str, typer.Option(help="constant loads, in multiples of the capacity")] = "0.5,0.9,1.5,3",
+    capacity: Annotated[
+        float | None, typer.Option(help="what one multiple is, jobs a second", show_default="measured on def-slot")
+    ] = None,
     constant_s: Annotated[float, typer.Option("--constant-s", help="length of a constant load, seconds")] = 10.0,
     timeout: Annotated[float, typer.Option(help="how long a client waits, seconds")] = 10.0,
     max_duration: Annotated[float, typer.Option(help="firing stops after so many seconds")] = 60.0,
@@ -36,13 +39,15 @@ def main(
     output: Annotated[Path, typer.Option(help="folder for the files")] = RESULTS,
 ) -> None:
     """Record the naive baseline and draw it."""
-    console, command = (
-        Console(highlight=False),
-        shlex.join(("python", "-m", "experiments.record_baseline", *sys.argv[1:])),
-    )
+    console = Console(highlight=False)
+    console.width = max(console.width, 120)  # the table, also when the output is a file
+    command = shlex.join(("python", "-m", "experiments.record_baseline", *sys.argv[1:]))
     try:
         chosen, factors = _parse(variants, multiples)
-        loads = [(Shape.CONSTANT, int(factor / delay * constant_s), factor / delay) for factor in factors]
+        capacity = capacity or asyncio.run(_measured_capacity(delay))
+        console.print(f"one multiple is {capacity:,.0f} jobs/s")
+        rates = [factor * capacity for factor in factors]
+        loads = [(Shape.CONSTANT, int(constant_rate * constant_s), constant_rate) for constant_rate in rates]
         loads.append((Shape.SPIKE, requests, rate))
         plans = [  # all made first: a mistake shows before the first minute of firing
             LoadPlan("http://127.0.0.1", count, rate_per_s, shape, seed, timeout, max_duration_s=max_duration)
@@ -61,6 +66,12 @@ def main(
     except OverloadDemoError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
+
+
+async def _measured_capacity(delay_s: float) -> float:
+    """What def-slot answers at its best, jobs a second, to two digits: a rate that can be said and typed again."""
+    async with baseline_server("def-slot", delay_s) as url:
+        return float(f"{await calibrate(url, 2.0, success_status=200):.2g}")
 
 
 async def _run(variant: Variant, plan: LoadPlan, delay_s: float) -> BaselineRun:
@@ -93,8 +104,8 @@ def _table(runs: list[BaselineRun]) -> Table:
     capacity = "no slot" if runs[0].slot_capacity_per_s is None else f"slot {runs[0].slot_capacity_per_s:,.0f} jobs/s"
     title = f"{runs[0].variant}: {capacity}, {runs[0].unloaded_per_s:,.0f}/s answered without overload"
     table = Table(title=title, title_justify="left")
-    for name in ("load", "planned", "not fired", "answered", "failed", "p50 s", "p99 s", "most in flight", "verdict"):
-        table.add_column(name, justify="right")
+    for name in ("load", "planned", "not fired", "answered", "failed", "p50 s", "p99 s", "in flight", "verdict"):
+        table.add_column(name, justify="right", no_wrap=True)
     for run in runs:
         summary, times = run.summary, run.summary.response_time
         table.add_row(

@@ -276,8 +276,13 @@ def _error_in(status: int, body: Any, *, scripted: bool = False) -> StoreError:
     if status == 401:
         return StoreAuthError("the store refused the token (401): check UPSTASH_REDIS_REST_TOKEN")
     if not isinstance(text, str) or status >= 500 or status == 429:
-        detail = f": {text[:200]}" if isinstance(text, str) else ""
-        return StoreUnavailableError(f"the store answered {status} in an unexpected form{detail}", Outcome.UNKNOWN)
+        if not isinstance(text, str):
+            return StoreUnavailableError(f"the store answered {status} in an unexpected form", Outcome.UNKNOWN)
+        # our own gateway says so when it had no server to send the command to
+        definite = status == 503 and "nothing was done" in text
+        return StoreUnavailableError(
+            f"the store answered {status}: {text[:200]}", Outcome.NOT_ENQUEUED if definite else Outcome.UNKNOWN
+        )
     if text.startswith(_NO_ACCESS):
         return StoreAuthError(f"the store refused the token: {text.split(' ', 1)[0]}")
     if "OOM command" in text or "capacity quota exceeded" in text:

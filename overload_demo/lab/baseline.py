@@ -34,9 +34,8 @@ VARIANTS: tuple[Variant, ...] = ("async-blocking", "def-slot", "def-no-slot")
 
 CALIBRATION_S = 1.5
 SAMPLE_EVERY_S = 0.2
-SAMPLE_WITHIN_S = 1.0
+SAMPLE_WITHIN_S = 10.0
 START_WITHIN_S = 30.0
-LAST_SAMPLE_WITHIN_S = 10.0
 
 _PACKAGES = ("fastapi", "httptools", "starlette", "uvicorn", "uvloop")
 
@@ -160,8 +159,9 @@ async def run_baseline(
     """
     async with baseline_server(variant, delay_s) as url:
         unloaded_per_s = await calibrate(url, CALIBRATION_S, success_status=200)
-        before = await _sample(url, LAST_SAMPLE_WITHIN_S)
-        if before is None:
+        monitor = _Monitor(url)
+        await monitor.sample()
+        if not monitor.samples:
             raise OverloadDemoError("the naive baseline did not answer /stats before any load")
         plan = LoadPlan(
             url,
@@ -174,14 +174,13 @@ async def run_baseline(
             success_status=200,
             max_duration_s=max_duration_s,
         )
-        samples: list[_Sample] = []
-        sampling = asyncio.create_task(_sample_for_ever(url, samples))
+        sampling = asyncio.create_task(monitor.sample_for_ever())
         try:
             result = await run_load(plan, on_progress=on_progress)
         finally:
             sampling.cancel()
             await asyncio.gather(sampling, return_exceptions=True)
-        last = await _sample(url, LAST_SAMPLE_WITHIN_S) or (samples[-1] if samples else before)
+            monitor.close()
     return BaselineRun(
         variant=variant,
         requests=requests,
@@ -194,11 +193,11 @@ async def run_baseline(
         recorded_at=result.started_at,
         server_command=" ".join(("python", *_server_arguments(variant, delay_s))),
         server_versions={name: version(name) for name in _PACKAGES},
-        slot_capacity_per_s=before.slot_capacity_per_s,
-        slot_under_load_per_s=last.slot_capacity_per_s,
+        slot_capacity_per_s=monitor.samples[0].slot_capacity_per_s,
+        slot_under_load_per_s=monitor.samples[-1].slot_capacity_per_s,
         unloaded_per_s=round(unloaded_per_s, 1),
         summary=result.summary(),
-        series=_series(result, samples, completed_before=before.completed),
+        series=_series(result, monitor.samples),
     )
 
 
@@ -263,34 +262,42 @@ def _processes(requests: int, rate_per_s: float, timeout_s: float) -> int:
     return min(requests, max(by_sockets, math.ceil(rate_per_s / RATE_PER_PROCESS_PER_S)))
 
 
-async def _sample_for_ever(url: str, samples: list[_Sample]) -> None:
-    while True:
-        sample = await _sample(url, SAMPLE_WITHIN_S)
-        if sample is not None:
-            samples.append(sample)
-        await asyncio.sleep(SAMPLE_EVERY_S)
+class _Monitor:
+    """Asks the app for its stats over one kept connection, as a new one would wait behind all the others.
+
+    http.client and not a session, because it knows no proxy variables. An app with a blocked event loop answers late.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=SAMPLE_WITHIN_S)
+        self.samples: list[_Sample] = []
+
+    async def sample_for_ever(self) -> None:
+        while True:
+            await self.sample()
+            await asyncio.sleep(SAMPLE_EVERY_S)
+
+    async def sample(self) -> None:
+        """Add a sample; none when there is no answer in time."""
+        with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+            stats = await asyncio.to_thread(self._get)
+            at = datetime.now(UTC)
+            self.samples.append(_Sample(at, stats["in_flight"], stats["completed"], stats["slot_capacity_per_s"]))
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _get(self) -> dict[str, Any]:
+        try:
+            self._connection.request("GET", "/stats")
+            stats: dict[str, Any] = json.loads(self._connection.getresponse().read())
+        except BaseException:
+            self._connection.close()  # the next request opens a new one
+            raise
+        return stats
 
 
-async def _sample(url: str, within_s: float) -> _Sample | None:
-    """Ask the app; None when it does not answer in time, as an app with a blocked event loop does not."""
-    with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
-        stats = await asyncio.to_thread(_get_stats, url, within_s)
-        return _Sample(datetime.now(UTC), stats["in_flight"], stats["completed"], stats["slot_capacity_per_s"])
-    return None
-
-
-def _get_stats(url: str, within_s: float) -> dict[str, Any]:
-    # http.client and not a session: it knows no proxy variables, and the connection is fresh, as a monitor's would be
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=within_s)
-    try:
-        connection.request("GET", "/stats")
-        stats: dict[str, Any] = json.loads(connection.getresponse().read())
-    finally:
-        connection.close()
-    return stats
-
-
-def _series(result: LoadResult, samples: list[_Sample], *, completed_before: int) -> BaselineSeries:
+def _series(result: LoadResult, samples: list[_Sample]) -> BaselineSeries:
     series, started_at = result.series(), datetime.fromisoformat(result.started_at)
     names = ("start_s", "offered_per_s", "accepted_per_s", "failed_per_s", "in_flight")
     during = [sample for sample in samples if sample.at >= started_at]
@@ -300,7 +307,7 @@ def _series(result: LoadResult, samples: list[_Sample], *, completed_before: int
         response_p99_s=_numbers(series.response_p99_s),
         sampled_at_s=[round((sample.at - started_at).total_seconds(), 2) for sample in during],
         app_in_flight=[sample.in_flight for sample in during],
-        app_completed=[sample.completed - completed_before for sample in during],
+        app_completed=[sample.completed - samples[0].completed for sample in during],
     )
 
 

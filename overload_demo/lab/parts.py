@@ -54,6 +54,7 @@ class Child:
 
     def start(self) -> None:
         """Start the child, or start it again after it has died."""
+        self._close_stdin()
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,
@@ -66,11 +67,10 @@ class Child:
 
     def stop(self) -> None:
         """Close its stdin, which ends it cleanly; kill it if it has not ended in time."""
+        self._close_stdin()
         process, self._process = self._process, None
         if process is None:
             return
-        assert process.stdin is not None
-        process.stdin.close()
         try:
             process.wait(STOP_WITHIN_S)
         except subprocess.TimeoutExpired:
@@ -82,6 +82,10 @@ class Child:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+
+    def _close_stdin(self) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
 
     @property
     def pid(self) -> int | None:

@@ -61,8 +61,8 @@ async def run_load(
     with tempfile.TemporaryDirectory(prefix="overload-load-") as folder:
         async with contextlib.AsyncExitStack() as stack:
             children = [
-                await stack.enter_async_context(_child(plan, number, processes, source, Path(folder)))
-                for number, source in enumerate(source_addresses(plan.url, processes))
+                await stack.enter_async_context(_child(plan, number, processes, sources, Path(folder)))
+                for number, sources in enumerate(source_addresses(plan.url, processes))
             ]
             await _all_ready(children)
             start_mono = time.monotonic() + HEAD_START_S
@@ -155,7 +155,7 @@ class _Child:
 
 @contextlib.asynccontextmanager
 async def _child(
-    plan: LoadPlan, number: int, processes: int, source_address: str | None, folder: Path
+    plan: LoadPlan, number: int, processes: int, source_addresses: list[str], folder: Path
 ) -> AsyncIterator[_Child]:
     """A load process that has its order; it is gone when the block ends, however it ends."""
     arrays_path, errors_path = folder / f"{number}.npz", folder / f"{number}.err"
@@ -172,7 +172,7 @@ async def _child(
             "plan": plan.to_json(),
             "number": number,
             "processes": processes,
-            "source_address": source_address,
+            "source_addresses": source_addresses,
             "arrays_path": os.fspath(arrays_path),
         }
         with contextlib.suppress(ConnectionError):  # it is gone already: reading its first line will say so

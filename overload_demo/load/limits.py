@@ -1,17 +1,20 @@
 """How many sockets this machine allows, and how the load stays below that.
 
 Two limits end a careless load test, and both look like the server's fault: the descriptors of a process (EMFILE) and
-the ephemeral ports between two addresses (EADDRNOTAVAIL, about 28,000 on Linux). So each load process knows its cap,
-and processes send from addresses of their own, 127.0.0.1, 127.0.0.2 ..., where the platform has them (Linux does, macOS
-has the first only). Spreading *sources* lets the server stay on 127.0.0.1; it needs IP_BIND_ADDRESS_NO_PORT, because a
-plain bind would take a port for all destinations.
+the ephemeral ports between two addresses (EADDRNOTAVAIL, about 28,000 on Linux). The second hurts long before its end:
+connect() looks for a free port of one parity first, one after the other, so above half of the ports it takes the kernel
+milliseconds a call (measured here: seconds of schedule lag at 15,000 sockets). So each load process knows its cap, and
+sends from a few addresses of its own, 127.0.0.1 to 127.0.0.4, 127.0.1.1 ..., where the platform has them (Linux does,
+macOS has the first only). Spreading *sources* lets the server stay on 127.0.0.1; it needs IP_BIND_ADDRESS_NO_PORT,
+because a plain bind would take a port for all destinations.
 """
 
 import contextlib
+import itertools
 import math
 import resource
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,6 +25,7 @@ from overload_demo.load.schedule import Shape
 
 ENOUGH_DESCRIPTORS = 65_536
 PORT_SHARE = 0.9  # the rest is for everybody else on this machine
+SOURCES_PER_PROCESS = 4
 RATE_PER_PROCESS_PER_S = 5000.0  # half of what one process was measured to carry
 IP_BIND_ADDRESS_NO_PORT = 24  # Linux; the socket module has the name from Python 3.12 on
 
@@ -52,13 +56,13 @@ def socket_cap(descriptors: int) -> int:
     return max(1, descriptors - max(64, descriptors // 20))
 
 
-def port_cap() -> int:
-    """How many connections may be open between one source and one destination address and port."""
+def port_cap(sources: int) -> int:
+    """How many connections may be open from so many addresses of one's own to one destination."""
     try:
         first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
     except (OSError, ValueError):
         first, last = 49_152, 65_535  # what IANA reserves and macOS uses
-    return int((last - first + 1) * PORT_SHARE)
+    return int(sources * (last - first + 1) * PORT_SHARE)
 
 
 def processes_for(plan: LoadPlan, descriptors: int) -> int:
@@ -68,7 +72,7 @@ def processes_for(plan: LoadPlan, descriptors: int) -> int:
     (requests beyond the cap are dropped and counted), set ``processes`` where it matters.
     Raises :class:`ConfigurationError` when the processes asked for cannot hold the connections asked for.
     """
-    cap = min(socket_cap(descriptors), port_cap())
+    cap = min(socket_cap(descriptors), port_cap(1))
     if plan.processes is not None:
         if (plan.connections or 0) > plan.processes * cap:
             raise ConfigurationError(f"{plan.processes} processes hold at most {plan.processes * cap:,} connections")
@@ -82,27 +86,29 @@ def processes_for(plan: LoadPlan, descriptors: int) -> int:
     return max(1, min(wanted, MAX_PROCESSES, plan.requests))
 
 
-def source_addresses(url: str, processes: int) -> list[str | None]:
-    """Return a source address for each process; None leaves the choice to the kernel. Probes by binding."""
-    if processes == 1 or urlsplit(url).hostname != "127.0.0.1":
-        return [None] * processes
-    addresses = [f"127.0.0.{1 + number}" for number in range(processes)]
+def source_addresses(url: str, processes: int) -> list[list[str]]:
+    """Return addresses to send from for each process, empty where the kernel is to choose. Probes by binding."""
+    kernel_chooses: list[list[str]] = [[] for _ in range(processes)]
+    if urlsplit(url).hostname != "127.0.0.1":
+        return kernel_chooses
+    chosen = [[f"127.0.{number}.{1 + host}" for host in range(SOURCES_PER_PROCESS)] for number in range(processes)]
     try:
-        for address in addresses:
+        for address in itertools.chain(*chosen):
             _bound_socket(address, socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP).close()
     except OSError:
-        return [None] * processes
-    return list(addresses)
+        return kernel_chooses
+    return chosen
 
 
-def socket_factory(address: str | None) -> SocketFactory | None:
-    """Return what makes aiohttp's sockets come from ``address``; None for None."""
-    if address is None:
+def socket_factory(addresses: Sequence[str]) -> SocketFactory | None:
+    """Return what makes aiohttp's sockets come from ``addresses`` in turn; None for none."""
+    if not addresses:
         return None
+    turns = itertools.cycle(addresses)
 
     def make(info: Any) -> socket.socket:
         family, kind, protocol, *_ = info
-        return _bound_socket(address, family, kind, protocol)
+        return _bound_socket(next(turns), family, kind, protocol)
 
     return make
 

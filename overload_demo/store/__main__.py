@@ -45,7 +45,9 @@ def main(
 
     Runs until Ctrl-C or SIGTERM and then ends its server; the data stays. A write is on disk before it is acknowledged.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(message)s")
+    # In a terminal only what the user has to know; started by its users, the log tells the store's life.
+    level = logging.INFO if until_unused else logging.WARNING
+    logging.basicConfig(level=level, format="%(asctime)s %(process)d %(levelname)s %(message)s")
     try:
         # Whatever Upstash endpoint the environment names is not this store's business.
         settings = load_settings(upstash_redis_rest_url=None, upstash_redis_rest_token=None)

@@ -24,6 +24,7 @@ from overload_demo.store.locks import FileLock
 log = logging.getLogger(__name__)
 
 END_TIMEOUT_S = 8.0
+ORPHAN_PATIENCE_S = 2.0  # short, because somebody waits; harmless, because what was acknowledged is on disk
 FORK_GRACE_S = 0.2
 _PR_SET_PDEATHSIG = 1
 
@@ -73,18 +74,18 @@ class RedisServer:
     def claim(self) -> FileLock:
         """The lock a new server needs, after ending whatever still holds it (an orphan, or a dead server's fork).
 
-        Waits up to ``END_TIMEOUT_S`` for a clean end, then kills. Raises :class:`StoreUnavailableError` if even that
-        does not free the lock.
+        Waits up to ``ORPHAN_PATIENCE_S`` for a clean end, then kills. Raises :class:`StoreUnavailableError` if even
+        that does not free the lock.
         """
         lock = self._data_dir.server_lock()
         if lock.take(timeout_s=FORK_GRACE_S):
             return lock
-        for end, patience_s in ((psutil.Process.terminate, END_TIMEOUT_S), (psutil.Process.kill, 2.0)):
+        for end in (psutil.Process.terminate, psutil.Process.kill):
             for process in _holders(self._data_dir.path):
                 log.warning("ending a server left behind, pid %d", process.pid)
                 with contextlib.suppress(psutil.Error):
                     end(process)
-            if lock.take(timeout_s=patience_s):
+            if lock.take(timeout_s=ORPHAN_PATIENCE_S):
                 return lock
         raise StoreUnavailableError(f"another process holds {SERVER_LOCK} in {self._data_dir.path} and cannot be ended")
 

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 UNUSED_POLL_S = 0.25
 LEAVING_PATIENCE_S = 30.0  # longer than a store takes to leave
-GATEWAY_PATIENCE_S = 2.0  # whoever asks whether the gateway lives holds its lock for an instant
+GATEWAY_PATIENCE_S = 1.0  # whoever asks whether the gateway lives holds its lock for an instant
 GRACEFUL_S = 3.0  # requests under way get this long at the end
 BACKLOG = 2048
 
@@ -170,9 +170,9 @@ class _Store:
             await self._unless_stopped(serving, asyncio.create_task(self._become_unused()))
             self._data_dir.remove_state()
             http.should_exit = True
-            await serving
+            await asyncio.wait({serving}, timeout=GRACEFUL_S)
         finally:
-            await upstream.aclose()
+            await upstream.aclose()  # whatever is still under way loses its connection, and is told so
 
     async def _start(self, upstream: Upstream) -> str:
         """Open the link to the server; returns its durability."""
@@ -217,5 +217,4 @@ def _http_config(app: Gateway) -> uvicorn.Config:
         date_header=False,
         # An idle connection closed by us just when the client uses it again would leave the outcome unknown.
         timeout_keep_alive=600,
-        timeout_graceful_shutdown=int(GRACEFUL_S),
     )

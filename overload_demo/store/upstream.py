@@ -9,13 +9,13 @@ from typing import Protocol
 from overload_demo.errors import StoreUnavailableError
 from overload_demo.store.data_dir import SERVER_SOCKET
 from overload_demo.store.redis_server import RedisServer
-from overload_demo.store.resp import RedisConnection, RedisConnectionLostError, ReplyError
+from overload_demo.store.resp import RedisConnection, ReplyError
 
 log = logging.getLogger(__name__)
 
 ANSWER_TIMEOUT_S = 10.0  # from the start of a server to its first answer, which may be "still loading"
 REQUEST_PATIENCE_S = 2.0  # how long a request waits for the connection to come back
-RETRY_FIRST_S, RETRY_LONGEST_S = 0.25, 5.0
+RETRY_FIRST_S, RETRY_LONGEST_S = 0.25, 2.0
 POLL_S = 0.01
 
 
@@ -127,8 +127,10 @@ class EmbeddedServer:
             return None
         try:
             await wait_until_loaded(connection)
-        except RedisConnectionLostError:
-            return None
+        except StoreUnavailableError:
+            if connection.is_open:
+                raise
+            return None  # it listened and died: its process will tell why
         return connection
 
 

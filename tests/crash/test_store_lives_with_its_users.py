@@ -184,7 +184,7 @@ def test_damaged_data_is_one_line_with_the_servers_reason(data_dir: Path) -> Non
         for number in range(10):
             client(store.acquire()).run("SET", f"k{number}", "x" * 100)
     wait_until_nothing_lives_in(data_dir)
-    (log,) = (data_dir / "appendonlydir").glob("*.incr.aof")
+    (log,) = [*data_dir.glob("appendonlydir/*.incr.aof"), *data_dir.glob("appendonly.aof")]  # the latter before 7.0
     log.write_bytes(b"damaged\r\n" + log.read_bytes())
     with pytest.raises(ConfigurationError, match=r"the server ended .* Bad file format"):
         EmbeddedStore(data_dir, load_settings()).acquire()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from tests.support.stores import (
     servers_of,
     start_door,
     stop,
+    wait_until_nothing_lives_in,
 )
 from tests.support.waiting import wait_until
 
@@ -56,7 +58,7 @@ class Writer(threading.Thread):
                     self.acknowledged.append(str(number))
                 else:
                     self.unknown += 1
-            except (OSError, ValueError):  # cut off, or nobody there
+            except (OSError, HTTPException):  # cut off, or nobody there
                 self.unknown += 1
                 address = self._store.refresh()
             number += 1
@@ -186,6 +188,24 @@ def test_an_orphaned_server_is_ended_before_another_is_started(data_dir: Path) -
         assert len(servers_of(data_dir)) == 1
 
 
+def test_the_server_holds_its_lock_as_long_as_it_lives(data_dir: Path) -> None:
+    with EmbeddedStore(data_dir, load_settings()):
+        assert not DataDir(data_dir).server_lock().is_free()
+    wait_until_nothing_lives_in(data_dir)
+    assert DataDir(data_dir).server_lock().is_free()
+
+
+def test_a_server_that_stands_still_and_outlives_its_gateway_is_killed_first(data_dir: Path) -> None:
+    with EmbeddedStore(data_dir, load_settings()) as store:
+        (stuck,) = servers_of(data_dir)
+        stuck.suspend()  # now it neither follows its parent's death nor ends when asked
+        kill_gateway(data_dir)
+        address = store.refresh()
+        (server,) = servers_of(data_dir)
+        assert server.pid != stuck.pid
+        assert Rest(address.url, address.token.get_secret_value()).run("PING") == "PONG"
+
+
 def test_a_gateway_that_stands_still_is_not_replaced(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "ANSWER_TIMEOUT_S", 1.0)
     monkeypatch.setattr(embedded, "PING_TIMEOUT_S", 0.5)
@@ -229,4 +249,4 @@ embedded._answers = lambda state: os.kill(os.getpid(), 9)  # dies just when the 
 embedded.EmbeddedStore(Path({str(data_dir)!r}), load_settings()).acquire()
 """
     assert subprocess.run([sys.executable, "-c", script]).returncode == -signal.SIGKILL
-    assert (data_dir / "appendonlydir").exists()
+    assert (data_dir / "token").exists(), "it had been started"

@@ -160,7 +160,8 @@ def test_a_live_run_tells_what_overload_does() -> None:
 
 
 def test_the_runner_writes_a_file_the_lab_can_read(tmp_path: Path) -> None:
-    options = "--delay 0.01 --requests 100 --rate 300 --multiples 0.5 --constant-s 0.5 --timeout 1 --variants def-slot"
+    spike = "--requests 100 --rate 300 --timeout 1"
+    options = f"--variants def-slot --delay 0.01 {spike} --multiples 0.5 --capacity 100 --constant-s 0.5"
     command = [sys.executable, "-m", "experiments.record_baseline", *options.split(), "--output", str(tmp_path)]
 
     done = subprocess.run(

@@ -1,0 +1,148 @@
+"""The parts of a stack, running for the length of a ``with`` block."""
+
+import json
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from overload_demo.api.front_door import listen, url_of
+from overload_demo.config import Settings, load_settings
+from overload_demo.lab.parts import ApiThread, Child, WorkerThread
+from overload_demo.store.opening import Store
+from tests.support.waiting import wait_until
+
+JOB = {"name": "my-demo-job", "value": 42, "message": "Hello, World!"}
+
+
+def make_settings(folder: Path, **changes: Any) -> Settings:
+    """Settings with keys nobody else uses, quick polls and no simulated work."""
+    own: dict[str, Any] = {
+        "overload_data_dir": folder / "data",
+        "overload_key_prefix": f"{secrets.token_hex(4)}:",
+        "worker_processing_delay": 0.0,
+        "worker_poll_interval": 0.02,
+        "worker_max_poll_interval": 0.05,
+        "worker_effect_log": folder / "effects.log",
+    }
+    return load_settings(**(own | changes))
+
+
+@contextmanager
+def serving_api(settings: Settings, store: Store) -> Iterator[httpx.Client]:
+    """The API in a thread; yields a client of it."""
+    with listen("127.0.0.1", 0) as listener:
+        part = ApiThread(settings, store, listener)
+        part.start()
+        try:
+            with httpx.Client(base_url=url_of(listener), timeout=30.0, trust_env=False) as client:
+                yield client
+        finally:
+            part.stop()
+
+
+@contextmanager
+def working(settings: Settings, store: Store) -> Iterator[WorkerThread]:
+    """A worker in a thread."""
+    part = WorkerThread(settings, store)
+    part.start()
+    try:
+        yield part
+    finally:
+        part.stop()
+
+
+def environment(folder: Path, **variables: object) -> dict[str, str]:
+    """A child's environment: a data directory of its own, nothing of the developer's."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("UPSTASH", "OVERLOAD", "WORKER", "QUEUE"))}
+    own: dict[str, object] = {
+        "OVERLOAD_DATA_DIR": folder / "data",
+        "WORKER_PROCESSING_DELAY": 0,
+        "WORKER_POLL_INTERVAL": 0.02,
+        "WORKER_MAX_POLL_INTERVAL": 0.05,
+        "WORKER_EFFECT_LOG": folder / "effects.log",
+        "PYTHONPATH": folder,
+    }
+    return clean | {name: str(value) for name, value in (own | variables).items()}
+
+
+def child(module: str, *arguments: str, folder: Path, fds: list[int] | None = None, **variables: object) -> Child:
+    """A part as a child process, not started yet; its log is ``folder/<last part of module>.log``."""
+    log = folder / f"{module.rpartition('.')[2]}.log"
+    return Child(module, arguments, environment=environment(folder, **variables), log=log, fds=fds or [])
+
+
+@contextmanager
+def api_process(folder: Path, **variables: object) -> Iterator[tuple[Child, httpx.Client]]:
+    """The API as a child process behind a socket of ours (so a killed one can be started again at the same URL)."""
+    with listen("127.0.0.1", 0) as listener:
+        part = child(
+            "overload_demo.api", "--fd", str(listener.fileno()), folder=folder, fds=[listener.fileno()], **variables
+        )
+        part.start()
+        try:
+            with httpx.Client(base_url=url_of(listener), timeout=30.0, trust_env=False) as client:
+                yield part, client
+        finally:
+            part.stop()
+
+
+@contextmanager
+def worker_process(folder: Path, **variables: object) -> Iterator[Child]:
+    """A worker as a child process."""
+    part = child("overload_demo.worker", folder=folder, **variables)
+    part.start()
+    try:
+        yield part
+    finally:
+        part.stop()
+
+
+def submit(client: httpx.Client, count: int = 1, **fields: object) -> list[str]:
+    """Submit jobs one after the other, values 0, 1, ...; returns their ids. Each must be accepted."""
+    ids = []
+    for number in range(count):
+        answer = client.post("/jobs", json=JOB | {"value": number} | fields)
+        assert answer.status_code == 202, answer.text
+        ids.append(answer.json()["job_id"])
+    return ids
+
+
+def status(client: httpx.Client, job_id: str) -> str:
+    """The status of a job, "" while it cannot be asked."""
+    answer = client.get(f"/jobs/{job_id}")
+    return str(answer.json()["status"]) if answer.status_code == 200 else ""
+
+
+def wait_for(client: httpx.Client, job_ids: list[str], state: str = "done", timeout_s: float = 20.0) -> None:
+    """Wait until all jobs are in ``state``."""
+    wait_until(f"all are {state}", lambda: all(status(client, one) == state for one in job_ids), timeout_s)
+
+
+def events(folder: Path) -> list[tuple[str, str, int]]:
+    """The worker's log as (what, job id, attempt), what being "start" or "effect"."""
+    log = folder / "effects.log"
+    if not log.exists():
+        return []
+    lines = [line.split() for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    return [(what, job_id, int(attempt)) for what, job_id, attempt in lines]
+
+
+def store_processes(folder: Path) -> tuple[int, int]:
+    """The process ids of the gateway and of its Redis for the data directory of ``folder``."""
+    gateway = int(json.loads((folder / "data" / "state.json").read_text())["pid"])
+    [redis] = psutil.Process(gateway).children()
+    return gateway, redis.pid
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,46 @@
+"""The locks everything else rests on."""
+
+import threading
+from pathlib import Path
+
+from overload_demo.store.data_dir import DataDir, State
+from overload_demo.store.locks import FileLock
+
+
+def test_an_exclusive_lock_excludes_and_shared_ones_share(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    first, second, alone = FileLock(path), FileLock(path), FileLock(path)
+    assert first.take(shared=True)
+    assert second.take(shared=True)
+    assert not alone.take()
+    assert not alone.is_free()
+    first.release()
+    second.release()
+    assert alone.take()
+    assert not first.take(shared=True)
+    alone.release()
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_lock_is_waited_for(tmp_path: Path) -> None:
+    held, wanted = FileLock(tmp_path / "lock"), FileLock(tmp_path / "lock")
+    assert held.take()
+    threading.Timer(0.05, held.release).start()
+    assert wanted.take(timeout_s=5)
+    wanted.release()
+
+
+def test_state_and_token_are_private_and_survive_nonsense(tmp_path: Path) -> None:
+    directory = DataDir(tmp_path)
+    state = State("http://127.0.0.1:1", "secret", 1, "always")
+    assert directory.read_state() is None
+    directory.write_state(state)
+    assert directory.read_state() == state
+    assert "secret" not in repr(state)
+    token = directory.token()
+    assert directory.token() == token
+    for name in ("state.json", "token"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
+    for nonsense in ("", "{", "[]", '{"url": 1}'):
+        (tmp_path / "state.json").write_text(nonsense)
+        assert directory.read_state() is None
