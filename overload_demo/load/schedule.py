@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from overload_demo.errors import ConfigurationError
 
-CALM_SHARE = 0.1
+CALM_SHARE = 0.02
 CALM_FRACTION_OF_RATE = 0.2
 
 
@@ -29,7 +29,7 @@ def intended_times(shape: str, requests: int, rate_per_s: float, seed: int = 0) 
     """Return the send offset of each request, seconds from the start: float64, sorted, shape ``(requests,)``.
 
     ``constant``: one request every ``1 / rate_per_s``. ``ramp``: the rate grows linearly from 0 and reaches
-    ``rate_per_s`` with the last request (offsets ``T * sqrt(i / n)``, ``T = 2 n / rate``). ``spike``: the first 10 % at
+    ``rate_per_s`` with the last request (offsets ``T * sqrt(i / n)``, ``T = 2 n / rate``). ``spike``: the first 2 % at
     a fifth of the rate, the calm before, then a burst of all others at the full rate. ``poisson``: independent
     exponential gaps with mean ``1 / rate_per_s``, the same for the same ``seed``. ``at-once``: all 0.
     Raises :class:`ConfigurationError` for an unknown shape, fewer than 1 request, or a rate that is not positive.

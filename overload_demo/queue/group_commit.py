@@ -2,7 +2,8 @@
 
 Callers never touch the transport. They hand in an item and await its own reply; a fixed handful of senders, which are
 never cancelled, send whatever has gathered, at once when idle. So the cost of an exchange is shared by as many callers
-as are waiting, and a caller that goes away takes nothing with it.
+as are waiting, and a caller that goes away takes nothing with it. A second exchange is opened only when it is worth its
+cost: when a whole batch is waiting, or when the first is slow.
 """
 
 import asyncio
@@ -62,9 +63,8 @@ class GroupCommit(Generic[Item, Reply]):
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future, size, time.monotonic()))
         self._waiting_bytes += size
-        if self._idle_senders:
-            self._idle_senders -= 1
-            self._arrived.release()
+        if self._idle_senders == len(self._tasks) or len(self._waiting) >= self._max_items:
+            self._wake_a_sender()
         return await future
 
     async def aclose(self) -> None:
@@ -76,6 +76,11 @@ class GroupCommit(Generic[Item, Reply]):
         self._sweeper.cancel()
         with suppress(asyncio.CancelledError):
             await self._sweeper
+
+    def _wake_a_sender(self) -> None:
+        if self._idle_senders:
+            self._idle_senders -= 1
+            self._arrived.release()
 
     async def _sender(self) -> None:
         while True:
@@ -110,9 +115,11 @@ class GroupCommit(Generic[Item, Reply]):
         return batch
 
     async def _sweep(self) -> None:
-        """Fail what waited past the deadline while all senders were busy with a store that does not answer."""
+        """Help what has waited while senders were busy with a store that does not answer; fail it past the deadline."""
         while True:
             await asyncio.sleep(SWEEP_INTERVAL_S)
+            if self._waiting and self._waiting[0][3] < time.monotonic() - SWEEP_INTERVAL_S:
+                self._wake_a_sender()
             too_old = time.monotonic() - self._deadline_s
             while self._waiting and self._waiting[0][3] < too_old:
                 _, future, size, _ = self._waiting.popleft()

@@ -1,0 +1,127 @@
+"""A server that answers exactly as a test says: raw bytes, half an answer, none, a reset, a stall."""
+
+import asyncio
+import contextlib
+import json
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import SecretStr
+
+from overload_demo.upstash import Address
+
+TOKEN = "the-secret-token"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request as it came in."""
+
+    path: str
+    headers: dict[str, str]
+    body: Any
+
+
+Script = Callable[[asyncio.StreamWriter], Awaitable[None]]
+
+
+@dataclass
+class Hostile:
+    """What a test sees of the server: where it is, and what it was sent."""
+
+    address: Address
+    requests: list[Request] = field(default_factory=list)
+
+
+def raw(data: bytes) -> Script:
+    """These bytes, then the end of the connection."""
+
+    async def script(writer: asyncio.StreamWriter) -> None:
+        writer.write(data)
+        await writer.drain()
+        writer.close()
+
+    return script
+
+
+def answer(status: int, body: object, **headers: str) -> Script:
+    """A well-formed HTTP answer; ``body`` is sent as it is when it is bytes, else as JSON."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+
+    async def script(writer: asyncio.StreamWriter) -> None:
+        lines = [f"HTTP/1.1 {status} X", f"Content-Length: {len(content)}"]
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        writer.write("\r\n".join([*lines, "", ""]).encode("latin-1") + content)
+        await writer.drain()
+
+    return script
+
+
+async def stay_silent(_: asyncio.StreamWriter) -> None:
+    """The request is read; nothing is ever answered."""
+    await asyncio.Event().wait()
+
+
+async def hang_up(writer: asyncio.StreamWriter) -> None:
+    """The request is read, then the connection ends without a word."""
+    writer.close()
+
+
+async def reset(writer: asyncio.StreamWriter) -> None:
+    """The request is read, then the connection is reset."""
+    connection = writer.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+async def endless(writer: asyncio.StreamWriter) -> None:
+    """An answer in chunks without an end."""
+    writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    while True:
+        writer.write(b"100000\r\n" + b" " * 0x100000 + b"\r\n")
+        await writer.drain()
+
+
+@contextlib.asynccontextmanager
+async def hostile(*scripts: Script, before_reading: Script | None = None) -> AsyncIterator[Hostile]:
+    """Serve on loopback: the n-th request is answered by the n-th script, all later ones by the last.
+
+    ``before_reading`` is done to each new connection instead, before anything is read from it.
+    """
+    tasks: set[asyncio.Task[Any]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            if before_reading:
+                return await before_reading(writer)
+            while not writer.is_closing():
+                seen.requests.append(await _read(reader))
+                await scripts[min(len(seen.requests), len(scripts)) - 1](writer)
+        writer.close()
+        return None
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    seen = Hostile(Address(f"http://127.0.0.1:{port}", SecretStr(TOKEN)))
+    try:
+        yield seen
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await server.wait_closed()
+
+
+async def _read(reader: asyncio.StreamReader) -> Request:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    first, *lines = head.rstrip().split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    body = json.loads(await reader.readexactly(int(headers["content-length"])))
+    return Request(first.split(" ")[1], headers, body)

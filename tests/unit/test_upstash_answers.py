@@ -1,0 +1,168 @@
+"""Whatever comes back over the wire, it is a result or one of our errors, with the outcome that may be relied on."""
+
+import gzip
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from overload_demo.errors import (
+    Outcome,
+    StoreAuthError,
+    StoreError,
+    StoreFullError,
+    StoreRefusedError,
+    StoreUnavailableError,
+)
+from overload_demo.upstash import Script, ScriptCall, Upstash
+from tests.support import hostile as h
+from tests.support.running import free_port
+
+pytestmark = pytest.mark.anyio
+
+CALL = ScriptCall(Script("probe", "return 1"), ["k"], ["a"])
+NOT_DONE, UNKNOWN = Outcome.NOT_ENQUEUED, Outcome.UNKNOWN
+
+
+def refusal(text: str, status: int = 400) -> h.Script:
+    return h.answer(status, {"error": text})
+
+
+GARBAGE = {
+    "an HTML error page": h.answer(502, b"<html>Bad Gateway</html>"),
+    "an HTML page with 200": h.answer(200, b"<html>Welcome to this hotel's network</html>"),
+    "truncated JSON": h.answer(200, b'{"result": [1, 2'),
+    "an answer shorter than declared": h.raw(b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"result":1}'),
+    "an empty body": h.answer(200, b""),
+    "no content": h.raw(b"HTTP/1.1 204 No Content\r\n\r\n"),
+    "a number": h.answer(200, 5),
+    "null": h.answer(200, None),
+    "an object without result": h.answer(200, {"value": 1}),
+    "an error that is no text": h.answer(200, {"error": {"code": 1}}),
+    "no UTF-8": h.answer(200, b'{"result": "\xff\xfe"}'),
+    "deeply nested JSON": h.answer(200, b"[" * 200_000 + b"]" * 200_000),
+    "a number of 5,000 digits": h.answer(200, b'{"result": ' + b"9" * 5000 + b"}"),
+    "a redirect": h.answer(307, b"", Location="http://127.0.0.1:1/elsewhere"),
+    "too many requests": refusal("rate limited", 429),
+    "too many requests, in HTML": h.answer(429, b"<html>"),
+    "a server error in JSON": refusal("ERR internal", 500),
+    "a gzipped body nobody asked for": h.answer(200, gzip.compress(b'{"result":1}'), Content_Encoding="gzip"),
+    "a huge declared length": h.raw(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n"),
+    "a declared length of 5,000 digits": h.raw(b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n"),
+    "a negative length": h.raw(b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n{}"),
+    "a chunked body without an end": h.endless,
+    "bad chunks": h.raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}"),
+    "no HTTP at all": h.raw(b"SSH-2.0-OpenSSH_9.6\r\n"),
+    "a status line of garbage": h.raw(b"HTTP/1.1 abc \xff\r\n\r\n"),
+    "headers without an end": h.raw(b"HTTP/1.1 200 OK\r\n" + b"X: " + b"y" * 200_000),
+    "the end of the connection": h.hang_up,
+    "a reset": h.reset,
+    "nothing": h.stay_silent,
+}
+
+KINDS: dict[str, Callable[[Upstash], Awaitable[Any]]] = {
+    "command": lambda store: store.command("GET", "k", deadline_s=0.3),
+    "pipeline": lambda store: store.pipeline([["GET", "k"], ["GET", "k"]], deadline_s=0.3),
+    "run": lambda store: store.run(CALL, deadline_s=0.3),
+    "run_in_order": lambda store: store.run_in_order(CALL, CALL, deadline_s=0.3),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("what", GARBAGE)
+async def test_garbage_leaves_the_outcome_unknown(what: str, kind: str) -> None:
+    async with h.hostile(GARBAGE[what]) as server, closing(server, timeout_s=0.3) as store:
+        with pytest.raises(StoreUnavailableError) as caught:
+            await KINDS[kind](store)
+
+        assert caught.value.outcome is UNKNOWN
+        assert h.TOKEN not in f"{caught.value!r} {caught.value}"
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("body", [{"result": [1, 2]}, [{"result": 1}], [{"result": 1}] * 3, []])
+async def test_an_answer_of_the_wrong_shape_is_no_answer_to_a_pipeline(body: object) -> None:
+    async with h.hostile(h.answer(200, body)) as server, closing(server) as store:
+        with pytest.raises(StoreUnavailableError) as caught:
+            await store.pipeline([["GET", "k"], ["GET", "k"]])
+
+        assert caught.value.outcome is UNKNOWN
+
+
+async def test_an_array_is_no_answer_to_a_command() -> None:
+    async with h.hostile(h.answer(200, [{"result": 1}])) as server, closing(server) as store:
+        with pytest.raises(StoreUnavailableError):
+            await store.command("GET", "k")
+
+
+@pytest.mark.parametrize(
+    ("script", "kind", "outcome"),
+    [
+        (refusal("WRONGTYPE wrong kind of value"), StoreRefusedError, NOT_DONE),
+        (refusal("ERR syntax error", 200), StoreRefusedError, NOT_DONE),
+        (refusal("ERR max request size exceeded. Limit: 1, Actual: 2", 413), StoreRefusedError, NOT_DONE),
+        (refusal("WRONGPASS invalid or missing auth token", 401), StoreAuthError, NOT_DONE),
+        (h.answer(401, b"<html>Unauthorized</html>"), StoreAuthError, NOT_DONE),
+        (refusal("NOPERM this user has no permissions"), StoreAuthError, NOT_DONE),
+        (refusal("OOM command not allowed when used memory > 'maxmemory'."), StoreFullError, NOT_DONE),
+        (refusal("ERR DB capacity quota exceeded"), StoreFullError, NOT_DONE),
+        (refusal("LOADING Redis is loading the dataset in memory"), StoreUnavailableError, NOT_DONE),
+        (refusal("MISCONF Errors writing to the AOF file"), StoreUnavailableError, NOT_DONE),
+        (refusal("ERR no server: nothing was done, try again", 503), StoreUnavailableError, NOT_DONE),
+        (refusal("ERR cut off: the outcome is unknown", 503), StoreUnavailableError, UNKNOWN),
+    ],
+)
+async def test_each_refusal_has_its_type_and_outcome(script: h.Script, kind: type[StoreError], outcome: str) -> None:
+    async with h.hostile(script) as server, closing(server) as store:
+        with pytest.raises(StoreError) as caught:
+            await store.command("SET", "k", "v", deadline_s=0.05)
+
+        assert (type(caught.value), caught.value.outcome) == (kind, outcome)
+
+
+async def test_an_error_in_the_middle_of_a_script_leaves_the_outcome_unknown() -> None:
+    async with h.hostile(refusal("WRONGTYPE script: abc, on @user_script:9.")) as server, closing(server) as store:
+        with pytest.raises(StoreRefusedError) as caught:
+            await store.run(CALL)
+
+        assert caught.value.outcome is UNKNOWN
+
+
+async def test_a_failed_command_of_a_pipeline_takes_nothing_from_its_neighbours() -> None:
+    body = [{"result": "a"}, {"error": "WRONGTYPE no list"}, {"result": None}, "?"]
+    async with h.hostile(h.answer(200, body)) as server, closing(server) as store:
+        first, second, third, fourth = await store.pipeline([["GET", "k"]] * 4)
+
+        assert (first, third) == ("a", None)
+        assert isinstance(second, StoreRefusedError)
+        assert isinstance(fourth, StoreUnavailableError)
+
+
+async def test_a_connection_cut_before_the_request_was_read_may_have_carried_it() -> None:
+    async with h.hostile(before_reading=h.reset) as server, closing(server) as store:
+        with pytest.raises(StoreUnavailableError) as caught:
+            await store.command("SET", "k", "v")
+
+        assert caught.value.outcome is UNKNOWN
+
+
+async def test_nobody_listening_means_nothing_was_done() -> None:
+    address = h.Address(f"http://127.0.0.1:{free_port()}", h.SecretStr(h.TOKEN))
+    async with closing(h.Hostile(address)) as store:
+        with pytest.raises(StoreUnavailableError) as caught:
+            await store.command("SET", "k", "v", deadline_s=0.1)
+
+        assert caught.value.outcome is NOT_DONE
+
+
+class closing:  # noqa: N801 - reads like contextlib's
+    """A client of a server, for the length of a block."""
+
+    def __init__(self, server: h.Hostile, **options: Any) -> None:
+        self._store = Upstash(server.address, **options)
+
+    async def __aenter__(self) -> Upstash:
+        return self._store
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._store.aclose()
