@@ -54,6 +54,10 @@ class Settings(BaseSettings):
 
     # The API
     overload_max_body_bytes: int = Field(65_536, ge=256, le=1_000_000, description="largest accepted body, bytes")
+    overload_max_connections: int = Field(2_000, ge=8, description="live connections let in; more wait in the kernel")
+    overload_request_patience_s: float = Field(
+        20.0, gt=0, le=600, description="a request must be whole by then, seconds"
+    )
     overload_max_queue_depth: int = Field(0, ge=0, description="refuse jobs above this queue depth; 0 = no bound")
     overload_max_wait_s: float = Field(0, ge=0, description="refuse jobs that would wait longer, seconds; 0 = no bound")
     overload_store_deadline_s: float = Field(5.0, gt=0, le=60, description="a request waits this long for the store")

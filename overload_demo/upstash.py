@@ -99,7 +99,7 @@ class Upstash:
         self.address = address
         self.calls = 0
         self._connections, self._timeout_s, self._refresh = connections, timeout_s, refresh
-        self._refreshing = asyncio.Lock()
+        self._looking: asyncio.Task[StoreError | None] | None = None
         self._sync_token = ""
         self._client = self._new_client()
 
@@ -118,6 +118,8 @@ class Upstash:
 
     async def aclose(self) -> None:
         """Close all connections; further calls fail."""
+        if self._looking is not None:
+            self._looking.cancel()
         await self._client.aclose()
 
     async def command(self, *command: Argument, repeatable: bool = False, deadline_s: float | None = None) -> Any:
@@ -155,7 +157,12 @@ class Upstash:
         except StoreRefusedError as error:
             if not _is_unknown_script(error):
                 raise
-        return await self.command(*call.by_text(), repeatable=True, deadline_s=deadline_s)
+            earlier = error.outcome
+        try:
+            return await self.command(*call.by_text(), repeatable=True, deadline_s=deadline_s)
+        except StoreError as error:
+            error.outcome = _either(earlier, error.outcome)
+            raise
 
     async def run_in_order(self, *calls: ScriptCall, deadline_s: float | None = None) -> list[Any]:
         """Run several scripts in one exchange; a failed one yields its :class:`StoreError` in its place."""
@@ -181,13 +188,14 @@ class Upstash:
         while True:
             try:
                 return parse(*await self._post(path, content, give_up_at - time.monotonic()))
-            except StoreUnavailableError as error:
-                if error.outcome is Outcome.UNKNOWN:
-                    outcome = Outcome.UNKNOWN
+            except StoreError as error:
+                # whatever this attempt met, an earlier one may have been carried out, or may still be
+                outcome = error.outcome = _either(outcome, error.outcome)
                 pause_s = random.uniform(0, backoff_s)
                 out_of_time = time.monotonic() + pause_s >= give_up_at
-                if out_of_time or (error.outcome is Outcome.UNKNOWN and not repeatable):
-                    raise StoreUnavailableError(str(error), outcome) from None
+                may_repeat = repeatable or outcome is Outcome.NOT_ENQUEUED
+                if out_of_time or not may_repeat or not isinstance(error, StoreUnavailableError):
+                    raise
             await asyncio.sleep(pause_s)
             backoff_s = min(2 * backoff_s, BACKOFF_LONGEST_S)
 
@@ -199,6 +207,7 @@ class Upstash:
             "Upstash-Sync-Token": self._sync_token,
         }
         limit_s = max(0.05, min(self._timeout_s, remaining_s))
+        give_up_at = time.monotonic() + remaining_s
         self.calls += 1
         try:
             async with asyncio.timeout(limit_s):
@@ -209,7 +218,7 @@ class Upstash:
                 finally:
                     await response.aclose()
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            await self._look_again(address)
+            await self._look_again(address, give_up_at - time.monotonic())
             raise StoreUnavailableError(f"the store cannot be reached ({type(error).__name__})") from None
         except httpx.PoolTimeout:
             await self._replace_client(client)
@@ -219,16 +228,27 @@ class Upstash:
         except httpx.HTTPError as error:
             reason = f"the exchange with the store broke off ({type(error).__name__})"
             raise StoreUnavailableError(reason, Outcome.UNKNOWN) from None
-        self._sync_token = response.headers.get("upstash-sync-token", self._sync_token)
+        sync_token = response.headers.get("upstash-sync-token", "")
+        if sync_token.isascii() and sync_token.isprintable():
+            self._sync_token = sync_token or self._sync_token
         return response.status_code, _decoded(response.status_code, text)
 
-    async def _look_again(self, failed: Address) -> None:
-        """Nobody answers at ``failed``: ask where the store is now, once for all who wait."""
-        if self._refresh is None:
+    async def _look_again(self, failed: Address, within_s: float) -> None:
+        """Nobody answers at ``failed``: ask where the store is now, once for all; nobody waits past its deadline."""
+        if self._refresh is None or self.address is not failed:
             return
-        async with self._refreshing:
-            if self.address is failed:
-                self.address = await asyncio.to_thread(self._refresh)
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look(self._refresh))
+        await asyncio.wait({self._looking}, timeout=max(0.0, within_s))
+        if self._looking.done() and not self._looking.cancelled() and (error := self._looking.result()):
+            raise error
+
+    async def _look(self, refresh: Callable[[], Address]) -> StoreError | None:
+        try:
+            self.address = await asyncio.to_thread(refresh)
+        except StoreError as error:
+            return error
+        return None
 
     async def _replace_client(self, broken: httpx.AsyncClient) -> None:
         """A pool that times out may have leaked its slots for ever (httpcore issue 1093): start with a new one."""
@@ -292,6 +312,11 @@ def _error_in(status: int, body: Any, *, scripted: bool = False) -> StoreError:
     definite = not scripted or text.startswith("NOSCRIPT") or "max requests limit" in text
     outcome = Outcome.NOT_ENQUEUED if definite else Outcome.UNKNOWN
     return StoreRefusedError(f"the store refused the command: {text[:200]}", outcome)
+
+
+def _either(first: Outcome, second: Outcome) -> Outcome:
+    """What is known after two attempts: unknown if it is for one of them."""
+    return Outcome.UNKNOWN if Outcome.UNKNOWN in {first, second} else Outcome.NOT_ENQUEUED
 
 
 def _is_unknown_script(reply: Any) -> bool:

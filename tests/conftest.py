@@ -1,7 +1,8 @@
 """Fixtures every room shares: one embedded store a session, a key prefix of its own a test, nothing left behind."""
 
-import gc
-from collections.abc import Iterator
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,12 @@ import psutil
 import pytest
 
 from overload_demo.config import Settings, load_settings
+from overload_demo.errors import ConfigurationError
 from overload_demo.store.embedded import EmbeddedStore
 from overload_demo.store.opening import Store
+from overload_demo.store.server_binary import find_server
+from overload_demo.upstash import Upstash
+from tests.support.queues import Queue, Stammering, open_queue
 from tests.support.running import make_settings
 from tests.support.waiting import wait_until
 
@@ -23,31 +28,74 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
         yield embedded.acquire(), embedded.refresh
 
 
+@pytest.fixture(scope="session")
+def store_before_own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """A gateway in front of a server that somebody else has started (``OVERLOAD_REDIS_URL``)."""
+    try:
+        binary = find_server(None)
+    except ConfigurationError as error:
+        pytest.skip(str(error))
+    folder = tmp_path_factory.mktemp("ownstore")
+    with tempfile.TemporaryDirectory() as short:  # a socket's path has at most 107 bytes
+        socket = Path(short) / "s"
+        options = ["--port", "0", "--unixsocket", socket, "--dir", short, "--save", ""]
+        server = subprocess.Popen([binary, *options], stdout=subprocess.DEVNULL)
+        try:
+            wait_until("the server listens", socket.exists)
+            settings = load_settings(overload_data_dir=folder, overload_redis_url=f"unix://{socket}")
+            with EmbeddedStore(folder, settings) as embedded:
+                yield embedded.acquire(), embedded.refresh
+        finally:
+            server.kill()
+            server.wait()
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """Settings of one test: keys nobody else uses, quick polls, no simulated work."""
     return make_settings(tmp_path)
 
 
+STORES = {
+    "embedded": ("store", Upstash),
+    "own server": ("store_before_own_server", Upstash),
+    "replies lost": ("store", Stammering),
+}
+
+
+@pytest.fixture(params=STORES)
+def queue_parts(request: pytest.FixtureRequest) -> tuple[Store, type[Upstash]]:
+    """Each way a queue must keep its contract: over each kind of store, and when every script is carried out twice."""
+    fixture, transport = STORES[request.param]
+    return request.getfixturevalue(fixture), transport
+
+
+@pytest.fixture
+async def queue(queue_parts: tuple[Store, type[Upstash]], settings: Settings) -> AsyncIterator[Queue]:
+    """An empty queue."""
+    async with open_queue(settings, *queue_parts) as one:
+        yield one
+
+
 @pytest.fixture(autouse=True)
-def _no_child_is_left() -> Iterator[None]:
+def _no_child_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """A test ends every process it has started (a store that has lost its last user may take a moment to leave)."""
-    before = {process.pid for process in psutil.Process().children()}
+    if "queue_parts" in request.fixturenames:
+        request.getfixturevalue("queue_parts")  # what is shared by the session is no leftover
+    before = _children()
     yield
-    gc.collect()
     wait_until("no child process is left", lambda: _children() <= before, timeout_s=20.0)
 
 
 def _children() -> set[int]:
-    # the session's store is a child of whichever test came first; it lives in a directory of its own
-    return {process.pid for process in psutil.Process().children() if not _is_session_store(process)}
+    return {process.pid for process in psutil.Process().children() if _is_alive(process)}
 
 
-def _is_session_store(process: psutil.Process) -> bool:
+def _is_alive(process: psutil.Process) -> bool:
     try:
-        return "store0" in " ".join(process.cmdline()) or process.status() == psutil.STATUS_ZOMBIE
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
-        return True
+        return False
 
 
 @pytest.fixture

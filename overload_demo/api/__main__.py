@@ -18,7 +18,7 @@ log = logging.getLogger("overload_demo.api")
 def api(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 8000,
-    fd: Annotated[int | None, typer.Option(hidden=True, help="Serve on this inherited listening socket.")] = None,
+    fds: Annotated[str, typer.Option(hidden=True, help="Serve on these inherited listening sockets.")] = "",
     parent_pipe: Annotated[bool, typer.Option(hidden=True, help="Ignore SIGINT, stop when stdin ends.")] = False,
 ) -> None:
     """Accept jobs: 202 when the store has committed one, GET /jobs/{job_id} to poll. Prints its URL when it serves.
@@ -30,14 +30,14 @@ def api(
     log_to_stderr()
     with one_line_errors():
         settings = load_settings()
-        listener = listen(host, port) if fd is None else inherited(fd)
+        listeners = inherited([int(fd) for fd in fds.split(",")]) if fds else listen(host, port)
         with open_store(settings) as store:
-            server = Server(create_app(settings, store))
+            server = Server(create_app(settings, store), settings, drains=not fds)
             on_stop_signals(server.stop)
             if parent_pipe:
                 watch_parent(server.stop)
-            log.info("serving at %s, described at %s/openapi.json", url_of(listener), url_of(listener))
-            server.run(sockets=[listener])
+            log.info("serving at %s, described at %s/openapi.json", url_of(listeners), url_of(listeners))
+            server.run(sockets=listeners)
             if not server.started:
                 fail("the API could not start; the lines above say why")
 

@@ -96,15 +96,15 @@ class Child:
 class ApiThread:
     """The API in a thread of this process, with an event loop of its own."""
 
-    def __init__(self, settings: Settings, store: Store, listener: socket.socket) -> None:
-        self._settings, self._store, self._listener = settings, store, listener
+    def __init__(self, settings: Settings, store: Store, listeners: list[socket.socket]) -> None:
+        self._settings, self._store, self._listeners = settings, store, listeners
         self._server: Server | None = None
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Serve on a duplicate of the listener: uvicorn closes what it is given."""
-        self._server = Server(create_app(self._settings, self._store))
-        sockets = [self._listener.dup()]
+        """Serve on duplicates of the listeners: uvicorn closes what it is given."""
+        self._server = Server(create_app(self._settings, self._store), self._settings)
+        sockets = [listener.dup() for listener in self._listeners]
         self._thread = threading.Thread(target=self._server.run, args=(sockets,), name="api", daemon=True)
         self._thread.start()
 

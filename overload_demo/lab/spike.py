@@ -68,12 +68,14 @@ OnProgress = Callable[[SpikeProgress], None]
 
 
 async def run_spike(stack: Stack, plan: SpikePlan, on_progress: OnProgress | None = None) -> SpikeResult:
-    """Run ``plan`` on ``stack`` (made fresh if it was used before) and account for every request.
+    """Run ``plan`` on ``stack`` (made fresh if it was used before or stopped) and account for every request.
 
     Writes ``result.json`` and the raw arrays into the stack's folder. Cancellable at any moment: what it has started
     ends with it, the stack stays. Raises :class:`OverloadDemoError` when the experiment itself could not be done; a
     spike that was not absorbed is a result, not an error.
     """
+    if not stack.is_running:
+        await stack.fresh()
     return await _Spike(stack, plan, on_progress or (lambda _: None)).run()
 
 

@@ -18,10 +18,11 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import psutil
 from pydantic import SecretStr
@@ -33,6 +34,7 @@ from overload_demo.lab.parts import ApiThread, Child, Part, WorkerThread
 from overload_demo.store.opening import Store, open_store
 
 Placement = Literal["kernel", "process"]
+Value = TypeVar("Value")
 
 READY_WITHIN_S = 30.0
 SUPERVISE_EVERY_S = 0.2
@@ -58,7 +60,7 @@ class Stack:
         self._cleanup = contextlib.ExitStack()
         self.settings: Settings
         self.store: Store
-        self.listener: socket.socket
+        self.listeners: list[socket.socket]
 
     @classmethod
     async def start(
@@ -99,10 +101,11 @@ class Stack:
 
     async def stop(self) -> None:
         """Stop everything this stack has started; may be called again, and after any failure."""
-        if self._supervisor is not None:
-            self._supervisor.cancel()
-            self._supervisor = None
-        await asyncio.to_thread(self._stop_now)
+        supervisor, self._supervisor = self._supervisor, None
+        if supervisor is not None:
+            supervisor.cancel()
+            await asyncio.wait([supervisor])  # or it might start a part again that has just been stopped
+        await _in_thread(self._stop_now)
 
     async def fresh(self) -> None:
         """Start again on empty data, so that no old backlog falsifies a figure. The URL changes."""
@@ -110,9 +113,14 @@ class Stack:
         await self._begin()
 
     @property
+    def is_running(self) -> bool:
+        """Whether it has become ready and nobody has begun to stop it since."""
+        return self._supervisor is not None
+
+    @property
     def url(self) -> str:
         """Base URL of the API."""
-        return url_of(self.listener)
+        return url_of(self.listeners)
 
     @property
     def effect_log(self) -> Path:
@@ -158,11 +166,11 @@ class Stack:
         self._generation += 1
         self.settings = load_settings(**self._overrides())
         self._cleanup = contextlib.ExitStack()
-        self.store = await asyncio.to_thread(self._cleanup.enter_context, open_store(self.settings))
-        self.listener = self._cleanup.enter_context(listen("127.0.0.1", 0))
+        self.store = await _in_thread(self._cleanup.enter_context, open_store(self.settings))
+        self.listeners = [self._cleanup.enter_context(listener) for listener in listen("127.0.0.1", 0)]
         self.parts = self._make_parts()
         for part in self.parts.values():
-            await asyncio.to_thread(part.start)
+            await _in_thread(part.start)
         await self._ready()
         self._supervisor = asyncio.create_task(self._supervise())
 
@@ -196,16 +204,16 @@ class Stack:
     def _make_parts(self) -> dict[str, Part]:
         if self.placement == "kernel":
             return {
-                "api": ApiThread(self.settings, self.store, self.listener),
+                "api": ApiThread(self.settings, self.store, self.listeners),
                 "worker": WorkerThread(self.settings, self.store),
             }
-        environment, descriptor = self._environment(), self.listener.fileno()
+        environment, descriptors = self._environment(), [listener.fileno() for listener in self.listeners]
         api = Child(
             "overload_demo.api",
-            ["--fd", str(descriptor)],
+            ["--fds", ",".join(map(str, descriptors))],
             environment=environment,
             log=self.folder / "api.log",
-            fds=[descriptor],
+            fds=descriptors,
         )
         worker = Child("overload_demo.worker", [], environment=environment, log=self.folder / "worker.log")
         return {"api": api, "worker": worker}
@@ -225,7 +233,7 @@ class Stack:
             for name, part in self.parts.items():
                 if not part.pid:
                     self.restarts[name] += 1
-                    await asyncio.to_thread(part.start)
+                    await _in_thread(part.start)
 
     def _stop_now(self) -> None:
         atexit.unregister(self._stop_now)
@@ -236,6 +244,16 @@ class Stack:
         self._cleanup.close()
         # the data has served; figures, results and logs stay
         shutil.rmtree(self.data_dir, ignore_errors=True)
+
+
+async def _in_thread(function: Callable[..., Value], *arguments: object) -> Value:
+    """Run a blocking step; an interrupt takes effect once it has ended, so nothing half-started is left behind."""
+    step = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+    try:
+        return await asyncio.shield(step)
+    except asyncio.CancelledError:
+        await asyncio.wait([step])
+        raise
 
 
 def _new_folder(runs: Path, name: str) -> Path:

@@ -131,6 +131,7 @@ class Consumer:
             "1" if self._reclaim_own else "0",
             self._upstash.calls,
             settings.queue_result_ttl,
+            MAX_DEAD_ENTRIES,
         )
 
     def _leased(self, reply: Any) -> Lease:

@@ -1,5 +1,6 @@
 """Real Jupyter kernels for tests: a kernel that runs notebooks, can be interrupted and killed, and leaves nothing."""
 
+import asyncio
 import contextlib
 import os
 import re
@@ -37,10 +38,15 @@ def processes_of(folder: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            mark = process.environ().get("IPYTHONDIR", "")
-            if mark == str(folder / "ipython") and process.status() != psutil.STATUS_ZOMBIE:
+            if process.status() != psutil.STATUS_ZOMBIE and _belongs_to(process, folder):
                 found.append(process)
     return found
+
+
+def _belongs_to(process: psutil.Process, folder: Path) -> bool:
+    # a Redis writes its title over its environment, but it lives in its data directory
+    marked = process.environ().get("IPYTHONDIR") == str(folder / "ipython")
+    return marked or Path(process.cwd()).is_relative_to(folder)
 
 
 def command_lines(processes: Sequence[psutil.Process]) -> list[str]:
@@ -102,7 +108,7 @@ class Kernel:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._thread = ThreadPoolExecutor(1)
+        self._thread, self._loop = ThreadPoolExecutor(1), asyncio.Runner()
         self._manager = AsyncKernelManager(kernel_name="python3")
 
     def start(self, notebook: NotebookNode) -> "Future[NotebookNode]":
@@ -134,19 +140,21 @@ class Kernel:
 
     def shut_down(self) -> None:
         """What closing the kernel does."""
-        with contextlib.suppress(RuntimeError):
+        with self._thread:
             self._thread.submit(self._shut_down).result()
-        self._thread.shutdown()
 
     def _execute(self, notebook: NotebookNode) -> NotebookNode:
-        client = NotebookClient(notebook, km=self._manager, timeout=100, resources={"metadata": {"path": self._folder}})
-        return client.execute(env=environment(self._folder), cwd=str(self._folder))
+        client = NotebookClient(notebook, km=self._manager, timeout=100)
+        try:
+            return self._loop.run(client.async_execute(env=environment(self._folder), cwd=str(self._folder)))
+        finally:
+            if client.kc is not None:  # nbclient leaves the channels of a kernel that is not its own to us
+                client.kc.stop_channels()
 
     def _shut_down(self) -> None:
-        from jupyter_core.utils import run_sync  # noqa: PLC0415
-
-        if self._manager.has_kernel:
-            run_sync(self._manager.shutdown_kernel)()
+        with self._loop:
+            if self._manager.has_kernel:
+                self._loop.run(self._manager.shutdown_kernel())
 
 
 @contextlib.contextmanager

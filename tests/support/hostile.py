@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from overload_demo.upstash import Address
+from overload_demo.upstash import Address, Upstash
 
 TOKEN = "the-secret-token"
 
@@ -117,6 +117,16 @@ async def hostile(*scripts: Script, before_reading: Script | None = None) -> Asy
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await server.wait_closed()
+
+
+@contextlib.asynccontextmanager
+async def client_of(address: Address, **options: Any) -> AsyncIterator[Upstash]:
+    """A client of the store at ``address``."""
+    store = Upstash(address, **options)
+    try:
+        yield store
+    finally:
+        await store.aclose()
 
 
 async def _read(reader: asyncio.StreamReader) -> Request:

@@ -35,13 +35,24 @@ def make_settings(folder: Path, **changes: Any) -> Settings:
 
 
 @contextmanager
+def listening() -> Iterator[list[socket.socket]]:
+    """The front door's sockets on a free port."""
+    listeners = listen("127.0.0.1", 0)
+    try:
+        yield listeners
+    finally:
+        for listener in listeners:
+            listener.close()
+
+
+@contextmanager
 def serving_api(settings: Settings, store: Store) -> Iterator[httpx.Client]:
     """The API in a thread; yields a client of it."""
-    with listen("127.0.0.1", 0) as listener:
-        part = ApiThread(settings, store, listener)
+    with listening() as listeners:
+        part = ApiThread(settings, store, listeners)
         part.start()
         try:
-            with httpx.Client(base_url=url_of(listener), timeout=30.0, trust_env=False) as client:
+            with httpx.Client(base_url=url_of(listeners), timeout=30.0, trust_env=False) as client:
                 yield client
         finally:
             part.stop()
@@ -81,13 +92,12 @@ def child(module: str, *arguments: str, folder: Path, fds: list[int] | None = No
 @contextmanager
 def api_process(folder: Path, **variables: object) -> Iterator[tuple[Child, httpx.Client]]:
     """The API as a child process behind a socket of ours (so a killed one can be started again at the same URL)."""
-    with listen("127.0.0.1", 0) as listener:
-        part = child(
-            "overload_demo.api", "--fd", str(listener.fileno()), folder=folder, fds=[listener.fileno()], **variables
-        )
+    with listening() as listeners:
+        fds = [listener.fileno() for listener in listeners]
+        part = child("overload_demo.api", "--fds", ",".join(map(str, fds)), folder=folder, fds=fds, **variables)
         part.start()
         try:
-            with httpx.Client(base_url=url_of(listener), timeout=30.0, trust_env=False) as client:
+            with httpx.Client(base_url=url_of(listeners), timeout=30.0, trust_env=False) as client:
                 yield part, client
         finally:
             part.stop()

@@ -63,15 +63,15 @@ GARBAGE = {
 KINDS: dict[str, Callable[[Upstash], Awaitable[Any]]] = {
     "command": lambda store: store.command("GET", "k", deadline_s=0.3),
     "pipeline": lambda store: store.pipeline([["GET", "k"], ["GET", "k"]], deadline_s=0.3),
-    "run": lambda store: store.run(CALL, deadline_s=0.3),
-    "run_in_order": lambda store: store.run_in_order(CALL, CALL, deadline_s=0.3),
+    "run": lambda store: store.run(CALL, deadline_s=0.03),
+    "run_in_order": lambda store: store.run_in_order(CALL, CALL, deadline_s=0.03),
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("what", GARBAGE)
 async def test_garbage_leaves_the_outcome_unknown(what: str, kind: str) -> None:
-    async with h.hostile(GARBAGE[what]) as server, closing(server, timeout_s=0.3) as store:
+    async with h.hostile(GARBAGE[what]) as server, h.client_of(server.address, timeout_s=0.3) as store:
         with pytest.raises(StoreUnavailableError) as caught:
             await KINDS[kind](store)
 
@@ -82,7 +82,7 @@ async def test_garbage_leaves_the_outcome_unknown(what: str, kind: str) -> None:
 
 @pytest.mark.parametrize("body", [{"result": [1, 2]}, [{"result": 1}], [{"result": 1}] * 3, []])
 async def test_an_answer_of_the_wrong_shape_is_no_answer_to_a_pipeline(body: object) -> None:
-    async with h.hostile(h.answer(200, body)) as server, closing(server) as store:
+    async with h.hostile(h.answer(200, body)) as server, h.client_of(server.address) as store:
         with pytest.raises(StoreUnavailableError) as caught:
             await store.pipeline([["GET", "k"], ["GET", "k"]])
 
@@ -90,7 +90,7 @@ async def test_an_answer_of_the_wrong_shape_is_no_answer_to_a_pipeline(body: obj
 
 
 async def test_an_array_is_no_answer_to_a_command() -> None:
-    async with h.hostile(h.answer(200, [{"result": 1}])) as server, closing(server) as store:
+    async with h.hostile(h.answer(200, [{"result": 1}])) as server, h.client_of(server.address) as store:
         with pytest.raises(StoreUnavailableError):
             await store.command("GET", "k")
 
@@ -113,7 +113,7 @@ async def test_an_array_is_no_answer_to_a_command() -> None:
     ],
 )
 async def test_each_refusal_has_its_type_and_outcome(script: h.Script, kind: type[StoreError], outcome: str) -> None:
-    async with h.hostile(script) as server, closing(server) as store:
+    async with h.hostile(script) as server, h.client_of(server.address) as store:
         with pytest.raises(StoreError) as caught:
             await store.command("SET", "k", "v", deadline_s=0.05)
 
@@ -121,7 +121,10 @@ async def test_each_refusal_has_its_type_and_outcome(script: h.Script, kind: typ
 
 
 async def test_an_error_in_the_middle_of_a_script_leaves_the_outcome_unknown() -> None:
-    async with h.hostile(refusal("WRONGTYPE script: abc, on @user_script:9.")) as server, closing(server) as store:
+    async with (
+        h.hostile(refusal("WRONGTYPE script: abc, on @user_script:9.")) as server,
+        h.client_of(server.address) as store,
+    ):
         with pytest.raises(StoreRefusedError) as caught:
             await store.run(CALL)
 
@@ -130,7 +133,7 @@ async def test_an_error_in_the_middle_of_a_script_leaves_the_outcome_unknown() -
 
 async def test_a_failed_command_of_a_pipeline_takes_nothing_from_its_neighbours() -> None:
     body = [{"result": "a"}, {"error": "WRONGTYPE no list"}, {"result": None}, "?"]
-    async with h.hostile(h.answer(200, body)) as server, closing(server) as store:
+    async with h.hostile(h.answer(200, body)) as server, h.client_of(server.address) as store:
         first, second, third, fourth = await store.pipeline([["GET", "k"]] * 4)
 
         assert (first, third) == ("a", None)
@@ -139,7 +142,7 @@ async def test_a_failed_command_of_a_pipeline_takes_nothing_from_its_neighbours(
 
 
 async def test_a_connection_cut_before_the_request_was_read_may_have_carried_it() -> None:
-    async with h.hostile(before_reading=h.reset) as server, closing(server) as store:
+    async with h.hostile(before_reading=h.reset) as server, h.client_of(server.address) as store:
         with pytest.raises(StoreUnavailableError) as caught:
             await store.command("SET", "k", "v")
 
@@ -148,21 +151,8 @@ async def test_a_connection_cut_before_the_request_was_read_may_have_carried_it(
 
 async def test_nobody_listening_means_nothing_was_done() -> None:
     address = h.Address(f"http://127.0.0.1:{free_port()}", h.SecretStr(h.TOKEN))
-    async with closing(h.Hostile(address)) as store:
+    async with h.client_of(address) as store:
         with pytest.raises(StoreUnavailableError) as caught:
             await store.command("SET", "k", "v", deadline_s=0.1)
 
         assert caught.value.outcome is NOT_DONE
-
-
-class closing:  # noqa: N801 - reads like contextlib's
-    """A client of a server, for the length of a block."""
-
-    def __init__(self, server: h.Hostile, **options: Any) -> None:
-        self._store = Upstash(server.address, **options)
-
-    async def __aenter__(self) -> Upstash:
-        return self._store
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._store.aclose()

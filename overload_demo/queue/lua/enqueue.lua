@@ -41,11 +41,11 @@ if max_wait_s > 0 and per_job_s > 0 then
 end
 
 local last_seq = tonumber(redis.call('GET', KEYS[2]) or '0')
-local accepted, verdicts = {}, {}
+local accepted, verdicts, in_this_call = {}, {}, {}
 for i = 1, count do
   local id, payload, record, fingerprint = ARGV[4 * i + 2], ARGV[4 * i + 3], ARGV[4 * i + 4], ARGV[4 * i + 5]
   local earlier = record ~= '' and redis.call('GET', prefix .. 'idem:' .. record)
-  if any_known and redis.call('EXISTS', job_keys[i]) == 1 then
+  if in_this_call[id] or (any_known and redis.call('EXISTS', job_keys[i]) == 1) then
     verdicts[i] = '+'
   elseif earlier then
     local earlier_id, earlier_fingerprint = string.match(earlier, '^(%S+) (%S+)$')
@@ -54,6 +54,7 @@ for i = 1, count do
     verdicts[i] = 'f'
   else
     accepted[#accepted + 1] = id
+    in_this_call[id] = true
     local fields = { 'job_id', id, 'payload', payload, 'status', 'queued', 'created_at', ARGV[5],
       'seq', last_seq + #accepted }
     if record ~= '' then

@@ -2,14 +2,15 @@
 --
 -- One step: whoever dies at any moment leaves each job either waiting or leased, never in between.
 -- A repeated call with the same lease token returns the same jobs again, so a lost reply is harmless.
--- The first write frees memory (ZREM, LTRIM, LPOP), so a full store can still be drained.
+-- The first write frees memory (ZREM, LPOP), so a full store can still be drained.
 -- A job that was interrupted before (attempts > 0) is leased alone: if it is poison, it takes nobody with it.
 --
 -- KEYS  1 jobs:queue  2 jobs:leases  3 jobs:owners  4 jobs:dead  5 jobs:stats  6 jobs:workers
 -- ARGV  1 key prefix  2 worker id  3 lease token  4 lease, ms  5 most jobs  6 most payload bytes  7 most attempts
 --       8 now, as stored in started_at  9 '1' = first bring back this worker's own leases (it has just started)
 --       10 the worker's REST calls so far (published with its sign of life)  11 seconds a finished job is kept
--- Derived keys: job:{id} of ids read from jobs:queue and jobs:leases
+--       12 most entries of the dead list
+-- Derived keys: job:{id} of ids read from jobs:queue, jobs:leases and jobs:dead, idem:{record} of these jobs
 -- Reply: {fence, jobs waiting, jobs in flight, id, payload, attempt, idempotency record, id, ...}
 local prefix, worker, token, now_iso = ARGV[1], ARGV[2], ARGV[3], ARGV[8]
 local time = redis.call('TIME')
@@ -37,6 +38,13 @@ local function dead_letter(id, reason)
   redis.call('RPUSH', KEYS[4], cjson.encode({ job_id = id, reason = reason, at = now_iso }))
   redis.call('HINCRBY', KEYS[5], 'dead', 1)
   redis.call('HINCRBY', KEYS[5], 'failed', 1)
+  if redis.call('LLEN', KEYS[4]) > tonumber(ARGV[12]) then
+    -- the dead list is bounded; what falls off it is kept no longer than any other finished job
+    local oldest = cjson.decode(redis.call('LPOP', KEYS[4])).job_id
+    local record = redis.pcall('HGET', prefix .. 'job:' .. oldest, 'idem')
+    redis.call('EXPIRE', prefix .. 'job:' .. oldest, ARGV[11])
+    if type(record) == 'string' then redis.call('EXPIRE', prefix .. 'idem:' .. record, ARGV[11]) end
+  end
 end
 
 -- A repeated call: the same answer.
@@ -75,11 +83,12 @@ if #back > 0 then
   for _, id in ipairs(back) do
     local fields = job(id)
     if fields and fields[1] == 'processing' then
-      if tonumber(fields[3] or '1') >= tonumber(ARGV[7]) then
-        dead_letter(id, 'interrupted ' .. fields[3] .. ' times: the worker died or the job ran too long')
+      local attempts = tonumber(fields[3] or '') or 1
+      if attempts >= tonumber(ARGV[7]) then
+        dead_letter(id, 'interrupted ' .. attempts .. ' times: the worker died or the job ran too long')
       else
         redis.call('HSET', prefix .. 'job:' .. id, 'status', 'queued')
-        again[#again + 1] = { id, tonumber(fields[5] or '0') }
+        again[#again + 1] = { id, tonumber(fields[5] or '') or 0 }
       end
     end
   end
@@ -93,7 +102,7 @@ local ids = redis.call('LRANGE', KEYS[1], 0, tonumber(ARGV[5]) - 1)
 local chosen, unreadable, bytes, taken = {}, {}, 0, 0
 for _, id in ipairs(ids) do
   local fields = job(id)
-  local attempts = fields and tonumber(fields[3] or '0') or 0
+  local attempts = fields and tonumber(fields[3] or '') or 0
   if #chosen > 0 and (attempts > 0 or bytes + #(fields and fields[2] or '') > tonumber(ARGV[6])) then break end
   taken = taken + 1
   if not fields or not fields[1] then

@@ -8,7 +8,7 @@
 --       4 seconds the worker was busy with these jobs  5 most entries of the dead list
 --       then for each job: id, fence, verdict ('done', 'failed', 'dead', 'released'), result or error, started_at,
 --       completed_at, attempt, idempotency record
--- Derived keys: job:{id}, idem:{record}
+-- Derived keys: job:{id} and idem:{record}, also of what falls off the dead list
 -- Reply: for each job 1 = settled, 0 = fenced: its lease was lost and nothing was changed
 local prefix, ttl, first, width = ARGV[1], ARGV[2], 6, 8
 local ids = {}
@@ -63,8 +63,10 @@ if counts.dead > 0 then
   -- the dead list is bounded; what falls off it is kept no longer than any other finished job
   local excess = redis.call('LLEN', KEYS[4]) - tonumber(ARGV[5])
   for _ = 1, excess do
-    local entry = cjson.decode(redis.call('LPOP', KEYS[4]))
-    redis.call('EXPIRE', prefix .. 'job:' .. entry.job_id, ttl)
+    local oldest = cjson.decode(redis.call('LPOP', KEYS[4])).job_id
+    local record = redis.pcall('HGET', prefix .. 'job:' .. oldest, 'idem')
+    redis.call('EXPIRE', prefix .. 'job:' .. oldest, ttl)
+    if type(record) == 'string' then redis.call('EXPIRE', prefix .. 'idem:' .. record, ttl) end
   end
 end
 

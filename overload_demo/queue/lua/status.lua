@@ -27,7 +27,7 @@ for i = 3, #ARGV do
   else
     local position = 0
     if job[1] == 'queued' then
-      position = math.max(1, depth - (last_seq - tonumber(job[2] or last_seq)))
+      position = math.max(1, depth - (last_seq - (tonumber(job[2] or '') or last_seq)))
       if job[3] then
         local index = redis.call('LPOS', KEYS[1], ARGV[i], 'MAXLEN', ARGV[2])
         position = index and index + 1 or position

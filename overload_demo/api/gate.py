@@ -1,0 +1,195 @@
+"""The gate: how many connections are let in at a time, and for how long one may keep silent.
+
+uvicorn accepts whatever comes, so a crowd ends up in its memory and, past the descriptor limit, in errors. Here a crowd
+waits in the kernel, where a connection costs next to nothing and nobody is refused: accepting pauses at a cap of live
+connections and goes on below it. While it is paused every answer carries ``Connection: close``, and idle connections
+are closed first, so that those who are inside cannot hold the places of those who wait.
+"""
+
+import asyncio
+import logging
+import resource
+import select
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+log = logging.getLogger(__name__)
+
+ACCEPTS_A_TURN = 64  # then the loop serves those who are inside
+LOOK_EVERY_S = 1.0
+CROWDED_FOR_S = 1.0  # after a pause: the next one is near
+RESUME_BELOW = 0.9  # of the cap, so that pausing and resuming do not alternate with each connection
+DESCRIPTOR_RESERVE = 48  # the store's connections, log, event loop, and some room
+
+
+def connection_cap(wanted: int, listeners: int) -> int:
+    """Live connections to let in: ``wanted``, or what the descriptor limit leaves room for."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(8, min(wanted, descriptors - DESCRIPTOR_RESERVE - listeners))
+
+
+class Gate:
+    """Accepts from ``listeners`` while fewer than ``cap`` connections are live.
+
+    A connection that has not sent a whole request within ``patience_s`` of its beginning, or of the request's first
+    byte, is closed. Use from one event loop: :meth:`open`, then :meth:`close` (which leaves the listeners open).
+    """
+
+    def __init__(self, listeners: list[socket.socket], cap: int, patience_s: float) -> None:
+        self._listeners, self._cap, self._patience_s = listeners, cap, patience_s
+        self._inside: set[GatedProtocol] = set()
+        self._arriving: set[asyncio.Task[Any]] = set()
+        self._make: Callable[[], GatedProtocol] | None = None
+        self._loop: asyncio.AbstractEventLoop
+        self._watch: asyncio.TimerHandle | None = None
+        self._is_paused = False
+        self._crowded_until = 0.0
+
+    def open(self, make_protocol: "Callable[[], GatedProtocol]") -> None:
+        """Begin to accept; ``make_protocol`` makes the protocol of one connection."""
+        self._loop, self._make = asyncio.get_running_loop(), make_protocol
+        for listener in self._listeners:
+            listener.setblocking(False)
+        self._resume()
+        self._look()
+
+    async def drain(self, within_s: float) -> None:
+        """Let in everybody who is waiting outside, each for one answer; what is left after ``within_s`` is logged."""
+        self._crowded_until = float("inf")
+        give_up_at = self._loop.time() + within_s
+        while (waiting := self._queues_in_use()) and self._loop.time() < give_up_at:  # noqa: ASYNC110 - no event for an empty queue
+            await asyncio.sleep(0.05)
+        if waiting:
+            log.warning(
+                "stopping while connections wait in %d of %d accept queues: these are reset",
+                waiting,
+                len(self._listeners),
+            )
+
+    def _queues_in_use(self) -> int:
+        poll = select.poll()
+        for listener in self._listeners:
+            poll.register(listener, select.POLLIN)
+        return len(poll.poll(0))
+
+    def close(self) -> None:
+        """Accept no more."""
+        self._make = None
+        self._stop_accepting()
+        if self._watch is not None:
+            self._watch.cancel()
+
+    def enter(self, protocol: "GatedProtocol") -> None:
+        """A connection is live."""
+        self._inside.add(protocol)
+
+    def leave(self, protocol: "GatedProtocol") -> None:
+        """A connection has ended: there is room for another."""
+        self._inside.discard(protocol)
+        if self._is_paused and self._make and self._live < RESUME_BELOW * self._cap:
+            self._is_paused = False
+            self._crowded_until = max(self._crowded_until, self._loop.time() + CROWDED_FOR_S)
+            self._resume()
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether others wait outside, or did a moment ago: then one request is all a connection gets."""
+        return self._is_paused or self._loop.time() < self._crowded_until
+
+    @property
+    def _live(self) -> int:
+        return len(self._inside) + len(self._arriving)
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(ACCEPTS_A_TURN):
+            if self._live >= self._cap:
+                self._pause()
+                return
+            try:
+                connection, _ = listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:  # out of descriptors all the same: as if at the cap
+                log.warning("cannot accept, waiting for connections to end: %s", error.strerror)
+                self._pause()
+                return
+            self._let_in(connection)
+
+    def _let_in(self, connection: socket.socket) -> None:
+        assert self._make is not None
+        connection.setblocking(False)
+        arriving = self._loop.create_task(self._loop.connect_accepted_socket(self._make, connection))
+        self._arriving.add(arriving)
+        arriving.add_done_callback(self._arriving.discard)
+
+    def _pause(self) -> None:
+        self._is_paused = True
+        self._stop_accepting()
+        for protocol in [protocol for protocol in self._inside if protocol.is_idle]:
+            protocol.shutdown()
+
+    def _resume(self) -> None:
+        for listener in self._listeners:
+            self._loop.add_reader(listener.fileno(), self._accept, listener)
+
+    def _stop_accepting(self) -> None:
+        for listener in self._listeners:
+            self._loop.remove_reader(listener.fileno())
+
+    def _look(self) -> None:
+        """Close who has kept silent for too long."""
+        too_early = self._loop.time() - self._patience_s
+        for protocol in [one for one in self._inside if one.waited_since < too_early]:
+            protocol.give_up()
+        self._watch = self._loop.call_later(LOOK_EVERY_S, self._look)
+
+
+class GatedProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP protocol, reporting to the gate when it begins, waits and ends."""
+
+    NOT_WAITING = float("inf")
+
+    def __init__(self, gate: Gate, **uvicorn_arguments: Any) -> None:
+        super().__init__(**uvicorn_arguments)
+        self._gate = gate
+        self.waited_since = self.NOT_WAITING
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has had its answer and has not begun another request."""
+        return self.cycle is not None and self.cycle.response_complete and self.waited_since == self.NOT_WAITING
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """The first request is awaited from now on."""
+        super().connection_made(transport)
+        self.waited_since = self.loop.time()
+        self._gate.enter(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Make room."""
+        super().connection_lost(exc)
+        self._gate.leave(self)
+
+    def on_message_begin(self) -> None:
+        """A further request has begun."""
+        super().on_message_begin()
+        if self.waited_since == self.NOT_WAITING:
+            self.waited_since = self.loop.time()
+
+    def on_headers_complete(self) -> None:
+        """While others wait outside, this answer is the connection's last."""
+        super().on_headers_complete()
+        if self._gate.is_crowded:
+            self.cycle.keep_alive = False
+
+    def on_message_complete(self) -> None:
+        """The request is whole: from now on it is we who take our time."""
+        self.waited_since = self.NOT_WAITING
+        super().on_message_complete()
+
+    def give_up(self) -> None:
+        """Too slow: end it. Nothing of an incomplete request has been enqueued."""
+        self.transport.abort()

@@ -1,0 +1,176 @@
+"""Lease: every job is waiting or leased, never in between; what a dead worker held comes back, in order."""
+
+import pytest
+
+from overload_demo.queue.consumer import MAX_LEASE_BYTES, Verdict
+from tests.support.queues import Queue, ids_of, settled
+from tests.support.waiting import wait_until_async
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_jobs_are_leased_from_the_head_in_order(queue: Queue) -> None:
+    ids = await queue.enqueue(5)
+
+    lease = await queue.worker().lease(3)
+
+    assert ids_of(lease.jobs) == ids[:3]
+    assert (lease.queue_length, lease.in_flight) == (2, 3)
+    assert [job.attempt for job in lease.jobs] == [1, 1, 1]
+    assert await queue.waiting() == ids[3:]
+    assert [await queue.state(one) for one in ids] == ["processing"] * 3 + ["queued"] * 2
+
+
+async def test_an_empty_queue_leases_nothing(queue: Queue) -> None:
+    assert (await queue.worker().lease(5)).jobs == []
+
+
+async def test_no_job_is_leased_to_two_workers(queue: Queue) -> None:
+    ids = await queue.enqueue(6)
+
+    first, second = await queue.worker("a").lease(4), await queue.worker("b").lease(4)
+
+    assert ids_of(first.jobs) + ids_of(second.jobs) == ids
+    assert first.jobs[0].fence != second.jobs[0].fence
+
+
+async def test_a_lease_ends_at_its_bound_of_bytes_but_holds_at_least_one(queue: Queue) -> None:
+    ids = await queue.enqueue(4, '"' + "x" * (MAX_LEASE_BYTES // 2) + '"')
+
+    assert ids_of((await queue.worker("a").lease(10)).jobs) == ids[:1]
+    assert ids_of((await queue.worker("b").lease(10)).jobs) == ids[1:2]
+
+
+async def test_a_lease_holds_no_more_than_the_largest_batch(queue: Queue) -> None:
+    await queue.enqueue(6)
+
+    assert len((await queue.worker(worker_max_batch=4).lease(100)).jobs) == 4
+
+
+async def test_expired_leases_come_back_to_the_head_in_order(queue: Queue) -> None:
+    ids = await queue.enqueue(6)
+    await queue.worker("dead", worker_lease_s=1.0).lease(4)
+    alive = queue.worker("alive")
+
+    await wait_until_async("the lease is over", lambda: _comes_back(queue, alive, ids))
+
+    assert (await queue.results.stats()).interrupted == 4
+
+
+async def _comes_back(queue: Queue, worker: object, ids: list[str]) -> bool:
+    """A lease call brings the four back and leases the first of them alone, as it was interrupted before."""
+    lease = await worker.lease(1)  # type: ignore[attr-defined]
+    if ids_of(lease.jobs) == ids[4:5]:  # the lease still stood
+        await worker.settle([settled(lease.jobs[0], Verdict.RELEASED)])  # type: ignore[attr-defined]
+        return False
+    assert ids_of(lease.jobs) == ids[:1]
+    assert lease.jobs[0].attempt == 2
+    assert await queue.waiting() == ids[1:]
+    return True
+
+
+async def test_an_extended_lease_does_not_expire(queue: Queue) -> None:
+    await queue.enqueue(1)
+    worker = queue.worker("a")
+    jobs = (await worker.lease(1)).jobs
+    await queue.expire_lease(jobs[0].job_id)
+
+    lost = await worker.extend(jobs)
+
+    assert lost == set()
+    assert (await queue.worker("b").lease(1)).jobs == []
+
+
+async def test_a_lost_lease_is_reported_by_extend_and_not_taken_back(queue: Queue) -> None:
+    await queue.enqueue(2)
+    late, quick = queue.worker("late"), queue.worker("quick")
+    jobs = (await late.lease(2)).jobs
+    await queue.expire_lease(jobs[0].job_id)
+    await quick.lease(1)
+
+    assert await late.extend(jobs) == {jobs[0].job_id}
+
+
+async def test_a_restarted_worker_takes_its_own_jobs_back_at_once(queue: Queue) -> None:
+    ids = await queue.enqueue(3)
+    await queue.worker("w").lease(2)
+    await queue.worker("other").lease(1)
+
+    again = await queue.worker("w").lease(5)
+
+    assert ids_of(again.jobs) == ids[:1]
+    assert again.jobs[0].attempt == 2
+    assert await queue.waiting() == ids[1:2]
+
+
+async def test_an_interrupted_job_is_leased_alone(queue: Queue) -> None:
+    ids = await queue.enqueue(5)
+    await queue.worker("dead").lease(2)
+    await queue.expire_lease(*ids[:2])
+    alive = queue.worker("alive")
+
+    leases = [ids_of((await alive.lease(5)).jobs) for _ in range(4)]
+
+    assert leases == [ids[:1], ids[1:2], ids[2:], []]
+
+
+async def test_a_fresh_job_is_not_leased_with_an_interrupted_one_behind_it(queue: Queue) -> None:
+    ids = await queue.enqueue(2)
+    worker = queue.worker()
+    first, second = (await worker.lease(2)).jobs
+    await queue.expire_lease(second.job_id)
+    await queue.worker("other").lease(1)
+    await queue.redis("LPUSH", f"{queue.prefix}jobs:queue", first.job_id)
+    await worker.settle([settled(first, Verdict.RELEASED)])
+
+    assert ids[0] in ids_of((await queue.worker("third").lease(5)).jobs)
+
+
+async def test_spent_attempts_end_on_the_dead_list(queue: Queue) -> None:
+    ids = await queue.enqueue(2)
+    for attempt in (1, 2, 3):
+        [job] = (await queue.worker(f"w{attempt}").lease(1)).jobs
+        assert (job.job_id, job.attempt) == (ids[0], attempt)
+        await queue.expire_lease(ids[0])
+
+    assert ids_of((await queue.worker().lease(5)).jobs) == ids[1:]
+    assert await queue.state(ids[0]) == "failed"
+    [letter] = await queue.dead_letters()
+    assert letter["job_id"] == ids[0]
+    assert "interrupted 3 times" in letter["reason"]
+    stats = await queue.results.stats()
+    assert (stats.dead, stats.failed) == (1, 1)
+
+
+async def test_released_jobs_return_in_order_and_their_attempt_is_refunded(queue: Queue) -> None:
+    ids = await queue.enqueue(5)
+    worker = queue.worker()
+    for _ in range(5):
+        jobs = (await worker.lease(4)).jobs
+        assert ids_of(jobs) == ids[:4]
+        assert {job.attempt for job in jobs} == {1}
+        await worker.settle([settled(job, Verdict.RELEASED) for job in jobs])
+        assert await queue.waiting() == ids
+
+    assert await queue.state(ids[0]) == "queued"
+
+
+async def test_a_lease_over_a_list_of_many_expired_jobs_brings_all_back(queue: Queue) -> None:
+    ids = await queue.enqueue(120)
+    await queue.worker("dead").lease(120)
+    await queue.expire_lease(*ids)
+
+    [job] = (await queue.worker("alive").lease(1)).jobs
+
+    assert [job.job_id, *await queue.waiting()] == ids
+
+
+async def test_a_sign_of_life_is_seen_and_taken_back(queue: Queue) -> None:
+    worker = queue.worker()
+    await worker.lease(1)
+    assert (await queue.results.stats()).workers_alive == 1
+    await worker.extend([])
+
+    await worker.leave()
+
+    assert (await queue.results.stats()).workers_alive == 0

@@ -1,0 +1,174 @@
+"""Whatever lies in the store, the queue goes on: the odd job is parked with a reason, its neighbours are done."""
+
+import asyncio
+import json
+
+import pytest
+
+from overload_demo.config import Settings
+from overload_demo.jobs import new_job_id
+from overload_demo.lab.parts import WorkerThread
+from overload_demo.store.opening import Store
+from tests.support.queues import Queue, ids_of, open_queue, settled
+from tests.support.running import JOB
+from tests.support.waiting import wait_until_async
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_job_without_data_goes_to_the_dead_list_and_blocks_nobody(queue: Queue) -> None:
+    ids = await queue.enqueue(3)
+    await queue.redis("DEL", f"{queue.prefix}job:{ids[1]}")
+
+    lease = await queue.worker().lease(5)
+
+    assert ids_of(lease.jobs) == [ids[0], ids[2]]
+    [letter] = await queue.dead_letters()
+    assert letter["job_id"] == ids[1]
+    assert letter["reason"].startswith("unreadable")
+    status = await queue.status(ids[1])
+    assert status is not None
+    assert status.error.startswith("unreadable")
+
+
+async def test_a_job_of_another_type_goes_to_the_dead_list_and_blocks_nobody(queue: Queue) -> None:
+    ids = await queue.enqueue(3)
+    await queue.redis("SET", f"{queue.prefix}job:{ids[0]}", "not a hash")
+
+    assert ids_of((await queue.worker().lease(5)).jobs) == ids[1:]
+    assert [letter["job_id"] for letter in await queue.dead_letters()] == ids[:1]
+    assert [await queue.state(one) for one in ids] == [None, "processing", "processing"]
+
+
+@pytest.mark.parametrize("field", ["attempts", "seq", "payload", "status", "fence"])
+async def test_garbage_in_a_field_blocks_nobody(queue: Queue, field: str) -> None:
+    ids = await queue.enqueue(3)
+    await queue.redis("HSET", f"{queue.prefix}job:{ids[0]}", field, "garbage")
+    worker = queue.worker()
+
+    for _ in range(2):
+        jobs = (await worker.lease(5)).jobs
+        await worker.settle([settled(job) for job in jobs])
+
+    states = [status.state if status else None for status in await queue.results.statuses(ids)]
+    assert states[1:] == ["done", "done"]
+
+
+@pytest.mark.parametrize("field", ["attempts", "seq"])
+async def test_garbage_in_a_leased_job_blocks_nobody(queue: Queue, field: str) -> None:
+    ids = await queue.enqueue(3)
+    await queue.worker("dead").lease(2)
+    await queue.redis("HSET", f"{queue.prefix}job:{ids[0]}", field, "garbage")
+    await queue.expire_lease(*ids[:2])
+    alive = queue.worker("alive")
+
+    for _ in range(3):
+        await alive.settle([settled(job) for job in (await alive.lease(5)).jobs])
+
+    assert [await queue.state(one) for one in ids] == ["done"] * 3
+
+
+async def test_a_stray_second_entry_of_a_job_is_dropped(queue: Queue) -> None:
+    ids = await queue.enqueue(2)
+    worker = queue.worker()
+    [job] = (await worker.lease(1)).jobs
+    await queue.redis("LPUSH", f"{queue.prefix}jobs:queue", ids[0])
+
+    assert ids_of((await worker.lease(5)).jobs) == ids[1:]
+    assert await worker.settle([settled(job)]) == 0
+    assert await queue.waiting() == []
+
+
+async def test_an_id_pushed_by_a_stranger_is_parked(queue: Queue) -> None:
+    await queue.redis("RPUSH", f"{queue.prefix}jobs:queue", "job_1", "", "\u00e4 {}")
+    ids = await queue.enqueue(1)
+
+    assert ids_of((await queue.worker().lease(5)).jobs) == ids
+    assert [letter["job_id"] for letter in await queue.dead_letters()] == ["job_1", "", "\u00e4 {}"]
+
+
+@pytest.mark.parametrize(
+    "payload",
+    ["", "not json", "[]", "5", "null", '{"name": 1}', json.dumps(JOB | {"value": None}), "[" * 100_000, '{"a": NaN}'],
+)
+async def test_a_malformed_payload_is_dead_and_the_next_job_is_done(
+    settings: Settings, store: Store, payload: str
+) -> None:
+    async with open_queue(settings, store) as queue:
+        bad = await queue.enqueue_one(payload)
+        good = await queue.enqueue_one()
+        worker = WorkerThread(settings, store)
+        worker.start()
+
+        await wait_until_async("the good one is done", lambda: is_done(queue, good))
+        await asyncio.to_thread(worker.stop)
+
+        status = await queue.status(bad)
+        assert status is not None
+        assert status.error.startswith("unreadable")
+        assert [letter["job_id"] for letter in await queue.dead_letters()] == [bad]
+
+
+@pytest.mark.parametrize(
+    "stored", ["not json", "[" * 100_000 + "]" * 100_000, "9" * 5000, "NaN", '{"a":[Infinity]}', '"\\ud800"']
+)
+async def test_a_malformed_result_is_told_and_spoils_no_other_answer(queue: Queue, stored: str) -> None:
+    bad, good = await queue.enqueue(2)
+    worker = queue.worker()
+    jobs = (await worker.lease(2)).jobs
+    await worker.settle([settled(jobs[0], text=stored), settled(jobs[1], text='"fine"')])
+
+    first, second = await queue.results.statuses([bad, good])
+
+    assert first is not None
+    assert second is not None
+    assert second.result == "fine"
+    json.dumps([first.result, first.error], allow_nan=False).encode()
+
+
+async def test_unknown_ids_are_unknown_wherever_they_stand(queue: Queue) -> None:
+    [known] = await queue.enqueue(1)
+    strange = [new_job_id(), known, "", "x" * 1000, new_job_id()]
+
+    found = await queue.results.statuses(strange)
+
+    assert [status is not None for status in found] == [False, True, False, False, False]
+
+
+async def test_many_large_results_are_read_in_one_go(queue: Queue) -> None:
+    """A store answers with 10 MB at most; who asks for more at once still gets everything."""
+    text = json.dumps("x" * 400_000)
+    ids = await queue.enqueue(40)
+    worker = queue.worker()
+    for _ in range(4):
+        jobs = (await worker.lease(10)).jobs
+        await worker.settle([settled(job, text=text) for job in jobs])
+
+    found = await queue.results.statuses([*ids, new_job_id()])
+
+    assert [status.result if status else None for status in found] == ["x" * 400_000] * 40 + [None]
+
+
+async def test_no_more_than_a_few_commands_are_spent_on_a_job(queue: Queue) -> None:
+    """Counted by the server, commands inside scripts included; the promise is 8 a job."""
+    count = 200
+    await queue.enqueue(1)  # the scripts are known from now on
+    before = await commands(queue)
+
+    await asyncio.gather(*(queue.enqueue_one() for _ in range(count)))
+    worker = queue.worker()
+    await worker.settle([settled(job) for job in (await worker.lease(1)).jobs])
+    for _ in range(2):
+        await worker.settle([settled(job) for job in (await worker.lease(count // 2)).jobs])
+
+    repeats = 2 if type(queue.upstash).__name__ == "Stammering" else 1
+    assert await commands(queue) - before <= 8 * repeats * count
+
+
+async def commands(queue: Queue) -> int:
+    info = str(await queue.redis("INFO", "commandstats"))
+    return sum(int(line.split("calls=")[1].split(",")[0]) for line in info.split() if "calls=" in line)
+
+
+async def is_done(queue: Queue, job_id: str) -> bool:
+    return await queue.state(job_id) == "done"

@@ -1,0 +1,180 @@
+"""Students' days with a notebook: Run All twice, interrupt, kill, two at once. Nothing is lost and nothing is left."""
+
+import contextlib
+import os
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+from nbformat import NotebookNode
+
+from tests.notebooks.kernels import (
+    NOTEBOOKS,
+    SPIKE,
+    STOP,
+    Kernel,
+    cells,
+    command_lines,
+    kernel,
+    no_process_left,
+    processes_of,
+    read,
+    refusal_of,
+    replace,
+    text_of,
+)
+from tests.support.waiting import wait_until
+
+ABSORBED = "lost 0   duplicated 0"
+SLOW = {"requests": 4000, "rate_per_s": 400, "delay_s": 0.001}
+SHORT = {"requests": 300, "rate_per_s": 300}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """Where a kernel works; fails when a process that was started for it is still there at the end."""
+    with no_process_left(tmp_path):
+        yield tmp_path
+
+
+def without_stop(notebook: NotebookNode) -> NotebookNode:
+    """As run by a student who does not get to the last cell."""
+    notebook.cells = [cell for cell in notebook.cells if STOP not in cell.source]
+    return notebook
+
+
+def effects(folder: Path) -> int:
+    """Jobs that had their effect in any run below ``folder`` so far."""
+    return sum(log.read_text().count("effect ") for log in folder.glob("runs/*/effects-*.log"))
+
+
+def wait_for_mid_spike(folder: Path) -> None:
+    wait_until("the spike is under way", lambda: effects(folder) > 100, 40.0)
+    assert "overload_demo.load.client" in " ".join(command_lines(processes_of(folder)))
+
+
+def url_in(text: str) -> str:
+    found = re.search(r"http://127\.0\.0\.1:\d+", text)
+    assert found, text
+    return found[0]
+
+
+def is_refused(url: str) -> bool:
+    parts = urlsplit(url)
+    with contextlib.suppress(OSError), socket.create_connection((parts.hostname, parts.port), timeout=2):
+        return False
+    return True
+
+
+def assert_only_the_kernel_is_left(one: Kernel, folder: Path) -> None:
+    wait_until("only the kernel is left", lambda: [p.pid for p in processes_of(folder)] == [one.pid], 15.0)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs_top_to_bottom_twice_and_leaves_nothing(path: Path, folder: Path) -> None:
+    with kernel(folder) as one:
+        for _ in range(2):
+            text = one.run(read(path))
+            if path == SPIKE:
+                assert ABSORBED in text
+                assert "accepted 1,000   errors none" in text
+        assert_only_the_kernel_is_left(one, folder)
+        assert is_refused(url_in(text))
+        assert not list(folder.glob("runs/*/store-*")), "the data of a stopped stack is removed"
+        assert len(list(folder.glob("runs/*/result.json"))) == 2
+
+
+def test_the_same_stack_is_used_again_and_starts_each_spike_on_an_empty_queue(folder: Path) -> None:
+    with kernel(folder) as one:
+        first, second = (without_stop(read(SPIKE, **SHORT)) for _ in range(2))
+        assert ABSORBED in one.run(first)
+        generation = "stack._generation, len(list(stack.folder.parent.iterdir()))"
+        assert one.evaluate(generation) == "(1, 1)"
+
+        assert "accepted 300" in one.run(second)
+
+        assert one.evaluate(generation) == "(2, 1)"
+        url = one.evaluate("stack.url").strip("'")
+    assert is_refused(url), "closing the kernel ends the stack"
+
+
+def test_an_interrupted_spike_leaves_the_stack_and_the_notebook_usable(folder: Path) -> None:
+    with kernel(folder) as one:
+        running = one.start(without_stop(read(SPIKE, **SLOW)))
+        wait_for_mid_spike(folder)
+        one.interrupt()
+        assert refusal_of(running) in ("KeyboardInterrupt", "CancelledError")
+
+        no_load = "the load has ended with its cell"
+        wait_until(no_load, lambda: "load.client" not in " ".join(command_lines(processes_of(folder))))
+        assert one.evaluate("dict(stack.restarts), sorted(stack.process_ids())") == "({}, ['gateway', 'kernel', 'redis'])"
+
+        assert ABSORBED in one.run(read(SPIKE, **SHORT))
+        assert_only_the_kernel_is_left(one, folder)
+
+
+def test_a_start_that_is_interrupted_can_be_repeated(folder: Path) -> None:
+    with kernel(folder) as one:
+        notebook = read(SPIKE, **SHORT)
+        parameters, start = [cell.source for cell in notebook.cells if cell.cell_type == "code"][:2]
+        one.run(cells(parameters, "import overload_demo.lab.stack"))
+        running = one.start(cells(start))
+        wait_until("the store starts", lambda: "overload_demo.store" in " ".join(command_lines(processes_of(folder))))
+        one.interrupt()
+        assert refusal_of(running) in ("KeyboardInterrupt", "CancelledError")
+
+        assert ABSORBED in one.run(notebook)
+        assert_only_the_kernel_is_left(one, folder)
+
+
+def test_a_spike_cell_run_after_the_stack_was_stopped_starts_it_again(folder: Path) -> None:
+    with kernel(folder) as one:
+        notebook = read(SPIKE, **SHORT)
+        one.run(notebook)
+        spike = next(cell.source for cell in notebook.cells if "run_spike(" in cell.source)
+
+        assert one.run(cells(spike, "result.accepted, result.lost")).endswith("(300, 0)")
+
+
+def test_a_kernel_killed_in_mid_spike_takes_load_store_and_redis_with_it(folder: Path) -> None:
+    with kernel(folder) as one:
+        running = one.start(read(SPIKE, **SLOW))
+        wait_for_mid_spike(folder)
+        assert len(processes_of(folder)) >= 4, "kernel, load, gateway, redis"
+
+        one.kill()
+
+        wait_until("nothing is left", lambda: not processes_of(folder), 20.0)
+        assert running.exception(timeout=30) is not None
+
+
+def test_children_survive_an_interrupt_but_not_the_death_of_the_kernel(folder: Path) -> None:
+    with kernel(folder) as one:
+        notebook = replace(without_stop(read(SPIKE, **SLOW)), 'placement="kernel"', 'placement="process"')
+        running = one.start(notebook)
+        wait_for_mid_spike(folder)
+        parts = {p.pid for p in psutil.Process(one.pid).children() if re.search(r"\.(api|worker)\b", " ".join(p.cmdline()))}
+        assert len(parts) == 2
+        assert all(os.getpgid(pid) == os.getpgid(one.pid) for pid in parts), "the interrupt reaches them too"
+
+        one.interrupt()
+
+        assert refusal_of(running) in ("KeyboardInterrupt", "CancelledError")
+        ids = "sorted(pid for name, pid in stack.process_ids().items() if name in ('api', 'worker'))"
+        assert one.evaluate(f"dict(stack.restarts), {ids}") == f"({{}}, {sorted(parts)})"
+
+        one.kill()
+        wait_until("nothing is left", lambda: not processes_of(folder), 20.0)
+
+
+def test_two_notebooks_side_by_side_do_not_collide(folder: Path) -> None:
+    with kernel(folder) as one, kernel(folder) as other:
+        runs = [each.start(read(SPIKE, **SHORT)) for each in (one, other)]
+        texts = [text_of(run.result()) for run in runs]
+    assert all("accepted 300" in text and ABSORBED in text for text in texts)
+    assert url_in(texts[0]) != url_in(texts[1])
+    assert len(list(folder.glob("runs/*/result.json"))) == 2

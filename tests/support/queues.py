@@ -1,0 +1,108 @@
+"""A queue under test: producer, workers and reader over a real store, and a look behind the scripts."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from overload_demo.config import Settings
+from overload_demo.jobs import new_job_id
+from overload_demo.queue.consumer import Consumer, LeasedJob, Settlement, Verdict
+from overload_demo.queue.producer import NewJob, Producer
+from overload_demo.queue.protocol import Protocol
+from overload_demo.queue.results import JobStatus, Results
+from overload_demo.store.opening import Store
+from overload_demo.upstash import ScriptCall, Upstash
+from tests.support.running import JOB
+
+START, END = "2026-01-01T12:00:00.000Z", "2026-01-01T12:00:01.000Z"
+
+
+class Stammering(Upstash):
+    """A transport on which every first reply is lost: each script is carried out twice, the second reply counts."""
+
+    async def run(self, call: ScriptCall, *, deadline_s: float | None = None) -> Any:
+        await super().run(call, deadline_s=deadline_s)
+        return await super().run(call, deadline_s=deadline_s)
+
+    async def run_in_order(self, *calls: ScriptCall, deadline_s: float | None = None) -> list[Any]:
+        await super().run_in_order(*calls, deadline_s=deadline_s)
+        return await super().run_in_order(*calls, deadline_s=deadline_s)
+
+
+class Queue:
+    """Everything one test does to a queue of its own."""
+
+    def __init__(self, upstash: Upstash, settings: Settings) -> None:
+        self.upstash, self.settings = upstash, settings
+        self.prefix = settings.overload_key_prefix
+        self.producer, self.results = Producer(upstash, settings), Results(upstash, settings)
+
+    def worker(self, name: str = "w", **changes: Any) -> Consumer:
+        """A worker that has just started."""
+        return Consumer(self.upstash, self.settings.model_copy(update=changes), name)
+
+    async def enqueue(self, count: int, payload: str | None = None) -> list[str]:
+        """Enqueue jobs one after the other; returns their ids in order."""
+        return [await self.enqueue_one(payload) for _ in range(count)]
+
+    async def enqueue_one(self, payload: str | None = None, **fields: str) -> str:
+        job = NewJob(new_job_id(), json.dumps(JOB) if payload is None else payload, **fields)
+        return (await self.producer.enqueue(job)).job_id
+
+    async def redis(self, *command: Any) -> Any:
+        return await self.upstash.command(*command)
+
+    async def waiting(self) -> list[str]:
+        """The ids in the list, head first."""
+        ids: list[str] = await self.redis("LRANGE", f"{self.prefix}jobs:queue", 0, -1)
+        return ids
+
+    async def field(self, job_id: str, name: str) -> Any:
+        return await self.redis("HGET", f"{self.prefix}job:{job_id}", name)
+
+    async def ttl(self, job_id: str) -> int:
+        return int(await self.redis("TTL", f"{self.prefix}job:{job_id}"))
+
+    async def status(self, job_id: str) -> JobStatus | None:
+        return (await self.results.statuses([job_id]))[0]
+
+    async def state(self, job_id: str) -> str | None:
+        status = await self.status(job_id)
+        return status.state.value if status else None
+
+    async def expire_lease(self, *job_ids: str) -> None:
+        """Let leases end now, as if their time had passed by the store's clock."""
+        key = Protocol(self.prefix).key("leases")
+        for job_id in job_ids:
+            await self.redis("ZADD", key, "XX", 1, job_id)
+
+    async def dead_letters(self) -> list[dict[str, str]]:
+        return [json.loads(entry) for entry in await self.redis("LRANGE", f"{self.prefix}jobs:dead", 0, -1)]
+
+
+@asynccontextmanager
+async def open_queue(settings: Settings, store: Store, transport: type[Upstash] = Upstash) -> AsyncIterator[Queue]:
+    """A queue for the length of a block; its keys are removed at the end."""
+    upstash = transport(store[0])
+    queue = Queue(upstash, settings)
+    try:
+        yield queue
+        keys = await queue.redis("KEYS", f"{queue.prefix}*")
+        if keys:
+            await queue.redis("DEL", *keys)
+    finally:
+        await queue.producer.aclose()
+        await queue.results.aclose()
+        await upstash.aclose()
+
+
+def settled(job: LeasedJob, verdict: Verdict = Verdict.DONE, text: str = '{"ok":1}') -> Settlement:
+    """How a leased job ended."""
+    if verdict is Verdict.RELEASED:
+        return Settlement(job, verdict)
+    return Settlement(job, verdict, text, START, END, 0.01)
+
+
+def ids_of(jobs: list[LeasedJob]) -> list[str]:
+    return [job.job_id for job in jobs]

@@ -1,0 +1,204 @@
+"""What the transport sends again, and what it never does; where it looks for the store; what it keeps to itself."""
+
+import asyncio
+import logging
+import threading
+
+import pytest
+from pydantic import SecretStr
+
+from overload_demo.config import load_settings
+from overload_demo.errors import Outcome, StoreError, StoreRefusedError, StoreUnavailableError
+from overload_demo.upstash import Address, Script, ScriptCall
+from tests.support import hostile as h
+from tests.support.running import free_port
+
+pytestmark = pytest.mark.anyio
+
+CALL = ScriptCall(Script("probe", "return 1"), ["k"], ["a"])
+UNCLEAR = [h.hang_up, h.reset, h.stay_silent, h.answer(502, b"<html>"), h.answer(200, b"{")]
+
+
+@pytest.mark.parametrize("script", UNCLEAR)
+async def test_a_command_that_may_not_be_repeated_is_sent_once(script: h.Script) -> None:
+    async with h.hostile(script, h.answer(200, {"result": 1})) as server:
+        async with h.client_of(server.address, timeout_s=0.2) as store:
+            with pytest.raises(StoreUnavailableError):
+                await store.command("RPUSH", "k", "v", deadline_s=5.0)
+
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("script", UNCLEAR)
+async def test_a_repeatable_command_is_sent_until_it_is_answered(script: h.Script) -> None:
+    async with h.hostile(script, script, h.answer(200, {"result": 7})) as server:
+        async with h.client_of(server.address, timeout_s=0.2) as store:
+            result = await store.command("GET", "k", repeatable=True, deadline_s=10.0)
+
+        assert (result, len(server.requests)) == (7, 3)
+
+
+async def test_what_certainly_was_not_done_is_sent_again_even_if_it_may_not_be_repeated() -> None:
+    loading = h.answer(400, {"error": "LOADING Redis is loading the dataset in memory"})
+    async with h.hostile(loading, h.answer(200, {"result": 7})) as server:
+        async with h.client_of(server.address) as store:
+            result = await store.command("RPUSH", "k", "v", deadline_s=5.0)
+
+        assert (result, len(server.requests)) == (7, 2)
+
+
+async def test_repeating_ends_with_the_deadline() -> None:
+    async with h.hostile(h.hang_up) as server, h.client_of(server.address) as store:
+        with pytest.raises(StoreUnavailableError) as caught:
+            await store.command("GET", "k", repeatable=True, deadline_s=0.2)
+
+        assert caught.value.outcome is Outcome.UNKNOWN
+        assert len(server.requests) > 1
+
+
+async def test_an_unclear_attempt_stays_unclear_when_later_ones_are_refused() -> None:
+    loading = h.answer(400, {"error": "LOADING Redis is loading the dataset in memory"})
+    async with h.hostile(h.hang_up, loading) as server, h.client_of(server.address) as store:
+        with pytest.raises(StoreUnavailableError) as caught:
+            await store.command("GET", "k", repeatable=True, deadline_s=0.2)
+
+        assert caught.value.outcome is Outcome.UNKNOWN
+
+
+async def test_an_unclear_attempt_stays_unclear_when_the_repeat_fails_for_good() -> None:
+    full = h.answer(400, {"error": "OOM command not allowed when used memory > 'maxmemory'."})
+    async with h.hostile(h.hang_up, full) as server, h.client_of(server.address) as store:
+        with pytest.raises(StoreError) as caught:
+            await store.run(CALL, deadline_s=5.0)
+
+        assert caught.value.outcome is Outcome.UNKNOWN
+
+
+async def test_an_unknown_script_is_sent_as_text_once() -> None:
+    unknown = h.answer(400, {"error": "NOSCRIPT No matching script."})
+    async with h.hostile(unknown, h.answer(200, {"result": 1})) as server, h.client_of(server.address) as store:
+        assert await store.run(CALL) == 1
+
+        assert [request.body[:2] for request in server.requests] == [
+            ["EVALSHA", CALL.script.sha],
+            ["EVAL", "return 1"],
+        ]
+
+
+async def test_a_server_that_never_knows_a_script_is_not_asked_for_ever() -> None:
+    unknown = h.answer(400, {"error": "NOSCRIPT No matching script."})
+    async with h.hostile(unknown) as server, h.client_of(server.address) as store:
+        with pytest.raises(StoreRefusedError):
+            await store.run(CALL)
+
+        assert len(server.requests) == 2
+
+
+async def test_scripts_in_order_are_sent_as_text_when_one_is_unknown() -> None:
+    first = h.answer(200, [{"result": 1}, {"error": "NOSCRIPT No matching script."}])
+    async with h.hostile(first, h.answer(200, [{"result": 1}, {"result": 2}])) as server:
+        async with h.client_of(server.address) as store:
+            assert await store.run_in_order(CALL, CALL) == [1, 2]
+
+        assert [command[0] for command in server.requests[1].body] == ["EVAL", "EVAL"]
+
+
+async def test_the_sync_token_is_echoed() -> None:
+    scripts = [h.answer(200, {"result": 1}, Upstash_Sync_Token="abc"), h.answer(200, {"result": 1})]
+    async with h.hostile(*scripts) as server, h.client_of(server.address) as store:
+        for _ in range(3):
+            await store.command("GET", "k")
+
+        assert [request.headers["upstash-sync-token"] for request in server.requests] == ["", "abc", "abc"]
+
+
+async def test_a_sync_token_that_is_no_header_is_not_echoed() -> None:
+    async with h.hostile(h.answer(200, {"result": 1}, Upstash_Sync_Token="\xe9\xff")) as server:
+        async with h.client_of(server.address) as store:
+            assert [await store.command("GET", "k") for _ in range(2)] == [1, 1]
+
+
+async def test_a_redirect_is_not_followed_with_the_token() -> None:
+    async with h.hostile(h.answer(200, {"result": 1})) as elsewhere:
+        redirect = h.answer(307, b"", Location=elsewhere.address.url)
+        async with h.hostile(redirect) as server, h.client_of(server.address) as store:
+            with pytest.raises(StoreUnavailableError):
+                await store.command("GET", "k", deadline_s=0.1)
+
+        assert elsewhere.requests == []
+
+
+async def test_a_dead_proxy_does_not_catch_loopback_traffic(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "all_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    async with h.hostile(h.answer(200, {"result": 1})) as server, h.client_of(server.address) as store:
+        assert await store.command("GET", "k") == 1
+
+
+async def test_a_proxy_is_honoured_on_the_way_to_upstash(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with h.hostile(h.answer(200, {"result": "from the proxy"})) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.address.url)
+        async with h.client_of(Address("http://store.invalid", SecretStr(h.TOKEN))) as store:
+            assert await store.command("GET", "k") == "from the proxy"
+
+
+async def test_the_address_is_asked_for_again_when_nobody_answers() -> None:
+    async with h.hostile(h.answer(200, {"result": 1})) as server:
+        gone = Address(f"http://127.0.0.1:{free_port()}", SecretStr("old"))
+        asked = []
+
+        def refresh() -> Address:
+            asked.append(threading.current_thread())
+            return server.address
+
+        async with h.client_of(gone, refresh=refresh) as store:
+            results = await asyncio.gather(*(store.command("GET", "k", deadline_s=5.0) for _ in range(5)))
+
+        assert results == [1] * 5
+        assert len(asked) == 1
+        assert asked[0] is not threading.main_thread()
+        assert server.requests[0].headers["authorization"] == f"Bearer {h.TOKEN}"
+
+
+async def test_a_slow_search_for_the_store_keeps_nobody_past_the_deadline() -> None:
+    found = threading.Event()
+
+    def refresh() -> Address:
+        found.wait(30.0)
+        raise StoreUnavailableError("gone")
+
+    gone = Address(f"http://127.0.0.1:{free_port()}", SecretStr("old"))
+    async with h.client_of(gone, refresh=refresh) as store:
+        try:
+            with pytest.raises(StoreUnavailableError) as caught:
+                await asyncio.wait_for(store.command("GET", "k", deadline_s=0.2), 10.0)
+        finally:
+            found.set()
+
+    assert caught.value.outcome is Outcome.NOT_ENQUEUED
+
+
+async def test_the_connections_survive_a_crowd_of_timeouts() -> None:
+    """After the pool was filled with requests nobody answered, the next one is answered."""
+    async with h.hostile(*[h.stay_silent] * 8, h.answer(200, {"result": 1})) as server:
+        async with h.client_of(server.address, connections=4, timeout_s=0.1) as store:
+            for _ in range(2):
+                lost = await asyncio.gather(*(store.command("GET", "k") for _ in range(4)), return_exceptions=True)
+                assert all(isinstance(one, StoreUnavailableError) for one in lost)
+
+            assert await store.command("GET", "k", deadline_s=5.0) == 1
+
+
+async def test_the_token_shows_up_nowhere(caplog: pytest.LogCaptureFixture) -> None:
+    settings = load_settings(upstash_redis_rest_url="https://x.upstash.io", upstash_redis_rest_token=h.TOKEN)
+    with caplog.at_level(logging.DEBUG):
+        async with h.hostile(h.answer(401, {"error": f"WRONGPASS {h.TOKEN}"})) as server:
+            async with h.client_of(server.address) as store:
+                with pytest.raises(StoreError) as caught:
+                    await store.command("GET", "k")
+
+                shown = [repr(settings), str(settings), repr(server.address), repr(store), repr(caught.value)]
+    shown += [str(caught.value.__context__), server.requests[0].path, server.address.url]
+    shown += [record.getMessage() for record in caplog.records if not record.name.startswith("httpcore")]
+
+    assert [text for text in shown if h.TOKEN in text] == []
