@@ -1,10 +1,12 @@
 """The API's writing side: jobs go into the store by group commit, and only then is anybody told so."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from overload_demo.config import Settings
 from overload_demo.errors import IdempotencyConflictError, OverloadDemoError, QueueFullError
+from overload_demo.jobs import JOB_ID
 from overload_demo.queue.group_commit import GroupCommit
 from overload_demo.queue.protocol import ENQUEUE, Protocol, malformed
 from overload_demo.upstash import Upstash
@@ -69,6 +71,8 @@ class Producer:
         reply = await self._upstash.run(call, deadline_s=deadline_s)
         try:
             wait_s, verdicts = float(reply[0]), reply[1:]
+            if not math.isfinite(wait_s):
+                raise ValueError(wait_s)
             return [_outcome(job, verdict, wait_s) for job, verdict in zip(jobs, verdicts, strict=True)]
         except (ValueError, TypeError, LookupError) as error:
             raise malformed(ENQUEUE, error) from None
@@ -77,7 +81,7 @@ class Producer:
 def _outcome(job: NewJob, verdict: str, wait_s: float) -> Enqueued | OverloadDemoError:
     if verdict == "+":
         return Enqueued(job.job_id, wait_s)
-    if verdict.startswith("="):
+    if verdict[:1] == "=" and JOB_ID.fullmatch(verdict[1:]):
         return Enqueued(verdict[1:], wait_s)
     if verdict == "!":
         return IdempotencyConflictError("this Idempotency-Key was used before with another body")

@@ -10,6 +10,7 @@ from overload_demo.upstash import Argument, Script, ScriptCall
 # The recent rates are sums that fade with this time constant: long enough to be steady at two seconds a job,
 # short enough to follow a change within half a minute.
 RATE_TIME_CONSTANT_S = 10.0
+LONGEST_JOB_S = 86_400.0  # no estimate grows beyond all numbers
 MAX_DEAD_ENTRIES = 10_000
 # A returned job sits behind at most this many others: workers times the largest batch, for a few workers.
 MAX_RETURNED_DISTANCE = 1_024
@@ -60,9 +61,13 @@ class RecentRates:
     busy_s: float
     age_s: float = 0.0
 
+    def __post_init__(self) -> None:
+        if not all(map(math.isfinite, (self.jobs, self.busy_s, self.age_s))):
+            raise ValueError("the stored rates are not finite")
+
     def service_time_s(self, default_s: float) -> float:
         """Seconds a job takes one worker; ``default_s`` before anything was measured."""
-        return self.busy_s / self.jobs if self.jobs > 0 else default_s
+        return min(self.busy_s / self.jobs, LONGEST_JOB_S) if self.jobs > 0 else default_s
 
     def drain_rate_per_s(self) -> float:
         """Jobs settled a second, all workers together, fading to 0 while nothing is settled."""

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +16,8 @@ from overload_demo.queue.protocol import MAX_RETURNED_DISTANCE, STATS, STATUS, P
 from overload_demo.upstash import Upstash
 
 MAX_READ_JOBS = 500
+# A reply over 10 MB is an error, and a text of quotes and backslashes doubles on its way.
+MAX_READ_RESULT_BYTES = 2_097_152
 SENDERS = 2
 PING_DEADLINE_S = 1.0
 
@@ -73,7 +77,7 @@ class Results:
         return await self._jobs.submit(job_id)
 
     async def statuses(self, job_ids: Sequence[str]) -> list[JobStatus | None]:
-        """The same for at most 500 jobs in one exchange."""
+        """The same for at most 500 jobs, in one exchange unless their results are large."""
         return await self._read(job_ids, self._deadline_s)
 
     async def stats(self) -> QueueStats:
@@ -101,15 +105,25 @@ class Results:
             raise malformed(STATS, error) from None
 
     async def _read(self, job_ids: Sequence[str], deadline_s: float) -> list[JobStatus | None]:
-        call = self._protocol.call(STATUS, self._protocol.prefix, MAX_RETURNED_DISTANCE, *job_ids)
+        give_up_at = time.monotonic() + deadline_s
+        found: list[JobStatus | None] = []
+        while len(found) < len(job_ids):
+            found += await self._read_some(job_ids[len(found) :], give_up_at - time.monotonic())
+        return found
+
+    async def _read_some(self, job_ids: Sequence[str], deadline_s: float) -> list[JobStatus | None]:
+        """As many of the jobs, from the first, as fit into one answer; at least one."""
+        call = self._protocol.call(
+            STATUS, self._protocol.prefix, MAX_RETURNED_DISTANCE, MAX_READ_RESULT_BYTES, *job_ids
+        )
         reply = await self._upstash.run(call, deadline_s=deadline_s)
         try:
-            rates = RecentRates(float(reply[1]), float(reply[2]))
-            per_job_s = rates.service_time_s(self._default_service_s) / max(1, int(reply[0]))
-            found = reply[3:]
-            # nil at the very end of a Lua table is cut off
-            found += [None] * (len(job_ids) - len(found))
-            return [_status_from(job, per_job_s) for _, job in zip(job_ids, found, strict=True)]
+            workers, jobs, busy_s, *found = reply
+            rates = RecentRates(float(jobs), float(busy_s))
+            per_job_s = rates.service_time_s(self._default_service_s) / max(1, int(workers))
+            if not 1 <= len(found) <= len(job_ids):
+                raise ValueError(len(found))
+            return [_status_from(job, per_job_s) for job in found]
         except (ValueError, TypeError, LookupError) as error:
             raise malformed(STATUS, error) from None
 
@@ -156,8 +170,20 @@ def _status_from(job: list[Any] | None, per_job_s: float) -> JobStatus | None:
             int(position),
             round(int(position) * per_job_s, 3),
             str(started_at),
-            json.loads(result) if result else None,
+            _strict_json(result) if result else None,
             str(error),
         )
-    except ValueError:  # somebody else wrote into this hash: say so, never fail the whole batch
+    except (ValueError, RecursionError):  # somebody else wrote into this hash: say so, never fail the whole batch
         return JobStatus(JobState.FAILED, 0, 0.0, "", None, "unreadable: the stored job is malformed")
+
+
+def _strict_json(text: str) -> Any:
+    """The value of a JSON text; raises ValueError for numbers that no JSON text can hold again."""
+    return json.loads(text, parse_float=_finite, parse_constant=_finite)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number

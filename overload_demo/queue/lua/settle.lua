@@ -23,8 +23,10 @@ for i, id in ipairs(ids) do
     held[#held + 1] = id
   else
     local now = redis.pcall('HMGET', prefix .. 'job:' .. id, 'status', 'fence')
-    local finished = not now.err and now[2] == fence and now[1] ~= 'processing'
-    reply[i] = finished and 2 or 0
+    local released = ARGV[first + (i - 1) * width + 2] == 'released'
+    local as_settled = now[1] == 'done' or now[1] == 'failed'
+    if released then as_settled = now[1] == 'queued' end
+    reply[i] = not now.err and now[2] == fence and as_settled and 2 or 0
   end
 end
 if #held > 0 then

@@ -5,7 +5,8 @@
 -- (it has a fence) sits within the first few entries and is looked up there.
 --
 -- KEYS  1 jobs:queue  2 jobs:seq  3 jobs:stats  4 jobs:workers
--- ARGV  1 key prefix  2 how far from the head a returned job can be, then the ids
+-- ARGV  1 key prefix  2 how far from the head a returned job can be  3 most bytes of results, then the ids
+-- The reply ends early, after at least one job, when the results in it reach that many bytes: ask for the rest.
 -- Reply: {live workers, recent_jobs, recent_busy_s, then for each job: nil if unknown, else
 --       {status, position, started_at, result, error}}
 local prefix = ARGV[1]
@@ -19,7 +20,9 @@ for _, sign in ipairs(redis.call('HVALS', KEYS[4])) do
   if tonumber(string.match(sign, '^%d+')) > now_ms then workers = workers + 1 end
 end
 local reply = { workers, stats[1] or '0', stats[2] or '0' }
-for i = 3, #ARGV do
+local bytes = 0
+for i = 4, #ARGV do
+  if bytes >= tonumber(ARGV[3]) then break end
   local job = redis.pcall('HMGET', prefix .. 'job:' .. ARGV[i],
     'status', 'seq', 'fence', 'started_at', 'result', 'error')
   if job.err or not job[1] then
@@ -33,6 +36,7 @@ for i = 3, #ARGV do
         position = index and index + 1 or position
       end
     end
+    bytes = bytes + #(job[5] or '')
     reply[#reply + 1] = { job[1], position, job[4] or '', job[5] or '', job[6] or '' }
   end
 end

@@ -1,0 +1,114 @@
+"""A full store: only enqueue is refused, and it says so; everything that drains goes on, one promise a test."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from overload_demo.config import load_settings
+from overload_demo.errors import Outcome, StoreFullError
+from overload_demo.queue.consumer import Verdict
+from overload_demo.store.embedded import EmbeddedStore
+from overload_demo.store.opening import Store
+from tests.support.queues import Queue, ids_of, open_queue, settled
+from tests.support.running import make_settings
+
+pytestmark = pytest.mark.anyio
+
+FILLERS = (100_000, 5_000, 200, 1)  # bytes
+
+
+@pytest.fixture(scope="module")
+def small_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    folder = tmp_path_factory.mktemp("small")
+    settings = load_settings(overload_data_dir=folder, overload_maxmemory="5mb")
+    with EmbeddedStore(folder, settings) as embedded:
+        yield embedded.acquire(), embedded.refresh
+
+
+@pytest.fixture
+async def queue(tmp_path: Path, small_store: Store) -> AsyncIterator[Queue]:
+    async with open_queue(make_settings(tmp_path), small_store) as one:
+        yield one
+
+
+async def fill(queue: Queue) -> None:
+    """Leave no room at all, not even for the smallest write."""
+    for size in FILLERS:
+        for number in range(1_000_000):
+            try:
+                await queue.redis("SET", f"{queue.prefix}filler{size}-{number}", "x" * size)
+            except StoreFullError:
+                break
+
+
+async def test_enqueue_is_refused_and_nothing_of_the_job_is_there(queue: Queue) -> None:
+    await fill(queue)
+
+    with pytest.raises(StoreFullError) as caught:
+        await queue.enqueue(1)
+
+    assert caught.value.outcome is Outcome.NOT_ENQUEUED
+    assert await queue.redis("KEYS", f"{queue.prefix}job*") == []
+
+
+async def test_a_job_that_is_there_is_still_reported_as_accepted(queue: Queue) -> None:
+    job_id = await queue.enqueue_one("{}", idem="record", fingerprint="print")
+    await fill(queue)
+
+    assert await queue.enqueue_one("{}", idem="record", fingerprint="print") == job_id
+
+
+async def test_jobs_are_leased_settled_and_released(queue: Queue) -> None:
+    ids = await queue.enqueue(3)
+    worker = queue.worker()
+    await fill(queue)
+
+    jobs = (await worker.lease(2)).jobs
+    fenced = await worker.settle([settled(jobs[0]), settled(jobs[1], Verdict.RELEASED)])
+
+    assert (ids_of(jobs), fenced) == (ids[:2], 0)
+    assert [await queue.state(one) for one in ids] == ["done", "queued", "queued"]
+
+
+async def test_expired_leases_come_back(queue: Queue) -> None:
+    ids = await queue.enqueue(2)
+    await queue.worker("dead").lease(2)
+    await queue.expire_lease(*ids)
+    await fill(queue)
+
+    assert ids_of((await queue.worker("alive").lease(5)).jobs) == ids[:1]
+    assert await queue.waiting() == ids[1:]
+
+
+async def test_a_running_jobs_lease_is_extended(queue: Queue) -> None:
+    """Otherwise a long job would be given to a second worker just because the store is full."""
+    [job_id] = await queue.enqueue(1)
+    worker = queue.worker()
+    jobs = (await worker.lease(1)).jobs
+    await queue.expire_lease(job_id)
+    await fill(queue)
+
+    assert await worker.extend(jobs) == set()
+
+    assert (await queue.worker("other").lease(1)).jobs == []
+
+
+async def test_an_idle_worker_is_seen_to_live(queue: Queue) -> None:
+    worker = queue.worker()
+    await fill(queue)
+
+    await worker.lease(1)
+
+    assert (await queue.results.stats()).workers_alive == 1
+
+
+async def test_a_poison_job_ends_on_the_dead_list(queue: Queue) -> None:
+    [job_id] = await queue.enqueue(1)
+    await queue.worker("dead", worker_max_attempts=1).lease(1)
+    await queue.expire_lease(job_id)
+    await fill(queue)
+
+    await queue.worker("alive", worker_max_attempts=1).lease(1)
+
+    assert [letter["job_id"] for letter in await queue.dead_letters()] == [job_id]

@@ -1,0 +1,153 @@
+"""Some hundred random steps: every position equals the place in the list, and no job is ever lost or done twice."""
+
+import random
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from overload_demo.queue.consumer import Consumer, LeasedJob, Verdict
+from tests.support.queues import Queue, settled
+
+pytestmark = pytest.mark.anyio
+
+STEPS = 300
+
+
+class Model:
+    """Random clients and workers over one queue, and what they believe about it."""
+
+    def __init__(self, queue: Queue, seed: int) -> None:
+        self.queue, self.random = queue, random.Random(seed)
+        self.accepted: list[str] = []
+        self.finished: dict[str, str] = {}
+        self.workers = {name: queue.worker(name, worker_max_attempts=4) for name in ("a", "b", "c")}
+        self.held: dict[str, list[LeasedJob]] = {name: [] for name in self.workers}
+        self.late: list[tuple[Consumer, LeasedJob]] = []
+
+    async def step(self) -> None:
+        """One thing that may happen."""
+        actions: list[tuple[Callable[[], Awaitable[None]], int]] = [
+            (self.enqueue, 8),
+            (self.lease, 6),
+            (self.finish, 5),
+            (self.release, 3),
+            (self.expire, 2),
+            (self.restart, 1),
+            (self.come_late, 2),
+        ]
+        [action] = self.random.choices([one for one, _ in actions], [weight for _, weight in actions])
+        await action()
+
+    async def enqueue(self) -> None:
+        self.accepted += await self.queue.enqueue(self.random.randint(1, 3))
+
+    async def lease(self) -> None:
+        name = self.random.choice(list(self.workers))
+        lease = await self.workers[name].lease(self.random.randint(1, 6))
+        self.held[name] += lease.jobs
+
+    async def finish(self) -> None:
+        await self._settle(self.random.choice([Verdict.DONE, Verdict.DONE, Verdict.FAILED, Verdict.DEAD]))
+
+    async def release(self) -> None:
+        await self._settle(Verdict.RELEASED)
+
+    async def expire(self) -> None:
+        """All leases of one worker run out; it does not know."""
+        name = self.random.choice(list(self.workers))
+        await self.queue.expire_lease(*(job.job_id for job in self.held[name]))
+        self._loses(name)
+
+    async def restart(self) -> None:
+        """A worker dies, and comes back under its name."""
+        name = self.random.choice(list(self.workers))
+        self._loses(name)
+        self.workers[name] = self.queue.worker(name, worker_max_attempts=4)
+        self.held[name] += (await self.workers[name].lease(2)).jobs
+
+    async def come_late(self) -> None:
+        """A result of a lost lease: it may count while nobody has taken the job back, never after."""
+        if self.late:
+            worker, job = self.late.pop(self.random.randrange(len(self.late)))
+            if await worker.settle([settled(job, text=f'"{job.fence}"')]) == 0 and job.job_id not in self.finished:
+                self.finished[job.job_id] = await self.queue.state(job.job_id) or "gone"
+
+    async def _settle(self, verdict: Verdict) -> None:
+        name = self.random.choice([name for name, jobs in self.held.items() if jobs] or ["a"])
+        jobs = self.held[name][: self.random.randint(1, 4)]
+        self.held[name] = self.held[name][len(jobs) :]
+        if jobs:
+            await self.workers[name].settle([settled(job, verdict, f'"{job.fence}"') for job in jobs])
+
+    def _loses(self, name: str) -> None:
+        self.late += [(self.workers[name], job) for job in self.held[name]]
+        self.held[name] = []
+
+    async def check(self) -> None:
+        """Every promise that holds at any moment."""
+        waiting = await self.queue.waiting()
+        assert len(waiting) == len(set(waiting))
+        statuses = await self.queue.results.statuses(self.accepted)
+        states = {}
+        for job_id, status in zip(self.accepted, statuses, strict=True):
+            assert status is not None, f"{job_id} is lost"
+            states[job_id] = status.state.value
+            if status.state == "queued":
+                assert status.queue_position == waiting.index(job_id) + 1
+        for job_id, state in self.finished.items():
+            assert states[job_id] == state, "a finished job never changes"
+        self.finished |= {one: state for one, state in states.items() if state in ("done", "failed")}
+        stats = await self.queue.results.stats()
+        terminal = sum(state in ("done", "failed") for state in states.values())
+        assert stats.accepted == len(self.accepted)
+        assert stats.accepted == stats.queue_length + stats.in_flight + terminal
+        assert stats.done + stats.failed == terminal
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_positions_are_exact_and_nothing_is_lost_whatever_happens(queue: Queue, seed: int) -> None:
+    model = Model(queue, seed)
+    for number in range(STEPS):
+        await model.step()
+        if number % 3 == 0:
+            await model.check()
+    await model.check()
+
+    for name in model.workers:
+        await model.queue.expire_lease(*(job.job_id for job in model.held[name]))
+    last = queue.worker("last", worker_max_attempts=4)
+    for _ in range(len(model.accepted) + 1):
+        jobs = (await last.lease(10)).jobs
+        if jobs:
+            await last.settle([settled(job) for job in jobs])
+    await model.check()
+
+    assert len(model.finished) == len(model.accepted) > STEPS / 4
+    assert await queue.waiting() == []
+
+
+async def test_a_position_in_the_middle_needs_no_walk_through_the_queue(queue: Queue) -> None:
+    """Counted by the server: reading a position runs the same few commands in a short and in a long queue."""
+    ids = await queue.enqueue(3)
+    short = await read_cost(queue, ids[1])
+    ids += await queue.enqueue(300)
+
+    assert await read_cost(queue, ids[150]) == short
+    status = await queue.status(ids[150])
+    assert status is not None
+    assert status.queue_position == 151
+
+
+async def read_cost(queue: Queue, job_id: str) -> dict[str, int]:
+    """Commands by name that one status costs."""
+    await queue.status(job_id)
+    before = await calls(queue)
+    await queue.status(job_id)
+    after = await calls(queue)
+    return {name: after[name] - before.get(name, 0) for name in after if after[name] != before.get(name, 0)}
+
+
+async def calls(queue: Queue) -> dict[str, int]:
+    info = str(await queue.redis("INFO", "commandstats"))
+    lines = [line.removeprefix("cmdstat_") for line in info.split() if "calls=" in line]
+    return {line.split(":")[0]: int(line.split("calls=")[1].split(",")[0]) for line in lines}

@@ -1,0 +1,240 @@
+"""The commands as people start them: bad input in one line, clean stops, and what happens when things are missing."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from overload_demo.store.opening import Store
+from tests.support.running import (
+    JOB,
+    api_process,
+    child,
+    environment,
+    events,
+    free_port,
+    store_processes,
+    submit,
+    wait_for,
+    worker_process,
+)
+from tests.support.stores import Rest
+from tests.support.waiting import wait_until
+
+
+def run_door(folder: Path, module: str, *arguments: str, **variables: object) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", f"overload_demo.{module}", *arguments]
+    return subprocess.run(
+        command, env=environment(folder, **variables), cwd=folder, capture_output=True, text=True, timeout=60
+    )
+
+
+def the_error(outcome: "subprocess.CompletedProcess[str]") -> str:
+    """The one line a refusal consists of."""
+    assert outcome.returncode == 1, outcome.stderr
+    [line] = [line for line in outcome.stderr.splitlines() if not line.startswith("20")]  # but for log lines
+    assert line.startswith("error: ")
+    return line
+
+
+@pytest.mark.parametrize("door", ["api", "worker"])
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"UPSTASH_REDIS_REST_URL": "https://x.upstash.io"}, "UPSTASH_REDIS_REST_TOKEN is not"),
+        ({"UPSTASH_REDIS_REST_TOKEN": "s3cret"}, "UPSTASH_REDIS_REST_URL is not"),
+        ({"UPSTASH_REDIS_REST_URL": "http://x.upstash.io", "UPSTASH_REDIS_REST_TOKEN": "s3cret"}, "https"),
+        ({"WORKER_PROCESSING_DELAY": "soon"}, "WORKER_PROCESSING_DELAY"),
+        ({"OVERLOAD_REDIS_SERVER": "/nowhere/redis-server"}, "/nowhere/redis-server"),
+        ({"OVERLOAD_DATA_DIR": "/proc/nowhere"}, "/proc/nowhere"),
+    ],
+)
+def test_a_mistake_in_the_settings_is_one_line_that_names_it(
+    tmp_path: Path, door: str, variables: dict[str, str], said: str
+) -> None:
+    outcome = run_door(tmp_path, door, *(["--port", "0"] if door == "api" else []), **variables)
+
+    assert said in the_error(outcome)
+    assert "s3cret" not in outcome.stderr
+
+
+def test_a_handler_that_does_not_exist_is_one_line(tmp_path: Path) -> None:
+    assert "nowhere:nothing" in the_error(run_door(tmp_path, "worker", WORKER_HANDLER="nowhere:nothing"))
+
+
+def test_a_second_api_on_the_same_port_is_refused(tmp_path: Path) -> None:
+    port = free_port()
+    first = child("overload_demo.api", "--port", str(port), folder=tmp_path)
+    first.start()
+    try:
+        wait_until("the first serves", lambda: is_healthy(f"http://127.0.0.1:{port}"), timeout_s=20.0)
+
+        outcome = run_door(tmp_path, "api", "--port", str(port))
+
+        assert f"127.0.0.1:{port}" in the_error(outcome)
+    finally:
+        first.stop()
+
+
+def test_api_and_worker_started_apart_find_the_same_store(tmp_path: Path) -> None:
+    with worker_process(tmp_path), api_process(tmp_path) as (_, client):
+        wait_for(client, submit(client, 3))
+
+
+def test_a_worker_until_empty_does_what_there_is_and_ends(tmp_path: Path) -> None:
+    with api_process(tmp_path) as (_, client):
+        ids = submit(client, 25)
+
+        outcome = run_door(tmp_path, "worker", "--until-empty")
+
+        assert outcome.returncode == 0, outcome.stderr
+        wait_for(client, ids)
+
+
+def test_sigterm_lets_the_running_job_end_and_gives_the_rest_back(tmp_path: Path) -> None:
+    with api_process(tmp_path) as (_, client):
+        ids = submit(client, 5)
+        worker = child("overload_demo.worker", folder=tmp_path, WORKER_PROCESSING_DELAY=0.4)
+        worker.start()
+        wait_until("a job is running", lambda: events(tmp_path), timeout_s=20.0)
+
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGTERM)
+
+        wait_until("the worker has ended", lambda: worker.pid is None)
+        done = [job_id for what, job_id, _ in events(tmp_path) if what == "effect"]
+        started = [job_id for what, job_id, _ in events(tmp_path) if what == "start"]
+        assert done == started == ids[: len(done)]
+        stats = client.get("/queue/stats").json()
+        assert (stats["queue_length"], stats["in_flight"], stats["workers_alive"]) == (5 - len(done), 0, 0)
+        worker.stop()
+
+
+def test_a_job_over_its_time_limit_ends_the_worker_and_counts_as_interrupted(tmp_path: Path) -> None:
+    (tmp_path / "stuck.py").write_text("import threading\n\n\ndef handle(payload):\n    threading.Event().wait()\n")
+    with api_process(tmp_path) as (_, client):
+        [job_id] = submit(client)
+        limits = {"WORKER_HANDLER": "stuck:handle", "WORKER_JOB_TIMEOUT_S": 0.3, "WORKER_MAX_ATTEMPTS": 2}
+
+        first, second = (run_door(tmp_path, "worker", **limits) for _ in range(2))
+
+        assert (first.returncode, second.returncode) == (3, 3)
+        with worker_process(tmp_path, **limits):
+            wait_for(client, [job_id], "failed")
+        assert "interrupted 2 times" in client.get(f"/jobs/{job_id}").json()["error"]
+
+
+def test_two_workers_side_by_side_do_every_job_once(tmp_path: Path) -> None:
+    with api_process(tmp_path) as (_, client):
+        ids = submit(client, 200)
+        with (
+            worker_process(tmp_path, WORKER_PROCESSING_DELAY=0.002),
+            worker_process(tmp_path, WORKER_PROCESSING_DELAY=0.002),
+        ):
+            wait_until("both are alive", lambda: client.get("/queue/stats").json()["workers_alive"] == 2)
+            wait_for(client, ids)
+
+    assert sorted(job_id for what, job_id, _ in events(tmp_path) if what == "effect") == sorted(ids)
+
+
+def test_a_killed_store_heals_by_itself_under_the_api_and_the_worker(tmp_path: Path) -> None:
+    with api_process(tmp_path) as (_, client), worker_process(tmp_path, WORKER_PROCESSING_DELAY=0.01):
+        ids = submit(client, 20)
+        for pid in store_processes(tmp_path):
+            os.kill(pid, signal.SIGKILL)
+        ids += [answer.json()["job_id"] for _ in range(20) if (answer := client.post("/jobs", json=JOB)).is_success]
+
+        wait_for(client, ids)
+
+        assert len(ids) >= 20
+        assert sorted({job_id for what, job_id, _ in events(tmp_path) if what == "effect"}) == sorted(ids)
+
+
+def test_a_wrong_token_degrades_the_api_and_kills_nobody(tmp_path: Path, store: Store) -> None:
+    wrong = {"UPSTASH_REDIS_REST_URL": store[0].url, "UPSTASH_REDIS_REST_TOKEN": "wr0ng"}
+    with api_process(tmp_path, **wrong) as (api, client), worker_process(tmp_path, **wrong) as worker:
+        health = client.get("/health")
+        answer = client.post("/jobs", json=JOB)
+
+        assert (health.status_code, health.json()["status"]) == (200, "degraded")
+        assert "token" in health.json()["detail"]
+        assert client.get("/health/ready").status_code == 503
+        assert (answer.status_code, answer.json()["outcome"]) == (503, "not_enqueued")
+        wait_until("the worker says why", lambda: "refused the token" in worker.log.read_text())
+        assert api.pid is not None
+        assert worker.pid is not None
+        assert "wr0ng" not in api.log.read_text() + worker.log.read_text()
+
+
+def test_a_worker_waits_for_a_store_that_is_down_at_start(tmp_path: Path) -> None:
+    port, token = free_port(), "a-token-of-the-test"
+    url = f"http://127.0.0.1:{port}"
+    address = {"UPSTASH_REDIS_REST_URL": url, "UPSTASH_REDIS_REST_TOKEN": token, "OVERLOAD_STORE_DEADLINE_S": 0.5}
+    with api_process(tmp_path, **address) as (_, client), worker_process(tmp_path, **address):
+        refused = client.post("/jobs", json=JOB)
+        assert (refused.status_code, refused.json()["outcome"]) == (503, "not_enqueued")
+        assert int(refused.headers["Retry-After"]) >= 1
+
+        command = [sys.executable, "-m", "overload_demo.store", "--port", str(port), "--token", token]
+        door = subprocess.Popen(command, env=environment(tmp_path), stdout=subprocess.DEVNULL)
+        try:
+            wait_until("the store answers", lambda: client.get("/health/ready").status_code == 200, timeout_s=20.0)
+            wait_for(client, submit(client, 3))
+            assert Rest(url, token).run("PING") == "PONG"
+        finally:
+            door.terminate()
+            assert door.wait(timeout=15) == 0
+
+
+def test_a_proxy_variable_does_not_catch_loopback_traffic(tmp_path: Path) -> None:
+    dead = dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY"), "http://127.0.0.1:9")
+    with api_process(tmp_path, **dead) as (_, client), worker_process(tmp_path, **dead):
+        wait_for(client, submit(client))
+
+
+def test_children_end_with_their_parent_and_ignore_an_interrupt(tmp_path: Path) -> None:
+    with api_process(tmp_path) as (api, client), worker_process(tmp_path) as worker:
+        wait_for(client, submit(client))
+        assert api.pid is not None
+        assert worker.pid is not None
+
+        os.kill(api.pid, signal.SIGINT)
+        os.kill(worker.pid, signal.SIGINT)
+        wait_for(client, submit(client))
+
+        api.stop()
+        worker.stop()
+        assert (api.pid, worker.pid) == (None, None)
+
+
+def test_plain_uvicorn_serves_the_app_too(tmp_path: Path) -> None:
+    port = free_port()
+    command = [
+        sys.executable,
+        "-m",
+        "uvicorn",
+        "overload_demo.api.app:app",
+        "--port",
+        str(port),
+        "--log-level",
+        "error",
+    ]
+    server = subprocess.Popen(command, env=environment(tmp_path))
+    try:
+        wait_until("it serves", lambda: is_healthy(f"http://127.0.0.1:{port}"), timeout_s=20.0)
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client, worker_process(tmp_path):
+            wait_for(client, submit(client))
+    finally:
+        server.terminate()
+        server.wait(timeout=15)
+
+
+def is_healthy(url: str) -> bool:
+    try:
+        return httpx.get(url + "/health", trust_env=False).json()["status"] == "healthy"
+    except httpx.HTTPError:
+        return False
