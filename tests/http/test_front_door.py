@@ -1,0 +1,160 @@
+"""The front door: a crowd waits in the kernel, nobody is refused, and the silent do not hold the places."""
+
+import asyncio
+import resource
+import socket
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from overload_demo.api.front_door import listen, url_of
+from overload_demo.api.gate import connection_cap
+from overload_demo.errors import ConfigurationError
+from overload_demo.load import LoadPlan, Shape, run_load
+from overload_demo.store.opening import Store
+from tests.support.running import api_process, child, free_port, make_settings, serving_api
+from tests.support.waiting import wait_until
+
+POST = (
+    b"POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 38\r\n\r\n"
+    b'{"name":"a","value":1,"message":"hi"}\n'
+)
+
+
+def connect(url: str) -> socket.socket:
+    host, port = url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=20)
+
+
+def answer_of(connection: socket.socket) -> str:
+    text = b""
+    while b"\r\n\r\n" not in text and (chunk := connection.recv(65536)):
+        text += chunk
+    return text.decode()
+
+
+@contextmanager
+def low_descriptor_limit(limit: int) -> Iterator[None]:
+    """Children started in the block inherit it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_crowd_far_above_the_cap_is_answered_to_the_last(tmp_path: Path, store: Store) -> None:
+    settings = make_settings(tmp_path, overload_max_connections=20)
+    with serving_api(settings, store) as client:
+        plan = LoadPlan(str(client.base_url), requests=1500, shape=Shape.AT_ONCE, timeout_s=60)
+
+        summary = asyncio.run(run_load(plan)).summary()
+
+        assert (summary.accepted, summary.failures) == (1500, {})
+        assert summary.health.peak_open_sockets > 1000
+        assert client.get("/queue/stats").json()["accepted"] == 1500
+
+
+def test_256_descriptors_are_enough_for_a_thousand_sockets(tmp_path: Path) -> None:
+    with low_descriptor_limit(256):
+        assert connection_cap(2000, listeners=16) < 200
+        starting = api_process(tmp_path)
+        _, client = starting.__enter__()
+    try:
+        wait_until("it serves", lambda: client.get("/health").status_code == 200, timeout_s=20.0)
+        plan = LoadPlan(str(client.base_url), requests=1000, shape=Shape.AT_ONCE, timeout_s=60)
+
+        summary = asyncio.run(run_load(plan)).summary()
+
+        assert (summary.accepted, summary.failures) == (1000, {})
+    finally:
+        starting.__exit__(None, None, None)
+
+
+def test_silent_and_slow_senders_are_closed_and_others_served(tmp_path: Path, store: Store) -> None:
+    settings = make_settings(tmp_path, overload_request_patience_s=0.3, overload_max_connections=8)
+    with serving_api(settings, store) as client:
+        silent = [connect(str(client.base_url).rstrip("/")) for _ in range(8)]
+        halves = connect(str(client.base_url).rstrip("/"))
+        halves.sendall(POST[:-10])
+
+        assert client.get("/health").status_code == 200
+
+        for connection in [*silent, halves]:
+            with closing(connection):
+                assert was_closed(connection)
+        assert client.get("/queue/stats").json()["accepted"] == 0
+
+
+def test_idle_keep_alive_connections_give_way_to_those_who_wait(tmp_path: Path, store: Store) -> None:
+    settings = make_settings(tmp_path, overload_max_connections=8)
+    with serving_api(settings, store) as client:
+        url = str(client.base_url).rstrip("/")
+        idle = [connect(url) for _ in range(8)]
+        for connection in idle:
+            connection.sendall(POST)
+            assert " 202 " in answer_of(connection)
+
+        with closing(connect(url)) as late:
+            late.sendall(POST)
+            answer = answer_of(late)
+
+        assert " 202 " in answer
+        assert "connection: close" in answer.lower()
+        for connection in idle:
+            connection.close()
+
+
+def test_a_stop_answers_those_who_wait_in_the_kernel(tmp_path: Path) -> None:
+    port = free_port()
+    api = child("overload_demo.api", "--port", str(port), folder=tmp_path, OVERLOAD_MAX_CONNECTIONS=8)
+    api.start()
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_until("it listens", lambda: "serving at" in api.log.read_text(), timeout_s=20.0)
+        crowd = [connect(url) for _ in range(60)]
+        for connection in crowd:
+            connection.sendall(POST)
+
+        api.stop()
+
+        assert [" 202 " in answer_of(connection) for connection in crowd] == [True] * 60
+        for connection in crowd:
+            connection.close()
+    finally:
+        api.stop()
+
+
+def test_pipelined_requests_are_answered_in_order(tmp_path: Path, store: Store) -> None:
+    with (
+        serving_api(make_settings(tmp_path), store) as client,
+        closing(connect(str(client.base_url).rstrip("/"))) as connection,
+    ):
+        connection.sendall(POST * 3)
+        text = b""
+        while text.count(b"job_id}") < 3:
+            text += connection.recv(65536)
+
+        assert text.count(b" 202 ") == 3
+        assert client.get("/queue/stats").json()["accepted"] == 3
+
+
+def test_a_taken_port_is_refused_even_to_another_group() -> None:
+    group = listen("127.0.0.1", 0)
+    try:
+        port = int(url_of(group).rpartition(":")[2])
+        with pytest.raises(ConfigurationError, match="cannot listen"):
+            listen("127.0.0.1", port)
+    finally:
+        for listener in group:
+            listener.close()
+
+
+def was_closed(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
