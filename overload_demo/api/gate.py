@@ -104,10 +104,10 @@ class Gate:
         return len(self._inside) + len(self._arriving)
 
     def _accept(self, listener: socket.socket) -> None:
-        for _ in range(ACCEPTS_A_TURN):
-            if self._live >= self._cap:
-                self._pause()
-                return
+        if self._live >= self._cap:  # somebody waits and there is no room
+            self._pause()
+            return
+        for _ in range(min(ACCEPTS_A_TURN, self._cap - self._live)):
             try:
                 connection, _ = listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
