@@ -20,7 +20,9 @@ LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 class Settings(BaseSettings):
     """Validated settings; construct through :func:`load_settings`, which turns a mistake into one line."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True, allow_inf_nan=False
+    )
 
     # Where the queue lives
     upstash_redis_rest_url: str | None = Field(None, description="Upstash REST endpoint; unset = the embedded store")
@@ -67,14 +69,26 @@ class Settings(BaseSettings):
     def _https_unless_loopback(cls, url: str | None) -> str | None:
         if url is None:
             return None
+        url = url.strip()
         parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        usable = _is_header_text(url) and parts.port != 0  # reading the port raises ValueError if it is none
+        if parts.scheme not in {"http", "https"} or not parts.hostname or not usable:
             raise ValueError("must look like https://NAME.upstash.io")
-        if parts.username or parts.password or parts.query:
-            raise ValueError("must hold no user, password or query; the token has a variable of its own")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("must hold no user, password, query or fragment; the token has a variable of its own")
         if parts.scheme == "http" and parts.hostname not in LOOPBACK_HOSTS:
             raise ValueError("must use https (plain http is for loopback only)")
         return url.rstrip("/")
+
+    @field_validator("upstash_redis_rest_token", mode="after")
+    @classmethod
+    def _fits_a_header(cls, token: SecretStr | None) -> SecretStr | None:
+        if token is None:
+            return None
+        text = token.get_secret_value().strip()
+        if not text or not _is_header_text(text):
+            raise ValueError("must be one word of ASCII characters")
+        return SecretStr(text)
 
     @model_validator(mode="after")
     def _upstash_both_or_neither(self) -> Self:
@@ -96,6 +110,11 @@ class Settings(BaseSettings):
         """Longest pause between two polls of an empty queue, seconds; never below the poll interval."""
         longest = self.worker_max_poll_interval or (10.0 if self.uses_upstash else 5.0)
         return max(longest, self.worker_poll_interval)
+
+
+def _is_header_text(text: str) -> bool:
+    """Whether a text is printable ASCII without blanks, so that an HTTP request can carry it."""
+    return text.isascii() and text.isprintable() and " " not in text
 
 
 def load_settings(**overrides: object) -> Settings:

@@ -1,10 +1,11 @@
 """Progress of a spike, in a terminal and in a notebook alike."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from overload_demo.lab.spike import OnProgress, SpikeProgress
 
@@ -18,20 +19,43 @@ _WORDS = {
 @contextmanager
 def spike_progress(requests: int, console: Console | None = None) -> Iterator[OnProgress]:
     """Show two bars, accepted and done, for the length of the block; yields what :func:`run_spike` reports to."""
-    columns = (TextColumn("{task.description:<9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("{task.fields[note]}"), console=console, refresh_per_second=5) as bars:
-        accepted = bars.add_task("accepted", total=requests, note="")
-        done = bars.add_task("done", total=requests, note="")
+    columns = (TextColumn("{task.description:<9}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
+    bars = Progress(*columns, TextColumn("{task.fields[note]}"), console=console, refresh_per_second=5)
+    accepted = bars.add_task("accepted", total=requests, note="")
+    done = bars.add_task("done", total=requests, note="")
+    with _below_a_cell(bars) if bars.console.is_jupyter else _in_a_terminal(bars) as show:
 
         def report(progress: SpikeProgress) -> None:
             errors = f"{progress.errors:,} errors" if progress.errors else ""
             note = _WORDS.get(progress.stage) or (
                 f"queue {progress.queue_depth:,}, draining {progress.drain_rate_per_s:,.0f}/s"
             )
-            if progress.stage in ("calibrate", "baseline"):
-                bars.update(done, note=note)
-                return
-            bars.update(accepted, completed=progress.accepted, note=errors)
-            bars.update(done, completed=progress.settled, note=note)
+            bars.update(done, note=note)
+            if progress.stage not in ("calibrate", "baseline"):
+                bars.update(accepted, completed=progress.accepted, note=errors)
+                bars.update(done, completed=progress.settled)
+            show()
 
         yield report
+        bars.update(done, note="")
+
+
+@contextmanager
+def _in_a_terminal(bars: Progress) -> Iterator[Callable[[], None]]:
+    with bars:
+        yield lambda: None  # a thread of rich's own refreshes it
+
+
+@contextmanager
+def _below_a_cell(bars: Progress) -> Iterator[Callable[[], None]]:
+    """One output, replaced in place, that a saved notebook keeps; rich's own is a widget that drops the last state."""
+    from IPython.display import display  # only where there is a notebook
+
+    def picture() -> Table:
+        return bars.make_tasks_table(bars.tasks)
+
+    shown = display(picture(), display_id=True)  # type: ignore[no-untyped-call]
+    try:
+        yield lambda: shown.update(picture())
+    finally:
+        shown.update(picture())

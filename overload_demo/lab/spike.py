@@ -107,8 +107,8 @@ class _Spike:
                 load = await run_load(load_plan, out_dir=self.stack.folder, on_progress=self._note_load)
                 self._stage = "drain"
                 await self._drain(sampler)
-            self._tell(sampler.samples[-1])
             self._stage = "reconcile"
+            self._tell(sampler.samples[-1])
             accepted = load.accepted_ids
             stored = await read_stored(results, accepted)
             calls, commands = await self._cost()

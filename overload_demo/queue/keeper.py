@@ -24,6 +24,7 @@ Value = TypeVar("Value")
 TICK_S = 0.03
 SETTLE_AFTER_S = 0.05  # with the tick and one exchange: a result is in the store within 100 ms
 OVERRUN_S = 0.25
+MAX_SETTLE_BYTES = 2_097_152  # a request over 10 MB is refused, and JSON in JSON may double
 
 
 class LeaseKeeper:
@@ -187,12 +188,20 @@ class LeaseKeeper:
         async with self._one_at_a_time:
             try:
                 await self._settle(self._take_unstarted())
+                while self._finished:
+                    await self._settle([])
                 await self._consumer.leave()
             finally:
                 await self._upstash.aclose()
 
     def _take_finished(self) -> list[Settlement]:
-        return [self._finished.popleft() for _ in range(len(self._finished))]
+        """The oldest finished jobs, as many as fit into one request; at least one if there is any."""
+        taken: list[Settlement] = []
+        size = 0
+        while self._finished and (not taken or size + len(self._finished[0].text) <= MAX_SETTLE_BYTES):
+            taken.append(self._finished.popleft())
+            size += len(taken[-1].text)
+        return taken
 
     def _take_unstarted(self) -> list[Settlement]:
         """Take the unstarted rest of the batch away from the worker, in queue order."""

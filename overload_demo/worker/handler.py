@@ -25,10 +25,10 @@ class JobContext:
 Handler = Callable[[dict[str, Any], JobContext], Any]
 
 
-def load_handler(settings: Settings, slot: Slot) -> Handler:
+def load_handler(settings: Settings, slot: Slot, runner: "LazyRunner") -> Handler:
     """The function that does a job: the demo's own, or ``WORKER_HANDLER=module:function``, sync or async.
 
-    A handler takes the payload (a dict) and, if it has a second parameter, the :class:`JobContext`; what it returns
+    Async ones run on ``runner``. A handler takes the payload (a dict) and, if it has a second parameter, the :class:`JobContext`; what it returns
     must be JSON. Raises :class:`ConfigurationError` if there is no such function.
     """
     if settings.worker_handler is None:
@@ -47,7 +47,6 @@ def load_handler(settings: Settings, slot: Slot) -> Handler:
         result = function(payload, context) if wants_context else function(payload)
         return runner.run(result) if inspect.iscoroutine(result) else result
 
-    runner = LazyRunner()
     return handle
 
 
@@ -60,3 +59,9 @@ class LazyRunner:
         """Run to the end and return the result."""
         self._runner = self._runner or asyncio.Runner()
         return self._runner.run(coroutine)
+
+    def close(self) -> None:
+        """End what handlers have left running; the next :meth:`run` begins anew."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            runner.close()

@@ -19,7 +19,7 @@ from overload_demo.queue.consumer import LeasedJob, Settlement, Verdict
 from overload_demo.queue.keeper import LeaseKeeper
 from overload_demo.upstash import Address
 from overload_demo.work import Slot, utc_now
-from overload_demo.worker.handler import JobContext, load_handler
+from overload_demo.worker.handler import JobContext, LazyRunner, load_handler
 from overload_demo.worker.identity import WorkerId
 from overload_demo.worker.journal import EffectLog, Journal
 
@@ -27,6 +27,8 @@ log = logging.getLogger("overload_demo.worker")
 
 BATCH_TARGET_S = 0.05  # a batch holds about this much work
 STORE_RETRY_S = 0.5
+MAX_RESULT_BYTES = 1_000_000
+MAX_ERROR_LENGTH = 1_000
 
 
 class Worker:
@@ -49,7 +51,8 @@ class Worker:
         self.slot = Slot()
         self._address, self._refresh = address, refresh
         self._on_overdue = on_overdue or self._mark_overdue
-        self._handler = load_handler(settings, self.slot)
+        self._async_runner = LazyRunner()
+        self._handler = load_handler(settings, self.slot, self._async_runner)
         self._effects = EffectLog(settings.worker_effect_log) if settings.worker_effect_log else None
         self._stopping = threading.Event()
         self._recent_job_s: float | None = None
@@ -68,6 +71,7 @@ class Worker:
                 self._work(keeper, until_empty)
             finally:
                 keeper.close()
+                self._async_runner.close()
                 self._journal.flush()
                 log.info("worker %s stopped: %d done, %d failed", worker_id, self.done, self.failed)
 
@@ -117,9 +121,12 @@ class Worker:
             return Verdict.DEAD, f"unreadable: the stored payload is malformed ({reason})"
         try:
             result = self._handler(payload, JobContext(job.job_id, job.attempt))
-            return Verdict.DONE, json.dumps(result, allow_nan=False, separators=(",", ":"))
-        except (Exception, SystemExit) as error:  # a handler may raise anything; the worker goes on
-            return Verdict.FAILED, f"{type(error).__name__}: {error}"[:1000]
+            text = json.dumps(result, allow_nan=False, separators=(",", ":"))
+        except BaseException as error:  # a handler may raise anything; the worker goes on
+            return Verdict.FAILED, _told(error)
+        if len(text) > MAX_RESULT_BYTES:
+            return Verdict.FAILED, f"the result is {len(text)} bytes of JSON, more than {MAX_RESULT_BYTES}"
+        return Verdict.DONE, text
 
     def _count(self, job: LeasedJob, verdict: Verdict, text: str, busy_s: float) -> None:
         if verdict is Verdict.DONE:
@@ -140,6 +147,14 @@ class Worker:
         self.overdue_job = job.job_id
         log.error("%s has run over its %.1f s: this worker is lost", job.job_id, self.settings.worker_job_timeout_s)
         self._stopping.set()
+
+
+def _told(error: BaseException) -> str:
+    name = type(error).__name__
+    try:
+        return f"{name}: {error}"[:MAX_ERROR_LENGTH]
+    except Exception:  # it is a handler's class: its text may fail as well
+        return name
 
 
 class IdleBackoff:

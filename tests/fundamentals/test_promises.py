@@ -26,6 +26,8 @@ from tests.support.running import (
 )
 from tests.support.waiting import wait_until
 
+ROOT = Path(__file__).parents[2]
+
 POISON = """
 import os
 
@@ -142,6 +144,27 @@ def test_a_handler_that_raises_fails_its_job_and_nothing_else(tmp_path: Path) ->
             "job_id": bad,
             "error": "ZeroDivisionError: division by zero",
         }
+
+
+def test_a_late_worker_changes_nothing(tmp_path: Path) -> None:
+    """A worker that was frozen past its lease wakes up: another one has done the job, and its result stays."""
+    gate = tmp_path / "gate"
+    slow = {"WORKER_HANDLER": "tests.support.handlers:wait_for_file", "WORKER_LEASE_S": 1, "PYTHONPATH": ROOT}
+    with api_process(tmp_path) as (_, client), worker_process(tmp_path, WORKER_ID="late", **slow) as late:
+        [job_id] = submit(client, message=str(gate))
+        wait_for(client, [job_id], "processing")
+        assert late.pid is not None
+        os.kill(late.pid, signal.SIGSTOP)
+        gate.touch()
+
+        with worker_process(tmp_path, WORKER_ID="quick", **slow):
+            wait_for(client, [job_id])
+        first = client.get(f"/jobs/{job_id}").json()
+        os.kill(late.pid, signal.SIGCONT)
+
+        wait_until("it hears that it was late", lambda: "came too late" in late.log.read_text())
+        assert client.get(f"/jobs/{job_id}").json() == first
+        assert client.get("/queue/stats").json()["done"] == 1
 
 
 def test_the_same_idempotency_key_gives_the_same_job(settings: Settings, store: Store) -> None:

@@ -4,13 +4,14 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
+from fastapi import FastAPI
 
 from overload_demo.api.front_door import listen, url_of
 from overload_demo.config import Settings, load_settings
@@ -56,6 +57,17 @@ def serving_api(settings: Settings, store: Store) -> Iterator[httpx.Client]:
                 yield client
         finally:
             part.stop()
+
+
+@asynccontextmanager
+async def client_of(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of an app in this event loop, without a socket; whatever it raises is a 500."""
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://test") as client,
+    ):
+        yield client
 
 
 @contextmanager

@@ -1,0 +1,164 @@
+"""A real JupyterLab in a real Chromium: start both, open a notebook, run it, look at what it has put out."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Locator, Page, Request, sync_playwright
+
+from tests.notebooks.kernels import environment, no_process_left
+from tests.support.running import free_port
+from tests.support.waiting import wait_until
+
+FLAGS = [
+    "--no-sandbox",
+    "--no-first-run",
+    *(f"--disable-{name}" for name in ("gpu", "quic", "sync", "background-networking", "component-update")),
+]
+TOKEN = "a-token-of-the-tests"
+NEWS = "@jupyterlab/apputils-extension:announcements"
+KERNEL_IS_IDLE = "jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
+
+
+def chromium() -> str:
+    """The path of Chromium; skips the test where there is none, except in CI, where it has to be there."""
+    found = next(filter(None, map(shutil.which, ("/usr/bin/chromium", "chromium"))), None)
+    if found is None:
+        reason = "no Chromium on this machine (Debian: apt-get install chromium)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found
+
+
+@contextlib.contextmanager
+def lab_server(folder: Path, level: str = "test") -> Iterator[str]:
+    """JupyterLab with the notebooks of ``folder``, its own directories and nothing of the user's; yields its URL."""
+    settings = folder / "jupyter" / "config_dir" / "labconfig"
+    settings.mkdir(parents=True)
+    (settings / "page_config.json").write_text(json.dumps({"disabledExtensions": {NEWS: True}}))
+    port = free_port()
+    options = {
+        "ServerApp.ip": "127.0.0.1",
+        "ServerApp.port": port,
+        "ServerApp.port_retries": 0,
+        "ServerApp.allow_root": True,
+        "IdentityProvider.token": TOKEN,
+        "LabApp.expose_app_in_browser": True,
+    }
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", *(f"--{name}={it}" for name, it in options.items())]
+    url = f"http://127.0.0.1:{port}"
+    with no_process_left(folder), (folder / "lab.log").open("wb") as log:
+        server = subprocess.Popen(command, cwd=folder, env=environment(folder, level), stdout=log, stderr=log)
+        try:
+            wait_until("JupyterLab answers", lambda: server.poll() is not None or _answers(f"{url}/api"), 40.0)
+            assert server.poll() is None, (folder / "lab.log").read_text()
+            yield url
+        finally:
+            server.terminate()
+            server.wait(30)
+
+
+def _answers(url: str) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2) as answer:
+        return bool(answer.status == 200)
+    return False
+
+
+class LabPage:
+    """One browser tab with JupyterLab in it, and everything it has complained about."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.page, self._url = page, url
+        self.outside: list[str] = []
+        self.complaints: list[str] = []
+        page.on("request", self._note_request)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+    def open(self, notebook: str) -> None:
+        """Open a notebook and wait for its kernel."""
+        self.page.goto(f"{self._url}/lab/tree/{notebook}?reset&token={TOKEN}")
+        self.page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=40_000)
+        self.page.wait_for_function(KERNEL_IS_IDLE, timeout=40_000)
+
+    def start(self, command: str) -> None:
+        """Begin a command of JupyterLab without waiting for its end."""
+        self.page.evaluate("command => { jupyterapp.commands.execute(command) }", command)
+
+    def restart_and_run_all(self) -> None:
+        """*Restart Kernel and Run All Cells*, the question answered with yes."""
+        self.start("notebook:restart-run-all")
+        self.page.click(".jp-Dialog .jp-mod-warn")
+
+    def cell(self, number: int) -> Locator:
+        """The code cell of that number, from 0."""
+        return self.page.locator(".jp-CodeCell").nth(number)
+
+    def type_into(self, number: int, source: str) -> None:
+        """Replace the source of a code cell (in the tab, never in the file)."""
+        self.cell(number).locator(".cm-content").click()
+        self.page.keyboard.press("Control+A")
+        self.page.keyboard.insert_text(source)
+
+    def text_below(self, number: int) -> str:
+        """The text of a code cell's outputs."""
+        return "\n".join(self.cell(number).locator(".jp-OutputArea-output").all_text_contents())
+
+    def accepted(self, number: int) -> int:
+        """What the first progress bar below a code cell says."""
+        found = re.search(r"(\d+)/\d+", self.text_below(number))
+        return int(found[1]) if found else 0
+
+    def cut_off(self) -> list[str]:
+        """The text of outputs that are wider than they are shown."""
+        script = "all => all.filter(one => one.scrollWidth > one.clientWidth + 1).map(one => one.textContent)"
+        cut: list[str] = self.page.locator(".jp-OutputArea-output, .jp-OutputArea-output pre").evaluate_all(script)
+        return cut
+
+    def screenshot_of_each_cell(self, folder: Path) -> None:
+        """``cell-0.png`` and so on: the tab scrolled to each code cell."""
+        for number in range(self.page.locator(".jp-CodeCell").count()):
+            self.cell(number).scroll_into_view_if_needed()
+            self.page.screenshot(path=folder / f"cell-{number}.png")
+
+    def prompts(self) -> list[str]:
+        """The execution counts of the code cells, e.g. ``[1]:``; ``[*]:`` for one that waits or runs."""
+        return self._texts(".jp-CodeCell .jp-InputPrompt")
+
+    def outputs(self) -> str:
+        """The text of all outputs; never that of the sources."""
+        return "\n".join(self._texts(".jp-OutputArea-output"))
+
+    def errors(self) -> list[str]:
+        """Outputs that are errors or went to stderr."""
+        selector = '.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.{}"]'
+        return [text for kind in ("error", "stderr") for text in self._texts(selector.format(kind))]
+
+    def _texts(self, selector: str) -> list[str]:
+        script = "selector => [...document.querySelectorAll(selector)].map(one => one.textContent)"
+        found: list[str] = self.page.evaluate(script, selector)
+        return found
+
+    def _note_request(self, request: Request) -> None:
+        parts = urlsplit(request.url)
+        if parts.scheme not in ("data", "blob") and parts.hostname != "127.0.0.1":
+            self.outside.append(request.url)
+
+
+@contextlib.contextmanager
+def lab_page(url: str, size: dict[str, int] | None = None) -> Iterator[LabPage]:
+    """A tab of a fresh, headless Chromium."""
+    path = chromium()
+    view: Any = size or {"width": 1280, "height": 900}
+    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=path, args=FLAGS) as browser:
+        yield LabPage(browser.new_page(viewport=view), url)

@@ -1,0 +1,92 @@
+"""The notebook as a student sees it: JupyterLab in Chromium, Run All, then Restart and Run All, all on this machine."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.browser.lab import LabPage, chromium, lab_page, lab_server
+from tests.notebooks.kernels import SPIKE, read
+from tests.support.waiting import wait_until
+
+CODE_CELLS = sum(cell.cell_type == "code" for cell in read(SPIKE).cells)
+RUN = [f"[{number}]:" for number in range(1, CODE_CELLS + 1)]
+SPIKE_CELL, FIGURE_CELL = (
+    next(number for number, source in enumerate(sources) if call in source)
+    for sources in [[cell.source for cell in read(SPIKE).cells if cell.cell_type == "code"]]
+    for call in ("run_spike(", "figure_html(")
+)
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[LabPage]:
+    """JupyterLab in a browser tab with a copy of the notebook before it."""
+    chromium()
+    shutil.copy(SPIKE, tmp_path)
+    with lab_server(tmp_path) as url, lab_page(url) as page:
+        page.open(SPIKE.name)
+        yield page
+
+
+def wait_for_the_end(lab: LabPage) -> None:
+    wait_until("all cells have run", lambda: lab.prompts() == RUN or lab.errors(), 60.0)
+
+
+def assert_absorbed(lab: LabPage) -> None:
+    assert lab.errors() == []
+    assert lab.prompts() == RUN
+    assert "accepted 1,000   errors none" in lab.outputs()
+    assert "lost 0   duplicated 0" in lab.outputs()
+    assert "ABSORBED: 1,000 of 1,000 accepted, 0 lost, 0 duplicated" in lab.outputs()
+
+
+def test_run_all_and_restart_and_run_all_show_a_spike_absorbed(lab: LabPage, tmp_path: Path) -> None:
+    bars = lab.cell(SPIKE_CELL).locator(".jp-OutputArea-output")
+    lab.start("notebook:run-all-cells")
+    wait_until("the bars move", lambda: "draining" in lab.text_below(SPIKE_CELL), 40.0)
+    lab.cell(SPIKE_CELL).scroll_into_view_if_needed()
+    assert bars.first.is_visible()
+    lab.page.screenshot(path=tmp_path / "during.png")
+    wait_for_the_end(lab)
+    assert_absorbed(lab)
+    lab.screenshot_of_each_cell(tmp_path)
+
+    assert lab.text_below(SPIKE_CELL).count("1000/1000") == 2, "both bars end full"
+    image = lab.cell(FIGURE_CELL).locator(".jp-OutputArea-output img")
+    assert "1,000 of 1,000 requests were accepted" in (image.get_attribute("alt") or "")
+    assert image.evaluate("image => image.complete && image.naturalWidth > 500")
+    assert lab.cut_off() == [], "no output is wider than its place"
+
+    lab.restart_and_run_all()
+    wait_until("the outputs of the first run are gone", lambda: lab.prompts() != RUN)
+    wait_for_the_end(lab)
+    assert_absorbed(lab)
+
+    assert lab.outside == [], "no request leaves this machine"
+    assert lab.complaints == [], "no script of the page has failed"
+
+
+def test_the_stop_button_ends_a_spike_and_the_next_run_starts_on_an_empty_queue(lab: LabPage) -> None:
+    lab.type_into(0, "requests, rate_per_s, delay_s = 3_000, 300, 0.001")
+    lab.start("notebook:run-all-cells")
+    wait_until("the spike is under way", lambda: lab.accepted(SPIKE_CELL) > 100, 40.0)
+
+    lab.page.click('[data-command="notebook:interrupt-kernel"], [title^="Interrupt"]')
+    wait_until("the cell has ended", lambda: lab.errors(), 20.0)
+    assert all("KeyboardInterrupt" in error or "CancelledError" in error for error in lab.errors())
+
+    lab.type_into(0, "requests, rate_per_s, delay_s = 300, 300, 0.001")
+    lab.start("notebook:run-all-cells")
+    wait_until("it is absorbed", lambda: "ABSORBED: 300 of 300 accepted, 0 lost" in lab.outputs(), 60.0)
+    assert lab.errors() == []
+
+
+def test_in_ci_a_missing_chromium_is_a_failure_and_elsewhere_a_reason_to_skip(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="apt-get install chromium"):
+        chromium()
+    monkeypatch.delenv("CI")
+    with pytest.raises(pytest.skip.Exception, match="no Chromium"):
+        chromium()

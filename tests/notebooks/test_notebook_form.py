@@ -1,0 +1,92 @@
+"""How a notebook is written: short cells, nothing run, nothing fetched, nothing hidden."""
+
+import ast
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat import NotebookNode
+
+from tests.notebooks.kernels import NOTEBOOKS, ROOT
+
+MAX_LINES, MEDIAN_LINES = 20, 5
+SLEEPS = {"sleep", "wait_until"}
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def code_cells(path: Path) -> list[NotebookNode]:
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def nodes(path: Path) -> Iterator[ast.AST]:
+    """The syntax of all code cells; top-level await is what notebooks may do."""
+    for cell in code_cells(path):
+        yield from ast.walk(compile(cell.source, path.name, "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT))
+
+
+def test_there_is_a_notebook() -> None:
+    assert NOTEBOOKS
+
+
+@each_notebook
+def test_a_notebook_is_valid_and_named_after_its_number_and_subject(path: Path) -> None:
+    nbformat.validate(nbformat.read(path, as_version=nbformat.NO_CONVERT))
+    assert re.fullmatch(r"\d\d_[a-z][a-z_]*", path.stem)
+
+
+@each_notebook
+def test_a_notebook_in_git_has_not_been_run(path: Path) -> None:
+    for cell in code_cells(path):
+        assert (cell.outputs, cell.execution_count) == ([], None), cell.source
+    assert set(nbformat.read(path, as_version=4).metadata) == {"kernelspec", "language_info"}, "no widget state"
+
+
+@each_notebook
+def test_a_notebook_names_the_kernel_so_that_no_dialog_asks_for_one(path: Path) -> None:
+    kernelspec = nbformat.read(path, as_version=4).metadata.kernelspec
+    assert (kernelspec.name, kernelspec.language) == ("python3", "python")
+
+
+@each_notebook
+def test_code_cells_are_short(path: Path) -> None:
+    lengths = [len(cell.source.splitlines()) for cell in code_cells(path)]
+    assert max(lengths) <= MAX_LINES
+    assert statistics.median(lengths) <= MEDIAN_LINES
+
+
+@each_notebook
+def test_a_notebook_uses_the_package_instead_of_defining_one(path: Path) -> None:
+    assert not [node for node in nodes(path) if isinstance(node, ast.ClassDef)]
+    stars = [
+        name for node in nodes(path) if isinstance(node, ast.ImportFrom) for name in node.names if name.name == "*"
+    ]
+    assert not stars
+
+
+@each_notebook
+def test_a_notebook_never_waits_for_a_time_to_pass(path: Path) -> None:
+    called = [node.func for node in nodes(path) if isinstance(node, ast.Call)]
+    names = {getattr(function, "attr", getattr(function, "id", "")) for function in called}
+    assert not names & SLEEPS
+
+
+@each_notebook
+def test_a_notebook_neither_installs_nor_fetches_anything(path: Path) -> None:
+    code = "\n".join(cell.source for cell in code_cells(path))
+    assert not re.search(r"pip3?\s+install|\bconda\b|^\s*[!%]", code, re.MULTILINE)
+    whole = path.read_text()
+    assert not re.search(r"\b(https?|wss?|ftp)://(?!127\.0\.0\.1)", whole)
+    assert not re.search(r"\b(?!127\.0\.0\.1\b)\d{1,3}(\.\d{1,3}){3}\b", whole)
+
+
+@pytest.mark.parametrize("arguments", [["check"], ["format", "--check"]], ids=lambda arguments: arguments[0])
+def test_ruff_likes_the_notebooks(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "ruff", *arguments, "--no-cache", *map(str, NOTEBOOKS)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,208 @@
+"""Group commit: many callers share few exchanges, and each gets its own answer."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from overload_demo.errors import Outcome, OverloadDemoError, QueueFullError, StoreRefusedError, StoreUnavailableError
+from overload_demo.queue.group_commit import GroupCommit
+
+pytestmark = pytest.mark.anyio
+
+Answer = str | OverloadDemoError
+
+
+class Sink:
+    """Where batches arrive; holds them until told to go on."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+
+    async def send(self, items: Sequence[str], deadline_s: float) -> list[Answer]:
+        self.batches.append(list(items))
+        await self.go_on.wait()
+        if "raise" in items:
+            raise StoreRefusedError("no")
+        if "bug" in items:
+            raise ZeroDivisionError
+        return [QueueFullError("full", 1.0) if item == "refuse" else item.upper() for item in items]
+
+
+@asynccontextmanager
+async def group_over(sink: Sink, **options: Any) -> AsyncIterator[GroupCommit[str, str]]:
+    group: GroupCommit[str, str] = GroupCommit(sink.send, **options)
+    try:
+        yield group
+    finally:
+        sink.go_on.set()
+        await group.aclose()
+
+
+async def started(sink: Sink, batches: int = 1) -> None:
+    """Let the event loop turn until so many batches are under way."""
+    async with asyncio.timeout(5.0):
+        while len(sink.batches) < batches:
+            await asyncio.sleep(0)
+
+
+async def test_each_caller_gets_its_own_answer() -> None:
+    async with group_over(Sink()) as group:
+        answers = await asyncio.gather(*map(group.submit, "abcdef"))
+
+    assert answers == list("ABCDEF")
+
+
+async def test_an_idle_sender_sends_at_once() -> None:
+    sink = Sink()
+    async with group_over(sink) as group:
+        for item in "abc":
+            await group.submit(item)
+
+    assert sink.batches == [["a"], ["b"], ["c"]]
+
+
+async def test_what_gathers_during_an_exchange_goes_out_together_in_order() -> None:
+    sink = Sink()
+    sink.go_on.clear()
+    async with group_over(sink, senders=1) as group:
+        first = asyncio.create_task(group.submit("first"))
+        await started(sink)
+        rest = [asyncio.create_task(group.submit(str(number))) for number in range(50)]
+        await asyncio.sleep(0)
+        sink.go_on.set()
+        await asyncio.gather(first, *rest)
+
+    assert sink.batches == [["first"], [str(number) for number in range(50)]]
+
+
+async def test_a_batch_ends_at_its_bounds_and_holds_at_least_one() -> None:
+    sink = Sink()
+    sink.go_on.clear()
+    async with group_over(sink, senders=1, size_of=len, max_items=3, max_bytes=5) as group:
+        first = asyncio.create_task(group.submit("first"))
+        await started(sink)
+        items = ["1", "2", "3", "4", "55555", "7777777", "8"]
+        rest = [asyncio.create_task(group.submit(item)) for item in items]
+        await asyncio.sleep(0)
+        sink.go_on.set()
+        await asyncio.gather(first, *rest)
+
+    assert sink.batches[1:] == [["1", "2", "3"], ["4"], ["55555"], ["7777777"], ["8"]]
+
+
+async def test_an_error_for_one_item_reaches_its_caller_only() -> None:
+    async with group_over(Sink()) as group:
+        answers = await asyncio.gather(*map(group.submit, ["a", "refuse", "b"]), return_exceptions=True)
+
+    assert [answers[0], answers[2]] == ["A", "B"]
+    assert isinstance(answers[1], QueueFullError)
+
+
+async def test_an_error_of_the_exchange_reaches_all_its_callers_and_nobody_else() -> None:
+    async with group_over(Sink()) as group:
+        answers = await asyncio.gather(*map(group.submit, ["a", "raise"]), return_exceptions=True)
+        later = await group.submit("later")
+
+    assert [type(answer) for answer in answers] == [StoreRefusedError] * 2
+    assert later == "LATER"
+
+
+async def test_a_bug_leaves_the_outcome_unknown_and_the_sender_alive() -> None:
+    async with group_over(Sink(), senders=1) as group:
+        for _ in range(3):
+            with pytest.raises(StoreUnavailableError) as caught:
+                await group.submit("bug")
+            assert caught.value.outcome is Outcome.UNKNOWN
+        assert await group.submit("a") == "A"
+
+
+async def test_a_caller_that_goes_away_takes_nothing_with_it() -> None:
+    sink = Sink()
+    sink.go_on.clear()
+    async with group_over(sink, senders=1) as group:
+        first = asyncio.create_task(group.submit("first"))
+        await started(sink)
+        gone, stays = asyncio.create_task(group.submit("gone")), asyncio.create_task(group.submit("stays"))
+        await asyncio.sleep(0)
+        gone.cancel()
+        first.cancel()
+        sink.go_on.set()
+
+        assert await stays == "STAYS"
+    assert sink.batches == [["first"], ["gone", "stays"]]
+
+
+async def test_more_than_may_wait_is_refused_at_once() -> None:
+    sink = Sink()
+    sink.go_on.clear()
+    async with group_over(sink, senders=1, size_of=len, max_waiting=3, max_waiting_bytes=10) as group:
+        tasks = [asyncio.create_task(group.submit("first"))]
+        await started(sink)
+        tasks += [asyncio.create_task(group.submit(item)) for item in ("a", "b")]
+        await asyncio.sleep(0)
+        with pytest.raises(StoreUnavailableError) as too_large:
+            await group.submit("x" * 9)
+        tasks.append(asyncio.create_task(group.submit("c")))
+        await asyncio.sleep(0)
+        with pytest.raises(StoreUnavailableError) as too_many:
+            await group.submit("d")
+        sink.go_on.set()
+        await asyncio.gather(*tasks)
+        assert await group.submit("x" * 9) == "X" * 9
+
+    assert {too_large.value.outcome, too_many.value.outcome} == {Outcome.NOT_ENQUEUED}
+
+
+async def test_what_waited_past_the_deadline_unsent_was_certainly_not_done() -> None:
+    sink = Sink()
+    sink.go_on.clear()
+    async with group_over(sink, senders=1, deadline_s=0.1) as group:
+        sent = asyncio.create_task(group.submit("sent"))
+        await started(sink)
+
+        with pytest.raises(StoreUnavailableError) as caught:
+            await group.submit("unsent")
+        sink.go_on.set()
+
+        assert await sent == "SENT"
+    assert caught.value.outcome is Outcome.NOT_ENQUEUED
+    assert sink.batches == [["sent"]]
+
+
+async def test_a_second_sender_helps_while_the_first_is_slow() -> None:
+    sink = Sink()
+    sink.go_on.clear()
+    async with group_over(sink, senders=2) as group:
+        tasks = [asyncio.create_task(group.submit("slow"))]
+        await started(sink)
+        tasks.append(asyncio.create_task(group.submit("next")))
+
+        async with asyncio.timeout(5.0):
+            while len(sink.batches) < 2:
+                await asyncio.sleep(0.01)
+
+        sink.go_on.set()
+        await asyncio.gather(*tasks)
+
+
+async def test_closing_sends_what_waits_and_then_refuses() -> None:
+    sink = Sink()
+    sink.go_on.clear()
+    group: GroupCommit[str, str] = GroupCommit(sink.send, senders=2)
+    tasks = [asyncio.create_task(group.submit(item)) for item in "abc"]
+    await started(sink)
+    closing = asyncio.create_task(group.aclose())
+    await asyncio.sleep(0)
+
+    with pytest.raises(StoreUnavailableError) as caught:
+        await group.submit("late")
+    sink.go_on.set()
+
+    assert await asyncio.gather(*tasks) == list("ABC")
+    await closing
+    assert caught.value.outcome is Outcome.NOT_ENQUEUED
