@@ -150,9 +150,10 @@ class Worker:
 
 
 def _told(error: BaseException) -> str:
+    """What an error says, as text that can be stored and logged: lone surrogates, which UTF-8 has no form for, are ?."""
     name = type(error).__name__
     try:
-        return f"{name}: {error}"[:MAX_ERROR_LENGTH]
+        return f"{name}: {error}"[:MAX_ERROR_LENGTH].encode("utf-8", "replace").decode()
     except Exception:  # it is a handler's class: its text may fail as well
         return name
 
