@@ -28,8 +28,8 @@ Handler = Callable[[dict[str, Any], JobContext], Any]
 def load_handler(settings: Settings, slot: Slot, runner: "LazyRunner") -> Handler:
     """The function that does a job: the demo's own, or ``WORKER_HANDLER=module:function``, sync or async.
 
-    Async ones run on ``runner``. A handler takes the payload (a dict) and, if it has a second parameter, the :class:`JobContext`; what it returns
-    must be JSON. Raises :class:`ConfigurationError` if there is no such function.
+    A handler takes the payload (a dict) and, if it has a second parameter, the :class:`JobContext`; what it returns
+    must be JSON. Async ones run on ``runner``. Raises :class:`ConfigurationError` if there is no such function.
     """
     if settings.worker_handler is None:
         delay_s = settings.worker_processing_delay

@@ -150,7 +150,7 @@ class Worker:
 
 
 def _told(error: BaseException) -> str:
-    """What an error says, as text that can be stored and logged: lone surrogates, which UTF-8 has no form for, are ?."""
+    """What an error says, as text that can be stored and logged: UTF-8 has no form for lone surrogates."""
     name = type(error).__name__
     try:
         return f"{name}: {error}"[:MAX_ERROR_LENGTH].encode("utf-8", "replace").decode()

@@ -107,7 +107,7 @@ def test_a_number_keeps_its_type_all_the_way(
     settings: Settings, store: Store, client: httpx.Client, text: str, doubled: str
 ) -> None:
     with working(settings, store):
-        body = '{"name": "n", "message": "m", "value": %s}' % text
+        body = f'{{"name": "n", "message": "m", "value": {text}}}'
         job_id = client.post("/jobs", content=body, headers={"Content-Type": "application/json"}).json()["job_id"]
         wait_for(client, [job_id])
 
@@ -174,7 +174,8 @@ def test_another_media_type_is_415(client: httpx.Client, media_type: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "media_type", ["application/json", "Application/JSON; charset=utf-8", "application/vnd.x+json", "application/ld+json"]
+    "media_type",
+    ["application/json", "Application/JSON; charset=utf-8", "application/vnd.x+json", "application/ld+json"],
 )
 def test_every_json_media_type_is_read(client: httpx.Client, media_type: str) -> None:
     answer = client.post("/jobs", content=json.dumps(JOB), headers={"Content-Type": media_type})

@@ -47,7 +47,7 @@ STRANGE: list[Any] = [
     ["0", 5],
     ["0", "?"],
     ["0", "=\ud800"],
-    ['0', '=job_1"\r\nX-Injected: 1'],
+    ["0", '=job_1"\r\nX-Injected: 1'],
     [0, "0", "0", None, None],
     [0, "nan", "nan", ["queued", 1, "", "", ""]],
     [0, "1e-320", "1e308", ["queued", 1, "", "", ""]],
