@@ -27,6 +27,7 @@ TIER_OF = {room: tier for tier, rooms in enumerate(TIERS) for room in rooms}
 
 # The rooms a library has its home in; whatever is not listed here is not used by the package.
 HOMES = {
+    "IPython": {"lab"},
     "aiohttp": {"load"},
     "fastapi": {"api"},
     "hiredis": {"store"},

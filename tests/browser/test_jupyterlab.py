@@ -53,6 +53,7 @@ def test_run_all_and_restart_and_run_all_show_a_spike_absorbed(lab: LabPage, tmp
     lab.screenshot_of_each_cell(tmp_path)
 
     assert lab.text_below(SPIKE_CELL).count("1000/1000") == 2, "both bars end full"
+    assert "reconciling" not in lab.text_below(SPIKE_CELL), "and say nothing of what is over"
     image = lab.cell(FIGURE_CELL).locator(".jp-OutputArea-output img")
     assert "1,000 of 1,000 requests were accepted" in (image.get_attribute("alt") or "")
     assert image.evaluate("image => image.complete && image.naturalWidth > 500")

@@ -22,7 +22,8 @@ def fire(url: str, requests: int = 20, **settings: object) -> LoadResult:
 
 
 def load_processes() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+    children = psutil.Process().children(recursive=True)
+    return [child for child in children if "overload_demo.load.client" in child.cmdline()]
 
 
 def test_every_request_is_sent_once_and_its_id_kept() -> None:

@@ -30,7 +30,7 @@ from tests.notebooks.kernels import (
 from tests.support.waiting import wait_until
 
 ABSORBED = "lost 0   duplicated 0"
-SLOW = {"requests": 4000, "rate_per_s": 400, "delay_s": 0.001}
+SLOW = {"requests": 40_000, "rate_per_s": 400, "delay_s": 0.001}  # never runs to its end
 SHORT = {"requests": 300, "rate_per_s": 300}
 
 
