@@ -89,7 +89,7 @@ def baseline_block(runs: list[BaselineRun]) -> str:
         summary, times = run.summary, run.summary.response_time
         lines.append(
             f"| `{run.variant}` | {summary.planned:,} at {run.rate_per_s:,.0f}/s | {summary.accepted:,} "
-            f"| {summary.planned - summary.accepted:,} | {f'{times.p50_s:.2f} s' if times else '-'} "
+            f"| {summary.planned - summary.accepted:,} | {_ms(times.p50_s) if times else '-'} "
             f"| {max(run.series.accepted_per_s):,.0f}/s |"
         )
     return "\n".join(lines)
