@@ -2,8 +2,9 @@
 
 uvicorn accepts whatever comes, so a crowd ends up in its memory and, past the descriptor limit, in errors. Here a crowd
 waits in the kernel, where a connection costs next to nothing and nobody is refused: accepting pauses at a cap of live
-connections and goes on below it. While it is paused every answer carries ``Connection: close``, and idle connections
-are closed first, so that those who are inside cannot hold the places of those who wait.
+connections and goes on below it. While it is paused every answer carries ``Connection: close``, and connections idle
+for two seconds are closed, so that those who are inside cannot hold the places of those who wait. Not sooner: a client
+that is just sending its next request would see a reset.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 
 ACCEPTS_A_TURN = 64  # then the loop serves those who are inside
 LOOK_EVERY_S = 1.0
+CROWDED_IDLE_S = 2.0
 CROWDED_FOR_S = 1.0  # after a pause: the next one is near
 RESUME_BELOW = 0.9  # of the cap, so that pausing and resuming do not alternate with each connection
 DESCRIPTOR_RESERVE = 48  # the store's connections, log, event loop, and some room
@@ -128,8 +130,6 @@ class Gate:
     def _pause(self) -> None:
         self._is_paused = True
         self._stop_accepting()
-        for protocol in [protocol for protocol in self._inside if protocol.is_idle]:
-            protocol.shutdown()
 
     def _resume(self) -> None:
         for listener in self._listeners:
@@ -140,27 +140,25 @@ class Gate:
             self._loop.remove_reader(listener.fileno())
 
     def _look(self) -> None:
-        """Close who has kept silent for too long."""
-        too_early = self._loop.time() - self._patience_s
-        for protocol in [one for one in self._inside if one.waited_since < too_early]:
+        """Close who has kept silent for too long, and while others wait, who is idle."""
+        now = self._loop.time()
+        for protocol in [one for one in self._inside if one.waited_since < now - self._patience_s]:
             protocol.give_up()
+        if self._is_paused:
+            for protocol in [one for one in self._inside if one.idle_since < now - CROWDED_IDLE_S]:
+                protocol.shutdown()
         self._watch = self._loop.call_later(LOOK_EVERY_S, self._look)
 
 
 class GatedProtocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol, reporting to the gate when it begins, waits and ends."""
 
-    NOT_WAITING = float("inf")
+    NEVER = float("inf")
 
     def __init__(self, gate: Gate, **uvicorn_arguments: Any) -> None:
         super().__init__(**uvicorn_arguments)
         self._gate = gate
-        self.waited_since = self.NOT_WAITING
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether it has had its answer and has not begun another request."""
-        return self.cycle is not None and self.cycle.response_complete and self.waited_since == self.NOT_WAITING
+        self.waited_since = self.idle_since = self.NEVER
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """The first request is awaited from now on."""
@@ -176,7 +174,8 @@ class GatedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A further request has begun."""
         super().on_message_begin()
-        if self.waited_since == self.NOT_WAITING:
+        self.idle_since = self.NEVER
+        if self.waited_since == self.NEVER:
             self.waited_since = self.loop.time()
 
     def on_headers_complete(self) -> None:
@@ -187,8 +186,13 @@ class GatedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is whole: from now on it is we who take our time."""
-        self.waited_since = self.NOT_WAITING
+        self.waited_since = self.NEVER
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """It has had its answer and has not begun another request."""
+        self.idle_since = self.loop.time()
+        super().on_response_complete()
 
     def give_up(self) -> None:
         """Too slow: end it. Nothing of an incomplete request has been enqueued."""

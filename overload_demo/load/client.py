@@ -34,8 +34,8 @@ from overload_demo.load.schedule import Shape
 PROGRESS_S = 0.2
 TICK_S = 0.001  # uvloop's timers have whole milliseconds; a shorter sleep would spin
 YIELD_EVERY = 64
-# Below the 5 s after which uvicorn closes an idle connection: a POST that meets that close cannot be repeated safely.
-KEEPALIVE_S = 4.0
+# A client lets go of an idle connection before its server does: a POST that meets that close cannot be repeated safely.
+KEEPALIVE_S = 1.0
 JOB_ID = re.compile(rb'"job_id"\s*:\s*"(job_[0-9a-f]+)"')
 
 _KIND_BY_ERRNO = {

@@ -42,6 +42,7 @@ async def test_an_id_in_one_batch_twice_is_one_job(queue: Queue) -> None:
 
     assert await queue.waiting() == [job.job_id]
     assert (await queue.results.stats()).accepted == 1
+    assert await queue.redis("GET", f"{queue.prefix}jobs:seq") == "1"
 
 
 async def test_a_finished_job_is_not_enqueued_again(queue: Queue) -> None:

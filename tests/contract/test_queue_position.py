@@ -133,6 +133,7 @@ async def test_a_position_in_the_middle_needs_no_walk_through_the_queue(queue: Q
     ids += await queue.enqueue(300)
 
     assert await read_cost(queue, ids[150]) == short
+    assert "lpos" not in short
     status = await queue.status(ids[150])
     assert status is not None
     assert status.queue_position == 151

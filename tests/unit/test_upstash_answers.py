@@ -80,6 +80,12 @@ async def test_garbage_leaves_the_outcome_unknown(what: str, kind: str) -> None:
         assert "\n" not in str(caught.value)
 
 
+async def test_an_endless_answer_is_cut_by_its_size_long_before_the_time_is_up() -> None:
+    async with h.hostile(h.endless) as server, h.client_of(server.address, timeout_s=60.0) as store:
+        with pytest.raises(StoreUnavailableError, match="too large"):
+            await store.command("GET", "k")
+
+
 @pytest.mark.parametrize("body", [{"result": [1, 2]}, [{"result": 1}], [{"result": 1}] * 3, []])
 async def test_an_answer_of_the_wrong_shape_is_no_answer_to_a_pipeline(body: object) -> None:
     async with h.hostile(h.answer(200, body)) as server, h.client_of(server.address) as store:
