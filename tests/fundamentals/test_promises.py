@@ -52,12 +52,15 @@ def test_an_accepted_job_is_done_and_its_result_kept(settings: Settings, store: 
 
 
 def test_a_202_is_on_disk(tmp_path: Path) -> None:
-    """Kill the store's two processes right after the answer: the job is there when they are back."""
-    with api_process(tmp_path) as (_, client):
+    """Kill everything right after the answer, the API and the store's two processes: the job is there afterwards."""
+    with api_process(tmp_path) as (api, client):
         [job_id] = submit(client)
 
-        for pid in store_processes(tmp_path):
+        processes = store_processes(tmp_path)
+        api.kill()
+        for pid in processes:
             os.kill(pid, signal.SIGKILL)
+        api.start()
 
         wait_until("the store is back with the job", lambda: status(client, job_id) == "queued", timeout_s=20.0)
 

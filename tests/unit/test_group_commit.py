@@ -36,11 +36,12 @@ class Sink:
 @asynccontextmanager
 async def group_over(sink: Sink, **options: Any) -> AsyncIterator[GroupCommit[str, str]]:
     group: GroupCommit[str, str] = GroupCommit(sink.send, **options)
-    try:
-        yield group
-    finally:
-        sink.go_on.set()
-        await group.aclose()
+    async with asyncio.timeout(10.0):  # a sender that has died shows as a failure, not as a test that never ends
+        try:
+            yield group
+        finally:
+            sink.go_on.set()
+            await group.aclose()
 
 
 async def started(sink: Sink, batches: int = 1) -> None:
