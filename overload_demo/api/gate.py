@@ -43,7 +43,6 @@ class Gate:
     def __init__(self, listeners: list[socket.socket], cap: int, patience_s: float) -> None:
         self._listeners, self._cap, self._patience_s = listeners, cap, patience_s
         self._inside: set[GatedProtocol] = set()
-        self._arriving: set[asyncio.Task[Any]] = set()
         self._make: Callable[[], GatedProtocol] | None = None
         self._loop: asyncio.AbstractEventLoop
         self._watch: asyncio.TimerHandle | None = None
@@ -84,14 +83,10 @@ class Gate:
         if self._watch is not None:
             self._watch.cancel()
 
-    def enter(self, protocol: "GatedProtocol") -> None:
-        """A connection is live."""
-        self._inside.add(protocol)
-
     def leave(self, protocol: "GatedProtocol") -> None:
         """A connection has ended: there is room for another."""
         self._inside.discard(protocol)
-        if self._is_paused and self._make and self._live < RESUME_BELOW * self._cap:
+        if self._is_paused and self._make and len(self._inside) < RESUME_BELOW * self._cap:
             self._is_paused = False
             self._crowded_until = max(self._crowded_until, self._loop.time() + CROWDED_FOR_S)
             self._resume()
@@ -101,15 +96,12 @@ class Gate:
         """Whether others wait outside, or did a moment ago: then one request is all a connection gets."""
         return self._is_paused or self._loop.time() < self._crowded_until
 
-    @property
-    def _live(self) -> int:
-        return len(self._inside) + len(self._arriving)
-
     def _accept(self, listener: socket.socket) -> None:
-        if self._live >= self._cap:  # somebody waits and there is no room
+        room = self._cap - len(self._inside)
+        if room <= 0:  # somebody waits and there is no room
             self._pause()
             return
-        for _ in range(min(ACCEPTS_A_TURN, self._cap - self._live)):
+        for _ in range(min(ACCEPTS_A_TURN, room)):
             try:
                 connection, _ = listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -121,11 +113,20 @@ class Gate:
             self._let_in(connection)
 
     def _let_in(self, connection: socket.socket) -> None:
+        """From here to its end a connection takes one place, also while the event loop still sets it up."""
         assert self._make is not None
         connection.setblocking(False)
-        arriving = self._loop.create_task(self._loop.connect_accepted_socket(self._make, connection))
-        self._arriving.add(arriving)
-        arriving.add_done_callback(self._arriving.discard)
+        protocol = self._make()
+        self._inside.add(protocol)
+
+        def set_up(task: asyncio.Task[Any]) -> None:
+            protocol.arrival = None
+            if task.cancelled() or task.exception():
+                connection.close()
+                self.leave(protocol)
+
+        protocol.arrival = self._loop.create_task(self._loop.connect_accepted_socket(lambda: protocol, connection))
+        protocol.arrival.add_done_callback(set_up)
 
     def _pause(self) -> None:
         self._is_paused = True
@@ -151,20 +152,20 @@ class Gate:
 
 
 class GatedProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol, reporting to the gate when it begins, waits and ends."""
+    """uvicorn's HTTP protocol, keeping times for the gate and telling it of its end."""
 
     NEVER = float("inf")
 
     def __init__(self, gate: Gate, **uvicorn_arguments: Any) -> None:
         super().__init__(**uvicorn_arguments)
         self._gate = gate
+        self.arrival: asyncio.Task[Any] | None = None
         self.waited_since = self.idle_since = self.NEVER
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """The first request is awaited from now on."""
         super().connection_made(transport)
         self.waited_since = self.loop.time()
-        self._gate.enter(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Make room."""

@@ -4,9 +4,10 @@ import asyncio
 import resource
 import socket
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -24,9 +25,12 @@ POST = (
 )
 
 
-def connect(url: str) -> socket.socket:
-    host, port = url.removeprefix("http://").split(":")
-    return socket.create_connection((host, int(port)), timeout=20)
+@contextmanager
+def connections(client: httpx.Client, count: int) -> Iterator[list[socket.socket]]:
+    """Open connections to where the client's requests go."""
+    address = (client.base_url.host, client.base_url.port)
+    with ExitStack() as stack:
+        yield [stack.enter_context(socket.create_connection(address, timeout=20)) for _ in range(count)]
 
 
 def answer_of(connection: socket.socket) -> str:
@@ -86,37 +90,45 @@ def test_256_descriptors_are_enough_for_a_thousand_sockets(tmp_path: Path) -> No
 def test_silent_and_slow_senders_are_closed_and_others_served(tmp_path: Path, store: Store) -> None:
     settings = make_settings(tmp_path, overload_request_patience_s=0.3, overload_max_connections=8)
     with serving_api(settings, store) as client:
-        silent = [connect(str(client.base_url).rstrip("/")) for _ in range(8)]
-        halves = connect(str(client.base_url).rstrip("/"))
-        halves.sendall(POST[:-10])
+        with connections(client, 9) as silent:
+            silent[-1].sendall(POST[:-10])
 
-        assert client.get("/health").status_code == 200
+            assert client.get("/health").status_code == 200
 
-        for connection in [*silent, halves]:
-            with closing(connection):
-                assert was_closed(connection)
+            assert all(was_closed(connection) for connection in silent)
         assert client.get("/queue/stats").json()["accepted"] == 0
+
+
+def test_as_many_connections_as_there_are_places_are_no_crowd(tmp_path: Path, store: Store) -> None:
+    settings = make_settings(tmp_path, overload_max_connections=8)
+    with serving_api(settings, store) as client:
+        # A place counted twice, for the instant in which a connection is set up, shows in one of ten rounds.
+        for _ in range(100):
+            with connections(client, 8) as guests:
+                for connection in guests:
+                    connection.sendall(POST)
+                    answer = answer_of(connection)
+
+                    assert " 202 " in answer
+                    assert "connection: close" not in answer.lower()
+                for connection in guests:
+                    connection.shutdown(socket.SHUT_WR)
+                    assert was_closed(connection)
 
 
 def test_idle_keep_alive_connections_give_way_to_those_who_wait(tmp_path: Path, store: Store) -> None:
     settings = make_settings(tmp_path, overload_max_connections=8)
-    with serving_api(settings, store) as client:
-        url = str(client.base_url).rstrip("/")
-        idle = [connect(url) for _ in range(8)]
+    with serving_api(settings, store) as client, connections(client, 8) as idle:
         for connection in idle:
             connection.sendall(POST)
-            answer = answer_of(connection)
-            assert " 202 " in answer
-            assert "connection: close" not in answer.lower()
+            assert " 202 " in answer_of(connection)
 
-        with closing(connect(url)) as late:
+        with connections(client, 1) as [late]:
             late.sendall(POST)
             answer = answer_of(late)
 
         assert " 202 " in answer
         assert "connection: close" in answer.lower()
-        for connection in idle:
-            connection.close()
 
 
 def test_a_stop_answers_those_who_wait_in_the_kernel(tmp_path: Path) -> None:
@@ -124,17 +136,14 @@ def test_a_stop_answers_those_who_wait_in_the_kernel(tmp_path: Path) -> None:
     api = child("overload_demo.api", "--port", str(port), folder=tmp_path, OVERLOAD_MAX_CONNECTIONS=8)
     api.start()
     try:
-        url = f"http://127.0.0.1:{port}"
         wait_until("it listens", lambda: "serving at" in api.log.read_text(), timeout_s=20.0)
-        crowd = [connect(url) for _ in range(60)]
-        for connection in crowd:
-            connection.sendall(POST)
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client, connections(client, 60) as crowd:
+            for connection in crowd:
+                connection.sendall(POST)
 
-        api.stop()
+            api.stop()
 
-        assert [" 202 " in answer_of(connection) for connection in crowd] == [True] * 60
-        for connection in crowd:
-            connection.close()
+            assert [" 202 " in answer_of(connection) for connection in crowd] == [True] * 60
     finally:
         api.stop()
 
@@ -142,7 +151,7 @@ def test_a_stop_answers_those_who_wait_in_the_kernel(tmp_path: Path) -> None:
 def test_pipelined_requests_are_answered_in_order(tmp_path: Path, store: Store) -> None:
     with (
         serving_api(make_settings(tmp_path), store) as client,
-        closing(connect(str(client.base_url).rstrip("/"))) as connection,
+        connections(client, 1) as [connection],
     ):
         connection.sendall(POST * 3)
         text = b""
