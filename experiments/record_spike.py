@@ -38,6 +38,7 @@ def spike_block(result: SpikeResult) -> str:
     times, naive = result.load.response_time, result.baseline
     assert times is not None
     assert naive is not None
+    assert result.rest_calls_per_job is not None
     lost = naive.summary.planned - naive.summary.accepted
     theirs = naive.summary.response_time
     rows = [

@@ -42,10 +42,11 @@ class Baseline(StrEnum):
 def spike(
     requests: Annotated[int, typer.Option(help="Requests to fire.")] = DEFAULT_REQUESTS,
     rate: Annotated[
-        float | None, typer.Option(help="Requests a second at the height of the spike [default: 60 % of a calibration]")
+        float | None,
+        typer.Option(help="Requests a second at the height of the spike.", show_default="60 % of a calibration"),
     ] = None,
     shape: Annotated[Shape, typer.Option(help="When requests are sent.")] = Shape.SPIKE,
-    processes: Annotated[int | None, typer.Option(help="Load processes [default: chosen from the load]")] = None,
+    processes: Annotated[int | None, typer.Option(help="Load processes.", show_default="chosen from the load")] = None,
     processing_delay: Annotated[float, typer.Option(help="Work of one job, seconds.")] = DEFAULT_DELAY_S,
     timeout: Annotated[float, typer.Option(help="A client waits this long for an answer, seconds.")] = 30.0,
     seed: Annotated[int, typer.Option(help="Seed of random shapes.")] = 0,

@@ -7,16 +7,26 @@ import secrets
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetPydanticSchema
+from pydantic_core import CoreSchema
 
 MAX_DEPTH = 32
 MAX_VALUE = 1e15
 JOB_ID = re.compile(r"job_[0-9a-f]{24,64}")
 
+
+def _with_one_error(source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    """Say once what a number must be, not once for each branch of the union."""
+    union = handler(source)
+    return {**union, "custom_error_type": "number", "custom_error_message": NOT_A_NUMBER}
+
+
+NOT_A_NUMBER = f"Input should be a finite number, at most {MAX_VALUE:g} in size"
 Number = Annotated[
     Annotated[int, Field(strict=True, ge=-MAX_VALUE, le=MAX_VALUE)]
     | Annotated[float, Field(strict=True, ge=-MAX_VALUE, le=MAX_VALUE, allow_inf_nan=False)],
     Field(union_mode="left_to_right"),
+    GetPydanticSchema(_with_one_error),
 ]
 
 

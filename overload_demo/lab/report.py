@@ -43,7 +43,8 @@ def table(result: SpikeResult) -> Table:
         "done / failed / lost / duplicated",
         f"{result.done:,} / {result.failed:,} / {result.lost:,} / {result.duplicated:,}",
     )
-    row("REST calls a job", f"{result.rest_calls_per_job:.3f}")
+    if result.rest_calls_per_job is not None:
+        row("REST calls a job", f"{result.rest_calls_per_job:.3f}")
     if result.store_commands_per_job is not None:
         row("store commands a job (inside scripts too)", f"{result.store_commands_per_job:.1f}")
     row(f"peak memory, MB ({result.memory_kind})", ", ".join(f"{k} {v:,.0f}" for k, v in result.peak_memory_mb.items()))

@@ -69,7 +69,8 @@ class SpikeResult(BaseModel):
     """A spike, accounted for. ``offered = accepted + errors``; ``accepted = done + failed + lost``.
 
     ``drain_rate_per_s`` is jobs settled ÷ time from the first to the last settlement seen. ``seconds_to_empty`` counts
-    from the first intended send. Megabytes are 10^6 bytes.
+    from the first intended send. ``rest_calls_per_job`` and ``store_commands_per_job`` are None where a process that
+    counts them was started again during the run. Megabytes are 10^6 bytes.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -93,7 +94,7 @@ class SpikeResult(BaseModel):
     seconds_to_empty: float
     peak_memory_mb: dict[str, float]
     memory_kind: str
-    rest_calls_per_job: float
+    rest_calls_per_job: float | None
     store_commands_per_job: float | None
     restarts: dict[str, int]
     conditions: Conditions

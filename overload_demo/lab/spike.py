@@ -102,6 +102,7 @@ class _Spike:
                 timeout_s=self.plan.timeout_s,
                 processes=self.plan.processes,
             )
+            counting = self.stack.process_ids()
             async with Sampler(results, self.stack.process_ids, self._note_sample) as sampler:
                 self._stage = "fire"
                 load = await run_load(load_plan, out_dir=self.stack.folder, on_progress=self._note_load)
@@ -111,10 +112,10 @@ class _Spike:
             self._tell(sampler.samples[-1])
             accepted = load.accepted_ids
             stored = await read_stored(results, accepted)
-            calls, commands = await self._cost()
+            cost = await self._cost(counting)
         account = reconcile(accepted, read_effects(self.stack.effect_log), stored.states)
         baseline, note = await self._baseline(rate_per_s)
-        result = self._result(load, sampler, account, stored, (calls, commands), baseline, note)
+        result = self._result(load, sampler, account, stored, cost, baseline, note)
         result.save(self.stack.folder)
         return result
 
@@ -177,9 +178,16 @@ class _Spike:
                     moved_at, last = time.monotonic(), stats.done + stats.failed
             await asyncio.sleep(0.1)
 
-    async def _cost(self) -> tuple[int, int | None]:
-        """REST calls of API and workers, and all commands the store has run, those inside scripts included."""
-        calls = await asyncio.to_thread(self.stack.rest_calls)
+    async def _cost(self, counting: dict[str, int]) -> tuple[int | None, int | None]:
+        """REST calls of API and workers, and all commands the store has run, those inside scripts included.
+
+        ``counting`` are the processes that counted from the beginning: a number of one that was killed is unknown.
+        """
+        now = self.stack.process_ids()
+        replaced = {role for role in counting | now if counting.get(role) != now.get(role)}
+        calls = None if replaced - {"gateway", "redis"} else await asyncio.to_thread(self.stack.rest_calls)
+        if "redis" in replaced:
+            return calls, None
         try:
             info = await self._upstash.command("INFO", "commandstats", repeatable=True)
             commands = sum(int(line.split("calls=")[1].split(",")[0]) for line in info.splitlines() if "calls=" in line)
@@ -224,7 +232,7 @@ class _Spike:
         sampler: Sampler,
         account: Reconciliation,
         stored: StoredJobs,
-        cost: tuple[int, int | None],
+        cost: tuple[int | None, int | None],
         baseline: BaselineRun | None,
         note: str,
     ) -> SpikeResult:
@@ -252,7 +260,7 @@ class _Spike:
             seconds_to_empty=_seconds_to_empty(series),
             peak_memory_mb=sampler.peak_mb,
             memory_kind=sampler.memory_kind,
-            rest_calls_per_job=round(calls / jobs, 4),
+            rest_calls_per_job=None if calls is None else round(calls / jobs, 4),
             store_commands_per_job=None if commands is None else round(commands / jobs, 2),
             restarts=dict(self.stack.restarts),
             conditions=self._conditions(load),

@@ -25,7 +25,8 @@ def _give_up(job: LeasedJob) -> None:
 
 def worker(
     processing_delay: Annotated[
-        float | None, typer.Option(help="Simulated work, seconds a job [default: WORKER_PROCESSING_DELAY or 2.0]")
+        float | None,
+        typer.Option(help="Simulated work, seconds a job.", show_default="WORKER_PROCESSING_DELAY, else 2.0"),
     ] = None,
     until_empty: Annotated[bool, typer.Option(help="End when nothing is waiting or in flight.")] = False,
     parent_pipe: Annotated[bool, typer.Option(hidden=True, help="Ignore SIGINT, stop when stdin ends.")] = False,

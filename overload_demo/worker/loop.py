@@ -26,7 +26,7 @@ from overload_demo.worker.journal import EffectLog, Journal
 log = logging.getLogger("overload_demo.worker")
 
 BATCH_TARGET_S = 0.05  # a batch holds about this much work
-STORE_RETRY_S = 0.5
+STORE_RETRY_FIRST_S = 0.25  # doubles up to the longest idle poll
 MAX_RESULT_BYTES = 1_000_000
 MAX_ERROR_LENGTH = 1_000
 
@@ -77,9 +77,11 @@ class Worker:
 
     def _work(self, keeper: LeaseKeeper, until_empty: bool) -> None:
         idle = IdleBackoff(self.settings, self._stopping)
+        trouble = StoreTrouble(self.settings.max_poll_interval_s)
         while not self._stopping.is_set():
             try:
                 lease = keeper.fetch(self._batch_size())
+                trouble.is_over()
                 if lease.jobs:
                     idle.reset()
                 elif until_empty and lease.queue_length == lease.in_flight == 0:
@@ -89,8 +91,7 @@ class Worker:
                 else:
                     idle.wait_for_work(keeper)
             except StoreError as error:
-                log.warning("the store does not help, trying again: %s", error)
-                self._stopping.wait(STORE_RETRY_S)
+                self._stopping.wait(trouble.met(error))
             self._do_batch(keeper)
 
     def _do_batch(self, keeper: LeaseKeeper) -> None:
@@ -156,6 +157,28 @@ def _told(error: BaseException) -> str:
         return f"{name}: {error}"[:MAX_ERROR_LENGTH].encode("utf-8", "replace").decode()
     except Exception:  # it is a handler's class: its text may fail as well
         return name
+
+
+class StoreTrouble:
+    """How long to leave a store alone that does not help, and what is said about it: each new reason once."""
+
+    def __init__(self, longest_s: float) -> None:
+        self._longest_s = longest_s
+        self._pause_s, self._reason = 0.0, ""
+
+    def met(self, error: StoreError) -> float:
+        """Another failed attempt; returns the seconds until the next one makes sense."""
+        self._pause_s = min(2 * self._pause_s or STORE_RETRY_FIRST_S, self._longest_s)
+        if str(error) != self._reason:
+            self._reason = str(error)
+            log.warning("the store does not help, trying again and again: %s", error)
+        return self._pause_s
+
+    def is_over(self) -> None:
+        """The store has done what was asked."""
+        if self._reason:
+            log.info("the store helps again")
+        self._pause_s, self._reason = 0.0, ""
 
 
 class IdleBackoff:

@@ -183,7 +183,7 @@ async def test_a_crowd_over_a_silent_store_is_answered_and_bounded(tmp_path: Pat
 
 
 async def test_no_store_reply_ends_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("overload_demo.worker.loop.STORE_RETRY_S", 0.0)
+    monkeypatch.setattr("overload_demo.worker.loop.STORE_RETRY_FIRST_S", 0.0)
     settings = make_settings(tmp_path, overload_store_deadline_s=0.2)
     async with h.hostile(*(h.answer(200, {"result": result}) for result in STRANGE)) as server:
         worker = WorkerThread(settings, (server.address, None))

@@ -108,6 +108,26 @@ def test_one_injected_loss_and_one_injected_duplicate_are_reported_and_fail_the_
     assert f"duplicated {repeated}" in result.examples
 
 
+def test_a_killed_worker_and_a_killed_redis_lose_nothing_and_their_counts_are_not_guessed(tmp_path: Path) -> None:
+    with running_spike(tmp_path, "--requests", "1500", "--rate", "500", "--processing-delay", "0.001") as spike:
+        data_dir = wait_for_data_dir(tmp_path)
+        wait_until("some are done", lambda: counts(data_dir)["done"] >= 50)
+
+        state = data_dir.read_state()
+        assert state is not None
+        [redis] = psutil.Process(state.pid).children()
+        [worker] = [one for one in psutil.Process(spike.pid).children() if "overload_demo.worker" in one.cmdline()]
+        redis.kill()
+        worker.kill()
+        spike.communicate(timeout=80)
+
+    result = the_result(tmp_path)
+    assert (result.accepted, result.done, result.lost) == (1500, 1500, 0)
+    assert result.restarts == {"worker": 1}
+    assert result.rest_calls_per_job is None
+    assert result.store_commands_per_job is None
+
+
 def test_an_interrupted_spike_leaves_nothing_behind(tmp_path: Path) -> None:
     with running_spike(tmp_path, "--requests", "5000", "--rate", "300") as spike:
         data_dir = wait_for_data_dir(tmp_path)
