@@ -98,9 +98,11 @@ def _latency(axes: Axes, result: SpikeResult) -> None:
     if result.baseline:
         naive = result.baseline.series
         axes.plot(naive.start_s, _numbers(naive.response_p99_s), label=_naive(result, "p99"), **NAIVE)
+        given_up = f"its clients give up, {result.baseline.timeout_s:g} s"
+        axes.axhline(result.baseline.timeout_s, color=GREY, linewidth=2, linestyle=":", label=given_up)
     axes.set_yscale("log")
     axes.set_ylabel("time to the answer, s")
-    axes.legend(loc="upper right")
+    _legend(axes)
 
 
 def _depth(axes: Axes, result: SpikeResult) -> None:
@@ -112,7 +114,7 @@ def _depth(axes: Axes, result: SpikeResult) -> None:
         axes.plot(naive.start_s, naive.in_flight, label=_naive(result, "requests in flight"), **NAIVE)
     axes.set_ylabel("queue depth")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axes.legend(loc="upper right")
+    _legend(axes)
 
 
 def _drain(axes: Axes, result: SpikeResult) -> None:
@@ -127,7 +129,12 @@ def _drain(axes: Axes, result: SpikeResult) -> None:
     axes.set_ylabel("per second")
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axes.legend(loc="upper right")
+    _legend(axes)
+
+
+def _legend(axes: Axes) -> None:
+    """Above the curves, where it hides none of them."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0.1, columnspacing=1.2, fontsize=13)
 
 
 def _naive(result: SpikeResult, what: str) -> str:
