@@ -8,14 +8,13 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetPydanticSchema
-from pydantic_core import CoreSchema
 
 MAX_DEPTH = 32
 MAX_VALUE = 1e15
 JOB_ID = re.compile(r"job_[0-9a-f]{24,64}")
 
 
-def _with_one_error(source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+def _with_one_error(source: Any, handler: GetCoreSchemaHandler) -> Any:
     """Say once what a number must be, not once for each branch of the union."""
     union = handler(source)
     return {**union, "custom_error_type": "number", "custom_error_message": NOT_A_NUMBER}
