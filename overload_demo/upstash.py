@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -56,7 +57,7 @@ class Script:
     name: str
     text: str
 
-    @property
+    @cached_property
     def sha(self) -> str:
         """SHA-1 of the text, as the server computes it."""
         return hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()

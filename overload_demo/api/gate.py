@@ -165,6 +165,7 @@ class GatedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """The first request is awaited from now on."""
         super().connection_made(transport)
+        self.transport = OneWrite(transport, self.loop)  # type: ignore[assignment]
         self.waited_since = self.loop.time()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -198,3 +199,33 @@ class GatedProtocol(HttpToolsProtocol):
     def give_up(self) -> None:
         """Too slow: end it. Nothing of an incomplete request has been enqueued."""
         self.transport.abort()
+
+
+class OneWrite:
+    """A transport that writes what one turn of the event loop has for it in one piece.
+
+    uvicorn writes head and body of an answer separately, and a write is a system call that the peer wakes up for.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._unwritten: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Write soon."""
+        if not self._unwritten:
+            self._loop.call_soon(self._flush)
+        self._unwritten.append(data)
+
+    def close(self) -> None:
+        """Write what there is, then close."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._unwritten:
+            data, self._unwritten = b"".join(self._unwritten), []
+            self._transport.write(data)

@@ -1,8 +1,8 @@
 """``POST /jobs``: from a request's bytes to a committed job.
 
-The route stays an ordinary FastAPI route, with its OpenAPI and its validation errors. Its ``route_class`` answers a
-plainly valid body itself (read once, pydantic's own JSON validator, prebuilt bytes) and hands everything else to
-FastAPI's handler; a test compares both over a corpus.
+The route stays an ordinary FastAPI route, with its OpenAPI and its validation errors. Before FastAPI's layers stands a
+:class:`ShortCut` for what nearly every request is, a plainly valid body (read once, pydantic's own JSON validator,
+prebuilt bytes); it hands everything else to them. A test compares both over a corpus.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from fastapi.routing import APIRoute
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from overload_demo.api.models import ACCEPTED_MESSAGE
 from overload_demo.api.problems import from_error, retry_after
@@ -24,10 +25,67 @@ from overload_demo.queue.producer import NewJob, Producer
 
 _validate_json = JobRequest.__pydantic_validator__.validate_json
 MAX_IDEMPOTENCY_KEY = 255
+PATH = "/jobs"
+
+
+class ShortCut:
+    """ASGI middleware: answers a plainly valid ``POST /jobs`` itself, and passes every other request on untouched.
+
+    Measured: half of a request's time in this process is FastAPI's and Starlette's layers, which a plain body needs
+    none of.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http" or scope["path"] != PATH or not _is_plain(scope):
+            await self._app(scope, receive, send)
+            return
+        first = await receive()
+        body = first.get("body", b"")
+        state = scope["app"].state
+        if first.get("more_body") or not _is_plainly_valid(body, state.settings.overload_max_body_bytes):
+            await self._app(scope, _repeating(first, receive), send)
+            return
+        answer = await _enqueue(state.producer, NewJob(new_job_id(), body.decode()))
+        await answer(scope, receive, send)
+
+
+def _is_plain(scope: Scope) -> bool:
+    """A POST of JSON without an Idempotency-Key."""
+    is_json = False
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            is_json = value == b"application/json"
+        elif name == b"idempotency-key":
+            return False
+    return is_json and scope["method"] == "POST"
+
+
+def _is_plainly_valid(body: bytes, limit: int) -> bool:
+    if len(body) > limit or not is_plainly_strict(body):
+        return False
+    try:
+        _validate_json(body)
+    except ValidationError:
+        return False  # FastAPI tells the client what is wrong
+    return True
+
+
+def _repeating(first: Message, receive: Receive) -> Receive:
+    """A ``receive`` that begins with a message already read."""
+    unread = [first]
+
+    async def again() -> Message:
+        return unread.pop() if unread else await receive()
+
+    return again
 
 
 class JobIntakeRoute(APIRoute):
-    """A FastAPI route with a short cut for valid bodies and a strict look at all others."""
+    """A FastAPI route with a strict look at the body before FastAPI's own."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """FastAPI's hook: the function that answers a request of this route."""
@@ -35,13 +93,6 @@ class JobIntakeRoute(APIRoute):
 
         async def handle(request: Request) -> Response:
             body = await _read_json_body(request, request.app.state.settings.overload_max_body_bytes)
-            if is_plainly_strict(body):
-                try:
-                    _validate_json(body)
-                except ValidationError:
-                    pass  # FastAPI tells the client what is wrong
-                else:
-                    return await submit(request, body)
             refused = why_not_strict(body)
             if refused:
                 kind, text = refused
@@ -53,9 +104,11 @@ class JobIntakeRoute(APIRoute):
 
 async def submit(request: Request, body: bytes) -> Response:
     """Enqueue a valid body; answers when the store has committed it, or says whether it may have."""
-    producer: Producer = request.app.state.producer
     idem, fingerprint = _idempotency(request, body)
-    job = NewJob(new_job_id(), body.decode(), idem, fingerprint)
+    return await _enqueue(request.app.state.producer, NewJob(new_job_id(), body.decode(), idem, fingerprint))
+
+
+async def _enqueue(producer: Producer, job: NewJob) -> Response:
     try:
         enqueued = await producer.enqueue(job)
     except OverloadDemoError as error:
