@@ -1,5 +1,6 @@
 """``python -m overload_demo.api``: the ingress, until Ctrl-C or SIGTERM."""
 
+import gc
 import logging
 from typing import Annotated
 
@@ -37,6 +38,7 @@ def api(
             if parent_pipe:
                 watch_parent(server.stop)
             log.info("serving at %s, described at %s/openapi.json", url_of(listeners), url_of(listeners))
+            gc.freeze()  # what was imported lives for ever: no collection need look at it
             server.run(sockets=listeners)
             if not server.started:
                 fail("the API could not start; the lines above say why")
