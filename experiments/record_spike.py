@@ -73,7 +73,8 @@ def spike_block(result: SpikeResult) -> str:
         f"Offered {conditions.rate_per_s:,.0f} requests/s, one job {conditions.processing_delay_s * 1000:g} ms; "
         f"{environment.cores} cores ({environment.processor}), Python {environment.python}, {conditions.filesystem}, "
         f"durability `{conditions.durability}`; peak memory in MB ({result.memory_kind}): {memory}; "
-        f"{result.rest_calls_per_job:.3f} REST calls a job; load generator: {result.load.verdict}.",
+        f"{result.rest_calls_per_job:.3f} REST calls a job; load generator: {result.load.verdict}, "
+        f"against the naive API: {naive.summary.verdict}.",
     ]
     return "\n".join(lines)
 

@@ -60,6 +60,9 @@ class Settings(BaseSettings):
     overload_request_patience_s: float = Field(
         20.0, gt=0, le=600, description="a request must be whole by then, seconds"
     )
+    overload_grace_s: float = Field(
+        10.0, ge=0, le=600, description="at a stop: to let in who waits outside, then to answer who is inside, seconds"
+    )
     overload_max_queue_depth: int = Field(0, ge=0, description="refuse jobs above this queue depth; 0 = no bound")
     overload_max_wait_s: float = Field(0, ge=0, description="refuse jobs that would wait longer, seconds; 0 = no bound")
     overload_store_deadline_s: float = Field(5.0, gt=0, le=60, description="a request waits this long for the store")

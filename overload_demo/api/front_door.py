@@ -24,7 +24,6 @@ from overload_demo.errors import ConfigurationError
 CROWD = 100_000  # connections the kernel is to hold at once
 UNEVENNESS = 1.25  # the kernel spreads connections by a hash: room for the fullest queue
 KEEP_ALIVE_S = 30
-GRACE_S = 10
 
 
 def listen(host: str, port: int, crowd: int = CROWD) -> list[socket.socket]:
@@ -99,7 +98,7 @@ def url_of(listeners: list[socket.socket]) -> str:
 class Server(uvicorn.Server):
     """uvicorn behind sockets of ours and a gate: ``run(sockets=[...])`` serves, :meth:`stop` ends it from any thread.
 
-    With ``drains`` set, a stop first lets in who is waiting in the kernel, for up to :data:`GRACE_S`: closing the
+    With ``drains`` set, a stop first lets in who is waiting in the kernel, for up to ``overload_grace_s``: closing the
     sockets would reset them. Without, somebody else holds the sockets open. Signals are left to the command that runs
     it: a notebook's Interrupt must not reach the API.
     """
@@ -112,7 +111,7 @@ class Server(uvicorn.Server):
             proxy_headers=False,
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=GRACE_S,
+            timeout_graceful_shutdown=math.ceil(settings.overload_grace_s),
         )
         super().__init__(config)
         self._settings, self._drains = settings, drains
@@ -135,7 +134,7 @@ class Server(uvicorn.Server):
         """uvicorn's hook: accept no more, then let it answer what is inside."""
         if self._gate is not None:
             if self._drains:
-                await self._gate.drain(GRACE_S)
+                await self._gate.drain(self._settings.overload_grace_s)
             self._gate.close()
         await super().shutdown(sockets)
 

@@ -2,9 +2,9 @@
 
 uvicorn accepts whatever comes, so a crowd ends up in its memory and, past the descriptor limit, in errors. Here a crowd
 waits in the kernel, where a connection costs next to nothing and nobody is refused: accepting pauses at a cap of live
-connections and goes on below it. While it is paused every answer carries ``Connection: close``, and connections idle
-for two seconds are closed, so that those who are inside cannot hold the places of those who wait. Not sooner: a client
-that is just sending its next request would see a reset.
+connections and goes on below it. While it is paused every answer carries ``Connection: close``, and idle connections
+are closed, the longest idle first, so that those who are inside cannot hold the places of those who wait. Not at once:
+a client that is just sending its next request would see a reset. A connection without an earlier request never does.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ import logging
 import resource
 import select
 import socket
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,8 @@ log = logging.getLogger(__name__)
 
 ACCEPTS_A_TURN = 64  # then the loop serves those who are inside
 LOOK_EVERY_S = 1.0
-CROWDED_IDLE_S = 2.0
+MAKE_ROOM_EVERY_S = 0.05
+CROWDED_IDLE_S = 0.25
 CROWDED_FOR_S = 1.0  # after a pause: the next one is near
 RESUME_BELOW = 0.9  # of the cap, so that pausing and resuming do not alternate with each connection
 DESCRIPTOR_RESERVE = 48  # the store's connections, log, event loop, and some room
@@ -46,6 +48,7 @@ class Gate:
         self._make: Callable[[], GatedProtocol] | None = None
         self._loop: asyncio.AbstractEventLoop
         self._watch: asyncio.TimerHandle | None = None
+        self._room_maker: asyncio.TimerHandle | None = None
         self._is_paused = False
         self._crowded_until = 0.0
 
@@ -58,23 +61,20 @@ class Gate:
         self._look()
 
     async def drain(self, within_s: float) -> None:
-        """Let in everybody who is waiting outside, each for one answer; what is left after ``within_s`` is logged."""
+        """Let in everybody who is waiting outside, each for one answer; who is left after ``within_s`` is reset."""
         self._crowded_until = float("inf")
         give_up_at = self._loop.time() + within_s
-        while (waiting := self._queues_in_use()) and self._loop.time() < give_up_at:  # noqa: ASYNC110 - no event for an empty queue
+        while self._somebody_waits() and self._loop.time() < give_up_at:  # noqa: ASYNC110 - no event for an empty queue
             await asyncio.sleep(0.05)
-        if waiting:
-            log.warning(
-                "stopping while connections wait in %d of %d accept queues: these are reset",
-                waiting,
-                len(self._listeners),
-            )
+        self._stop_accepting()
+        if count := sum(map(_reset_all, self._listeners)):
+            log.warning("%d connections were still waiting after %g s and are reset", count, within_s)
 
-    def _queues_in_use(self) -> int:
+    def _somebody_waits(self) -> bool:
         poll = select.poll()
         for listener in self._listeners:
             poll.register(listener, select.POLLIN)
-        return len(poll.poll(0))
+        return bool(poll.poll(0))
 
     def close(self) -> None:
         """Accept no more."""
@@ -131,6 +131,19 @@ class Gate:
     def _pause(self) -> None:
         self._is_paused = True
         self._stop_accepting()
+        if self._room_maker is not None:
+            self._room_maker.cancel()
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """While others wait: close who has been idle longest, a few at a time, until accepting goes on."""
+        if not self._is_paused or self._make is None:
+            return
+        since = self._loop.time() - CROWDED_IDLE_S
+        idle = sorted((one for one in self._inside if one.idle_since < since), key=lambda one: one.idle_since)
+        for protocol in idle[:ACCEPTS_A_TURN]:
+            protocol.shutdown()
+        self._room_maker = self._loop.call_later(MAKE_ROOM_EVERY_S, self._make_room)
 
     def _resume(self) -> None:
         for listener in self._listeners:
@@ -141,14 +154,24 @@ class Gate:
             self._loop.remove_reader(listener.fileno())
 
     def _look(self) -> None:
-        """Close who has kept silent for too long, and while others wait, who is idle."""
-        now = self._loop.time()
-        for protocol in [one for one in self._inside if one.waited_since < now - self._patience_s]:
+        """Close who has kept silent for too long."""
+        too_early = self._loop.time() - self._patience_s
+        for protocol in [one for one in self._inside if one.waited_since < too_early]:
             protocol.give_up()
-        if self._is_paused:
-            for protocol in [one for one in self._inside if one.idle_since < now - CROWDED_IDLE_S]:
-                protocol.shutdown()
         self._watch = self._loop.call_later(LOOK_EVERY_S, self._look)
+
+
+def _reset_all(listener: socket.socket) -> int:
+    """Reset every connection in an accept queue; returns how many there were."""
+    count = 0
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return count
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+        count += 1
 
 
 class GatedProtocol(HttpToolsProtocol):

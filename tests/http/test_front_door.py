@@ -14,6 +14,7 @@ import pytest
 from overload_demo.api.front_door import listen, url_of
 from overload_demo.api.gate import connection_cap
 from overload_demo.errors import ConfigurationError
+from overload_demo.lab.parts import Child
 from overload_demo.load import LoadPlan, Shape, run_load
 from overload_demo.store.opening import Store
 from tests.support.running import api_process, child, free_port, make_settings, serving_api
@@ -146,6 +147,32 @@ def test_a_stop_answers_those_who_wait_in_the_kernel(tmp_path: Path) -> None:
             assert [" 202 " in answer_of(connection) for connection in crowd] == [True] * 60
     finally:
         api.stop()
+
+
+def test_who_still_waits_after_the_grace_period_is_reset_and_counted(tmp_path: Path) -> None:
+    port = free_port()
+    limits = {"OVERLOAD_MAX_CONNECTIONS": 8, "OVERLOAD_GRACE_S": 0.2, "OVERLOAD_REQUEST_PATIENCE_S": 60}
+    api = child("overload_demo.api", "--port", str(port), folder=tmp_path, **limits)
+    api.start()
+    try:
+        wait_until("it listens", lambda: "serving at" in api.log.read_text(), timeout_s=20.0)
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client, connections(client, 30) as silent:
+            wait_until("the cap is reached", lambda: has_open(api, silent, 8))
+
+            api.stop()
+
+            assert all(was_closed(connection) for connection in silent)
+        assert "22 connections were still waiting after 0.2 s and are reset" in api.log.read_text()
+    finally:
+        api.stop()
+
+
+def has_open(api: Child, crowd: list[socket.socket], count: int) -> bool:
+    """Whether the API has accepted that many of a crowd."""
+    assert api.pid is not None
+    theirs = {connection.getsockname()[1] for connection in crowd}
+    inside = [one for one in psutil.Process(api.pid).net_connections() if one.raddr and one.raddr.port in theirs]
+    return len(inside) == count
 
 
 def test_pipelined_requests_are_answered_in_order(tmp_path: Path, store: Store) -> None:
