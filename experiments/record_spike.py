@@ -5,11 +5,13 @@ what is recorded. A test compares them, so the README cannot drift from the reco
 """
 
 import shutil
+import statistics
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from experiments.bench.record import Benchmark
 from overload_demo.lab.baseline import BaselineRun, recorded_baseline
 from overload_demo.lab.result import SpikeResult
 from overload_demo.load import Shape
@@ -30,6 +32,7 @@ def with_numbers(readme: str) -> str:
     """The README with its generated blocks made from the recorded runs."""
     spike = SpikeResult.read(RESULTS / "spike.json")
     readme = _replaced(readme, "numbers", spike_block(spike))
+    readme = _replaced(readme, "acceptance", acceptance_block(Benchmark.read("acceptance")))
     return _replaced(readme, "baseline", baseline_block(recorded_baseline(RESULTS)))
 
 
@@ -95,6 +98,23 @@ def baseline_block(runs: list[BaselineRun]) -> str:
             f"| {max(run.series.accepted_per_s):,.0f}/s |"
         )
     return "\n".join(lines)
+
+
+def acceptance_block(benchmark: Benchmark) -> str:
+    """How fast jobs are taken in, a row a crowd and loader."""
+    place = benchmark.place
+    lines = [
+        f"`{place.command}`, recorded {place.recorded_at[:10]}:",
+        "",
+        "| | accepted/s, durable | storing nothing, /s | ratio (min to max of the pairs) |",
+        "|---|---|---|---|",
+    ]
+    for row in benchmark.rows:
+        ours, theirs = statistics.median(row.ours), statistics.median(row.theirs)
+        spread = f"{row.ratio:.2f} ({min(row.ratios):.2f} to {max(row.ratios):.2f})"
+        lines.append(f"| {row.what} | {ours:,.0f} | {theirs:,.0f} | {spread} |")
+    told = "; ".join(f"{name} {value}" for name, value in benchmark.notes.items())
+    return "\n".join([*lines, "", f"{place.environment.cores} cores, {place.filesystem}; {told}."])
 
 
 def _ms(*seconds: float) -> str:
