@@ -1,4 +1,4 @@
-"""How a child process knows that its parent is gone, however it died.
+"""Child processes, and how one knows that its parent is gone, however it died.
 
 A child started from a notebook must ignore the kernel's Interrupt (SIGINT goes to the whole process group) and must not
 outlive a killed kernel. Both hold for a child that ignores SIGINT and watches its stdin, a pipe of the parent: the
@@ -7,9 +7,13 @@ operating system closes it at any kind of death.
 
 import os
 import signal
+import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+STOP_WITHIN_S = 20.0
 
 
 def watch_parent(on_gone: Callable[[], object]) -> None:
@@ -23,3 +27,77 @@ def watch_parent(on_gone: Callable[[], object]) -> None:
         on_gone()
 
     threading.Thread(target=wait_for_end, name="parent-watch", daemon=True).start()
+
+
+class Child:
+    """``python -m MODULE --parent-pipe ...`` as a child process, its output in a log file or, without one, in ours."""
+
+    def __init__(
+        self,
+        module: str,
+        arguments: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        log: Path | None = None,
+        fds: Sequence[int] = (),
+    ) -> None:
+        self._command = [sys.executable, "-m", module, "--parent-pipe", *arguments]
+        self._environment = None if environment is None else dict(environment)
+        self._log, self._fds = log, tuple(fds)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> Path:
+        """Where its output goes; only for a child that was given one."""
+        assert self._log is not None
+        return self._log
+
+    def start(self) -> None:
+        """Start the child, or start it again after it has died."""
+        self.let_go()
+        output = None if self._log is None else self._log.open("ab")
+        try:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                env=self._environment,
+                pass_fds=self._fds,
+            )
+        finally:
+            if output is not None:
+                output.close()
+
+    def stop(self, within_s: float = STOP_WITHIN_S) -> None:
+        """Close its stdin, which ends it cleanly; kill it if it has not ended in time."""
+        self.let_go()
+        process, self._process = self._process, None
+        if process is None:
+            return
+        try:
+            process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def let_go(self) -> None:
+        """Close its stdin and do not wait: it ends as if this process had died."""
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+
+    def terminate(self) -> None:
+        """SIGTERM, and do not wait; harmless when it has ended."""
+        if self._process is not None:
+            self._process.terminate()
+
+    def kill(self) -> None:
+        """``kill -9``: no farewell."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id; None when it is not running."""
+        return self._process.pid if self._process is not None and self._process.poll() is None else None

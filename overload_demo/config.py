@@ -57,6 +57,9 @@ class Settings(BaseSettings):
     # The API
     overload_max_body_bytes: int = Field(65_536, ge=256, le=1_000_000, description="largest accepted body, bytes")
     overload_max_connections: int = Field(2_000, ge=8, description="live connections let in; more wait in the kernel")
+    overload_connections_mb: int = Field(
+        256, ge=1, description="memory that live connections of one API process may take at worst, MB; lowers their cap"
+    )
     overload_request_patience_s: float = Field(
         20.0, gt=0, le=600, description="a request must be whole by then, seconds"
     )

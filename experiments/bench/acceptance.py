@@ -27,9 +27,9 @@ from rich.console import Console
 
 from experiments.bench.record import Benchmark, Place, Row
 from overload_demo.api.front_door import listen, url_of
+from overload_demo.children import Child
 from overload_demo.doors import one_line_errors
 from overload_demo.errors import OverloadDemoError
-from overload_demo.lab.parts import Child
 from overload_demo.load import LoadPlan, run_load
 from overload_demo.load.client import sample_body
 

@@ -2,14 +2,16 @@
 
 import gc
 import logging
+import signal
+import socket
 from typing import Annotated
 
 import typer
 
-from overload_demo.api.app import create_app
-from overload_demo.api.front_door import Server, inherited, listen, url_of
+from overload_demo.api.front_door import inherited, listen, url_of
+from overload_demo.api.parent import Parent
 from overload_demo.children import watch_parent
-from overload_demo.config import load_settings
+from overload_demo.config import Settings, load_settings
 from overload_demo.doors import fail, log_to_stderr, on_stop_signals, one_line_errors
 from overload_demo.store.opening import open_store
 
@@ -19,7 +21,17 @@ log = logging.getLogger("overload_demo.api")
 def api(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 8000,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            help="Serve with so many child processes: a dead one is started again, SIGHUP replaces all, one by one.",
+            show_default="this process serves alone",
+            min=1,
+            max=64,
+        ),
+    ] = None,
     fds: Annotated[str, typer.Option(hidden=True, help="Serve on these inherited listening sockets.")] = "",
+    ready_fd: Annotated[int | None, typer.Option(hidden=True, help="Write a byte here once it serves.")] = None,
     parent_pipe: Annotated[bool, typer.Option(hidden=True, help="Ignore SIGINT, stop when stdin ends.")] = False,
 ) -> None:
     """Accept jobs: 202 when the store has committed one, GET /jobs/{job_id} to poll. Prints its URL when it serves.
@@ -31,17 +43,45 @@ def api(
     log_to_stderr()
     with one_line_errors():
         settings = load_settings()
-        listeners = inherited([int(fd) for fd in fds.split(",")]) if fds else listen(host, port)
-        with open_store(settings) as store:
-            server = Server(create_app(settings, store), settings, drains=not fds)
-            on_stop_signals(server.stop)
-            if parent_pipe:
-                watch_parent(server.stop)
-            log.info("serving at %s, described at %s/openapi.json", url_of(listeners), url_of(listeners))
-            gc.freeze()  # what was imported lives for ever: no collection need look at it
-            server.run(sockets=listeners)
-            if not server.started:
-                fail("the API could not start; the lines above say why")
+        if processes is not None and not fds:
+            _serve_by_children(settings, listen(host, port), processes, parent_pipe=parent_pipe)
+        elif fds:
+            listeners = inherited([int(fd) for fd in fds.split(",")])
+            _serve(settings, listeners, shares=True, ready_fd=ready_fd, parent_pipe=parent_pipe)
+        else:
+            _serve(settings, listen(host, port), shares=False, ready_fd=ready_fd, parent_pipe=parent_pipe)
+
+
+def _serve(
+    settings: Settings, listeners: list[socket.socket], *, shares: bool, ready_fd: int | None, parent_pipe: bool
+) -> None:
+    """Serve in this process. ``shares``: a parent has the listeners too, and SIGTERM leaves them to its others."""
+    # Imported here: a parent of processes like this one needs none of it, and keeps its memory small.
+    from overload_demo.api.app import create_app
+    from overload_demo.api.server import Server
+
+    with open_store(settings) as store:
+        server = Server(create_app(settings, store), settings, ready_fd=ready_fd)
+        on_stop_signals(server.stop if shares else server.stop_for_good)
+        if parent_pipe:
+            watch_parent(server.stop_for_good)
+        log.info("serving at %s, described at %s/openapi.json", url_of(listeners), url_of(listeners))
+        gc.freeze()  # what was imported lives for ever: no collection need look at it
+        server.run(sockets=listeners)
+        if not server.started:
+            fail("the API could not start; the lines above say why")
+
+
+def _serve_by_children(
+    settings: Settings, listeners: list[socket.socket], processes: int, *, parent_pipe: bool
+) -> None:
+    with open_store(settings):  # held here too, so that it outlives any child
+        parent = Parent(listeners, processes, settings.overload_grace_s)
+        on_stop_signals(parent.stop)
+        signal.signal(signal.SIGHUP, lambda *_: parent.replace())
+        if parent_pipe:
+            watch_parent(parent.stop)
+        parent.run()
 
 
 if __name__ == "__main__":

@@ -9,21 +9,13 @@ import math
 import resource
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import uvicorn
-from fastapi import FastAPI
-
-from overload_demo.api.gate import Gate, GatedProtocol, connection_cap
-from overload_demo.config import Settings
 from overload_demo.errors import ConfigurationError
 
 CROWD = 100_000  # connections the kernel is to hold at once
 UNEVENNESS = 1.25  # the kernel spreads connections by a hash: room for the fullest queue
-KEEP_ALIVE_S = 30
 
 
 def listen(host: str, port: int, crowd: int = CROWD) -> list[socket.socket]:
@@ -93,56 +85,3 @@ def url_of(listeners: list[socket.socket]) -> str:
     if host in {"0.0.0.0", "::"}:  # noqa: S104 - only compared
         host = "127.0.0.1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-class Server(uvicorn.Server):
-    """uvicorn behind sockets of ours and a gate: ``run(sockets=[...])`` serves, :meth:`stop` ends it from any thread.
-
-    With ``drains`` set, a stop first lets in who is waiting in the kernel, for up to ``overload_grace_s``: closing the
-    sockets would reset them. Without, somebody else holds the sockets open. Signals are left to the command that runs
-    it: a notebook's Interrupt must not reach the API.
-    """
-
-    def __init__(self, app: FastAPI, settings: Settings, *, drains: bool = False) -> None:
-        config = uvicorn.Config(
-            app,
-            log_level="warning",
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=math.ceil(settings.overload_grace_s),
-        )
-        super().__init__(config)
-        self._settings, self._drains = settings, drains
-        self._gate: Gate | None = None
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """uvicorn's hook, with the gate in the place of its own accepting."""
-        await self.lifespan.startup()
-        if self.lifespan.should_exit:
-            return
-        listeners = sockets or []
-        cap = connection_cap(self._settings.overload_max_connections, len(listeners))
-        gate = self._gate = Gate(listeners, cap, self._settings.overload_request_patience_s)
-        state, app_state = self.server_state, self.lifespan.state
-        gate.open(lambda: GatedProtocol(gate, config=self.config, server_state=state, app_state=app_state))
-        self.servers = []
-        self.started = True
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """uvicorn's hook: accept no more, then let it answer what is inside."""
-        if self._gate is not None:
-            if self._drains:
-                await self._gate.drain(self._settings.overload_grace_s)
-            self._gate.close()
-        await super().shutdown(sockets)
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """uvicorn's hook, left empty."""
-        yield
-
-    def stop(self) -> None:
-        """Answer what is under way, then end."""
-        self.should_exit = True

@@ -18,6 +18,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from overload_demo.config import Settings
+
 log = logging.getLogger(__name__)
 
 ACCEPTS_A_TURN = 64  # then the loop serves those who are inside
@@ -26,13 +28,19 @@ MAKE_ROOM_EVERY_S = 0.05
 CROWDED_IDLE_S = 0.25
 CROWDED_FOR_S = 1.0  # after a pause: the next one is near
 RESUME_BELOW = 0.9  # of the cap, so that pausing and resuming do not alternate with each connection
+CONNECTION_BYTES = 16_384  # with a request in flight, without its body (measured)
 DESCRIPTOR_RESERVE = 48  # the store's connections, log, event loop, and some room
 
 
-def connection_cap(wanted: int, listeners: int) -> int:
-    """Live connections to let in: ``wanted``, or what the descriptor limit leaves room for."""
+def connection_cap(settings: Settings, listeners: int) -> int:
+    """Live connections to let in: those wanted, or what descriptor limit and memory budget leave room for.
+
+    The budget has to do when every connection holds the largest body that is accepted, as bytes and as text.
+    """
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(8, min(wanted, descriptors - DESCRIPTOR_RESERVE - listeners))
+    at_worst = CONNECTION_BYTES + 2 * settings.overload_max_body_bytes
+    affordable = settings.overload_connections_mb * 1_000_000 // at_worst
+    return max(8, min(settings.overload_max_connections, descriptors - DESCRIPTOR_RESERVE - listeners, affordable))
 
 
 class Gate:

@@ -1,25 +1,19 @@
-"""The API and the worker as parts of a stack: in threads of this process, or as child processes.
+"""The API and the worker as parts of a stack, in threads of this process.
 
-A child ignores SIGINT (a notebook's Interrupt goes to the whole process group) and ends when its stdin does, so it
-survives an interrupt and nothing else. A thread part takes no signals at all.
+They take no signals at all. As child processes they are a :class:`~overload_demo.children.Child` each.
 """
 
 import os
 import socket
-import subprocess
-import sys
 import threading
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Protocol
 
 from overload_demo.api.app import create_app
-from overload_demo.api.front_door import Server
+from overload_demo.api.server import Server
+from overload_demo.children import STOP_WITHIN_S
 from overload_demo.config import Settings
 from overload_demo.store.opening import Store
 from overload_demo.worker import Worker
-
-STOP_WITHIN_S = 20.0
 
 
 class Part(Protocol):
@@ -34,63 +28,6 @@ class Part(Protocol):
     @property
     def pid(self) -> int | None:
         """The process it runs in; None when it is not running."""
-
-
-class Child:
-    """``python -m MODULE --parent-pipe ...`` as a child process, its output in a log file."""
-
-    def __init__(
-        self,
-        module: str,
-        arguments: Sequence[str],
-        *,
-        environment: Mapping[str, str],
-        log: Path,
-        fds: Sequence[int] = (),
-    ) -> None:
-        self._command = [sys.executable, "-m", module, "--parent-pipe", *arguments]
-        self._environment, self.log, self._fds = dict(environment), log, tuple(fds)
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start the child, or start it again after it has died."""
-        self._close_stdin()
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                env=self._environment,
-                pass_fds=self._fds,
-            )
-
-    def stop(self) -> None:
-        """Close its stdin, which ends it cleanly; kill it if it has not ended in time."""
-        self._close_stdin()
-        process, self._process = self._process, None
-        if process is None:
-            return
-        try:
-            process.wait(STOP_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-    def kill(self) -> None:
-        """``kill -9``: no farewell."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-
-    def _close_stdin(self) -> None:
-        if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.close()
-
-    @property
-    def pid(self) -> int | None:
-        """The child's process id; None when it is not running."""
-        return self._process.pid if self._process is not None and self._process.poll() is None else None
 
 
 class ApiThread:

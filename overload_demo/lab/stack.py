@@ -28,9 +28,10 @@ import psutil
 from pydantic import SecretStr
 
 from overload_demo.api.front_door import listen, url_of
+from overload_demo.children import Child
 from overload_demo.config import Settings, load_settings
 from overload_demo.errors import ConfigurationError, OverloadDemoError
-from overload_demo.lab.parts import ApiThread, Child, Part, WorkerThread
+from overload_demo.lab.parts import ApiThread, Part, WorkerThread
 from overload_demo.store.opening import Store, open_store
 
 Placement = Literal["kernel", "process"]

@@ -13,8 +13,9 @@ import pytest
 
 from overload_demo.api.front_door import listen, url_of
 from overload_demo.api.gate import connection_cap
+from overload_demo.children import Child
+from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab.parts import Child
 from overload_demo.load import LoadPlan, Shape, run_load
 from overload_demo.store.opening import Store
 from tests.support.running import api_process, child, free_port, make_settings, serving_api
@@ -74,7 +75,7 @@ def test_a_crowd_far_above_the_cap_is_answered_to_the_last_and_let_in_bit_by_bit
 
 def test_256_descriptors_are_enough_for_a_thousand_sockets(tmp_path: Path) -> None:
     with low_descriptor_limit(256):
-        assert connection_cap(2000, listeners=16) < 200
+        assert connection_cap(load_settings(), listeners=16) < 200
         starting = api_process(tmp_path)
         _, client = starting.__enter__()
     try:
@@ -86,6 +87,20 @@ def test_256_descriptors_are_enough_for_a_thousand_sockets(tmp_path: Path) -> No
         assert (summary.accepted, summary.failures) == (1000, {})
     finally:
         starting.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "least", "most"),
+    [
+        ({}, 1_000, 2_000),
+        ({"overload_max_connections": 50}, 50, 50),
+        ({"overload_connections_mb": 16, "overload_max_body_bytes": 65_536}, 90, 128),
+        ({"overload_connections_mb": 16, "overload_max_body_bytes": 1_000}, 500, 1_000),
+        ({"overload_connections_mb": 1}, 8, 8),
+    ],
+)
+def test_the_cap_keeps_within_the_setting_and_the_memory_budget(changes: dict[str, int], least: int, most: int) -> None:
+    assert least <= connection_cap(load_settings(**changes), listeners=31) <= most
 
 
 def test_silent_and_slow_senders_are_closed_and_others_served(tmp_path: Path, store: Store) -> None:

@@ -14,8 +14,9 @@ import psutil
 from fastapi import FastAPI
 
 from overload_demo.api.front_door import listen, url_of
+from overload_demo.children import Child
 from overload_demo.config import Settings, load_settings
-from overload_demo.lab.parts import ApiThread, Child, WorkerThread
+from overload_demo.lab.parts import ApiThread, WorkerThread
 from overload_demo.store.opening import Store
 from tests.support.waiting import wait_until
 

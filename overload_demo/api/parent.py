@@ -1,0 +1,142 @@
+"""The parent of several API processes: it owns the listening sockets, and does nothing else.
+
+The sockets, and the crowd that waits in their queues, outlive every process that serves them: one that dies is started
+again, and all are replaced one after the other on :meth:`Parent.replace`, without anybody being refused or reset.
+"""
+
+import logging
+import os
+import select
+import socket
+import time
+
+from overload_demo.api.front_door import url_of
+from overload_demo.children import Child
+from overload_demo.errors import OverloadDemoError
+
+log = logging.getLogger("overload_demo.api")
+
+READY_WITHIN_S = 30.0
+LOOK_EVERY_S = 0.1
+STEADY_AFTER_S = 10.0  # a process that lived that long died of something new
+BACKOFF_FIRST_S, BACKOFF_LONGEST_S = 0.1, 5.0
+MARGIN_S = 5.0
+
+
+class Parent:
+    """Serves on ``listeners`` with so many child processes, from :meth:`run` until :meth:`stop`.
+
+    ``grace_s`` is how long a child may take at a stop for each of its two steps, seconds. :meth:`stop` and
+    :meth:`replace` only set a flag: they may be called from a signal handler.
+    """
+
+    def __init__(self, listeners: list[socket.socket], processes: int, grace_s: float) -> None:
+        self._listeners, self._patience_s = listeners, 2 * grace_s + MARGIN_S
+        self._seats = [_Seat(listeners) for _ in range(processes)]
+        self._is_stopping = self._is_to_replace = False
+
+    def stop(self) -> None:
+        """Let in who waits, answer who is inside, end."""
+        self._is_stopping = True
+
+    def replace(self) -> None:
+        """Put a new process in the place of each, one after the other; an old one goes when its successor serves."""
+        self._is_to_replace = True
+
+    def run(self) -> None:
+        """Serve. Raises :class:`OverloadDemoError` when the first processes do not get ready."""
+        try:
+            for seat in self._seats:
+                seat.fill()
+            if not all(self._gets_ready(seat) for seat in self._seats):
+                if not self._is_stopping:
+                    raise OverloadDemoError("the API could not start; the lines above say why")
+            else:
+                log.info("%d processes serve at %s", len(self._seats), url_of(self._listeners))
+            while not self._is_stopping:
+                time.sleep(LOOK_EVERY_S)
+                self._look()
+        finally:
+            for seat in self._seats:
+                seat.child.let_go()  # all at once: together they let in who waits
+            for seat in self._seats:
+                seat.empty(self._patience_s)
+
+    def _look(self) -> None:
+        for seat in self._seats:
+            seat.refill_if_dead()
+        if self._is_to_replace:
+            self._is_to_replace = False
+            self._replace_all()
+
+    def _replace_all(self) -> None:
+        for number, old in enumerate(self._seats):
+            new = _Seat(self._listeners)
+            new.fill()
+            if not self._gets_ready(new):
+                new.empty(self._patience_s)
+                log.error("the new process does not serve: the old ones stay")
+                return
+            self._seats[number] = new
+            log.info("process %s takes the place of %s", new.child.pid, old.child.pid)
+            old.child.terminate()
+            old.empty(self._patience_s)
+
+    def _gets_ready(self, seat: "_Seat") -> bool:
+        give_up_at = time.monotonic() + READY_WITHIN_S
+        while not seat.is_ready():
+            if self._is_stopping or not seat.child.pid or time.monotonic() > give_up_at:
+                return False
+            time.sleep(LOOK_EVERY_S / 5)
+        return True
+
+
+class _Seat:
+    """One process, or its successor after a death; it waits ever longer for one that dies again and again."""
+
+    def __init__(self, listeners: list[socket.socket]) -> None:
+        self._sockets = [listener.fileno() for listener in listeners]
+        self._pause_s = 0.0
+        self._filled_at = 0.0
+        self._fill_at: float | None = None
+        self._ready = -1
+        self.child: Child
+
+    def fill(self) -> None:
+        """Start a process."""
+        self._close_pipe()
+        self._ready, theirs = os.pipe()
+        arguments = ["--fds", ",".join(map(str, self._sockets)), "--ready-fd", str(theirs)]
+        self.child = Child("overload_demo.api", arguments, fds=[*self._sockets, theirs])
+        try:
+            self.child.start()
+        finally:
+            os.close(theirs)
+        self._filled_at, self._fill_at = time.monotonic(), None
+
+    def empty(self, within_s: float) -> None:
+        """End the process, killing it after ``within_s`` seconds."""
+        self.child.stop(within_s)
+        self._close_pipe()
+
+    def is_ready(self) -> bool:
+        """Whether the process serves; stays true."""
+        return bool(select.select([self._ready], [], [], 0)[0]) and self.child.pid is not None
+
+    def refill_if_dead(self) -> None:
+        """Start another process, at once after a long life."""
+        if self.child.pid:
+            return
+        now = time.monotonic()
+        if self._fill_at is None:
+            steady = now - self._filled_at > STEADY_AFTER_S
+            self._pause_s = 0.0 if steady else min(2 * self._pause_s or BACKOFF_FIRST_S, BACKOFF_LONGEST_S)
+            self._fill_at = now + self._pause_s
+            log.warning("a process of the API has ended; another starts in %g s", self._pause_s)
+        if now >= self._fill_at:
+            self.fill()
+
+    def _close_pipe(self) -> None:
+        if self._ready >= 0:
+            os.close(self._ready)
+        self._ready = -1

@@ -1,0 +1,113 @@
+"""Several API processes on one port, behind a parent that owns the sockets: nobody waiting is lost to their deaths."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx
+import psutil
+
+from overload_demo.children import Child
+from overload_demo.load import LoadPlan, LoadProgress, LoadResult, LoadSummary, Shape, run_load
+from tests.support.running import JOB, child, free_port
+from tests.support.waiting import wait_until
+
+
+@contextmanager
+def parent_of(processes: int, folder: Path, **variables: object) -> Iterator[tuple[Child, str]]:
+    """The API with so many processes, all serving; yields the parent and the URL."""
+    port = free_port()
+    parent = child("overload_demo.api", "--port", str(port), "--processes", str(processes), folder=folder, **variables)
+    parent.start()
+    try:
+        wait_until("all serve", lambda: f"{processes} processes serve at" in parent.log.read_text(), timeout_s=30.0)
+        yield parent, f"http://127.0.0.1:{port}"
+    finally:
+        parent.stop()
+
+
+def serving(parent: Child) -> set[int]:
+    """The processes that serve for it; the store may be a child of it too."""
+    assert parent.pid is not None
+    found = set()
+    for one in psutil.Process(parent.pid).children():
+        with suppress(psutil.Error):
+            found |= {one.pid} if "overload_demo.api" in one.cmdline() else set()
+    return found
+
+
+def fire(url: str, count: int, once_let_in: Callable[[], object]) -> LoadSummary:
+    """A crowd that comes at the same moment; ``once_let_in`` is called, in a thread, when the first are answered."""
+    called: list[asyncio.Future[object]] = []
+
+    def watch(progress: LoadProgress) -> None:
+        if progress.accepted and not called:
+            called.append(asyncio.ensure_future(asyncio.to_thread(once_let_in)))
+
+    async def run() -> LoadResult:
+        plan = LoadPlan(url, requests=count, shape=Shape.AT_ONCE, timeout_s=60)
+        result = await run_load(plan, on_progress=watch)
+        [step] = called
+        await step
+        return result
+
+    return asyncio.run(run()).summary()
+
+
+def test_a_crowd_is_answered_to_the_last_while_every_process_is_replaced(tmp_path: Path) -> None:
+    with parent_of(2, tmp_path, OVERLOAD_MAX_CONNECTIONS=8) as (parent, url):
+        old = serving(parent)
+        assert len(old) == 2
+
+        summary = fire(url, 4000, lambda: os.kill(parent.pid or 0, signal.SIGHUP))
+        wait_until("both are new", lambda: len(serving(parent)) == 2 and not serving(parent) & old, timeout_s=20.0)
+
+        assert (summary.accepted, summary.failures) == (4000, {})
+        assert httpx.get(f"{url}/queue/stats", trust_env=False).json()["accepted"] == 4000
+
+
+def test_a_killed_process_is_started_again_and_who_waited_outside_is_answered(tmp_path: Path) -> None:
+    with parent_of(1, tmp_path, OVERLOAD_MAX_CONNECTIONS=8) as (parent, url):
+        [victim] = serving(parent)
+
+        summary = fire(url, 3000, lambda: os.kill(victim, signal.SIGKILL))
+
+        assert summary.accepted >= 3000 - 8  # who was inside may have lost the connection
+        assert len(serving(parent) - {victim}) == 1
+        assert "another starts" in parent.log.read_text()
+
+
+def test_a_stop_lets_in_who_waits_and_leaves_no_process(tmp_path: Path) -> None:
+    with parent_of(2, tmp_path, OVERLOAD_MAX_CONNECTIONS=8) as (parent, url):
+        everybody = [psutil.Process(pid) for pid in serving(parent)]
+
+        summary = fire(url, 2000, parent.stop)
+
+        assert (summary.accepted, summary.failures) == (2000, {})
+        assert not any(one.is_running() for one in everybody)
+
+
+def test_processes_whose_parent_was_killed_end_by_themselves(tmp_path: Path) -> None:
+    with parent_of(2, tmp_path) as (parent, url):
+        everybody = [psutil.Process(pid) for pid in serving(parent)]
+        assert httpx.post(f"{url}/jobs", json=JOB, trust_env=False).status_code == 202
+
+        parent.kill()
+
+        wait_until("they have ended", lambda: not any(one.is_running() for one in everybody), timeout_s=20.0)
+
+
+def test_processes_that_cannot_start_are_one_line_and_no_endless_loop(tmp_path: Path) -> None:
+    (tmp_path / "fastapi.py").write_text("raise ImportError('a broken installation')\n")
+    port = str(free_port())
+    parent = child("overload_demo.api", "--port", port, "--processes", "2", folder=tmp_path)
+    parent.start()
+    try:
+        wait_until("it has given up", lambda: parent.pid is None, timeout_s=30.0)
+
+        assert "error: the API could not start" in parent.log.read_text()
+    finally:
+        parent.stop()
