@@ -15,7 +15,7 @@ from overload_demo.doors import fail, one_line_errors
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab import plots, report
 from overload_demo.lab.progress import spike_progress
-from overload_demo.lab.result import SpikeResult
+from overload_demo.lab.result import PRICE_PER_100K_COMMANDS, SpikeResult
 from overload_demo.lab.spike import DEFAULT_DELAY_S, DEFAULT_REQUESTS, SpikePlan, run_spike
 from overload_demo.lab.stack import Stack
 from overload_demo.load import LoadPlan, Shape
@@ -116,7 +116,6 @@ def _check(plan: SpikePlan) -> None:
 
 # As measured by a spike on the embedded store. Upstash may count a script as one or with all it calls: here the dearer.
 COMMANDS_PER_JOB = 8.0
-PRICE_PER_100K_COMMANDS = 0.20
 FREE_COMMANDS_PER_MONTH = 500_000
 
 

@@ -2,7 +2,7 @@
 
 from rich.table import Table
 
-from overload_demo.lab.result import SpikeResult
+from overload_demo.lab.result import PRICE_PER_100K_COMMANDS, SpikeResult
 from overload_demo.load.summary import LoadSummary
 
 
@@ -47,6 +47,8 @@ def table(result: SpikeResult) -> Table:
         row("REST calls a job", f"{result.rest_calls_per_job:.3f}")
     if result.store_commands_per_job is not None:
         row("store commands a job (inside scripts too)", f"{result.store_commands_per_job:.1f}")
+    if result.upstash_commands is not None:
+        row("on Upstash: commands, price", _price(*result.upstash_commands))
     row(f"peak memory, MB ({result.memory_kind})", ", ".join(f"{k} {v:,.0f}" for k, v in result.peak_memory_mb.items()))
     row("load generator", f"{result.load.verdict}", naive.verdict if naive else "")
     return shown
@@ -62,6 +64,12 @@ def notes(result: SpikeResult) -> list[str]:
 
 def _headline(result: SpikeResult) -> str:
     return f"{result.accepted:,} of {result.offered:,} accepted, {result.lost:,} lost, {result.duplicated:,} duplicated"
+
+
+def _price(least: int, most: int) -> str:
+    """Both ways of counting: a script as one command, and with the commands inside it."""
+    dollars = [count / 100_000 * PRICE_PER_100K_COMMANDS for count in (least, most)]
+    return f"{least:,} to {most:,}, ${dollars[0]:.3f} to ${dollars[1]:.2f}"
 
 
 def _errors(errors: dict[str, int]) -> str:

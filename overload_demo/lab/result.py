@@ -9,6 +9,8 @@ from overload_demo.lab.baseline import BaselineRun
 from overload_demo.load import LoadSummary, Shape
 
 SCHEMA_VERSION: Literal[1] = 1
+# Upstash's pay-as-you-go price, US dollars (upstash.com/pricing/redis, 2026-08).
+PRICE_PER_100K_COMMANDS = 0.20
 
 
 class Conditions(BaseModel):
@@ -69,7 +71,7 @@ class SpikeResult(BaseModel):
     """A spike, accounted for. ``offered = accepted + errors``; ``accepted = done + failed + lost``.
 
     ``drain_rate_per_s`` is jobs settled ÷ time from the first to the last settlement seen. ``seconds_to_empty`` counts
-    from the first intended send. ``rest_calls_per_job`` and ``store_commands_per_job`` are None where a process that
+    from the first intended send. ``rest_calls_per_job`` and ``store_…_per_job`` are None where a process that
     counts them was started again during the run. Megabytes are 10^6 bytes.
     """
 
@@ -96,6 +98,7 @@ class SpikeResult(BaseModel):
     memory_kind: str
     rest_calls_per_job: float | None
     store_commands_per_job: float | None
+    store_scripts_per_job: float | None = None
     restarts: dict[str, int]
     conditions: Conditions
     load: LoadSummary
@@ -103,6 +106,16 @@ class SpikeResult(BaseModel):
     baseline: BaselineRun | None = None
     baseline_source: Literal["live", "recorded", "none"] = "none"
     baseline_note: str = ""
+
+    @property
+    def upstash_commands(self) -> tuple[int, int] | None:
+        """What Upstash would bill for this run: a script as one command, or with the commands inside it.
+
+        Which of the two it bills is not documented. None where they were not counted.
+        """
+        if self.store_scripts_per_job is None or self.store_commands_per_job is None:
+            return None
+        return round(self.store_scripts_per_job * self.accepted), round(self.store_commands_per_job * self.accepted)
 
     @model_validator(mode="after")
     def _adds_up(self) -> "SpikeResult":

@@ -15,6 +15,7 @@ import psutil
 
 from overload_demo.errors import ConfigurationError, StoreError
 from overload_demo.lab.baseline import BaselineRun, Variant, checkout_root, recorded_baseline, run_baseline
+from overload_demo.lab.cost import Cost, read_cost
 from overload_demo.lab.reconcile import Reconciliation, StoredJobs, read_effects, read_stored, reconcile
 from overload_demo.lab.result import Conditions, SpikeResult, SpikeSeries
 from overload_demo.lab.sampler import Sample, Sampler
@@ -112,7 +113,7 @@ class _Spike:
             self._tell(sampler.samples[-1])
             accepted = load.accepted_ids
             stored = await read_stored(results, accepted)
-            cost = await self._cost(counting)
+            cost = await read_cost(self.stack, self._upstash, counting)
         account = reconcile(accepted, read_effects(self.stack.effect_log), stored.states)
         baseline, note = await self._baseline(rate_per_s)
         result = self._result(load, sampler, account, stored, cost, baseline, note)
@@ -178,23 +179,6 @@ class _Spike:
                     moved_at, last = time.monotonic(), stats.done + stats.failed
             await asyncio.sleep(0.1)
 
-    async def _cost(self, counting: dict[str, int]) -> tuple[int | None, int | None]:
-        """REST calls of API and workers, and all commands the store has run, those inside scripts included.
-
-        ``counting`` are the processes that counted from the beginning: a number of one that was killed is unknown.
-        """
-        now = self.stack.process_ids()
-        replaced = {role for role in counting | now if counting.get(role) != now.get(role)}
-        calls = None if replaced - {"gateway", "redis"} else await asyncio.to_thread(self.stack.rest_calls)
-        if "redis" in replaced:
-            return calls, None
-        try:
-            info = await self._upstash.command("INFO", "commandstats", repeatable=True)
-            commands = sum(int(line.split("calls=")[1].split(",")[0]) for line in info.splitlines() if "calls=" in line)
-        except (StoreError, AttributeError, ValueError, LookupError):
-            commands = None
-        return calls, commands
-
     async def _baseline(self, rate_per_s: float) -> tuple[BaselineRun | None, str]:
         """The naive API under the same offered load, for a bounded time; or a recorded run of equal conditions."""
         plan, delay_s = self.plan, self.stack.settings.worker_processing_delay
@@ -232,13 +216,17 @@ class _Spike:
         sampler: Sampler,
         account: Reconciliation,
         stored: StoredJobs,
-        cost: tuple[int | None, int | None],
+        cost: Cost,
         baseline: BaselineRun | None,
         note: str,
     ) -> SpikeResult:
         summary, series = load.summary(), _series(load, sampler)
         source = self.plan.baseline if baseline is not None else "none"
-        jobs, (calls, commands) = max(1, account.accepted), cost
+        jobs = max(1, account.accepted)
+
+        def a_job(count: int | None, digits: int) -> float | None:
+            return None if count is None else round(count / jobs, digits)
+
         errors = summary.failures | ({"dropped": summary.dropped} if summary.dropped else {})
         reasons = _reasons(summary.planned, account, errors)
         return SpikeResult(
@@ -260,8 +248,9 @@ class _Spike:
             seconds_to_empty=_seconds_to_empty(series),
             peak_memory_mb=sampler.peak_mb,
             memory_kind=sampler.memory_kind,
-            rest_calls_per_job=None if calls is None else round(calls / jobs, 4),
-            store_commands_per_job=None if commands is None else round(commands / jobs, 2),
+            rest_calls_per_job=a_job(cost.calls, 4),
+            store_scripts_per_job=a_job(cost.scripts, 4),
+            store_commands_per_job=a_job(cost.commands, 2),
             restarts=dict(self.stack.restarts),
             conditions=self._conditions(load),
             load=summary,

@@ -82,6 +82,10 @@ def test_a_spike_is_absorbed_and_every_request_accounted_for(tmp_path: Path) -> 
     assert result.series.settled[-1] == 1500
     assert result.conditions.durability == "always"
     assert {"api", "worker", "gateway", "redis"} <= set(result.peak_memory_mb)
+    assert result.upstash_commands is not None
+    scripts, commands = result.upstash_commands
+    assert 0 < scripts < commands
+    assert f"{scripts:,} to {commands:,}, $" in outcome.stdout
     assert "1,500 of 1,500 accepted" in plots.describe(result) or "1,500 of 1,500 requests" in plots.describe(result)
     [figure] = tmp_path.glob("runs/*/figure.png")
     assert figure.stat().st_size > 10_000
@@ -126,6 +130,7 @@ def test_a_killed_worker_and_a_killed_redis_lose_nothing_and_their_counts_are_no
     assert result.restarts == {"worker": 1}
     assert result.rest_calls_per_job is None
     assert result.store_commands_per_job is None
+    assert result.upstash_commands is None
 
 
 def test_an_interrupted_spike_leaves_nothing_behind(tmp_path: Path) -> None:
