@@ -111,8 +111,7 @@ def acceptance_block(benchmark: Benchmark) -> str:
     ]
     for row in benchmark.rows:
         ours, theirs = statistics.median(row.ours), statistics.median(row.theirs)
-        spread = f"{row.ratio:.2f} ({min(row.ratios):.2f} to {max(row.ratios):.2f})"
-        lines.append(f"| {row.what} | {ours:,.0f} | {theirs:,.0f} | {spread} |")
+        lines.append(f"| {row.what} | {ours:,.0f} | {theirs:,.0f} | {row.shown} |")
     told = "; ".join(f"{name} {value}" for name, value in benchmark.notes.items())
     return "\n".join([*lines, "", f"{place.environment.cores} cores, {place.filesystem}; {told}."])
 

@@ -15,6 +15,7 @@ PACKAGE = ROOT / "overload_demo"
 TIERS = [
     {"errors"},
     {"config", "jobs", "work", "children", "doors"},
+    {"loopback"},
     {"upstash"},
     {"queue"},
     {"store"},
@@ -31,7 +32,8 @@ HOMES = {
     "aiohttp": {"load"},
     "fastapi": {"api"},
     "hiredis": {"store"},
-    "httpx": {"upstash"},
+    "httptools": {"loopback"},
+    "httpx": {"loopback", "upstash"},
     "matplotlib": {"lab"},
     "numpy": {"load", "lab"},
     "platformdirs": {"config"},

@@ -57,26 +57,51 @@ class Place(BaseModel):
 
 
 class Row(BaseModel):
-    """One number: ``ours[i] / theirs[i]`` measured one after the other, for each pair; both in ``unit``."""
+    """One number, measured several times: ``ours[i]``, divided by ``theirs[i]`` where there is something to compare.
+
+    A pair is measured one after the other in the same run, both in ``unit``. ``at_least`` binds, ``aim`` is the goal;
+    None: there is none. With ``less_is_better`` they are upper bounds.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     what: str
-    unit: str
+    unit: str = ""
     ours: list[float]
-    theirs: list[float]
-    at_least: float
-    aim: float
+    theirs: list[float] = []
+    at_least: float | None = None
+    aim: float | None = None
+    less_is_better: bool = False
 
     @property
-    def ratios(self) -> list[float]:
-        """The ratio of each pair."""
+    def values(self) -> list[float]:
+        """The ratio of each pair, or what was measured where nothing is compared."""
+        if not self.theirs:
+            return self.ours
         return [ours / theirs for ours, theirs in zip(self.ours, self.theirs, strict=True)]
 
     @property
-    def ratio(self) -> float:
-        """The median of the ratios."""
-        return statistics.median(self.ratios)
+    def value(self) -> float:
+        """The median of the values."""
+        return statistics.median(self.values)
+
+    def reaches(self, bound: float | None) -> bool:
+        """Whether the median keeps a bound; there is nothing to keep without one."""
+        return bound is None or (self.value <= bound if self.less_is_better else self.value >= bound)
+
+    @property
+    def shown(self) -> str:
+        """The median and the spread, e.g. ``1.63 (1.57 to 1.66)``; a bare number carries its unit."""
+        unit = "" if self.theirs or not self.unit else f" {self.unit}".replace(" /s", "/s")
+        low, high = figure(min(self.values)), figure(max(self.values))
+        return f"{figure(self.value)}{unit}" + (f" ({low} to {high})" if low != high else "")
+
+
+def figure(number: float) -> str:
+    """A number with about three figures: 12,695, 84.2, 1.63, 0.0078."""
+    if abs(number) >= 100 or number == int(number):
+        return f"{number:,.0f}"
+    return f"{number:.3g}"
 
 
 class Benchmark(BaseModel):
@@ -101,15 +126,15 @@ class Benchmark(BaseModel):
         return cls.model_validate_json((RESULTS / f"bench_{name}.json").read_bytes())
 
     def show(self, console: Console) -> None:
-        """Print the rows."""
+        """Print the rows and the notes."""
         table = Table(title=f"{self.place.commit}, {self.place.environment.processor}", title_justify="left")
-        for heading in ("what", "ours", "theirs", "ratio", "min to max", "at least", "aim"):
+        for heading in ("what", "ours", "theirs", "value (min to max)", "at least", "aim"):
             table.add_column(heading, justify="left" if heading == "what" else "right")
         for row in self.rows:
-            ours, theirs = statistics.median(row.ours), statistics.median(row.theirs)
-            spread = f"{min(row.ratios):.2f} to {max(row.ratios):.2f}"
-            numbers = (f"{ours:,.0f} {row.unit}", f"{theirs:,.0f} {row.unit}", f"{row.ratio:.2f}", spread)
-            table.add_row(row.what, *numbers, f"{row.at_least:g}", f"{row.aim:g}")
+            both = [f"{figure(statistics.median(one))} {row.unit}" if one else "" for one in (row.ours, row.theirs)]
+            missed = "" if row.reaches(row.at_least) else " MISSED"
+            bounds = ["" if one is None else f"{one:g}" for one in (row.at_least, row.aim)]
+            table.add_row(row.what, *both, row.shown + missed, *bounds)
         console.print(table)
         for name, value in self.notes.items():
             console.print(f"  {name}: {value}", highlight=False)

@@ -28,6 +28,7 @@ log = logging.getLogger("overload_demo.worker")
 BATCH_TARGET_S = 0.05  # a batch holds about this much work
 STORE_RETRY_FIRST_S = 0.25  # doubles up to the longest idle poll
 MAX_RESULT_BYTES = 1_000_000
+_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 MAX_ERROR_LENGTH = 1_000
 
 
@@ -122,7 +123,7 @@ class Worker:
             return Verdict.DEAD, f"unreadable: the stored payload is malformed ({reason})"
         try:
             result = self._handler(payload, JobContext(job.job_id, job.attempt))
-            text = json.dumps(result, allow_nan=False, separators=(",", ":"))
+            text = _encode(result)
         except BaseException as error:  # a handler may raise anything; the worker goes on
             return Verdict.FAILED, _told(error)
         if len(text) > MAX_RESULT_BYTES:

@@ -14,6 +14,9 @@ from pydantic import SecretStr
 from overload_demo.upstash import Address, Upstash
 
 TOKEN = "the-secret-token"
+HOST = "127.0.0.1"
+# To a client, a store there is somewhere else: it is reached by httpx's own transport, as Upstash is.
+ELSEWHERE = "127.0.0.2"
 
 
 @dataclass(frozen=True)
@@ -106,9 +109,9 @@ async def hostile(*scripts: Script, before_reading: Script | None = None) -> Asy
         writer.close()
         return None
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, HOST, 0)
     port = server.sockets[0].getsockname()[1]
-    seen = Hostile(Address(f"http://127.0.0.1:{port}", SecretStr(TOKEN)))
+    seen = Hostile(Address(f"http://{HOST}:{port}", SecretStr(TOKEN)))
     try:
         yield seen
     finally:

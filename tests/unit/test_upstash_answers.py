@@ -1,6 +1,7 @@
 """Whatever comes back over the wire, it is a result or one of our errors, with the outcome that may be relied on."""
 
 import gzip
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -22,6 +23,13 @@ pytestmark = pytest.mark.anyio
 
 CALL = ScriptCall(Script("probe", "return 1"), ["k"], ["a"])
 NOT_DONE, UNKNOWN = Outcome.NOT_ENQUEUED, Outcome.UNKNOWN
+
+
+@pytest.fixture(autouse=True, params=[h.HOST, h.ELSEWHERE], ids=["on this machine", "elsewhere"])
+def by_both_transports(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == h.ELSEWHERE and not sys.platform.startswith("linux"):
+        pytest.skip("only Linux has a second loopback address without being asked")
+    monkeypatch.setattr(h, "HOST", request.param)
 
 
 def refusal(text: str, status: int = 400) -> h.Script:
@@ -135,6 +143,26 @@ async def test_an_error_in_the_middle_of_a_script_leaves_the_outcome_unknown() -
             await store.run(CALL)
 
         assert caught.value.outcome is UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("script", "outcome"),
+    [
+        (refusal("ERR max request size exceeded. Limit: 1, Actual: 2", 413), NOT_DONE),
+        (h.answer(413, b"<html>Request Entity Too Large</html>"), NOT_DONE),
+        (refusal("ERR max request size exceeded. Limit: 1, Actual: 2", 200), UNKNOWN),
+    ],
+    ids=["the store's words", "a proxy's words", "a reply too large"],
+)
+async def test_a_script_too_large_to_be_sent_was_not_run_but_one_with_too_large_a_reply_was(
+    script: h.Script, outcome: Outcome
+) -> None:
+    async with h.hostile(script) as server, h.client_of(server.address) as store:
+        with pytest.raises(StoreRefusedError) as caught:
+            await store.run(CALL)
+
+        assert caught.value.outcome is outcome
+        assert len(server.requests) == 1
 
 
 async def test_a_failed_command_of_a_pipeline_takes_nothing_from_its_neighbours() -> None:

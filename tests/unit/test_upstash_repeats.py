@@ -2,14 +2,16 @@
 
 import asyncio
 import logging
+import sys
 import threading
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
 from overload_demo.config import load_settings
 from overload_demo.errors import Outcome, StoreError, StoreRefusedError, StoreUnavailableError
-from overload_demo.upstash import Address, Script, ScriptCall
+from overload_demo.upstash import Address, Script, ScriptCall, Upstash
 from tests.support import hostile as h
 from tests.support.running import free_port
 
@@ -17,6 +19,13 @@ pytestmark = pytest.mark.anyio
 
 CALL = ScriptCall(Script("probe", "return 1"), ["k"], ["a"])
 UNCLEAR = [h.hang_up, h.reset, h.stay_silent, h.answer(502, b"<html>"), h.answer(200, b"{")]
+
+
+@pytest.fixture(autouse=True, params=[h.HOST, h.ELSEWHERE], ids=["on this machine", "elsewhere"])
+def by_both_transports(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == h.ELSEWHERE and not sys.platform.startswith("linux"):
+        pytest.skip("only Linux has a second loopback address without being asked")
+    monkeypatch.setattr(h, "HOST", request.param)
 
 
 @pytest.mark.parametrize("script", UNCLEAR)
@@ -85,6 +94,29 @@ async def test_an_unknown_script_is_sent_as_text_once() -> None:
         ]
 
 
+async def test_sending_a_script_as_text_takes_from_the_same_deadline() -> None:
+    given: list[float] = []
+
+    class Recording(Upstash):
+        async def _exchange(self, *arguments: Any, deadline_s: float | None, **options: Any) -> Any:
+            assert deadline_s is not None
+            given.append(deadline_s)
+            await asyncio.sleep(0.01)
+            return await super()._exchange(*arguments, deadline_s=deadline_s, **options)
+
+    unknown, one_unknown = {"error": "NOSCRIPT No matching script."}, [{"error": "NOSCRIPT No matching script."}]
+    scripts = [h.answer(400, unknown), h.answer(200, {"result": 1}), h.answer(200, one_unknown)]
+    async with h.hostile(*scripts, h.answer(200, [{"result": 1}])) as server:
+        store = Recording(server.address)
+        await store.run(CALL, deadline_s=5.0)
+        await store.run_in_order(CALL, deadline_s=5.0)
+        await store.aclose()
+
+    first, second, third, fourth = given
+    assert (first, third) == (5.0, 5.0)
+    assert max(second, fourth) < 5.0
+
+
 async def test_a_server_that_never_knows_a_script_is_not_asked_for_ever() -> None:
     unknown = h.answer(400, {"error": "NOSCRIPT No matching script."})
     async with h.hostile(unknown) as server, h.client_of(server.address) as store:
@@ -129,6 +161,7 @@ async def test_a_redirect_is_not_followed_with_the_token() -> None:
 
 
 async def test_a_dead_proxy_does_not_catch_loopback_traffic(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(h, "HOST", "127.0.0.1")
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "all_proxy"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
     async with h.hostile(h.answer(200, {"result": 1})) as server, h.client_of(server.address) as store:

@@ -1,0 +1,65 @@
+"""What the queue adds when nothing else is going on: ``python -m experiments.bench.idle``.
+
+One client on one connection, one request after the other: a job posted, against a request that the API answers by
+itself plus one durable SET through the gateway, which nobody can do without.
+"""
+
+import json
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from experiments.bench.record import Benchmark, Place, Row
+from experiments.bench.servers import our_api, p50_of, state
+from overload_demo.doors import one_line_errors
+from overload_demo.load.client import sample_body
+
+REQUESTS = 500
+BARE = "/jobs/none"  # an id of another shape: a 404 without a question to the store
+
+
+def main(
+    pairs: Annotated[int, typer.Option(help="measurements of each", min=1)] = 5,
+    folder: Annotated[Path, typer.Option(help="where the store's data goes for the while; not on tmpfs")] = Path(),
+) -> None:
+    """Measure all three in turn, and record the ratio."""
+    with one_line_errors(), tempfile.TemporaryDirectory(dir=folder, prefix="bench-") as temporary:
+        place = Place.here("experiments.bench.idle", Path(temporary))
+        with our_api(Path(temporary)) as (url, _):
+            store = state(Path(temporary))
+            durable = json.dumps(["SET", "bench", "x" * 100]).encode()
+            token, as_json = {"Authorization": f"Bearer {store['token']}"}, {"Content-Type": "application/json"}
+            posted_s, bare_s, set_s = [], [], []
+            for _ in range(pairs):
+                posted_s.append(_p50_s(url, "/jobs", 202, "POST", sample_body(42), as_json))
+                bare_s.append(_p50_s(url, BARE, 404))
+                set_s.append(_p50_s(store["url"], "/", 200, "POST", durable, token))
+        row = Row(
+            what="a job posted when idle, p50 ÷ (bare GET of the API + durable SET through the gateway)",
+            unit="ms",
+            ours=[1000 * one for one in posted_s],
+            theirs=[1000 * (one + other) for one, other in zip(bare_s, set_s, strict=True)],
+            at_least=1.5,
+            aim=1.0,
+            less_is_better=True,
+        )
+        notes: dict[str, float | str] = {
+            "bare GET, ms": round(1000 * statistics.median(bare_s), 3),
+            "durable SET, ms": round(1000 * statistics.median(set_s), 3),
+            "fsync p50, ms": place.fsync_p50_ms,
+        }
+        benchmark = Benchmark(place=place, rows=[row], notes=notes)
+        benchmark.show(Console(width=120))
+        print(f"written: {benchmark.save('idle')}")
+
+
+def _p50_s(url: str, path: str, status: int, *rest: Any) -> float:
+    return p50_of(url, path, *rest, status=status, times=REQUESTS)[1]
+
+
+if __name__ == "__main__":
+    typer.run(main)

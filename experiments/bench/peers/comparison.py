@@ -1,0 +1,67 @@
+"""What the comparison leaves behind: a row a peer and measurement, and what each peer is."""
+
+import shlex
+import statistics
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+from rich.console import Console
+from rich.table import Table
+
+from experiments.bench.peers.libraries import OURS, Library
+from experiments.bench.record import Benchmark, Place
+
+ACCEPTED, DONE = "accepted/s", "done/s"
+NAME = "peers"
+
+
+class Recorded(BaseModel):
+    """A library as it was measured; ``jobs`` is the length of a drain by worker."""
+
+    model_config = ConfigDict(frozen=True)
+
+    library: Library
+    versions: dict[str, str]
+    jobs: dict[str, int]
+
+
+class Comparison(Benchmark):
+    """Rows named by peer, one at least for each unit; :data:`ACCEPTED` and :data:`DONE` are what was measured."""
+
+    contestants: list[Recorded]
+
+    def save_in(self, folder: Path) -> Path:
+        """Write ``bench_peers.json``."""
+        path = folder / f"bench_{NAME}.json"
+        path.write_text(self.model_dump_json(indent=1) + "\n")
+        return path
+
+    @classmethod
+    def read_from(cls, folder: Path) -> "Comparison":
+        """Read ``bench_peers.json``."""
+        return cls.model_validate_json((folder / f"bench_{NAME}.json").read_bytes())
+
+    def rates(self, unit: str) -> dict[str, list[float]]:
+        """What was measured in a unit, by name, ours included; the fastest first."""
+        rows = [row for row in self.rows if row.unit == unit]
+        found = {OURS.name: rows[0].ours} | {row.what: row.theirs for row in rows}
+        return dict(sorted(found.items(), key=lambda one: -statistics.median(one[1])))
+
+    def show(self, console: Console) -> None:
+        """Print the rows, and what becomes of a job whose worker is killed."""
+        super().show(console)
+        table = Table(show_edge=False)
+        for heading in ("library", "endpoint", "at once", "a job whose worker is killed", "result kept"):
+            table.add_column(heading)
+        for one in self.contestants:
+            versions = ", ".join(f"{name} {version}" for name, version in one.versions.items())
+            library = one.library
+            at_once = library.workers[0].at_once
+            table.add_row(f"{library.name}\n({versions})", library.endpoint, at_once, library.killed, library.result)
+        console.print(table)
+
+
+def without_paths(place: Place) -> Place:
+    """The place without absolute paths in its command, which say something of nobody but this machine."""
+    words = (Path(word).name if Path(word).is_absolute() else word for word in shlex.split(place.command))
+    return place.model_copy(update={"command": shlex.join(words)})
