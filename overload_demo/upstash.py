@@ -10,9 +10,9 @@ import hashlib
 import json
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -103,20 +103,18 @@ class Upstash:
         self._connections, self._timeout_s, self._refresh = connections, timeout_s, refresh
         self._looking: asyncio.Task[StoreError | None] | None = None
         self._sync_token = ""
-        self._client = self._new_client()
+        self._link = self._new_link()
 
-    def _new_client(self) -> httpx.AsyncClient:
+    def _new_link(self) -> "_Link":
         host = urlsplit(self.address.url).hostname
+        if host in LOOPBACK_HOSTS:  # and no proxy variable may catch it
+            near = LoopbackTransport(self._connections, MAX_REPLY_BYTES)
+            return _Link(near.handle_async_request, near.aclose)
         limits = httpx.Limits(
             max_connections=self._connections, max_keepalive_connections=self._connections, keepalive_expiry=30
         )
-        is_near = host in LOOPBACK_HOSTS
-        return httpx.AsyncClient(
-            limits=limits,
-            transport=LoopbackTransport(self._connections, MAX_REPLY_BYTES) if is_near else None,
-            trust_env=not is_near,  # a proxy variable must not catch loopback traffic
-            follow_redirects=False,
-        )
+        client = httpx.AsyncClient(limits=limits, follow_redirects=False)
+        return _Link(partial(client.send, stream=True), client.aclose)
 
     def _request(self, path: str, content: bytes) -> httpx.Request:
         # Not client.build_request: merging defaults and parsing the same URL again took a fifth of an exchange's time.
@@ -134,7 +132,7 @@ class Upstash:
         """Close all connections; further calls fail."""
         if self._looking is not None:
             self._looking.cancel()
-        await self._client.aclose()
+        await self._link.aclose()
 
     async def command(self, *command: Argument, repeatable: bool = False, deadline_s: float | None = None) -> Any:
         """Run one command and return its reply (JSON types; nil is None). Raises :class:`StoreError`."""
@@ -219,13 +217,13 @@ class Upstash:
 
     async def _post(self, path: str, content: bytes, remaining_s: float) -> tuple[int, Any]:
         """One HTTP exchange; returns the status and the decoded JSON body."""
-        address, client = self.address, self._client
+        address, link = self.address, self._link
         limit_s = max(0.05, min(self._timeout_s, remaining_s))
         give_up_at = time.monotonic() + remaining_s
         self.calls += 1
         try:
             async with asyncio.timeout(limit_s):
-                response = await client.send(self._request(path, content), stream=True)
+                response = await link.send(self._request(path, content))
                 try:
                     text = await _read_limited(response)
                 finally:
@@ -236,7 +234,7 @@ class Upstash:
             await self._look_again(address, give_up_at - time.monotonic())
             raise StoreUnavailableError(f"the store cannot be reached ({type(error).__name__})") from None
         except httpx.PoolTimeout:
-            await self._replace_client(client)
+            await self._replace_link(link)
             raise StoreUnavailableError("no connection to the store was free") from None
         except (TimeoutError, httpx.TimeoutException):
             raise StoreUnavailableError("the store did not answer in time", Outcome.UNKNOWN) from None
@@ -265,11 +263,19 @@ class Upstash:
             return error
         return None
 
-    async def _replace_client(self, broken: httpx.AsyncClient) -> None:
+    async def _replace_link(self, broken: "_Link") -> None:
         """A pool that times out may have leaked its slots for ever (httpcore issue 1093): start with a new one."""
-        if self._client is broken:
-            self._client = self._new_client()
+        if self._link is broken:
+            self._link = self._new_link()
             await broken.aclose()
+
+
+@dataclass(frozen=True)
+class _Link:
+    """What requests go through: ``send`` returns httpx's response, its body possibly still to come."""
+
+    send: Callable[[httpx.Request], Awaitable[httpx.Response]]
+    aclose: Callable[[], Awaitable[None]]
 
 
 _parsed = lru_cache(maxsize=16)(httpx.URL)

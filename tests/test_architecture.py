@@ -14,7 +14,7 @@ PACKAGE = ROOT / "overload_demo"
 # Each room may import those before it, and nothing after it. Rooms of one line do not know each other.
 TIERS = [
     {"errors"},
-    {"config", "jobs", "work", "children", "doors"},
+    {"config", "jobs", "work", "children", "doors", "one_write"},
     {"loopback"},
     {"upstash"},
     {"queue"},

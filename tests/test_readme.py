@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.record_spike import with_numbers
+from experiments.readme import with_numbers
 from overload_demo.config import Settings
 
 ROOT = Path(__file__).parents[1]

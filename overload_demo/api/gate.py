@@ -16,9 +16,10 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
+from overload_demo.api.connection import MAX_HEAD_BYTES, GatedProtocol
 from overload_demo.config import Settings
+
+__all__ = ["Gate", "GatedProtocol", "connection_cap"]
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +36,11 @@ DESCRIPTOR_RESERVE = 48  # the store's connections, log, event loop, and some ro
 def connection_cap(settings: Settings, listeners: int) -> int:
     """Live connections to let in: those wanted, or what descriptor limit and memory budget leave room for.
 
-    The budget has to do when every connection holds the largest body that is accepted, as bytes and as text.
+    The budget has to do when every connection holds the largest head and body that are accepted, the body as bytes and
+    as text.
     """
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    at_worst = CONNECTION_BYTES + 2 * settings.overload_max_body_bytes
+    at_worst = CONNECTION_BYTES + MAX_HEAD_BYTES + 2 * settings.overload_max_body_bytes
     affordable = settings.overload_connections_mb * 1_000_000 // at_worst
     return max(8, min(settings.overload_max_connections, descriptors - DESCRIPTOR_RESERVE - listeners, affordable))
 
@@ -47,7 +49,8 @@ class Gate:
     """Accepts from ``listeners`` while fewer than ``cap`` connections are live.
 
     A connection that has not sent a whole request within ``patience_s`` of its beginning, or of the request's first
-    byte, is closed. Use from one event loop: :meth:`open`, then :meth:`close` (which leaves the listeners open).
+    byte, is closed; so is one that does not take its answers. Use from one event loop: :meth:`open`, then :meth:`close`
+    (which leaves the listeners open).
     """
 
     def __init__(self, listeners: list[socket.socket], cap: int, patience_s: float) -> None:
@@ -60,7 +63,7 @@ class Gate:
         self._is_paused = False
         self._crowded_until = 0.0
 
-    def open(self, make_protocol: "Callable[[], GatedProtocol]") -> None:
+    def open(self, make_protocol: Callable[[], GatedProtocol]) -> None:
         """Begin to accept; ``make_protocol`` makes the protocol of one connection."""
         self._loop, self._make = asyncio.get_running_loop(), make_protocol
         for listener in self._listeners:
@@ -91,7 +94,7 @@ class Gate:
         if self._watch is not None:
             self._watch.cancel()
 
-    def leave(self, protocol: "GatedProtocol") -> None:
+    def leave(self, protocol: GatedProtocol) -> None:
         """A connection has ended: there is room for another."""
         self._inside.discard(protocol)
         if self._is_paused and self._make and len(self._inside) < RESUME_BELOW * self._cap:
@@ -162,11 +165,11 @@ class Gate:
             self._loop.remove_reader(listener.fileno())
 
     def _look(self) -> None:
-        """Close who has kept silent for too long."""
-        too_early = self._loop.time() - self._patience_s
-        for protocol in [one for one in self._inside if one.waited_since < too_early]:
+        """Close who has kept us waiting for too long."""
+        now = self._loop.time()
+        for protocol in [one for one in self._inside if one.has_kept_waiting_since(now) < now - self._patience_s]:
             protocol.give_up()
-        self._watch = self._loop.call_later(LOOK_EVERY_S, self._look)
+        self._watch = self._loop.call_later(min(LOOK_EVERY_S, self._patience_s / 4), self._look)
 
 
 def _reset_all(listener: socket.socket) -> int:
@@ -180,83 +183,3 @@ def _reset_all(listener: socket.socket) -> int:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.close()
         count += 1
-
-
-class GatedProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol, keeping times for the gate and telling it of its end."""
-
-    NEVER = float("inf")
-
-    def __init__(self, gate: Gate, **uvicorn_arguments: Any) -> None:
-        super().__init__(**uvicorn_arguments)
-        self._gate = gate
-        self.arrival: asyncio.Task[Any] | None = None
-        self.waited_since = self.idle_since = self.NEVER
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """The first request is awaited from now on."""
-        super().connection_made(transport)
-        self.transport = OneWrite(transport, self.loop)  # type: ignore[assignment]
-        self.waited_since = self.loop.time()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Make room."""
-        super().connection_lost(exc)
-        self._gate.leave(self)
-
-    def on_message_begin(self) -> None:
-        """A further request has begun."""
-        super().on_message_begin()
-        self.idle_since = self.NEVER
-        if self.waited_since == self.NEVER:
-            self.waited_since = self.loop.time()
-
-    def on_headers_complete(self) -> None:
-        """While others wait outside, this answer is the connection's last."""
-        super().on_headers_complete()
-        if self._gate.is_crowded:
-            self.cycle.keep_alive = False
-
-    def on_message_complete(self) -> None:
-        """The request is whole: from now on it is we who take our time."""
-        self.waited_since = self.NEVER
-        super().on_message_complete()
-
-    def on_response_complete(self) -> None:
-        """It has had its answer and has not begun another request."""
-        self.idle_since = self.loop.time()
-        super().on_response_complete()
-
-    def give_up(self) -> None:
-        """Too slow: end it. Nothing of an incomplete request has been enqueued."""
-        self.transport.abort()
-
-
-class OneWrite:
-    """A transport that writes what one turn of the event loop has for it in one piece.
-
-    uvicorn writes head and body of an answer separately, and a write is a system call that the peer wakes up for.
-    """
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport, self._loop = transport, loop
-        self._unwritten: list[bytes] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        """Write soon."""
-        if not self._unwritten:
-            self._loop.call_soon(self._flush)
-        self._unwritten.append(data)
-
-    def close(self) -> None:
-        """Write what there is, then close."""
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        if self._unwritten:
-            data, self._unwritten = b"".join(self._unwritten), []
-            self._transport.write(data)

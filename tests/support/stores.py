@@ -16,7 +16,9 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from overload_demo.config import Settings
 from overload_demo.store.data_dir import DataDir
+from overload_demo.store.opening import Store
 from tests.support.waiting import wait_until
 
 
@@ -31,6 +33,10 @@ class Rest:
 
     def __init__(self, url: str, token: str) -> None:
         self.url, self.token = url, token
+
+    @classmethod
+    def to(cls, store: Store) -> "Rest":
+        return cls(store[0].url, store[0].token.get_secret_value())
 
     def send(
         self,
@@ -61,6 +67,23 @@ class Rest:
         reply = self.post("/", command)
         assert reply.status == 200, reply
         return reply.body["result"]
+
+
+def in_store(settings: Settings, store: Store) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """One look at a queue: every job's hash by its id, and the ids that wait, head first."""
+    script = """
+        local jobs = {}
+        for _, key in ipairs(redis.call('KEYS', ARGV[1] .. 'job:*')) do jobs[#jobs + 1] = redis.call('HGETALL', key) end
+        return {jobs, redis.call('LRANGE', ARGV[1] .. 'jobs:queue', 0, -1)}
+    """
+    hashes, waiting = Rest.to(store).run("EVAL", script, 0, settings.overload_key_prefix)
+    jobs = [dict(zip(flat[::2], flat[1::2], strict=True)) for flat in hashes]
+    return {job["job_id"]: job for job in jobs}, waiting
+
+
+def payload_in_store(settings: Settings, store: Store, job_id: str) -> Any:
+    """The JSON value a job carries."""
+    return json.loads(Rest.to(store).run("HGET", f"{settings.overload_key_prefix}job:{job_id}", "payload"))
 
 
 def processes_of(data_dir: Path) -> list[psutil.Process]:

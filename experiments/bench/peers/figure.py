@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib
@@ -32,7 +33,7 @@ def draw(comparison: Comparison, path: Path) -> Path:
         return save(figure, path)
 
 
-def _bars(axes: Axes, rates: dict[str, list[float]], remarks: dict[str, str], what: str) -> None:
+def _bars(axes: Axes, rates: dict[str, list[float]], remarks: Mapping[str, str], what: str) -> None:
     names, rows = list(rates), range(len(rates))
     medians = [statistics.median(rates[name]) for name in names]
     below = [middle - min(rates[name]) for name, middle in zip(names, medians, strict=True)]

@@ -1,0 +1,103 @@
+"""The way between an API and its real store: slow, lossy, or with a proxy on it that takes no large requests."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from overload_demo.store.opening import Store
+
+REFUSAL = b"<html>413 Request Entity Too Large</html>"
+
+
+class Network:
+    """Forwards HTTP exchanges as it is told to just now; every attribute may be set at any time."""
+
+    def __init__(self, store: Store) -> None:
+        parts = urlsplit(store[0].url)
+        self._behind = (parts.hostname, parts.port)
+        self._address = store[0]
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.delay_s = 0.0  # of an answer
+        self.late_answers = 1 << 30  # so many more; then they come in time again
+        self.loses_requests = False  # they never arrive, and are not answered
+        self.largest_request = 1 << 30  # bytes of body; above, the proxy refuses
+        self.sizes: list[int] = []  # of the bodies that came this way
+
+    @property
+    def store(self) -> Store:
+        """The store as it is reached over this network."""
+        return self._address, None
+
+    async def run(self, is_open: threading.Event, may_end: asyncio.Event) -> None:
+        """Serve until told to end."""
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        self._address = replace(self._address, url=f"http://127.0.0.1:{port}")
+        is_open.set()
+        await may_end.wait()
+        server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            behind_reader, behind = await asyncio.open_connection(*self._behind)
+            try:
+                while True:
+                    await self._exchange(reader, writer, behind_reader, behind)
+            finally:
+                behind.close()
+        writer.close()
+
+    async def _exchange(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        behind_reader: asyncio.StreamReader,
+        behind: asyncio.StreamWriter,
+    ) -> None:
+        head, body = await _message(reader)
+        self.sizes.append(len(body))
+        if len(body) > self.largest_request:
+            answer = b"HTTP/1.1 413 X\r\nContent-Length: %d\r\n\r\n%b" % (len(REFUSAL), REFUSAL)
+        elif self.loses_requests:
+            await reader.read()  # until the API gives up
+            return
+        else:
+            behind.write(head + body)
+            answer = b"".join(await _message(behind_reader))
+        self.late_answers -= 1
+        if self.late_answers >= 0:
+            await asyncio.sleep(self.delay_s)
+        writer.write(answer)
+        await writer.drain()
+
+
+async def _message(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    head = await reader.readuntil(b"\r\n\r\n")
+    _, _, after = head.lower().partition(b"content-length:")
+    return head, await reader.readexactly(int(after.split(b"\r\n")[0] or 0))
+
+
+@contextlib.contextmanager
+def network_to(store: Store) -> Iterator[Network]:
+    """A network in a thread of its own, with the store at its other end."""
+    network, is_open, loop, may_end = Network(store), threading.Event(), asyncio.new_event_loop(), asyncio.Event()
+    thread = threading.Thread(target=loop.run_until_complete, args=(network.run(is_open, may_end),), name="network")
+    thread.start()
+    try:
+        assert is_open.wait(10.0)
+        yield network
+    finally:
+        loop.call_soon_threadsafe(may_end.set)
+        thread.join(10.0)
+        loop.close()
