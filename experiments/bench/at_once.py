@@ -13,22 +13,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import matplotlib.pyplot as plt
+import matplotlib
 import numpy as np
 import psutil
 import typer
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from experiments.bench.record import RESULTS, Benchmark, Place, Row
 from experiments.bench.servers import command, descriptor_limit, our_api, store_processes, until, uvicorn, worker
 from overload_demo.doors import one_line_errors
 from overload_demo.errors import OverloadDemoError
+from overload_demo.lab.plots import BLUE, GREY, NAIVE, ORANGE, QUEUE, STYLE, save
 from overload_demo.load import LoadPlan, LoadResult, Shape, run_load
 
 CLIENTS_WAIT_S = 60.0
 SAMPLE_EVERY_S = 0.25
 MEGABYTE = 1_000_000
+YELLOW = "#E69F00"
 APP = "overload_demo.api.app:app"
 FEW_DESCRIPTORS = 256
 LOOKED_UP_AT_ONCE = 1000
@@ -190,11 +193,12 @@ def _counts(outcome: Outcome) -> str:
 
 def _draw(path: Path, outcomes: dict[Case, Outcome]) -> None:
     """Left: who had an answer by when. Right: what came of everybody."""
-    figure, (course, fate) = plt.subplots(1, 2, figsize=(12, 4.2), width_ratios=(1.1, 1), layout="constrained")
-    _draw_course(course, outcomes)
-    _draw_fate(fate, outcomes)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    with matplotlib.rc_context(STYLE):
+        drawn = Figure(figsize=(16, 5.5), layout="constrained")
+        course, fate = drawn.subplots(1, 2, width_ratios=(1.1, 1))
+        _draw_course(course, outcomes)
+        _draw_fate(fate, outcomes)
+        save(drawn, path)
 
 
 def _draw_course(axes: Axes, outcomes: dict[Case, Outcome]) -> None:
@@ -202,25 +206,29 @@ def _draw_course(axes: Axes, outcomes: dict[Case, Outcome]) -> None:
         if case.descriptors is None:
             done_s = np.sort(outcome.load.done_s[outcome.load.accepted])
             shares = np.arange(1, done_s.size + 1) / outcome.load.kind.size * 100
-            axes.plot(done_s, shares, color="tab:blue" if case.is_ours else "tab:red", label=case.name, linewidth=2)
-    axes.axhline(100, color="0.8", linewidth=1, zorder=0)
+            axes.plot(done_s, shares, label=case.name, **(QUEUE if case.is_ours else NAIVE))
     sockets = max(case.sockets for case in outcomes)
-    axes.set(xlabel="seconds since the first socket was opened", ylabel="answered 202, %", ylim=(0, 104))
-    axes.set_title(f"{sockets:,} sockets opened at once, one API process")
+    axes.set(
+        xlabel="seconds since the first socket was opened", ylabel="answered 202, %", xlim=(0, None), ylim=(0, 104)
+    )
+    axes.set_title(f"{sockets:,} sockets opened at once, one API process", loc="left")
     axes.legend(loc="lower right")
 
 
 def _draw_fate(axes: Axes, outcomes: dict[Case, Outcome]) -> None:
-    colours = {"accepted": "tab:blue", "reset": "tab:red", "timed out": "tab:orange", "other": "0.5"}
-    names = [case.name for case in outcomes]
+    colours = {"accepted": BLUE, "reset": ORANGE, "timed out": YELLOW, "other": GREY}
+    names = [f"{case.name.replace(', ', chr(10), 1)}\n{case.sockets:,} sockets" for case in outcomes]
     left = np.zeros(len(names))
     for fate, colour in colours.items():
         widths = np.array([_share(outcome, fate) for outcome in outcomes.values()])
         axes.barh(names, widths, left=left, color=colour, label="202" if fate == "accepted" else fate)
         left += widths
     axes.invert_yaxis()
-    axes.set(xlabel="% of the sockets", xlim=(0, 100), title="What came of everybody")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.18), ncols=4, frameon=False)
+    axes.grid(False, axis="y")
+    axes.tick_params(axis="y", labelsize=12)
+    axes.set(xlabel="% of the sockets", xlim=(0, 100))
+    axes.set_title("What came of everybody", loc="left")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.15), ncols=4)
 
 
 def _share(outcome: Outcome, fate: str) -> float:

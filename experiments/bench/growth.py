@@ -6,6 +6,7 @@ with jobs that cost nothing and jobs that take a millisecond.
 """
 
 import asyncio
+import shutil
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
@@ -13,21 +14,25 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
-import matplotlib.pyplot as plt
+import matplotlib
 import typer
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 from rich.console import Console
 
+from experiments.bench.acceptance import by_own_loader, by_wrk
 from experiments.bench.record import RESULTS, Benchmark, Place, Row
 from experiments.bench.servers import drained, fill, info, our_api, p50_of, worker
 from overload_demo.doors import one_line_errors
-from overload_demo.load import LoadPlan, run_load
+from overload_demo.lab.plots import BLUE, GREY, ORANGE, STYLE, save
 
 DEPTHS = (1_000, 10_000, 100_000, 1_000_000)
 API_PROCESSES = (1, 2)
 WORKERS = (1, 2, 4)
 MEGABYTE = 1_000_000
 POLLS = 300
+CONNECTIONS = 256
 ACCEPTING_S = 2.0
 WORKING_S = 2.0
 ENOUGH_JOBS = 60_000
@@ -108,8 +113,8 @@ def _with_workers(folder: Path, workers: int) -> dict[str, float]:
 
 
 def _accepted_per_s(url: str) -> float:
-    plan = LoadPlan(url, requests=200_000, connections=256, max_duration_s=ACCEPTING_S)
-    return asyncio.run(run_load(plan)).summary().accepted_per_s
+    load = by_wrk if shutil.which("wrk") else by_own_loader
+    return load(url, CONNECTIONS, ACCEPTING_S)
 
 
 def _drained_per_s(url: str) -> float:
@@ -125,41 +130,48 @@ def _rows(by_count: dict[int, Numbers], of_what: str) -> list[Row]:
 
 
 def _draw(path: Path, by_depth: dict[int, Numbers], by_api: dict[int, Numbers], by_workers: dict[int, Numbers]) -> None:
-    figure, ((rates, costs), (apis, workers)) = plt.subplots(2, 2, figsize=(11, 7), layout="constrained")
-    _lines(rates, by_depth, ["accepted, jobs/s", "drained, jobs/s"], "jobs/s", "Rates do not depend on the queue")
-    _lines(costs, by_depth, ["status poll p50, ms", "statistics p50, ms"], "ms", "Nor does what a look costs")
-    memory = costs.twinx()
-    _lines(memory, by_depth, ["Redis memory, MB"], "MB", "")
-    memory.set_yscale("log")
-    for axes in (rates, costs):
-        axes.set(xscale="log", xlabel="jobs queued")
-    _bars(apis, by_api, "API processes", "Acceptance at 256 connections")
-    _bars(workers, by_workers, "workers", "Drain")
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    with matplotlib.rc_context(STYLE):
+        drawn = Figure(figsize=(16, 10), layout="constrained")
+        (rates, costs), (apis, workers) = drawn.subplots(2, 2)
+        _lines(rates, by_depth, ["accepted, jobs/s", "drained, jobs/s"], "Rates, by length of the queue")
+        _lines(costs, by_depth, ["status poll p50, ms", "statistics p50, ms"], "What a look costs, what Redis holds")
+        memory = costs.twinx()
+        held = [statistics.median(numbers["Redis memory, MB"]) for numbers in by_depth.values()]
+        memory.plot(list(by_depth), held, "--", color=GREY, marker="o", label="Redis memory, MB (right)")
+        memory.set(ylabel="MB", yscale="log", ylim=(0.1, 1000))
+        memory.grid(False)
+        memory.legend(loc="lower right")
+        _bars(apis, by_api, "API processes", "Acceptance at 256 connections, by API processes")
+        _bars(workers, by_workers, "workers", "Drain, by workers")
+        save(drawn, path)
 
 
-def _lines(axes: Axes, by_count: dict[int, Numbers], names: Sequence[str], unit: str, title: str) -> None:
-    for name in names:
+def _lines(axes: Axes, by_count: dict[int, Numbers], names: Sequence[str], title: str) -> None:
+    for name, colour in zip(names, (BLUE, ORANGE), strict=True):
         middle = [statistics.median(numbers[name]) for numbers in by_count.values()]
-        style = "--" if unit == "MB" else "-"
-        axes.plot(list(by_count), middle, style, marker="o", label=name, color="0.5" if unit == "MB" else None)
-    axes.set(ylabel=unit, title=title)
-    axes.set_ylim(bottom=0 if unit != "MB" else None)
-    axes.legend(loc="lower right" if unit == "MB" else "best")
+        axes.plot(list(by_count), middle, marker="o", label=name, color=colour, linewidth=3)
+    axes.set(xscale="log", xlabel="jobs queued")
+    axes.set_ylim(bottom=0, top=1.35 * axes.get_ylim()[1])
+    axes.set_title(title, loc="left")
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+    axes.legend(loc="upper left")
 
 
 def _bars(axes: Axes, by_count: dict[int, Numbers], what: str, title: str) -> None:
     names = list(next(iter(by_count.values())))
     width = 0.8 / len(names)
-    for number, name in enumerate(names):
+    for number, (name, colour) in enumerate(zip(names, (BLUE, ORANGE), strict=False)):
         middle = [statistics.median(numbers[name]) for numbers in by_count.values()]
         at = [position + (number - (len(names) - 1) / 2) * width for position in range(len(by_count))]
-        axes.bar_label(axes.bar(at, middle, width, label=name), fmt="{:,.0f}")
+        axes.bar_label(axes.bar(at, middle, width, label=name, color=colour), fmt="{:,.0f}")
     axes.set_xticks(range(len(by_count)), [f"{count}" for count in by_count])
-    axes.set(xlabel=what, ylabel="jobs/s", title=title)
-    axes.margins(y=0.15)
-    axes.legend()
+    axes.set(xlabel=what)
+    axes.set_ylim(top=1.4 * axes.get_ylim()[1])
+    axes.grid(False, axis="x")
+    axes.set_axisbelow(True)
+    axes.set_title(title, loc="left")
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+    axes.legend(loc="upper left")
 
 
 if __name__ == "__main__":
