@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import random
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,6 +25,8 @@ class Network:
         self.delay_s = 0.0  # of an answer
         self.late_answers = 1 << 30  # so many more; then they come in time again
         self.loses_requests = False  # they never arrive, and are not answered
+        self.loses_answers = 0.0  # such a share of them: the request is carried out, then the connection is reset
+        self.answers_lost = 0
         self.largest_request = 1 << 30  # bytes of body; above, the proxy refuses
         self.sizes: list[int] = []  # of the bodies that came this way
 
@@ -75,6 +78,10 @@ class Network:
         else:
             behind.write(head + body)
             answer = b"".join(await _message(behind_reader))
+        if random.random() < self.loses_answers:
+            self.answers_lost += 1
+            writer.transport.abort()
+            return
         self.late_answers -= 1
         if self.late_answers >= 0:
             await asyncio.sleep(self.delay_s)

@@ -1,0 +1,198 @@
+"""Says what must not have happened in a history, after Jepsen's total-queue checker.
+
+That one's rule is: nothing acknowledged is lost, and nothing comes out that was not put in. On top of it come what this
+queue promises besides: bounded and explained repetition, write-once results, legal transitions, order, positions.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from tests.history.record import Fault, History, Request, Run
+
+TERMINAL = {"done", "failed"}
+LEGAL = {
+    "queued": {"queued", "processing", *TERMINAL},
+    "processing": {"processing", "queued", *TERMINAL},
+    "done": {"done"},
+    "failed": {"failed"},
+}
+DOUBLED_AFTER_S = 60.0  # a lease runs out, and somebody takes the job up, long before that
+
+
+@dataclass
+class Verdict:
+    """``wrong`` names every violation, by kind; ``counts`` is what is allowed and told all the same.
+
+    ``exposed`` is, for each fault, how many jobs were acknowledged and had not had their effect when it began.
+    """
+
+    wrong: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    counts: dict[str, int] = field(default_factory=dict)
+    exposed: list[int] = field(default_factory=list)
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether nothing was wrong."""
+        return not self.wrong
+
+    def note(self, kind: str, found: Iterable[str]) -> None:
+        """Add violations of a kind; none leave no trace."""
+        for one in found:
+            self.wrong[kind].append(one)
+
+    def told(self) -> str:
+        """Every kind of violation, with its number and one example."""
+        return "; ".join(f"{kind} {len(found)} ({found[0]})" for kind, found in self.wrong.items()) or "nothing wrong"
+
+
+def check(history: History, *, max_attempts: int = 3, workers: int = 1) -> Verdict:
+    """Check a history that has come to rest: everything drained, every job read.
+
+    With several ``workers`` jobs are taken in order and may start in another; the order of starts is then not checked.
+    """
+    verdict = Verdict()
+    _sets(history, verdict)
+    _repetition(history, verdict, max_attempts)
+    _results(history, verdict)
+    _transitions(history, verdict)
+    if workers == 1:
+        _order(history, verdict)
+    _positions(history, verdict)
+    _conservation(history, verdict)
+    _exposure(history, verdict)
+    return verdict
+
+
+def _sets(history: History, verdict: Verdict) -> None:
+    """Lost, phantom, forbidden; recovered is what was done although nobody could be told."""
+    attempted = {request.value for request in history.requests}
+    refused = {request.value for request in history.requests if request.outcome == "fail"}
+    started = {run.value for run in history.starts}
+    effects = {run.job_id for run in history.effects}
+    acknowledged = [request for request in history.requests if request.outcome == "ok"]
+    for request in acknowledged:
+        final = history.finals.get(request.job_id or "")
+        if final is None or final.status not in TERMINAL:
+            verdict.wrong["lost"].append(f"{request.job_id} is {final.status if final else 'gone'}")
+        elif final.status == "done" and request.job_id not in effects:
+            verdict.wrong["lost"].append(f"{request.job_id} is done without an effect")
+    verdict.note("phantom", (f"value {value}" for value in sorted(started - attempted)))
+    verdict.note("forbidden", (f"value {value}" for value in sorted(started & refused)))
+    verdict.counts |= {
+        "attempted": len(attempted),
+        "acknowledged": len(acknowledged),
+        "recovered": len(started - {request.value for request in acknowledged}),
+    }
+
+
+def _repetition(history: History, verdict: Verdict, max_attempts: int) -> None:
+    """Jobs started or done more than once: each is to be explained by a fault, and the starts are bounded."""
+    by_job: dict[str, list[Run]] = defaultdict(list)
+    for run in history.starts:
+        by_job[run.job_id].append(run)
+    ids_of: dict[int, set[str]] = defaultdict(set)
+    for run in history.starts:
+        ids_of[run.value].add(run.job_id)
+    verdict.note("enqueued twice", (f"value {value}: {sorted(ids)}" for value, ids in ids_of.items() if len(ids) > 1))
+    for job_id, runs in by_job.items():
+        if len(runs) > max_attempts:
+            verdict.wrong["started too often"].append(f"{job_id}: {len(runs)} times")
+        for earlier, later in pairwise(runs):
+            if not _explained(earlier, later, history.faults):
+                verdict.wrong["repeated without a fault"].append(job_id)
+    effects = Counter(run.job_id for run in history.effects)
+    verdict.counts["started again"] = sum(len(runs) - 1 for runs in by_job.values())
+    verdict.counts["duplicated"] = sum(1 for count in effects.values() if count > 1)
+
+
+def _explained(earlier: Run, later: Run, faults: Iterable[Fault]) -> bool:
+    return any(fault.began_at <= later.at and fault.ended_at >= earlier.at - DOUBLED_AFTER_S for fault in faults)
+
+
+def _results(history: History, verdict: Verdict) -> None:
+    """A result is that of its payload, and once seen it never changes."""
+    value_of = {request.job_id: request.value for request in history.requests if request.job_id}
+    seen: dict[str, object] = {}
+    polled = [(poll.job_id, poll.status, poll.result) for poll in history.polls]
+    for job_id, status, result in [*polled, *((key, one.status, one.result) for key, one in history.finals.items())]:
+        if status != "done":
+            continue
+        if seen.setdefault(job_id, result) != result:
+            verdict.wrong["result changed"].append(f"{job_id}: {seen[job_id]} became {result}")
+        if job_id in value_of and result != {"doubled": 2 * value_of[job_id]}:
+            verdict.wrong["result of another job"].append(f"{job_id}: {result}")
+
+
+def _transitions(history: History, verdict: Verdict) -> None:
+    """States seen one after the other, of each job. Polls of one job come from one client, so they are in order."""
+    last: dict[str, str] = {}
+    seen = [(poll.job_id, poll.status) for poll in history.polls]
+    for job_id, status in [*seen, *((job_id, final.status) for job_id, final in history.finals.items())]:
+        before = last.get(job_id, "queued")
+        if status not in LEGAL.get(before, set()):
+            verdict.wrong["illegal transition"].append(f"{job_id}: {before} became {status}")
+        last[job_id] = status
+
+
+def _order(history: History, verdict: Verdict) -> None:
+    """Who was told 202 before another one asked is started first."""
+    first_start: dict[str, float] = {}
+    for run in history.starts:
+        first_start.setdefault(run.job_id, run.at)
+    known: dict[str, Request] = {
+        request.job_id: request for request in history.requests if request.outcome == "ok" and request.job_id
+    }
+    latest_invoked, whose = float("-inf"), ""
+    for job_id in sorted(first_start.keys() & known.keys(), key=first_start.__getitem__):
+        request = known[job_id]
+        if latest_invoked > request.ended_at:
+            verdict.wrong["out of order"].append(
+                f"{whose} was asked for after {job_id} was accepted, and started first"
+            )
+        if request.invoked_at > latest_invoked:
+            latest_invoked, whose = request.invoked_at, job_id
+
+
+def _positions(history: History, verdict: Verdict) -> None:
+    """A job's position never grows, but while a fault brings jobs back to the head before it."""
+    last: dict[str, tuple[int, float]] = {}
+    for poll in history.polls:
+        if poll.position is None:
+            continue
+        before, at = last.get(poll.job_id, (poll.position, poll.at))
+        disturbed = any(
+            fault.began_at <= poll.at and fault.ended_at >= at - DOUBLED_AFTER_S for fault in history.faults
+        )
+        if poll.position > before and not disturbed:
+            verdict.wrong["position grew"].append(f"{poll.job_id}: {before} became {poll.position}")
+        last[poll.job_id] = (poll.position, poll.at)
+
+
+def _conservation(history: History, verdict: Verdict) -> None:
+    """What the queue counted as accepted is what it finished, and nothing is left."""
+    counted = history.counted
+    if not counted:
+        return
+    if counted["queue_length"] or counted["in_flight"]:
+        verdict.wrong["left over"].append(f"{counted['queue_length']} waiting, {counted['in_flight']} in flight")
+    finished = counted["done"] + counted["failed"]
+    if counted["accepted"] != finished:
+        verdict.wrong["not conserved"].append(f"accepted {counted['accepted']}, finished {finished}")
+
+
+def _exposure(history: History, verdict: Verdict) -> None:
+    """How many jobs each fault could have cost."""
+    first_effect: dict[str, float] = {}
+    for run in history.effects:
+        first_effect.setdefault(run.job_id, run.at)
+    acknowledged = [request for request in history.requests if request.outcome == "ok"]
+    for fault in history.faults:
+        verdict.exposed.append(
+            sum(
+                1
+                for request in acknowledged
+                if request.ended_at < fault.began_at < first_effect.get(request.job_id or "", float("inf"))
+            )
+        )
