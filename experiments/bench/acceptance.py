@@ -8,7 +8,6 @@ agree.
 
 import asyncio
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -17,7 +16,7 @@ import typer
 from rich.console import Console
 
 from experiments.bench.record import Benchmark, Place, Row
-from experiments.bench.servers import FLAGS, our_api, posting, stats, uvicorn, wrk
+from experiments.bench.servers import FLAGS, folder_in, our_api, posting, stats, uvicorn, wrk
 from overload_demo.doors import one_line_errors
 from overload_demo.load import LoadPlan, Shape, run_load
 
@@ -35,9 +34,9 @@ def main(
     folder: Annotated[Path, typer.Option(help="where the store's data goes for the while; not on tmpfs")] = Path(),
 ) -> None:
     """Measure both servers in turn with 64 and 256 connections, and record the ratios."""
-    with one_line_errors(), tempfile.TemporaryDirectory(dir=folder, prefix="bench-") as temporary:
-        place = Place.here("experiments.bench.acceptance", Path(temporary))
-        with our_api(Path(temporary)) as (ours, _), uvicorn("experiments.bench.storing_nothing:app") as (theirs, _):
+    with one_line_errors(), folder_in(folder) as temporary:
+        place = Place.here("experiments.bench.acceptance", temporary)
+        with our_api(temporary) as (ours, _), uvicorn("experiments.bench.storing_nothing:app") as (theirs, _):
             rows = [_row(by_own_loader, "own loader", crowd, ours, theirs, pairs, seconds) for crowd in CROWDS]
             if shutil.which("wrk"):
                 rows = [_row(by_wrk, "wrk", crowd, ours, theirs, pairs, seconds) for crowd in CROWDS] + rows

@@ -5,7 +5,6 @@ descriptors, with uvloop and with asyncio's own loop. Every id that a client of 
 """
 
 import asyncio
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,7 +21,16 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from experiments.bench.record import RESULTS, Benchmark, Place, Row
-from experiments.bench.servers import command, descriptor_limit, our_api, store_processes, until, uvicorn, worker
+from experiments.bench.servers import (
+    command,
+    descriptor_limit,
+    folder_in,
+    our_api,
+    store_processes,
+    until,
+    uvicorn,
+    worker,
+)
 from overload_demo.doors import one_line_errors
 from overload_demo.errors import OverloadDemoError
 from overload_demo.lab.plots import BLUE, GREY, NAIVE, ORANGE, QUEUE, STYLE, save
@@ -84,8 +92,8 @@ def main(
         Case(f"plain uvicorn, {FEW_DESCRIPTORS} descriptors", False, few, FEW_DESCRIPTORS),
     ]
     with one_line_errors():
-        with tempfile.TemporaryDirectory(dir=folder, prefix="bench-") as temporary:
-            place = Place.here("experiments.bench.at_once", Path(temporary))
+        with folder_in(folder) as temporary:
+            place = Place.here("experiments.bench.at_once", temporary)
         seen: dict[Case, list[Outcome]] = {case: [] for case in cases}
         for _ in range(rounds):
             for case in cases:
@@ -122,8 +130,7 @@ def _rows(case: Case, outcomes: list[Outcome]) -> list[Row]:
 
 def _fire(case: Case, parent: Path) -> Outcome:
     """One run on a store of its own, with a worker beside it."""
-    with tempfile.TemporaryDirectory(dir=parent, prefix="bench-", ignore_cleanup_errors=True) as temporary:
-        folder = Path(temporary)
+    with folder_in(parent) as folder:
         with ExitStack() as stack:
             doing = stack.enter_context(worker(folder, WORKER_PROCESSING_DELAY=0.0004))
             until((folder / "data" / "state.json").exists, within_s=20)  # the store is not part of what is compared

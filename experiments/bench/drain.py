@@ -5,7 +5,6 @@ crash-safe leases does them all. The drain rate is taken between the first and t
 """
 
 import asyncio
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +12,7 @@ import typer
 from rich.console import Console
 
 from experiments.bench.record import Benchmark, Place, Row
-from experiments.bench.servers import commands_run, drained, our_api, stats, worker
+from experiments.bench.servers import commands_run, drained, folder_in, our_api, stats, worker
 from overload_demo.doors import one_line_errors
 from overload_demo.errors import OverloadDemoError
 from overload_demo.load import LoadPlan, run_load
@@ -28,8 +27,8 @@ def main(
 ) -> None:
     """Measure drain rate, REST calls and Redis commands a job, and record them."""
     with one_line_errors():
-        with tempfile.TemporaryDirectory(dir=folder, prefix="bench-") as temporary:
-            place = Place.here("experiments.bench.drain", Path(temporary))
+        with folder_in(folder) as temporary:
+            place = Place.here("experiments.bench.drain", temporary)
         seen = [_round(folder, jobs) for _ in range(rounds)]
         rows = [
             Row(
@@ -46,8 +45,7 @@ def main(
 
 
 def _round(parent: Path, jobs: int) -> dict[str, float]:
-    with tempfile.TemporaryDirectory(dir=parent, prefix="bench-", ignore_cleanup_errors=True) as temporary:
-        folder = Path(temporary)
+    with folder_in(parent) as folder:
         with our_api(folder) as (url, _):
             before, of_a_look = commands_run(folder), _cost_of_a_look(folder, url)
             load = asyncio.run(run_load(LoadPlan(url, requests=jobs, connections=CONNECTIONS))).summary()

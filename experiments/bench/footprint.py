@@ -5,7 +5,6 @@ is rewritten as its server sees fit.
 """
 
 import asyncio
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +12,7 @@ import typer
 from rich.console import Console
 
 from experiments.bench.record import Benchmark, Place, Row
-from experiments.bench.servers import info, our_api, stats, until, worker
+from experiments.bench.servers import folder_in, info, our_api, stats, until, worker
 from overload_demo.doors import one_line_errors
 from overload_demo.errors import OverloadDemoError
 from overload_demo.load import LoadPlan, run_load
@@ -28,8 +27,8 @@ def main(
 ) -> None:
     """Measure memory and file a job, and record them."""
     with one_line_errors():
-        with tempfile.TemporaryDirectory(dir=folder, prefix="bench-") as temporary:
-            place = Place.here("experiments.bench.footprint", Path(temporary))
+        with folder_in(folder) as temporary:
+            place = Place.here("experiments.bench.footprint", temporary)
         seen = [_round(folder, jobs) for _ in range(rounds)]
         bounds = {"queued": (450.0, 300.0)}
         names = {
@@ -60,8 +59,7 @@ def main(
 
 
 def _round(parent: Path, jobs: int) -> dict[str, float | str]:
-    with tempfile.TemporaryDirectory(dir=parent, prefix="bench-", ignore_cleanup_errors=True) as temporary:
-        folder = Path(temporary)
+    with folder_in(parent) as folder:
         with our_api(folder) as (url, _):
             before = int(info(folder, "memory")["used_memory"])
             load = asyncio.run(run_load(LoadPlan(url, requests=jobs, connections=256))).summary()

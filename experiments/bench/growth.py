@@ -8,7 +8,6 @@ with jobs that cost nothing and jobs that take a millisecond.
 import asyncio
 import shutil
 import statistics
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,7 +22,7 @@ from rich.console import Console
 
 from experiments.bench.acceptance import by_own_loader, by_wrk
 from experiments.bench.record import RESULTS, Benchmark, Place, Row
-from experiments.bench.servers import drained, fill, info, our_api, p50_of, worker
+from experiments.bench.servers import drained, fill, folder_in, info, our_api, p50_of, worker
 from overload_demo.doors import one_line_errors
 from overload_demo.lab.plots import BLUE, GREY, ORANGE, STYLE, save
 
@@ -48,8 +47,8 @@ def main(
 ) -> None:
     """Measure, record and draw."""
     with one_line_errors():
-        with tempfile.TemporaryDirectory(dir=folder, prefix="bench-") as temporary:
-            place = Place.here("experiments.bench.growth", Path(temporary))
+        with folder_in(folder) as temporary:
+            place = Place.here("experiments.bench.growth", temporary)
         by_depth = {depth: _gathered(rounds, _at_depth, folder, depth) for depth in DEPTHS if depth <= deepest}
         by_api = {count: _gathered(rounds, _with_api_processes, folder, count) for count in API_PROCESSES}
         by_workers = {count: _gathered(rounds, _with_workers, folder, count) for count in WORKERS}
@@ -68,8 +67,8 @@ def _gathered(rounds: int, measure: Measure, folder: Path, count: int) -> Number
     """Each number of so many rounds."""
     seen = []
     for _ in range(rounds):
-        with tempfile.TemporaryDirectory(dir=folder, prefix="bench-", ignore_cleanup_errors=True) as temporary:
-            seen.append(measure(Path(temporary), count))
+        with folder_in(folder) as temporary:
+            seen.append(measure(temporary, count))
     return {name: [one[name] for one in seen] for name in seen[0]}
 
 

@@ -6,7 +6,6 @@ itself plus one durable SET through the gateway, which nobody can do without.
 
 import json
 import statistics
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +13,7 @@ import typer
 from rich.console import Console
 
 from experiments.bench.record import Benchmark, Place, Row
-from experiments.bench.servers import our_api, p50_of, state
+from experiments.bench.servers import folder_in, our_api, p50_of, state
 from overload_demo.doors import one_line_errors
 from overload_demo.load.client import sample_body
 
@@ -27,10 +26,10 @@ def main(
     folder: Annotated[Path, typer.Option(help="where the store's data goes for the while; not on tmpfs")] = Path(),
 ) -> None:
     """Measure all three in turn, and record the ratio."""
-    with one_line_errors(), tempfile.TemporaryDirectory(dir=folder, prefix="bench-") as temporary:
-        place = Place.here("experiments.bench.idle", Path(temporary))
-        with our_api(Path(temporary)) as (url, _):
-            store = state(Path(temporary))
+    with one_line_errors(), folder_in(folder) as temporary:
+        place = Place.here("experiments.bench.idle", temporary)
+        with our_api(temporary) as (url, _):
+            store = state(temporary)
             durable = json.dumps(["SET", "bench", "x" * 100]).encode()
             token, as_json = {"Authorization": f"Bearer {store['token']}"}, {"Content-Type": "application/json"}
             posted_s, bare_s, set_s = [], [], []

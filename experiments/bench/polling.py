@@ -8,7 +8,6 @@ the queue, as fast as they can.
 import asyncio
 import random
 import shutil
-import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
@@ -17,7 +16,7 @@ import typer
 from rich.console import Console
 
 from experiments.bench.record import Benchmark, Place, Row
-from experiments.bench.servers import fill, our_api, p50_of, stats, wrk
+from experiments.bench.servers import fill, folder_in, our_api, p50_of, stats, wrk
 from overload_demo.doors import one_line_errors
 from overload_demo.errors import OverloadDemoError
 
@@ -34,7 +33,7 @@ def main(
 ) -> None:
     """Measure polls in a short and a long queue in turn, then a storm, and record them."""
     with one_line_errors(), ExitStack() as stack:
-        places = [Path(stack.enter_context(tempfile.TemporaryDirectory(dir=folder, prefix="bench-"))) for _ in range(2)]
+        places = [stack.enter_context(folder_in(folder)) for _ in range(2)]
         place = Place.here("experiments.bench.polling", places[0])
         (few, _), (many, _) = (stack.enter_context(our_api(one)) for one in places)
         few_ids, many_ids = (asyncio.run(fill(*one)) for one in zip(places, (shallow, deep), strict=True))

@@ -28,12 +28,14 @@ from overload_demo.errors import OverloadDemoError
 from overload_demo.jobs import new_job_id
 from overload_demo.load.client import sample_body
 from overload_demo.queue.producer import NewJob, Producer
+from overload_demo.store.data_dir import DataDir
 from overload_demo.upstash import Address, Upstash
 
 START_WITHIN_S = 20.0
 FILLED_AT_ONCE = 10_000
 LOOK_EVERY_S = 0.05
 NO_PROGRESS_S = 15.0
+LEAVES_WITHIN_S = 15.0
 GIVE_UP_AFTER_S = 300.0
 # Those of our own server, for the servers it is compared with.
 FLAGS = ("--no-access-log", "--no-server-header", "--no-proxy-headers", "--timeout-keep-alive", "30")
@@ -44,6 +46,15 @@ def environment(folder: Path, **variables: object) -> dict[str, str]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("UPSTASH", "OVERLOAD", "WORKER", "QUEUE"))}
     own = {"OVERLOAD_DATA_DIR": folder / "data", "WORKER_PROCESSING_DELAY": 0} | variables
     return clean | {name: str(value) for name, value in own.items()}
+
+
+@contextlib.contextmanager
+def folder_in(parent: Path) -> Iterator[Path]:
+    """A folder for a store, removed once its last process has left it."""
+    with tempfile.TemporaryDirectory(dir=parent, prefix="bench-", ignore_cleanup_errors=True) as name:
+        yield Path(name)
+        if (data := Path(name) / "data").exists():
+            until(DataDir(data).gateway_lock().is_free, LEAVES_WITHIN_S)
 
 
 @contextlib.contextmanager
