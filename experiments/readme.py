@@ -97,7 +97,7 @@ def reach_block(benchmarks: list[Benchmark], peers: Comparison) -> str:
     lines += ["|---|---|---|---|---|"]
     for row, command in rows:
         if row.at_least is not None or "own loader" in row.what:
-            name = command.removeprefix("python -m experiments.bench.")
+            name = command.removeprefix("python -m experiments.bench.").split()[0]
             shown = row.shown if row.reaches(row.at_least) else f"{row.shown} **missed**"
             bounds = f"{_bound(row, row.at_least)} | {_bound(row, row.aim)}"
             lines.append(f"| {row.what} | {shown} | {bounds} | `{name}` |")

@@ -130,16 +130,15 @@ def _rows(case: Case, outcomes: list[Outcome]) -> list[Row]:
 
 def _fire(case: Case, parent: Path) -> Outcome:
     """One run on a store of its own, with a worker beside it."""
-    with folder_in(parent) as folder:
-        with ExitStack() as stack:
-            doing = stack.enter_context(worker(folder, WORKER_PROCESSING_DELAY=0.0004))
-            until((folder / "data" / "state.json").exists, within_s=20)  # the store is not part of what is compared
-            url, api = stack.enter_context(_served(case, folder))
-            processes = {"api": api, "worker": doing.pid or 0, **store_processes(folder)}
-            peak_mb = stack.enter_context(_memory_watched(processes))
-            plan = LoadPlan(url, requests=case.sockets, shape=Shape.AT_ONCE, timeout_s=CLIENTS_WAIT_S)
-            load = asyncio.run(run_load(plan))
-            return Outcome(load, dict(peak_mb), _found(folder, set(load.accepted_ids)))
+    with folder_in(parent) as folder, ExitStack() as stack:
+        doing = stack.enter_context(worker(folder, WORKER_PROCESSING_DELAY=0.0004))
+        until((folder / "data" / "state.json").exists, within_s=20)  # the store is not part of what is compared
+        url, api = stack.enter_context(_served(case, folder))
+        processes = {"api": api, "worker": doing.pid or 0, **store_processes(folder)}
+        peak_mb = stack.enter_context(_memory_watched(processes))
+        plan = LoadPlan(url, requests=case.sockets, shape=Shape.AT_ONCE, timeout_s=CLIENTS_WAIT_S)
+        load = asyncio.run(run_load(plan))
+        return Outcome(load, dict(peak_mb), _found(folder, set(load.accepted_ids)))
 
 
 @contextmanager

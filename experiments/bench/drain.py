@@ -45,25 +45,24 @@ def main(
 
 
 def _round(parent: Path, jobs: int) -> dict[str, float]:
-    with folder_in(parent) as folder:
-        with our_api(folder) as (url, _):
-            before, of_a_look = commands_run(folder), _cost_of_a_look(folder, url)
-            load = asyncio.run(run_load(LoadPlan(url, requests=jobs, connections=CONNECTIONS))).summary()
-            if not load.all_accepted:
-                raise OverloadDemoError(f"only {load.accepted} of {jobs} were accepted")
-            calls_accepting = stats(url)["rest_calls"]
-            with worker(folder):
-                rate, looks = drained(url)
-                calls_draining = stats(url)["rest_calls"] - calls_accepting - looks
-            scripts, commands = (after - earlier for after, earlier in zip(commands_run(folder), before, strict=True))
-            looks += 12  # ten to learn their cost, and the two above
-            return {
-                "rate": rate,
-                "accepting": (calls_accepting - 10) / jobs,
-                "draining": calls_draining / jobs,
-                "scripts": (scripts - looks) / jobs,
-                "commands": (commands - looks * of_a_look) / jobs,
-            }
+    with folder_in(parent) as folder, our_api(folder) as (url, _):
+        before, of_a_look = commands_run(folder), _cost_of_a_look(folder, url)
+        load = asyncio.run(run_load(LoadPlan(url, requests=jobs, connections=CONNECTIONS))).summary()
+        if not load.all_accepted:
+            raise OverloadDemoError(f"only {load.accepted} of {jobs} were accepted")
+        calls_accepting = stats(url)["rest_calls"]
+        with worker(folder):
+            rate, looks = drained(url)
+            calls_draining = stats(url)["rest_calls"] - calls_accepting - looks
+        scripts, commands = (after - earlier for after, earlier in zip(commands_run(folder), before, strict=True))
+        looks += 12  # ten to learn their cost, and the two above
+        return {
+            "rate": rate,
+            "accepting": (calls_accepting - 10) / jobs,
+            "draining": calls_draining / jobs,
+            "scripts": (scripts - looks) / jobs,
+            "commands": (commands - looks * of_a_look) / jobs,
+        }
 
 
 def _cost_of_a_look(folder: Path, url: str) -> float:

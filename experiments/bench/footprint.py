@@ -59,26 +59,25 @@ def main(
 
 
 def _round(parent: Path, jobs: int) -> dict[str, float | str]:
-    with folder_in(parent) as folder:
-        with our_api(folder) as (url, _):
-            before = int(info(folder, "memory")["used_memory"])
-            load = asyncio.run(run_load(LoadPlan(url, requests=jobs, connections=256))).summary()
-            if not load.all_accepted:
-                raise OverloadDemoError(f"only {load.accepted} of {jobs} were accepted")
-            queued = int(info(folder, "memory")["used_memory"])
-            file_queued = int(info(folder, "persistence")["aof_current_size"])
-            with worker(folder):
-                until(lambda: stats(url)["done"] == jobs, within_s=120)
-            until(lambda: info(folder, "persistence")["aof_rewrite_in_progress"] == "0", within_s=60)
-            done, persistence = int(info(folder, "memory")["used_memory"]), info(folder, "persistence")
-            return {
-                "queued": (queued - before) / jobs,
-                "done": (done - before) / jobs,
-                "file queued": file_queued / jobs,
-                "file done": int(persistence["aof_current_size"]) / jobs,
-                "rewrites": int(persistence["aof_rewrites"]),
-                "version": info(folder, "server").get("valkey_version", ""),
-            }
+    with folder_in(parent) as folder, our_api(folder) as (url, _):
+        before = int(info(folder, "memory")["used_memory"])
+        load = asyncio.run(run_load(LoadPlan(url, requests=jobs, connections=256))).summary()
+        if not load.all_accepted:
+            raise OverloadDemoError(f"only {load.accepted} of {jobs} were accepted")
+        queued = int(info(folder, "memory")["used_memory"])
+        file_queued = int(info(folder, "persistence")["aof_current_size"])
+        with worker(folder):
+            until(lambda: stats(url)["done"] == jobs, within_s=120)
+        until(lambda: info(folder, "persistence")["aof_rewrite_in_progress"] == "0", within_s=60)
+        done, persistence = int(info(folder, "memory")["used_memory"]), info(folder, "persistence")
+        return {
+            "queued": (queued - before) / jobs,
+            "done": (done - before) / jobs,
+            "file queued": file_queued / jobs,
+            "file done": int(persistence["aof_current_size"]) / jobs,
+            "rewrites": int(persistence["aof_rewrites"]),
+            "version": info(folder, "server").get("valkey_version", ""),
+        }
 
 
 if __name__ == "__main__":

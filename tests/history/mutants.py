@@ -9,11 +9,10 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Mutant:
-    """``old`` becomes ``new`` in ``file``, everywhere it stands; ``shows_as`` are the violations that may tell."""
+    """Each ``old`` becomes its ``new`` in ``file``; ``shows_as`` are the violations that may tell."""
 
     file: str
-    old: str
-    new: str
+    edits: dict[str, str]
     shows_as: tuple[str, ...]
 
     def build(self, folder: Path) -> Path:
@@ -21,36 +20,43 @@ class Mutant:
         shutil.copytree(ROOT / "overload_demo", folder / "overload_demo", ignore=shutil.ignore_patterns("__pycache__"))
         edited = folder / "overload_demo" / self.file
         text = edited.read_text()
-        assert self.old in text, f"{self.file} has changed: this mutant does nothing"
-        edited.write_text(text.replace(self.old, self.new))
+        for old, new in self.edits.items():
+            assert old in text, f"{self.file} has changed: this mutant does nothing"
+            text = text.replace(old, new)
+        edited.write_text(text)
         return folder
 
 
 MUTANTS = {
-    # The lease leaves no trace: a worker that dies takes its batch with it.
-    "a bare pop": Mutant("queue/lua/lease.lua", "  redis.call('ZADD', KEYS[2], unpack(leases))\n", "", ("lost",)),
-    # A worker that was thought dead writes its result over another's.
+    # The lease leaves nothing that brings a job back: a worker that dies takes its batch with it.
+    "a bare pop": Mutant(
+        "queue/lua/lease.lua",
+        {"  redis.call('ZADD', KEYS[2], unpack(leases))\n": "", "if ARGV[9] == '1' then": "if false then"},
+        ("lost",),
+    ),
+    # A worker that was thought dead settles what another one has.
     "no fence": Mutant(
         "queue/lua/settle.lua",
-        "if owners[i] and string.match(owners[i], '^%d+') == fence then",
-        "if true then",
+        {"if owners[i] and string.match(owners[i], '^%d+') == fence then": "if true then"},
         ("result changed", "illegal transition", "not conserved"),
     ),
     # A reply that was lost makes a second job of the same request.
     "an enqueue that is not idempotent": Mutant(
         "queue/lua/enqueue.lua",
-        "if in_this_call[id] or (any_known and redis.call('EXISTS', job_keys[i]) == 1) then",
-        "if false then",
-        ("repeated without a fault", "not conserved", "started too often"),
+        {"if in_this_call[id] or (any_known and redis.call('EXISTS', job_keys[i]) == 1) then": "if false then"},
+        ("not conserved", "started too often"),
     ),
     # The client is told before the store is asked.
     "202 before the commit": Mutant(
         "api/intake.py",
-        "        enqueued = await producer.enqueue(job)\n",
-        "        import asyncio\n\n"
-        "        from overload_demo.queue.producer import Enqueued\n\n"
-        "        asyncio.ensure_future(producer.enqueue(job))\n"
-        "        enqueued = Enqueued(job.job_id, 0.0)\n",
+        {
+            "        enqueued = await producer.enqueue(job)\n": (
+                "        import asyncio\n\n"
+                "        from overload_demo.queue.producer import Enqueued\n\n"
+                "        asyncio.ensure_future(producer.enqueue(job))\n"
+                "        enqueued = Enqueued(job.job_id, 0.0)\n"
+            )
+        },
         ("lost",),
     ),
 }

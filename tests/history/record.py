@@ -6,6 +6,7 @@ they had their effect, and whoever injects faults what he did. ``read`` puts it 
 
 import json
 import os
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Mapping
@@ -131,7 +132,7 @@ def do(payload: dict[str, Any], context: JobContext) -> dict[str, int]:
         _recorder = Recorder(Path(os.environ[FILE]))
     about = {"job_id": context.job_id, "attempt": context.attempt, "value": payload["value"], "worker": os.getpid()}
     _recorder.write("start", **about)
-    time.sleep(float(payload["message"]))
+    threading.Event().wait(float(payload["message"]))
     _recorder.write("effect", **about)
     return {"doubled": 2 * payload["value"]}
 

@@ -8,7 +8,6 @@ import random
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,6 +57,7 @@ class Scenario:
         self._recorder = Recorder(folder / "here.jsonl")
         self._cleanup = contextlib.ExitStack()
         self._surroundings: dict[str, object] = {
+            "PYTHONSAFEPATH": 1,  # the working directory must not hide the package
             "PYTHONPATH": os.pathsep.join(str(path) for path in (package, ROOT) if path),
             "WORKER_HANDLER": "tests.history.record:do",
             FILE: folder / "jobs.jsonl",
@@ -134,7 +134,7 @@ class Scenario:
         with self.inject(f"{pid} paused"):
             os.kill(pid, signal.SIGSTOP)
             try:
-                time.sleep(for_s)
+                threading.Event().wait(for_s)
             finally:
                 os.kill(pid, signal.SIGCONT)
 
@@ -146,7 +146,7 @@ class Scenario:
         load.start()
         times = 0
         while load.is_alive():
-            time.sleep(every_s * self.random.uniform(0.5, 1.5))
+            load.join(every_s * self.random.uniform(0.5, 1.5))
             if load.is_alive():
                 faults()
                 times += 1

@@ -16,6 +16,8 @@ from tests.history.checker import Verdict, check
 from tests.history.mutants import MUTANTS
 from tests.history.scenario import Scenario
 
+pytestmark = pytest.mark.slow
+
 JOBS = 1500
 Faults = Callable[[Scenario], object]
 
@@ -93,7 +95,7 @@ REVEALED_BY: dict[str, dict[str, Any]] = {
     "a bare pop": {"faults": kill_a_worker},
     "no fence": {"faults": stop_a_worker_for_longer_than_its_lease, "workers": 2, "every_s": 0.3},
     "an enqueue that is not idempotent": {"faults": do_nothing, "loses_answers": 0.2},
-    "202 before the commit": {"faults": kill_the_api, "every_s": 0.3},
+    "202 before the commit": {"faults": kill_the_api, "every_s": 1.0},
 }
 
 

@@ -62,6 +62,6 @@ class Comparison(Benchmark):
 
 
 def without_paths(place: Place) -> Place:
-    """The place without absolute paths in its command, which say something of nobody but this machine."""
-    words = (Path(word).name if Path(word).is_absolute() else word for word in shlex.split(place.command))
+    """The place with the names of paths in its command only: where they lie is nobody's but this machine's."""
+    words = (Path(word).name if "/" in word else word for word in shlex.split(place.command))
     return place.model_copy(update={"command": shlex.join(words)})
