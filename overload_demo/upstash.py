@@ -101,6 +101,8 @@ class Upstash:
         self.address = address
         self.calls = 0
         self._connections, self._timeout_s, self._refresh = connections, timeout_s, refresh
+        timeout = httpx.Timeout(timeout_s, connect=min(2.0, timeout_s))
+        self._extensions = {"timeout": timeout.as_dict()}
         self._looking: asyncio.Task[StoreError | None] | None = None
         self._sync_token = ""
         self._link = self._new_link()
@@ -124,9 +126,8 @@ class Upstash:
             "Accept-Encoding": "identity",
             "Upstash-Sync-Token": self._sync_token,
         }
-        timeout = httpx.Timeout(self._timeout_s, connect=min(2.0, self._timeout_s))
-        url, extensions = _parsed(self.address.url + path), {"timeout": timeout.as_dict()}
-        return httpx.Request("POST", url, headers=headers, content=content, extensions=extensions)
+        url = _parsed(self.address.url + path)
+        return httpx.Request("POST", url, headers=headers, content=content, extensions=self._extensions)
 
     async def aclose(self) -> None:
         """Close all connections; further calls fail."""

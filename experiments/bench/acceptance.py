@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from experiments.bench.record import Benchmark, Place, Row
 from experiments.bench.servers import FLAGS, folder_in, our_api, posting, stats, uvicorn, wrk
@@ -34,9 +33,9 @@ def main(
     folder: Annotated[Path, typer.Option(help="where the store's data goes for the while; not on tmpfs")] = Path(),
 ) -> None:
     """Measure both servers in turn with 64 and 256 connections, and record the ratios."""
-    with one_line_errors(), folder_in(folder) as temporary:
-        place = Place.here("experiments.bench.acceptance", temporary)
-        with our_api(temporary) as (ours, _), uvicorn("experiments.bench.storing_nothing:app") as (theirs, _):
+    with one_line_errors(), folder_in(folder) as own:
+        place = Place.here("experiments.bench.acceptance", folder)
+        with our_api(own) as (ours, _), uvicorn("experiments.bench.storing_nothing:app") as (theirs, _):
             rows = [_row(by_own_loader, "own loader", crowd, ours, theirs, pairs, seconds) for crowd in CROWDS]
             if shutil.which("wrk"):
                 rows = [_row(by_wrk, "wrk", crowd, ours, theirs, pairs, seconds) for crowd in CROWDS] + rows
@@ -49,9 +48,7 @@ def main(
             "flags of the endpoint that stores nothing": " ".join(FLAGS),
             "fsync p50, ms": place.fsync_p50_ms,
         }
-        benchmark = Benchmark(place=place, rows=rows, notes=notes)
-        benchmark.show(Console(width=120))
-        print(f"written: {benchmark.save('acceptance')}")
+        Benchmark(place=place, rows=rows, notes=notes).record("acceptance")
 
 
 def _row(load: Loader, name: str, crowd: int, ours: str, theirs: str, pairs: int, seconds: float) -> Row:

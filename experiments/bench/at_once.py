@@ -18,7 +18,6 @@ import psutil
 import typer
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from rich.console import Console
 
 from experiments.bench.record import RESULTS, Benchmark, Place, Row
 from experiments.bench.servers import (
@@ -92,8 +91,7 @@ def main(
         Case(f"plain uvicorn, {FEW_DESCRIPTORS} descriptors", False, few, FEW_DESCRIPTORS),
     ]
     with one_line_errors():
-        with folder_in(folder) as temporary:
-            place = Place.here("experiments.bench.at_once", temporary)
+        place = Place.here("experiments.bench.at_once", folder)
         seen: dict[Case, list[Outcome]] = {case: [] for case in cases}
         for _ in range(rounds):
             for case in cases:
@@ -102,10 +100,8 @@ def main(
         rows = [row for case in cases for row in _rows(case, seen[case])]
         notes: dict[str, float | str] = {f"answers in round 1, {case.name}": _counts(seen[case][0]) for case in cases}
         notes["clients waited, s"] = CLIENTS_WAIT_S
-        benchmark = Benchmark(place=place, rows=rows, notes=notes)
-        benchmark.show(Console(width=140))
         _draw(RESULTS / "bench_at_once.png", {case: outcomes[0] for case, outcomes in seen.items()})
-        print(f"written: {benchmark.save('at_once')}")
+        Benchmark(place=place, rows=rows, notes=notes).record("at_once")
 
 
 def _rows(case: Case, outcomes: list[Outcome]) -> list[Row]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from experiments.bench.record import Benchmark, Place, Row
 from experiments.bench.servers import commands_run, drained, folder_in, our_api, stats, worker
@@ -27,8 +26,7 @@ def main(
 ) -> None:
     """Measure drain rate, REST calls and Redis commands a job, and record them."""
     with one_line_errors():
-        with folder_in(folder) as temporary:
-            place = Place.here("experiments.bench.drain", temporary)
+        place = Place.here("experiments.bench.drain", folder)
         seen = [_round(folder, jobs) for _ in range(rounds)]
         rows = [
             Row(
@@ -39,9 +37,7 @@ def main(
             _cost("Redis commands a job, whole life, those inside scripts counted", _all(seen, "commands"), 8, 5),
             _cost("the same with a script counted as one", _all(seen, "scripts"), None, None),
         ]
-        benchmark = Benchmark(place=place, rows=rows, notes={"jobs a round": jobs})
-        benchmark.show(Console(width=120))
-        print(f"written: {benchmark.save('drain')}")
+        Benchmark(place=place, rows=rows, notes={"jobs a round": jobs}).record("drain")
 
 
 def _round(parent: Path, jobs: int) -> dict[str, float]:

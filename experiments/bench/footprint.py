@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from experiments.bench.record import Benchmark, Place, Row
 from experiments.bench.servers import folder_in, info, our_api, stats, until, worker
@@ -27,8 +26,7 @@ def main(
 ) -> None:
     """Measure memory and file a job, and record them."""
     with one_line_errors():
-        with folder_in(folder) as temporary:
-            place = Place.here("experiments.bench.footprint", temporary)
+        place = Place.here("experiments.bench.footprint", folder)
         seen = [_round(folder, jobs) for _ in range(rounds)]
         bounds = {"queued": (450.0, 300.0)}
         names = {
@@ -53,9 +51,7 @@ def main(
             "rewrites of the file a round": ", ".join(f"{one['rewrites']:.0f}" for one in seen),
             "server": f"{seen[0]['version']}",
         }
-        benchmark = Benchmark(place=place, rows=rows, notes=notes)
-        benchmark.show(Console(width=120))
-        print(f"written: {benchmark.save('footprint')}")
+        Benchmark(place=place, rows=rows, notes=notes).record("footprint")
 
 
 def _round(parent: Path, jobs: int) -> dict[str, float | str]:

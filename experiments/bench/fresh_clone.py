@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from experiments.bench.record import Benchmark, Place, Row
 from overload_demo.doors import one_line_errors
@@ -29,8 +28,7 @@ def main(
 ) -> None:
     """Measure and record."""
     with one_line_errors():
-        with tempfile.TemporaryDirectory(dir=folder, prefix="bench-") as temporary:
-            place = Place.here("experiments.bench.fresh_clone", Path(temporary))
+        place = Place.here("experiments.bench.fresh_clone", folder)
         measured = [_clone_and_run(folder) for _ in range(rounds)]
         row = Row(
             what="fresh clone until the README's first command has finished",
@@ -40,9 +38,7 @@ def main(
             aim=2.0,
             less_is_better=True,
         )
-        benchmark = Benchmark(place=place, rows=[row], notes={"command": _first_command(ROOT)})
-        benchmark.show(Console(width=120))
-        print(f"written: {benchmark.save('fresh_clone')}")
+        Benchmark(place=place, rows=[row], notes={"command": _first_command(ROOT)}).record("fresh_clone")
 
 
 def _clone_and_run(parent: Path) -> float:

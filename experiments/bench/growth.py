@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Annotated
 
 import matplotlib
+import psutil
 import typer
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
-from rich.console import Console
 
 from experiments.bench.acceptance import by_own_loader, by_wrk
 from experiments.bench.record import RESULTS, Benchmark, Place, Row
-from experiments.bench.servers import drained, fill, folder_in, info, our_api, p50_of, worker
+from experiments.bench.servers import drained, fill, folder_in, info, our_api, p50_of, stats, store_processes, worker
 from overload_demo.doors import one_line_errors
 from overload_demo.lab.plots import BLUE, GREY, ORANGE, STYLE, save
 
@@ -47,8 +47,7 @@ def main(
 ) -> None:
     """Measure, record and draw."""
     with one_line_errors():
-        with folder_in(folder) as temporary:
-            place = Place.here("experiments.bench.growth", temporary)
+        place = Place.here("experiments.bench.growth", folder)
         by_depth = {depth: _gathered(rounds, _at_depth, folder, depth) for depth in DEPTHS if depth <= deepest}
         by_api = {count: _gathered(rounds, _with_api_processes, folder, count) for count in API_PROCESSES}
         by_workers = {count: _gathered(rounds, _with_workers, folder, count) for count in WORKERS}
@@ -57,18 +56,16 @@ def main(
             *_rows(by_api, "API processes"),
             *_rows(by_workers, "workers"),
         ]
-        benchmark = Benchmark(place=place, rows=rows, notes={"fsync p50, ms": place.fsync_p50_ms})
-        benchmark.show(Console(width=120))
         _draw(RESULTS / "bench_growth.png", by_depth, by_api, by_workers)
-        print(f"written: {benchmark.save('growth')}")
+        Benchmark(place=place, rows=rows, notes={"fsync p50, ms": place.fsync_p50_ms}).record("growth")
 
 
 def _gathered(rounds: int, measure: Measure, folder: Path, count: int) -> Numbers:
     """Each number of so many rounds."""
     seen = []
     for _ in range(rounds):
-        with folder_in(folder) as temporary:
-            seen.append(measure(temporary, count))
+        with folder_in(folder) as own:
+            seen.append(measure(own, count))
     return {name: [one[name] for one in seen] for name in seen[0]}
 
 
@@ -81,11 +78,15 @@ def _at_depth(folder: Path, depth: int) -> dict[str, float]:
         _, poll_s = p50_of(url, f"/jobs/{job_ids[depth // 2]}", times=POLLS)
         _, stats_s = p50_of(url, "/queue/stats", times=POLLS)
         accepted_per_s = _accepted_per_s(url)
+        redis = psutil.Process(store_processes(folder)["redis"])
+        before = redis.cpu_times()
         with worker(folder):
             drained_per_s = _drained_per_s(url)
+            after, done = redis.cpu_times(), stats(url)["done"]
         return {
             "accepted, jobs/s": accepted_per_s,
             "drained, jobs/s": drained_per_s,
+            "Redis CPU a job drained, µs": 1e6 * (after.user + after.system - before.user - before.system) / done,
             "status poll p50, ms": 1000 * poll_s,
             "statistics p50, ms": 1000 * stats_s,
             "Redis memory, MB": (held - empty) / MEGABYTE,

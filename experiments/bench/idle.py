@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from experiments.bench.record import Benchmark, Place, Row
 from experiments.bench.servers import folder_in, our_api, p50_of, state
@@ -26,10 +25,10 @@ def main(
     folder: Annotated[Path, typer.Option(help="where the store's data goes for the while; not on tmpfs")] = Path(),
 ) -> None:
     """Measure all three in turn, and record the ratio."""
-    with one_line_errors(), folder_in(folder) as temporary:
-        place = Place.here("experiments.bench.idle", temporary)
-        with our_api(temporary) as (url, _):
-            store = state(temporary)
+    with one_line_errors(), folder_in(folder) as own:
+        place = Place.here("experiments.bench.idle", folder)
+        with our_api(own) as (url, _):
+            store = state(own)
             durable = json.dumps(["SET", "bench", "x" * 100]).encode()
             token, as_json = {"Authorization": f"Bearer {store['token']}"}, {"Content-Type": "application/json"}
             posted_s, bare_s, set_s = [], [], []
@@ -51,9 +50,7 @@ def main(
             "durable SET, ms": round(1000 * statistics.median(set_s), 3),
             "fsync p50, ms": place.fsync_p50_ms,
         }
-        benchmark = Benchmark(place=place, rows=[row], notes=notes)
-        benchmark.show(Console(width=120))
-        print(f"written: {benchmark.save('idle')}")
+        Benchmark(place=place, rows=[row], notes=notes).record("idle")
 
 
 def _p50_s(url: str, path: str, status: int, *rest: Any) -> float:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from experiments.bench.record import Benchmark, Place, Row
 from experiments.bench.servers import fill, folder_in, our_api, p50_of, stats, wrk
@@ -51,9 +50,7 @@ def main(
         ]
         if shutil.which("wrk"):
             rows += _storm(many, many_ids, pairs)
-        benchmark = Benchmark(place=place, rows=rows, notes={"fsync p50, ms": place.fsync_p50_ms})
-        benchmark.show(Console(width=120))
-        print(f"written: {benchmark.save('polling')}")
+        Benchmark(place=place, rows=rows, notes={"fsync p50, ms": place.fsync_p50_ms}).record("polling")
 
 
 def _poll_s(url: str, job_ids: list[str]) -> float:

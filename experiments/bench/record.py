@@ -8,7 +8,7 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
@@ -114,16 +114,17 @@ class Benchmark(BaseModel):
     rows: list[Row]
     notes: dict[str, float | str]
 
-    def save(self, name: str) -> Path:
-        """Write ``results/bench_NAME.json``."""
-        path = RESULTS / f"bench_{name}.json"
+    def record(self, name: str, folder: Path = RESULTS) -> None:
+        """Show it, and write ``bench_NAME.json``."""
+        path = folder / f"bench_{name}.json"
         path.write_text(self.model_dump_json(indent=1) + "\n")
-        return path
+        self.show(Console(width=140))
+        print(f"written: {path}")
 
     @classmethod
-    def read(cls, name: str) -> "Benchmark":
-        """Read ``results/bench_NAME.json``."""
-        return cls.model_validate_json((RESULTS / f"bench_{name}.json").read_bytes())
+    def read(cls, name: str, folder: Path = RESULTS) -> Self:
+        """Read ``bench_NAME.json``."""
+        return cls.model_validate_json((folder / f"bench_{name}.json").read_bytes())
 
     def show(self, console: Console) -> None:
         """Print the rows and the notes."""

@@ -26,6 +26,7 @@ from overload_demo.children import Child
 from overload_demo.config import load_settings
 from overload_demo.errors import OverloadDemoError
 from overload_demo.jobs import new_job_id
+from overload_demo.lab.cost import count_commands
 from overload_demo.load.client import sample_body
 from overload_demo.queue.producer import NewJob, Producer
 from overload_demo.store.data_dir import DataDir
@@ -90,9 +91,7 @@ def worker(folder: Path, *arguments: str, **variables: object) -> Iterator[Child
 @contextlib.contextmanager
 def uvicorn(app: str, folder: Path | None = None, *flags: str) -> Iterator[tuple[str, int]]:
     """Plain uvicorn with an app, on a port of its own; yields its URL and process id."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     command = [sys.executable, "-m", "uvicorn", app, "--log-level", "critical", *FLAGS, *flags, "--port", port]
     process = subprocess.Popen(command, env=environment(folder) if folder else None)
     try:
@@ -105,6 +104,13 @@ def uvicorn(app: str, folder: Path | None = None, *flags: str) -> Iterator[tuple
         except subprocess.TimeoutExpired:  # it waits for connections that will not end
             process.kill()
             process.wait()
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager
@@ -220,11 +226,7 @@ def info(folder: Path, section: str) -> dict[str, str]:
 
 def commands_run(folder: Path) -> tuple[int, int]:
     """What the server has run: script calls, and all commands with those inside scripts."""
-    calls = {
-        name.removeprefix("cmdstat_"): int(text.split("calls=")[1].split(",")[0])
-        for name, text in info(folder, "commandstats").items()
-    }
-    return calls.get("evalsha", 0) + calls.get("eval", 0), sum(calls.values())
+    return count_commands(command(folder, "INFO", "commandstats"))
 
 
 def wrk(url: str, connections: int, seconds: float, script: str) -> float:

@@ -43,13 +43,11 @@ def api(
     log_to_stderr()
     with one_line_errors():
         settings = load_settings()
-        if processes is not None and not fds:
-            _serve_by_children(settings, listen(host, port), processes, parent_pipe=parent_pipe)
-        elif fds:
-            listeners = inherited([int(fd) for fd in fds.split(",")])
-            _serve(settings, listeners, shares=True, ready_fd=ready_fd, parent_pipe=parent_pipe)
+        listeners = inherited([int(fd) for fd in fds.split(",")]) if fds else listen(host, port)
+        if processes is None:
+            _serve(settings, listeners, shares=bool(fds), ready_fd=ready_fd, parent_pipe=parent_pipe)
         else:
-            _serve(settings, listen(host, port), shares=False, ready_fd=ready_fd, parent_pipe=parent_pipe)
+            _serve_by_children(settings, listeners, processes, parent_pipe=parent_pipe)
 
 
 def _serve(

@@ -7,13 +7,12 @@ still gets its answers.
 """
 
 import asyncio
-import json
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from overload_demo.api.problems import MEDIA_TYPE, document
 from overload_demo.one_write import OneWrite
 
 if TYPE_CHECKING:
@@ -155,11 +154,10 @@ class GatedProtocol(HttpToolsProtocol):
 
     def _problem(self, status: int, detail: str) -> bytes:
         """A whole HTTP answer, made outside the app, after which the connection ends."""
-        phrase = HTTPStatus(status).phrase
-        body = json.dumps({"type": "about:blank", "title": phrase, "status": status, "detail": detail}).encode()
+        body = document(status, detail)
         headers = [
             *self.server_state.default_headers,
-            (b"content-type", b"application/problem+json"),
+            (b"content-type", MEDIA_TYPE.encode()),
             (b"content-length", str(len(body)).encode()),
             (b"connection", b"close"),
         ]

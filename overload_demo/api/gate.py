@@ -19,8 +19,6 @@ from typing import Any
 from overload_demo.api.connection import MAX_HEAD_BYTES, GatedProtocol
 from overload_demo.config import Settings
 
-__all__ = ["Gate", "GatedProtocol", "connection_cap"]
-
 log = logging.getLogger(__name__)
 
 ACCEPTS_A_TURN = 64  # then the loop serves those who are inside

@@ -34,9 +34,13 @@ def retry_after(wait_s: float) -> str:
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None, **more: Any) -> Response:
     """One problem document; ``more`` are extension members, None is left out."""
+    return Response(document(status, detail, **more), status, dict(headers or {}), MEDIA_TYPE)
+
+
+def document(status: int, detail: str, **more: Any) -> bytes:
+    """The body of one."""
     body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
-    body |= {name: value for name, value in more.items() if value is not None}
-    return Response(json.dumps(body), status, dict(headers or {}), MEDIA_TYPE)
+    return json.dumps(body | {name: value for name, value in more.items() if value is not None}).encode()
 
 
 def validation_problem(errors: Sequence[Mapping[str, Any]]) -> Response:

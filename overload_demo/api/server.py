@@ -9,7 +9,8 @@ from contextlib import contextmanager
 import uvicorn
 from fastapi import FastAPI
 
-from overload_demo.api.gate import Gate, GatedProtocol, connection_cap
+from overload_demo.api.connection import GatedProtocol
+from overload_demo.api.gate import Gate, connection_cap
 from overload_demo.config import Settings
 
 KEEP_ALIVE_S = 30

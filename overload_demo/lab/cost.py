@@ -32,12 +32,16 @@ async def read_cost(stack: Stack, upstash: Upstash, counting: dict[str, int]) ->
     if "redis" in replaced:
         return Cost(calls)
     try:
-        info = await upstash.command("INFO", "commandstats", repeatable=True)
-        run = {
-            line.partition(":")[0].removeprefix("cmdstat_"): int(line.split("calls=")[1].split(",")[0])
-            for line in info.splitlines()
-            if "calls=" in line
-        }
+        return Cost(calls, *count_commands(await upstash.command("INFO", "commandstats", repeatable=True)))
     except (StoreError, AttributeError, ValueError, LookupError):
         return Cost(calls)
-    return Cost(calls, run.get("eval", 0) + run.get("evalsha", 0), sum(run.values()))
+
+
+def count_commands(commandstats: str) -> tuple[int, int]:
+    """Script calls, and all commands, as the text of ``INFO commandstats`` tells them. Raises ValueError."""
+    run = {
+        line.partition(":")[0].removeprefix("cmdstat_"): int(line.split("calls=")[1].split(",")[0])
+        for line in commandstats.splitlines()
+        if "calls=" in line
+    }
+    return run.get("eval", 0) + run.get("evalsha", 0), sum(run.values())

@@ -29,7 +29,7 @@ FORK_GRACE_S = 0.2
 _PR_SET_PDEATHSIG = 1
 
 
-def _options(maxmemory: str) -> list[str]:
+def server_options(maxmemory: str) -> list[str]:
     """The server's configuration; the old option names (ziplist) are all that 6.2 knows, and newer ones accept them."""
     options = {
         # Reached through a socket in its directory only. The path is relative: absolute ones end at 107 bytes.
@@ -95,14 +95,14 @@ class RedisServer:
         log_file = self._data_dir.open_log()
         try:
             self._process = subprocess.Popen(
-                [self._binary, *_options(self._maxmemory)],
+                [self._binary, *server_options(self._maxmemory)],
                 stdin=subprocess.DEVNULL,
                 stdout=log_file,
                 stderr=log_file,
                 pass_fds=[lock.descriptor],
                 umask=0o077,
                 start_new_session=True,  # a Ctrl-C in our terminal is ours to handle: the server goes last
-                preexec_fn=_die_with(os.getpid()),
+                preexec_fn=die_with(os.getpid()),
             )
         except OSError as error:
             raise StoreUnavailableError(f"cannot start {self._binary}: {error.strerror}") from None
@@ -150,7 +150,7 @@ def _holders(data_dir: Path) -> list[psutil.Process]:
     return found
 
 
-def _die_with(parent: int) -> Callable[[], None] | None:
+def die_with(parent: int) -> Callable[[], None] | None:
     """On Linux: make the kernel end the child when this process dies, however it dies.
 
     Elsewhere an orphaned server is ended by the next start on its data directory.

@@ -18,7 +18,7 @@ LEGAL = {
     "done": {"done"},
     "failed": {"failed"},
 }
-DOUBLED_AFTER_S = 60.0  # a lease runs out, and somebody takes the job up, long before that
+RETURNED_WITHIN_S = 5.0  # after a fault, leases run out and jobs come back before those that wait
 
 
 @dataclass
@@ -108,7 +108,7 @@ def _repetition(history: History, verdict: Verdict, max_attempts: int) -> None:
 
 
 def _explained(earlier: Run, later: Run, faults: Iterable[Fault]) -> bool:
-    return any(fault.began_at <= later.at and fault.ended_at >= earlier.at - DOUBLED_AFTER_S for fault in faults)
+    return any(fault.began_at <= later.at and fault.ended_at >= earlier.at for fault in faults)
 
 
 def _results(history: History, verdict: Verdict) -> None:
@@ -163,7 +163,7 @@ def _positions(history: History, verdict: Verdict) -> None:
             continue
         before, at = last.get(poll.job_id, (poll.position, poll.at))
         disturbed = any(
-            fault.began_at <= poll.at and fault.ended_at >= at - DOUBLED_AFTER_S for fault in history.faults
+            fault.began_at <= poll.at and fault.ended_at >= at - RETURNED_WITHIN_S for fault in history.faults
         )
         if poll.position > before and not disturbed:
             verdict.wrong["position grew"].append(f"{poll.job_id}: {before} became {poll.position}")

@@ -30,7 +30,7 @@ def compared() -> Comparison:
         rates.add(ACCEPTED, RQ.name, theirs)
         for name, rate in ((OURS.name, 2 * ours), *((worker.name, theirs / 10) for worker in RQ.workers)):
             rates.add(DONE, name, rate)
-    contestants = [Recorded(library=one, versions={"it": "1.0"}, jobs={}) for one in (OURS, RQ)]
+    contestants = [Recorded(about=one, versions={"it": "1.0"}, jobs={}) for one in (OURS, RQ)]
     return Comparison(place=PLACE, rows=rates.rows(), notes={}, contestants=contestants)
 
 
@@ -49,9 +49,9 @@ def test_each_worker_of_a_library_has_a_row_beside_ours() -> None:
 
 
 def test_a_record_is_read_as_it_was_written_and_can_be_drawn(tmp_path: Path) -> None:
-    compared().save_in(tmp_path)
+    compared().record("peers", tmp_path)
 
-    recorded = Comparison.read_from(tmp_path)
+    recorded = Comparison.read("peers", tmp_path)
 
     assert recorded == compared()
     assert draw(recorded, tmp_path / "figure.png").stat().st_size > 10_000
@@ -70,7 +70,7 @@ def test_no_path_of_a_machine_is_recorded() -> None:
 def test_who_is_not_installed_is_left_out_and_named(capsys: pytest.CaptureFixture[str]) -> None:
     stranger = RQ.model_copy(update={"name": "stranger", "packages": ("no-such-package-anywhere",)})
 
-    assert [one.library for one in installed([OURS, stranger], None)] == [OURS]
+    assert [one.about for one in installed([OURS, stranger], None)] == [OURS]
     assert capsys.readouterr().out == "stranger is left out: no-such-package-anywhere not installed\n"
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from experiments.bench.peers.comparison import Comparison, without_paths
 from experiments.bench.peers.environments import installed
@@ -56,8 +55,8 @@ def main(
             "fsync p50, ms": place.fsync_p50_ms,
         }
         comparison = Comparison(place=place, rows=rates.rows(), notes=notes, contestants=meter.recorded(contestants))
-        comparison.show(Console(width=120))
-        print(f"written: {comparison.save_in(output)}, {draw(comparison, output / 'bench_peers.png')}")
+        draw(comparison, output / "bench_peers.png")
+        comparison.record("peers", output)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from experiments.bench.peers.libraries import OURS, Library
 from experiments.bench.record import Benchmark, Place
 
 ACCEPTED, DONE = "accepted/s", "done/s"
-NAME = "peers"
 
 
 class Recorded(BaseModel):
@@ -20,7 +19,7 @@ class Recorded(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    library: Library
+    about: Library
     versions: dict[str, str]
     jobs: dict[str, int]
 
@@ -29,17 +28,6 @@ class Comparison(Benchmark):
     """Rows named by peer, one at least for each unit; :data:`ACCEPTED` and :data:`DONE` are what was measured."""
 
     contestants: list[Recorded]
-
-    def save_in(self, folder: Path) -> Path:
-        """Write ``bench_peers.json``."""
-        path = folder / f"bench_{NAME}.json"
-        path.write_text(self.model_dump_json(indent=1) + "\n")
-        return path
-
-    @classmethod
-    def read_from(cls, folder: Path) -> "Comparison":
-        """Read ``bench_peers.json``."""
-        return cls.model_validate_json((folder / f"bench_{NAME}.json").read_bytes())
 
     def rates(self, unit: str) -> dict[str, list[float]]:
         """What was measured in a unit, by name, ours included; the fastest first."""
@@ -55,7 +43,7 @@ class Comparison(Benchmark):
             table.add_column(heading)
         for one in self.contestants:
             versions = ", ".join(f"{name} {version}" for name, version in one.versions.items())
-            library = one.library
+            library = one.about
             at_once = library.workers[0].at_once
             table.add_row(f"{library.name}\n({versions})", library.endpoint, at_once, library.killed, library.result)
         console.print(table)

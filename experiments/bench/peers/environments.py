@@ -23,7 +23,7 @@ class Contestant(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    library: Library
+    about: Library
     versions: dict[str, str]
     python: Path
 
@@ -44,7 +44,7 @@ def installed(libraries: list[Library], environments: Path | None) -> list[Conte
         if versions is None:
             print(f"{library.name} is left out: {' and '.join(library.packages)} not installed")
         else:
-            found.append(Contestant(library=library, versions=versions, python=python))
+            found.append(Contestant(about=library, versions=versions, python=python))
     return found
 
 

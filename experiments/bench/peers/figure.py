@@ -18,8 +18,8 @@ PEER, SPREAD = "#bbbbbb", "#333333"
 
 def draw(comparison: Comparison, path: Path) -> Path:
     """Write a PNG; bars are medians, lines reach from the slowest round to the fastest. The axes are logarithmic."""
-    endpoints = {one.library.name: one.library.endpoint for one in comparison.contestants}
-    workers = {worker.name: worker.at_once for one in comparison.contestants for worker in one.library.workers}
+    endpoints = {one.about.name: one.about.endpoint for one in comparison.contestants}
+    workers = {worker.name: worker.at_once for one in comparison.contestants for worker in one.about.workers}
     accepted, done = comparison.rates(ACCEPTED), comparison.rates(DONE)
     place, rounds = comparison.place, len(accepted[OURS.name])
     with matplotlib.rc_context(STYLE):

@@ -57,9 +57,9 @@ class Meter:
         told = []
         with tempfile.TemporaryDirectory(dir=self._folder) as folder, stack(contestant, Path(folder)) as fresh:
             rate = _accepted_per_s(fresh.url, self._seconds)
-            rates.add(ACCEPTED, contestant.library.name, rate)
-            told.append(f"{contestant.library.name} {figure(rate)} {ACCEPTED}")
-        for worker in contestant.library.workers:
+            rates.add(ACCEPTED, contestant.about.name, rate)
+            told.append(f"{contestant.about.name} {figure(rate)} {ACCEPTED}")
+        for worker in contestant.about.workers:
             with tempfile.TemporaryDirectory(dir=self._folder) as folder, stack(contestant, Path(folder)) as fresh:
                 rate = _done_per_s(fresh, worker, self._jobs_for(worker))
                 rates.add(DONE, worker.name, rate)
@@ -70,9 +70,9 @@ class Meter:
         """What is recorded of the contestants."""
         return [
             Recorded(
-                library=contestant.library,
+                about=contestant.about,
                 versions=contestant.versions,
-                jobs={worker.name: self._jobs_for(worker) for worker in contestant.library.workers},
+                jobs={worker.name: self._jobs_for(worker) for worker in contestant.about.workers},
             )
             for contestant in contestants
         ]

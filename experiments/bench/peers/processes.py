@@ -13,9 +13,9 @@ import psutil
 
 from experiments.bench.peers.environments import ROOT, Contestant
 from experiments.bench.peers.libraries import OURS, Worker
-from experiments.bench.servers import FLAGS, environment, until, wait_for
+from experiments.bench.servers import FLAGS, environment, free_port, until, wait_for
 from overload_demo.errors import OverloadDemoError
-from overload_demo.store.redis_server import _die_with, _options
+from overload_demo.store.redis_server import die_with, server_options
 from overload_demo.store.server_binary import find_server
 
 START_WITHIN_S, STOP_WITHIN_S = 20.0, 20.0
@@ -43,7 +43,7 @@ class Stack:
 @contextlib.contextmanager
 def stack(contestant: Contestant, folder: Path) -> Iterator[Stack]:
     """An API of the contestant on a new store in ``folder``; no worker."""
-    with our_stack(contestant, folder) if contestant.library is OURS else peer_stack(contestant, folder) as running_one:
+    with our_stack(contestant, folder) if contestant.about is OURS else peer_stack(contestant, folder) as running_one:
         yield running_one
 
 
@@ -61,7 +61,7 @@ def peer_stack(contestant: Contestant, folder: Path) -> Iterator[Stack]:
     """A peer: uvicorn with its app, and a Redis."""
     with redis(folder) as redis_url:
         variables = {**os.environ, "PEERS_REDIS_URL": redis_url, "RQ_REDIS_URL": redis_url, "PYTHONPATH": str(ROOT)}
-        serve = ["-m", "uvicorn", f"{contestant.library.module}:app", "--log-level", "warning", *FLAGS]
+        serve = ["-m", "uvicorn", f"{contestant.about.module}:app", "--log-level", "warning", *FLAGS]
         with serving(contestant, serve, variables, folder) as running_one:
             yield running_one
 
@@ -84,7 +84,7 @@ def serving(
 def redis(folder: Path) -> Iterator[str]:
     """A server in ``folder`` with the very options of our own, but on a port, which is what all clients know."""
     port = free_port()
-    command = [str(find_server(None)), *_options("0"), "--port", str(port), "--bind", "127.0.0.1"]
+    command = [str(find_server(None)), *server_options("0"), "--port", str(port), "--bind", "127.0.0.1"]
     with running(command, os.environ, folder / "redis.log", folder):
         until(lambda: _answers(port), START_WITHIN_S)
         yield f"redis://127.0.0.1:{port}/0"
@@ -104,7 +104,7 @@ def running(
             stdout=output,
             stderr=output,
             start_new_session=True,
-            preexec_fn=_die_with(os.getpid()),
+            preexec_fn=die_with(os.getpid()),
         )
     try:
         yield process
@@ -121,13 +121,6 @@ def running(
 def last_line(log: Path) -> str:
     """What a process said last."""
     return (log.read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _answers(port: int) -> bool:
