@@ -5,7 +5,7 @@ Seconds are seconds, bytes are bytes. This is the one place that documents them 
 """
 
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
@@ -34,6 +34,9 @@ class Settings(BaseSettings):
     overload_redis_url: SecretStr | None = Field(None, description="a running server to put the gateway before")
     overload_maxmemory: str = Field(
         "0", pattern=r"^\d+([kmg]b?)?$", description="memory limit of the embedded server, e.g. 256mb; 0 = none"
+    )
+    overload_durability: Literal["always", "everysec"] = Field(
+        "always", description="when the embedded server makes a write durable: before it answers, or each second"
     )
     overload_key_prefix: str = Field("", max_length=64, description="put before every key of the queue")
 

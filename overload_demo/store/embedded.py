@@ -99,6 +99,7 @@ class EmbeddedStore:
                     starter = _Starter(self._data_dir, self._settings)
                     give_up_at = time.monotonic() + LOADING_TIMEOUT_S
                 elif (state := self._data_dir.read_state()) is not None and _answers(state):
+                    self._compare_durability(state)
                     return _address(state)
                 elif starter is not None and starter.has_failed():
                     if gateway_lock.is_free():
@@ -109,6 +110,12 @@ class EmbeddedStore:
                 time.sleep(POLL_S)
         finally:
             start_lock.release()
+
+    def _compare_durability(self, state: State) -> None:
+        """Whoever came first has decided; say so to one who asked for something else."""
+        wanted = self._settings.overload_durability
+        if self._settings.overload_redis_url is None and state.durability != wanted:
+            log.warning("OVERLOAD_DURABILITY is %s, but the running store has %s", wanted, state.durability)
 
 
 class _Starter:
@@ -153,6 +160,7 @@ def _environment(settings: Settings) -> dict[str, str]:
         "OVERLOAD_REDIS_URL": url.get_secret_value() if url else "",
         "OVERLOAD_REDIS_SERVER": str(server.absolute()) if server else "",
         "OVERLOAD_MAXMEMORY": settings.overload_maxmemory,
+        "OVERLOAD_DURABILITY": settings.overload_durability,
     }
     return environment
 

@@ -20,6 +20,7 @@ import psutil
 from overload_demo.errors import StoreUnavailableError
 from overload_demo.store.data_dir import LOG, SERVER_LOCK, SERVER_SOCKET, DataDir
 from overload_demo.store.locks import FileLock
+from overload_demo.upstash import Durability
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ FORK_GRACE_S = 0.2
 _PR_SET_PDEATHSIG = 1
 
 
-def server_options(maxmemory: str) -> list[str]:
+def server_options(maxmemory: str, durability: Durability) -> list[str]:
     """The server's configuration; the old option names (ziplist) are all that 6.2 knows, and newer ones accept them."""
     options = {
         # Reached through a socket in its directory only. The path is relative: absolute ones end at 107 bytes.
@@ -37,9 +38,9 @@ def server_options(maxmemory: str) -> list[str]:
         "unixsocket": SERVER_SOCKET,
         "unixsocketperm": "600",
         "databases": "1",
-        # A reply means the write is on disk. No snapshots: they would only double the work.
+        # With "always" a reply means the write is on disk. No snapshots: they would only double the work.
         "appendonly": "yes",
-        "appendfsync": "always",
+        "appendfsync": durability,
         "no-appendfsync-on-rewrite": "no",
         "aof-load-truncated": "yes",  # the torn last write of a crash was never acknowledged
         "auto-aof-rewrite-percentage": "100",
@@ -61,8 +62,9 @@ def server_options(maxmemory: str) -> list[str]:
 class RedisServer:
     """The server of one data directory, which must be the working directory of this process."""
 
-    def __init__(self, binary: Path, data_dir: DataDir, maxmemory: str) -> None:
-        self._binary, self._data_dir, self._maxmemory = binary, data_dir, maxmemory
+    def __init__(self, binary: Path, data_dir: DataDir, maxmemory: str, durability: Durability) -> None:
+        self._binary, self._data_dir = binary, data_dir
+        self._options = server_options(maxmemory, durability)
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
 
@@ -95,7 +97,7 @@ class RedisServer:
         log_file = self._data_dir.open_log()
         try:
             self._process = subprocess.Popen(
-                [self._binary, *server_options(self._maxmemory)],
+                [self._binary, *self._options],
                 stdin=subprocess.DEVNULL,
                 stdout=log_file,
                 stderr=log_file,

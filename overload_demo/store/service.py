@@ -90,7 +90,8 @@ def _choose_server(settings: Settings, data_dir: DataDir) -> EmbeddedServer | Ex
     if settings.overload_redis_url is not None:
         return ExternalServer(parse_target(settings.overload_redis_url.get_secret_value()))
     binary = find_server(settings.overload_redis_server)
-    return EmbeddedServer(RedisServer(binary, data_dir, settings.overload_maxmemory))
+    server = RedisServer(binary, data_dir, settings.overload_maxmemory, settings.overload_durability)
+    return EmbeddedServer(server, settings.overload_durability)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -192,7 +193,7 @@ class _Store:
         """Open the link to the server; returns its durability."""
         await upstream.open()
         if isinstance(self._server, EmbeddedServer):
-            return "always"
+            return self._server.durability
         return await inspect(await upstream.wait_for_connection())
 
     async def _unless_stopped(self, *tasks: "asyncio.Task[object]") -> bool:

@@ -10,6 +10,7 @@ from overload_demo.errors import StoreUnavailableError
 from overload_demo.store.data_dir import SERVER_SOCKET
 from overload_demo.store.redis_server import RedisServer
 from overload_demo.store.resp import RedisConnection, ReplyError
+from overload_demo.upstash import Durability
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +98,8 @@ class Upstream:
 class EmbeddedServer:
     """The :class:`Server` of a data directory: started when it does not run, and started again when it has died."""
 
-    def __init__(self, server: RedisServer) -> None:
-        self._server = server
+    def __init__(self, server: RedisServer, durability: Durability) -> None:
+        self._server, self.durability = server, durability
 
     async def connect(self) -> RedisConnection:
         """Make sure that the server runs and has loaded its data, however long that takes."""

@@ -104,6 +104,21 @@ def test_the_address_tells_durability_and_hides_the_token(data_dir: Path) -> Non
         assert address.token.get_secret_value() not in repr(address)
 
 
+def test_a_store_may_be_durable_each_second_only_and_says_so_to_who_wanted_more(
+    data_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with EmbeddedStore(data_dir, load_settings(overload_durability="everysec")) as store:
+        assert store.acquire().durability == "everysec"
+        with socket.socket(socket.AF_UNIX) as server:
+            server.connect(str(data_dir / "redis.sock"))
+            server.sendall(b"CONFIG GET appendfsync\r\n")
+            assert b"everysec" in server.recv(1000)
+        assert not caplog.records
+        with EmbeddedStore(data_dir, load_settings()) as other:
+            assert other.acquire().durability == "everysec"
+        assert "OVERLOAD_DURABILITY is always, but the running store has everysec" in caplog.text
+
+
 def test_only_the_owner_can_read_the_files_and_no_command_line_holds_the_token(data_dir: Path) -> None:
     with EmbeddedStore(data_dir, load_settings()) as store:
         token = store.acquire().token.get_secret_value()

@@ -84,7 +84,7 @@ def serving(
 def redis(folder: Path) -> Iterator[str]:
     """A server in ``folder`` with the very options of our own, but on a port, which is what all clients know."""
     port = free_port()
-    command = [str(find_server(None)), *server_options("0"), "--port", str(port), "--bind", "127.0.0.1"]
+    command = [str(find_server(None)), *server_options("0", "always"), "--port", str(port), "--bind", "127.0.0.1"]
     with running(command, os.environ, folder / "redis.log", folder):
         until(lambda: _answers(port), START_WITHIN_S)
         yield f"redis://127.0.0.1:{port}/0"
