@@ -25,12 +25,12 @@ RETURNED_WITHIN_S = 5.0  # after a fault, leases run out and jobs come back befo
 class Verdict:
     """``wrong`` names every violation, by kind; ``counts`` is what is allowed and told all the same.
 
-    ``exposed`` is, for each fault, how many jobs were acknowledged and had not had their effect when it began.
+    ``exposed_jobs`` is how many were acknowledged before the end of some fault and had no effect at its beginning.
     """
 
     wrong: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     counts: dict[str, int] = field(default_factory=dict)
-    exposed: list[int] = field(default_factory=list)
+    exposed_jobs: int = 0
 
     @property
     def is_valid(self) -> bool:
@@ -47,10 +47,11 @@ class Verdict:
         return "; ".join(f"{kind} {len(found)} ({found[0]})" for kind, found in self.wrong.items()) or "nothing wrong"
 
 
-def check(history: History, *, max_attempts: int = 3, workers: int = 1) -> Verdict:
+def check(history: History, *, max_attempts: int = 3, workers: int = 1, has_strangers: bool = False) -> Verdict:
     """Check a history that has come to rest: everything drained, every job read.
 
     With several ``workers`` jobs are taken in order and may start in another; the order of starts is then not checked.
+    With ``has_strangers`` somebody else wrote into the queue: positions and the counters are then not ours to check.
     """
     verdict = Verdict()
     _sets(history, verdict)
@@ -59,8 +60,10 @@ def check(history: History, *, max_attempts: int = 3, workers: int = 1) -> Verdi
     _transitions(history, verdict)
     if workers == 1:
         _order(history, verdict)
-    _positions(history, verdict)
-    _conservation(history, verdict)
+    if not has_strangers:
+        _positions(history, verdict)
+        _conservation(history, verdict)
+    _answers(history, verdict)
     _exposure(history, verdict)
     return verdict
 
@@ -83,6 +86,8 @@ def _sets(history: History, verdict: Verdict) -> None:
     verdict.counts |= {
         "attempted": len(attempted),
         "acknowledged": len(acknowledged),
+        "refused": len(refused),
+        "unknown": sum(1 for request in history.requests if request.outcome == "info"),
         "recovered": len(started - {request.value for request in acknowledged}),
     }
 
@@ -182,17 +187,57 @@ def _conservation(history: History, verdict: Verdict) -> None:
         verdict.wrong["not conserved"].append(f"accepted {counted['accepted']}, finished {finished}")
 
 
+def _answers(history: History, verdict: Verdict) -> None:
+    """A fault behind the API is a 503 to its clients, never a 500; and whoever was told an id finds it."""
+    statuses = [request.status for request in history.requests] + history.refused_polls
+    verdict.note(
+        "server error", (f"status {status}" for status in statuses if status and status >= 500 and status != 503)
+    )
+    verdict.note(
+        "unknown id", ("a job that was accepted is a 404" for status in history.refused_polls if status == 404)
+    )
+
+
 def _exposure(history: History, verdict: Verdict) -> None:
-    """How many jobs each fault could have cost."""
+    """How many jobs some fault could have cost."""
     first_effect: dict[str, float] = {}
     for run in history.effects:
         first_effect.setdefault(run.job_id, run.at)
-    acknowledged = [request for request in history.requests if request.outcome == "ok"]
-    for fault in history.faults:
-        verdict.exposed.append(
-            sum(
-                1
-                for request in acknowledged
-                if request.ended_at < fault.began_at < first_effect.get(request.job_id or "", float("inf"))
+    for request in history.requests:
+        if request.outcome == "ok":
+            done_at = first_effect.get(request.job_id or "", float("inf"))
+            verdict.exposed_jobs += any(
+                request.ended_at < fault.ended_at and fault.began_at < done_at for fault in history.faults
             )
-        )
+
+
+def recoveries(history: History, by: str) -> list[float]:
+    """Seconds from each fault to the first sign that it is over; faults without one, at the end of a run, are left out.
+
+    ``by`` "start" it is the next start of a job, by "ok" the next acceptance of a request made after the fault began.
+    """
+    if by == "start":
+        signs = [(run.at, run.at) for run in history.starts]
+    else:
+        signs = [(one.invoked_at, one.ended_at) for one in history.requests if one.outcome == "ok"]
+    found = []
+    for fault in history.faults:
+        after = [ended_at for asked_at, ended_at in signs if asked_at > fault.began_at]
+        if after:
+            found.append(min(after) - fault.began_at)
+    return found
+
+
+def longest_loss_s(history: History) -> float:
+    """How long before the store died the oldest acknowledged job was accepted that it had forgotten; 0.0 without any.
+
+    Faults that end a store are those called "killed", "lost" or "over".
+    """
+    deaths = [fault for fault in history.faults if fault.what.endswith(("killed", "lost", "over"))]
+    windows = [0.0]
+    for request in history.requests:
+        if request.outcome == "ok" and request.job_id not in history.finals:
+            after = [death for death in deaths if death.ended_at > request.ended_at]
+            if after:
+                windows.append(min(after, key=lambda death: death.began_at).began_at - request.ended_at)
+    return max(windows)

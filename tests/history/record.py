@@ -6,17 +6,13 @@ they had their effect, and whoever injects faults what he did. ``read`` puts it 
 
 import json
 import os
-import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from overload_demo.worker import JobContext
-
-FILE = "HISTORY_FILE"
 Outcome = Literal["ok", "fail", "info"]
 
 
@@ -26,21 +22,25 @@ class Recorder:
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
-    def write(self, what: str, **fields: object) -> None:
-        """Note an event, now."""
-        line = json.dumps({"at": time.monotonic(), "what": what, **fields})
+    def write(self, what: str, *, at: float | None = None, **fields: object) -> None:
+        """Note an event, now or as having happened ``at`` some other time of the monotonic clock."""
+        line = json.dumps({"at": time.monotonic() if at is None else at, "what": what, **fields})
         os.write(self._fd, line.encode() + b"\n")
 
 
 @dataclass(frozen=True)
 class Request:
-    """One submission. ``ok``: told it was accepted, as ``job_id``. ``fail``: told it was not. ``info``: who knows."""
+    """One submission. ``ok``: told it was accepted, as ``job_id``. ``fail``: told it was not. ``info``: who knows.
+
+    ``status`` is that of the answer, None if there was none.
+    """
 
     value: int
     invoked_at: float
     ended_at: float
     outcome: Outcome
     job_id: str | None
+    status: int | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ class History:
 
     requests: list[Request] = field(default_factory=list)
     polls: list[Poll] = field(default_factory=list)
+    refused_polls: list[int] = field(default_factory=list)  # their statuses
     starts: list[Run] = field(default_factory=list)
     effects: list[Run] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
@@ -102,39 +103,37 @@ def read(files: list[Path]) -> History:
         if file.exists():
             events += [json.loads(line) for line in file.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
     events.sort(key=lambda event: float(event["at"]))
-    history, invoked = History(), {}
-    faults: dict[str, list[float]] = defaultdict(list)
+    by_kind: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for event in events:
-        at, what = event.pop("at"), event.pop("what")
-        if what == "invoke":
-            invoked[event["value"]] = at
-        elif what in {"ok", "fail", "info"}:
-            since = invoked.pop(event["value"])
-            history.requests.append(Request(event["value"], since, at, what, event.get("job_id")))
-        elif what == "poll":
-            history.polls.append(Poll(at, **event))
-        elif what in {"start", "effect"}:
-            (history.starts if what == "start" else history.effects).append(Run(at, **event))
-        elif what == "fault begins":
-            faults[event["name"]].append(at)
-        elif what == "fault ends":
-            history.faults.append(Fault(event["name"], faults[event["name"]].pop(), at))
-    history.faults += [Fault(name, at, float("inf")) for name, begun in faults.items() for at in begun]
-    # whoever was never answered may have been heard
-    history.requests += [Request(value, at, float("inf"), "info", None) for value, at in invoked.items()]
-    return history
+        by_kind[event["what"]].append({name: value for name, value in event.items() if name != "what"})
+    return History(
+        requests=_requests(by_kind["invoke"], by_kind),
+        polls=[Poll(**event) for event in by_kind["poll"]],
+        refused_polls=[event["status"] for event in by_kind["no answer"]],
+        starts=[Run(**event) for event in by_kind["start"]],
+        effects=[Run(**event) for event in by_kind["effect"]],
+        faults=_faults(by_kind["fault begins"], by_kind["fault ends"]),
+    )
 
 
-def do(payload: dict[str, Any], context: JobContext) -> dict[str, int]:
-    """A job for ``WORKER_HANDLER``: notes start and effect, ``message`` seconds apart, and doubles its value."""
-    global _recorder
-    if _recorder is None:
-        _recorder = Recorder(Path(os.environ[FILE]))
-    about = {"job_id": context.job_id, "attempt": context.attempt, "value": payload["value"], "worker": os.getpid()}
-    _recorder.write("start", **about)
-    threading.Event().wait(float(payload["message"]))
-    _recorder.write("effect", **about)
-    return {"doubled": 2 * payload["value"]}
+def _requests(invoked: list[dict[str, Any]], by_kind: Mapping[str, list[dict[str, Any]]]) -> list[Request]:
+    """Each submission with its answer; whoever was never answered may have been heard."""
+    outcomes: tuple[Outcome, ...] = ("ok", "fail", "info")
+    ended = {event["value"]: (outcome, event) for outcome in outcomes for event in by_kind.get(outcome, [])}
+    found = []
+    for begun in invoked:
+        outcome, end = ended.get(begun["value"], ("info", {}))
+        told = end.get("at", float("inf")), outcome, end.get("job_id"), end.get("status")
+        found.append(Request(begun["value"], begun["at"], *told))
+    return found
 
 
-_recorder: Recorder | None = None
+def _faults(begun: list[dict[str, Any]], ended: list[dict[str, Any]]) -> list[Fault]:
+    """Each fault; of those with the same name the first to begin is the first to end, and some never do."""
+    ends: dict[str, deque[float]] = defaultdict(deque)
+    for event in ended:
+        ends[event["name"]].append(event["at"])
+    return [
+        Fault(event["name"], event["at"], ends[event["name"]].popleft() if ends[event["name"]] else float("inf"))
+        for event in begun
+    ]

@@ -5,9 +5,11 @@ import contextlib
 import itertools
 import os
 import random
+import resource
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,93 +19,140 @@ import httpx
 
 from overload_demo.api.front_door import listen, url_of
 from overload_demo.children import Child
-from overload_demo.store.opening import open_store
-from tests.history.record import FILE, Final, History, Outcome, Recorder, read
+from overload_demo.load import LoadPlan, Shape, run_load
+from overload_demo.store.opening import Store, open_store
+from tests.history.clients import Clients, final_states
+from tests.history.handlers import EXITS, FILE
+from tests.history.houses import House
+from tests.history.record import History, Recorder, read
 from tests.support.network import Network, network_to
-from tests.support.running import child, make_settings, store_processes
+from tests.support.running import child, free_port, make_settings, store_processes
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
-CLIENTS = 12
-JOB_S = 0.002
-DRAINED_WITHIN_S = 60.0
+DRAINED_WITHIN_S = 180.0
+FIRST_VALUE = 10_000_000  # below are those of :meth:`Scenario.fire_at_once`
 
 
 class Scenario:
-    """Everything of one run lives in ``folder``; ``package`` is a folder with another ``overload_demo`` to run.
+    """Everything of one run lives in ``folder``; entering starts the processes, leaving ends them.
 
-    ``loses_answers`` is the share of the store's answers that never arrive. Entering starts the processes, leaving
-    ends them; :meth:`inject` what is to be explained by a fault; :meth:`fire` is the load; :meth:`history` waits until
-    all is quiet and reads what everybody wrote down.
+    :meth:`inject` marks what is to be explained by a fault; :meth:`fire` is the load; :meth:`history` waits until all
+    is quiet and reads what everybody wrote down.
+
+    The processes live in ``house``. ``package`` is a folder with another ``overload_demo`` to run; ``exits`` lets
+    workers end themselves (see ``handlers``). With ``network`` the store is ours and reached through :attr:`network`;
+    else API and workers find it and keep it alive themselves. ``api_processes`` puts so many behind the API's own
+    parent; ``descriptors`` is what the API may have. ``variables`` go to the processes, ``load`` to the clients.
     """
 
-    listeners: list[socket.socket]
     api: Child
     workers: list[Child]
     network: Network
+    store: Store
+    url: str
 
     def __init__(
         self,
         folder: Path,
         *,
         seed: int,
+        house: House | None = None,
         workers: int = 1,
         package: Path | None = None,
-        loses_answers: float = 0.0,
+        exits: str = "never",
+        network: bool = False,
+        api_processes: int = 0,
+        descriptors: int = 0,
+        load: dict[str, Any] | None = None,
         **variables: object,
     ) -> None:
         self.folder, self.random = folder, random.Random(seed)
-        self._count, self._loses_answers = workers, loses_answers
+        self.house = house or House()
+        self.worker_count, self.api_processes, self.descriptors = workers, api_processes, descriptors
+        self._has_network = network
+        self._load: dict[str, Any] = {"job_s": 0.004, "clients": 12, "rate_per_s": 300.0} | (load or {})
+        self.revived = 0
+        self._values = itertools.count(FIRST_VALUE)
         self._recorder = Recorder(folder / "here.jsonl")
         self._cleanup = contextlib.ExitStack()
-        self._surroundings: dict[str, object] = {
+        self.variables: dict[str, Any] = {
             "PYTHONSAFEPATH": 1,  # the working directory must not hide the package
             "PYTHONPATH": os.pathsep.join(str(path) for path in (package, ROOT) if path),
-            "WORKER_HANDLER": "tests.history.record:do",
+            "WORKER_HANDLER": "tests.history.handlers:do",
             FILE: folder / "jobs.jsonl",
+            EXITS: exits,
             "WORKER_LEASE_S": 1.0,
+            **self.house.variables,
             **variables,
         }
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
-            if self._loses_answers:
-                self._surroundings |= stack.enter_context(self._lossy_way_to_the_store())
-            self.listeners = [stack.enter_context(listener) for listener in listen("127.0.0.1", 0)]
-            descriptors = [listener.fileno() for listener in self.listeners]
-            arguments = ["--fds", ",".join(map(str, descriptors))]
-            self.api = child("overload_demo.api", *arguments, folder=self.folder, fds=descriptors, **self._surroundings)
-            self.workers = [
-                child("overload_demo.worker", folder=self.folder, WORKER_ID=f"worker-{number}", **self._surroundings)
-                for number in range(self._count)
-            ]
+            if self._has_network:
+                self.variables |= stack.enter_context(self._way_to_the_store())
+            self.api = self._make_api(stack)
+            self.workers = [self._make_worker(number) for number in range(self.worker_count)]
             for part in (self.api, *self.workers):
                 stack.callback(part.stop)
-                part.start()
-            wait_until("the API is ready", self._is_ready, timeout_s=30.0)
+            self.start(*self.workers, self.api)
             self._cleanup = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._cleanup.close()
 
-    @property
-    def url(self) -> str:
-        """Where the API is."""
-        return url_of(self.listeners)
+    def _make_api(self, stack: contextlib.ExitStack) -> Child:
+        if self.api_processes:
+            port = free_port()
+            self.url = f"http://127.0.0.1:{port}"
+            arguments = ["--port", str(port), "--processes", str(self.api_processes)]
+            return child("overload_demo.api", *arguments, folder=self.folder, **self.variables)
+        # The sockets are ours, so that a killed one can be started again and nobody is refused meanwhile.
+        listeners = [stack.enter_context(listener) for listener in listen("127.0.0.1", 0)]
+        self.url = url_of(listeners)
+        fds = [listener.fileno() for listener in listeners]
+        arguments = ["--fds", ",".join(map(str, fds))]
+        return child("overload_demo.api", *arguments, folder=self.folder, fds=fds, **self.variables)
+
+    def add_worker(self) -> None:
+        """One more."""
+        self.workers.append(self._make_worker(len(self.workers)))
+        self._cleanup.callback(self.workers[-1].stop)
+        self.start(self.workers[-1])
+
+    def _make_worker(self, number: int) -> Child:
+        return child("overload_demo.worker", folder=self.folder, WORKER_ID=f"worker-{number}", **self.variables)
 
     @contextmanager
-    def _lossy_way_to_the_store(self) -> Iterator[dict[str, object]]:
-        """The store behind a network that cuts off answers; yields the variables that lead there."""
-        settings = make_settings(self.folder)
-        with open_store(settings) as store, network_to(store) as network, self.inject("answers cut off"):
-            network.loses_answers = self._loses_answers
-            self.network = network
+    def _way_to_the_store(self) -> Iterator[dict[str, object]]:
+        """A store of ours behind a network; yields the variables that lead there."""
+        with open_store(make_settings(self.folder)) as store, network_to(store) as network:
+            self.store, self.network = store, network
             address = network.store[0]
             yield {
                 "UPSTASH_REDIS_REST_URL": address.url,
                 "UPSTASH_REDIS_REST_TOKEN": address.token.get_secret_value(),
             }
+
+    # ---- processes
+
+    def start(self, *parts: Child) -> None:
+        """Start those that do not run; returns when the API serves."""
+        for part in parts:
+            if part.pid is None:
+                self._start(part)
+        wait_until("the API is ready", self.is_ready, timeout_s=30.0)
+
+    def _start(self, part: Child) -> None:
+        with self.house.inside(), _descriptors(self.descriptors if part is self.api else 0):
+            part.start()
+
+    def is_ready(self) -> bool:
+        """Whether the API reaches the store."""
+        with contextlib.suppress(httpx.HTTPError):
+            return httpx.get(f"{self.url}/health/ready", trust_env=False).status_code == 200
+        return False
 
     # ---- faults
 
@@ -116,48 +165,90 @@ class Scenario:
         finally:
             self._recorder.write("fault ends", name=name)
 
-    def kill(self, part: Child) -> None:
-        """``kill -9`` a child of ours and start it again."""
-        with self.inject(f"{part.log.stem} killed"):
-            part.kill()
-            part.start()
+    def kill(self, *parts: Child) -> None:
+        """``kill -9`` children of ours and start them again."""
+        with self.inject("killed"):
+            for part in parts:
+                part.kill()
+            for part in parts:
+                self._start(part)
 
     def kill_store(self, which: str) -> None:
         """``kill -9`` the gateway or Redis; whoever finds it dead starts it again."""
         with contextlib.suppress(OSError, ValueError, KeyError):  # it is being started just now
-            gateway, redis = store_processes(self.folder)
+            pid = self.store_pid(which)
             with self.inject(f"{which} killed"):
-                os.kill({"gateway": gateway, "redis": redis}[which], signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
+
+    def in_redis(self, *command: object) -> None:
+        """A command straight to the server, past the gateway: what an administrator may do."""
+        parts = [str(part).encode() for part in command]
+        with socket.socket(socket.AF_UNIX) as link:
+            link.connect(str(self.folder / "data" / "redis.sock"))
+            link.sendall(b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(p), p) for p in parts))
+            answer = link.recv(1000)
+        assert not answer.startswith(b"-"), answer
+
+    def store_pid(self, which: str) -> int:
+        """The process of the "gateway" or of "redis"; raises while there is none."""
+        gateway, redis = store_processes(self.folder)
+        return {"gateway": gateway, "redis": redis}[which]
 
     def pause(self, pid: int, for_s: float) -> None:
         """SIGSTOP a process, SIGCONT it after ``for_s`` seconds."""
-        with self.inject(f"{pid} paused"):
+        with self.inject("paused"):
             os.kill(pid, signal.SIGSTOP)
             try:
                 threading.Event().wait(for_s)
             finally:
                 os.kill(pid, signal.SIGCONT)
 
+    def revive(self) -> int:
+        """Start those workers again that have ended by themselves; returns how many had."""
+        dead = [worker for worker in self.workers if worker.pid is None]
+        for worker in dead:
+            with self.inject("ended itself"):
+                worker.start()
+        self.revived += len(dead)
+        return len(dead)
+
     # ---- load
 
-    def fire(self, jobs: int, faults: Callable[[], object], *, every_s: float, url: str | None = None) -> int:
-        """Submit ``jobs`` from a few clients, and do ``faults`` again and again meanwhile; returns how often it was."""
-        load = threading.Thread(target=lambda: asyncio.run(_Clients(url or self.url, self._recorder).run(jobs)))
-        load.start()
-        times = 0
-        while load.is_alive():
-            load.join(every_s * self.random.uniform(0.5, 1.5))
-            if load.is_alive():
-                faults()
-                times += 1
-        load.join()
-        return times
+    def fire(
+        self, jobs: int, fault: Callable[[], object] = lambda: None, *, every_s: float = 0.5, **load: Any
+    ) -> tuple[int, float]:
+        """Submit ``jobs``, and do ``fault`` again and again meanwhile; returns how often, and how long it all took."""
+        clients = Clients(self.url, self._recorder, values=self._values, **(self._load | load))
+        thread = threading.Thread(target=lambda: asyncio.run(clients.run(jobs)))
+        thread.start()
+        times, since = 0, time.monotonic()
+        try:
+            while thread.is_alive():
+                thread.join(every_s * self.random.uniform(0.5, 1.5))
+                if thread.is_alive() and clients.are_submitting:
+                    fault()
+                    times += 1
+        finally:
+            thread.join()
+        return times, time.monotonic() - since
+
+    def fire_at_once(self, sockets: int) -> None:
+        """So many clients at the same moment, in processes of their own; each has a socket and is not polled."""
+        result = asyncio.run(run_load(LoadPlan(self.url, requests=sockets, shape=Shape.AT_ONCE, timeout_s=60.0)))
+        since = result.started_mono_s
+        for number in range(sockets):
+            sent_s, done_s = float(result.sent_s[number]), float(result.done_s[number])
+            job_id, status = result.job_ids[number].decode() or None, int(result.status[number])
+            outcome = "ok" if job_id else "info"
+            self._recorder.write("invoke", at=since + sent_s, value=number)
+            self._recorder.write(outcome, at=since + done_s, value=number, status=status, job_id=job_id)
 
     def history(self) -> History:
         """Wait until nothing is waiting or in flight, then read what was written down and what the store holds."""
         counted: dict[str, Any] = {}
 
         def is_quiet() -> bool:
+            self.revive()
             with contextlib.suppress(httpx.HTTPError):
                 answer = httpx.get(f"{self.url}/queue/stats", trust_env=False)
                 counted.update(answer.json() if answer.is_success else {})
@@ -168,66 +259,17 @@ class Scenario:
         history = read([self.folder / "here.jsonl", self.folder / "jobs.jsonl"])
         history.counted = counted
         ids = {one.job_id for one in history.requests if one.job_id} | {run.job_id for run in history.starts}
-        with httpx.Client(base_url=self.url, trust_env=False) as client:
-            for job_id in ids:
-                answer = client.get(f"/jobs/{job_id}")
-                if answer.status_code == 200:
-                    told = answer.json()
-                    history.finals[job_id] = Final(told["status"], told.get("result"))
+        history.finals = asyncio.run(final_states(self.url, ids))
         return history
 
-    def _is_ready(self) -> bool:
-        with contextlib.suppress(httpx.HTTPError):
-            return httpx.get(f"{self.url}/health/ready", trust_env=False).status_code == 200
-        return False
 
-
-class _Clients:
-    """Submit and poll, and write down what they were told."""
-
-    def __init__(self, url: str, recorder: Recorder) -> None:
-        self._url, self._recorder = url, recorder
-        self._values = itertools.count()
-        self._polling: set[asyncio.Task[None]] = set()
-
-    async def run(self, jobs: int) -> None:
-        """Submit so many jobs; some are polled until they are done, or all have been submitted for a while."""
-        async with httpx.AsyncClient(base_url=self._url, timeout=15.0, trust_env=False) as client:
-            await asyncio.gather(*(self._submit(client, jobs) for _ in range(CLIENTS)))
-            _, unfinished = await asyncio.wait(self._polling, timeout=5.0) if self._polling else (set(), set())
-            for task in unfinished:
-                task.cancel()
-            await asyncio.gather(*unfinished, return_exceptions=True)
-
-    async def _submit(self, client: httpx.AsyncClient, jobs: int) -> None:
-        while (value := next(self._values)) < jobs:
-            self._recorder.write("invoke", value=value)
-            outcome, job_id = await self._post(client, value)
-            self._recorder.write(outcome, value=value, job_id=job_id)
-            if outcome == "ok" and value % 10 == 0:
-                self._polling.add(asyncio.create_task(self._poll(client, job_id)))
-
-    async def _post(self, client: httpx.AsyncClient, value: int) -> tuple[Outcome, Any]:
-        try:
-            answer = await client.post("/jobs", json={"name": "n", "value": value, "message": str(JOB_S)})
-        except httpx.ConnectError:
-            return "fail", None
-        except httpx.HTTPError:
-            return "info", None
-        told = answer.json()
-        if answer.status_code == 202:
-            return "ok", told["job_id"]
-        definite = answer.status_code < 500 or told.get("outcome") == "not_enqueued"
-        return ("fail", None) if definite else ("info", told.get("job_id"))
-
-    async def _poll(self, client: httpx.AsyncClient, job_id: str) -> None:
-        while True:
-            with contextlib.suppress(httpx.HTTPError):
-                answer = await client.get(f"/jobs/{job_id}")
-                if answer.status_code == 200:
-                    told = answer.json()
-                    seen = {"position": told.get("queue_position"), "result": told.get("result")}
-                    self._recorder.write("poll", job_id=job_id, status=told["status"], **seen)
-                    if told["status"] in {"done", "failed"}:
-                        return
-            await asyncio.sleep(0.1)
+@contextmanager
+def _descriptors(limit: int) -> Iterator[None]:
+    """What is started in the block may have so many; 0: as many as we."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)

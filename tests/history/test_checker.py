@@ -98,6 +98,8 @@ def test_a_clean_history_is_valid() -> None:
     assert verdict.counts == {
         "attempted": 3,
         "acknowledged": 3,
+        "refused": 0,
+        "unknown": 0,
         "recovered": 0,
         "started again": 0,
         "duplicated": 0,
@@ -142,7 +144,7 @@ def test_a_repetition_that_a_fault_explains_is_counted_and_allowed() -> None:
 
     assert verdict.is_valid, verdict.told()
     assert (verdict.counts["started again"], verdict.counts["duplicated"]) == (1, 1)
-    assert verdict.exposed == [2]  # job_1 and job_2 were accepted and had not had their effect
+    assert verdict.exposed_jobs == 2  # job_1 and job_2 were accepted and had not had their effect
 
 
 def test_what_a_client_was_not_told_may_have_happened_or_not() -> None:

@@ -11,6 +11,13 @@ from urllib.parse import urlsplit
 
 from overload_demo.store.opening import Store
 
+GARBAGE = (  # what a broken proxy may say about a request that was carried out
+    b"HTTP/1.1 502 X\r\nContent-Type: text/html\r\nContent-Length: 16\r\n\r\n<html>502</html>",
+    b'HTTP/1.1 200 X\r\nContent-Length: 12\r\n\r\n{"result": [',
+    b'HTTP/1.1 200 X\r\nContent-Length: 13\r\n\r\n{"result":[]}',
+    b'HTTP/1.1 200 X\r\nContent-Length: 1000000000\r\n\r\n{"result":',
+    b"\x00\xff\xfe not HTTP at all\r\n\r\n",
+)
 REFUSAL = b"<html>413 Request Entity Too Large</html>"
 
 
@@ -25,8 +32,10 @@ class Network:
         self.delay_s = 0.0  # of an answer
         self.late_answers = 1 << 30  # so many more; then they come in time again
         self.loses_requests = False  # they never arrive, and are not answered
+        self.drops_requests = 0.0  # such a share of them: the connection is reset before anything is carried out
         self.loses_answers = 0.0  # such a share of them: the request is carried out, then the connection is reset
-        self.answers_lost = 0
+        self.spoils_answers = 0.0  # such a share: the request is carried out, its answer replaced by one of GARBAGE
+        self.faults = 0  # how often one of these three happened
         self.largest_request = 1 << 30  # bytes of body; above, the proxy refuses
         self.sizes: list[int] = []  # of the bodies that came this way
 
@@ -75,12 +84,21 @@ class Network:
         elif self.loses_requests:
             await reader.read()  # until the API gives up
             return
+        elif random.random() < self.drops_requests:
+            self.faults += 1
+            writer.transport.abort()
+            return
         else:
             behind.write(head + body)
             answer = b"".join(await _message(behind_reader))
         if random.random() < self.loses_answers:
-            self.answers_lost += 1
+            self.faults += 1
             writer.transport.abort()
+            return
+        if random.random() < self.spoils_answers:
+            self.faults += 1
+            writer.write(random.choice(GARBAGE))
+            writer.close()
             return
         self.late_answers -= 1
         if self.late_answers >= 0:

@@ -1,0 +1,41 @@
+"""``python -m tests.history``: run the fault matrix and write its table into ``experiments/results``."""
+
+import random
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from experiments.bench.record import Place
+from experiments.fault_matrix import FaultMatrix
+from tests.history.rows import BY_NAME
+
+
+def main(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Rows to run; all of them are recorded, some are not.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the times and choices.", show_default="random")] = 0,
+    share: Annotated[float, typer.Option(help="Of the jobs of each row.")] = 1.0,
+) -> None:
+    """Run rows of the fault matrix, one after the other. Exit code 0 only if every one holds."""
+    if unknown := set(names or ()) - BY_NAME.keys():
+        raise typer.BadParameter(f"no such row: {', '.join(sorted(unknown))}; there are {', '.join(BY_NAME)}")
+    console, results = Console(), []
+    with tempfile.TemporaryDirectory(prefix="faults-", dir=".") as folder:
+        place = Place.here("tests.history", Path(folder))
+        for name in names or BY_NAME:
+            own = Path(folder).absolute() / name
+            own.mkdir()
+            results.append(BY_NAME[name].run(own, seed or random.randrange(1, 1_000_000), share=share))
+            console.print(results[-1].told(), highlight=False, markup=False, soft_wrap=True)
+    if not names and share == 1.0:
+        FaultMatrix(place=place, rows=results).record()
+    sys.exit(1 if any(result.wrong for result in results) else 0)
+
+
+if __name__ == "__main__":
+    typer.run(main)

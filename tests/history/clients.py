@@ -1,0 +1,119 @@
+"""The load of a history: clients that submit and poll, and write down what they were told."""
+
+import asyncio
+import contextlib
+import itertools
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import aiohttp
+
+from tests.history.record import Final, Outcome, Recorder
+
+TIMEOUT_S = 15.0
+POLLED_FOR_S = 5.0  # after the last submission
+POLL_EVERY_S = 0.1
+EVERY_NTH_IS_POLLED = 10
+MOST_POLLED = 100  # at a time
+
+
+class Clients:
+    """``clients`` of the API at ``url``, together ``rate_per_s`` submissions a second at most (0: as fast as it goes).
+
+    Values count up, so each submission is its own; a job takes ``job_s`` seconds. With ``poison_every`` the name of
+    every so many-th job is that of one that ends its worker.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        recorder: Recorder,
+        *,
+        job_s: float,
+        clients: int,
+        rate_per_s: float,
+        values: "itertools.count[int]",
+        poison_every: int = 0,
+    ) -> None:
+        self._url, self._recorder, self._values = url, recorder, values
+        self._job_s, self._clients, self._poison_every = job_s, clients, poison_every
+        self._pause_s = clients / rate_per_s if rate_per_s else 0.0
+        self._polling: set[asyncio.Task[None]] = set()
+        self._left = 0
+
+    @property
+    def are_submitting(self) -> bool:
+        """Whether there are still jobs to submit."""
+        return self._left > 0
+
+    async def run(self, jobs: int) -> None:
+        """Submit so many jobs; some are polled until they are done, or all have been submitted for a while."""
+        self._left = jobs
+        timeout, connector = aiohttp.ClientTimeout(TIMEOUT_S), aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(self._url, timeout=timeout, connector=connector) as session:
+            await asyncio.gather(*(self._submit(session) for _ in range(self._clients)))
+            if polling := self._polling.copy():
+                _, unfinished = await asyncio.wait(polling, timeout=POLLED_FOR_S)
+                for task in unfinished:
+                    task.cancel()
+                await asyncio.gather(*unfinished, return_exceptions=True)
+
+    async def _submit(self, session: aiohttp.ClientSession) -> None:
+        while self._left > 0:
+            self._left -= 1
+            value = next(self._values)
+            self._recorder.write("invoke", value=value)
+            outcome, status, job_id = await self._post(session, value)
+            self._recorder.write(outcome, value=value, status=status, job_id=job_id)
+            if job_id and value % EVERY_NTH_IS_POLLED == 0 and len(self._polling) < MOST_POLLED:
+                task = asyncio.create_task(self._poll(session, job_id))
+                self._polling.add(task)
+                task.add_done_callback(self._polling.discard)
+            await asyncio.sleep(self._pause_s * random.uniform(0, 2))
+
+    async def _post(self, session: aiohttp.ClientSession, value: int) -> tuple[Outcome, int | None, str | None]:
+        poison = bool(self._poison_every) and value % self._poison_every == self._poison_every - 1
+        job = {"name": "poison" if poison else "n", "value": value, "message": str(self._job_s)}
+        try:
+            async with session.post("/jobs", json=job) as answer:
+                told = await answer.json(content_type=None)
+        except aiohttp.ClientConnectorError:
+            return "fail", None, None
+        except (aiohttp.ClientError, TimeoutError, ValueError):
+            return "info", None, None
+        if answer.status == 202:
+            return "ok", 202, told["job_id"]
+        definite = answer.status < 500 or told.get("outcome") == "not_enqueued"
+        return "fail" if definite else "info", answer.status, None if definite else told.get("job_id")
+
+    async def _poll(self, session: aiohttp.ClientSession, job_id: str) -> None:
+        while True:
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError, ValueError):
+                async with session.get(f"/jobs/{job_id}") as answer:
+                    told: dict[str, Any] = await answer.json(content_type=None)
+                if answer.status != 200:
+                    self._recorder.write("no answer", job_id=job_id, status=answer.status)
+                else:
+                    seen = {"position": told.get("queue_position"), "result": told.get("result")}
+                    self._recorder.write("poll", job_id=job_id, status=told["status"], **seen)
+                    if told["status"] in {"done", "failed"}:
+                        return
+            await asyncio.sleep(POLL_EVERY_S)
+
+
+async def final_states(url: str, ids: set[str]) -> dict[str, Final]:
+    """What the API says of each job; those it does not know are left out."""
+    found: dict[str, Final] = {}
+
+    async def ask(session: aiohttp.ClientSession, left: Iterator[str]) -> None:
+        for job_id in left:
+            async with session.get(f"/jobs/{job_id}") as answer:
+                if answer.status == 200:
+                    told = await answer.json()
+                    found[job_id] = Final(told["status"], told.get("result"))
+
+    left = iter(ids)
+    async with aiohttp.ClientSession(url) as session:
+        await asyncio.gather(*(ask(session, left) for _ in range(32)))
+    return found

@@ -1,0 +1,61 @@
+"""Jobs for ``WORKER_HANDLER`` that write down what they do, and a worker that ends itself at the worst moment."""
+
+import contextlib
+import os
+import random
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from overload_demo.queue.keeper import LeaseKeeper
+from overload_demo.worker import JobContext
+from tests.history.record import Recorder
+
+FILE = "HISTORY_FILE"
+EXITS = "HISTORY_EXITS"  # "after_lease", "after_start" or "after_effect", and how often: "after_start 0.01"
+POISON = "poison"  # a job with this in its name ends whoever does it
+
+_recorder: Recorder | None = None
+_moment, _, _share = os.environ.get(EXITS, "never").partition(" ")
+
+
+def do(payload: dict[str, Any], context: JobContext) -> dict[str, int]:
+    """Note start and effect, ``message`` seconds apart, and double the value."""
+    global _recorder
+    if _recorder is None:
+        _recorder = Recorder(Path(os.environ[FILE]))
+    about = {"job_id": context.job_id, "attempt": context.attempt, "value": payload["value"], "worker": os.getpid()}
+    _recorder.write("start", **about)
+    if payload["name"] == POISON:
+        _end()
+    _perhaps_end("after_start")
+    with contextlib.suppress(ValueError):  # the crowd's message is a text
+        threading.Event().wait(float(payload["message"]))
+    _recorder.write("effect", **about)
+    _perhaps_end("after_effect")
+    return {"doubled": 2 * payload["value"]}
+
+
+def _perhaps_end(moment: str) -> None:
+    if moment == _moment and random.random() < float(_share):
+        _end()
+
+
+def _end() -> NoReturn:
+    """As ``kill -9`` does: nothing is said, settled or given back."""
+    os._exit(139)
+
+
+def _ending_after(fetch: Callable[[LeaseKeeper, int], Any]) -> Callable[[LeaseKeeper, int], Any]:
+    def fetch_and_perhaps_end(keeper: LeaseKeeper, max_jobs: int) -> Any:
+        lease = fetch(keeper, max_jobs)
+        if lease.jobs:
+            _perhaps_end("after_lease")
+        return lease
+
+    return fetch_and_perhaps_end
+
+
+if _moment == "after_lease":
+    setattr(LeaseKeeper, "fetch", _ending_after(LeaseKeeper.fetch))  # noqa: B010 - to a checker it is another function

@@ -1,0 +1,176 @@
+"""Where a row's stack lives: what is set up before it starts, and the variables that lead its processes there."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from overload_demo.store.server_binary import find_server
+from tests.history.machine import NotHereError, needs
+from tests.support.running import free_port
+from tests.support.waiting import wait_until
+
+
+@dataclass
+class House:
+    """``variables`` go to every process of the stack."""
+
+    variables: dict[str, object] = field(default_factory=dict)
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """What is started in the block lives in here."""
+        yield
+
+    def told(self) -> str:
+        """What is to be said of it afterwards."""
+        return ""
+
+
+@contextmanager
+def plain(_: Path) -> Iterator[House]:
+    """Just the folder."""
+    yield House()
+
+
+# ---- a small disk
+
+
+@contextmanager
+def small_disk(folder: Path, megabytes: int) -> Iterator[House]:
+    """The data directory of ``folder`` on a file system of its own, in memory."""
+    data = folder / "data"
+    data.mkdir(mode=0o700)
+    options = f"size={megabytes}m,mode=0700"
+    done = subprocess.run([needs("mount"), "-t", "tmpfs", "-o", options, "none", data], capture_output=True, text=True)
+    if done.returncode:
+        raise NotHereError(f"mount: {done.stderr.strip()}")
+    try:
+        yield House()
+    finally:
+        subprocess.run(["umount", "--lazy", data], check=True)
+
+
+# ---- little memory
+
+MEMORY = Path("/sys/fs/cgroup/memory")
+
+
+@dataclass
+class MemoryLimit(House):
+    """A control group: what is started inside shares so much memory, page cache of its files included."""
+
+    path: Path = MEMORY
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        (self.path / "cgroup.procs").write_text(str(os.getpid()))
+        try:
+            yield
+        finally:
+            (self.path.parent / "cgroup.procs").write_text(str(os.getpid()))
+
+    def told(self) -> str:
+        """The most that was used."""
+        peak = int((self.path / "memory.max_usage_in_bytes").read_text())
+        return f"peak {peak >> 20} MB"
+
+
+@contextmanager
+def little_memory(_: Path, megabytes: int) -> Iterator[MemoryLimit]:
+    """A memory control group (version 1) of so many MB."""
+    path = MEMORY / f"overload-demo-{os.getpid()}"
+    try:
+        path.mkdir()
+        (path / "memory.limit_in_bytes").write_text(str(megabytes << 20))
+    except OSError as error:
+        raise NotHereError(f"memory control group: {error.strerror}") from None
+    try:
+        yield MemoryLimit(path=path)
+    finally:
+        wait_until("nobody lives in it", lambda: not (path / "cgroup.procs").read_text(), timeout_s=60.0)
+        path.rmdir()
+
+
+# ---- a primary with a replica
+
+
+class Pair(House):
+    """Two servers, one the asynchronous replica of the other; a failover makes it the primary, at the same port."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._port, self._generation = folder, free_port(), 0
+        super().__init__({"OVERLOAD_REDIS_URL": f"redis://127.0.0.1:{self._port}"})
+        self._primary = self._start(self._port, "primary")
+        self._replica = self._start_replica()
+
+    def cut_off_the_replica(self) -> None:
+        """From now on it hears nothing."""
+        self._replica.send_signal(signal.SIGSTOP)
+
+    def fail_over(self) -> None:
+        """The primary is gone, and what the replica had heard is all that is left."""
+        for server in (self._primary, self._replica):
+            server.kill()
+            server.wait()
+        self._primary = self._start(self._port, f"replica-{self._generation}")
+        self._generation += 1
+        self._replica = self._start_replica()
+
+    def close(self) -> None:
+        """End both."""
+        for server in (self._primary, self._replica):
+            server.kill()
+            server.wait()
+
+    def _start_replica(self) -> "subprocess.Popen[bytes]":
+        server = self._start(free_port(), f"replica-{self._generation}", "--replicaof", f"127.0.0.1 {self._port}")
+        log = self._folder / f"replica-{self._generation}" / "log"
+        wait_until("the replica follows", lambda: log.exists() and "Finished with success" in log.read_text())
+        return server
+
+    def _start(self, port: int, name: str, *more: str) -> "subprocess.Popen[bytes]":
+        folder = self._folder / name
+        folder.mkdir(exist_ok=True)
+        durable = ["--appendonly", "yes", "--appendfsync", "always"]
+        command = [str(find_server(None)), "--port", str(port), "--dir", str(folder), "--logfile", "log", *durable]
+        return subprocess.Popen([*command, *more], stdout=subprocess.DEVNULL, cwd=folder)
+
+
+@contextmanager
+def primary_and_replica(folder: Path) -> Iterator[Pair]:
+    """Both running, the replica up to date."""
+    pair = Pair(folder)
+    try:
+        yield pair
+    finally:
+        pair.close()
+
+
+# ---- a clock of its own
+
+CLOCK = Path(__file__).with_name("clock.c")
+
+
+@dataclass
+class Clock(House):
+    """The wall clock of what lives here is ahead by :meth:`set` seconds."""
+
+    offset: Path = Path()
+
+    def set(self, seconds: int) -> None:
+        """The clock jumps to ``seconds`` ahead of the true time."""
+        with self.offset.open("r+b", buffering=0) as file:
+            file.write(seconds.to_bytes(8, "little", signed=True))
+
+
+@contextmanager
+def own_clock(folder: Path) -> Iterator[Clock]:
+    """A preloaded library for C's clock, compiled here."""
+    library, offset = folder / "clock.so", folder / "clock.offset"
+    subprocess.run([needs("cc"), "-shared", "-fPIC", "-O1", "-o", library, CLOCK, "-ldl"], check=True)
+    offset.write_bytes(bytes(8))
+    yield Clock({"LD_PRELOAD": library, "CLOCK_OFFSET": offset}, offset)

@@ -1,0 +1,29 @@
+"""The checker would catch us: each promise, once broken, is noticed. CI runs this by itself (``pytest -m mutants``)."""
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.history.mutants import MUTANTS
+from tests.history.rows import BY_NAME
+
+pytestmark = pytest.mark.mutants
+
+REVEALED_BY = {
+    "a bare pop": "F2",
+    "no fence": "F16",
+    "an enqueue that is not idempotent": "F9",
+    "202 before the commit": "F1",
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_queue_with_a_broken_promise_is_caught(tmp_path: Path, name: str) -> None:
+    mutant, row = MUTANTS[name], BY_NAME[REVEALED_BY[name]]
+    broken = replace(row, setup=row.setup | {"package": mutant.build(tmp_path / "mutant")})
+
+    result = broken.run(tmp_path, random.randrange(1, 1_000_000))
+
+    assert any(kind in result.wrong for kind in mutant.shows_as), result.told()
