@@ -14,8 +14,8 @@ class RowResult(BaseModel):
 
     ``fired``: how often the fault happened; ``exposed``: jobs that were acknowledged and unfinished during at least one
     of them. ``wrong`` is what the row fails for, ``allowed`` the violations it may cause, ``not_here`` why this machine
-    could not do it. ``recovery_s``: from each fault to the first sign that it was over. ``longest_loss_s``: how long before
-    the store died the oldest job had been accepted that it had forgotten.
+    could not do it. ``recovery_s``: from each fault to the first sign that it was over. ``longest_loss_s``: how long
+    before the store died the oldest job had been accepted that it had forgotten.
     """
 
     name: str

@@ -25,6 +25,7 @@ ACCEPTS_A_TURN = 64  # then the loop serves those who are inside
 LOOK_EVERY_S = 1.0
 MAKE_ROOM_EVERY_S = 0.05
 CROWDED_IDLE_S = 0.25
+LAST_REQUEST_S = 1.0  # at a stop: who has been idle for longer is not just about to send
 CROWDED_FOR_S = 1.0  # after a pause: the next one is near
 RESUME_BELOW = 0.9  # of the cap, so that pausing and resuming do not alternate with each connection
 CONNECTION_BYTES = 16_384  # with a request in flight, without its body (measured)
@@ -91,6 +92,19 @@ class Gate:
         self._stop_accepting()
         if self._watch is not None:
             self._watch.cancel()
+
+    async def retire(self, within_s: float) -> None:
+        """Accept no more. Who was active a moment ago may ask once more, and is told that it was the last time.
+
+        A client that is just sending its next request would otherwise see a reset, and not know what became of it.
+        """
+        self.close()
+        self._crowded_until = float("inf")
+        give_up_at = self._loop.time() + min(within_s, LAST_REQUEST_S)
+        while (now := self._loop.time()) < give_up_at:
+            if all(one.idle_since < now - LAST_REQUEST_S for one in self._inside):
+                return
+            await asyncio.sleep(0.02)
 
     def leave(self, protocol: GatedProtocol) -> None:
         """A connection has ended: there is room for another."""

@@ -59,7 +59,7 @@ class Server(uvicorn.Server):
         if self._gate is not None:
             if self._drains:
                 await self._gate.drain(self._settings.overload_grace_s)
-            self._gate.close()
+            await self._gate.retire(self._settings.overload_grace_s)
         await super().shutdown(sockets)
 
     @contextmanager

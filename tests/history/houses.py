@@ -174,3 +174,28 @@ def own_clock(folder: Path) -> Iterator[Clock]:
     subprocess.run([needs("cc"), "-shared", "-fPIC", "-O1", "-o", library, CLOCK, "-ldl"], check=True)
     offset.write_bytes(bytes(8))
     yield Clock({"LD_PRELOAD": library, "CLOCK_OFFSET": offset}, offset)
+
+
+# ---- an older version
+
+OLDER = "bffa57a"  # before deadlines, cancel and owners
+
+
+@dataclass
+class Versions(House):
+    """An older version of the package beside this one."""
+
+    older: Path = Path()
+
+
+@contextmanager
+def two_versions(folder: Path) -> Iterator[Versions]:
+    """The older one as it was committed."""
+    package = folder / "older"
+    package.mkdir()
+    root = Path(__file__).parents[2]
+    archive = subprocess.run([needs("git"), "archive", OLDER, "overload_demo"], cwd=root, capture_output=True)
+    if archive.returncode:
+        raise NotHereError("needs the history of this repository")
+    subprocess.run([needs("tar"), "-x", "-C", str(package)], input=archive.stdout, check=True)
+    yield Versions(older=package)

@@ -34,7 +34,7 @@ class Tracing:
 
     def not_durable(self) -> int:
         """Bytes at the end of the file that a loss of power would have taken; call after the server's death."""
-        self._process.wait(10)
+        _end(self._process, within_s=5.0)
         return bytes_not_durable(self._log.read_text().splitlines())
 
 
@@ -71,8 +71,15 @@ def slow_fsync(run: Scenario, delay_s: float) -> Iterator[None]:
     try:
         yield
     finally:
-        process.terminate()
-        process.wait(10)
+        _end(process)
+
+
+def _end(process: "subprocess.Popen[bytes]", within_s: float = 0.5) -> None:
+    """Let ``strace`` go; one that sleeps through its tracee's death would keep the dead from being buried."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(within_s)
+    process.kill()
+    process.wait()
 
 
 def _attach(run: Scenario, *options: str) -> "subprocess.Popen[bytes]":

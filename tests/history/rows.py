@@ -11,8 +11,18 @@ from functools import partial
 
 import httpx
 
+from overload_demo.store.data_dir import LOG
 from tests.history.checker import Verdict
-from tests.history.houses import Clock, Pair, little_memory, own_clock, primary_and_replica, small_disk
+from tests.history.houses import (
+    Clock,
+    Pair,
+    Versions,
+    little_memory,
+    own_clock,
+    primary_and_replica,
+    small_disk,
+    two_versions,
+)
 from tests.history.injection import Tracing, append_only_file, full, pester, slow_fsync, store_stopped
 from tests.history.machine import needs
 from tests.history.matrix import Row
@@ -115,8 +125,11 @@ def fill_the_memory(run: Scenario) -> None:
 
 
 def fill_the_disk(run: Scenario) -> None:
+    log = run.folder / "data" / LOG
+    met = log.read_text().count("No space left")
     with run.inject("no space"), full(run.folder):
         wait(3.0)
+        assert log.read_text().count("No space left") > met, "the server never met the full disk"
     run.start()
 
 
@@ -156,6 +169,13 @@ def replace_every_process(run: Scenario) -> None:
         for worker in run.workers:
             worker.stop()
             worker.start()
+
+
+def change_version(run: Scenario) -> None:
+    """From the older to this one or back; each of two workers is of either at random."""
+    assert isinstance(run.house, Versions)
+    with run.inject("other version"):
+        run.change_version(run.random.choice([None, run.house.older]))
 
 
 def send_bad_bodies(run: Scenario) -> None:
@@ -507,6 +527,18 @@ ROWS = [
         fired=lambda run: 1,
         nobody_dies=True,
         also=exactly_the_bound,
+    ),
+    Row(
+        "versions",
+        "this version and the one before side by side, back and forth",
+        "API and a worker stopped, started from the other package",
+        change_version,
+        every_s=1.2,
+        jobs=2000,
+        house=two_versions,
+        setup={"workers": 2},
+        nobody_dies=True,
+        all_accepted=True,
     ),
     Row(
         "all",

@@ -78,7 +78,7 @@ class Scenario:
         self._cleanup = contextlib.ExitStack()
         self.variables: dict[str, Any] = {
             "PYTHONSAFEPATH": 1,  # the working directory must not hide the package
-            "PYTHONPATH": os.pathsep.join(str(path) for path in (package, ROOT) if path),
+            "PYTHONPATH": _path(package),
             "WORKER_HANDLER": "tests.history.handlers:do",
             FILE: folder / "jobs.jsonl",
             EXITS: exits,
@@ -91,7 +91,8 @@ class Scenario:
         with contextlib.ExitStack() as stack:
             if self._has_network:
                 self.variables |= stack.enter_context(self._way_to_the_store())
-            self.api = self._make_api(stack)
+            self._listen(stack)
+            self.api = self._make_api()
             self.workers = [self._make_worker(number) for number in range(self.worker_count)]
             for part in (self.api, *self.workers):
                 stack.callback(part.stop)
@@ -102,18 +103,31 @@ class Scenario:
     def __exit__(self, *_: object) -> None:
         self._cleanup.close()
 
-    def _make_api(self, stack: contextlib.ExitStack) -> Child:
-        if self.api_processes:
-            port = free_port()
-            self.url = f"http://127.0.0.1:{port}"
-            arguments = ["--port", str(port), "--processes", str(self.api_processes)]
-            return child("overload_demo.api", *arguments, folder=self.folder, **self.variables)
-        # The sockets are ours, so that a killed one can be started again and nobody is refused meanwhile.
+    def _listen(self, stack: contextlib.ExitStack) -> None:
+        """Sockets of ours for the API, so that a killed one can be started again and nobody is refused meanwhile."""
         listeners = [stack.enter_context(listener) for listener in listen("127.0.0.1", 0)]
         self.url = url_of(listeners)
-        fds = [listener.fileno() for listener in listeners]
-        arguments = ["--fds", ",".join(map(str, fds))]
-        return child("overload_demo.api", *arguments, folder=self.folder, fds=fds, **self.variables)
+        self._sockets = [listener.fileno() for listener in listeners]
+
+    def _make_api(self) -> Child:
+        if self.api_processes:
+            port = free_port()
+            self.url, self._sockets = f"http://127.0.0.1:{port}", []
+            arguments = ["--port", str(port), "--processes", str(self.api_processes)]
+        else:
+            arguments = ["--fds", ",".join(map(str, self._sockets))]
+        return child("overload_demo.api", *arguments, folder=self.folder, fds=self._sockets, **self.variables)
+
+    def change_version(self, package: Path | None) -> None:
+        """Stop the API and one worker cleanly, and start them from another ``package`` (None: this one)."""
+        number = self.random.randrange(self.worker_count)
+        for part in (self.api, self.workers[number]):
+            part.stop()
+        self.variables["PYTHONPATH"] = _path(package)
+        self.api, self.workers[number] = self._make_api(), self._make_worker(number)
+        for part in (self.api, self.workers[number]):
+            self._cleanup.callback(part.stop)
+            self._start(part)
 
     def add_worker(self) -> None:
         """One more."""
@@ -261,6 +275,11 @@ class Scenario:
         ids = {one.job_id for one in history.requests if one.job_id} | {run.job_id for run in history.starts}
         history.finals = asyncio.run(final_states(self.url, ids))
         return history
+
+
+def _path(package: Path | None) -> str:
+    """Where Python finds ``overload_demo`` first, and then these tests."""
+    return os.pathsep.join(str(path) for path in (package, ROOT) if path)
 
 
 @contextmanager
