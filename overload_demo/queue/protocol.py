@@ -20,9 +20,10 @@ def _script(name: str) -> Script:
     return Script(name, files(__package__).joinpath("lua", f"{name}.lua").read_text(encoding="utf-8"))
 
 
-ENQUEUE, LEASE, EXTEND, SETTLE, STATUS, STATS = map(
-    _script, ("enqueue", "lease", "extend", "settle", "status", "stats")
+ENQUEUE, LEASE, EXTEND, SETTLE, STATUS, STATS, CANCEL = map(
+    _script, ("enqueue", "lease", "extend", "settle", "status", "stats", "cancel")
 )
+REQUEUE, PURGE, INSPECT, RECONCILE, RECOUNT = map(_script, ("requeue", "purge", "inspect", "reconcile", "recount"))
 
 _KEYS = {
     ENQUEUE: ("queue", "seq", "stats", "workers"),
@@ -31,6 +32,12 @@ _KEYS = {
     SETTLE: ("queue", "leases", "owners", "dead", "stats"),
     STATUS: ("queue", "seq", "stats", "workers"),
     STATS: ("queue", "leases", "stats", "workers", "dead"),
+    CANCEL: ("stats",),
+    REQUEUE: ("queue", "seq", "dead", "stats"),
+    PURGE: ("dead",),
+    INSPECT: (),
+    RECONCILE: ("queue", "seq", "leases", "owners", "stats"),
+    RECOUNT: ("seq", "stats"),
 }
 
 
