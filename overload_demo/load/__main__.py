@@ -51,7 +51,10 @@ def main(
         bool, typer.Option("--allow-remote", help="allow a target that is not this machine")
     ] = False,
 ) -> None:
-    """Fire requests at an API by a fixed schedule and account for every one of them."""
+    """Fire requests at an API by a fixed schedule and account for every one of them.
+
+    An API that asks for a key gets the one in the environment variable OVERLOAD_API_KEY.
+    """
     console, errors = Console(), Console(stderr=True)
     try:
         plan = LoadPlan(
