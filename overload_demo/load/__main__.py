@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.load.generator import LoadProgress, check_reachable, run_load
 from overload_demo.load.measure import LoadResult
@@ -57,6 +58,7 @@ def main(
     """
     console, errors = Console(), Console(stderr=True)
     try:
+        load_settings()  # what is wrong with a key is better said here than by every load process
         plan = LoadPlan(
             url=url,
             requests=requests,
