@@ -29,6 +29,7 @@ dead = typer.Typer(
 
 WHY_NOT = {
     "no payload": "its payload is gone, there is nothing to run",
+    "unknown": "no such job",
     "not dead": "it is not on the dead list any more",
 }
 REPAIRS = {
@@ -96,7 +97,8 @@ def dead_requeue(
             raise ConfigurationError("name the jobs to requeue, or say --all")
     verdicts = _with_admin(requeue)
     done = sum(verdict == "queued" for verdict in verdicts.values())
-    _say(f"{done} {_jobs(done)} waiting again")
+    if done or not verdicts:
+        _say(f"{done} {_jobs(done)} waiting again")
     left = [f"{one}: {WHY_NOT.get(why, f'it is {why}')}" for one, why in verdicts.items() if why != "queued"]
     if left:
         fail("not requeued: " + "; ".join(left[:5]) + (f"; and {len(left) - 5} more" if len(left) > 5 else ""))

@@ -51,7 +51,7 @@ class Admin:
         """Let dead jobs wait again, at the tail and with all their attempts.
 
         Returns ``"queued"`` for each, or why it was left as it was: ``"no payload"`` (there is nothing to run),
-        ``"not dead"`` (its entry is gone), or the state it is in.
+        ``"not dead"`` (its entry is gone), ``"unknown"``, or the state it is in.
         """
         verdicts: list[str] = []
         for page in pages(letters, REQUEUE_PAGE):

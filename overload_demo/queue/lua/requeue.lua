@@ -6,12 +6,12 @@
 -- KEYS  1 jobs:queue  2 jobs:seq  3 jobs:dead  4 jobs:stats
 -- ARGV  1 key prefix, then for each job: id, its entry of the dead list
 -- Derived key: job:{id}
--- Reply: for each job 'queued', or why it was left alone: 'no payload', 'not dead', or the state it is in
+-- Reply: for each job 'queued', or why it was left alone: 'no payload', 'not dead', 'unknown', or the state it is in
 local prefix, reply = ARGV[1], {}
 for i = 2, #ARGV, 2 do
   local id, key = ARGV[i], ARGV[1] .. 'job:' .. ARGV[i]
   local job = redis.pcall('HMGET', key, 'status', 'payload')
-  local verdict = job.err and 'no payload' or job[1] or 'no payload'
+  local verdict = job.err and 'no payload' or job[1] or 'unknown'
   if verdict == 'failed' and not job[2] then
     verdict = 'no payload'
   elseif verdict == 'failed' then
