@@ -136,7 +136,7 @@ SERVER = [
         ["ASKING"],
     ),
     *(["SLOWLOG", "RESET"], ["COMMANDLOG", "RESET"], ["SCRIPT", "KILL"], ["CLIENT", "LIST"], ["CLIENT", "PAUSE", 9]),
-    *(["CONFIG", "REWRITE"], ["MODULE", "LOADEX", "x"], ["DEBUG", "SEGFAULT"], ["REPLCONF"], ["PFDEBUG"], ["MEMORY"]),
+    *(["CONFIG", "REWRITE"], ["MODULE", "LOADEX", "x"], ["DEBUG", "SEGFAULT"], ["REPLCONF"], ["PFDEBUG"], ["READONLY"]),
     *(["MEMORY", "PURGE"], ["FUNCTION", "KILL"], ["SWAPDB", 0, 1], ["MIGRATE"], ["SYNC"], ["LATENCY", "RESET"]),
 ]
 STREAM = [
