@@ -125,6 +125,15 @@ async def test_the_short_cut_answers_like_the_ordinary_handler(settings: Setting
     assert statuses == {202, 400, 422}
 
 
+async def test_a_plain_body_does_take_the_short_cut(settings: Settings, store: Store) -> None:
+    """Otherwise the comparison would compare nothing: here there is no other way."""
+    app = create_app(settings, store)
+    app.router.routes.clear()
+    async with client_of(app) as client:
+        assert (await client.post("/jobs", json=JOB)).status_code == 202
+        assert (await client.post("/jobs", json=JOB | {"value": "x"})).status_code == 404
+
+
 async def test_the_short_cut_is_not_to_be_seen_in_openapi(settings: Settings, store: Store) -> None:
     assert create_app(settings, store).openapi() == ordinary_app(settings, store).openapi()
 
