@@ -2,7 +2,9 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from overload_demo.queue.admin import Admin
 from overload_demo.queue.consumer import Verdict
 from overload_demo.queue.reconcile import Reconciler
 from overload_demo.store.opening import Store
+from overload_demo.upstash import Argument, Upstash
 from tests.support.queues import Queue, Stammering, ids_of, open_queue, settled
 from tests.support.running import events, make_settings
 from tests.support.waiting import wait_until_async
@@ -384,6 +387,83 @@ async def test_nothing_is_mended_that_is_only_moving(tmp_path: Path, store: Stor
         assert await conserved(queue)
     starts = Counter(job_id for what, job_id, _ in events(tmp_path) if what == "start")
     assert set(starts.values()) == {1}
+
+
+class Interrupted(Upstash):
+    """A transport that lets something happen before its ``moment``-th command."""
+
+    def __init__(self, queue: Queue, moment: int, happen: Callable[[], Awaitable[object]]) -> None:
+        super().__init__(queue.upstash.address)
+        self._moment, self._happen = moment, happen
+        self.commands = 0
+
+    async def command(self, *command: Argument, repeatable: bool = False, deadline_s: float | None = None) -> Any:
+        self.commands += 1
+        if self.commands == self._moment:
+            await self._happen()
+        return await super().command(*command, repeatable=repeatable, deadline_s=deadline_s)
+
+
+async def give_back(queue: Queue) -> None:
+    """Two waiting jobs are leased and given back."""
+    worker = queue.worker("x")
+    await worker.settle([settled(job, Verdict.RELEASED) for job in (await worker.lease(2)).jobs])
+
+
+async def give_back_all(queue: Queue) -> None:
+    """Expired leases come back to the head."""
+    await queue.expire_lease(*await queue.redis("ZRANGE", f"{queue.prefix}jobs:leases", 0, -1))
+    await queue.worker("y", worker_max_batch=1).lease(1)
+
+
+async def cancel_and_enqueue(queue: Queue) -> None:
+    waiting = await queue.waiting()
+    await queue.producer.cancel(waiting[0])
+    await queue.producer.cancel(waiting[-1])
+    [job_id] = await queue.enqueue(1)
+    await queue.producer.cancel(job_id)
+
+
+async def requeue_dead(queue: Queue) -> None:
+    admin = admin_of(queue)
+    await admin.requeue(await admin.dead_letters())
+
+
+async def drain(queue: Queue) -> None:
+    worker = queue.worker("z")
+    for _ in range(3):
+        await worker.settle([settled(job) for job in (await worker.lease(3)).jobs])
+
+
+EVENTS = [give_back, give_back_all, cancel_and_enqueue, requeue_dead, drain]
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.__name__)
+async def test_whatever_happens_between_two_steps_of_a_repair_is_no_damage(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, event: Callable[[Queue], Awaitable[object]]
+) -> None:
+    """At each moment once, with pages of two, so that there are many."""
+    monkeypatch.setattr("overload_demo.queue.reconcile.PAGE", 2)
+    moment, commands = 0, 1
+    while moment < commands:
+        moment += 1
+        settings = make_settings(tmp_path)
+        async with open_queue(settings, store) as queue:
+            await kill_jobs(queue, 2)
+            ids = await queue.enqueue(9)
+            await queue.worker("holder").lease(2)
+            await queue.producer.cancel(ids[5])
+            upstash = Interrupted(queue, moment, lambda queue=queue: event(queue))  # type: ignore[misc]
+            try:
+                assert await Reconciler(upstash, settings).run() == Counter(), f"at command {moment}"
+            finally:
+                await upstash.aclose()
+            commands = upstash.commands
+            waiting = await queue.waiting()
+            assert len(waiting) == len(set(waiting))
+            assert await reconcile(queue) == Counter()
+            assert await conserved(queue)
+    assert moment > 10
 
 
 async def is_over(queue: Queue) -> bool:
