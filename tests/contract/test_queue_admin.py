@@ -12,6 +12,7 @@ from overload_demo.config import Settings
 from overload_demo.lab.parts import WorkerThread
 from overload_demo.queue.admin import Admin
 from overload_demo.queue.consumer import Verdict
+from overload_demo.queue.protocol import RECONCILE, Protocol
 from overload_demo.queue.reconcile import Reconciler
 from overload_demo.store.opening import Store
 from overload_demo.upstash import Argument, Upstash
@@ -389,6 +390,18 @@ async def test_nothing_is_mended_that_is_only_moving(tmp_path: Path, store: Stor
     assert set(starts.values()) == {1}
 
 
+async def test_a_job_that_has_moved_since_it_was_looked_at_is_left_alone(queue: Queue) -> None:
+    """The script's own look: whatever its caller believes, a later fence or seq shows that it was somewhere."""
+    ids = await queue.enqueue(2)
+    await give_back(queue)
+    await queue.worker("holder").lease(1)
+
+    call = Protocol(queue.prefix).call(RECONCILE, queue.prefix, 2, 0, 1000, 1000, ids[0], "0", ids[1], "0")
+
+    assert await queue.upstash.run(call) == ["", ""]
+    assert await queue.waiting() == ids[1:]
+
+
 class Interrupted(Upstash):
     """A transport that lets something happen before its ``moment``-th command."""
 
@@ -429,13 +442,22 @@ async def requeue_dead(queue: Queue) -> None:
     await admin.requeue(await admin.dead_letters())
 
 
+async def lease_two(queue: Queue) -> None:
+    await queue.worker("x").lease(2)
+
+
+async def finish_two(queue: Queue) -> None:
+    worker = queue.worker("z")
+    await worker.settle([settled(job) for job in (await worker.lease(2)).jobs])
+
+
 async def drain(queue: Queue) -> None:
     worker = queue.worker("z")
     for _ in range(3):
         await worker.settle([settled(job) for job in (await worker.lease(3)).jobs])
 
 
-EVENTS = [give_back, give_back_all, cancel_and_enqueue, requeue_dead, drain]
+EVENTS = [give_back, give_back_all, lease_two, finish_two, cancel_and_enqueue, requeue_dead, drain]
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.__name__)
