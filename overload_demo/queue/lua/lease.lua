@@ -20,7 +20,7 @@ local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local control = redis.call('HMGET', KEYS[5], 'tombstones', 'paused')
 local tombstones, is_paused = tonumber(control[1] or 0), control[2] == '1'
-local MOST_PASSED_OVER = 400 -- in one call; whoever calls is told to come again
+local MOST_PASSED_OVER = 200 -- in one call; whoever calls is told to come again
 local alive_until = string.format('%.0f', now_ms + tonumber(ARGV[4]))
 
 local function sign_of_life()
@@ -126,7 +126,7 @@ repeat
     local attempts = fields and tonumber(fields[3] or '') or 0
     if #chosen > 0 and (attempts > 0 or bytes + #(fields and fields[2] or '') > tonumber(ARGV[6])) then break end
     taken = taken + 1
-    if seen[id] then -- a stray second entry
+    if seen[id] then -- a stray second entry, dropped
     elseif not fields or not fields[1] then
       unreadable[#unreadable + 1] = id
     elseif fields[1] == 'cancelled' or (fields[1] == 'queued' and attempts == 0 and is_late(fields[6])) then
