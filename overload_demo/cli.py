@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from overload_demo import admin
 from overload_demo.config import load_settings
 from overload_demo.doors import fail, one_line_errors
 from overload_demo.errors import ConfigurationError
@@ -28,6 +29,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="A queue-based API that survives the traffic spike which kills an API doing its work inline.",
 )
+
+admin.install(app)
 
 
 class Baseline(StrEnum):

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from overload_demo.errors import ConfigurationError
 
+MIN_KEY_LENGTH = 16
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -71,6 +72,10 @@ class Settings(BaseSettings):
     )
     overload_max_queue_depth: int = Field(0, ge=0, description="refuse jobs above this queue depth; 0 = no bound")
     overload_max_wait_s: float = Field(0, ge=0, description="refuse jobs that would wait longer, seconds; 0 = no bound")
+    overload_api_keys: SecretStr | None = Field(
+        None, description="keys that the API asks for, with commas between them, 16 characters at least; unset = none"
+    )
+    overload_api_key: SecretStr | None = Field(None, description="the key that the load generator sends; unset = none")
     overload_store_deadline_s: float = Field(5.0, gt=0, le=60, description="a request waits this long for the store")
 
     @field_validator("upstash_redis_rest_url", mode="after")
@@ -89,7 +94,19 @@ class Settings(BaseSettings):
             raise ValueError("must use https (plain http is for loopback only)")
         return url.rstrip("/")
 
-    @field_validator("upstash_redis_rest_token", mode="after")
+    @field_validator("overload_api_keys", mode="after")
+    @classmethod
+    def _usable_keys(cls, keys: SecretStr | None) -> SecretStr | None:
+        each = _split(keys)
+        if any(len(key) < MIN_KEY_LENGTH or not _is_header_text(key) for key in each):
+            raise ValueError(
+                f"each key must be one word of at least {MIN_KEY_LENGTH} ASCII characters, with commas between them"
+            )
+        if len(set(each)) < len(each):
+            raise ValueError("the same key stands there twice")
+        return keys
+
+    @field_validator("upstash_redis_rest_token", "overload_api_key", mode="after")
     @classmethod
     def _fits_a_header(cls, token: SecretStr | None) -> SecretStr | None:
         if token is None:
@@ -110,6 +127,11 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def api_keys(self) -> list[bytes]:
+        """The keys of ``overload_api_keys``, one by one. Secrets: digest them, and keep the digests."""
+        return [key.encode() for key in _split(self.overload_api_keys)]
+
+    @property
     def uses_upstash(self) -> bool:
         """Whether the queue lives at an Upstash endpoint rather than in the embedded store."""
         return self.upstash_redis_rest_url is not None
@@ -119,6 +141,10 @@ class Settings(BaseSettings):
         """Longest pause between two polls of an empty queue, seconds; never below the poll interval."""
         longest = self.worker_max_poll_interval or (10.0 if self.uses_upstash else 5.0)
         return max(longest, self.worker_poll_interval)
+
+
+def _split(keys: SecretStr | None) -> list[str]:
+    return [] if keys is None else [key.strip() for key in keys.get_secret_value().split(",")]
 
 
 def _is_header_text(text: str) -> bool:

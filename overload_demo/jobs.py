@@ -11,31 +11,44 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetPyda
 
 MAX_DEPTH = 32
 MAX_VALUE = 1e15
+MAX_EXPIRES_IN_S = 31_536_000  # a year
 JOB_ID = re.compile(r"job_[0-9a-f]{24,64}")
 
 
-def _with_one_error(source: Any, handler: GetCoreSchemaHandler) -> Any:
+def _with_one_error(message: str) -> GetPydanticSchema:
     """Say once what a number must be, not once for each branch of the union."""
-    union = handler(source)
-    return {**union, "custom_error_type": "number", "custom_error_message": NOT_A_NUMBER}
+
+    def schema(source: Any, handler: GetCoreSchemaHandler) -> Any:
+        return {**handler(source), "custom_error_type": "number", "custom_error_message": message}
+
+    return GetPydanticSchema(schema)
 
 
-NOT_A_NUMBER = f"Input should be a finite number, at most {MAX_VALUE:g} in size"
 Number = Annotated[
     Annotated[int, Field(strict=True, ge=-MAX_VALUE, le=MAX_VALUE)]
     | Annotated[float, Field(strict=True, ge=-MAX_VALUE, le=MAX_VALUE, allow_inf_nan=False)],
     Field(union_mode="left_to_right"),
-    GetPydanticSchema(_with_one_error),
+    _with_one_error(f"Input should be a finite number, at most {MAX_VALUE:g} in size"),
+]
+Seconds = Annotated[
+    Annotated[int, Field(strict=True, gt=0, le=MAX_EXPIRES_IN_S)]
+    | Annotated[float, Field(strict=True, gt=0, le=MAX_EXPIRES_IN_S, allow_inf_nan=False)],
+    Field(union_mode="left_to_right"),
+    _with_one_error(f"Input should be a number of seconds above 0, at most {MAX_EXPIRES_IN_S}"),
 ]
 
 
 class JobState(StrEnum):
-    """queued → processing → done or failed; processing → queued again when released or when its lease expires."""
+    """queued → processing → done or failed; processing → queued again when released or when its lease expires.
+
+    queued → cancelled by its client, and queued → failed when it has not started by its deadline.
+    """
 
     QUEUED = "queued"
     PROCESSING = "processing"
     DONE = "done"
     FAILED = "failed"
+    CANCELLED = "cancelled"
 
 
 class JobRequest(BaseModel):
@@ -53,6 +66,11 @@ class JobRequest(BaseModel):
     value: Number = Field(description="a finite number, doubled by the demo job; an int stays an int")
     message: str = Field(strict=True, description="free text")
     metadata: dict[str, Any] | None = Field(None, description="anything else, at most 32 levels deep")
+    expires_in_s: Seconds | None = Field(
+        None,
+        description="seconds within which the job must start; else a worker that reaches it fails it, without running "
+        "it. Until then it stays queued. A job that was interrupted has started, and is run again",
+    )
 
 
 def new_job_id() -> str:

@@ -14,7 +14,8 @@ from starlette.responses import Response
 from overload_demo import __version__
 from overload_demo.api import problems
 from overload_demo.api.intake import PATH, JobIntakeRoute, ShortCut, submit
-from overload_demo.api.models import SERVICE, Accepted, AnyJob, Health, Problem, Stats
+from overload_demo.api.keys import ApiKeys, KeyCheck, describe, owner_of
+from overload_demo.api.models import SERVICE, Accepted, AnyJob, CancelledJob, Health, Problem, Stats
 from overload_demo.config import Settings, load_settings
 from overload_demo.errors import StoreError
 from overload_demo.jobs import JOB_ID, JobRequest, JobState
@@ -24,7 +25,8 @@ from overload_demo.store.opening import Store, open_store
 from overload_demo.upstash import Upstash
 from overload_demo.work import utc_now
 
-# The pool serves the senders of writes (2) and reads (2), one shared statistics read and one ping, with a reserve.
+# The pool serves the senders of jobs (2), cancels (1) and reads (2), one shared statistics read and one ping, with a
+# reserve.
 CONNECTIONS = 8
 
 
@@ -40,6 +42,7 @@ _HEADERS = {
     "Location": {"description": "where to poll", "schema": {"type": "string"}},
     "Retry-After": {"description": "seconds until a poll makes sense", "schema": {"type": "integer"}},
 }
+NO_SUCH_JOB = "no such job: unknown, or expired after it was done"
 _STORE_GONE = "the store cannot be asked; carries Retry-After"
 
 intake = APIRouter(route_class=JobIntakeRoute)
@@ -64,7 +67,7 @@ reading = APIRouter()
 )
 async def post_job(job: JobRequest, request: Request) -> Response:
     """Submit a job. Returns as soon as the store has committed it; with an Idempotency-Key a repeat is harmless."""
-    return await submit(request, await request.body())
+    return await submit(request, job)
 
 
 @reading.get(
@@ -76,9 +79,33 @@ async def get_job(job_id: str, request: Request) -> Response:
     """Where a job stands, and its result once it is done."""
     results: Results = request.app.state.results
     status = await results.status(job_id) if JOB_ID.fullmatch(job_id) else None
-    if status is None:
-        raise HTTPException(404, "no such job: unknown, or expired after it was done")
+    if status is None or (owner_of(request.scope) and status.owner != owner_of(request.scope)):
+        raise HTTPException(404, NO_SUCH_JOB)
     return _job_response(job_id, status)
+
+
+@reading.delete(
+    "/jobs/{job_id}",
+    response_model=CancelledJob,
+    responses=_problems(
+        s404="unknown or expired",
+        s409="it runs already, or has ended",
+        s503="the store did not confirm; outcome tells whether it may have been cancelled, and a repeat is harmless",
+        s422="never sent: any path text is an unknown id",
+    ),
+)
+async def delete_job(job_id: str, request: Request) -> Response:
+    """Cancel a job that is waiting; it is never run. Repeating it is harmless. A running job cannot be cancelled."""
+    producer: Producer = request.app.state.producer
+    try:
+        state = await producer.cancel(job_id, owner_of(request.scope)) if JOB_ID.fullmatch(job_id) else None
+    except StoreError as error:
+        return problems.not_cancelled(error)
+    if state is None:
+        raise HTTPException(404, NO_SUCH_JOB)
+    if state is not JobState.CANCELLED:
+        raise HTTPException(409, f"only a job that is queued can be cancelled; this one is {state.value}")
+    return _job_response(job_id, JobStatus(state, 0, 0.0, "", None, ""))
 
 
 @reading.get("/queue/stats", response_model=Stats, responses=_problems(s503=_STORE_GONE))
@@ -143,7 +170,7 @@ def _job_response(job_id: str, status: JobStatus) -> Response:
         headers["Retry-After"] = "1"
     elif status.state is JobState.DONE:
         body["result"] = status.result
-    else:
+    elif status.state is JobState.FAILED:
         body["error"] = status.error
     return Response(json.dumps(body, separators=(",", ":")), 200, headers, "application/json")
 
@@ -168,7 +195,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
             producer, results = Producer(upstash, current), Results(upstash, current)
             stack.push_async_callback(results.aclose)
             stack.push_async_callback(producer.aclose)
-            app.state.settings, app.state.upstash = current, upstash
+            app.state.settings, app.state.upstash, app.state.keys = current, upstash, ApiKeys(current)
             app.state.producer, app.state.results = producer, results
             yield
 
@@ -181,6 +208,8 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
         telemetry={"tracing": False, "metrics": False, "logs": False},  # looking for it took 6 % of a request's time
     )
     app.add_middleware(ShortCut)
+    if settings is None or settings.api_keys:  # without settings they are read when it starts
+        app.add_middleware(KeyCheck)
     # Not include_router, which would put one more router around each request.
     app.router.routes.extend([*intake.routes, *reading.routes])
     problems.install(app)
@@ -189,6 +218,8 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
         if app.openapi_schema is None:
             schema = get_openapi(title=app.title, version=app.version, routes=app.routes, description=__doc__)
             schema["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+            if (settings or app.state.settings).api_keys:
+                describe(schema)
             app.openapi_schema = schema
         return app.openapi_schema
 

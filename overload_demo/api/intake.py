@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from overload_demo.api.keys import owner_of
 from overload_demo.api.models import ACCEPTED_MESSAGE
 from overload_demo.api.problems import from_error, retry_after
 from overload_demo.errors import OverloadDemoError
@@ -46,10 +47,12 @@ class ShortCut:
         first = await receive()
         body = first.get("body", b"")
         state = scope["app"].state
-        if first.get("more_body") or not _is_plainly_valid(body, state.settings.overload_max_body_bytes):
+        job = None if first.get("more_body") else _plainly_valid(body, state.settings.overload_max_body_bytes)
+        if job is None:
             await self._app(scope, _repeating(first, receive), send)
             return
-        answer = await _enqueue(state.producer, NewJob(new_job_id(), body.decode()))
+        new = NewJob(new_job_id(), body.decode(), owner=owner_of(scope), expires_in_s=job.expires_in_s)
+        answer = await _enqueue(state.producer, new)
         await answer(scope, receive, send)
 
 
@@ -64,14 +67,14 @@ def _is_plain(scope: Scope) -> bool:
     return is_json and scope["method"] == "POST"
 
 
-def _is_plainly_valid(body: bytes, limit: int) -> bool:
+def _plainly_valid(body: bytes, limit: int) -> JobRequest | None:
     if len(body) > limit or not is_plainly_strict(body):
-        return False
+        return None
     try:
-        _validate_json(body)
+        job: JobRequest = _validate_json(body)
     except ValidationError:
-        return False  # FastAPI tells the client what is wrong
-    return True
+        return None  # FastAPI tells the client what is wrong
+    return job
 
 
 def _repeating(first: Message, receive: Receive) -> Receive:
@@ -102,10 +105,12 @@ class JobIntakeRoute(APIRoute):
         return handle
 
 
-async def submit(request: Request, body: bytes) -> Response:
+async def submit(request: Request, job: JobRequest) -> Response:
     """Enqueue a valid body; answers when the store has committed it, or says whether it may have."""
-    idem, fingerprint = _idempotency(request, body)
-    return await _enqueue(request.app.state.producer, NewJob(new_job_id(), body.decode(), idem, fingerprint))
+    body, owner = await request.body(), owner_of(request.scope)
+    idem, fingerprint = _idempotency(request, body, owner)
+    new = NewJob(new_job_id(), body.decode(), idem, fingerprint, owner, job.expires_in_s)
+    return await _enqueue(request.app.state.producer, new)
 
 
 async def _enqueue(producer: Producer, job: NewJob) -> Response:
@@ -150,8 +155,11 @@ async def _read_json_body(request: Request, limit: int) -> bytes:
     return body
 
 
-def _idempotency(request: Request, body: bytes) -> tuple[str, str]:
-    """The record name and the body's fingerprint for a request with an Idempotency-Key, else two empty strings."""
+def _idempotency(request: Request, body: bytes, owner: str) -> tuple[str, str]:
+    """The record name and the body's fingerprint for a request with an Idempotency-Key, else two empty strings.
+
+    The same key of two owners is two records.
+    """
     key = request.headers.get("idempotency-key")
     if key is None:
         return "", ""
@@ -160,4 +168,5 @@ def _idempotency(request: Request, body: bytes) -> tuple[str, str]:
         key = key[1:-1]
     if not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY:
         raise HTTPException(400, f"Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY} characters")
-    return hashlib.sha256(key.encode()).hexdigest(), hashlib.sha256(body).hexdigest()
+    record = hashlib.sha256(key.encode()).hexdigest()
+    return f"{owner}.{record}" if owner else record, hashlib.sha256(body).hexdigest()

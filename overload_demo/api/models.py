@@ -24,7 +24,9 @@ class QueuedJob(BaseModel):
 
     status: Literal["queued"]
     job_id: JobId
-    queue_position: int = Field(ge=1, description="1 = next")
+    queue_position: int = Field(
+        ge=1, description="1 = next; an upper bound: a cancelled job before it counts until a worker comes past"
+    )
     estimated_wait_seconds: float = Field(ge=0, description="position · service time ÷ max(1, live workers)")
 
 
@@ -59,20 +61,27 @@ class DoneJob(BaseModel):
 
 
 class FailedJob(BaseModel):
-    """The job ended with an error."""
+    """The job ended with an error; one that says "expired" was never run."""
 
     status: Literal["failed"]
     job_id: JobId
     error: str
 
 
-AnyJob = Annotated[QueuedJob | ProcessingJob | DoneJob | FailedJob, Field(discriminator="status")]
+class CancelledJob(BaseModel):
+    """The job was cancelled while it waited, and is never run."""
+
+    status: Literal["cancelled"]
+    job_id: JobId
+
+
+AnyJob = Annotated[QueuedJob | ProcessingJob | DoneJob | FailedJob | CancelledJob, Field(discriminator="status")]
 
 
 class Stats(BaseModel):
     """The queue's numbers; counts since the store was new, rates over the last seconds."""
 
-    queue_length: int = Field(description="jobs waiting")
+    queue_length: int = Field(description="jobs waiting, without those cancelled")
     estimated_wait_seconds: float = Field(description="for a job enqueued now, seconds")
     timestamp: UtcTime
     in_flight: int = Field(description="jobs leased and not settled")
@@ -80,10 +89,14 @@ class Stats(BaseModel):
     service_time_s: float = Field(description="seconds a job takes one worker, measured; else WORKER_PROCESSING_DELAY")
     drain_rate_per_s: float = Field(description="jobs settled a second, all workers together")
     workers_alive: int
+    paused: bool = Field(description="nothing is handed to workers until the queue is resumed")
     accepted: int
     done: int
-    failed: int = Field(description="ended with an error, dead ones included")
+    failed: int = Field(description="ended with an error, dead and expired ones included")
+    cancelled: int = Field(description="cancelled while they waited")
+    expired: int = Field(description="not started within their expires_in_s")
     dead: int = Field(description="put on the dead list")
+    dead_letters: int = Field(description="entries of the dead list now")
     interrupted: int = Field(description="leases that expired or were reclaimed; each means one more delivery")
     rest_calls: int = Field(description="HTTP exchanges with the store: this API process and all workers")
 

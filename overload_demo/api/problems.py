@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.routing import Match
 
 from overload_demo.errors import (
     IdempotencyConflictError,
@@ -70,11 +71,28 @@ def from_error(error: OverloadDemoError, job_id: str | None = None) -> Response:
     )
 
 
+def not_cancelled(error: StoreError) -> Response:
+    """The problem for a cancel that the store did not confirm."""
+    headers = {"Retry-After": retry_after(STORE_RETRY_AFTER_S)}
+    return problem(503, f"{error}; please retry, a repeat is harmless", headers, outcome=error.outcome)
+
+
+def _allowed(request: Request) -> str:
+    """All methods of a path; the router names only those of the first route that has it."""
+    methods: set[str] = set()
+    for route in request.app.router.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            methods |= route.methods
+    return ", ".join(sorted(methods))
+
+
 def install(app: FastAPI) -> None:
     """Make every error of ``app`` a problem document."""
 
-    async def on_http(_: Request, error: Exception) -> Response:
+    async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
+        if error.status_code == 405:
+            return problem(405, str(error.detail), {"Allow": _allowed(request)})
         return problem(error.status_code, str(error.detail), error.headers)
 
     async def on_validation(_: Request, error: Exception) -> Response:

@@ -183,6 +183,7 @@ class Stack:
             "worker_poll_interval": 0.05,
             "worker_max_poll_interval": 0.25,
             "queue_result_ttl": RESULT_TTL_S,
+            "overload_api_keys": None,  # its clients, on this machine, have none
         }
         if self._wanted["upstash"]:
             if not load_settings().uses_upstash:

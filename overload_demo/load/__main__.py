@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.load.generator import LoadProgress, check_reachable, run_load
 from overload_demo.load.measure import LoadResult
@@ -51,9 +52,13 @@ def main(
         bool, typer.Option("--allow-remote", help="allow a target that is not this machine")
     ] = False,
 ) -> None:
-    """Fire requests at an API by a fixed schedule and account for every one of them."""
+    """Fire requests at an API by a fixed schedule and account for every one of them.
+
+    An API that asks for a key gets the one in the environment variable OVERLOAD_API_KEY.
+    """
     console, errors = Console(), Console(stderr=True)
     try:
+        load_settings()  # what is wrong with a key is better said here than by every load process
         plan = LoadPlan(
             url=url,
             requests=requests,

@@ -26,6 +26,7 @@ import aiohttp
 import numpy as np
 from yarl import URL
 
+from overload_demo.config import load_settings
 from overload_demo.load.limits import port_cap, raise_descriptor_limit, socket_cap, socket_factory
 from overload_demo.load.measure import Kind, ProcessReport
 from overload_demo.load.plan import LoadPlan
@@ -229,10 +230,16 @@ def new_session(plan: LoadPlan, source_addresses: list[str]) -> aiohttp.ClientSe
         timeout=aiohttp.ClientTimeout(
             total=plan.timeout_s, sock_connect=0.99 * plan.timeout_s, ceil_threshold=math.inf
         ),
-        headers={"Content-Type": "application/json"},
+        headers={"Content-Type": "application/json"} | _authorization(),
         skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
         auto_decompress=False,
     )
+
+
+def _authorization() -> dict[str, str]:
+    """The key of OVERLOAD_API_KEY as a header; it never becomes part of a plan, which is written into results."""
+    key = load_settings().overload_api_key
+    return {} if key is None else {"Authorization": f"Bearer {key.get_secret_value()}"}
 
 
 async def carry_out(order: Order) -> None:

@@ -45,11 +45,16 @@ class LeasedJob:
 
 @dataclass(frozen=True)
 class Lease:
-    """What one lease call brought: jobs in queue order, and what is left besides them."""
+    """What one lease call brought: jobs in queue order, and what is left besides them.
+
+    Without jobs, ``again`` means that all it met had been cancelled or had expired, and there is more behind them.
+    """
 
     jobs: list[LeasedJob]
     queue_length: int
     in_flight: int
+    again: bool = False
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +107,7 @@ class Consumer:
         return {str(job_id) for job_id in reply}
 
     async def queue_length(self) -> int:
-        """Jobs waiting, by one plain command: all that an idle worker asks."""
+        """Entries in the list, by one plain command: all that an idle worker asks."""
         length = await self._upstash.command("LLEN", self._protocol.key("queue"), repeatable=True)
         return length if isinstance(length, int) else 0
 
@@ -136,10 +141,10 @@ class Consumer:
 
     def _leased(self, reply: Any) -> Lease:
         try:
-            fence, queue_length, in_flight, *fields = reply
+            fence, queue_length, in_flight, hint, *fields = reply
             rows = zip(*[iter(fields)] * 4, strict=True)
             jobs = [LeasedJob(job_id, payload, int(attempt), fence, idem) for job_id, payload, attempt, idem in rows]
-            lease = Lease(jobs, int(queue_length), int(in_flight))
+            lease = Lease(jobs, int(queue_length), int(in_flight), hint == "again", hint == "paused")
         except (ValueError, TypeError) as error:
             raise malformed(LEASE, error) from None
         self._token, self._reclaim_own = None, False

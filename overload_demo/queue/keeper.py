@@ -80,7 +80,7 @@ class LeaseKeeper:
         return self._call(self._fetch(max_jobs))
 
     def queue_length(self) -> int:
-        """Jobs waiting, by one plain command."""
+        """Entries in the list, by one plain command."""
         return self._call(self._consumer.queue_length())
 
     def take(self) -> LeasedJob | None:

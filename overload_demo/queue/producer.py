@@ -1,32 +1,48 @@
 """The API's writing side: jobs go into the store by group commit, and only then is anybody told so."""
 
+import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii
+from typing import Any
 
 from overload_demo.config import Settings
 from overload_demo.errors import IdempotencyConflictError, OverloadDemoError, QueueFullError
-from overload_demo.jobs import JOB_ID
+from overload_demo.jobs import JOB_ID, JobState
 from overload_demo.queue.group_commit import GroupCommit
-from overload_demo.queue.protocol import ENQUEUE, Protocol, malformed
+from overload_demo.queue.protocol import CANCEL, ENQUEUE, Protocol, malformed
 from overload_demo.upstash import Upstash
 from overload_demo.work import utc_now
 
 MAX_BATCH_JOBS = 256
 MAX_BATCH_BYTES = 1_048_576  # as sent, that is after escaping: a tenth of what Upstash takes in one request
-OVERHEAD_BYTES = 200  # of a job's id, record, fingerprint and punctuation
+OVERHEAD_BYTES = 280  # of a job's id, record, fingerprint, owner, deadline and punctuation
 SENDERS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """A validated job on its way in: ``payload`` is the client's JSON text; ``idem`` and ``fingerprint`` may be ''."""
+    """A validated job on its way in: ``payload`` is the client's JSON text.
+
+    ``idem`` and ``fingerprint`` are those of a request with an Idempotency-Key, ``owner`` whoever may ask for the job
+    ('' = everybody), ``expires_in_s`` the seconds within which it is to start.
+    """
 
     job_id: str
     payload: str
     idem: str = ""
     fingerprint: str = ""
+    owner: str = ""
+    expires_in_s: float | None = None
+
+    @property
+    def options(self) -> str:
+        """What only some jobs have, as the script reads it; '' for a plain one."""
+        if not self.idem and not self.owner and self.expires_in_s is None:
+            return ""
+        within_s = "-" if self.expires_in_s is None else repr(self.expires_in_s)
+        return f"{self.idem or '-'} {within_s} {self.owner or '-'} {self.fingerprint or '-'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +54,7 @@ class Enqueued:
 
 
 class Producer:
-    """Enqueues jobs. When :meth:`enqueue` returns, the store has committed the job; closing flushes what waits."""
+    """Enqueues and cancels jobs. When a call returns, the store has committed it; closing flushes what waits."""
 
     def __init__(self, upstash: Upstash, settings: Settings) -> None:
         self._upstash, self._protocol = upstash, Protocol(settings.overload_key_prefix)
@@ -55,6 +71,9 @@ class Producer:
             max_bytes=MAX_BATCH_BYTES,
             deadline_s=settings.overload_store_deadline_s,
         )
+        self._cancels: GroupCommit[tuple[str, str], JobState | None] = GroupCommit(
+            self._commit_cancels, senders=1, max_items=MAX_BATCH_JOBS, deadline_s=settings.overload_store_deadline_s
+        )
 
     async def enqueue(self, job: NewJob) -> Enqueued:
         """Commit one job.
@@ -63,12 +82,19 @@ class Producer:
         """
         return await self._group.submit(job)
 
+    async def cancel(self, job_id: str, owner: str = "") -> JobState | None:
+        """Cancel a job if it is waiting; returns the state it is in from now on. Repeating it is harmless.
+
+        None if there is no such job, or if it is not this owner's ('' = anybody may). Raises :class:`StoreError`.
+        """
+        return await self._cancels.submit((job_id, owner))
+
     async def aclose(self) -> None:
         """Commit what is waiting, answer everybody, stop."""
-        await self._group.aclose()
+        await asyncio.gather(self._group.aclose(), self._cancels.aclose())
 
     async def _commit(self, jobs: Sequence[NewJob], deadline_s: float) -> list[Enqueued | OverloadDemoError]:
-        args = [field for job in jobs for field in (job.job_id, job.payload, job.idem, job.fingerprint)]
+        args = [field for job in jobs for field in (job.job_id, job.payload, job.options)]
         call = self._protocol.call(ENQUEUE, self._protocol.prefix, *self._bounds, utc_now(), *args)
         reply = await self._upstash.run(call, deadline_s=deadline_s)
         try:
@@ -78,6 +104,33 @@ class Producer:
             return [_outcome(job, verdict, wait_s) for job, verdict in zip(jobs, verdicts, strict=True)]
         except (ValueError, TypeError, LookupError) as error:
             raise malformed(ENQUEUE, error) from None
+
+    async def _commit_cancels(
+        self, asked: Sequence[tuple[str, str]], deadline_s: float
+    ) -> list[JobState | OverloadDemoError | None]:
+        args = [field for job_id, owner in asked for field in (job_id, owner)]
+        reply = await self._upstash.run(
+            self._protocol.call(CANCEL, self._protocol.prefix, utc_now(), *args), deadline_s=deadline_s
+        )
+        try:
+            states: list[JobState | OverloadDemoError | None] = [_state(one) for one in reply]
+        except (ValueError, TypeError) as error:
+            raise malformed(CANCEL, error) from None
+        if len(states) != len(asked):
+            raise malformed(CANCEL, ValueError())
+        return states
+
+
+def _state(stored: Any) -> JobState | None:
+    """The state the script tells; one that somebody else has written is as good as failed."""
+    if stored is None:
+        return None
+    if not isinstance(stored, str):
+        raise TypeError(stored)
+    try:
+        return JobState(stored)
+    except ValueError:
+        return JobState.FAILED
 
 
 def _bytes_sent(job: NewJob) -> int:

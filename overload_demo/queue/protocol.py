@@ -1,11 +1,15 @@
 """The scripts and keys every part of the queue shares, and the arithmetic of the recent rates."""
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import TypeVar
 
 from overload_demo.errors import Outcome, StoreUnavailableError
 from overload_demo.upstash import Argument, Script, ScriptCall
+
+Item = TypeVar("Item")
 
 # The recent rates are sums that fade with this time constant: long enough to be steady at two seconds a job,
 # short enough to follow a change within half a minute.
@@ -20,9 +24,10 @@ def _script(name: str) -> Script:
     return Script(name, files(__package__).joinpath("lua", f"{name}.lua").read_text(encoding="utf-8"))
 
 
-ENQUEUE, LEASE, EXTEND, SETTLE, STATUS, STATS = map(
-    _script, ("enqueue", "lease", "extend", "settle", "status", "stats")
+ENQUEUE, LEASE, EXTEND, SETTLE, STATUS, STATS, CANCEL = map(
+    _script, ("enqueue", "lease", "extend", "settle", "status", "stats", "cancel")
 )
+REQUEUE, PURGE, INSPECT, RECONCILE, RECOUNT = map(_script, ("requeue", "purge", "inspect", "reconcile", "recount"))
 
 _KEYS = {
     ENQUEUE: ("queue", "seq", "stats", "workers"),
@@ -31,6 +36,12 @@ _KEYS = {
     SETTLE: ("queue", "leases", "owners", "dead", "stats"),
     STATUS: ("queue", "seq", "stats", "workers"),
     STATS: ("queue", "leases", "stats", "workers", "dead"),
+    CANCEL: ("stats",),
+    REQUEUE: ("queue", "seq", "dead", "stats"),
+    PURGE: ("dead",),
+    INSPECT: (),
+    RECONCILE: ("queue", "seq", "leases", "owners", "stats"),
+    RECOUNT: ("seq", "stats"),
 }
 
 
@@ -72,6 +83,11 @@ class RecentRates:
     def drain_rate_per_s(self) -> float:
         """Jobs settled a second, all workers together, fading to 0 while nothing is settled."""
         return self.jobs * math.exp(-self.age_s / RATE_TIME_CONSTANT_S) / RATE_TIME_CONSTANT_S
+
+
+def pages(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """The items in portions of at most ``size``, in order."""
+    return (items[at : at + size] for at in range(0, len(items), size))
 
 
 def malformed(script: Script, error: Exception) -> StoreUnavailableError:

@@ -24,7 +24,10 @@ PING_DEADLINE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """One look at a job. ``queue_position`` (1 = next) and ``estimated_wait_s`` count only while it is queued."""
+    """One look at a job. ``queue_position`` (1 = next) and ``estimated_wait_s`` count only while it is queued.
+
+    ``queue_position`` is an upper bound: jobs before it that were cancelled count until a lease passes them.
+    """
 
     state: JobState
     queue_position: int
@@ -32,11 +35,15 @@ class JobStatus:
     started_at: str
     result: Any
     error: str
+    owner: str = ""
 
 
 @dataclass(frozen=True)
 class QueueStats:
-    """One consistent look at the queue; counts since the store was new, rates over the last seconds."""
+    """One consistent look at the queue; counts since the store was new, rates over the last seconds.
+
+    ``accepted = done + failed + cancelled + queue_length + in_flight``; ``failed`` holds those dead and expired.
+    """
 
     queue_length: int
     in_flight: int
@@ -50,6 +57,9 @@ class QueueStats:
     failed: int
     dead: int
     interrupted: int
+    cancelled: int
+    expired: int
+    paused: bool
     dead_letters: int
     worker_rest_calls: int
 
@@ -128,23 +138,25 @@ class Results:
             raise malformed(STATUS, error) from None
 
     def _stats_from(self, reply: list[Any]) -> QueueStats:
-        depth, in_flight, created_at, workers, dead_letters, calls, now_s, *pairs = reply
+        entries, in_flight, created_at, workers, dead_letters, calls, now_s, *pairs = reply
         fields = dict(zip(pairs[::2], pairs[1::2], strict=True))
+        depth = max(0, int(entries) - int(fields.get("tombstones", 0)))
         rates = RecentRates(
             float(fields.get("recent_jobs", 0)),
             float(fields.get("recent_busy_s", 0)),
             max(0.0, float(now_s) - float(fields.get("recent_at", now_s))),
         )
         service_s = rates.service_time_s(self._default_service_s)
-        counted = ("accepted", "done", "failed", "dead", "interrupted")
+        counted = ("accepted", "done", "failed", "dead", "interrupted", "cancelled", "expired")
         return QueueStats(
-            queue_length=int(depth),
+            queue_length=depth,
             in_flight=int(in_flight),
             oldest_age_s=_age_s(created_at, float(now_s)),
-            estimated_wait_s=round(int(depth) * service_s / max(1, int(workers)), 3),
+            estimated_wait_s=round(depth * service_s / max(1, int(workers)), 3),
             service_time_s=service_s,
             drain_rate_per_s=round(rates.drain_rate_per_s(), 3),
             workers_alive=int(workers),
+            paused=fields.get("paused") == "1",
             dead_letters=int(dead_letters),
             worker_rest_calls=int(calls),
             **{name: int(fields.get(name, 0)) for name in counted},
@@ -163,7 +175,7 @@ def _age_s(created_at: str, now_s: float) -> float:
 def _status_from(job: list[Any] | None, per_job_s: float) -> JobStatus | None:
     if job is None:
         return None
-    state, position, started_at, result, error = job
+    state, position, started_at, result, error, *owner = job
     try:
         return JobStatus(
             JobState(state),
@@ -172,9 +184,11 @@ def _status_from(job: list[Any] | None, per_job_s: float) -> JobStatus | None:
             str(started_at),
             _strict_json(result) if result else None,
             str(error),
+            owner[0] if owner else "",
         )
     except (ValueError, RecursionError):  # somebody else wrote into this hash: say so, never fail the whole batch
-        return JobStatus(JobState.FAILED, 0, 0.0, "", None, "unreadable: the stored job is malformed")
+        reason = "unreadable: the stored job is malformed"
+        return JobStatus(JobState.FAILED, 0, 0.0, "", None, reason, owner[0] if owner else "")
 
 
 def _strict_json(text: str) -> Any:

@@ -28,6 +28,9 @@ END_TIMEOUT_S = 8.0
 ORPHAN_PATIENCE_S = 2.0  # short, because somebody waits; harmless, because what was acknowledged is on disk
 FORK_GRACE_S = 0.2
 _PR_SET_PDEATHSIG = 1
+# Of all that the gateway refuses, what the server would let a script do (probed; the rest it refuses itself). MIGRATE
+# would even connect to any host and take the data there. An append-only file that holds one of these is still loaded.
+NOT_EVEN_IN_SCRIPTS = ("flushall", "migrate", "swapdb", "slowlog", "cluster", "pfdebug", "restore-asking")
 
 
 def server_options(maxmemory: str, durability: Durability) -> list[str]:
@@ -56,7 +59,9 @@ def server_options(maxmemory: str, durability: Durability) -> list[str]:
         "loglevel": "warning",
         "logfile": LOG,
     }
-    return [text for name, value in options.items() for text in (f"--{name}", value)]
+    words = [text for name, value in options.items() for text in (f"--{name}", value)]
+    rights = ["default", "on", "nopass", "~*", "&*", "+@all", *(f"-{name}" for name in NOT_EVEN_IN_SCRIPTS)]
+    return [*words, "--user", *rights]
 
 
 class RedisServer:

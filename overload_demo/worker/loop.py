@@ -78,13 +78,16 @@ class Worker:
 
     def _work(self, keeper: LeaseKeeper, until_empty: bool) -> None:
         idle = IdleBackoff(self.settings, self._stopping)
-        trouble = StoreTrouble(self.settings.max_poll_interval_s)
+        trouble, pause = StoreTrouble(self.settings.max_poll_interval_s), Pause()
         while not self._stopping.is_set():
             try:
                 lease = keeper.fetch(self._batch_size())
                 trouble.is_over()
+                pause.met(lease.paused)
                 if lease.jobs:
                     idle.reset()
+                elif lease.again:
+                    continue
                 elif until_empty and lease.queue_length == lease.in_flight == 0:
                     return
                 elif until_empty:
@@ -180,6 +183,18 @@ class StoreTrouble:
         if self._reason:
             log.info("the store helps again")
         self._pause_s, self._reason = 0.0, ""
+
+
+class Pause:
+    """Says once that the queue is paused, and once that it goes on."""
+
+    _is_on = False
+
+    def met(self, is_on: bool) -> None:
+        """What the last lease call said."""
+        if is_on != self._is_on:
+            self._is_on = is_on
+            log.info("the queue is paused, waiting" if is_on else "the queue goes on")
 
 
 class IdleBackoff:

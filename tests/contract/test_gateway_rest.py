@@ -5,6 +5,7 @@ import socket
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 from tests.support.stores import Rest, b64, door
@@ -126,6 +127,16 @@ CONNECTION = [["WATCH", "k"], ["MULTI"], ["EXEC"], ["SUBSCRIBE", "c"], ["MONITOR
 SERVER = [
     *(["CONFIG", "SET", "appendonly", "no"], ["DEBUG", "SLEEP", 9], ["SHUTDOWN"], ["FLUSHALL"], ["SAVE"], ["BGSAVE"]),
     *(["MODULE", "LOAD", "x"], ["REPLICAOF", "h", 1], ["ACL", "LIST"], ["CLUSTER", "INFO"], ["SCRIPT", "DEBUG", "YES"]),
+    *(
+        ["ACL", "SETUSER", "x", "on"],
+        ["BGREWRITEAOF"],
+        ["SLAVEOF", "h", 1],
+        ["PSYNC", "?", -1],
+        ["FAILOVER"],
+        ["ASKING"],
+    ),
+    *(["SLOWLOG", "RESET"], ["COMMANDLOG", "RESET"], ["SCRIPT", "KILL"], ["CLIENT", "LIST"], ["CLIENT", "PAUSE", 9]),
+    *(["CONFIG", "REWRITE"], ["MODULE", "LOADEX", "x"], ["DEBUG", "SEGFAULT"], ["REPLCONF"], ["PFDEBUG"], ["READONLY"]),
     *(["MEMORY", "PURGE"], ["FUNCTION", "KILL"], ["SWAPDB", 0, 1], ["MIGRATE"], ["SYNC"], ["LATENCY", "RESET"]),
 ]
 STREAM = [
@@ -143,6 +154,61 @@ def test_what_would_block_or_change_the_server_is_refused_everywhere(rest: Rest,
     discarded = rest.post("/multi-exec", [["SET", "k", "v"], command])
     assert (discarded.status, discarded.body) == (400, refused.body)
     assert rest.run("EXISTS", "k") == 0
+
+
+DANGEROUS = ["CONFIG", "DEBUG", "SHUTDOWN", "MODULE", "FLUSHALL", "ACL", "SAVE", "REPLICAOF", "MONITOR", "CLIENT"]
+
+
+@pytest.mark.parametrize("name", DANGEROUS)
+def test_no_spelling_brings_a_dangerous_command_through(rest: Rest, name: str) -> None:
+    rest.run("SET", "k", "v")
+    spellings = [
+        name.lower(),
+        name.title(),
+        f" {name}",
+        f"{name} ",
+        f"{name}\n",
+        f"{name}\x00",
+        f"{name}|GET",
+        f"\ufeff{name}",
+    ]
+    for spelling in spellings:
+        assert rest.post("/", [spelling, "GET", "*"]).status == 400
+        assert "error" in rest.post("/pipeline", [[spelling, "GET", "*"]]).body[0]
+        assert rest.post("/multi-exec", [["DEL", "k"], [spelling, "GET", "*"]]).status == 400
+    for path in (f"/{name}/GET/*", f"/{name.lower()}", f"/pipeline/../{name}", f"//{name}", f"/{name}?_token=x"):
+        for method in ("GET", "POST", "PUT"):
+            assert rest.send(method, path, b"[]" if method != "GET" else None).status == 404
+    assert rest.run("GET", "k") == "v"
+
+
+IN_SCRIPTS = [
+    *(["CONFIG", "SET", "appendonly", "no"], ["DEBUG", "SLEEP", "0"], ["SHUTDOWN"], ["FLUSHALL"], ["MODULE", "LIST"]),
+    *(["ACL", "LIST"], ["SAVE"], ["BGSAVE"], ["BGREWRITEAOF"], ["REPLICAOF", "no", "one"], ["CLIENT", "KILL", "x"]),
+    *(["SCRIPT", "KILL"], ["SCRIPT", "FLUSH"], ["SWAPDB", "0", "0"], ["MIGRATE", "127.0.0.1", "1", "k", "0", "1"]),
+    *(["MONITOR"], ["SYNC"], ["FAILOVER"], ["SLOWLOG", "RESET"], ["CLUSTER", "RESET"], ["FUNCTION", "FLUSH"]),
+]
+
+
+@pytest.mark.parametrize("command", IN_SCRIPTS, ids=lambda command: " ".join(command[:2]))
+def test_a_script_cannot_do_what_a_request_may_not(rest: Rest, command: list[str]) -> None:
+    """The gateway does not look into scripts: the server refuses."""
+    rest.run("SET", "k", "v")
+    for spelling in (command, [command[0].lower(), *command[1:]]):
+        words = ", ".join(f"'{word}'" for word in spelling)
+        reply = rest.post("/", ["EVAL", f"return redis.call({words})", 0])
+        assert reply.status == 400, reply
+        assert (
+            "not allowed" in reply.body["error"] or "NOPERM" in reply.body["error"] or "permission" in str(reply.body)
+        )
+    assert rest.run("GET", "k") == "v"
+
+
+def test_it_listens_on_loopback_only(shared: Rest) -> None:
+    port = urlsplit(shared.url).port
+    links = psutil.net_connections("inet")
+    listening = {link.laddr.ip for link in links if link.status == psutil.CONN_LISTEN and link.laddr.port == port}
+    assert listening == {"127.0.0.1"}
 
 
 def test_what_only_looks_like_a_blocking_command_is_served(rest: Rest) -> None:

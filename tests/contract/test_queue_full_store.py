@@ -7,7 +7,9 @@ import pytest
 
 from overload_demo.config import load_settings
 from overload_demo.errors import Outcome, StoreFullError
+from overload_demo.queue.admin import Admin
 from overload_demo.queue.consumer import Verdict
+from overload_demo.queue.reconcile import Reconciler
 from overload_demo.store.embedded import EmbeddedStore
 from overload_demo.store.opening import Store
 from tests.support.queues import Queue, ids_of, open_queue, settled
@@ -116,3 +118,38 @@ async def test_a_poison_job_ends_on_the_dead_list(queue: Queue) -> None:
     await queue.worker("alive", worker_max_attempts=1).lease(1)
 
     assert [letter["job_id"] for letter in await queue.dead_letters()] == [job_id]
+
+
+async def test_a_waiting_job_is_cancelled_and_what_expired_is_cleared_away(queue: Queue) -> None:
+    ids = await queue.enqueue(3)
+    await queue.redis("HSET", f"{queue.prefix}job:{ids[0]}", "start_by", "1 1")
+    await fill(queue)
+
+    assert await queue.producer.cancel(ids[1]) == "cancelled"
+
+    assert ids_of((await queue.worker().lease(1)).jobs) == ids[2:]
+    assert [await queue.state(one) for one in ids] == ["failed", "cancelled", "processing"]
+
+
+async def test_dead_jobs_are_requeued_and_given_up(queue: Queue) -> None:
+    ids = await queue.enqueue(2)
+    worker, admin = queue.worker(), Admin(queue.upstash, queue.settings)
+    await worker.settle([settled(job, Verdict.DEAD) for job in (await worker.lease(2)).jobs])
+    first, second = await admin.dead_letters()
+    await fill(queue)
+
+    assert await admin.requeue([first]) == ["queued"]
+    await admin.purge([second])
+
+    assert await queue.waiting() == ids[:1]
+    assert await queue.dead_letters() == []
+
+
+async def test_lost_keys_are_mended(queue: Queue) -> None:
+    ids = await queue.enqueue(2)
+    await queue.redis("DEL", f"{queue.prefix}jobs:queue")
+    await fill(queue)
+
+    assert await Reconciler(queue.upstash, queue.settings).run() == {"queued": 2}
+
+    assert set(await queue.waiting()) == set(ids)

@@ -174,3 +174,10 @@ async def test_a_sign_of_life_is_seen_and_taken_back(queue: Queue) -> None:
     await worker.leave()
 
     assert (await queue.results.stats()).workers_alive == 0
+
+
+async def test_a_job_that_stands_twice_in_the_list_is_leased_once(queue: Queue) -> None:
+    ids = await queue.enqueue(2)
+    await queue.redis("RPUSH", f"{queue.prefix}jobs:queue", ids[0])
+
+    assert ids_of((await queue.worker().lease(5)).jobs) == ids

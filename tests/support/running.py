@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import psutil
 from fastapi import FastAPI
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from overload_demo.api.front_door import listen, url_of
 from overload_demo.children import Child
@@ -63,12 +64,30 @@ def serving_api(settings: Settings, store: Store) -> Iterator[httpx.Client]:
 @asynccontextmanager
 async def client_of(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     """A client of an app in this event loop, without a socket; whatever it raises is a 500."""
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    transport = httpx.ASGITransport(_in_one_piece(app), raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://test") as client,
     ):
         yield client
+
+
+def _in_one_piece(app: FastAPI) -> ASGIApp:
+    """Hand each body over in one message, as a server does with a small one; httpx's transport takes two."""
+
+    async def call(scope: Scope, receive: Receive, send: Send) -> None:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive_whole() -> Message:
+            return whole.pop() if whole else await receive()
+
+        await app(scope, receive_whole, send)
+
+    return call
 
 
 @contextmanager

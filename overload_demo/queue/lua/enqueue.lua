@@ -7,21 +7,22 @@
 -- KEYS  1 jobs:queue  2 jobs:seq  3 jobs:stats  4 jobs:workers
 -- ARGV  1 key prefix  2 bound on depth (0 = none)  3 bound on wait, seconds (0 = none)
 --       4 service time to assume before any was measured, seconds  5 created_at
---       then for each job: id, payload, idempotency record ('' = none), fingerprint of the body
+--       then for each job: id, payload, options: '' or 'RECORD WITHIN OWNER FINGERPRINT', each '-' if it has none:
+--       idempotency record, seconds within which it must start, owner, fingerprint of the body
 -- Derived keys: job:{id}, idem:{record}
 -- Reply: {estimated wait of a job enqueued next, seconds as text, verdict, verdict, ...}; a verdict is
 --       '+' accepted, '=ID' the same request was accepted before as ID, '!' same key with another body, 'f' queue full
 local prefix, max_depth, max_wait_s = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local count = (#ARGV - 5) / 4
+local count = (#ARGV - 5) / 3
 
 local job_keys = {}
 for i = 1, count do
-  job_keys[i] = prefix .. 'job:' .. ARGV[4 * i + 2]
+  job_keys[i] = prefix .. 'job:' .. ARGV[3 * i + 3]
 end
 local any_known = redis.call('EXISTS', unpack(job_keys)) > 0
 
-local depth = redis.call('LLEN', KEYS[1])
-local measured = redis.call('HMGET', KEYS[3], 'recent_jobs', 'recent_busy_s')
+local measured = redis.call('HMGET', KEYS[3], 'recent_jobs', 'recent_busy_s', 'tombstones')
+local depth = math.max(0, redis.call('LLEN', KEYS[1]) - tonumber(measured[3] or 0))
 local service_s = tonumber(ARGV[4])
 if measured[1] and tonumber(measured[1]) > 0 then
   service_s = tonumber(measured[2]) / tonumber(measured[1])
@@ -43,8 +44,10 @@ end
 local last_seq = tonumber(redis.call('GET', KEYS[2]) or '0')
 local accepted, verdicts, in_this_call = {}, {}, {}
 for i = 1, count do
-  local id, payload, record, fingerprint = ARGV[4 * i + 2], ARGV[4 * i + 3], ARGV[4 * i + 4], ARGV[4 * i + 5]
-  local earlier = record ~= '' and redis.call('GET', prefix .. 'idem:' .. record)
+  local id, payload, options = ARGV[3 * i + 3], ARGV[3 * i + 4], ARGV[3 * i + 5]
+  local record, within_s, owner, fingerprint = '-', '-', '-', '-'
+  if options ~= '' then record, within_s, owner, fingerprint = string.match(options, '^(%S+) (%S+) (%S+) (.+)$') end
+  local earlier = record ~= '-' and redis.call('GET', prefix .. 'idem:' .. record)
   if in_this_call[id] or (any_known and redis.call('EXISTS', job_keys[i]) == 1) then
     verdicts[i] = '+'
   elseif earlier then
@@ -57,12 +60,17 @@ for i = 1, count do
     in_this_call[id] = true
     local fields = { 'job_id', id, 'payload', payload, 'status', 'queued', 'created_at', ARGV[5],
       'seq', last_seq + #accepted }
-    if record ~= '' then
-      fields[#fields + 1] = 'idem'
-      fields[#fields + 1] = record
+    local function add(name, value)
+      fields[#fields + 1] = name
+      fields[#fields + 1] = value
     end
+    if record ~= '-' then add('idem', record) end
+    if within_s ~= '-' then
+      add('start_by', string.format('%.0f %s', now_ms + math.ceil(1000 * tonumber(within_s)), within_s))
+    end
+    if owner ~= '-' then add('owner', owner) end
     redis.call('HSET', job_keys[i], unpack(fields))
-    if record ~= '' then redis.call('SET', prefix .. 'idem:' .. record, id .. ' ' .. fingerprint) end
+    if record ~= '-' then redis.call('SET', prefix .. 'idem:' .. record, id .. ' ' .. fingerprint) end
     verdicts[i] = '+'
   end
 end

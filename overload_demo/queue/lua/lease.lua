@@ -4,6 +4,8 @@
 -- A repeated call with the same lease token returns the same jobs again, so a lost reply is harmless.
 -- The first write frees memory (ZREM, LPOP, HDEL), so a full store can still be drained.
 -- A job that was interrupted before (attempts > 0) is leased alone: if it is poison, it takes nobody with it.
+-- Cancelled jobs, and those that were to start by a time that has passed, are taken out of the list on the way. A job
+-- that was interrupted did start: no deadline ends it any more. While the queue is paused nothing is leased.
 --
 -- KEYS  1 jobs:queue  2 jobs:leases  3 jobs:owners  4 jobs:dead  5 jobs:stats  6 jobs:workers
 -- ARGV  1 key prefix  2 worker id  3 lease token  4 lease, ms  5 most jobs  6 most payload bytes  7 most attempts
@@ -11,10 +13,14 @@
 --       10 the worker's REST calls so far (published with its sign of life)  11 seconds a finished job is kept
 --       12 most entries of the dead list
 -- Derived keys: job:{id} of ids read from jobs:queue, jobs:leases and jobs:dead, idem:{record} of these jobs
--- Reply: {fence, jobs waiting, jobs in flight, id, payload, attempt, idempotency record, id, ...}
+-- Reply: {fence, jobs waiting, jobs in flight, hint, id, payload, attempt, idempotency record, id, ...}; the hint
+--       explains why there are no jobs: 'paused', 'again' = there may be some further on, '' = there are none
 local prefix, worker, token, now_iso = ARGV[1], ARGV[2], ARGV[3], ARGV[8]
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local control = redis.call('HMGET', KEYS[5], 'tombstones', 'paused')
+local tombstones, is_paused = tonumber(control[1] or 0), control[2] == '1'
+local MOST_PASSED_OVER = 200 -- in one call; whoever calls is told to come again
 local alive_until = string.format('%.0f', now_ms + tonumber(ARGV[4]))
 
 local function sign_of_life()
@@ -28,7 +34,8 @@ local function mine(owner, lease_token)
 end
 
 local function job(id)
-  local fields = redis.pcall('HMGET', prefix .. 'job:' .. id, 'status', 'payload', 'attempts', 'idem', 'seq')
+  local fields = redis.pcall('HMGET', prefix .. 'job:' .. id,
+    'status', 'payload', 'attempts', 'idem', 'seq', 'start_by')
   return not fields.err and fields or nil
 end
 
@@ -47,10 +54,17 @@ local function dead_letter(id, reason)
   end
 end
 
+-- What the reply begins with.
+local function head(fence, count)
+  local entries, hint = redis.call('LLEN', KEYS[1]), ''
+  if is_paused then hint = 'paused' elseif count == 0 and entries > 0 then hint = 'again' end
+  return { fence, math.max(0, entries - tombstones), redis.call('ZCARD', KEYS[2]), hint }
+end
+
 -- A repeated call: the same answer.
 local sign = redis.call('HGET', KEYS[6], worker)
 if sign and string.match(sign, '^%d+ (%S+)') == token then
-  local reply, fence = { '0', 0, 0 }, '0'
+  local again, fence = {}, '0'
   local owners = redis.call('HGETALL', KEYS[3])
   for i = 1, #owners, 2 do
     local is_mine, its_fence = mine(owners[i + 1], token)
@@ -58,11 +72,12 @@ if sign and string.match(sign, '^%d+ (%S+)') == token then
     if fields then
       fence = its_fence
       for _, value in ipairs({ owners[i], fields[2] or '', fields[3] or '1', fields[4] or '' }) do
-        reply[#reply + 1] = value
+        again[#again + 1] = value
       end
     end
   end
-  reply[1], reply[2], reply[3] = fence, redis.call('LLEN', KEYS[1]), redis.call('ZCARD', KEYS[2])
+  local reply = head(fence, #again)
+  for _, value in ipairs(again) do reply[#reply + 1] = value end
   return reply
 end
 
@@ -97,31 +112,62 @@ if #back > 0 then
   redis.call('HINCRBY', KEYS[5], 'interrupted', #again)
 end
 
--- Choose from the head, by count and by bytes; always at least one.
-local ids = redis.call('LRANGE', KEYS[1], 0, tonumber(ARGV[5]) - 1)
-local chosen, unreadable, bytes, taken = {}, {}, 0, 0
-for _, id in ipairs(ids) do
-  local fields = job(id)
-  local attempts = fields and tonumber(fields[3] or '') or 0
-  if #chosen > 0 and (attempts > 0 or bytes + #(fields and fields[2] or '') > tonumber(ARGV[6])) then break end
-  taken = taken + 1
-  if not fields or not fields[1] then
-    unreadable[#unreadable + 1] = id
-  elseif fields[1] == 'queued' then -- anything else is a stray second entry of a job that has moved on
-    chosen[#chosen + 1] = { id, fields[2] or '', attempts + 1, fields[4] or '' }
-    bytes = bytes + #(fields[2] or '')
-    if attempts > 0 then break end
-  end
+local function is_late(start_by)
+  return start_by and now_ms > (tonumber(string.match(start_by, '^%d+') or '') or now_ms)
 end
-if taken > 0 then redis.call('LPOP', KEYS[1], taken) end
+
+-- Choose from the head, by count and by bytes; always at least one, if need be from behind those passed over.
+local chosen, unreadable, passed_over, seen, bytes, looked_at = {}, {}, {}, {}, 0, 0
+repeat
+  local ids = is_paused and {} or redis.call('LRANGE', KEYS[1], 0, tonumber(ARGV[5]) - 1)
+  local taken = 0
+  for _, id in ipairs(ids) do
+    local fields = job(id)
+    local attempts = fields and tonumber(fields[3] or '') or 0
+    if #chosen > 0 and (attempts > 0 or bytes + #(fields and fields[2] or '') > tonumber(ARGV[6])) then break end
+    taken = taken + 1
+    if seen[id] then -- a stray second entry, dropped
+    elseif not fields or not fields[1] then
+      unreadable[#unreadable + 1] = id
+    elseif fields[1] == 'cancelled' or (fields[1] == 'queued' and attempts == 0 and is_late(fields[6])) then
+      passed_over[#passed_over + 1] = { id, fields }
+    elseif fields[1] == 'queued' then -- anything else is a stray second entry of a job that has moved on
+      chosen[#chosen + 1] = { id, fields[2] or '', attempts + 1, fields[4] or '' }
+      bytes = bytes + #(fields[2] or '')
+      if attempts > 0 then break end
+    end
+    seen[id] = true
+  end
+  if taken > 0 then redis.call('LPOP', KEYS[1], taken) end
+  looked_at = looked_at + taken
+until #chosen > 0 or #ids == 0 or looked_at >= MOST_PASSED_OVER
 for _, id in ipairs(unreadable) do dead_letter(id, 'unreadable: no job data under its key') end
 
-local reply = { '0' }
+-- Those passed over are finished, and kept as long as any other finished job.
+local buried, expired = 0, 0
+for _, entry in ipairs(passed_over) do
+  local key, fields = prefix .. 'job:' .. entry[1], entry[2]
+  if fields[1] == 'cancelled' then
+    buried = buried + redis.call('HDEL', key, 'seq') -- 0 for a stray second entry
+  else
+    expired = expired + 1
+    redis.call('HSET', key, 'status', 'failed', 'completed_at', now_iso,
+      'error', 'expired: not started within ' .. (string.match(fields[6], ' (%S+)') or '?') .. ' s')
+  end
+  redis.call('EXPIRE', key, ARGV[11])
+  if fields[4] then redis.call('EXPIRE', prefix .. 'idem:' .. fields[4], ARGV[11]) end
+end
+if buried > 0 then tombstones = redis.call('HINCRBY', KEYS[5], 'tombstones', -buried) end
+if expired > 0 then
+  redis.call('HINCRBY', KEYS[5], 'expired', expired)
+  redis.call('HINCRBY', KEYS[5], 'failed', expired)
+end
+
+local fence = '0'
 if #chosen > 0 then
-  local fence = string.format('%.0f', redis.call('HINCRBY', KEYS[5], 'fence', 1))
+  fence = string.format('%.0f', redis.call('HINCRBY', KEYS[5], 'fence', 1))
   local owner = fence .. ' ' .. worker .. ' ' .. token
   local leases, owners = {}, {}
-  reply[1] = fence
   for i, entry in ipairs(chosen) do
     redis.call('HSET', prefix .. 'job:' .. entry[1], 'status', 'processing', 'started_at', now_iso,
       'attempts', entry[3], 'fence', fence)
@@ -132,7 +178,7 @@ if #chosen > 0 then
   redis.call('HSET', KEYS[3], unpack(owners))
 end
 sign_of_life()
-reply[2], reply[3] = redis.call('LLEN', KEYS[1]), redis.call('ZCARD', KEYS[2])
+local reply = head(fence, #chosen)
 for _, entry in ipairs(chosen) do
   for i = 1, 4 do reply[#reply + 1] = tostring(entry[i]) end
 end

@@ -1,0 +1,91 @@
+"""Optional API keys: who may call, and whose a job is.
+
+A key travels as ``Authorization: Bearer KEY``. Only digests are kept, and only a short digest, which the key cannot be
+told from, goes into the store as a job's owner. Somebody else's job is as unknown as one that never was.
+"""
+
+import hashlib
+import hmac
+from typing import Any
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from overload_demo.api import problems
+from overload_demo.config import Settings
+
+OPEN_PATHS = frozenset({"/health", "/health/ready"})
+SCHEME = "apiKey"
+_OWNER = "overload_demo.owner"
+
+
+class ApiKeys:
+    """The digests of the keys that are let in; empty = no key is asked for."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._digests = [_digest(key) for key in settings.api_keys]
+
+    def __bool__(self) -> bool:
+        return bool(self._digests)
+
+    def owner(self, scope: Scope) -> str | None:
+        """Who sends this request, 16 hexadecimal digits; None without a key of ours.
+
+        Looks at all digests, each in constant time, so that nothing can be learned from how long it takes.
+        """
+        given = [value for name, value in scope["headers"] if name == b"authorization"]
+        scheme, _, key = (given[0] if len(given) == 1 else b"").partition(b" ")
+        digest = _digest(key.strip())
+        known = [hmac.compare_digest(digest, one) for one in self._digests]
+        if not any(known) or scheme.lower() != b"bearer":
+            return None
+        return hashlib.sha256(b"owner:" + digest).hexdigest()[:16]
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()
+
+
+class KeyCheck:
+    """ASGI middleware: refuses a request without a key with a 401, whatever its path, except for the health checks.
+
+    It goes by the path that is routed, never by a URL put together from what the client says (CVE-2026-48710).
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+            keys: ApiKeys = scope["app"].state.keys
+            if keys:
+                owner = keys.owner(scope)
+                if owner is None:
+                    refusal = problems.problem(
+                        401, "send one of the API's keys as Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"}
+                    )
+                    await refusal(scope, receive, send)
+                    return
+                scope[_OWNER] = owner
+        await self._app(scope, receive, send)
+
+
+def owner_of(scope: Scope) -> str:
+    """The owner of the jobs that a request submits, and of those it may see; '' where no keys are asked for."""
+    owner: str = scope.get(_OWNER, "")
+    return owner
+
+
+def describe(schema: dict[str, Any]) -> None:
+    """Say in an OpenAPI document that keys are asked for."""
+    schema["components"]["securitySchemes"] = {SCHEME: {"type": "http", "scheme": "bearer"}}
+    refused = {
+        "description": "no key, or not one of the API's",
+        "headers": {"WWW-Authenticate": {"schema": {"type": "string"}}},
+        "content": {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    for path, operations in schema["paths"].items():
+        if path not in OPEN_PATHS:
+            for operation in operations.values():
+                operation["security"] = [{SCHEME: []}]
+                operation["responses"]["401"] = refused

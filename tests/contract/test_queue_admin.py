@@ -1,0 +1,493 @@
+"""What an operator does: dead jobs wait again or are given up, the queue pauses and goes on, lost keys are mended."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from overload_demo.config import Settings
+from overload_demo.lab.parts import WorkerThread
+from overload_demo.queue.admin import Admin
+from overload_demo.queue.consumer import Verdict
+from overload_demo.queue.protocol import RECONCILE, Protocol
+from overload_demo.queue.reconcile import Reconciler
+from overload_demo.store.opening import Store
+from overload_demo.upstash import Argument, Upstash
+from tests.support.queues import Queue, Stammering, ids_of, open_queue, settled
+from tests.support.running import events, make_settings
+from tests.support.waiting import wait_until_async
+
+pytestmark = pytest.mark.anyio
+
+
+def admin_of(queue: Queue, **changes: object) -> Admin:
+    return Admin(queue.upstash, queue.settings.model_copy(update=changes))
+
+
+async def reconcile(queue: Queue) -> Counter[str]:
+    return await Reconciler(queue.upstash, queue.settings).run()
+
+
+async def kill_jobs(queue: Queue, count: int) -> list[str]:
+    """Enqueue jobs that end on the dead list."""
+    ids = await queue.enqueue(count)
+    worker = queue.worker("killer")
+    while jobs := (await worker.lease(100)).jobs:
+        await worker.settle([settled(job, Verdict.DEAD, "no good") for job in jobs])
+    return ids
+
+
+async def conserved(queue: Queue) -> bool:
+    stats = await queue.results.stats()
+    return stats.accepted == stats.done + stats.failed + stats.cancelled + stats.queue_length + stats.in_flight
+
+
+# --- the dead list ----------------------------------------------------------------------------------------------------
+
+
+async def test_dead_jobs_are_listed_oldest_first_in_pages(queue: Queue) -> None:
+    ids = await kill_jobs(queue, 3)
+    await queue.redis("RPUSH", f"{queue.prefix}jobs:dead", "not json", "[1]")
+    await queue.redis("RPUSH", f"{queue.prefix}jobs:dead", *["{}"] * 600)
+    admin = admin_of(queue)
+
+    letters = await admin.dead_letters()
+
+    assert [letter.job_id for letter in letters[:5]] == [*ids, "", ""]
+    assert len(letters) == 605
+    assert letters[0].reason == "no good"
+    assert [letter.job_id for letter in await admin.dead_letters(2)] == ids[:2]
+
+
+async def test_a_dead_job_waits_again_at_the_tail_like_a_new_one(queue: Queue) -> None:
+    [poison] = await queue.enqueue(1)
+    for attempt in (1, 2, 3):
+        await queue.worker(f"w{attempt}").lease(1)
+        await queue.expire_lease(poison)
+    await queue.worker().lease(1)
+    others = await queue.enqueue(2)
+    admin = admin_of(queue)
+    letters = await admin.dead_letters()
+
+    assert await admin.requeue(letters) == ["queued"]
+
+    assert await queue.waiting() == [*others, poison]
+    status = await queue.status(poison)
+    assert status is not None
+    assert (status.state, status.queue_position, status.error) == ("queued", 3, "")
+    assert await queue.dead_letters() == []
+    assert await conserved(queue)
+    leased = (await queue.worker("last").lease(10)).jobs
+    assert [(job.job_id, job.attempt) for job in leased] == [(one, 1) for one in (*others, poison)]
+
+
+async def test_requeueing_again_changes_nothing(queue: Queue) -> None:
+    [job_id] = await kill_jobs(queue, 1)
+    admin = admin_of(queue)
+    letters = await admin.dead_letters()
+
+    assert [await admin.requeue(letters) for _ in range(2)] == [["queued"]] * 2
+
+    assert await queue.waiting() == [job_id]
+    [job] = (await queue.worker().lease(1)).jobs
+    assert await admin.requeue(letters) == ["processing"]
+    await queue.worker().settle([settled(job)])
+
+
+async def test_a_job_whose_payload_is_gone_stays_on_the_dead_list(queue: Queue) -> None:
+    ids = await queue.enqueue(2)
+    await queue.redis("DEL", f"{queue.prefix}job:{ids[0]}")
+    await queue.redis("SET", f"{queue.prefix}job:{ids[1]}", "not a hash")
+    await queue.worker().lease(5)
+    admin = admin_of(queue)
+    letters = await admin.dead_letters()
+
+    assert await admin.requeue(letters) == ["no payload"] * 2
+
+    assert [letter["job_id"] for letter in await queue.dead_letters()] == ids
+
+
+async def test_hundreds_of_dead_jobs_are_requeued_in_order(queue: Queue) -> None:
+    ids = await kill_jobs(queue, 250)
+    admin = admin_of(queue)
+
+    assert set(await admin.requeue(await admin.dead_letters())) == {"queued"}
+
+    assert await queue.waiting() == ids
+    assert await conserved(queue)
+
+
+async def test_what_is_given_up_is_kept_like_any_other_finished_job(queue: Queue) -> None:
+    job_id = await queue.enqueue_one("{}", idem="record", fingerprint="print")
+    worker = queue.worker()
+    await worker.settle([settled(job, Verdict.DEAD, "no good") for job in (await worker.lease(1)).jobs])
+    await queue.redis("RPUSH", f"{queue.prefix}jobs:dead", "not json")
+    admin = admin_of(queue, queue_result_ttl=100)
+
+    await admin.purge(await admin.dead_letters())
+
+    assert await queue.redis("LLEN", f"{queue.prefix}jobs:dead") == 0
+    assert 90 <= await queue.ttl(job_id) <= 100
+    assert 90 <= await queue.redis("TTL", f"{queue.prefix}idem:record") <= 100
+    assert await queue.state(job_id) == "failed"
+
+
+async def test_giving_up_what_was_requeued_meanwhile_leaves_it_alone(queue: Queue) -> None:
+    [job_id] = await kill_jobs(queue, 1)
+    admin = admin_of(queue)
+    letters = await admin.dead_letters()
+    await admin.requeue(letters)
+
+    await admin.purge(letters)
+
+    assert (await queue.state(job_id), await queue.ttl(job_id)) == ("queued", -1)
+
+
+# --- pause ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_paused_queue_hands_out_nothing_takes_jobs_in_and_lets_running_ones_end(queue: Queue) -> None:
+    ids = await queue.enqueue(2)
+    worker, admin = queue.worker(), admin_of(queue)
+    [running] = (await worker.lease(1)).jobs
+    await admin.pause()
+
+    ids += await queue.enqueue(1)
+    lease = await worker.lease(5)
+    assert (lease.jobs, lease.paused, lease.again, lease.queue_length) == ([], True, False, 2)
+    assert await worker.extend([running]) == set()
+    assert await worker.settle([settled(running)]) == 0
+    assert (await queue.results.stats()).paused
+
+    await admin.resume()
+    assert ids_of((await worker.lease(5)).jobs) == ids[1:]
+    assert not (await queue.results.stats()).paused
+
+
+async def test_expired_leases_come_back_also_while_paused(queue: Queue) -> None:
+    ids = await queue.enqueue(2)
+    await queue.worker("dead").lease(1)
+    await queue.expire_lease(ids[0])
+    await admin_of(queue).pause()
+
+    assert (await queue.worker("alive").lease(5)).jobs == []
+
+    assert await queue.waiting() == ids
+
+
+async def test_a_worker_says_once_that_it_is_paused_and_goes_on_at_its_next_poll(
+    settings: Settings, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_queue(settings, store) as queue:
+        admin = admin_of(queue)
+        await admin.pause()
+        worker = WorkerThread(settings, store)
+        with caplog.at_level("INFO", "overload_demo.worker"):
+            worker.start()
+            try:
+                [job_id] = await queue.enqueue(1)
+                await wait_until_async("it has said so", lambda: has_said(caplog, "is paused"))
+                polls = (await queue.results.stats()).worker_rest_calls
+                await wait_until_async("it has polled on", lambda: has_polled(queue, polls))
+                assert await queue.state(job_id) == "queued"
+                await admin.resume()
+                await wait_until_async("the job is done", lambda: is_done(queue, job_id))
+            finally:
+                await asyncio.to_thread(worker.stop)
+
+    said = [record.message for record in caplog.records if "the queue" in record.message]
+    assert said == ["the queue is paused, waiting", "the queue goes on"]
+
+
+async def has_said(caplog: pytest.LogCaptureFixture, text: str) -> bool:
+    return any(text in record.message for record in caplog.records)
+
+
+async def has_polled(queue: Queue, since: int) -> bool:
+    return (await queue.results.stats()).worker_rest_calls > since + 10
+
+
+async def is_done(queue: Queue, job_id: str) -> bool:
+    return await queue.state(job_id) == "done"
+
+
+# --- repair -----------------------------------------------------------------------------------------------------------
+
+
+async def everything(queue: Queue) -> dict[str, str]:
+    """All keys and their contents."""
+    keys = sorted(await queue.redis("KEYS", f"{queue.prefix}*"))
+    return {key: await queue.redis("DUMP", key) for key in keys}
+
+
+async def test_a_healthy_store_is_left_as_it_is(queue: Queue) -> None:
+    ids = await queue.enqueue(12)
+    worker = queue.worker()
+    jobs = (await worker.lease(6)).jobs
+    verdicts = (Verdict.DONE, Verdict.FAILED, Verdict.DEAD, Verdict.RELEASED)
+    await worker.settle([settled(job, verdict) for job, verdict in zip(jobs, verdicts, strict=False)])
+    await queue.producer.cancel(ids[8])
+    await queue.producer.cancel(ids[11])
+    before = await everything(queue)
+
+    assert await reconcile(queue) == Counter()
+
+    assert await everything(queue) == before
+
+
+async def test_an_empty_store_needs_no_repair(queue: Queue) -> None:
+    assert await reconcile(queue) == Counter()
+    assert await everything(queue) == {}
+
+
+async def test_jobs_whose_list_was_lost_wait_again(queue: Queue) -> None:
+    ids = await queue.enqueue(3)
+    await queue.redis("DEL", f"{queue.prefix}jobs:queue")
+
+    assert await reconcile(queue) == Counter(queued=3)
+
+    assert set(await queue.waiting()) == set(ids)
+    positions = [status.queue_position for status in await queue.results.statuses(await queue.waiting()) if status]
+    assert positions == [1, 2, 3]
+    assert await reconcile(queue) == Counter()
+
+
+async def test_a_lost_entry_in_the_middle_goes_to_the_tail(queue: Queue) -> None:
+    ids = await queue.enqueue(3)
+    await queue.redis("LREM", f"{queue.prefix}jobs:queue", 1, ids[1])
+
+    assert await reconcile(queue) == Counter(queued=1)
+
+    assert await queue.waiting() == [ids[0], ids[2], ids[1]]
+
+
+async def test_a_running_job_whose_lease_was_lost_comes_back(queue: Queue) -> None:
+    [job_id] = await queue.enqueue(1)
+    await queue.worker("dead").lease(1)
+    await queue.redis("DEL", f"{queue.prefix}jobs:leases", f"{queue.prefix}jobs:owners")
+
+    assert await reconcile(queue) == Counter(leased=1)
+
+    await queue.expire_lease(job_id)
+    [job] = (await queue.worker("alive").lease(1)).jobs
+    assert (job.job_id, job.attempt) == (job_id, 2)
+
+
+async def test_a_running_job_whose_lease_was_lost_may_end_under_its_worker(queue: Queue) -> None:
+    [job_id] = await queue.enqueue(1)
+    worker = queue.worker()
+    jobs = (await worker.lease(1)).jobs
+    await queue.redis("DEL", f"{queue.prefix}jobs:leases")
+    await reconcile(queue)
+
+    assert await worker.extend(jobs) == set()
+    assert await worker.settle([settled(jobs[0])]) == 0
+
+    assert await queue.state(job_id) == "done"
+    assert (await queue.results.stats()).in_flight == 0
+
+
+async def test_leases_and_owners_of_no_running_job_are_removed(queue: Queue) -> None:
+    ids = await queue.enqueue(3)
+    await queue.worker().lease(1)
+    await queue.redis("DEL", f"{queue.prefix}job:{ids[0]}")
+    await queue.redis("ZADD", f"{queue.prefix}jobs:leases", 1, ids[1])
+    await queue.redis("HSET", f"{queue.prefix}jobs:owners", ids[2], "7 w t")
+
+    mended = await reconcile(queue)
+
+    assert type(queue.upstash) is Stammering or mended == Counter(freed=3)
+    assert await queue.redis("EXISTS", f"{queue.prefix}jobs:leases", f"{queue.prefix}jobs:owners") == 0
+    assert await queue.waiting() == ids[1:]
+
+
+async def test_counters_that_were_lost_are_raised_above_the_jobs(queue: Queue) -> None:
+    ids = await queue.enqueue(4)
+    await queue.worker().lease(1)
+    await queue.producer.cancel(ids[3])
+    await queue.redis("DEL", f"{queue.prefix}jobs:seq", f"{queue.prefix}jobs:stats")
+
+    await reconcile(queue)
+
+    assert await queue.redis("GET", f"{queue.prefix}jobs:seq") == "4"
+    assert await queue.redis("HMGET", f"{queue.prefix}jobs:stats", "fence", "tombstones") == ["1", "1"]
+    assert await reconcile(queue) == Counter()
+
+
+async def test_no_stored_garbage_raises_a_counter_beyond_use(queue: Queue) -> None:
+    [job_id] = await queue.enqueue(1)
+    await queue.redis("HSET", f"{queue.prefix}job:{job_id}", "seq", "9" * 30, "fence", "-1e9")
+
+    await reconcile(queue)
+
+    assert await queue.redis("GET", f"{queue.prefix}jobs:seq") == "1"
+    await queue.enqueue(1)
+
+
+async def test_a_wrong_count_of_cancelled_jobs_is_put_right(queue: Queue) -> None:
+    ids = await queue.enqueue(3)
+    await queue.producer.cancel(ids[0])
+    await queue.redis("HINCRBY", f"{queue.prefix}jobs:stats", "tombstones", -3)
+
+    mended = await reconcile(queue)
+
+    assert type(queue.upstash) is Stammering or mended == Counter(tombstones=1)
+    assert (await queue.results.stats()).queue_length == 2
+
+
+async def test_a_cancelled_job_that_fell_out_of_the_list_expires(queue: Queue) -> None:
+    ids = await queue.enqueue(2)
+    await queue.producer.cancel(ids[0])
+    await queue.redis("LPOP", f"{queue.prefix}jobs:queue")
+
+    await reconcile(queue)
+
+    assert await queue.ttl(ids[0]) > 0
+    assert (await queue.results.stats()).queue_length == 1
+    assert await reconcile(queue) == Counter()
+
+
+async def test_a_prefix_with_wildcards_is_taken_literally(tmp_path: Path, store: Store) -> None:
+    async with open_queue(make_settings(tmp_path), store) as plain:
+        async with open_queue(make_settings(tmp_path, overload_key_prefix=f"{plain.prefix}[a*"), store) as odd:
+            odd.prefix = odd.settings.overload_key_prefix
+            await odd.enqueue(2)
+            await odd.redis("DEL", f"{odd.prefix}jobs:queue")
+            assert await reconcile(odd) == Counter(queued=2)
+            for key in [f"{odd.prefix}job:{one}" for one in await odd.waiting()]:
+                await odd.redis("DEL", key)
+            await odd.redis("DEL", f"{odd.prefix}jobs:queue", f"{odd.prefix}jobs:seq", f"{odd.prefix}jobs:stats")
+
+
+async def test_nothing_is_mended_that_is_only_moving(tmp_path: Path, store: Store) -> None:
+    """Repair again and again while jobs are enqueued, cancelled, leased, given back and done: each runs once."""
+    settings = make_settings(tmp_path)
+    async with open_queue(settings, store) as queue:
+        workers = [WorkerThread(settings.model_copy(update={"worker_id": f"w{number}"}), store) for number in range(2)]
+        for worker in workers:
+            worker.start()
+        mended: Counter[str] = Counter()
+        try:
+            ids: list[str] = []
+            for _ in range(15):
+                more, found = await asyncio.gather(
+                    asyncio.gather(*(queue.enqueue_one() for _ in range(100))), reconcile(queue)
+                )
+                ids += more
+                mended += found
+                cancels = asyncio.gather(*map(queue.producer.cancel, more[::7]))
+                mended += (await asyncio.gather(cancels, reconcile(queue)))[1]
+            await wait_until_async("all is over", lambda: is_over(queue))
+        finally:
+            await asyncio.gather(*(asyncio.to_thread(worker.stop) for worker in workers))
+
+        assert mended == Counter()
+        assert await conserved(queue)
+    starts = Counter(job_id for what, job_id, _ in events(tmp_path) if what == "start")
+    assert set(starts.values()) == {1}
+
+
+async def test_a_job_that_has_moved_since_it_was_looked_at_is_left_alone(queue: Queue) -> None:
+    """The script's own look: whatever its caller believes, a later fence or seq shows that it was somewhere."""
+    ids = await queue.enqueue(2)
+    await give_back(queue)
+    await queue.worker("holder").lease(1)
+
+    call = Protocol(queue.prefix).call(RECONCILE, queue.prefix, 2, 0, 1000, 1000, ids[0], "0", ids[1], "0")
+
+    assert await queue.upstash.run(call) == ["", ""]
+    assert await queue.waiting() == ids[1:]
+
+
+class Interrupted(Upstash):
+    """A transport that lets something happen before its ``moment``-th command."""
+
+    def __init__(self, queue: Queue, moment: int, happen: Callable[[], Awaitable[object]]) -> None:
+        super().__init__(queue.upstash.address)
+        self._moment, self._happen = moment, happen
+        self.commands = 0
+
+    async def command(self, *command: Argument, repeatable: bool = False, deadline_s: float | None = None) -> Any:
+        self.commands += 1
+        if self.commands == self._moment:
+            await self._happen()
+        return await super().command(*command, repeatable=repeatable, deadline_s=deadline_s)
+
+
+async def give_back(queue: Queue) -> None:
+    """Two waiting jobs are leased and given back."""
+    worker = queue.worker("x")
+    await worker.settle([settled(job, Verdict.RELEASED) for job in (await worker.lease(2)).jobs])
+
+
+async def give_back_all(queue: Queue) -> None:
+    """Expired leases come back to the head."""
+    await queue.expire_lease(*await queue.redis("ZRANGE", f"{queue.prefix}jobs:leases", 0, -1))
+    await queue.worker("y", worker_max_batch=1).lease(1)
+
+
+async def cancel_and_enqueue(queue: Queue) -> None:
+    waiting = await queue.waiting()
+    await queue.producer.cancel(waiting[0])
+    await queue.producer.cancel(waiting[-1])
+    [job_id] = await queue.enqueue(1)
+    await queue.producer.cancel(job_id)
+
+
+async def requeue_dead(queue: Queue) -> None:
+    admin = admin_of(queue)
+    await admin.requeue(await admin.dead_letters())
+
+
+async def lease_two(queue: Queue) -> None:
+    await queue.worker("x").lease(2)
+
+
+async def finish_two(queue: Queue) -> None:
+    worker = queue.worker("z")
+    await worker.settle([settled(job) for job in (await worker.lease(2)).jobs])
+
+
+async def drain(queue: Queue) -> None:
+    worker = queue.worker("z")
+    for _ in range(3):
+        await worker.settle([settled(job) for job in (await worker.lease(3)).jobs])
+
+
+EVENTS = [give_back, give_back_all, lease_two, finish_two, cancel_and_enqueue, requeue_dead, drain]
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.__name__)
+async def test_whatever_happens_between_two_steps_of_a_repair_is_no_damage(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, event: Callable[[Queue], Awaitable[object]]
+) -> None:
+    """At each moment once, with pages of two, so that there are many."""
+    monkeypatch.setattr("overload_demo.queue.reconcile.PAGE", 2)
+    moment, commands = 0, 1
+    while moment < commands:
+        moment += 1
+        settings = make_settings(tmp_path)
+        async with open_queue(settings, store) as queue:
+            await kill_jobs(queue, 2)
+            ids = await queue.enqueue(9)
+            await queue.worker("holder").lease(2)
+            await queue.producer.cancel(ids[5])
+            upstash = Interrupted(queue, moment, lambda queue=queue: event(queue))  # type: ignore[misc]
+            try:
+                assert await Reconciler(upstash, settings).run() == Counter(), f"at command {moment}"
+            finally:
+                await upstash.aclose()
+            commands = upstash.commands
+            waiting = await queue.waiting()
+            assert len(waiting) == len(set(waiting))
+            assert await reconcile(queue) == Counter()
+            assert await conserved(queue)
+    assert moment > 10
+
+
+async def is_over(queue: Queue) -> bool:
+    stats = await queue.results.stats()
+    return stats.queue_length == stats.in_flight == 0

@@ -1,0 +1,184 @@
+"""Cancel: a waiting job is never run; what it leaves behind disturbs nobody and is cleared away."""
+
+import asyncio
+
+import pytest
+
+from overload_demo.config import Settings
+from overload_demo.errors import QueueFullError
+from overload_demo.jobs import new_job_id
+from overload_demo.lab.parts import WorkerThread
+from overload_demo.queue.consumer import Verdict
+from overload_demo.queue.producer import NewJob, Producer
+from overload_demo.store.opening import Store
+from tests.support.queues import Queue, ids_of, open_queue, settled
+from tests.support.waiting import wait_until_async
+
+pytestmark = pytest.mark.anyio
+
+
+async def tombstones(queue: Queue) -> int:
+    return int(await queue.redis("HGET", f"{queue.prefix}jobs:stats", "tombstones") or 0)
+
+
+async def test_a_cancelled_job_is_never_run(queue: Queue) -> None:
+    ids = await queue.enqueue(4)
+
+    assert [await queue.producer.cancel(one) for one in ids[1:3]] == ["cancelled"] * 2
+
+    assert ids_of((await queue.worker().lease(10)).jobs) == [ids[0], ids[3]]
+    assert [await queue.state(one) for one in ids[1:3]] == ["cancelled"] * 2
+
+
+async def test_cancelling_again_changes_nothing(queue: Queue) -> None:
+    [job_id] = await queue.enqueue(1)
+
+    assert [await queue.producer.cancel(job_id) for _ in range(3)] == ["cancelled"] * 3
+
+    assert (await queue.results.stats()).cancelled == 1
+    assert await tombstones(queue) == 1
+
+
+async def test_a_job_asked_for_twice_in_one_batch_is_cancelled_once(queue: Queue) -> None:
+    [job_id] = await queue.enqueue(1)
+
+    assert await asyncio.gather(*(queue.producer.cancel(job_id) for _ in range(20))) == ["cancelled"] * 20
+
+    assert await tombstones(queue) == 1
+
+
+async def test_what_has_started_or_ended_is_left_alone(queue: Queue) -> None:
+    ids = await queue.enqueue(3)
+    worker = queue.worker()
+    jobs = (await worker.lease(3)).jobs
+    await worker.settle([settled(jobs[1]), settled(jobs[2], Verdict.FAILED)])
+
+    assert [await queue.producer.cancel(one) for one in ids] == ["processing", "done", "failed"]
+
+    assert [await queue.state(one) for one in ids] == ["processing", "done", "failed"]
+    assert await queue.producer.cancel(new_job_id()) is None
+
+
+async def test_somebody_elses_job_is_unknown(queue: Queue) -> None:
+    mine = NewJob(new_job_id(), "{}", owner="me")
+    await queue.producer.enqueue(mine)
+    [nobodys] = await queue.enqueue(1)
+
+    assert await queue.producer.cancel(mine.job_id, "another") is None
+    assert await queue.producer.cancel(nobodys, "another") is None
+    assert await queue.state(mine.job_id) == "queued"
+    assert await queue.producer.cancel(mine.job_id, "me") == "cancelled"
+
+
+async def test_its_payload_is_gone_at_once_and_the_rest_when_a_lease_has_passed_it(queue: Queue) -> None:
+    """A TTL from the beginning could lapse while the id is still in the list: it would look like a lost job."""
+    job = NewJob(new_job_id(), "{}", "record", "print")
+    await queue.producer.enqueue(job)
+    record = f"{queue.prefix}idem:record"
+    await queue.producer.cancel(job.job_id)
+    assert await queue.field(job.job_id, "payload") is None
+    assert (await queue.ttl(job.job_id), await queue.redis("TTL", record)) == (-1, -1)
+
+    await queue.worker(queue_result_ttl=100).lease(1)
+
+    assert await queue.waiting() == []
+    assert 90 <= await queue.ttl(job.job_id) <= 100
+    assert 90 <= await queue.redis("TTL", record) <= 100
+    assert await queue.state(job.job_id) == "cancelled"
+    assert await tombstones(queue) == 0
+
+
+async def test_tombstones_count_nowhere(queue: Queue) -> None:
+    ids = await queue.enqueue(5)
+    for job_id in ids[:3]:
+        await queue.producer.cancel(job_id)
+    bounds = {"overload_max_queue_depth": 3, "worker_processing_delay": 2.0}
+    bounded = Producer(queue.upstash, queue.settings.model_copy(update=bounds))
+
+    stats = await queue.results.stats()
+    assert (stats.queue_length, stats.cancelled) == (2, 3)
+    assert (await bounded.enqueue(NewJob(new_job_id(), "{}"))).estimated_wait_s == 6.0
+    with pytest.raises(QueueFullError):
+        await bounded.enqueue(NewJob(new_job_id(), "{}"))
+    await bounded.aclose()
+
+
+async def test_a_position_is_an_upper_bound_and_never_more_than_are_waiting(queue: Queue) -> None:
+    ids = await queue.enqueue(6)
+    for job_id in (ids[0], ids[4]):
+        await queue.producer.cancel(job_id)
+
+    statuses = await queue.results.statuses(ids)
+
+    assert [one.queue_position for one in statuses if one and one.state == "queued"] == [2, 3, 4, 4]
+
+
+async def test_the_oldest_job_is_one_that_waits(queue: Queue) -> None:
+    ids = await queue.enqueue(3)
+    for job_id in ids[:2]:
+        await queue.redis("HSET", f"{queue.prefix}job:{job_id}", "created_at", "2000-01-01T00:00:00.000Z")
+        await queue.producer.cancel(job_id)
+
+    assert (await queue.results.stats()).oldest_age_s < 1_000
+    await queue.producer.cancel(ids[2])
+    assert (await queue.results.stats()).oldest_age_s == 0.0
+
+
+async def test_a_stray_second_entry_of_a_cancelled_job_is_counted_once(queue: Queue) -> None:
+    [job_id] = await queue.enqueue(1)
+    await queue.producer.cancel(job_id)
+    await queue.redis("RPUSH", f"{queue.prefix}jobs:queue", job_id, job_id)
+
+    for _ in range(2):
+        await queue.worker().lease(2)
+    await queue.redis("RPUSH", f"{queue.prefix}jobs:queue", job_id)
+    await queue.worker().lease(2)
+
+    assert await tombstones(queue) == 0
+    assert (await queue.results.stats()).cancelled == 1
+
+
+async def test_a_lease_passes_over_hundreds_at_once_and_says_when_there_are_more(queue: Queue) -> None:
+    ids = await asyncio.gather(*(queue.enqueue_one() for _ in range(1000)))
+    await asyncio.gather(*map(queue.producer.cancel, ids[:-1]))
+    worker = queue.worker()
+
+    leases = [await worker.lease(1) for _ in range(5)]
+
+    assert [lease.again for lease in leases] == [True] * 4 + [False]
+    assert [ids_of(lease.jobs) for lease in leases] == [[]] * 4 + [ids[-1:]]
+    assert await tombstones(queue) == 0
+
+
+async def test_a_worker_does_not_sleep_on_tombstones(settings: Settings, store: Store) -> None:
+    """Its next poll of an empty queue would be an hour away."""
+    slow = settings.model_copy(update={"worker_poll_interval": 3600.0, "worker_max_poll_interval": 3600.0})
+    async with open_queue(slow, store) as queue:
+        ids = await asyncio.gather(*(queue.enqueue_one() for _ in range(1000)))
+        await asyncio.gather(*map(queue.producer.cancel, ids[:-1]))
+        worker = WorkerThread(slow, store)
+        worker.start()
+        try:
+            await wait_until_async("the last one is done", lambda: is_done(queue, ids[-1]))
+        finally:
+            await asyncio.to_thread(worker.stop)
+
+
+async def is_done(queue: Queue, job_id: str) -> bool:
+    return await queue.state(job_id) == "done"
+
+
+async def test_every_job_is_accounted_for(queue: Queue) -> None:
+    ids = await queue.enqueue(12)
+    worker = queue.worker()
+    jobs = (await worker.lease(5)).jobs
+    await worker.settle([settled(jobs[0]), settled(jobs[1], Verdict.FAILED), settled(jobs[2], Verdict.DEAD)])
+    for job_id in ids[5:8]:
+        await queue.producer.cancel(job_id)
+    await queue.redis("HSET", f"{queue.prefix}job:{ids[8]}", "start_by", "1 1")
+
+    for _ in range(2):
+        stats = await queue.results.stats()
+        assert stats.accepted == stats.done + stats.failed + stats.cancelled + stats.queue_length + stats.in_flight
+        await queue.worker("another").lease(6)
+    assert (stats.done, stats.failed, stats.cancelled, stats.expired, stats.dead) == (1, 3, 3, 1, 1)

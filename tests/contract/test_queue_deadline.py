@@ -1,0 +1,119 @@
+"""Deadlines: a job that has not started in time is never run, and is kept no longer than any other finished job."""
+
+import pytest
+
+from overload_demo.api.app import create_app
+from overload_demo.config import Settings
+from overload_demo.jobs import new_job_id
+from overload_demo.queue.consumer import Verdict
+from overload_demo.queue.producer import NewJob
+from overload_demo.store.opening import Store
+from tests.http.test_thin_route import ordinary_app
+from tests.support.queues import Queue, ids_of, settled
+from tests.support.running import JOB, client_of
+from tests.support.stores import in_store
+
+pytestmark = pytest.mark.anyio
+
+LONG_AGO = "1 2.5"
+
+
+async def pass_deadline(queue: Queue, *job_ids: str) -> None:
+    """Let the deadlines of jobs be over, as if their time had passed by the store's clock."""
+    for job_id in job_ids:
+        await queue.redis("HSET", f"{queue.prefix}job:{job_id}", "start_by", LONG_AGO)
+
+
+async def test_the_deadline_is_by_the_stores_clock(queue: Queue) -> None:
+    seconds, micros = map(int, await queue.redis("TIME"))
+    job_id = (await queue.producer.enqueue(NewJob(new_job_id(), "{}", expires_in_s=100))).job_id
+
+    start_by_ms, given_s = (await queue.field(job_id, "start_by")).split()
+
+    assert given_s == "100"
+    assert 100_000 <= int(start_by_ms) - (seconds * 1000 + micros // 1000) <= 130_000
+
+
+async def test_a_job_in_time_is_run(queue: Queue) -> None:
+    job_id = (await queue.producer.enqueue(NewJob(new_job_id(), "{}", expires_in_s=3600.5))).job_id
+
+    assert ids_of((await queue.worker().lease(5)).jobs) == [job_id]
+
+
+async def test_a_job_past_its_deadline_fails_without_being_run(queue: Queue) -> None:
+    ids = await queue.enqueue(4)
+    late = [ids[0], ids[2]]
+    await pass_deadline(queue, *late)
+
+    lease = await queue.worker(queue_result_ttl=100).lease(10)
+
+    assert ids_of(lease.jobs) == [ids[1], ids[3]]
+    for job_id in late:
+        status = await queue.status(job_id)
+        assert status is not None
+        assert (status.state, status.error) == ("failed", "expired: not started within 2.5 s")
+        assert 90 <= await queue.ttl(job_id) <= 100
+    stats = await queue.results.stats()
+    assert (stats.expired, stats.failed, stats.dead, stats.dead_letters, stats.queue_length) == (2, 2, 0, 0, 0)
+
+
+async def test_its_idempotency_record_goes_with_it(queue: Queue) -> None:
+    job = NewJob(new_job_id(), "{}", "record", "print", expires_in_s=1)
+    await queue.producer.enqueue(job)
+    await pass_deadline(queue, job.job_id)
+
+    await queue.worker(queue_result_ttl=100).lease(1)
+
+    assert 90 <= await queue.redis("TTL", f"{queue.prefix}idem:record") <= 100
+
+
+async def test_until_a_lease_reaches_it_it_is_queued(queue: Queue) -> None:
+    [job_id] = await queue.enqueue(1)
+    await pass_deadline(queue, job_id)
+
+    assert await queue.state(job_id) == "queued"
+
+
+async def test_a_job_that_was_given_back_unstarted_still_has_its_deadline(queue: Queue) -> None:
+    [job_id] = await queue.enqueue(1)
+    worker = queue.worker()
+    await worker.settle([settled(job, Verdict.RELEASED) for job in (await worker.lease(1)).jobs])
+    await pass_deadline(queue, job_id)
+
+    assert (await worker.lease(1)).jobs == []
+    assert await queue.state(job_id) == "failed"
+
+
+async def test_an_interrupted_job_did_start_and_is_run_again_after_its_deadline(queue: Queue) -> None:
+    [job_id] = await queue.enqueue(1)
+    await queue.worker("dead").lease(1)
+    await queue.expire_lease(job_id)
+    await pass_deadline(queue, job_id)
+
+    assert ids_of((await queue.worker("alive").lease(1)).jobs) == [job_id]
+
+
+async def test_a_job_behind_many_expired_ones_is_found(queue: Queue) -> None:
+    ids = await queue.enqueue(50)
+    await pass_deadline(queue, *ids[:-1])
+
+    assert ids_of((await queue.worker().lease(1)).jobs) == ids[-1:]
+
+
+@pytest.mark.parametrize("garbage", ["", "soon", "-1 x", "99999999999999999999"])
+async def test_a_garbled_deadline_is_none(queue: Queue, garbage: str) -> None:
+    [job_id] = await queue.enqueue(1)
+    await queue.redis("HSET", f"{queue.prefix}job:{job_id}", "start_by", garbage)
+
+    assert ids_of((await queue.worker().lease(1)).jobs) == [job_id]
+
+
+async def test_both_ways_into_the_store_keep_the_deadline_and_nothing_else(settings: Settings, store: Store) -> None:
+    async with client_of(create_app(settings, store)) as thin, client_of(ordinary_app(settings, store)) as ordinary:
+        for client in (thin, ordinary):
+            await client.post("/jobs", json=JOB | {"expires_in_s": 1000})
+            await client.post("/jobs", json=JOB)
+
+    jobs, _ = in_store(settings, store)
+    optional = [sorted(job.keys() - {"job_id", "payload", "status", "created_at", "seq"}) for job in jobs.values()]
+    assert sorted(optional) == [[], [], ["start_by"], ["start_by"]]

@@ -1,0 +1,160 @@
+"""``overload-demo dead``, ``reconcile``, ``pause``, ``resume`` as an operator meets them at a terminal."""
+
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from overload_demo.queue.consumer import Verdict
+from overload_demo.store.opening import open_store
+from tests.support.queues import Queue, open_queue, settled
+from tests.support.running import JOB, environment, free_port, make_settings
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def queue(tmp_path: Path) -> AsyncIterator[Queue]:
+    """The queue of the data directory that the commands find; the store is held, so that they need not start one."""
+    settings = make_settings(tmp_path, overload_key_prefix="")
+    with open_store(settings) as store:
+        async with open_queue(settings, store) as one:
+            yield one
+
+
+def run(folder: Path, *arguments: str, answer: str = "", **variables: object) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "overload_demo", *arguments],
+        env=environment(folder, COLUMNS=40, **variables),
+        cwd=folder,
+        input=answer,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def said(folder: Path, *arguments: str, answer: str = "", **variables: object) -> str:
+    """What a command that must succeed prints, and nothing on stderr."""
+    outcome = run(folder, *arguments, answer=answer, **variables)
+    assert (outcome.returncode, outcome.stderr) == (0, ""), outcome
+    return outcome.stdout
+
+
+def the_error(outcome: "subprocess.CompletedProcess[str]") -> str:
+    [line] = outcome.stderr.splitlines()
+    assert outcome.returncode == 1
+    assert line.startswith("error: ")
+    return line
+
+
+async def die(queue: Queue, count: int) -> list[str]:
+    ids = await queue.enqueue(count)
+    worker = queue.worker("killer")
+    jobs = (await worker.lease(count)).jobs
+    await worker.settle([settled(job, Verdict.DEAD, "unreadable: [b]no[/b] job") for job in jobs])
+    return ids
+
+
+async def test_dead_jobs_are_shown_requeued_and_given_up(tmp_path: Path, queue: Queue) -> None:
+    first, second, third, fourth = await die(queue, 4)
+
+    listed = said(tmp_path, "dead", "list").splitlines()
+    assert [line.split("  ")[0] for line in listed] == [first, second, third, fourth]
+    assert listed[0].endswith("unreadable: [b]no[/b] job")
+    assert len(said(tmp_path, "dead", "list", "--limit", "2").splitlines()) == 2
+    shown = json.loads(said(tmp_path, "dead", "show", first))
+    assert (shown["status"], shown["payload"]) == ("failed", JOB)
+
+    for _ in range(2):
+        assert said(tmp_path, "dead", "requeue", first, first) == "1 job waiting again\n"
+    assert await queue.waiting() == [first]
+    assert said(tmp_path, "dead", "requeue", "--all") == "3 jobs waiting again\n"
+    assert await queue.waiting() == [first, second, third, fourth]
+    assert said(tmp_path, "dead", "list") == "the dead list is empty\n"
+
+    ids = await die(queue, 3)
+    assert run(tmp_path, "dead", "purge", answer="n\n").returncode == 1
+    assert len(await queue.dead_letters()) == len(ids)
+    assert said(tmp_path, "dead", "purge", answer="y\n").endswith("dead jobs given up\n")
+    assert said(tmp_path, "dead", "purge", "--yes") == "0 dead jobs given up\n"
+
+
+async def test_what_cannot_be_requeued_is_one_line_and_the_others_are(tmp_path: Path, queue: Queue) -> None:
+    [good] = await die(queue, 1)
+    [gone, done] = await queue.enqueue(2)
+    await queue.redis("DEL", f"job:{gone}")
+    worker = queue.worker()
+    await worker.settle([settled(job) for job in (await worker.lease(2)).jobs])
+
+    outcome = run(tmp_path, "dead", "requeue", gone, good, done, "job_0")
+
+    error = the_error(outcome)
+    assert outcome.stdout == "1 job waiting again\n"
+    assert f"{gone}: its payload is gone" in error
+    assert f"{done}: it is done" in error
+    assert "job_0: no such job" in error
+    assert await queue.waiting() == [good]
+    assert [letter["job_id"] for letter in await queue.dead_letters()] == [gone]
+
+
+@pytest.mark.parametrize("arguments", [["requeue"], ["requeue", "job_1", "--all"], ["show", "job_1"]])
+async def test_a_mistake_is_one_line(tmp_path: Path, queue: Queue, arguments: list[str]) -> None:
+    the_error(run(tmp_path, "dead", *arguments))
+
+
+async def test_lost_keys_are_mended_and_told(tmp_path: Path, queue: Queue) -> None:
+    ids = await queue.enqueue(3)
+    assert said(tmp_path, "reconcile") == "nothing to repair\n"
+    await queue.redis("DEL", "jobs:queue", "jobs:seq")
+
+    assert said(tmp_path, "reconcile").splitlines() == [
+        "1  sequence number was behind the jobs: raised",
+        "3  waiting jobs that were not in the list: at its tail now",
+    ]
+
+    assert set(await queue.waiting()) == set(ids)
+    assert said(tmp_path, "reconcile") == "nothing to repair\n"
+
+
+async def test_the_queue_pauses_and_goes_on(tmp_path: Path, queue: Queue) -> None:
+    [job_id] = await queue.enqueue(1)
+    for _ in range(2):
+        assert "paused" in said(tmp_path, "pause")
+    assert (await queue.results.stats()).paused
+    assert (await queue.worker().lease(1)).jobs == []
+
+    for _ in range(2):
+        assert said(tmp_path, "resume") == "the queue goes on\n"
+
+    assert [job.job_id for job in (await queue.worker().lease(1)).jobs] == [job_id]
+
+
+COMMANDS = [["dead", "list"], ["dead", "show", "x"], ["dead", "requeue", "--all"], ["dead", "purge", "--yes"]]
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, ["reconcile"], ["pause"], ["resume"]], ids=" ".join)
+def test_a_store_that_cannot_be_reached_is_one_line(tmp_path: Path, command: list[str]) -> None:
+    nowhere = {
+        "UPSTASH_REDIS_REST_URL": f"http://127.0.0.1:{free_port()}",
+        "UPSTASH_REDIS_REST_TOKEN": "s3cret-token",
+        "OVERLOAD_STORE_DEADLINE_S": 0.3,
+    }
+    assert "cannot be reached" in the_error(run(tmp_path, *command, **nowhere))
+
+
+async def test_the_commands_go_to_the_store_of_the_settings(tmp_path: Path, queue: Queue) -> None:
+    """Upstash's two variables win over the data directory."""
+    address = queue.upstash.address
+    elsewhere = {
+        "UPSTASH_REDIS_REST_URL": address.url,
+        "UPSTASH_REDIS_REST_TOKEN": address.token.get_secret_value(),
+        "OVERLOAD_DATA_DIR": tmp_path / "another",
+    }
+    said(tmp_path, "pause", **elsewhere)
+
+    assert (await queue.results.stats()).paused
+    assert not (tmp_path / "another").exists()
