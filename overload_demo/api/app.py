@@ -28,17 +28,45 @@ from overload_demo.work import utc_now
 CONNECTIONS = 8
 
 
+def _retry_after(what: str, *, is_certain: bool = True) -> dict[str, Any]:
+    """OpenAPI's description of the header."""
+    return {"Retry-After": {"description": what, "required": is_certain, "schema": {"type": "integer", "minimum": 1}}}
+
+
 def _problems(**whats: str) -> dict[int | str, dict[str, Any]]:
-    schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
-    return {
-        int(name.removeprefix("s")): {"description": what, "content": {problems.MEDIA_TYPE: schema}}
-        for name, what in whats.items()
-    }
+    """OpenAPI's description of errors by their status; 429 and 503 say when to come again."""
+    content = {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    described: dict[int | str, dict[str, Any]] = {}
+    for name, what in whats.items():
+        described[int(name.removeprefix("s"))] = error = {"description": what, "content": content}
+        if name in {"s429", "s503"}:
+            error["headers"] = _retry_after("seconds until another try makes sense")
+    return described
 
 
-_HEADERS = {
-    "Location": {"description": "where to poll", "schema": {"type": "string"}},
-    "Retry-After": {"description": "seconds until a poll makes sense", "schema": {"type": "integer"}},
+_ACCEPTED: dict[str, Any] = {
+    "description": "the job is in the store",
+    "headers": {
+        "Location": {"description": "where to poll", "required": True, "schema": {"type": "string"}},
+        **_retry_after("seconds until a poll makes sense"),
+    },
+    "links": {
+        "status": {
+            "operationId": "get_job",
+            "parameters": {"job_id": "$response.body#/job_id"},
+            "description": "where the job stands",
+        }
+    },
+}
+_FOUND: dict[str, Any] = {
+    "description": "where the job stands",
+    "headers": _retry_after("seconds until the next poll makes sense, while it is not finished", is_certain=False),
+}
+_IDEMPOTENCY_KEY: dict[str, Any] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "the same key and body get the same 202 and job again; the same key with another body is a 422",
+    "schema": {"type": "string", "pattern": "^[!#-~]([ -~]{0,253}[!#-~])?$"},
 }
 _STORE_GONE = "the store cannot be asked; carries Retry-After"
 
@@ -50,8 +78,10 @@ reading = APIRouter()
     PATH,
     status_code=202,
     response_model=Accepted,
+    operation_id="post_job",
+    openapi_extra={"parameters": [_IDEMPOTENCY_KEY]},
     responses={
-        202: {"description": "the job is in the store", "headers": _HEADERS},
+        202: _ACCEPTED,
         **_problems(
             s400="not JSON, or an unusable Idempotency-Key",
             s413="the body is too large",
@@ -70,7 +100,8 @@ async def post_job(job: JobRequest, request: Request) -> Response:
 @reading.get(
     "/jobs/{job_id}",
     response_model=AnyJob,
-    responses=_problems(s404="unknown or expired", s503=_STORE_GONE, s422="never sent: any path text is an unknown id"),
+    operation_id="get_job",
+    responses={200: _FOUND, **_problems(s404="unknown or expired", s503=_STORE_GONE)},
 )
 async def get_job(job_id: str, request: Request) -> Response:
     """Where a job stands, and its result once it is done."""
@@ -148,6 +179,16 @@ def _job_response(job_id: str, status: JobStatus) -> Response:
     return Response(json.dumps(body, separators=(",", ":")), 200, headers, "application/json")
 
 
+def _drop_invented_errors(schema: dict[str, Any]) -> None:
+    """FastAPI invents a 422 wherever there is a parameter; here any path text is at worst an unknown id."""
+    for path in schema["paths"].values():
+        for operation in path.values():
+            if operation["responses"].get("422", {}).get("description") == "Validation Error":
+                del operation["responses"]["422"]
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schema["components"]["schemas"].pop(unused, None)
+
+
 def create_app(settings: Settings | None = None, store: Store | None = None) -> FastAPI:
     """The ASGI app. Without ``store`` it finds one by ``settings`` when it starts, and leaves it when it stops."""
 
@@ -189,6 +230,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
         if app.openapi_schema is None:
             schema = get_openapi(title=app.title, version=app.version, routes=app.routes, description=__doc__)
             schema["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+            _drop_invented_errors(schema)
             app.openapi_schema = schema
         return app.openapi_schema
 
