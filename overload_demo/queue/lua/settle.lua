@@ -15,18 +15,24 @@ local ids = {}
 for i = first, #ARGV, width do ids[#ids + 1] = ARGV[i] end
 local owners = redis.call('HMGET', KEYS[3], unpack(ids))
 
+-- Whether the job is just as this settlement, under the same fence, would have left it: then it did, before.
+local function was_settled_so(id, fence, verdict, text, attempt)
+  local now = redis.pcall('HMGET', prefix .. 'job:' .. id, 'fence', 'status', 'attempts', 'result', 'error')
+  if now.err or now[1] ~= fence then return false end
+  if verdict == 'released' then return now[2] == 'queued' and now[3] == string.format('%.0f', attempt - 1) end
+  if verdict == 'done' then return now[2] == 'done' and now[4] == text end
+  return now[2] == 'failed' and now[5] == text
+end
+
 local held, reply = {}, {}
 for i, id in ipairs(ids) do
-  local fence = ARGV[first + (i - 1) * width + 1]
+  local at = first + (i - 1) * width
+  local fence = ARGV[at + 1]
   if owners[i] and string.match(owners[i], '^%d+') == fence then
     reply[i] = 1
     held[#held + 1] = id
   else
-    local now = redis.pcall('HMGET', prefix .. 'job:' .. id, 'status', 'fence')
-    local released = ARGV[first + (i - 1) * width + 2] == 'released'
-    local as_settled = now[1] == 'done' or now[1] == 'failed'
-    if released then as_settled = now[1] == 'queued' end
-    reply[i] = not now.err and now[2] == fence and as_settled and 2 or 0
+    reply[i] = was_settled_so(id, fence, ARGV[at + 2], ARGV[at + 3], ARGV[at + 6]) and 2 or 0
   end
 end
 if #held > 0 then
