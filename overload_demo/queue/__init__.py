@@ -7,7 +7,7 @@ Keys (each behind the optional prefix; ``lua/`` holds every change of state, one
                               then completed_at and result or error; expires only after it is finished
     jobs:seq          int     sequence number of the last job enqueued
     jobs:leases       zset    id → end of its lease, ms by the store's clock
-    jobs:owners       hash    id → "fence worker token" of its live lease
+    jobs:owners       hash    id → "fence worker token place" of its live lease, place = where in its batch
     jobs:workers      hash    worker id → "alive until, ms; last lease token; REST calls so far"
     jobs:stats        hash    accepted done failed dead interrupted fence, and the fading sums
                               recent_jobs recent_busy_s recent_at

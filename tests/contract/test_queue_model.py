@@ -325,7 +325,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert stats.accepted == stats.queue_length + stats.in_flight + stats.done + stats.failed
 
     def teardown(self) -> None:
-        """Whatever has happened, all jobs can be finished; then the store is swept."""
+        """Sweep the store."""
         self.do(self._sweep())
 
     async def _sweep(self) -> None:

@@ -23,8 +23,8 @@ local function sign_of_life()
 end
 
 local function mine(owner, lease_token)
-  local fence, owner_worker, owner_token = string.match(owner, '^(%d+) (%S+) (%S+)$')
-  return owner_worker == worker and (lease_token == nil or owner_token == lease_token), fence
+  local fence, owner_worker, owner_token, place = string.match(owner, '^(%d+) (%S+) (%S+) ?(%d*)$')
+  return owner_worker == worker and (lease_token == nil or owner_token == lease_token), fence, tonumber(place)
 end
 
 local function job(id)
@@ -50,19 +50,21 @@ end
 -- A repeated call: the same answer.
 local sign = redis.call('HGET', KEYS[6], worker)
 if sign and string.match(sign, '^%d+ (%S+)') == token then
-  local reply, fence = { '0', 0, 0 }, '0'
-  local owners = redis.call('HGETALL', KEYS[3])
+  local fence, again = '0', {}
+  local owners = redis.call('HGETALL', KEYS[3]) -- in no order, when there are many
   for i = 1, #owners, 2 do
-    local is_mine, its_fence = mine(owners[i + 1], token)
+    local is_mine, its_fence, place = mine(owners[i + 1], token)
     local fields = is_mine and job(owners[i])
     if fields then
       fence = its_fence
-      for _, value in ipairs({ owners[i], fields[2] or '', fields[3] or '1', fields[4] or '' }) do
-        reply[#reply + 1] = value
-      end
+      again[#again + 1] = { place or 0, owners[i], fields[2] or '', fields[3] or '1', fields[4] or '' }
     end
   end
-  reply[1], reply[2], reply[3] = fence, redis.call('LLEN', KEYS[1]), redis.call('ZCARD', KEYS[2])
+  table.sort(again, function(a, b) return a[1] < b[1] end)
+  local reply = { fence, redis.call('LLEN', KEYS[1]), redis.call('ZCARD', KEYS[2]) }
+  for _, entry in ipairs(again) do
+    for i = 2, 5 do reply[#reply + 1] = entry[i] end
+  end
   return reply
 end
 
@@ -119,14 +121,14 @@ for _, id in ipairs(unreadable) do dead_letter(id, 'unreadable: no job data unde
 local reply = { '0' }
 if #chosen > 0 then
   local fence = string.format('%.0f', redis.call('HINCRBY', KEYS[5], 'fence', 1))
-  local owner = fence .. ' ' .. worker .. ' ' .. token
+  local owner = fence .. ' ' .. worker .. ' ' .. token .. ' '
   local leases, owners = {}, {}
   reply[1] = fence
   for i, entry in ipairs(chosen) do
     redis.call('HSET', prefix .. 'job:' .. entry[1], 'status', 'processing', 'started_at', now_iso,
       'attempts', entry[3], 'fence', fence)
     leases[2 * i - 1], leases[2 * i] = alive_until, entry[1]
-    owners[2 * i - 1], owners[2 * i] = entry[1], owner
+    owners[2 * i - 1], owners[2 * i] = entry[1], owner .. i
   end
   redis.call('ZADD', KEYS[2], unpack(leases))
   redis.call('HSET', KEYS[3], unpack(owners))
