@@ -428,8 +428,8 @@ MUTANTS = {
     "a key for any body": ("enqueue", "earlier_fingerprint == fingerprint and", "true and"),
     "a duplicate with a sequence number": (
         "enqueue",
-        "redis.call('INCRBY', KEYS[2], #accepted)",
-        "redis.call('INCRBY', KEYS[2], count)",
+        "last_seq + #accepted))",
+        "last_seq + count))",
     ),
     "a position off by one": ("status", "position = index and index + 1", "position = index and index"),
     "a position that counts what left": ("status", "depth - (last_seq -", "depth + 0 * (last_seq -"),

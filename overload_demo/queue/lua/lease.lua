@@ -4,6 +4,7 @@
 -- A repeated call with the same lease token returns the same jobs again, so a lost reply is harmless.
 -- The first write frees memory (ZREM, LPOP, HDEL), so a full store can still be drained.
 -- A job that was interrupted before (attempts > 0) is leased alone: if it is poison, it takes nobody with it.
+-- A key of another type is met before the first write; a value that is no number counts as none.
 --
 -- KEYS  1 jobs:queue  2 jobs:leases  3 jobs:owners  4 jobs:dead  5 jobs:stats  6 jobs:workers
 -- ARGV  1 key prefix  2 worker id  3 lease token  4 lease, ms  5 most jobs  6 most payload bytes  7 most attempts
@@ -16,6 +17,17 @@ local prefix, worker, token, now_iso = ARGV[1], ARGV[2], ARGV[3], ARGV[8]
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local alive_until = string.format('%.0f', now_ms + tonumber(ARGV[4]))
+
+local function count_in(text) -- nil for what is no whole number
+  local value = string.match(text or '', '^%d+$') and tonumber(text)
+  return value and value < 1e15 and value or nil
+end
+
+local function add(counter, count) -- one that holds something else begins anew
+  if type(redis.pcall('HINCRBY', KEYS[5], counter, count)) ~= 'number' then
+    redis.call('HSET', KEYS[5], counter, count)
+  end
+end
 
 local function sign_of_life()
   redis.call('HDEL', KEYS[6], '') -- a first write that could free memory, in case there was none yet
@@ -32,18 +44,25 @@ local function job(id)
   return not fields.err and fields or nil
 end
 
+local function let_expire(letter)
+  local is_json, entry = pcall(cjson.decode, letter)
+  local id = is_json and type(entry) == 'table' and entry.job_id
+  local fields = type(id) == 'string' and job(id)
+  if fields and fields[1] == 'failed' then -- else it is no dead job's letter, or no longer
+    redis.call('EXPIRE', prefix .. 'job:' .. id, ARGV[11])
+    if fields[4] then redis.call('EXPIRE', prefix .. 'idem:' .. fields[4], ARGV[11]) end
+  end
+end
+
 local function dead_letter(id, reason)
   -- pcall: the key of an unreadable job may hold anything
   redis.pcall('HSET', prefix .. 'job:' .. id, 'status', 'failed', 'error', reason, 'completed_at', now_iso)
   redis.call('RPUSH', KEYS[4], cjson.encode({ job_id = id, reason = reason, at = now_iso }))
-  redis.call('HINCRBY', KEYS[5], 'dead', 1)
-  redis.call('HINCRBY', KEYS[5], 'failed', 1)
+  add('dead', 1)
+  add('failed', 1)
   if redis.call('LLEN', KEYS[4]) > tonumber(ARGV[12]) then
     -- the dead list is bounded; what falls off it is kept no longer than any other finished job
-    local oldest = cjson.decode(redis.call('LPOP', KEYS[4])).job_id
-    local record = redis.pcall('HGET', prefix .. 'job:' .. oldest, 'idem')
-    redis.call('EXPIRE', prefix .. 'job:' .. oldest, ARGV[11])
-    if type(record) == 'string' then redis.call('EXPIRE', prefix .. 'idem:' .. record, ARGV[11]) end
+    let_expire(redis.call('LPOP', KEYS[4]))
   end
 end
 
@@ -57,7 +76,8 @@ if sign and string.match(sign, '^%d+ (%S+)') == token then
     local fields = is_mine and job(owners[i])
     if fields then
       fence = its_fence
-      again[#again + 1] = { place or 0, owners[i], fields[2] or '', fields[3] or '1', fields[4] or '' }
+      local attempt = string.format('%.0f', count_in(fields[3]) or 1)
+      again[#again + 1] = { place or 0, owners[i], fields[2] or '', attempt, fields[4] or '' }
     end
   end
   table.sort(again, function(a, b) return a[1] < b[1] end)
@@ -69,6 +89,8 @@ if sign and string.match(sign, '^%d+ (%S+)') == token then
 end
 
 -- Expired leases, and after a restart this worker's own: back to the head in their old order, or to the dead list.
+local last_fence = count_in(redis.call('HGET', KEYS[5], 'fence') or '0') or now_ms -- ahead of any count
+redis.call('HLEN', KEYS[3])
 local back = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now_ms, 'LIMIT', 0, 500)
 if ARGV[9] == '1' then
   local seen = {}
@@ -79,48 +101,56 @@ if ARGV[9] == '1' then
   end
 end
 if #back > 0 then
+  redis.call('LLEN', KEYS[1])
+  redis.call('LLEN', KEYS[4])
   redis.call('ZREM', KEYS[2], unpack(back))
   redis.call('HDEL', KEYS[3], unpack(back))
   local again = {}
   for _, id in ipairs(back) do
     local fields = job(id)
     if fields and fields[1] == 'processing' then
-      local attempts = tonumber(fields[3] or '') or 1
+      local attempts = count_in(fields[3]) or 1
       if attempts >= tonumber(ARGV[7]) then
         dead_letter(id, 'interrupted ' .. attempts .. ' times: the worker died or the job ran too long')
       else
         redis.call('HSET', prefix .. 'job:' .. id, 'status', 'queued')
-        again[#again + 1] = { id, tonumber(fields[5] or '') or 0 }
+        again[#again + 1] = { id, count_in(fields[5]) or 0 }
       end
     end
   end
   table.sort(again, function(a, b) return a[2] > b[2] end)
   for _, entry in ipairs(again) do redis.call('LPUSH', KEYS[1], entry[1]) end
-  redis.call('HINCRBY', KEYS[5], 'interrupted', #again)
+  add('interrupted', #again)
 end
 
 -- Choose from the head, by count and by bytes; always at least one.
 local ids = redis.call('LRANGE', KEYS[1], 0, tonumber(ARGV[5]) - 1)
 local chosen, unreadable, bytes, taken = {}, {}, 0, 0
+local seen, has_moved_on = {}, { processing = true, done = true, failed = true }
 for _, id in ipairs(ids) do
   local fields = job(id)
-  local attempts = fields and tonumber(fields[3] or '') or 0
+  local attempts = fields and count_in(fields[3]) or 0
   if #chosen > 0 and (attempts > 0 or bytes + #(fields and fields[2] or '') > tonumber(ARGV[6])) then break end
   taken = taken + 1
   if not fields or not fields[1] then
-    unreadable[#unreadable + 1] = id
-  elseif fields[1] == 'queued' then -- anything else is a stray second entry of a job that has moved on
+    unreadable[#unreadable + 1] = { id, 'no job data under its key' }
+  elseif fields[1] ~= 'queued' and not has_moved_on[fields[1]] then
+    unreadable[#unreadable + 1] = { id, 'its state is none' }
+  elseif fields[1] == 'queued' and not seen[id] then -- else a stray second entry
+    seen[id] = true
     chosen[#chosen + 1] = { id, fields[2] or '', attempts + 1, fields[4] or '' }
     bytes = bytes + #(fields[2] or '')
     if attempts > 0 then break end
   end
 end
+if #unreadable > 0 then redis.call('LLEN', KEYS[4]) end
 if taken > 0 then redis.call('LPOP', KEYS[1], taken) end
-for _, id in ipairs(unreadable) do dead_letter(id, 'unreadable: no job data under its key') end
+for _, entry in ipairs(unreadable) do dead_letter(entry[1], 'unreadable: ' .. entry[2]) end
 
 local reply = { '0' }
 if #chosen > 0 then
-  local fence = string.format('%.0f', redis.call('HINCRBY', KEYS[5], 'fence', 1))
+  local fence = string.format('%.0f', last_fence + 1)
+  redis.call('HSET', KEYS[5], 'fence', fence)
   local owner = fence .. ' ' .. worker .. ' ' .. token .. ' '
   local leases, owners = {}, {}
   reply[1] = fence
