@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,6 +28,7 @@ class Network:
         self.loses_answers = 0.0  # such a share of them: the request is carried out, then the connection is reset
         self.answers_lost = 0
         self.largest_request = 1 << 30  # bytes of body; above, the proxy refuses
+        self.falsify: Callable[[bytes], bytes] | None = None  # makes of an answer what arrives; then the line is cut
         self.sizes: list[int] = []  # of the bodies that came this way
 
     @property
@@ -82,6 +83,10 @@ class Network:
             self.answers_lost += 1
             writer.transport.abort()
             return
+        if self.falsify is not None:
+            writer.write(self.falsify(answer))
+            await writer.drain()
+            raise ConnectionResetError
         self.late_answers -= 1
         if self.late_answers >= 0:
             await asyncio.sleep(self.delay_s)
