@@ -24,7 +24,10 @@ from tests.support.running import JOB, events, make_settings, serving_api, submi
 from tests.support.stores import Rest
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.anyio
+# The API and the worker are threads of this process and draw random numbers while hypothesis draws its own.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Do not use the `random` module:hypothesis.errors.HypothesisDeprecationWarning"
+)
 
 Command = Sequence[bytes]
 

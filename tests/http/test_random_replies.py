@@ -20,6 +20,11 @@ from tests.support.network import Network, network_to
 from tests.support.running import JOB, make_settings, serving_api, submit, working
 from tests.support.waiting import wait_until
 
+# The API and the worker are threads of this process and draw random numbers while hypothesis draws its own.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Do not use the `random` module:hypothesis.errors.HypothesisDeprecationWarning"
+)
+
 Falsify = Callable[[bytes], bytes]
 Scene = tuple[Network, httpx.Client, WorkerThread]
 

@@ -17,6 +17,10 @@ from overload_demo.store.opening import Store
 from tests.support.running import make_settings, serving_api, submit
 from tests.support.sockets import BODY, CHUNKED_HEAD, connections, post
 
+# The API is a thread of this process and draws random numbers while hypothesis draws its own.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Do not use the `random` module:hypothesis.errors.HypothesisDeprecationWarning"
+)
 LONG = pytest.mark.timeout(900)
 SIZE = b"%x" % len(BODY)
 CHUNKS = SIZE + b"\r\n" + BODY + b"\r\n0\r\n\r\n"
