@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from overload_demo import __version__
 from overload_demo.api import problems
-from overload_demo.api.intake import PATH, JobIntakeRoute, ShortCut, submit
+from overload_demo.api.intake import MAX_IDEMPOTENCY_KEY, PATH, JobIntakeRoute, ShortCut, submit
 from overload_demo.api.keys import ApiKeys, KeyCheck, describe, owner_of
 from overload_demo.api.models import SERVICE, Accepted, AnyJob, CancelledJob, Health, Problem, Stats
 from overload_demo.config import Settings, load_settings
@@ -30,17 +30,45 @@ from overload_demo.work import utc_now
 CONNECTIONS = 8
 
 
+def _retry_after(what: str, *, is_certain: bool = True) -> dict[str, Any]:
+    """OpenAPI's description of the header."""
+    return {"Retry-After": {"description": what, "required": is_certain, "schema": {"type": "integer", "minimum": 1}}}
+
+
 def _problems(**whats: str) -> dict[int | str, dict[str, Any]]:
-    schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
-    return {
-        int(name.removeprefix("s")): {"description": what, "content": {problems.MEDIA_TYPE: schema}}
-        for name, what in whats.items()
-    }
+    """OpenAPI's description of errors by their status; 429 and 503 say when to come again."""
+    content = {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    described: dict[int | str, dict[str, Any]] = {}
+    for name, what in whats.items():
+        described[int(name.removeprefix("s"))] = error = {"description": what, "content": content}
+        if name in {"s429", "s503"}:
+            error["headers"] = _retry_after("seconds until another try makes sense")
+    return described
 
 
-_HEADERS = {
-    "Location": {"description": "where to poll", "schema": {"type": "string"}},
-    "Retry-After": {"description": "seconds until a poll makes sense", "schema": {"type": "integer"}},
+_ACCEPTED: dict[str, Any] = {
+    "description": "the job is in the store",
+    "headers": {
+        "Location": {"description": "where to poll", "required": True, "schema": {"type": "string"}},
+        **_retry_after("seconds until a poll makes sense"),
+    },
+    "links": {
+        "status": {
+            "operationId": "get_job",
+            "parameters": {"job_id": "$response.body#/job_id"},
+            "description": "where the job stands",
+        }
+    },
+}
+_FOUND: dict[str, Any] = {
+    "description": "where the job stands",
+    "headers": _retry_after("seconds until the next poll makes sense, while it is not finished", is_certain=False),
+}
+_IDEMPOTENCY_KEY: dict[str, Any] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "the same key and body get the same 202 and job again; the same key with another body is a 422",
+    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_IDEMPOTENCY_KEY},
 }
 NO_SUCH_JOB = "no such job: unknown, or expired after it was done"
 _STORE_GONE = "the store cannot be asked; carries Retry-After"
@@ -53,8 +81,10 @@ reading = APIRouter()
     PATH,
     status_code=202,
     response_model=Accepted,
+    operation_id="post_job",
+    openapi_extra={"parameters": [_IDEMPOTENCY_KEY]},
     responses={
-        202: {"description": "the job is in the store", "headers": _HEADERS},
+        202: _ACCEPTED,
         **_problems(
             s400="not JSON, or an unusable Idempotency-Key",
             s413="the body is too large",
@@ -73,7 +103,8 @@ async def post_job(job: JobRequest, request: Request) -> Response:
 @reading.get(
     "/jobs/{job_id}",
     response_model=AnyJob,
-    responses=_problems(s404="unknown or expired", s503=_STORE_GONE, s422="never sent: any path text is an unknown id"),
+    operation_id="get_job",
+    responses={200: _FOUND, **_problems(s404="unknown or expired", s503=_STORE_GONE)},
 )
 async def get_job(job_id: str, request: Request) -> Response:
     """Where a job stands, and its result once it is done."""
@@ -175,6 +206,16 @@ def _job_response(job_id: str, status: JobStatus) -> Response:
     return Response(json.dumps(body, separators=(",", ":")), 200, headers, "application/json")
 
 
+def _drop_invented_errors(schema: dict[str, Any]) -> None:
+    """FastAPI invents a 422 wherever there is a parameter; here any path text is at worst an unknown id."""
+    for path in schema["paths"].values():
+        for operation in path.values():
+            if operation["responses"].get("422", {}).get("description") == "Validation Error":
+                del operation["responses"]["422"]
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schema["components"]["schemas"].pop(unused, None)
+
+
 def create_app(settings: Settings | None = None, store: Store | None = None) -> FastAPI:
     """The ASGI app. Without ``store`` it finds one by ``settings`` when it starts, and leaves it when it stops."""
 
@@ -220,6 +261,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
             schema["components"]["schemas"]["Problem"] = Problem.model_json_schema()
             if (settings or app.state.settings).api_keys:
                 describe(schema)
+            _drop_invented_errors(schema)
             app.openapi_schema = schema
         return app.openapi_schema
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MAX_HEAD_BYTES = 32_768  # request line and headers; also what may come between two bytes of a body, and after the last
 MAX_HEADERS = 100  # each takes far more memory than its bytes
+VERSIONS = {"1.0", "1.1"}
 PIECE_BYTES = 4_096  # parsed in one go; then the bounds are looked at
 LINGER_S = 2.0  # after the last words, for them to arrive: closing with bytes unread would reset the connection
 
@@ -193,12 +194,16 @@ class GatedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """While others wait outside, this answer is the connection's last."""
-        if len(self.headers) > MAX_HEADERS:
-            raise ValueError("too many headers")  # the parser gives up, and asks for a 400
+        if len(self.headers) > MAX_HEADERS or not self._is_http():
+            raise ValueError("too many headers, or no HTTP/1")  # the parser gives up, and asks for a 400
         super().on_headers_complete()
         self._in_head = False
         if self._gate.is_crowded:
             self.cycle.keep_alive = False
+
+    def _is_http(self) -> bool:
+        """Whether this is a request of HTTP/1.x to one host: the parser takes others, which we would answer wrongly."""
+        return self.parser.get_http_version() in VERSIONS and [name for name, _ in self.headers].count(b"host") <= 1
 
     def on_body(self, body: bytes) -> None:
         """The body has come on."""

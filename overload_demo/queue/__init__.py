@@ -10,7 +10,7 @@ Keys (each behind the optional prefix; ``lua/`` holds every change of state, one
                               after it is finished, and out of the list
     jobs:seq          int     sequence number of the last job enqueued
     jobs:leases       zset    id → end of its lease, ms by the store's clock
-    jobs:owners       hash    id → "fence worker token" of its live lease
+    jobs:owners       hash    id → "fence worker token place" of its live lease, place = where in its batch
     jobs:workers      hash    worker id → "alive until, ms; last lease token; REST calls so far"
     jobs:stats        hash    accepted done failed (with dead and expired) cancelled dead expired interrupted fence,
                               tombstones (now in the list), paused ("1" while it is), and the fading sums

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from overload_demo.errors import Outcome, StoreUnavailableError
 from overload_demo.upstash import Argument, Script, ScriptCall
@@ -72,9 +72,15 @@ class RecentRates:
     busy_s: float
     age_s: float = 0.0
 
-    def __post_init__(self) -> None:
-        if not all(map(math.isfinite, (self.jobs, self.busy_s, self.age_s))):
-            raise ValueError("the stored rates are not finite")
+    @classmethod
+    def read(cls, jobs: Any, busy_s: Any, at_s: Any = None, now_s: float = 0.0) -> "RecentRates":
+        """The rates from what is stored; as before the first job if that is missing, or not what we wrote."""
+        try:
+            age_s = 0.0 if at_s is None else max(0.0, now_s - float(at_s))
+            numbers = float(jobs or 0), float(busy_s or 0), age_s
+        except (ValueError, TypeError, OverflowError):
+            return cls(0.0, 0.0)
+        return cls(*numbers) if all(map(math.isfinite, numbers)) and min(numbers) >= 0 else cls(0.0, 0.0)
 
     def service_time_s(self, default_s: float) -> float:
         """Seconds a job takes one worker; ``default_s`` before anything was measured."""

@@ -129,7 +129,7 @@ class Results:
         reply = await self._upstash.run(call, deadline_s=deadline_s)
         try:
             workers, jobs, busy_s, *found = reply
-            rates = RecentRates(float(jobs), float(busy_s))
+            rates = RecentRates.read(jobs, busy_s)
             per_job_s = rates.service_time_s(self._default_service_s) / max(1, int(workers))
             if not 1 <= len(found) <= len(job_ids):
                 raise ValueError(len(found))
@@ -140,11 +140,9 @@ class Results:
     def _stats_from(self, reply: list[Any]) -> QueueStats:
         entries, in_flight, created_at, workers, dead_letters, calls, now_s, *pairs = reply
         fields = dict(zip(pairs[::2], pairs[1::2], strict=True))
-        depth = max(0, int(entries) - int(fields.get("tombstones", 0)))
-        rates = RecentRates(
-            float(fields.get("recent_jobs", 0)),
-            float(fields.get("recent_busy_s", 0)),
-            max(0.0, float(now_s) - float(fields.get("recent_at", now_s))),
+        depth = max(0, int(entries) - _count(fields.get("tombstones")))
+        rates = RecentRates.read(
+            fields.get("recent_jobs"), fields.get("recent_busy_s"), fields.get("recent_at"), float(now_s)
         )
         service_s = rates.service_time_s(self._default_service_s)
         counted = ("accepted", "done", "failed", "dead", "interrupted", "cancelled", "expired")
@@ -159,8 +157,16 @@ class Results:
             paused=fields.get("paused") == "1",
             dead_letters=int(dead_letters),
             worker_rest_calls=int(calls),
-            **{name: int(fields.get(name, 0)) for name in counted},
+            **{name: _count(fields.get(name)) for name in counted},
         )
+
+
+def _count(text: Any) -> int:
+    """A stored counter; 0 for what somebody else has left there."""
+    try:
+        return max(0, int(text or 0))
+    except (ValueError, TypeError, OverflowError):
+        return 0
 
 
 def _age_s(created_at: str, now_s: float) -> float:

@@ -1,5 +1,7 @@
 """Lease: every job is waiting or leased, never in between; what a dead worker held comes back, in order."""
 
+import asyncio
+
 import pytest
 
 from overload_demo.queue.consumer import MAX_LEASE_BYTES, Verdict
@@ -32,6 +34,15 @@ async def test_no_job_is_leased_to_two_workers(queue: Queue) -> None:
 
     assert ids_of(first.jobs) + ids_of(second.jobs) == ids
     assert first.jobs[0].fence != second.jobs[0].fence
+
+
+async def test_large_leases_are_in_order_too_when_their_replies_are_lost(queue: Queue) -> None:
+    """So many that the store no longer remembers in which order it was told of their owners."""
+    ids = [one for _ in range(10) for one in await asyncio.gather(*(queue.enqueue_one() for _ in range(30)))]
+
+    leased = [await queue.worker(name).lease(100) for name in "abc"]
+
+    assert [ids_of(lease.jobs) for lease in leased] == [ids[:100], ids[100:200], ids[200:]]
 
 
 async def test_a_lease_ends_at_its_bound_of_bytes_but_holds_at_least_one(queue: Queue) -> None:

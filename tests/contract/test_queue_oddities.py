@@ -6,6 +6,7 @@ import json
 import pytest
 
 from overload_demo.config import Settings
+from overload_demo.errors import IdempotencyConflictError
 from overload_demo.jobs import new_job_id
 from overload_demo.lab.parts import WorkerThread
 from overload_demo.store.opening import Store
@@ -52,6 +53,63 @@ async def test_garbage_in_a_field_blocks_nobody(queue: Queue, field: str) -> Non
 
     states = [status.state if status else None for status in await queue.results.statuses(ids)]
     assert states[1:] == ["done", "done"]
+
+
+LEFT_BY_SOMEBODY = {
+    "a fence that is none": [("HSET", "jobs:stats", "fence", "x")],
+    "a count that is none": [("HSET", "jobs:stats", "dead", "x", "failed", "1.5", "accepted", "x", "done", "x")],
+    "rates that are none": [("HSET", "jobs:stats", "recent_jobs", "nan", "recent_busy_s", "x", "recent_at", "x")],
+    "rates without an end": [("HSET", "jobs:stats", "recent_jobs", "1e-320", "recent_busy_s", "1e308")],
+    "a sign of life that is none": [("HSET", "jobs:workers", "x", "x")],
+    "letters that are none": [("RPUSH", "jobs:dead", "x", "5", "{}", '{"job_id":5}')],
+    "a last number that is none": [("SET", "jobs:seq", "x")],
+    "attempts in fractions": [("HSET", "job:<bad>", "attempts", "1.5")],
+    "attempts that are no number": [("HSET", "job:<bad>", "attempts", "nan")],
+    "a number that is none": [("HSET", "job:<bad>", "seq", "nan"), ("HSET", "job:<worse>", "seq", "inf")],
+    "a second entry close to the first": [("RPUSH", "jobs:queue", "<good>")],
+    "a state that is none": [("HSET", "job:<bad>", "status", "x")],
+}
+
+
+@pytest.mark.parametrize("what", LEFT_BY_SOMEBODY)
+async def test_whatever_somebody_has_left_in_the_store_the_others_are_done_once(
+    queue: Queue, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("overload_demo.queue.consumer.MAX_DEAD_ENTRIES", 2)
+    bad, worse, *good = await queue.enqueue(5)
+    for name, key, *values in LEFT_BY_SOMEBODY[what]:
+        names = {"<bad>": bad, "<worse>": worse, "<good>": good[-1]}
+        key, *values = [
+            names.get(text) or text.replace("<bad>", bad).replace("<worse>", worse) for text in (key, *values)
+        ]
+        await queue.redis(name, f"{queue.prefix}{key}", *values)
+    await queue.redis("RPUSH", f"{queue.prefix}jobs:queue", "unheard of")
+    good += await queue.enqueue(2)
+    worker = queue.worker()
+    leased: list[str] = []
+
+    while jobs := (await worker.lease(10)).jobs:
+        leased += ids_of(jobs)
+        assert await worker.settle([settled(job) for job in jobs]) == 0
+
+    assert [leased.count(one) for one in good] == [1] * len(good)
+    assert [await queue.state(one) for one in good] == ["done"] * len(good)
+    assert await queue.state(bad) in ("done", "failed")
+    assert (await queue.results.stats()).queue_length == 0
+
+
+async def test_a_record_of_another_type_takes_no_neighbour_with_it(queue: Queue) -> None:
+    await queue.redis("RPUSH", f"{queue.prefix}idem:record", "x")
+
+    first, second, third = await asyncio.gather(
+        queue.enqueue_one(),
+        queue.enqueue_one(idem="record", fingerprint="f"),
+        queue.enqueue_one(),
+        return_exceptions=True,
+    )
+
+    assert isinstance(second, IdempotencyConflictError)
+    assert await queue.waiting() == [first, third]
 
 
 @pytest.mark.parametrize("field", ["attempts", "seq"])

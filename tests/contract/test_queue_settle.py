@@ -73,13 +73,28 @@ async def test_a_result_that_comes_after_its_job_went_back_is_not_called_stored(
     assert await queue.state(ids[1]) == "queued"
 
 
+async def test_a_result_that_comes_after_its_job_was_given_up_is_not_called_stored(queue: Queue) -> None:
+    [job_id] = await queue.enqueue(1)
+    late = queue.worker("late", worker_max_attempts=1)
+    [job] = (await late.lease(1)).jobs
+    await queue.expire_lease(job_id)
+    await queue.worker("other", worker_max_attempts=1).lease(1)
+
+    fenced = [await late.settle([settled(job, verdict)]) for verdict in Verdict]
+
+    assert fenced == [1] * len(Verdict)
+    assert await queue.state(job_id) == "failed"
+
+
 async def test_a_result_is_written_once(queue: Queue) -> None:
     [job_id] = await queue.enqueue(1)
     worker = queue.worker()
     [job] = (await worker.lease(1)).jobs
     await worker.settle([settled(job, text='"first"')])
 
-    assert await worker.settle([settled(job, Verdict.FAILED, '"second"')]) == 0
+    assert await worker.settle([settled(job, text='"first"')]) == 0, "that is what it settled before"
+    for other in (settled(job, text='"second"'), settled(job, Verdict.FAILED, '"second"')):
+        assert await worker.settle([other]) == 1, "that is not"
 
     status = await queue.status(job_id)
     assert status is not None

@@ -538,7 +538,6 @@ ROWS = [
         house=two_versions,
         setup={"workers": 2},
         nobody_dies=True,
-        all_accepted=True,
     ),
     Row(
         "all",

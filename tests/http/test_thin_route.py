@@ -91,6 +91,8 @@ def ordinary_app(settings: Settings, store: Store) -> FastAPI:
                 status_code=route.status_code,
                 response_model=route.response_model,
                 responses=route.responses,
+                operation_id=route.operation_id,
+                openapi_extra=route.openapi_extra,
             )
             app.router.routes[at] = plain.routes[0]
             return app

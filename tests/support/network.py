@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -37,6 +37,7 @@ class Network:
         self.spoils_answers = 0.0  # such a share: the request is carried out, its answer replaced by one of GARBAGE
         self.faults = 0  # how often one of these three happened
         self.largest_request = 1 << 30  # bytes of body; above, the proxy refuses
+        self.falsify: Callable[[bytes], bytes] | None = None  # makes of an answer what arrives; then the line is cut
         self.sizes: list[int] = []  # of the bodies that came this way
 
     @property
@@ -100,6 +101,10 @@ class Network:
             writer.write(random.choice(GARBAGE))
             writer.close()
             return
+        if self.falsify is not None:
+            writer.write(self.falsify(answer))
+            await writer.drain()
+            raise ConnectionResetError
         self.late_answers -= 1
         if self.late_answers >= 0:
             await asyncio.sleep(self.delay_s)

@@ -8,6 +8,13 @@
 -- ARGV  1 key prefix  2 now, as stored in completed_at, then for each job: id, owner who asks ('' = anybody may)
 -- Derived key: job:{id}
 -- Reply: for each job its state from now on; nil if there is no such job, or it is somebody else's
+local function add(counter, count) -- one that holds something else begins anew
+  if type(redis.pcall('HINCRBY', KEYS[1], counter, count)) ~= 'number' then
+    redis.call('HSET', KEYS[1], counter, count)
+  end
+end
+
+redis.call('HLEN', KEYS[1]) -- a key of another type is met before the first write
 local reply, cancelled = {}, 0
 for i = 3, #ARGV, 2 do
   local key, owner = ARGV[1] .. 'job:' .. ARGV[i], ARGV[i + 1]
@@ -23,7 +30,7 @@ for i = 3, #ARGV, 2 do
   reply[#reply + 1] = state
 end
 if cancelled > 0 then
-  redis.call('HINCRBY', KEYS[1], 'tombstones', cancelled)
-  redis.call('HINCRBY', KEYS[1], 'cancelled', cancelled)
+  add('tombstones', cancelled)
+  add('cancelled', cancelled)
 end
 return reply

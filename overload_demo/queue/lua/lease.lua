@@ -6,6 +6,7 @@
 -- A job that was interrupted before (attempts > 0) is leased alone: if it is poison, it takes nobody with it.
 -- Cancelled jobs, and those that were to start by a time that has passed, are taken out of the list on the way. A job
 -- that was interrupted did start: no deadline ends it any more. While the queue is paused nothing is leased.
+-- A key of another type is met before the first write; a value that is no number counts as none.
 --
 -- KEYS  1 jobs:queue  2 jobs:leases  3 jobs:owners  4 jobs:dead  5 jobs:stats  6 jobs:workers
 -- ARGV  1 key prefix  2 worker id  3 lease token  4 lease, ms  5 most jobs  6 most payload bytes  7 most attempts
@@ -18,10 +19,23 @@
 local prefix, worker, token, now_iso = ARGV[1], ARGV[2], ARGV[3], ARGV[8]
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
-local control = redis.call('HMGET', KEYS[5], 'tombstones', 'paused')
-local tombstones, is_paused = tonumber(control[1] or 0), control[2] == '1'
 local MOST_PASSED_OVER = 200 -- in one call; whoever calls is told to come again
 local alive_until = string.format('%.0f', now_ms + tonumber(ARGV[4]))
+
+local function count_in(text) -- nil for what is no whole number
+  local value = string.match(text or '', '^%d+$') and tonumber(text)
+  return value and value < 1e15 and value or nil
+end
+
+local control = redis.call('HMGET', KEYS[5], 'tombstones', 'paused', 'fence')
+local tombstones, is_paused = count_in(control[1]) or 0, control[2] == '1'
+local last_fence = count_in(control[3] or '0') or now_ms -- ahead of any count
+
+local function add(counter, count) -- one that holds something else begins anew
+  if type(redis.pcall('HINCRBY', KEYS[5], counter, count)) ~= 'number' then
+    redis.call('HSET', KEYS[5], counter, count)
+  end
+end
 
 local function sign_of_life()
   redis.call('HDEL', KEYS[6], '') -- a first write that could free memory, in case there was none yet
@@ -29,8 +43,8 @@ local function sign_of_life()
 end
 
 local function mine(owner, lease_token)
-  local fence, owner_worker, owner_token = string.match(owner, '^(%d+) (%S+) (%S+)$')
-  return owner_worker == worker and (lease_token == nil or owner_token == lease_token), fence
+  local fence, owner_worker, owner_token, place = string.match(owner, '^(%d+) (%S+) (%S+) ?(%d*)$')
+  return owner_worker == worker and (lease_token == nil or owner_token == lease_token), fence, tonumber(place)
 end
 
 local function job(id)
@@ -39,18 +53,25 @@ local function job(id)
   return not fields.err and fields or nil
 end
 
+local function let_expire(letter)
+  local is_json, entry = pcall(cjson.decode, letter)
+  local id = is_json and type(entry) == 'table' and entry.job_id
+  local fields = type(id) == 'string' and job(id)
+  if fields and fields[1] == 'failed' then -- else it is no dead job's letter, or no longer
+    redis.call('EXPIRE', prefix .. 'job:' .. id, ARGV[11])
+    if fields[4] then redis.call('EXPIRE', prefix .. 'idem:' .. fields[4], ARGV[11]) end
+  end
+end
+
 local function dead_letter(id, reason)
   -- pcall: the key of an unreadable job may hold anything
   redis.pcall('HSET', prefix .. 'job:' .. id, 'status', 'failed', 'error', reason, 'completed_at', now_iso)
   redis.call('RPUSH', KEYS[4], cjson.encode({ job_id = id, reason = reason, at = now_iso }))
-  redis.call('HINCRBY', KEYS[5], 'dead', 1)
-  redis.call('HINCRBY', KEYS[5], 'failed', 1)
+  add('dead', 1)
+  add('failed', 1)
   if redis.call('LLEN', KEYS[4]) > tonumber(ARGV[12]) then
     -- the dead list is bounded; what falls off it is kept no longer than any other finished job
-    local oldest = cjson.decode(redis.call('LPOP', KEYS[4])).job_id
-    local record = redis.pcall('HGET', prefix .. 'job:' .. oldest, 'idem')
-    redis.call('EXPIRE', prefix .. 'job:' .. oldest, ARGV[11])
-    if type(record) == 'string' then redis.call('EXPIRE', prefix .. 'idem:' .. record, ARGV[11]) end
+    let_expire(redis.call('LPOP', KEYS[4]))
   end
 end
 
@@ -64,24 +85,27 @@ end
 -- A repeated call: the same answer.
 local sign = redis.call('HGET', KEYS[6], worker)
 if sign and string.match(sign, '^%d+ (%S+)') == token then
-  local again, fence = {}, '0'
-  local owners = redis.call('HGETALL', KEYS[3])
+  local fence, again = '0', {}
+  local owners = redis.call('HGETALL', KEYS[3]) -- in no order, when there are many
   for i = 1, #owners, 2 do
-    local is_mine, its_fence = mine(owners[i + 1], token)
+    local is_mine, its_fence, place = mine(owners[i + 1], token)
     local fields = is_mine and job(owners[i])
     if fields then
       fence = its_fence
-      for _, value in ipairs({ owners[i], fields[2] or '', fields[3] or '1', fields[4] or '' }) do
-        again[#again + 1] = value
-      end
+      local attempt = string.format('%.0f', count_in(fields[3]) or 1)
+      again[#again + 1] = { place or 0, owners[i], fields[2] or '', attempt, fields[4] or '' }
     end
   end
+  table.sort(again, function(a, b) return a[1] < b[1] end)
   local reply = head(fence, #again)
-  for _, value in ipairs(again) do reply[#reply + 1] = value end
+  for _, entry in ipairs(again) do
+    for i = 2, 5 do reply[#reply + 1] = entry[i] end
+  end
   return reply
 end
 
 -- Expired leases, and after a restart this worker's own: back to the head in their old order, or to the dead list.
+redis.call('HLEN', KEYS[3])
 local back = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now_ms, 'LIMIT', 0, 500)
 if ARGV[9] == '1' then
   local seen = {}
@@ -92,56 +116,62 @@ if ARGV[9] == '1' then
   end
 end
 if #back > 0 then
+  redis.call('LLEN', KEYS[1])
+  redis.call('LLEN', KEYS[4])
   redis.call('ZREM', KEYS[2], unpack(back))
   redis.call('HDEL', KEYS[3], unpack(back))
   local again = {}
   for _, id in ipairs(back) do
     local fields = job(id)
     if fields and fields[1] == 'processing' then
-      local attempts = tonumber(fields[3] or '') or 1
+      local attempts = count_in(fields[3]) or 1
       if attempts >= tonumber(ARGV[7]) then
         dead_letter(id, 'interrupted ' .. attempts .. ' times: the worker died or the job ran too long')
       else
         redis.call('HSET', prefix .. 'job:' .. id, 'status', 'queued')
-        again[#again + 1] = { id, tonumber(fields[5] or '') or 0 }
+        again[#again + 1] = { id, count_in(fields[5]) or 0 }
       end
     end
   end
   table.sort(again, function(a, b) return a[2] > b[2] end)
   for _, entry in ipairs(again) do redis.call('LPUSH', KEYS[1], entry[1]) end
-  redis.call('HINCRBY', KEYS[5], 'interrupted', #again)
+  add('interrupted', #again)
 end
 
 local function is_late(start_by)
-  return start_by and now_ms > (tonumber(string.match(start_by, '^%d+') or '') or now_ms)
+  return start_by and now_ms > (count_in(string.match(start_by, '^%d+')) or now_ms)
 end
 
 -- Choose from the head, by count and by bytes; always at least one, if need be from behind those passed over.
 local chosen, unreadable, passed_over, seen, bytes, looked_at = {}, {}, {}, {}, 0, 0
+local has_moved_on = { processing = true, done = true, failed = true }
 repeat
   local ids = is_paused and {} or redis.call('LRANGE', KEYS[1], 0, tonumber(ARGV[5]) - 1)
   local taken = 0
   for _, id in ipairs(ids) do
     local fields = job(id)
-    local attempts = fields and tonumber(fields[3] or '') or 0
+    local attempts = fields and count_in(fields[3]) or 0
     if #chosen > 0 and (attempts > 0 or bytes + #(fields and fields[2] or '') > tonumber(ARGV[6])) then break end
     taken = taken + 1
     if seen[id] then -- a stray second entry, dropped
     elseif not fields or not fields[1] then
-      unreadable[#unreadable + 1] = id
+      unreadable[#unreadable + 1] = { id, 'no job data under its key' }
     elseif fields[1] == 'cancelled' or (fields[1] == 'queued' and attempts == 0 and is_late(fields[6])) then
       passed_over[#passed_over + 1] = { id, fields }
-    elseif fields[1] == 'queued' then -- anything else is a stray second entry of a job that has moved on
+    elseif fields[1] == 'queued' then
       chosen[#chosen + 1] = { id, fields[2] or '', attempts + 1, fields[4] or '' }
       bytes = bytes + #(fields[2] or '')
       if attempts > 0 then break end
+    elseif not has_moved_on[fields[1]] then -- else a stray second entry of a job that has moved on
+      unreadable[#unreadable + 1] = { id, 'its state is none' }
     end
     seen[id] = true
   end
+  if #unreadable > 0 then redis.call('LLEN', KEYS[4]) end
   if taken > 0 then redis.call('LPOP', KEYS[1], taken) end
   looked_at = looked_at + taken
 until #chosen > 0 or #ids == 0 or looked_at >= MOST_PASSED_OVER
-for _, id in ipairs(unreadable) do dead_letter(id, 'unreadable: no job data under its key') end
+for _, entry in ipairs(unreadable) do dead_letter(entry[1], 'unreadable: ' .. entry[2]) end
 
 -- Those passed over are finished, and kept as long as any other finished job.
 local buried, expired = 0, 0
@@ -157,22 +187,26 @@ for _, entry in ipairs(passed_over) do
   redis.call('EXPIRE', key, ARGV[11])
   if fields[4] then redis.call('EXPIRE', prefix .. 'idem:' .. fields[4], ARGV[11]) end
 end
-if buried > 0 then tombstones = redis.call('HINCRBY', KEYS[5], 'tombstones', -buried) end
+if buried > 0 then
+  tombstones = tombstones - buried
+  add('tombstones', -buried)
+end
 if expired > 0 then
-  redis.call('HINCRBY', KEYS[5], 'expired', expired)
-  redis.call('HINCRBY', KEYS[5], 'failed', expired)
+  add('expired', expired)
+  add('failed', expired)
 end
 
 local fence = '0'
 if #chosen > 0 then
-  fence = string.format('%.0f', redis.call('HINCRBY', KEYS[5], 'fence', 1))
-  local owner = fence .. ' ' .. worker .. ' ' .. token
+  fence = string.format('%.0f', last_fence + 1)
+  redis.call('HSET', KEYS[5], 'fence', fence)
+  local owner = fence .. ' ' .. worker .. ' ' .. token .. ' '
   local leases, owners = {}, {}
   for i, entry in ipairs(chosen) do
     redis.call('HSET', prefix .. 'job:' .. entry[1], 'status', 'processing', 'started_at', now_iso,
       'attempts', entry[3], 'fence', fence)
     leases[2 * i - 1], leases[2 * i] = alive_until, entry[1]
-    owners[2 * i - 1], owners[2 * i] = entry[1], owner
+    owners[2 * i - 1], owners[2 * i] = entry[1], owner .. i
   end
   redis.call('ZADD', KEYS[2], unpack(leases))
   redis.call('HSET', KEYS[3], unpack(owners))

@@ -10,9 +10,9 @@ local time = redis.call('TIME')
 local now_s = time[1] + time[2] / 1000000
 local workers, calls = 0, 0
 for _, sign in ipairs(redis.call('HVALS', KEYS[4])) do
-  local alive_until, its_calls = string.match(sign, '^(%d+) %S+ (%d+)')
-  if tonumber(alive_until) > now_s * 1000 then workers = workers + 1 end
-  calls = calls + tonumber(its_calls)
+  local alive_until, its_calls = string.match(sign, '^(%d+) %S+ (%d+)$')
+  if tonumber(alive_until or '0') > now_s * 1000 then workers = workers + 1 end
+  calls = math.min(calls + tonumber(its_calls or '0'), 1e15)
 end
 local created_at = ''
 for index = 0, 99 do

@@ -12,14 +12,19 @@
 --       {status, position, started_at, result, error, owner if it has one}}
 local prefix = ARGV[1]
 local depth = redis.call('LLEN', KEYS[1])
-local last_seq = tonumber(redis.call('GET', KEYS[2]) or '0')
+local function count_in(text) -- nil for what is no whole number
+  local value = string.match(text or '', '^%d+$') and tonumber(text)
+  return value and value < 1e15 and value or nil
+end
+
+local last_seq = count_in(redis.call('GET', KEYS[2]) or '0') or 0
 local stats = redis.call('HMGET', KEYS[3], 'recent_jobs', 'recent_busy_s', 'tombstones')
-local waiting = depth - tonumber(stats[3] or 0)
+local waiting = depth - (count_in(stats[3]) or 0)
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local workers = 0
 for _, sign in ipairs(redis.call('HVALS', KEYS[4])) do
-  if tonumber(string.match(sign, '^%d+')) > now_ms then workers = workers + 1 end
+  if tonumber(string.match(sign, '^%d+') or '0') > now_ms then workers = workers + 1 end
 end
 local reply = { workers, stats[1] or '0', stats[2] or '0' }
 local bytes = 0
@@ -32,7 +37,7 @@ for i = 4, #ARGV do
   else
     local position = 0
     if job[1] == 'queued' then
-      position = depth - (last_seq - (tonumber(job[2] or '') or last_seq))
+      position = depth - (last_seq - (count_in(job[2]) or last_seq))
       if job[3] then
         local index = redis.call('LPOS', KEYS[1], ARGV[i], 'MAXLEN', ARGV[2])
         position = index and index + 1 or position

@@ -1,0 +1,452 @@
+"""A hypothesis state machine over the queue's scripts: whatever clients and workers do, the store is as the model says.
+
+Everything goes through the package's own Producer, Consumer and Results and a real store. Replies are lost at random:
+the call is carried out twice and the second answer counts. The store's clock cannot be moved, so a lease ends by giving
+it an end in the past, which is all that the clock does to it (``Queue.expire_lease``).
+"""
+
+import asyncio
+import json
+import random
+import secrets
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from overload_demo.config import Settings
+from overload_demo.errors import IdempotencyConflictError, QueueFullError
+from overload_demo.queue import consumer, producer, protocol, results
+from overload_demo.queue.consumer import Consumer, LeasedJob, Settlement, Verdict
+from overload_demo.queue.producer import NewJob
+from overload_demo.store.opening import Store
+from overload_demo.upstash import Script, ScriptCall, Upstash
+from tests.support.queue_model import CONFLICT, FULL, QueueModel
+from tests.support.queues import Queue, settled
+from tests.support.running import make_settings
+
+Value = TypeVar("Value")
+
+WORKERS = ("a", "b", "c")
+BOUND = 6  # on the depth, where there is one
+
+names = st.sampled_from(WORKERS)
+counts = st.integers(1, 8)
+picks = st.integers(0, 1_000)
+sizes = st.sampled_from([15, 120, 1_000_000, 1_000_000])
+verdicts = st.lists(st.sampled_from(Verdict), min_size=1, max_size=8)
+# A job's size in bytes, its idempotency record ("" = none), and which of two bodies that was.
+drafts = st.tuples(
+    st.sampled_from([1, 1, 10, 100]), st.sampled_from(["", "", "", "k1", "k2", "k3"]), st.sampled_from(["f1", "f2"])
+)
+Draft = tuple[int, str, str]
+
+
+class Faltering(Upstash):
+    """A transport that loses replies when it is told to: the script is carried out twice, the second reply counts."""
+
+    loses_replies = False
+
+    async def run(self, call: ScriptCall, *, deadline_s: float | None = None) -> Any:
+        if self.loses_replies:
+            await super().run(call, deadline_s=deadline_s)
+        return await super().run(call, deadline_s=deadline_s)
+
+    async def run_in_order(self, *calls: ScriptCall, deadline_s: float | None = None) -> list[Any]:
+        if self.loses_replies:
+            await super().run_in_order(*calls, deadline_s=deadline_s)
+        return await super().run_in_order(*calls, deadline_s=deadline_s)
+
+
+class Bench:
+    """What all examples share: the store's connection and the event loop everything runs in."""
+
+    def __init__(self, runner: asyncio.Runner, store: Store, settings: Settings) -> None:
+        self.runner, self.settings = runner, settings
+        self.upstash = runner.run(self._connect(store))
+        self.steps = 0
+
+    async def _connect(self, store: Store) -> Faltering:
+        """The scripts are known beforehand: one that is not known is sent again, with all that goes along with it."""
+        upstash = Faltering(store[0], timeout_s=20.0)
+        for script in (
+            producer.ENQUEUE,
+            consumer.LEASE,
+            consumer.EXTEND,
+            consumer.SETTLE,
+            results.STATUS,
+            results.STATS,
+        ):
+            await upstash.command("SCRIPT", "LOAD", script.text)
+        return upstash
+
+    def new_queue(self, prefix: str, **changes: Any) -> Queue:
+        own = self.settings.model_copy(update={"overload_key_prefix": prefix, **changes})
+        return self.do(self._queue(own))
+
+    async def _queue(self, settings: Settings) -> Queue:
+        return Queue(self.upstash, settings)
+
+    def do(self, work: Awaitable[Value]) -> Value:
+        async def awaited() -> Value:
+            return await work
+
+        return self.runner.run(awaited())
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Clients and workers over one queue. A new command needs a method of the model and a rule here, no more."""
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__()
+        self.bench, self.do = bench, bench.do
+        prefix = f"{secrets.token_hex(4)}:"
+        self.queue = bench.new_queue(prefix)
+        self.bounded = bench.new_queue(prefix, overload_max_queue_depth=BOUND)
+        self.model = QueueModel()
+        self.sent: list[NewJob] = []
+        self.workers: dict[str, Consumer] = {}
+        self.starting = set(WORKERS)
+        self.held: dict[str, list[LeasedJob]] = {name: [] for name in WORKERS}
+        self.lost: list[tuple[Consumer, LeasedJob]] = []
+
+    @initialize(max_attempts=st.integers(1, 3))
+    def choose_the_most_attempts(self, max_attempts: int) -> None:
+        self.model.max_attempts = max_attempts
+        self.workers = {name: self._new_worker(name) for name in WORKERS}
+
+    # ---- clients
+
+    @rule(
+        batch=st.lists(drafts, min_size=1, max_size=8),
+        repeats=st.integers(0, 2),
+        is_bounded=st.booleans(),
+        lost=st.booleans(),
+    )
+    def enqueue(self, batch: list[Draft], repeats: int, is_bounded: bool, lost: bool) -> None:
+        """New jobs, the first few of them twice in the same call."""
+        jobs = [
+            NewJob(f"job_{len(self.sent) + number:032x}", "x" * size, record, body if record else "")
+            for number, (size, record, body) in enumerate(batch)
+        ]
+        self.sent += jobs
+        self._enqueue(jobs + jobs[:repeats], is_bounded, lost)
+
+    @precondition(lambda self: self.sent)
+    @rule(indices=st.lists(picks, min_size=1, max_size=4), is_bounded=st.booleans())
+    def enqueue_what_was_sent_before(self, indices: list[int], is_bounded: bool) -> None:
+        """A client, or a sender, that never heard an answer."""
+        self._enqueue([self.sent[index % len(self.sent)] for index in indices], is_bounded, False)
+
+    def _enqueue(self, batch: list[NewJob], is_bounded: bool, lost: bool) -> None:
+        expected = self._as_often(lost, lambda: self.model.enqueue(batch, BOUND if is_bounded else 0))
+        queue = self.bounded if is_bounded else self.queue
+        answers = self._call(lost, self._gathered([queue.producer.enqueue(job) for job in batch]))
+        assert [_told(answer) for answer in answers] == expected
+
+    async def _gathered(self, calls: list[Awaitable[Any]]) -> list[Any]:
+        """All at once, so that the producer sends them in one call."""
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    # ---- workers
+
+    @rule(name=names, count=counts, max_bytes=sizes, lost=st.booleans())
+    def lease(self, name: str, count: int, max_bytes: int, lost: bool) -> None:
+        expected = self._lease_in_model(name, count, max_bytes)
+        lease = self._call(lost, self.workers[name].lease(count))
+        self._leased(name, lease, expected)
+
+    @rule(name=names, keep=st.integers(0, 3), ends=verdicts, lost=st.booleans())
+    def settle(self, name: str, keep: int, ends: list[Verdict], lost: bool) -> None:
+        settlements = self._settlements(name, keep, ends)
+        expected = self._as_often(lost, lambda: self.model.settle(settlements))
+        if settlements:
+            assert self._call(lost, self.workers[name].settle(settlements)) == expected
+
+    @rule(name=names, ends=verdicts, count=counts, lost=st.booleans())
+    def settle_and_lease(self, name: str, ends: list[Verdict], count: int, lost: bool) -> None:
+        if not (settlements := self._settlements(name, 0, ends)):
+            return
+        fenced = self.model.settle(settlements)
+        expected = self._lease_in_model(name, count, 100)
+        if lost:
+            fenced = self.model.settle(settlements)
+        answer, lease = self._call(lost, self.workers[name].settle_and_lease(settlements, count))
+        self._leased(name, lease, expected)
+        assert answer == fenced
+
+    @rule(name=names, lost=st.booleans())
+    def extend(self, name: str, lost: bool) -> None:
+        expected = self.model.extend(self.held[name], name)
+        assert self._call(lost, self.workers[name].extend(self.held[name])) == expected
+
+    @precondition(lambda self: self.lost)
+    @rule(index=picks, verdict=st.sampled_from(Verdict), lost=st.booleans())
+    def settle_late(self, index: int, verdict: Verdict, lost: bool) -> None:
+        """A result of somebody who was thought dead: it counts while nobody has taken the job back, never after."""
+        worker, job = self.lost[index % len(self.lost)]
+        settlements = [_settlement(job, verdict)]
+        expected = self._as_often(lost, lambda: self.model.settle(settlements))
+        assert self._call(lost, worker.settle(settlements)) == expected
+
+    @precondition(lambda self: self.lost)
+    @rule(index=picks)
+    def extend_late(self, index: int) -> None:
+        worker, job = self.lost[index % len(self.lost)]
+        expected = self.model.extend([job], worker.worker_id)
+        assert self.do(worker.extend([job])) == expected
+
+    @rule(name=names, cleanly=st.booleans(), is_back_at_once=st.booleans(), count=counts, lost=st.booleans())
+    def end(self, name: str, cleanly: bool, is_back_at_once: bool, count: int, lost: bool) -> None:
+        """A clean stop gives everything back. After a crash a new worker of that name takes its leases back first."""
+        if cleanly:
+            self._stop(name)
+        self.lost += [(self.workers[name], job) for job in self.held[name]]
+        self.workers[name], self.held[name] = self._new_worker(name), []
+        self.starting.add(name)
+        if is_back_at_once:
+            self.lease(name, count, 1_000_000, lost)
+
+    @precondition(lambda self: self.model.leases)
+    @rule(indices=st.lists(picks, min_size=1, max_size=8), taker=st.none() | names, count=counts)
+    def time_passes(self, indices: list[int], taker: str | None, count: int) -> None:
+        """Some leases come to their end; their holders do not know, and somebody may take the jobs at once."""
+        live = list(self.model.leases)
+        ended = {live[index % len(live)] for index in indices}
+        self.model.expire(ended)
+        self.do(self.queue.expire_lease(*ended))
+        if taker:
+            self.lease(taker, count, 1_000_000, False)
+
+    # ---- rules of commands to come (cancel, a deadline) go here
+
+    # ---- what a step needs
+
+    def _call(self, loses_reply: bool, work: Awaitable[Value]) -> Value:
+        self.bench.upstash.loses_replies = loses_reply
+        try:
+            return self.do(work)
+        finally:
+            self.bench.upstash.loses_replies = False
+
+    def _as_often(self, twice: bool, call: Callable[[], Value]) -> Value:
+        """The model is called as often as the store, and its last answer counts as well."""
+        if twice:
+            call()
+        return call()
+
+    def _lease_in_model(self, name: str, count: int, max_bytes: int) -> list[LeasedJob]:
+        """Ask the model; a repeated lease call is answered as the first one was."""
+        consumer.MAX_LEASE_BYTES = max_bytes  # put back by the test
+        expected = self.model.lease(name, count, max_bytes, has_just_started=name in self.starting)
+        self.starting.discard(name)
+        return expected
+
+    def _leased(self, name: str, lease: Any, expected: list[LeasedJob]) -> None:
+        assert lease.jobs == expected
+        assert (lease.queue_length, lease.in_flight) == (len(self.model.waiting), len(self.model.leases))
+        self.held[name] += lease.jobs
+
+    def _settlements(self, name: str, keep: int, ends: list[Verdict]) -> list[Settlement]:
+        """How a worker's jobs end, but for the last few, which it keeps. It may no longer hold some of them."""
+        jobs = self.held[name]
+        split = max(0, len(jobs) - keep)
+        ending, self.held[name] = jobs[:split], jobs[split:]
+        return [_settlement(job, ends[number % len(ends)]) for number, job in enumerate(ending)]
+
+    def _stop(self, name: str) -> None:
+        settlements = [_settlement(job, Verdict.RELEASED) for job in self.held[name]]
+        if settlements:
+            assert self.do(self.workers[name].settle(settlements)) == self.model.settle(settlements)
+        self.do(self.workers[name].leave())
+        self.model.workers.discard(name)
+
+    def _new_worker(self, name: str) -> Consumer:
+        return self.queue.worker(name, worker_max_attempts=self.model.max_attempts)
+
+    # ---- what must hold after every step
+
+    @invariant()
+    def the_store_is_as_the_model_says(self) -> None:
+        self.bench.steps += 1
+        model, key = self.model, protocol.Protocol(self.queue.prefix).key
+        waiting, owners, leases, dead, stats = self.do(
+            self.bench.upstash.pipeline(
+                [
+                    ["LRANGE", key("queue"), 0, -1],
+                    ["HGETALL", key("owners")],
+                    ["ZRANGE", key("leases"), 0, -1],
+                    ["LRANGE", key("dead"), 0, -1],
+                    ["HGETALL", key("stats")],
+                ]
+            )
+        )
+        assert waiting == model.waiting
+        assert sorted(leases) == sorted(model.leases)
+        holders = {job_id: owner.split()[:2] for job_id, owner in zip(owners[::2], owners[1::2], strict=True)}
+        assert holders == {one: [str(lease.fence), lease.worker] for one, lease in model.leases.items()}
+        assert sorted(json.loads(letter)["job_id"] for letter in dead) == sorted(model.dead)
+        counted = dict(zip(stats[::2], stats[1::2], strict=True))
+        assert int(counted.get("fence", 0)) == model.last_fence
+
+    @invariant()
+    def everybody_is_told_so(self) -> None:
+        model = self.model
+        statuses = self.do(self.queue.results.statuses(list(model.jobs)))
+        for (job_id, job), status in zip(model.jobs.items(), statuses, strict=True):
+            assert status is not None, f"{job_id} is lost"
+            assert status.state == job.status
+            if job.status == "queued":
+                assert status.queue_position == model.waiting.index(job_id) + 1
+            elif job.status == "done":
+                assert status.result == json.loads(job.text)
+            elif job.status == "failed":
+                assert status.error == job.text
+
+    @invariant()
+    def nothing_gets_lost_in_counting(self) -> None:
+        stats, model = self.do(self.queue.results.stats()), self.model
+        assert (stats.queue_length, stats.in_flight) == (len(model.waiting), len(model.leases))
+        assert stats.workers_alive == len(model.workers)
+        assert stats.dead_letters == len(model.dead)
+        for name in ("accepted", "done", "failed", "dead", "interrupted"):
+            assert getattr(stats, name) == model.counted[name], name
+        assert stats.accepted == stats.queue_length + stats.in_flight + stats.done + stats.failed
+
+    def teardown(self) -> None:
+        """Sweep the store."""
+        self.do(self._sweep())
+
+    async def _sweep(self) -> None:
+        names = ("queue", "seq", "leases", "owners", "workers", "stats", "dead")
+        keys = [protocol.Protocol(self.queue.prefix).key(name) for name in names]
+        keys += [f"{self.queue.prefix}job:{job_id}" for job_id in self.model.jobs]
+        keys += [f"{self.queue.prefix}idem:{record}" for record in self.model.records]
+        await self.bench.upstash.command("DEL", *keys)
+        for queue in (self.queue, self.bounded):
+            await queue.producer.aclose()
+            await queue.results.aclose()
+
+
+def _settlement(job: LeasedJob, verdict: Verdict) -> Settlement:
+    return settled(job, verdict, f'"{verdict} by {job.fence}"')
+
+
+def _told(answer: Any) -> str:
+    """What a client hears, in the model's words."""
+    match answer:
+        case producer.Enqueued(job_id=job_id):
+            return job_id
+        case IdempotencyConflictError():
+            return CONFLICT
+        case QueueFullError():
+            return FULL
+    raise answer
+
+
+def run_machine(tmp_path: Path, store: Store, number: int, *, examples: int, steps: int, shrinks: bool = True) -> int:
+    """Run so many examples of so many steps; returns the steps made. A failure tells the seed."""
+    own = make_settings(tmp_path, worker_lease_s=3600.0)
+    phases = [Phase.generate, *([Phase.shrink] if shrinks else [])]
+    how = settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        deadline=None,
+        database=None,
+        phases=phases,
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+    )
+    with asyncio.Runner() as runner:
+        bench = Bench(runner, store, own)
+        try:
+            run_state_machine_as_test(seed(number)(lambda: QueueMachine(bench)), settings=how)
+        except BaseException as error:
+            error.add_note(f"the machine's seed was {number}")
+            raise
+        finally:
+            bench.do(bench.upstash.aclose())
+        return bench.steps
+
+
+@pytest.fixture(autouse=True)
+def _bounds_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consumer, "MAX_LEASE_BYTES", consumer.MAX_LEASE_BYTES)
+
+
+@pytest.mark.parametrize(
+    ("number", "examples", "steps"),
+    [
+        pytest.param(1, 30, 50, id="short"),
+        pytest.param(None, 200, 100, id="long", marks=[pytest.mark.slow, pytest.mark.timeout(1_800)]),
+    ],
+)
+def test_whatever_happens_the_store_is_as_the_model_says(
+    tmp_path: Path, store: Store, number: int | None, examples: int, steps: int
+) -> None:
+    number = random.randrange(1 << 32) if number is None else number
+    assert run_machine(tmp_path, store, number, examples=examples, steps=steps) > examples * steps / 2
+
+
+# One line of a script, broken: the machine has to notice.
+MUTANTS = {
+    "a settle without a fence": (
+        "settle",
+        "if owners[i] and string.match(owners[i], '^%d+') == fence then",
+        "if true then",
+    ),
+    "a settle that is told what it did not do": ("settle", "and now[5] == text", ""),
+    "an extend without a fence": ("extend", "string.match(owners[i], '^%d+') == ARGV[2 * i + 3]", "true"),
+    "a release without a refund": ("settle", "tonumber(ARGV[at + 6]) - 1)\n", "tonumber(ARGV[at + 6]))\n"),
+    "released jobs in reverse": ("settle", "for i = #released, 1, -1 do", "for i = 1, #released do"),
+    "returned jobs in reverse": ("lease", "return a[2] > b[2]", "return a[2] < b[2]"),
+    "attempts not counted": ("lease", "'attempts', entry[3], 'fence'", "'attempts', 1, 'fence'"),
+    "an attempt too many": ("lease", "if attempts >= tonumber(ARGV[7])", "if attempts > tonumber(ARGV[7])"),
+    "a poison job not alone": ("lease", "    if attempts > 0 then break end\n", ""),
+    "a repeated lease call that leases more": ("lease", "if sign and string.match", "if false and string.match"),
+    "a restarted worker that forgets": ("lease", "if ARGV[9] == '1' then", "if false then"),
+    "leases that never end": ("lease", "'-inf', now_ms, 'LIMIT', 0, 500", "'-inf', 0, 'LIMIT', 0, 500"),
+    "a lease of any size": ("lease", "> tonumber(ARGV[6])", "> 1e9"),
+    "an enqueue that is not idempotent": (
+        "enqueue",
+        "if in_this_call[id] or (any_known and ",
+        "if false and (any_known and ",
+    ),
+    "a job twice in one call": ("enqueue", "if in_this_call[id] or ", "if "),
+    "a bound off by one": ("enqueue", "#accepted >= room", "#accepted > room"),
+    "a key for any body": ("enqueue", "earlier_fingerprint == fingerprint and", "true and"),
+    "a duplicate with a sequence number": (
+        "enqueue",
+        "last_seq + #accepted))",
+        "last_seq + count))",
+    ),
+    "a position off by one": ("status", "position = index and index + 1", "position = index and index"),
+    "a position that counts what left": ("status", "depth - (last_seq -", "depth + 0 * (last_seq -"),
+}
+CHEAP = {"a settle without a fence", "a position off by one", "an enqueue that is not idempotent"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(one, marks=[] if one in CHEAP else pytest.mark.slow) for one in MUTANTS])
+def test_the_model_notices(name: str, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    script_name, line, broken = MUTANTS[name]
+    original: Script = getattr(protocol, script_name.upper())
+    assert line in original.text, f"{script_name}.lua has changed: this mutant does nothing"
+    mutant = Script(script_name, original.text.replace(line, broken))
+    monkeypatch.setitem(protocol._KEYS, mutant, protocol._KEYS[original])
+    for module in (consumer, producer, results):
+        if getattr(module, script_name.upper(), None) is original:
+            monkeypatch.setattr(module, script_name.upper(), mutant)
+
+    with pytest.raises(AssertionError):
+        run_machine(tmp_path, store, 1, examples=100, steps=50, shrinks=False)

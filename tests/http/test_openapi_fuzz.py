@@ -1,0 +1,69 @@
+"""The published OpenAPI document, taken at its word by schemathesis: whatever it allows is answered as it says.
+
+Boundary values, negated and random requests to every operation, methods that are not there, and walks along the links
+(submit, then poll), over a real API process with a worker behind it. All of schemathesis' checks have to hold: no 5xx,
+no undocumented status, content type, header or body, no valid request refused, no invalid one accepted.
+"""
+
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.running import api_process, worker_process
+
+# Run as ``python -m schemathesis.cli`` runs it, with what no document can say.
+HOOKS = '''
+import itertools
+
+import schemathesis
+
+numbers = itertools.count()
+
+
+@schemathesis.hook
+def before_call(context, case, kwargs):
+    """A key that came before with another body is a conflict, however valid it looks."""
+    if case.meta.generation.mode.is_positive and "Idempotency-Key" in case.headers:
+        case.headers["Idempotency-Key"] = f"{next(numbers)}-{case.headers['Idempotency-Key']}"[:250] + "."
+
+
+@schemathesis.check
+def every_error_is_a_problem_document(ctx, response, case):
+    if response.status_code >= 400:
+        assert response.headers["content-type"] == ["application/problem+json"]
+        problem = response.json()
+        assert problem["status"] == response.status_code
+        assert isinstance(problem["detail"], str)
+'''
+
+
+@pytest.mark.parametrize(
+    ("examples", "seed"),
+    [
+        pytest.param(60, 1, id="short"),
+        pytest.param(1_500, None, id="long", marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
+    ],
+)
+def test_the_api_is_what_its_openapi_document_says(tmp_path: Path, examples: int, seed: int | None) -> None:
+    seed = random.randrange(1 << 32) if seed is None else seed
+    (tmp_path / "hooks.py").write_text(HOOKS)
+    (tmp_path / "schemathesis.toml").write_text('hooks = "hooks.py"\n')
+    with api_process(tmp_path) as (api, client), worker_process(tmp_path) as worker:
+        command = [sys.executable, "-m", "schemathesis.cli", "run", f"{client.base_url}/openapi.json"]
+        options = [f"--seed={seed}", f"--max-examples={examples}", "--generation-database=none", "--no-color"]
+
+        run = subprocess.run(
+            [*command, "--checks=all", *options], cwd=tmp_path, capture_output=True, text=True, timeout=900
+        )
+
+        assert run.returncode == 0, f"seed {seed}\n{run.stdout}\n{run.stderr}"
+        assert "No issues found" in run.stdout
+        assert int(re.findall(r"(\d+) generated", run.stdout)[0]) > 5 * examples
+        assert api.pid is not None
+        assert worker.pid is not None
+    logs = [(tmp_path / name).read_text() for name in ("api.log", "worker.log")]
+    assert not re.search("Traceback|ERROR", "".join(logs)), logs
