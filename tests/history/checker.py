@@ -182,7 +182,7 @@ def _conservation(history: History, verdict: Verdict) -> None:
         return
     if counted["queue_length"] or counted["in_flight"]:
         verdict.wrong["left over"].append(f"{counted['queue_length']} waiting, {counted['in_flight']} in flight")
-    finished = counted["done"] + counted["failed"]
+    finished = counted["done"] + counted["failed"] + counted.get("cancelled", 0)
     if counted["accepted"] != finished:
         verdict.wrong["not conserved"].append(f"accepted {counted['accepted']}, finished {finished}")
 

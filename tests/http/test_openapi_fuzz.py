@@ -54,11 +54,11 @@ def test_the_api_is_what_its_openapi_document_says(tmp_path: Path, examples: int
     (tmp_path / "schemathesis.toml").write_text('hooks = "hooks.py"\n')
     with api_process(tmp_path) as (api, client), worker_process(tmp_path) as worker:
         command = [sys.executable, "-m", "schemathesis.cli", "run", f"{client.base_url}/openapi.json"]
+        # A DELETE cancels: the job stays to be polled, as cancelled.
+        command += ["--checks=all", "--exclude-checks=use_after_free"]
         options = [f"--seed={seed}", f"--max-examples={examples}", "--generation-database=none", "--no-color"]
 
-        run = subprocess.run(
-            [*command, "--checks=all", *options], cwd=tmp_path, capture_output=True, text=True, timeout=900
-        )
+        run = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True, timeout=900)
 
         assert run.returncode == 0, f"seed {seed}\n{run.stdout}\n{run.stderr}"
         assert "No issues found" in run.stdout
