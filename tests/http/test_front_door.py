@@ -144,6 +144,25 @@ def test_a_stop_answers_those_who_wait_in_the_kernel(tmp_path: Path) -> None:
         api.stop()
 
 
+def test_a_stop_tells_every_active_client_that_its_answer_was_the_last(tmp_path: Path) -> None:
+    with api_process(tmp_path) as (api, client), connections(client, 20) as active:
+        left = [connection for connection in active if asks_again(connection)]
+        api.terminate()
+
+        while left:  # one after the other: when the API is told to stop, almost all are between two requests
+            left = [connection for connection in left if asks_again(connection)]
+
+        wait_until("it has ended", lambda: api.pid is None)
+
+
+def asks_again(connection: socket.socket) -> bool:
+    """Whether a client may go on after one more request, which must be accepted."""
+    connection.sendall(post())
+    answer = read_answer(connection)
+    assert answer.status == 202
+    return answer.headers.get("connection") != "close"
+
+
 def test_who_still_waits_after_the_grace_period_is_reset_and_counted(tmp_path: Path) -> None:
     port = free_port()
     limits = {"OVERLOAD_MAX_CONNECTIONS": 8, "OVERLOAD_GRACE_S": 0.2, "OVERLOAD_REQUEST_PATIENCE_S": 60}
