@@ -7,6 +7,12 @@ from pydantic import BaseModel
 from experiments.bench.record import RESULTS, Place
 
 FILE = RESULTS / "fault_matrix.json"
+NOTE = (
+    "*Exposed*: jobs accepted and not done while the fault happened; a row without any fails. *Done again*: jobs whose "
+    "effect happened more than once, each after a fault that explains it. *Recovery*: from a kill to the next start of "
+    "a job (F2, F3), else to the next 202 for a request sent after it. The test starts a worker or an API again, as a "
+    "supervisor would; the store starts again by itself."
+)
 
 
 class RowResult(BaseModel):
@@ -75,3 +81,68 @@ class FaultMatrix(BaseModel):
     def record(self) -> None:
         """Keep it as the recorded run."""
         FILE.write_text(self.model_dump_json(indent=1) + "\n")
+
+    def row(self, name: str) -> RowResult:
+        """The row of that name."""
+        return next(row for row in self.rows if row.name == name)
+
+
+def faults_block(matrix: FaultMatrix) -> str:
+    """README: every row in a table."""
+    lines = [
+        "| | fault | by | times | exposed | accepted | lost | done again | recovery, median / longest |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in matrix.rows:
+        if row.not_here:
+            lines.append(f"| {row.name} | {row.what} | {row.how} | not possible: {row.not_here} | | | | | |")
+            continue
+        lost = f"{row.lost:,}" + (f", up to {row.longest_loss_s:.2f} s of acceptances" if row.lost else "")
+        lost += f" ({row.note})" if row.note else ""
+        name = row.name if not row.wrong else f"**{row.name} fails: {row.wrong}**"
+        counts = (
+            f"{row.fired:,} | {row.exposed:,} | {row.accepted:,} of {row.attempted:,} | {lost} | {row.duplicated:,}"
+        )
+        lines.append(f"| {name} | {row.what} | {row.how} | {counts} | {row.recovery} |")
+    place = matrix.place
+    lines += [
+        "",
+        f"`{place.command}`, recorded {place.recorded_at[:10]} in {sum(row.seconds for row in matrix.rows) / 60:.0f} "
+        f"minutes; {place.environment.cores} cores, {place.filesystem}. {NOTE}",
+    ]
+    return "\n".join(lines)
+
+
+def durability_block(matrix: FaultMatrix) -> str:
+    """README: what an acknowledged job survives, by level, with what was measured."""
+
+    def measured(name: str) -> str:
+        row = matrix.row(name)
+        if not row.lost:
+            return f"lost 0 of {row.accepted:,} in {row.fired} times ({name})"
+        window = f"up to {row.longest_loss_s:.2f} s of acceptances"
+        return f"lost {row.lost:,} of {row.accepted:,} in {row.fired} times, {window} ({name})"
+
+    promised = "promises durable storage; replicas follow asynchronously, so a failover may forget acknowledged writes"
+    rows = [
+        ("embedded, `always` (default)", "everything", measured("F5a"), measured("F6a"), measured("F7a")),
+        (
+            "embedded, `OVERLOAD_DURABILITY=everysec`",
+            "a kill while the disk keeps up; about a second is lost with the power, more on a slow disk",
+            *(measured(name) for name in ("F5b", "F6b", "F7b")),
+        ),
+        ("`OVERLOAD_REDIS_URL`", "what that server keeps; told at start and in `/health` as `durability`", "", "", ""),
+        (
+            "Upstash, `durability: unknown`",
+            promised,
+            "not ours to kill",
+            "",
+            f"a failover to a lagging replica, two servers here: {measured('F20')}",
+        ),
+    ]
+    lines = [
+        "| store | an acknowledged job survives | `kill -9` of Redis | in a slow fsync | power loss |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join(lines)

@@ -10,6 +10,7 @@ from pathlib import Path
 from experiments.bench.peers.comparison import ACCEPTED, DONE, Comparison
 from experiments.bench.peers.libraries import OURS
 from experiments.bench.record import RESULTS, Benchmark, Row, figure
+from experiments.fault_matrix import FaultMatrix, durability_block, faults_block
 from overload_demo.lab.baseline import BaselineRun, recorded_baseline
 from overload_demo.lab.result import PRICE_PER_100K_COMMANDS, SpikeResult
 from overload_demo.load import Shape
@@ -32,6 +33,8 @@ def with_numbers(readme: str) -> str:
         "at-once": at_once_block(Benchmark.read("at_once")),
         "growth": growth_block(Benchmark.read("growth")),
         "limits": limits_block(Benchmark.read("growth"), Benchmark.read("drain")),
+        "durability": durability_block(FaultMatrix.recorded()),
+        "faults": faults_block(FaultMatrix.recorded()),
         "baseline": baseline_block(recorded_baseline(RESULTS)),
     }
     for name, block in blocks.items():

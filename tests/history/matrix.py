@@ -67,6 +67,9 @@ class Row:
         except NotHereError as error:
             result.not_here = str(error)
             return result
+        except Exception as error:
+            result.wrong = f"{type(error).__name__}: {error}"
+            return result
         result.exposed = verdict.exposed_jobs
         result.attempted, result.accepted = verdict.counts["attempted"], verdict.counts["acknowledged"]
         result.refused, result.unknown = verdict.counts["refused"], verdict.counts["unknown"]
