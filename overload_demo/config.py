@@ -54,6 +54,9 @@ class Settings(BaseSettings):
     worker_handler: str | None = Field(None, description="module:function that does a job (default: the demo's own)")
     worker_lease_s: float = Field(30.0, ge=1, le=3600, description="visibility timeout, seconds; extended every third")
     worker_job_timeout_s: float = Field(300.0, gt=0, description="a job running longer counts as interrupted, seconds")
+    worker_grace_s: float = Field(
+        25.0, ge=0, le=86_400, description="at a stop the running job may take so long; then it counts as interrupted"
+    )
     worker_max_attempts: int = Field(3, ge=1, le=100, description="interrupted attempts before a job is dead")
     worker_max_batch: int = Field(128, ge=1, le=128, description="jobs in one lease, at most")
     worker_effect_log: Path | None = Field(None, description="append each start and effect of a job to this file")

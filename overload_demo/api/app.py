@@ -118,11 +118,11 @@ async def get_job(job_id: str, request: Request) -> Response:
 @reading.delete(
     "/jobs/{job_id}",
     response_model=CancelledJob,
+    operation_id="delete_job",
     responses=_problems(
         s404="unknown or expired",
         s409="it runs already, or has ended",
         s503="the store did not confirm; outcome tells whether it may have been cancelled, and a repeat is harmless",
-        s422="never sent: any path text is an unknown id",
     ),
 )
 async def delete_job(job_id: str, request: Request) -> Response:

@@ -32,6 +32,7 @@ from overload_demo.children import Child
 from overload_demo.config import Settings, load_settings
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.lab.parts import ApiThread, Part, WorkerThread
+from overload_demo.store.embedded import wait_until_ended
 from overload_demo.store.opening import Store, open_store
 
 Placement = Literal["kernel", "process"]
@@ -245,7 +246,8 @@ class Stack:
             part.stop()
         self._cleanup.close()
         # the data has served; figures, results and logs stay
-        shutil.rmtree(self.data_dir, ignore_errors=True)
+        if self.data_dir.exists() and wait_until_ended(self.data_dir):
+            shutil.rmtree(self.data_dir, ignore_errors=True)
 
 
 async def _in_thread(function: Callable[..., Value], *arguments: object) -> Value:

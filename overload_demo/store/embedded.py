@@ -118,6 +118,17 @@ class EmbeddedStore:
             log.warning("OVERLOAD_DURABILITY is %s, but the running store has %s", wanted, state.durability)
 
 
+def wait_until_ended(data_dir: Path) -> bool:
+    """After its last user has released it: wait until the store has left its directory, for 30 s at most.
+
+    Returns whether it has. Until then its log and its locks would come back after a removal.
+    """
+    lock = DataDir(data_dir).gateway_lock()
+    ended = lock.take(timeout_s=LEAVING_TIMEOUT_S)
+    lock.release()
+    return ended
+
+
 class _Starter:
     """One attempt to start a store process, detached from this one."""
 

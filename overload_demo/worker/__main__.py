@@ -2,6 +2,8 @@
 
 import logging
 import os
+import threading
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -23,6 +25,19 @@ def _give_up(job: LeasedJob) -> None:
     os._exit(EXIT_JOB_OVERDUE)
 
 
+def _stop(one: Worker, grace_s: float) -> None:
+    """Let the running job end, but not for ever. By then the others of its batch are settled or given back."""
+
+    def leave() -> None:
+        log.error("the running job did not end within WORKER_GRACE_S and counts as interrupted")
+        os._exit(EXIT_JOB_OVERDUE)
+
+    one.stop()
+    patience = threading.Timer(grace_s, leave)
+    patience.daemon = True
+    patience.start()
+
+
 def worker(
     processing_delay: Annotated[
         float | None,
@@ -35,7 +50,8 @@ def worker(
 
     All settings are environment variables: WORKER_PROCESSING_DELAY (seconds, 2.0), WORKER_POLL_INTERVAL (seconds, 1.0),
     WORKER_JOB_TIMEOUT_S (seconds, 300), WORKER_HANDLER (module:function), WORKER_ID, QUEUE_RESULT_TTL (seconds, 3600),
-    UPSTASH_REDIS_REST_URL and UPSTASH_REDIS_REST_TOKEN. Exit code 3: a job ran over its time limit.
+    UPSTASH_REDIS_REST_URL and UPSTASH_REDIS_REST_TOKEN. Exit code 3: a job
+    ran over its time limit, or at a stop over WORKER_GRACE_S (seconds, 25).
     """
     log_to_stderr()
     with one_line_errors():
@@ -43,9 +59,10 @@ def worker(
         settings = load_settings(**overrides)
         with open_store(settings) as (address, refresh):
             one = Worker(settings, address, refresh, on_overdue=_give_up)
-            on_stop_signals(one.stop)
+            stop = partial(_stop, one, settings.worker_grace_s)
+            on_stop_signals(stop)
             if parent_pipe:
-                watch_parent(one.stop)
+                watch_parent(stop)
             one.run(until_empty=until_empty)
 
 

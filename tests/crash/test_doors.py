@@ -114,6 +114,20 @@ def test_sigterm_lets_the_running_job_end_and_gives_the_rest_back(tmp_path: Path
         worker.stop()
 
 
+def test_sigterm_is_bounded_in_time_whatever_the_running_job_does(tmp_path: Path) -> None:
+    (tmp_path / "stuck.py").write_text("import threading\n\n\ndef handle(payload):\n    threading.Event().wait()\n")
+    with api_process(tmp_path) as (_, client):
+        ids = submit(client, 3)
+        with worker_process(tmp_path, WORKER_HANDLER="stuck:handle", WORKER_GRACE_S=0.3, WORKER_LEASE_S=1) as worker:
+            wait_until("a job is running", lambda: events(tmp_path), timeout_s=20.0)
+            worker.terminate()
+            wait_until("the worker has ended", lambda: worker.pid is None)
+            assert "did not end within WORKER_GRACE_S" in worker.log.read_text()
+
+        with worker_process(tmp_path):  # it brings back the lease, which nobody extends
+            wait_for(client, ids)
+
+
 def test_a_job_over_its_time_limit_ends_the_worker_and_counts_as_interrupted(tmp_path: Path) -> None:
     (tmp_path / "stuck.py").write_text("import threading\n\n\ndef handle(payload):\n    threading.Event().wait()\n")
     with api_process(tmp_path) as (_, client):
