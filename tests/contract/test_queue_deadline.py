@@ -15,14 +15,6 @@ from tests.support.stores import in_store
 
 pytestmark = pytest.mark.anyio
 
-LONG_AGO = "1 2.5"
-
-
-async def pass_deadline(queue: Queue, *job_ids: str) -> None:
-    """Let the deadlines of jobs be over, as if their time had passed by the store's clock."""
-    for job_id in job_ids:
-        await queue.redis("HSET", f"{queue.prefix}job:{job_id}", "start_by", LONG_AGO)
-
 
 async def test_the_deadline_is_by_the_stores_clock(queue: Queue) -> None:
     seconds, micros = map(int, await queue.redis("TIME"))
@@ -43,7 +35,7 @@ async def test_a_job_in_time_is_run(queue: Queue) -> None:
 async def test_a_job_past_its_deadline_fails_without_being_run(queue: Queue) -> None:
     ids = await queue.enqueue(4)
     late = [ids[0], ids[2]]
-    await pass_deadline(queue, *late)
+    await queue.pass_deadline(*late)
 
     lease = await queue.worker(queue_result_ttl=100).lease(10)
 
@@ -60,7 +52,7 @@ async def test_a_job_past_its_deadline_fails_without_being_run(queue: Queue) -> 
 async def test_its_idempotency_record_goes_with_it(queue: Queue) -> None:
     job = NewJob(new_job_id(), "{}", "record", "print", expires_in_s=1)
     await queue.producer.enqueue(job)
-    await pass_deadline(queue, job.job_id)
+    await queue.pass_deadline(job.job_id)
 
     await queue.worker(queue_result_ttl=100).lease(1)
 
@@ -69,7 +61,7 @@ async def test_its_idempotency_record_goes_with_it(queue: Queue) -> None:
 
 async def test_until_a_lease_reaches_it_it_is_queued(queue: Queue) -> None:
     [job_id] = await queue.enqueue(1)
-    await pass_deadline(queue, job_id)
+    await queue.pass_deadline(job_id)
 
     assert await queue.state(job_id) == "queued"
 
@@ -78,7 +70,7 @@ async def test_a_job_that_was_given_back_unstarted_still_has_its_deadline(queue:
     [job_id] = await queue.enqueue(1)
     worker = queue.worker()
     await worker.settle([settled(job, Verdict.RELEASED) for job in (await worker.lease(1)).jobs])
-    await pass_deadline(queue, job_id)
+    await queue.pass_deadline(job_id)
 
     assert (await worker.lease(1)).jobs == []
     assert await queue.state(job_id) == "failed"
@@ -88,14 +80,14 @@ async def test_an_interrupted_job_did_start_and_is_run_again_after_its_deadline(
     [job_id] = await queue.enqueue(1)
     await queue.worker("dead").lease(1)
     await queue.expire_lease(job_id)
-    await pass_deadline(queue, job_id)
+    await queue.pass_deadline(job_id)
 
     assert ids_of((await queue.worker("alive").lease(1)).jobs) == [job_id]
 
 
 async def test_a_job_behind_many_expired_ones_is_found(queue: Queue) -> None:
     ids = await queue.enqueue(50)
-    await pass_deadline(queue, *ids[:-1])
+    await queue.pass_deadline(*ids[:-1])
 
     assert ids_of((await queue.worker().lease(1)).jobs) == ids[-1:]
 

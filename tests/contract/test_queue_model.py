@@ -2,7 +2,8 @@
 
 Everything goes through the package's own Producer, Consumer and Results and a real store. Replies are lost at random:
 the call is carried out twice and the second answer counts. The store's clock cannot be moved, so a lease ends by giving
-it an end in the past, which is all that the clock does to it (``Queue.expire_lease``).
+it an end in the past, which is all that the clock does to it (``Queue.expire_lease``); and a deadline passes by
+rewriting the job's ``start_by`` to a time long gone (``Queue.pass_deadline``).
 """
 
 import asyncio
@@ -28,6 +29,7 @@ from hypothesis.stateful import (
 from overload_demo.config import Settings
 from overload_demo.errors import IdempotencyConflictError, QueueFullError
 from overload_demo.queue import consumer, producer, protocol, results
+from overload_demo.queue.admin import Admin
 from overload_demo.queue.consumer import Consumer, LeasedJob, Settlement, Verdict
 from overload_demo.queue.producer import NewJob
 from overload_demo.store.opening import Store
@@ -46,11 +48,17 @@ counts = st.integers(1, 8)
 picks = st.integers(0, 1_000)
 sizes = st.sampled_from([15, 120, 1_000_000, 1_000_000])
 verdicts = st.lists(st.sampled_from(Verdict), min_size=1, max_size=8)
-# A job's size in bytes, its idempotency record ("" = none), and which of two bodies that was.
+owners = st.sampled_from(["", "", "me", "you"])
+# A job's size in bytes, its idempotency record ("" = none), which of two bodies that was, its owner ("" = none), and
+# the seconds within which it is to start.
 drafts = st.tuples(
-    st.sampled_from([1, 1, 10, 100]), st.sampled_from(["", "", "", "k1", "k2", "k3"]), st.sampled_from(["f1", "f2"])
+    st.sampled_from([1, 1, 10, 100]),
+    st.sampled_from(["", "", "", "k1", "k2", "k3"]),
+    st.sampled_from(["f1", "f2"]),
+    owners,
+    st.sampled_from([None, None, 3600, 7200.5]),
 )
-Draft = tuple[int, str, str]
+Draft = tuple[int, str, str, str, float | None]
 
 
 class Faltering(Upstash):
@@ -82,6 +90,7 @@ class Bench:
         upstash = Faltering(store[0], timeout_s=20.0)
         for script in (
             producer.ENQUEUE,
+            producer.CANCEL,
             consumer.LEASE,
             consumer.EXTEND,
             consumer.SETTLE,
@@ -114,12 +123,14 @@ class QueueMachine(RuleBasedStateMachine):
         prefix = f"{secrets.token_hex(4)}:"
         self.queue = bench.new_queue(prefix)
         self.bounded = bench.new_queue(prefix, overload_max_queue_depth=BOUND)
+        self.admin = Admin(bench.upstash, self.queue.settings)
         self.model = QueueModel()
         self.sent: list[NewJob] = []
         self.workers: dict[str, Consumer] = {}
         self.starting = set(WORKERS)
         self.held: dict[str, list[LeasedJob]] = {name: [] for name in WORKERS}
         self.lost: list[tuple[Consumer, LeasedJob]] = []
+        self.crowds = 0
 
     @initialize(max_attempts=st.integers(1, 3))
     def choose_the_most_attempts(self, max_attempts: int) -> None:
@@ -136,11 +147,7 @@ class QueueMachine(RuleBasedStateMachine):
     )
     def enqueue(self, batch: list[Draft], repeats: int, is_bounded: bool, lost: bool) -> None:
         """New jobs, the first few of them twice in the same call."""
-        jobs = [
-            NewJob(f"job_{len(self.sent) + number:032x}", "x" * size, record, body if record else "")
-            for number, (size, record, body) in enumerate(batch)
-        ]
-        self.sent += jobs
+        jobs = self._new_jobs(batch)
         self._enqueue(jobs + jobs[:repeats], is_bounded, lost)
 
     @precondition(lambda self: self.sent)
@@ -148,6 +155,43 @@ class QueueMachine(RuleBasedStateMachine):
     def enqueue_what_was_sent_before(self, indices: list[int], is_bounded: bool) -> None:
         """A client, or a sender, that never heard an answer."""
         self._enqueue([self.sent[index % len(self.sent)] for index in indices], is_bounded, False)
+
+    @precondition(lambda self: self.sent)
+    @rule(asked=st.lists(st.tuples(picks, owners), min_size=1, max_size=6), lost=st.booleans())
+    def cancel(self, asked: list[tuple[int, str]], lost: bool) -> None:
+        """Whatever state the jobs are in; some were refused, or are somebody else's, and some are asked for twice."""
+        self._cancel([(self.sent[index % len(self.sent)].job_id, owner) for index, owner in asked], lost)
+
+    @precondition(lambda self: self.model.depth)
+    @rule(indices=st.lists(picks, min_size=1, max_size=6), lost=st.booleans())
+    def cancel_what_waits(self, indices: list[int], lost: bool) -> None:
+        waiting = [one for one in self.model.waiting if self.model.jobs[one].status == "queued"]
+        self._cancel([(waiting[index % len(waiting)], "") for index in indices], lost)
+
+    @precondition(lambda self: self.crowds == 0)
+    @rule(size=st.sampled_from([190, 215, 240]), is_late=st.booleans(), name=names, count=counts)
+    def a_crowd_comes_to_nothing(self, size: int, is_late: bool, name: str, count: int) -> None:
+        """More finished entries than a lease passes over; once is enough, for they make every later step slow."""
+        self.crowds += 1
+        jobs = self._new_jobs([(1, "", "", "", 3600.0 if is_late else None)] * size)
+        self._enqueue(jobs, False, False)
+        if is_late:
+            self._pass_deadlines([job.job_id for job in jobs])
+        else:
+            self._cancel([(job.job_id, "") for job in jobs], False)
+        self.lease(name, count, 1_000_000, False)
+
+    def _new_jobs(self, batch: list[Draft]) -> list[NewJob]:
+        jobs = [
+            NewJob(f"job_{len(self.sent) + number:032x}", "x" * size, record, body if record else "", owner, within_s)
+            for number, (size, record, body, owner, within_s) in enumerate(batch)
+        ]
+        self.sent += jobs
+        return jobs
+
+    def _cancel(self, asked: list[tuple[str, str]], lost: bool) -> None:
+        expected = self._as_often(lost, lambda: self.model.cancel(asked))
+        assert self._call(lost, self._gathered([self.queue.producer.cancel(*one) for one in asked])) == expected
 
     def _enqueue(self, batch: list[NewJob], is_bounded: bool, lost: bool) -> None:
         expected = self._as_often(lost, lambda: self.model.enqueue(batch, BOUND if is_bounded else 0))
@@ -229,7 +273,43 @@ class QueueMachine(RuleBasedStateMachine):
         if taker:
             self.lease(taker, count, 1_000_000, False)
 
-    # ---- rules of commands to come (cancel, a deadline) go here
+    @precondition(lambda self: self._with_deadline())
+    @rule(indices=st.lists(picks, min_size=1, max_size=8))
+    def deadlines_pass(self, indices: list[int]) -> None:
+        """Of jobs that wait, for the first time or again, or run: only the first of them is it too late for."""
+        ids = self._with_deadline()
+        self._pass_deadlines(sorted({ids[index % len(ids)] for index in indices}))
+
+    def _with_deadline(self) -> list[str]:
+        jobs = self.model.jobs.items()
+        return [one for one, job in jobs if job.new.expires_in_s and not job.is_late and not job.is_finished]
+
+    def _pass_deadlines(self, job_ids: list[str]) -> None:
+        self.model.pass_deadlines(job_ids)
+        for within_s in {self.model.jobs[one].new.expires_in_s for one in job_ids} - {None}:
+            same = [one for one in job_ids if self.model.jobs[one].new.expires_in_s == within_s]
+            self.do(self.queue.pass_deadline(*same, within_s=within_s))
+
+    # ---- whoever looks after the queue
+
+    @rule(name=names, count=counts, is_over_soon=st.sampled_from([True, True, True, False]), lost=st.booleans())
+    def pause(self, name: str, count: int, is_over_soon: bool, lost: bool) -> None:
+        """Most pauses are short, for nothing is handed out in them."""
+        self._pause(True, lost)
+        self.lease(name, count, 1_000_000, lost)
+        if is_over_soon:
+            self._pause(False, lost)
+
+    @precondition(lambda self: self.model.is_paused)
+    @rule(lost=st.booleans())
+    def resume(self, lost: bool) -> None:
+        self._pause(False, lost)
+
+    def _pause(self, is_paused: bool, lost: bool) -> None:
+        self.model.is_paused = is_paused
+        self._as_often(lost, lambda: self.do(self.admin.pause() if is_paused else self.admin.resume()))
+
+    # ---- rules of commands to come go here
 
     # ---- what a step needs
 
@@ -255,7 +335,12 @@ class QueueMachine(RuleBasedStateMachine):
 
     def _leased(self, name: str, lease: Any, expected: list[LeasedJob]) -> None:
         assert lease.jobs == expected
-        assert (lease.queue_length, lease.in_flight) == (len(self.model.waiting), len(self.model.leases))
+        model = self.model
+        assert (lease.queue_length, lease.in_flight) == (model.depth, len(model.leases))
+        assert (lease.paused, lease.again) == (
+            model.is_paused,
+            not model.is_paused and not expected and bool(model.waiting),
+        )
         self.held[name] += lease.jobs
 
     def _settlements(self, name: str, keep: int, ends: list[Verdict]) -> list[Settlement]:
@@ -299,6 +384,25 @@ class QueueMachine(RuleBasedStateMachine):
         assert sorted(json.loads(letter)["job_id"] for letter in dead) == sorted(model.dead)
         counted = dict(zip(stats[::2], stats[1::2], strict=True))
         assert int(counted.get("fence", 0)) == model.last_fence
+        assert int(counted.get("tombstones", 0)) == model.tombstones
+
+    @invariant()
+    def nothing_is_kept_for_too_long_or_not_long_enough(self) -> None:
+        """A finished job expires, its record with it, but never one whose id is still on a list."""
+        model, prefix = self.model, self.queue.prefix
+        reads: list[list[Any]] = []
+        for job_id, job in model.jobs.items():
+            key = f"{prefix}job:{job_id}"
+            record = f"{prefix}idem:{job.new.idem}" if job.new.idem else key
+            reads += [["HMGET", key, "seq", "payload"], ["TTL", key], ["TTL", record]]
+        answers = self.do(self.bench.upstash.pipeline(reads)) if reads else []
+        for (job_id, job), (seq, payload), *ttls in zip(model.jobs.items(), *[iter(answers)] * 3, strict=True):
+            assert [ttl > 0 for ttl in ttls] == [not model.is_kept(job_id)] * 2, f"{job_id} is {job.status}: {ttls}"
+            if job.status == "cancelled":
+                assert payload is None
+                assert (seq is not None) == (job_id in model.waiting)
+            else:
+                assert (seq, payload) == (str(job.seq), job.new.payload)
 
     @invariant()
     def everybody_is_told_so(self) -> None:
@@ -306,9 +410,9 @@ class QueueMachine(RuleBasedStateMachine):
         statuses = self.do(self.queue.results.statuses(list(model.jobs)))
         for (job_id, job), status in zip(model.jobs.items(), statuses, strict=True):
             assert status is not None, f"{job_id} is lost"
-            assert status.state == job.status
+            assert (status.state, status.owner) == (job.status, job.new.owner)
             if job.status == "queued":
-                assert status.queue_position == model.waiting.index(job_id) + 1
+                assert status.queue_position == model.position(job_id) >= model.true_position(job_id)
             elif job.status == "done":
                 assert status.result == json.loads(job.text)
             elif job.status == "failed":
@@ -317,12 +421,14 @@ class QueueMachine(RuleBasedStateMachine):
     @invariant()
     def nothing_gets_lost_in_counting(self) -> None:
         stats, model = self.do(self.queue.results.stats()), self.model
-        assert (stats.queue_length, stats.in_flight) == (len(model.waiting), len(model.leases))
+        assert (stats.queue_length, stats.in_flight) == (model.depth, len(model.leases))
+        assert stats.paused == model.is_paused
         assert stats.workers_alive == len(model.workers)
         assert stats.dead_letters == len(model.dead)
-        for name in ("accepted", "done", "failed", "dead", "interrupted"):
+        for name in ("accepted", "done", "failed", "dead", "interrupted", "cancelled", "expired"):
             assert getattr(stats, name) == model.counted[name], name
-        assert stats.accepted == stats.queue_length + stats.in_flight + stats.done + stats.failed
+        unfinished = stats.queue_length + stats.in_flight
+        assert stats.accepted == unfinished + stats.done + stats.failed + stats.cancelled
 
     def teardown(self) -> None:
         """Sweep the store."""
@@ -433,8 +539,38 @@ MUTANTS = {
     ),
     "a position off by one": ("status", "position = index and index + 1", "position = index and index"),
     "a position that counts what left": ("status", "depth - (last_seq -", "depth + 0 * (last_seq -"),
+    "tombstones in a lease's depth": ("lease", "math.max(0, entries - tombstones)", "entries"),
+    "tombstones in an enqueue's depth": ("enqueue", "- (count_in(measured[3]) or 0)", ""),
+    "a position beyond those waiting": ("status", "math.min(position, waiting)", "position"),
+    "tombstones that are counted for ever": ("lease", "if buried > 0 then", "if false then"),
+    "a tombstone that expires too early": (
+        "cancel",
+        "redis.call('HDEL', key, 'payload')",
+        "redis.call('HDEL', key, 'payload') redis.call('EXPIRE', key, 100)",
+    ),
+    "a cancelled job that is run": (
+        "lease",
+        "return not fields.err and fields or nil",
+        "if fields[1] == 'cancelled' then fields[1] = 'queued' end return not fields.err and fields or nil",
+    ),
+    "a running job that is cancelled": (
+        "cancel",
+        "if state == 'queued' then",
+        "if state == 'queued' or state == 'processing' then",
+    ),
+    "a cancel for anybody": ("cancel", "if owner ~= '' and job[2] ~= owner then", "if false then"),
+    "a late job that is run": ("lease", "and is_late(fields[6])", "and false"),
+    "an interrupted job that is too late": ("lease", "and attempts == 0 and is_late", "and is_late"),
+    "a late job that is kept for ever": ("lease", "  redis.call('EXPIRE', key, ARGV[11])\n", ""),
+    "a pause that is not heeded": ("lease", "control[2] == '1'", "false"),
+    "a lease that passes over any number": ("lease", "or looked_at >= MOST_PASSED_OVER", ""),
 }
-CHEAP = {"a settle without a fence", "a position off by one", "an enqueue that is not idempotent"}
+CHEAP = {
+    "a settle without a fence",
+    "a position off by one",
+    "an enqueue that is not idempotent",
+    "a cancelled job that is run",
+}
 
 
 @pytest.mark.parametrize("name", [pytest.param(one, marks=[] if one in CHEAP else pytest.mark.slow) for one in MUTANTS])

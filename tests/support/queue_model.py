@@ -8,12 +8,16 @@ from overload_demo.queue.consumer import LeasedJob, Settlement, Verdict
 from overload_demo.queue.producer import NewJob
 
 CONFLICT, FULL = "conflict", "full"
+MOST_PASSED_OVER = 200  # finished entries, by one lease call; the portion that reaches it is still looked at whole
 ENDS_AS = {Verdict.DONE: "done", Verdict.FAILED: "failed", Verdict.DEAD: "failed", Verdict.RELEASED: "queued"}
 
 
 @dataclass
 class ModelJob:
-    """One job; ``fence`` is that of its latest lease, 0 before the first; ``text`` its result or error."""
+    """One job; ``fence`` is that of its latest lease, 0 before the first; ``text`` its result or error.
+
+    ``is_late`` from the moment its deadline has passed, whether it counts any more or not.
+    """
 
     new: NewJob
     seq: int
@@ -21,10 +25,11 @@ class ModelJob:
     attempts: int = 0
     fence: int = 0
     text: str = ""
+    is_late: bool = False
 
     @property
     def is_finished(self) -> bool:
-        return self.status in ("done", "failed")
+        return self.status in ("done", "failed", "cancelled")
 
 
 @dataclass
@@ -38,7 +43,10 @@ class ModelLease:
 
 @dataclass
 class QueueModel:
-    """One queue. Commands of later versions (cancel, a deadline) become a method each, and a rule of the machine."""
+    """One queue. Commands of later versions become a method each, and a rule of the machine.
+
+    ``waiting`` is the list in the store, tombstones of cancelled jobs included.
+    """
 
     max_attempts: int = 1
     jobs: dict[str, ModelJob] = field(default_factory=dict)
@@ -49,6 +57,29 @@ class QueueModel:
     dead: list[str] = field(default_factory=list)
     counted: Counter[str] = field(default_factory=Counter)
     last_fence: int = 0
+    is_paused: bool = False
+
+    @property
+    def tombstones(self) -> int:
+        return sum(self.jobs[one].status == "cancelled" for one in self.waiting)
+
+    @property
+    def depth(self) -> int:
+        """Jobs that wait; those whose deadline has passed do until a lease reaches them."""
+        return len(self.waiting) - self.tombstones
+
+    def position(self, job_id: str) -> int:
+        """What is told of a waiting job: its place in the list, but never more than there are waiting."""
+        return min(self.waiting.index(job_id) + 1, self.depth)
+
+    def true_position(self, job_id: str) -> int:
+        """How many wait up to this one, itself included."""
+        before = self.waiting[: self.waiting.index(job_id)]
+        return 1 + sum(self.jobs[one].status != "cancelled" for one in before)
+
+    def is_kept(self, job_id: str) -> bool:
+        """Whether a job's data stays for as long as it takes: it is not finished, or still on a list."""
+        return not self.jobs[job_id].is_finished or job_id in self.waiting or job_id in self.dead
 
     def enqueue(self, batch: Sequence[NewJob], max_depth: int) -> list[str]:
         """For each job the id it is accepted as, CONFLICT or FULL."""
@@ -60,7 +91,7 @@ class QueueModel:
             return new.job_id
         if earlier:
             return earlier.job_id if earlier.fingerprint == new.fingerprint else CONFLICT
-        if max_depth and len(self.waiting) >= max_depth:
+        if max_depth and self.depth >= max_depth:
             return FULL
         self.counted["accepted"] += 1
         self.jobs[new.job_id] = ModelJob(new, self.counted["accepted"])
@@ -85,7 +116,6 @@ class QueueModel:
             job = self.jobs[job_id]
             job.status, job.attempts, job.fence = "processing", job.attempts + 1, self.last_fence
             self.leases[job_id] = ModelLease(worker, self.last_fence)
-            self.waiting.remove(job_id)
         return [
             LeasedJob(one, self.jobs[one].new.payload, self.jobs[one].attempts, str(self.last_fence), self.idem_of(one))
             for one in chosen
@@ -113,18 +143,33 @@ class QueueModel:
         self.counted["interrupted"] += len(again)
 
     def _choose(self, max_jobs: int, max_bytes: int) -> list[str]:
-        """From the head, within both bounds but at least one; a job that was interrupted goes alone."""
+        """Taken from the head, portion by portion until there is something: nothing at all while paused."""
         chosen: list[str] = []
-        size = 0
-        for job_id in self.waiting[:max_jobs]:
-            job = self.jobs[job_id]
-            size += len(job.new.payload)
-            if chosen and (job.attempts or size > max_bytes):
-                break
-            chosen.append(job_id)
-            if job.attempts:
-                break
+        passed_over = 0
+        while self.waiting and not self.is_paused and not chosen and passed_over < MOST_PASSED_OVER:
+            passed_over += self._choose_from(self.waiting[:max_jobs], max_bytes, chosen)
         return chosen
+
+    def _choose_from(self, portion: list[str], max_bytes: int, chosen: list[str]) -> int:
+        """Within both bounds but at least one; what was interrupted goes alone. Returns how many left the list."""
+        size = 0
+        for index, job_id in enumerate(portion):
+            job = self.jobs[job_id]
+            size += 0 if job.status == "cancelled" else len(job.new.payload)
+            if chosen and (job.attempts or size > max_bytes):
+                return index
+            self.waiting.pop(0)
+            if job.status == "cancelled":
+                continue
+            if job.is_late and not job.attempts:
+                self._finish(job_id, "failed", f"expired: not started within {job.new.expires_in_s!r} s")
+                self.counted["expired"] += 1
+                size -= len(job.new.payload)
+            else:
+                chosen.append(job_id)
+                if job.attempts:
+                    return index + 1
+        return len(portion)
 
     def extend(self, jobs: Iterable[LeasedJob], worker: str) -> set[str]:
         """The ids whose lease is lost."""
@@ -161,6 +206,23 @@ class QueueModel:
         """The time of these leases has passed; nobody has looked yet."""
         for job_id in job_ids:
             self.leases[job_id].is_over = True
+
+    def pass_deadlines(self, job_ids: Iterable[str]) -> None:
+        """The time by which these jobs were to start has passed; nobody has looked yet."""
+        for job_id in job_ids:
+            self.jobs[job_id].is_late = True
+
+    def cancel(self, asked: Sequence[tuple[str, str]]) -> list[str | None]:
+        """For each job, asked for by an owner ("" = by whoever may all), its state from now on; None is nobody's."""
+        return [self._cancel_one(*one) for one in asked]
+
+    def _cancel_one(self, job_id: str, owner: str) -> str | None:
+        job = self.jobs.get(job_id)
+        if not job or (owner and job.new.owner != owner):
+            return None
+        if job.status == "queued":
+            self._finish(job_id, "cancelled", "")
+        return job.status
 
     def _holds(self, job: LeasedJob) -> bool:
         lease = self.leases.get(job.job_id)
