@@ -8,8 +8,9 @@ from experiments.bench.record import RESULTS, Place
 
 FILE = RESULTS / "fault_matrix.json"
 NOTE = (
-    "*Exposed*: jobs accepted and not done while the fault happened; a row without any fails. *Done again*: jobs whose "
-    "effect happened more than once, each after a fault that explains it. *Recovery*: from a kill to the next start of "
+    "*Exposed*: jobs accepted and not done while the fault happened; a row without any fails. Not accepted: "
+    "refused, or cut off before an answer. *Done again*: jobs whose effect happened more than once, each after a fault "
+    "that explains it. *Recovery*: from a kill to the next start of "
     "a job (F2, F3), else to the next 202 for a request sent after it. The test starts a worker or an API again, as a "
     "supervisor would; the store starts again by itself."
 )
@@ -125,7 +126,13 @@ def durability_block(matrix: FaultMatrix) -> str:
 
     promised = "promises durable storage; replicas follow asynchronously, so a failover may forget acknowledged writes"
     rows = [
-        ("embedded, `always` (default)", "everything", measured("F5a"), measured("F6a"), measured("F7a")),
+        (
+            "embedded, `always` (default)",
+            "`kill -9` of anything, power loss",
+            measured("F5a"),
+            measured("F6a"),
+            measured("F7a"),
+        ),
         (
             "embedded, `OVERLOAD_DURABILITY=everysec`",
             "a kill while the disk keeps up; about a second is lost with the power, more on a slow disk",
