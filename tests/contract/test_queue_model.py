@@ -56,7 +56,7 @@ drafts = st.tuples(
     st.sampled_from(["", "", "", "k1", "k2", "k3"]),
     st.sampled_from(["f1", "f2"]),
     owners,
-    st.sampled_from([None, None, 3600, 7200.5]),
+    st.sampled_from([None, None, None, 3600, 7200.5]),
 )
 Draft = tuple[int, str, str, str, float | None]
 
@@ -130,12 +130,27 @@ class QueueMachine(RuleBasedStateMachine):
         self.starting = set(WORKERS)
         self.held: dict[str, list[LeasedJob]] = {name: [] for name in WORKERS}
         self.lost: list[tuple[Consumer, LeasedJob]] = []
-        self.crowds = 0
 
-    @initialize(max_attempts=st.integers(1, 3))
-    def choose_the_most_attempts(self, max_attempts: int) -> None:
+    @initialize(
+        max_attempts=st.integers(1, 3),
+        crowd=st.sampled_from([*[0] * 12, 195, 200, 240]),
+        is_late=st.booleans(),
+        batch=st.lists(drafts, min_size=8, max_size=16),
+    )
+    def begin(self, max_attempts: int, crowd: int, is_late: bool, batch: list[Draft]) -> None:
+        """There are jobs from the start, so an example in which nobody enqueues is worth something too.
+
+        Before them there may be about as many finished entries as a lease passes over, of which no client asks again.
+        """
         self.model.max_attempts = max_attempts
         self.workers = {name: self._new_worker(name) for name in WORKERS}
+        jobs = [NewJob(f"job_{number:032d}", "x", expires_in_s=3600) for number in range(10**9, 10**9 + crowd)]
+        self._enqueue(jobs, False, False)
+        if is_late:
+            self._pass_deadlines([job.job_id for job in jobs])
+        else:
+            self._cancel([(job.job_id, "") for job in jobs], False)
+        self._enqueue(self._new_jobs(batch), False, False)
 
     # ---- clients
 
@@ -163,23 +178,10 @@ class QueueMachine(RuleBasedStateMachine):
         self._cancel([(self.sent[index % len(self.sent)].job_id, owner) for index, owner in asked], lost)
 
     @precondition(lambda self: self.model.depth)
-    @rule(indices=st.lists(picks, min_size=1, max_size=6), lost=st.booleans())
+    @rule(indices=st.lists(picks, min_size=1, max_size=3), lost=st.booleans())
     def cancel_what_waits(self, indices: list[int], lost: bool) -> None:
         waiting = [one for one in self.model.waiting if self.model.jobs[one].status == "queued"]
         self._cancel([(waiting[index % len(waiting)], "") for index in indices], lost)
-
-    @precondition(lambda self: self.crowds == 0)
-    @rule(size=st.sampled_from([190, 215, 240]), is_late=st.booleans(), name=names, count=counts)
-    def a_crowd_comes_to_nothing(self, size: int, is_late: bool, name: str, count: int) -> None:
-        """More finished entries than a lease passes over; once is enough, for they make every later step slow."""
-        self.crowds += 1
-        jobs = self._new_jobs([(1, "", "", "", 3600.0 if is_late else None)] * size)
-        self._enqueue(jobs, False, False)
-        if is_late:
-            self._pass_deadlines([job.job_id for job in jobs])
-        else:
-            self._cancel([(job.job_id, "") for job in jobs], False)
-        self.lease(name, count, 1_000_000, False)
 
     def _new_jobs(self, batch: list[Draft]) -> list[NewJob]:
         jobs = [
@@ -236,13 +238,19 @@ class QueueMachine(RuleBasedStateMachine):
         assert self._call(lost, self.workers[name].extend(self.held[name])) == expected
 
     @precondition(lambda self: self.lost)
-    @rule(index=picks, verdict=st.sampled_from(Verdict), lost=st.booleans())
-    def settle_late(self, index: int, verdict: Verdict, lost: bool) -> None:
-        """A result of somebody who was thought dead: it counts while nobody has taken the job back, never after."""
+    @rule(index=picks, ends=st.lists(st.sampled_from(Verdict), min_size=1, max_size=3), lost=st.booleans())
+    def settle_late(self, index: int, ends: list[Verdict], lost: bool) -> None:
+        """A result of somebody who was thought dead: it counts while nobody has taken the job back, never after.
+
+        Of several, one after the other, the first counts, and the others are told that they do not.
+        """
         worker, job = self.lost[index % len(self.lost)]
-        settlements = [_settlement(job, verdict)]
-        expected = self._as_often(lost, lambda: self.model.settle(settlements))
-        assert self._call(lost, worker.settle(settlements)) == expected
+        for verdict in ends:
+            settlements = [_settlement(job, verdict)]
+            expected = self.model.settle(settlements)
+            if lost:
+                expected = self.model.settle(settlements)
+            assert self._call(lost, worker.settle(settlements)) == expected
 
     @precondition(lambda self: self.lost)
     @rule(index=picks)
@@ -263,18 +271,25 @@ class QueueMachine(RuleBasedStateMachine):
             self.lease(name, count, 1_000_000, lost)
 
     @precondition(lambda self: self.model.leases)
-    @rule(indices=st.lists(picks, min_size=1, max_size=8), taker=st.none() | names, count=counts)
-    def time_passes(self, indices: list[int], taker: str | None, count: int) -> None:
-        """Some leases come to their end; their holders do not know, and somebody may take the jobs at once."""
+    @rule(
+        indices=st.lists(picks, min_size=1, max_size=8), are_late=st.booleans(), taker=st.none() | names, count=counts
+    )
+    def time_passes(self, indices: list[int], are_late: bool, taker: str | None, count: int) -> None:
+        """Some leases come to their end; their holders do not know, and somebody may take the jobs at once.
+
+        So may the time by which they were to start, but they did.
+        """
         live = list(self.model.leases)
         ended = {live[index % len(live)] for index in indices}
         self.model.expire(ended)
         self.do(self.queue.expire_lease(*ended))
+        if are_late:
+            self._pass_deadlines([one for one in self._with_deadline() if one in ended])
         if taker:
             self.lease(taker, count, 1_000_000, False)
 
     @precondition(lambda self: self._with_deadline())
-    @rule(indices=st.lists(picks, min_size=1, max_size=8))
+    @rule(indices=st.lists(picks, min_size=1, max_size=4))
     def deadlines_pass(self, indices: list[int]) -> None:
         """Of jobs that wait, for the first time or again, or run: only the first of them is it too late for."""
         ids = self._with_deadline()
@@ -292,6 +307,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     # ---- whoever looks after the queue
 
+    @precondition(lambda self: self.model.depth and not self.model.is_paused)
     @rule(name=names, count=counts, is_over_soon=st.sampled_from([True, True, True, False]), lost=st.booleans())
     def pause(self, name: str, count: int, is_over_soon: bool, lost: bool) -> None:
         """Most pauses are short, for nothing is handed out in them."""
@@ -585,4 +601,4 @@ def test_the_model_notices(name: str, tmp_path: Path, store: Store, monkeypatch:
             monkeypatch.setattr(module, script_name.upper(), mutant)
 
     with pytest.raises(AssertionError):
-        run_machine(tmp_path, store, 1, examples=100, steps=50, shrinks=False)
+        run_machine(tmp_path, store, 1, examples=200, steps=50, shrinks=False)
