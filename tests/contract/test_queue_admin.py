@@ -18,6 +18,7 @@ from overload_demo.store.opening import Store
 from overload_demo.upstash import Argument, Upstash
 from tests.support.queues import Queue, Stammering, ids_of, open_queue, settled
 from tests.support.running import events, make_settings
+from tests.support.stores import Rest
 from tests.support.waiting import wait_until_async
 
 pytestmark = pytest.mark.anyio
@@ -464,7 +465,8 @@ EVENTS = [give_back, give_back_all, lease_two, finish_two, cancel_and_enqueue, r
 async def test_whatever_happens_between_two_steps_of_a_repair_is_no_damage(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, event: Callable[[Queue], Awaitable[object]]
 ) -> None:
-    """At each moment once, with pages of two, so that there are many."""
+    """At each moment once, with pages of two, so that there are many; what others left in the store would add to them."""
+    Rest.to(store).run("FLUSHDB")
     monkeypatch.setattr("overload_demo.queue.reconcile.PAGE", 2)
     moment, commands = 0, 1
     while moment < commands:

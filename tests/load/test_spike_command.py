@@ -68,7 +68,7 @@ def processes_living_in(folder: Path) -> list[str]:
         except psutil.Error:
             continue
         if any(str(folder) in text for text in told):
-            found.append(" ".join(process.cmdline()))
+            found.append(" ".join(told[1:-1]))
     return found
 
 
