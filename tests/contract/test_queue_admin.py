@@ -465,7 +465,7 @@ EVENTS = [give_back, give_back_all, lease_two, finish_two, cancel_and_enqueue, r
 async def test_whatever_happens_between_two_steps_of_a_repair_is_no_damage(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, event: Callable[[Queue], Awaitable[object]]
 ) -> None:
-    """At each moment once, with pages of two, so that there are many; what others left in the store would add to them."""
+    """At each moment once, with pages of two, so that there are many; what others left in the store would add more."""
     Rest.to(store).run("FLUSHDB")
     monkeypatch.setattr("overload_demo.queue.reconcile.PAGE", 2)
     moment, commands = 0, 1
