@@ -57,6 +57,6 @@ MUTANTS = {
                 "        enqueued = Enqueued(job.job_id, 0.0)\n"
             )
         },
-        ("lost",),
+        ("lost", "unknown id"),
     ),
 }

@@ -25,7 +25,7 @@ from tests.history.houses import (
 )
 from tests.history.injection import Tracing, append_only_file, full, pester, slow_fsync, store_stopped
 from tests.history.machine import needs
-from tests.history.matrix import Row
+from tests.history.matrix import Fault, Row
 from tests.history.scenario import Scenario
 
 EVERYSEC = {"OVERLOAD_DURABILITY": "everysec"}
@@ -60,16 +60,17 @@ def kill_a_worker(run: Scenario) -> None:
     run.kill(run.random.choice(run.workers))
 
 
-def kill_redis(run: Scenario) -> None:
-    run.kill_store("redis")
+def kill_redis(run: Scenario) -> bool:
+    return run.kill_store("redis")
 
 
-def kill_the_gateway(run: Scenario) -> None:
-    run.kill_store("gateway")
+def kill_the_gateway(run: Scenario) -> bool:
+    return run.kill_store("gateway")
 
 
-def kill_something(run: Scenario) -> None:
-    run.random.choice([kill_the_api, kill_a_worker, kill_a_worker, kill_redis, kill_the_gateway])(run)
+def kill_something(run: Scenario) -> bool:
+    kill: Fault = run.random.choice([kill_the_api, kill_a_worker, kill_a_worker, kill_redis, kill_the_gateway])
+    return kill(run) is not False
 
 
 def stop_a_worker_for_longer_than_its_lease(run: Scenario) -> None:

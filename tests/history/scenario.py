@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
+import psutil
 
 from overload_demo.api.front_door import listen, url_of
 from overload_demo.children import Child
@@ -187,12 +188,15 @@ class Scenario:
             for part in parts:
                 self._start(part)
 
-    def kill_store(self, which: str) -> None:
-        """``kill -9`` the gateway or Redis; whoever finds it dead starts it again."""
-        with contextlib.suppress(OSError, ValueError, KeyError):  # it is being started just now
+    def kill_store(self, which: str) -> bool:
+        """``kill -9`` the gateway or Redis; whoever finds it dead starts it again. False: it was just being started."""
+        try:
             pid = self.store_pid(which)
             with self.inject(f"{which} killed"):
                 os.kill(pid, signal.SIGKILL)
+        except (OSError, ValueError, KeyError, psutil.NoSuchProcess):
+            return False
+        return True
 
     def in_redis(self, *command: object) -> None:
         """A command straight to the server, past the gateway: what an administrator may do."""
@@ -231,8 +235,14 @@ class Scenario:
     def fire(
         self, jobs: int, fault: Callable[[], object] = lambda: None, *, every_s: float = 0.5, **load: Any
     ) -> tuple[int, float]:
-        """Submit ``jobs``, and do ``fault`` again and again meanwhile; returns how often, and how long it all took."""
-        clients = Clients(self.url, self._recorder, values=self._values, **(self._load | load))
+        """Submit ``jobs``, and do ``fault`` again and again meanwhile; returns how often, and how long it all took.
+
+        A fault that could not happen returns False. However few the jobs, there is time for the first one.
+        """
+        load = self._load | load
+        if load["rate_per_s"]:
+            every_s = min(every_s, jobs / load["rate_per_s"] / 3)
+        clients = Clients(self.url, self._recorder, values=self._values, **load)
         thread = threading.Thread(target=lambda: asyncio.run(clients.run(jobs)))
         thread.start()
         times, since = 0, time.monotonic()
@@ -240,8 +250,7 @@ class Scenario:
             while thread.is_alive():
                 thread.join(every_s * self.random.uniform(0.5, 1.5))
                 if thread.is_alive() and clients.are_submitting:
-                    fault()
-                    times += 1
+                    times += fault() is not False
         finally:
             thread.join()
         return times, time.monotonic() - since

@@ -24,6 +24,12 @@ def test_a_queue_with_a_broken_promise_is_caught(tmp_path: Path, name: str) -> N
     mutant, row = MUTANTS[name], BY_NAME[REVEALED_BY[name]]
     broken = replace(row, setup=row.setup | {"package": mutant.build(tmp_path / "mutant")})
 
-    result = broken.run(tmp_path, random.randrange(1, 1_000_000))
-
-    assert any(kind in result.wrong for kind in mutant.shows_as), result.told()
+    told = []
+    for go in ("first", "second"):  # a fault hits the broken place by chance
+        folder = tmp_path / go
+        folder.mkdir()
+        result = broken.run(folder, random.randrange(1, 1_000_000))
+        if any(kind in result.wrong for kind in mutant.shows_as):
+            return
+        told.append(result.told())
+    pytest.fail("\n".join(told))
