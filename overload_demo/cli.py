@@ -14,7 +14,7 @@ from overload_demo import admin
 from overload_demo.config import load_settings
 from overload_demo.doors import fail, one_line_errors
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab import plots, report
+from overload_demo.lab import report
 from overload_demo.lab.progress import spike_progress
 from overload_demo.lab.result import PRICE_PER_100K_COMMANDS, SpikeResult
 from overload_demo.lab.spike import DEFAULT_DELAY_S, DEFAULT_REQUESTS, SpikePlan, run_spike
@@ -93,6 +93,8 @@ def spike(
 async def _spike(
     plan: SpikePlan, processing_delay: float, upstash: bool, output: Path, console: Console
 ) -> tuple[SpikeResult, Path]:
+    from overload_demo.lab import plots  # matplotlib: half a second that no other command has to wait for
+
     console.print(f"Starting store, API and worker; then {plan.requests:,} requests.", highlight=False)
     stack = await Stack.start(
         placement="process", processing_delay_s=processing_delay, upstash=upstash, runs=output, name="spike"

@@ -1,5 +1,6 @@
 """Fixtures every room shares: one embedded store a session, a key prefix of its own a test, nothing left behind."""
 
+import os
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -18,6 +19,11 @@ from overload_demo.upstash import Upstash
 from tests.support.queues import Queue, Stammering, open_queue
 from tests.support.running import make_settings
 from tests.support.waiting import wait_until
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more test at a time than there are cores, since most of them wait for processes; more than 4 gain little."""
+    return min((os.cpu_count() or 1) + 1, 4)
 
 
 @pytest.fixture(scope="session")
