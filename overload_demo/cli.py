@@ -15,6 +15,7 @@ from overload_demo.config import load_settings
 from overload_demo.doors import fail, one_line_errors
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab import report
+from overload_demo.lab.level import Level
 from overload_demo.lab.progress import spike_progress
 from overload_demo.lab.result import PRICE_PER_100K_COMMANDS, SpikeResult
 from overload_demo.lab.spike import DEFAULT_DELAY_S, DEFAULT_REQUESTS, SpikePlan, run_spike
@@ -102,7 +103,7 @@ async def _spike(
     async with stack:
         with spike_progress(plan.requests, console) as on_progress:
             result = await run_spike(stack, plan, on_progress)
-        plots.save(plots.trio(result), stack.folder / "figure.png")
+        plots.trio(result).save(stack.folder / "figure.png")
     return result, stack.folder
 
 
@@ -135,6 +136,29 @@ def _ask_before_upstash(console: Console, requests: int, *, yes: bool) -> None:
     )
     if not yes and not typer.confirm("Go on?"):
         raise typer.Exit(1)
+
+
+@app.command()
+def check(
+    notebooks: Annotated[list[Path], typer.Argument(help="Notebooks to run again, e.g. notebooks/*.ipynb.")],
+    level: Annotated[Level, typer.Option(help="How heavy their loads are.")] = Level.TEST,
+    json: Annotated[Path | None, typer.Option(help="Write the findings here as JSON.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the findings here as CSV.")] = None,
+) -> None:
+    """Run notebooks again from an empty kernel and tell what their exercises and predictions came to.
+
+    Exit code 0 only if every exercise is right and no cell failed. The notebooks stay as they are.
+    """
+    from overload_demo.lab import rerun  # Jupyter's packages: an extra
+
+    with one_line_errors():
+        found = [finding for path in notebooks for finding in rerun.rerun(path, level)]
+        if json:
+            rerun.write_json(found, json)
+        if csv:
+            rerun.write_csv(found, csv)
+    Console().print(report.findings(found))
+    raise typer.Exit(1 if any(finding.is_open for finding in found) else 0)
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """How heavy a notebook's load is: one variable, OVERLOAD_LEVEL, for all of them."""
 
 import os
+from enum import StrEnum
 from typing import TypeVar
 
 from overload_demo.errors import ConfigurationError
@@ -8,13 +9,21 @@ from overload_demo.errors import ConfigurationError
 Value = TypeVar("Value")
 
 
+class Level(StrEnum):
+    """How long a notebook keeps the machine busy: seconds, up to two minutes, or the whole 100,000 requests."""
+
+    TEST = "test"
+    QUICK = "quick"
+    FULL = "full"
+
+
 def by_level(*, test: Value, quick: Value, full: Value) -> Value:
     """The value for the level in OVERLOAD_LEVEL: ``test``, ``quick`` (default) or ``full``.
 
     Raises :class:`ConfigurationError` for another level.
     """
-    level = os.environ.get("OVERLOAD_LEVEL") or "quick"
-    choices = {"test": test, "quick": quick, "full": full}
-    if level not in choices:
-        raise ConfigurationError(f"OVERLOAD_LEVEL must be one of {', '.join(choices)}, not {level!r}")
-    return choices[level]
+    level = os.environ.get("OVERLOAD_LEVEL") or Level.QUICK
+    try:
+        return {Level.TEST: test, Level.QUICK: quick, Level.FULL: full}[Level(level)]
+    except ValueError:
+        raise ConfigurationError(f"OVERLOAD_LEVEL must be one of {', '.join(Level)}, not {level!r}") from None

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from overload_demo.jobs import JobState
+from overload_demo.lab.job_log import read_events
 from overload_demo.queue.results import MAX_READ_JOBS, Results
 
 
@@ -32,14 +33,7 @@ class Reconciliation:
 
 def read_effects(log: Path) -> Counter[str]:
     """How often each job had its effect, from a worker's effect log; a torn last line is skipped."""
-    effects: Counter[str] = Counter()
-    if log.exists():
-        with log.open() as lines:
-            for line in lines:
-                what, _, rest = line.partition(" ")
-                if what == "effect" and line.endswith("\n"):
-                    effects[rest.partition(" ")[0]] += 1
-    return effects
+    return Counter(event.job_id for event in read_events(log) if event.what == "effect")
 
 
 @dataclass(frozen=True)

@@ -53,5 +53,5 @@ class EffectLog:
             raise ConfigurationError(f"WORKER_EFFECT_LOG: cannot write {path}: {error.strerror}") from None
 
     def write(self, what: str, job: LeasedJob) -> None:
-        """Append ``start`` or ``effect`` with the job's id and attempt."""
-        os.write(self._fd, f"{what} {job.job_id} {job.attempt}\n".encode())
+        """Append ``start`` or ``effect`` with the job's id, its attempt and the time (CLOCK_MONOTONIC, seconds)."""
+        os.write(self._fd, f"{what} {job.job_id} {job.attempt} {time.monotonic():.6f}\n".encode())

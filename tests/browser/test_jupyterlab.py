@@ -15,7 +15,7 @@ RUN = [f"[{number}]:" for number in range(1, CODE_CELLS + 1)]
 SPIKE_CELL, FIGURE_CELL = (
     next(number for number, source in enumerate(sources) if call in source)
     for sources in [[cell.source for cell in read(SPIKE).cells if cell.cell_type == "code"]]
-    for call in ("run_spike(", "figure_html(")
+    for call in ("run_spike(", "plots.trio(")
 )
 
 

@@ -215,7 +215,7 @@ def test_a_reconciliation_can_say_no(tmp_path: Path) -> None:
     """a is done once, b twice, c never ended, d failed, e is unknown to the store, f ran without anybody's 202."""
     states = {"a": JobState.DONE, "b": JobState.DONE, "c": JobState.QUEUED, "d": JobState.FAILED}
     log = tmp_path / "effects.log"
-    log.write_text("start a 1\neffect a 1\neffect b 1\neffect b 2\neffect f 1\neffect e")
+    log.write_text("start a 1 .1\neffect a 1 .2\neffect b 1 .3\neffect b 2 .4\neffect f 1 .5\neffect e 1 .6")
 
     account = reconcile(["a", "b", "c", "d", "e"], read_effects(log), states)
 

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from overload_demo.api.front_door import listen, url_of
 from overload_demo.children import Child
 from overload_demo.config import Settings, load_settings
+from overload_demo.lab.job_log import read_events
 from overload_demo.lab.parts import ApiThread, WorkerThread
 from overload_demo.store.opening import Store
 from tests.support.waiting import wait_until
@@ -169,11 +170,7 @@ def wait_for(client: httpx.Client, job_ids: list[str], state: str = "done", time
 
 def events(folder: Path) -> list[tuple[str, str, int]]:
     """The worker's log as (what, job id, attempt), what being "start" or "effect"."""
-    log = folder / "effects.log"
-    if not log.exists():
-        return []
-    lines = [line.split() for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    return [(what, job_id, int(attempt)) for what, job_id, attempt in lines]
+    return [(event.what, event.job_id, event.attempt) for event in read_events(folder / "effects.log")]
 
 
 def store_processes(folder: Path) -> tuple[int, int]:

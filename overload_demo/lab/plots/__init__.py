@@ -1,0 +1,9 @@
+"""Figures, drawn from results and logs, never from live objects: a recorded run draws the same picture.
+
+Each function returns a :class:`Picture`, which a notebook shows when it is the last line of a cell.
+"""
+
+from overload_demo.lab.plots.picture import Picture
+from overload_demo.lab.plots.spike import trio
+
+__all__ = ["Picture", "trio"]

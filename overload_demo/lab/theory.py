@@ -1,0 +1,46 @@
+"""The arithmetic of waiting: what to expect before anything is measured.
+
+A queue is treated as a fluid: work flows in at a rate and out at a rate (G. F. Newell, *Applications of Queueing
+Theory*, 2nd ed. 1982, chapter 2: cumulative arrivals and departures). Good while many jobs wait, as in a spike.
+Rates are jobs a second, times seconds.
+"""
+
+
+def capacity_per_s(delay_s: float) -> float:
+    """What one slot can do at best: 1 ÷ the time a job holds it."""
+    return 1 / delay_s
+
+
+def peak_depth(arrival_per_s: float, drain_per_s: float, spike_s: float) -> float:
+    """Jobs waiting at the end of a spike: (λ - μ) T; 0 if the queue keeps up. Newell, section 2.2."""
+    return max(0.0, (arrival_per_s - drain_per_s) * spike_s)
+
+
+def seconds_to_drain(depth: float, drain_per_s: float) -> float:
+    """How long a backlog takes once nothing arrives any more: depth ÷ μ. Newell, section 2.2."""
+    return depth / drain_per_s
+
+
+def seconds_to_empty(arrival_per_s: float, drain_per_s: float, spike_s: float) -> float:
+    """From the first request of a spike to an empty queue: T + (λ - μ) T ÷ μ."""
+    return spike_s + seconds_to_drain(peak_depth(arrival_per_s, drain_per_s, spike_s), drain_per_s)
+
+
+def wait_s(depth: float, drain_per_s: float) -> float:
+    """How long a job waits that finds ``depth`` jobs before it, first come, first served: depth ÷ μ."""
+    return depth / drain_per_s
+
+
+def mean_in_system(arrival_per_s: float, mean_time_s: float) -> float:
+    """Little's law, L = λ W: jobs in a system = jobs a second that enter it x seconds each stays.
+
+    J. D. C. Little, *A Proof for the Queuing Formula: L = λW*, Operations Research 9(3), 1961. It asks for no
+    distribution, no order and no model; over a finite log it is exact if the log begins and ends empty (J. D. C.
+    Little, *Little's Law as Viewed on Its 50th Anniversary*, Operations Research 59(3), 2011, theorem LL.1).
+    """
+    return arrival_per_s * mean_time_s
+
+
+def depth_for_age(age_s: float, drain_per_s: float) -> float:
+    """The bound on a queue that keeps the oldest job younger than ``age_s``: Little's law read backwards, μ x age."""
+    return age_s * drain_per_s
