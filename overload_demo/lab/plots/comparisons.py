@@ -17,20 +17,18 @@ def where_the_waiting_went(logs: Mapping[str, JobLog]) -> Picture:
     """Mean time of a job by place, a bar a run: from the intended send to the 202, to its start, to its effect."""
     means = {name: _means(log) for name, log in logs.items()}
     told = []
-    with drawing(height=1.8 + 1.3 * len(logs), title="Mean time of a job, by place") as (figure, axes):
+    with drawing(height=1.8 + 1.4 * len(logs), title="Mean time of a job, by place") as (figure, axes):
         for row, (name, seconds) in enumerate(means.items()):
             left = 0.0
             for (place, colour, hatch), width in zip(_PLACES, seconds, strict=True):
                 label = place if row == 0 else None
-                axes.barh(row, width, left=left, color=colour, hatch=hatch, edgecolor="white", label=label)
-                if width > sum(seconds) / 12:
-                    style = {"bbox": {"color": "white", "alpha": 0.85, "pad": 2}}
-                    axes.text(left + width / 2, row, f"{width:.3g} s", ha="center", va="center", **style)
+                axes.barh(row, width, 0.55, left, color=colour, hatch=hatch, edgecolor="white", label=label)
                 left += width
-            parts = ", ".join(f"{width:.3g} s {place}" for (place, *_), width in zip(_PLACES, seconds, strict=True))
+            parts = ", ".join(f"{width:.2g} s {place}" for (place, *_), width in zip(_PLACES, seconds, strict=True))
+            axes.text(0, row - 0.32, f" {parts}", va="bottom")
             told.append(f"{name}: {parts}")
         axes.set_yticks(range(len(means)), list(means))
-        axes.invert_yaxis()
+        axes.set_ylim(len(means) - 0.6, -0.75)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("seconds")
         legend(axes)

@@ -15,6 +15,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#555555"
 # Our API and the naive one, in every figure: colour and dash.
@@ -83,6 +84,14 @@ def legend(axes: Axes, *, columns: int = 4) -> None:
 def thousands(axis: Any) -> None:
     """Numbers on this axis get commas."""
     axis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+
+
+def plain(axis: Any) -> None:
+    """Numbers on this logarithmic axis, already drawn on, are written out: 0.01 and not a power of ten."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def numbers(values: Sequence[float | None]) -> "np.ndarray[Any, np.dtype[np.float64]]":

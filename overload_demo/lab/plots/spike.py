@@ -12,6 +12,7 @@ from overload_demo.lab.plots.picture import (
     drawing,
     legend,
     numbers,
+    plain,
     thousands,
 )
 from overload_demo.lab.result import SpikeResult
@@ -71,6 +72,7 @@ def _latency(axes: Axes, result: SpikeResult) -> None:
         given_up = f"its clients give up, {result.baseline.timeout_s:g} s"
         axes.axhline(result.baseline.timeout_s, color=GREY, linewidth=2, linestyle=":", label=given_up)
     axes.set_yscale("log")
+    plain(axes.yaxis)
     axes.set_ylabel("time to the answer, s")
     legend(axes)
 
