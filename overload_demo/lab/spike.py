@@ -21,6 +21,7 @@ from overload_demo.lab.result import Conditions, SpikeResult, SpikeSeries
 from overload_demo.lab.sampler import Sample, Sampler
 from overload_demo.lab.stack import Stack
 from overload_demo.load import LoadPlan, LoadProgress, LoadResult, Shape, calibrate, run_load
+from overload_demo.load.summary import Environment
 from overload_demo.queue.results import Results
 from overload_demo.upstash import Upstash
 from overload_demo.work import utc_now
@@ -115,7 +116,7 @@ class _Spike:
             stored = await read_stored(results, accepted)
             cost = await read_cost(self.stack, self._upstash, counting)
         account = reconcile(accepted, read_effects(self.stack.effect_log), stored.states)
-        baseline, note = await self._baseline(rate_per_s)
+        baseline, note = await self._baseline(rate_per_s, load.environment)
         result = self._result(load, sampler, account, stored, cost, baseline, note)
         result.save(self.stack.folder)
         return result
@@ -179,7 +180,7 @@ class _Spike:
                     moved_at, last = time.monotonic(), stats.done + stats.failed
             await asyncio.sleep(0.1)
 
-    async def _baseline(self, rate_per_s: float) -> tuple[BaselineRun | None, str]:
+    async def _baseline(self, rate_per_s: float, here: Environment) -> tuple[BaselineRun | None, str]:
         """The naive API under the same offered load, for a bounded time; or a recorded run of equal conditions."""
         plan, delay_s = self.plan, self.stack.settings.worker_processing_delay
         if plan.baseline == "none":
@@ -195,7 +196,7 @@ class _Spike:
                     timeout_s=BASELINE_TIMEOUT_S,
                     requests=plan.requests,
                 ):
-                    return run, f"recorded {run.recorded_at}, not measured now"
+                    return run, run.recorded_note(here)
             return None, "no recorded run has equal work, load and time-out"
         self._report(SpikeProgress("baseline", plan.requests))
         run = await run_baseline(
