@@ -77,7 +77,7 @@ def main(
 ) -> None:
     """Run a notebook, watch what it takes, and record it."""
     with one_line_errors(), tempfile.TemporaryDirectory(dir=folder, prefix="student-") as temporary:
-        place, watch = Place.here("experiments.student_cost", Path(temporary)), _Watch()
+        place, watch = Place.here("experiments.student_cost", Path(temporary)), Watch()
         seconds = _run(notebook, level, Path(temporary), watch)
         cost = StudentCost(
             place=place,
@@ -116,7 +116,7 @@ def told(cost: StudentCost) -> str:
     return "\n".join(lines)
 
 
-class _Watch:
+class Watch:
     """What a tree of processes has taken so far; a process counts with what it had at the last look at it."""
 
     def __init__(self) -> None:
@@ -127,6 +127,7 @@ class _Watch:
 
     @property
     def cpu_s(self) -> float:
+        """Processor time of every process seen so far, also of those that have ended."""
         return sum(self._cpu_s.values())
 
     def look(self, root: psutil.Process) -> None:
@@ -154,7 +155,7 @@ def _part(command_line: Sequence[str]) -> str:
     return next((name for word, name in PARTS.items() if word in line), RUNNER)
 
 
-def _run(notebook: Path, level: Level, folder: Path, watch: _Watch) -> float:
+def _run(notebook: Path, level: Level, folder: Path, watch: Watch) -> float:
     """Run a copy in ``folder``, watched; seconds it took. Raises :class:`OverloadDemoError` when a cell failed."""
     findings, log = folder / "findings.json", folder / "check.log"
     copy = shutil.copy(notebook, folder)
@@ -175,7 +176,7 @@ def _run(notebook: Path, level: Level, folder: Path, watch: _Watch) -> float:
 
 def _jupyterlab_mb(folder: Path) -> float:
     """The memory of JupyterLab's server as it starts, with no notebook open."""
-    port, watch = free_port(), _Watch()
+    port, watch = free_port(), Watch()
     arguments = ("--no-browser", f"--ServerApp.port={port}", f"--ServerApp.root_dir={folder}")
     command = [sys.executable, "-m", "jupyterlab", "--allow-root", *arguments]
     quiet = subprocess.DEVNULL

@@ -27,7 +27,7 @@ from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.load import LoadPlan, LoadResult, LoadSummary, Shape, calibrate, run_load
 from overload_demo.load.generator import ProgressCallback
 from overload_demo.load.limits import RATE_PER_PROCESS_PER_S, descriptor_limit, socket_cap
-from overload_demo.load.summary import Environment, Floats
+from overload_demo.load.summary import Floats
 
 Variant = Literal["async-blocking", "def-slot", "def-no-slot"]
 VARIANTS: tuple[Variant, ...] = ("async-blocking", "def-slot", "def-no-slot")
@@ -102,16 +102,6 @@ class BaselineRun(BaseModel):
         theirs = (delay_s, rate_per_s, timeout_s)
         equal = all(math.isclose(one, other) for one, other in zip(mine, theirs, strict=True))
         return equal and self.shape == shape and self.requests == requests
-
-    def recorded_note(self, here: Environment) -> str:
-        """What has to be said where this recorded run stands beside one measured ``here``; another machine is named."""
-        said, there = f"recorded {self.recorded_at}, not measured now", self.summary.environment
-        if there.is_like(here):
-            return said
-        return (
-            f"{said}; recorded on another machine ({there.cores} cores, {there.system}, Python {there.python}): "
-            "compare shares of each one's own capacity, not rates"
-        )
 
 
 class BaselineRecording(BaseModel):

@@ -43,12 +43,11 @@ def table(result: SpikeResult) -> Table:
         f"{result.capacity_per_s:,.0f}",
         f"{baseline.capacity_per_s:,.0f}" if baseline else "",
     )
-    if result.capacity_per_s:
-        row(
-            "drain rate as a share of it",
-            f"{result.drain_rate_per_s / result.capacity_per_s:.0%}",
-            f"{_best(baseline) / baseline.capacity_per_s:.0%} at best" if baseline else "",
-        )
+    row(
+        "drain rate as a share of it",
+        _share(result.drain_rate_per_s, result.capacity_per_s),
+        f"{_share(_best(baseline), baseline.capacity_per_s)} at best" if baseline else "",
+    )
     row("seconds to empty", f"{result.seconds_to_empty:,.1f}")
     row(
         "done / failed / lost / duplicated",
@@ -88,6 +87,11 @@ def notes(result: SpikeResult) -> list[str]:
 def _best(baseline: BaselineRun) -> float:
     """The most answers in one second."""
     return max(baseline.series.accepted_per_s, default=0.0)
+
+
+def _share(rate_per_s: float, capacity_per_s: float) -> str:
+    """A rate that may stand beside one of another machine."""
+    return f"{rate_per_s / capacity_per_s:.0%}" if capacity_per_s else "unknown"
 
 
 def _headline(result: SpikeResult) -> str:

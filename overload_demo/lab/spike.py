@@ -14,9 +14,10 @@ from typing import Literal
 import psutil
 
 from overload_demo.errors import ConfigurationError, StoreError
-from overload_demo.lab.baseline import BaselineRun, Variant, checkout_root, recorded_baseline, run_baseline
+from overload_demo.lab.baseline import BaselineRun, Variant, checkout_root, run_baseline
 from overload_demo.lab.cost import Cost, read_cost
 from overload_demo.lab.reconcile import Reconciliation, StoredJobs, read_effects, read_stored, reconcile
+from overload_demo.lab.recorded import equal_recorded
 from overload_demo.lab.result import Conditions, SpikeResult, SpikeSeries
 from overload_demo.lab.sampler import Sample, Sampler
 from overload_demo.lab.stack import Stack
@@ -188,16 +189,15 @@ class _Spike:
         if checkout_root() is None:
             return None, "there is no checkout beside this installation, so no naive API to compare with"
         if plan.baseline == "recorded":
-            for run in recorded_baseline():
-                if run.variant == BASELINE_VARIANT and run.matches(
-                    delay_s=delay_s,
-                    rate_per_s=rate_per_s,
-                    shape=plan.shape,
-                    timeout_s=BASELINE_TIMEOUT_S,
-                    requests=plan.requests,
-                ):
-                    return run, run.recorded_note(here)
-            return None, "no recorded run has equal work, load and time-out"
+            return equal_recorded(
+                here,
+                variant=BASELINE_VARIANT,
+                delay_s=delay_s,
+                rate_per_s=rate_per_s,
+                shape=plan.shape,
+                timeout_s=BASELINE_TIMEOUT_S,
+                requests=plan.requests,
+            )
         self._report(SpikeProgress("baseline", plan.requests))
         run = await run_baseline(
             BASELINE_VARIANT,
