@@ -70,7 +70,9 @@ class StudentCost(BaseModel):
 
 
 def main(
-    notebook: Annotated[Path, typer.Option(help="the notebook", show_default="notebooks/04_spike.ipynb")] = NOTEBOOK,
+    notebook: Annotated[
+        Path, typer.Option(help="the notebook", show_default="notebooks/04_spike.ipynb", exists=True, dir_okay=False)
+    ] = NOTEBOOK,
     level: Annotated[Level, typer.Option(help="how heavy its load is")] = Level.QUICK,
     folder: Annotated[Path, typer.Option(help="where its runs go for the while; not on tmpfs")] = Path(),
     output: Annotated[Path, typer.Option(help="the file to write", show_default="the recorded one")] = FILE,
@@ -167,7 +169,8 @@ def _run(notebook: Path, level: Level, folder: Path, watch: Watch) -> float:
             time.sleep(LOOK_EVERY_S)
     seconds = time.perf_counter() - since
     if not findings.exists():
-        raise OverloadDemoError(f"the notebook did not run: {log.read_text().strip().splitlines()[-1:]}")
+        said = log.read_text().strip().splitlines() or ["it said nothing"]
+        raise OverloadDemoError(f"the notebook did not run: {said[-1]}")
     failed = [one["status"] for one in json.loads(findings.read_text()) if one["item"] == "a cell"]
     if failed:
         raise OverloadDemoError(f"a cell failed: {failed[0]}")

@@ -64,11 +64,11 @@ def test_the_whole_tree_counts_and_time_spent_is_not_forgotten_when_a_process_en
                 return watch.cpu_s > 0.5
 
             wait_until("the grandchild has worked", grandchild_has_worked)
+            spent_s = watch.cpu_s
         finally:
             for process in [*parent.children(recursive=True), parent]:
                 process.kill()
-    spent_s = watch.cpu_s
     watch.look(parent)
 
     assert watch.peak_mb > 30
-    assert watch.cpu_s == spent_s
+    assert watch.cpu_s >= spent_s
