@@ -64,10 +64,12 @@ class Picture:
 
 
 @contextmanager
-def drawing(rows: int = 1, columns: int = 1, *, height: float = 5.0, title: str = "", **axes: Any) -> Iterator[Any]:
-    """A figure 12 inches wide in our look; yields (figure, axes), the axes as ``Figure.subplots`` gives them."""
+def drawing(
+    rows: int = 1, columns: int = 1, *, height: float = 5.0, width: float = 12.0, title: str = "", **axes: Any
+) -> Iterator[Any]:
+    """A figure in our look, its size in inches; yields (figure, axes), the axes as ``Figure.subplots`` gives them."""
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(12, height), layout="constrained")
+        figure = Figure(figsize=(width, height), layout="constrained")
         grid = figure.subplots(rows, columns, **axes)
         if title:
             figure.suptitle(title, fontsize=18, x=0.01, ha="left")
