@@ -12,6 +12,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import socket
 import sys
 import time
@@ -38,6 +39,7 @@ from overload_demo.store.opening import Store, open_store
 Placement = Literal["kernel", "process"]
 Value = TypeVar("Value")
 
+KILLABLE = ("api", "worker", "gateway", "redis")
 READY_WITHIN_S = 30.0
 SUPERVISE_EVERY_S = 0.2
 RESULT_TTL_S = 86_400  # results outlive any drain that is going to be reconciled
@@ -157,6 +159,28 @@ class Stack:
             ids["redis"] = next((child.pid for child in psutil.Process(ids["gateway"]).children()), None)
         return {name: pid for name, pid in ids.items() if pid}
 
+    def kill(self, name: str) -> None:
+        """``kill -9`` one process: "api", "worker", "gateway" or "redis". No farewell, nothing is put in order.
+
+        All of them come back: API and worker are started again here (``restarts`` counts them), the gateway starts its
+        Redis, and whoever needs the store and finds no gateway starts one. Raises :class:`ConfigurationError` for
+        another name or a part that lives in this kernel, :class:`OverloadDemoError` when it is not running.
+        """
+        if name not in KILLABLE:
+            raise ConfigurationError(f"cannot kill {name!r}: it is one of {', '.join(KILLABLE)}")
+        part = self.parts.get(name)
+        if part is not None and not isinstance(part, Child):
+            raise ConfigurationError(
+                f'with placement="kernel" the {name} is a thread: to kill it would kill this kernel'
+            )
+        pid = self.process_ids().get(name)
+        if pid is None or not _is_ours(pid, name, self.data_dir):
+            raise OverloadDemoError(f"the {name} is not running")
+        if isinstance(part, Child):
+            part.kill()
+        else:
+            os.kill(pid, signal.SIGKILL)
+
     def rest_calls(self) -> int:
         """HTTP exchanges with the store that the API and its workers have made, as the API tells. Blocks."""
         with _OPENER.open(self.url + "/queue/stats", timeout=10.0) as answer:
@@ -258,6 +282,16 @@ async def _in_thread(function: Callable[..., Value], *arguments: object) -> Valu
     except asyncio.CancelledError:
         await asyncio.wait([step])
         raise
+
+
+def _is_ours(pid: int, name: str, data_dir: Path) -> bool:
+    """Whether the process is alive and what it is said to be: a store's state may name one that is long gone."""
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return name in ("api", "worker") or Path(process.cwd()) == data_dir.resolve()
+    return False
 
 
 def _new_folder(runs: Path, name: str) -> Path:
