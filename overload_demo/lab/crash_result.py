@@ -43,6 +43,7 @@ class Run(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
+    attempt: int
     started_s: float
     ended_s: float | None
 
@@ -82,6 +83,11 @@ class CrashResult(BaseModel):
     accepted_per_s: list[float]
     done_per_s: list[float]
     lives: list[JobLife]
+
+    @property
+    def longest_silence_s(self) -> float:
+        """The longest ``back_s`` of its kills, seconds; 0.0 without any."""
+        return max((kill.back_s or 0.0 for kill in self.kills), default=0.0)
 
     @property
     def failed_but_charged(self) -> int:
@@ -146,7 +152,9 @@ class _Log:
         ]
         self.runs: dict[str, list[Run]] = defaultdict(list)
         for start in self.starts:
-            self.runs[start.job_id].append(Run(started_s=start.at_s, ended_s=ends.get((start.job_id, start.attempt))))
+            self.runs[start.job_id].append(
+                Run(attempt=start.attempt, started_s=start.at_s, ended_s=ends.get((start.job_id, start.attempt)))
+            )
         self.accepted_s = dict(zip(load.accepted_ids, load.done_s[load.accepted].tolist(), strict=True))
 
     def kill(self, part: str, at_s: float, until_s: float, answered_s: Floats) -> KillSeen:

@@ -190,6 +190,7 @@ class Stack:
         Stack.current = self
         atexit.register(self._stop_now)
         self._generation += 1
+        self.restarts.clear()
         self.settings = load_settings(**self._overrides())
         self._cleanup = contextlib.ExitStack()
         self.store = await _in_thread(self._cleanup.enter_context, open_store(self.settings))

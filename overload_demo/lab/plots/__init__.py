@@ -4,7 +4,8 @@ Each function returns a :class:`Picture`, which a notebook shows when it is the 
 """
 
 from overload_demo.lab.plots.comparisons import drains, where_the_waiting_went
+from overload_demo.lab.plots.crash import designs, lives, recovery
 from overload_demo.lab.plots.picture import Picture
 from overload_demo.lab.plots.spike import trio
 
-__all__ = ["Picture", "drains", "trio", "where_the_waiting_went"]
+__all__ = ["Picture", "designs", "drains", "lives", "recovery", "trio", "where_the_waiting_went"]
