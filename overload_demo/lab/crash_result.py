@@ -120,7 +120,7 @@ def account_for(folder: Path, effect_log: Path, spike: SpikeResult, kills: Seque
     ledger = ledger_of(effect_log)
     return CrashResult(
         spike=spike,
-        kills=[log.kill(part, at_s, end_s, answered_s) for (part, at_s), end_s in zip(seen, ends_s, strict=True)],
+        kills=[log.kill(part, at_s, end_s, answered_s) for (part, at_s), end_s in zip(seen, ends_s, strict=False)],
         charges=_charges(load.accepted_ids, read_charges(ledger)) if ledger.exists() else None,
         bucket_s=BUCKET_S,
         accepted_per_s=(np.histogram(answered_s, edges_s)[0] / BUCKET_S).round(3).tolist(),

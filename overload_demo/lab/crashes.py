@@ -1,7 +1,6 @@
 """A spike with accidents on the way: fire a load, ``kill -9`` parts of the stack, account for every job afterwards."""
 
 import contextlib
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -61,8 +60,6 @@ async def run_with_kills(
 
 def _carry_out(stack: Stack, kill: Kill) -> float | None:
     """Returns when, CLOCK_MONOTONIC; None when there is nobody to kill: who has just died may not be back yet."""
-    at_mono_s = time.monotonic()
     with contextlib.suppress(OverloadDemoError):
-        stack.kill(kill.part)
-        return at_mono_s
+        return stack.kill(kill.part)
     return None

@@ -159,8 +159,8 @@ class Stack:
             ids["redis"] = next((child.pid for child in psutil.Process(ids["gateway"]).children()), None)
         return {name: pid for name, pid in ids.items() if pid}
 
-    def kill(self, name: str) -> None:
-        """``kill -9`` one process: "api", "worker", "gateway" or "redis". No farewell, nothing is put in order.
+    def kill(self, name: str) -> float:
+        """``kill -9`` one process: "api", "worker", "gateway" or "redis"; returns when it was dead, CLOCK_MONOTONIC.
 
         All of them come back: API and worker are started again here (``restarts`` counts them), the gateway starts its
         Redis, and whoever needs the store and finds no gateway starts one. Raises :class:`ConfigurationError` for
@@ -173,13 +173,14 @@ class Stack:
             raise ConfigurationError(
                 f'with placement="kernel" the {name} is a thread: to kill it would kill this kernel'
             )
-        pid = self.process_ids().get(name)
-        if pid is None or not _is_ours(pid, name, self.data_dir):
+        pid = part.pid if part is not None else self.process_ids().get(name)
+        if pid is None or (part is None and not _lives_in(self.data_dir, pid)):
             raise OverloadDemoError(f"the {name} is not running")
-        if isinstance(part, Child):
+        if part is not None:
             part.kill()
         else:
             os.kill(pid, signal.SIGKILL)
+        return time.monotonic()
 
     def rest_calls(self) -> int:
         """HTTP exchanges with the store that the API and its workers have made, as the API tells. Blocks."""
@@ -285,13 +286,11 @@ async def _in_thread(function: Callable[..., Value], *arguments: object) -> Valu
         raise
 
 
-def _is_ours(pid: int, name: str, data_dir: Path) -> bool:
-    """Whether the process is alive and what it is said to be: a store's state may name one that is long gone."""
+def _lives_in(data_dir: Path, pid: int) -> bool:
+    """Whether this is a live process of the store there: its state may name one that is long gone."""
     with contextlib.suppress(psutil.Error):
         process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return False
-        return name in ("api", "worker") or Path(process.cwd()) == data_dir.resolve()
+        return process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()) == data_dir.resolve()
     return False
 
 

@@ -1,0 +1,153 @@
+"""A part of a lab's stack is killed with -9: it comes back, jobs are accounted for, the ledger tells what ran twice."""
+
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+import httpx
+import pytest
+
+from overload_demo.errors import ConfigurationError, OverloadDemoError
+from overload_demo.lab.crash_result import CrashResult
+from overload_demo.lab.crashes import Kill, run_with_kills
+from overload_demo.lab.ledger import ledger_of, read_charges
+from overload_demo.lab.spike import SpikePlan, SpikeProgress
+from overload_demo.lab.stack import KILLABLE, Stack
+from tests.support.running import JOB, wait_for
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.anyio
+PLAN = SpikePlan(requests=120, rate_per_s=400, baseline="none")
+CHARGE, CHARGE_ONCE = "overload_demo.lab.ledger:charge", "overload_demo.lab.ledger:charge_once"
+
+
+@asynccontextmanager
+async def a_stack(folder: Path, **settings: Any) -> AsyncIterator[Stack]:
+    """A stack of processes whose jobs take 5 ms."""
+    wanted = {"placement": "process", "processing_delay_s": 0.005, "runs": folder} | settings
+    async with await Stack.start(**wanted) as stack:
+        yield stack
+
+
+async def until(description: str, predicate: Callable[[], object]) -> None:
+    """Wait without stopping the loop, on which the stack looks after its parts."""
+    await anyio.to_thread.run_sync(wait_until, description, predicate, 20.0)
+
+
+@pytest.mark.parametrize("name", KILLABLE)
+async def test_a_killed_part_comes_back_as_another_process_and_jobs_are_accepted_again(
+    tmp_path: Path, name: str
+) -> None:
+    async with a_stack(tmp_path) as stack:
+        before = stack.process_ids()
+
+        stack.kill(name)
+
+        with httpx.Client(base_url=stack.url, timeout=30, trust_env=False) as client:
+            answer = await anyio.to_thread.run_sync(lambda: client.post("/jobs", json=JOB))
+            assert answer.status_code == 202
+            await anyio.to_thread.run_sync(wait_for, client, [answer.json()["job_id"]])
+        await until("it is another process", lambda: stack.process_ids().get(name, before[name]) != before[name])
+        assert stack.restarts == ({name: 1} if name in ("api", "worker") else {})
+
+
+async def test_what_cannot_be_killed_is_refused_in_one_line(tmp_path: Path) -> None:
+    async with a_stack(tmp_path, placement="kernel") as stack:
+        for name in ("api", "worker"):
+            with pytest.raises(ConfigurationError, match="would kill this kernel"):
+                stack.kill(name)
+        with pytest.raises(ConfigurationError, match="'clock': it is one of api, worker, gateway, redis"):
+            stack.kill("clock")
+        with pytest.raises(ConfigurationError, match='need placement="process"'):
+            await run_with_kills(stack, PLAN, [Kill("worker", 0.5)])
+
+        stack.kill("redis")
+        await until("the gateway has started another", lambda: "redis" in stack.process_ids())
+    with pytest.raises(OverloadDemoError, match=re.escape("the gateway is not running")):
+        stack.kill("gateway")
+
+
+@pytest.mark.parametrize(("part", "share"), [("clock", 0.5), ("worker", 0.0), ("worker", 1.0), ("api", float("nan"))])
+def test_a_kill_that_makes_no_sense_is_refused(part: str, share: float) -> None:
+    with pytest.raises(ConfigurationError):
+        Kill(part, share)
+
+
+async def test_a_worker_killed_between_effect_and_settlement_charges_twice_and_says_how_often(tmp_path: Path) -> None:
+    kills = [Kill("worker", 0.2), Kill("worker", 0.4), Kill("worker", 0.6)]
+    async with a_stack(tmp_path, worker_handler=CHARGE, worker_max_attempts=10) as stack:
+        result = await run_with_kills(stack, PLAN, kills)
+        charged = read_charges(ledger_of(stack.effect_log))
+
+    assert [kill.part for kill in result.kills] == ["worker"] * 3
+    assert (result.spike.accepted, result.spike.done, result.spike.lost) == (120, 120, 0)
+    assert result.charges is not None
+    assert (result.charges.never, result.charges.more) == (0, sum(count > 1 for count in charged.values()))
+    # each job that was repeated had been charged before, and nobody else was charged twice
+    assert (
+        0 < result.charges.more <= sum(kill.again for kill in result.kills) <= sum(kill.held for kill in result.kills)
+    )
+    assert all(kill.back_s is not None and kill.back_s > 0 for kill in result.kills)
+    assert result.lives
+    assert CrashResult.read(stack.folder / "crash.json") == result
+
+
+async def test_an_idempotent_handler_charges_once_although_jobs_run_twice(tmp_path: Path) -> None:
+    kills = [Kill("worker", 0.2), Kill("worker", 0.4), Kill("worker", 0.6)]
+    async with a_stack(tmp_path, worker_handler=CHARGE_ONCE, worker_max_attempts=10) as stack:
+        result = await run_with_kills(stack, PLAN, kills)
+
+    assert sum(kill.again for kill in result.kills) > 0
+    assert result.charges is not None
+    assert (result.charges.never, result.charges.once, result.charges.more) == (0, 120, 0)
+
+
+async def test_a_queue_that_never_repeats_leaves_jobs_uncharged_and_charged_ones_failed(tmp_path: Path) -> None:
+    kills = [Kill("worker", 0.2), Kill("worker", 0.4), Kill("worker", 0.6)]
+    async with a_stack(tmp_path, worker_handler=CHARGE, worker_max_attempts=1) as stack:
+        result = await run_with_kills(stack, PLAN, kills)
+
+    assert result.charges is not None
+    assert result.charges.more == 0
+    assert result.spike.failed == result.charges.never + result.failed_but_charged > 0
+    assert result.spike.lost == 0
+
+
+async def test_api_and_store_killed_in_mid_spike_lose_no_accepted_job(tmp_path: Path) -> None:
+    plan = SpikePlan(requests=400, rate_per_s=200, baseline="none")
+    async with a_stack(tmp_path, worker_handler=CHARGE_ONCE, worker_max_attempts=10) as stack:
+        result = await run_with_kills(stack, plan, [Kill("api", 0.2), Kill("gateway", 0.4), Kill("redis", 0.6)])
+
+    assert [kill.part for kill in result.kills] == ["api", "gateway", "redis"]
+    assert result.spike.accepted > 0
+    assert result.spike.lost == 0
+    assert result.spike.done == result.spike.accepted
+    assert result.charges is not None
+    assert result.charges.once == result.spike.accepted
+
+
+async def test_a_run_cancelled_after_a_kill_leaves_a_stack_that_can_be_used_again(tmp_path: Path) -> None:
+    async with a_stack(tmp_path, worker_handler=CHARGE_ONCE) as stack:
+        with anyio.CancelScope() as scope:
+
+            def note(_: SpikeProgress) -> None:
+                if stack.restarts:
+                    scope.cancel()
+
+            await run_with_kills(stack, SpikePlan(20_000, 200, baseline="none"), [Kill("worker", 0.001)], note)
+        assert scope.cancelled_caught
+
+        result = await run_with_kills(stack, PLAN, [])
+
+    assert result.kills == [] and result.spike.done == 120
+
+
+async def test_without_a_ledger_nothing_is_said_of_charges(tmp_path: Path) -> None:
+    async with a_stack(tmp_path) as stack:
+        result = await run_with_kills(stack, PLAN, [])
+
+    assert result.charges is None
+    assert read_charges(tmp_path / "none") == {}
