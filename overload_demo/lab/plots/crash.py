@@ -98,7 +98,7 @@ def recovery(result: CrashResult, *, back_s: float | None = None) -> Picture:
     ``back_s`` is a prediction of that length, seconds, drawn after each kill.
     """
     spike = result.spike
-    title = f"{len(result.kills)} kills: {spike.accepted:,} of {spike.offered:,} accepted, {spike.lost:,} lost"
+    title = f"{_kills(result)}: {spike.accepted:,} of {spike.offered:,} accepted, {spike.lost:,} lost"
     with drawing(2, height=8, title=title, sharex=True) as (figure, (accepted, done)):
         at_s = [number * result.bucket_s for number in range(len(result.done_per_s) + 1)]
         accepted.stairs(result.accepted_per_s, at_s, label="accepted", **QUEUE)
@@ -116,6 +116,10 @@ def recovery(result: CrashResult, *, back_s: float | None = None) -> Picture:
             )  # fmt: skip
         done.set_xlabel("seconds since the spike began")
     return Picture(figure, _recovery_in_words(result, back_s), _caption(back_s))
+
+
+def _kills(result: CrashResult) -> str:
+    return f"{len(result.kills)} kill" + ("" if len(result.kills) == 1 else "s")
 
 
 def _mark_kills(axes: Axes, result: CrashResult, back_s: float | None) -> None:
@@ -150,10 +154,10 @@ def _back(kill: KillSeen) -> str:
     return "" if kill.back_s is None else f", back after {kill.back_s:.2f} s"
 
 
-def designs(results: Mapping[str, CrashResult], *, twice: float | None = None) -> Picture:
+def designs(results: Mapping[str, CrashResult], *, twice: Mapping[str, float] | None = None) -> Picture:
     """Jobs never charged and jobs charged more than once, by design, from the ledger of each run.
 
-    ``twice`` is a prediction of the jobs charged more than once by a design that repeats and is not idempotent.
+    ``twice`` are predictions of the jobs charged more than once, by design.
     """
     charged = {name: result.charges for name, result in results.items() if result.charges is not None}
     with drawing(height=1.5 + 1.6 * len(charged), title="The same kills, counted in the ledger") as (figure, axes):
@@ -162,8 +166,9 @@ def designs(results: Mapping[str, CrashResult], *, twice: float | None = None) -
             _bar(axes, row + 0.2, charges.more, ORANGE, "///")
         axes.barh([0], [0], label="jobs never charged", color=BLUE)
         axes.barh([0], [0], label="jobs charged more than once", color=ORANGE, hatch="///", edgecolor="white")
-        if twice is not None:
-            axes.axvline(twice, label="predicted: more than once", **PREDICTED)
+        for name, jobs in (twice or {}).items():
+            row = list(charged).index(name)
+            axes.plot([jobs, jobs], [row, row + 0.4], label="predicted: more than once", **PREDICTED)
         axes.set_yticks(range(len(charged)), [_titled(name, results[name]) for name in charged])
         axes.set_ylim(len(charged) - 0.5, -0.5)
         axes.margins(x=0.08)
@@ -173,7 +178,9 @@ def designs(results: Mapping[str, CrashResult], *, twice: float | None = None) -
         axes.set_xlabel("jobs")
         axes.grid(axis="y", visible=False)
         legend(axes)
-    return Picture(figure, " ".join(_design_in_words(name, results[name]) for name in charged))
+    words = [_design_in_words(name, results[name]) for name in charged]
+    words += [f"{name}: {jobs:,.0f} charged more than once were predicted." for name, jobs in (twice or {}).items()]
+    return Picture(figure, " ".join(words))
 
 
 def _bar(axes: Axes, at: float, jobs: int, color: str, hatch: str) -> None:
@@ -187,11 +194,11 @@ def _titled(name: str, result: CrashResult) -> str:
 
 
 def _design_in_words(name: str, result: CrashResult) -> str:
-    charges, kills = result.charges, len(result.kills)
+    charges = result.charges
     assert charges is not None
     text = (
         f"{name}: of {result.spike.accepted:,} accepted jobs, {charges.never:,} were never charged, {charges.once:,} "
-        f"once, {charges.more:,} more than once, with {kills} kills."
+        f"once, {charges.more:,} more than once, with {_kills(result)}."
     )
     if result.failed_but_charged:
         text += f" {result.failed_but_charged:,} were charged and reported as failed."
