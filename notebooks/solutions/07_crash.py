@@ -1,5 +1,5 @@
 # %% 07.duplicates
-most_twice = len(worker_kills) * batch_s / job_s
+most_twice = kills * batch_s / job_s
 
 
 # %% 07.idempotent

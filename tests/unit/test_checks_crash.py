@@ -11,7 +11,7 @@ from overload_demo.lab.checks.exercise import exercises
 FACTS: dict[str, dict[str, Any]] = {
     "07.idempotent": {},
     "07.lease": {"job_times_s": [1.0, 1.0, 2.0, 14.0], "back_within_s": 30.0},
-    "07.duplicates": {"kills": 3, "batch_s": 0.05, "job_s": 0.005, "requests": 2_000},
+    "07.duplicates": {"kills": 3, "batch_s": 0.05, "job_s": 0.005},
     "07.promise": {},
 }
 Handler = Callable[[dict[Any, Any], str, float], object]

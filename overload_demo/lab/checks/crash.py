@@ -132,13 +132,17 @@ def _lease(answer: Any, *, job_times_s: Sequence[float], back_within_s: float) -
     "A job may be repeated from the moment it is leased and started until its result is in the store.",
     "The worker leases as many jobs as fit into batch_s: batch_s / job_s. Each kill can hit one batch.",
 )
-def _duplicates(answer: Any, *, kills: int, batch_s: float, job_s: float, requests: int) -> str:
+def _duplicates(answer: Any, *, kills: int, batch_s: float, job_s: float) -> str:
     batch = batch_s / job_s
+    value = finite(answer)
+    if not isinstance(value, str) and value >= 5 * kills * batch:
+        return (
+            "Far too many. Jobs that wait in the queue are not touched by a worker's death: only what it has leased is."
+        )
     return number(
         answer,
         kills * batch,
         mistakes={
-            requests: "Jobs that wait in the queue are not touched by a worker's death: only what it has leased is.",
             kills: "Not only the running job: those before it in the batch are done, and their results not stored yet.",
             batch: "That is the bound for one kill.",
             0: "No duplicates is what nobody can promise: the effect and the stored result are two steps.",

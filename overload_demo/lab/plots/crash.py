@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.patches import Patch
 
 from overload_demo.lab.crash_result import CrashResult, JobLife, KillSeen, Run
 from overload_demo.lab.plots.picture import (
@@ -21,7 +22,7 @@ from overload_demo.lab.plots.picture import (
 
 SKY = "#56B4E9"  # Okabe-Ito
 BAR = 0.75
-SEEN_BEFORE_S = 0.05  # the picture of jobs begins this long before the first of them was started
+MARGIN_S = 0.02
 
 
 def lives(result: CrashResult) -> Picture:
@@ -36,32 +37,41 @@ def lives(result: CrashResult) -> Picture:
             return Picture(figure, "An empty figure: no worker was killed in this run.")
     kill = killed[0]
     title = f"One kill: {kill.held} jobs were leased, {kill.again} of them had been started and are done again"
-    with drawing(height=9, title=title) as (figure, axes):
-        for row, life in enumerate(result.lives):
-            _life(axes, row, life, kill)
-        axes.axvline(0, color="black", linewidth=2)
-        axes.annotate("kill -9", (0, -1), (8, -4), textcoords="offset points", va="top", weight="bold")
-        for name, look in _LOOKS.items():
-            axes.barh([0], [0], label=name, **look)
-        first_s = min(life.runs[0].started_s for life in result.lives)
-        last_s = max(run.ended_s or run.started_s for life in result.lives for run in life.runs)
-        axes.set_xlim(first_s - kill.at_s - SEEN_BEFORE_S, last_s - kill.at_s)
-        axes.set_ylim(len(result.lives), -1)
-        axes.set_yticks([])
-        axes.set_ylabel("jobs, in the order of the queue")
-        axes.set_xlabel("seconds after the kill")
-        legend(axes, columns=5)
+    with drawing(1, 2, height=9, title=title, sharey=True) as (figure, (before, after)):
+        for axes in (before, after):
+            for row, life in enumerate(result.lives):
+                _life(axes, row, life, kill)
+            axes.set_ylim(len(result.lives), -1)
+            axes.set_yticks([])
+            axes.set_xlabel("seconds after the kill")
+        before.axvline(0, color="black", linewidth=2)
+        before.annotate("kill -9", (0, -1), (-8, -4), textcoords="offset points", va="top", ha="right", weight="bold")
+        before.set_ylabel("jobs, in the order of the queue")
+        _cut_the_silence_out(before, after, result, kill)
+        handles = [Patch(label=name, **look) for name, look in _LOOKS.items()]
+        figure.legend(handles=handles, loc="outside upper left", ncols=5, frameon=False, fontsize=13)
     return Picture(figure, _lives_in_words(result, kill), "Thin lines: the job waits.")
+
+
+def _cut_the_silence_out(before: Axes, after: Axes, result: CrashResult, kill: KillSeen) -> None:
+    """Left until just after the kill, right from just before the next start: jobs are short, the silence is long."""
+    first_s = min(life.runs[0].started_s for life in result.lives) - kill.at_s
+    last_s = max(run.ended_s or run.started_s for life in result.lives for run in life.runs) - kill.at_s
+    back_s = kill.back_s or 0.0
+    before.set_xlim(first_s - MARGIN_S, MARGIN_S)
+    after.set_xlim(back_s - MARGIN_S, max(last_s, back_s) + MARGIN_S)
+    before.set_title("before", fontsize=15, loc="left")
+    after.set_title(f"... {back_s:.2f} s of silence, then", fontsize=15, loc="left")
 
 
 _RAN, _LOST, _CUT, _AGAIN = "ran once", "ran, result not stored", "interrupted", "runs again"
 _LATE = "leased before, runs once"
 _LOOKS: dict[str, dict[str, Any]] = {
-    _RAN: {"color": BLUE},
-    _LATE: {"color": SKY, "edgecolor": BLUE, "linewidth": 1.5},
-    _LOST: {"color": "white", "edgecolor": ORANGE, "linewidth": 2},
-    _CUT: {"color": ORANGE, "edgecolor": "black", "linewidth": 1.5},
-    _AGAIN: {"color": GREEN, "hatch": "///", "edgecolor": "white"},
+    _RAN: {"facecolor": BLUE},
+    _LATE: {"facecolor": SKY, "edgecolor": BLUE, "linewidth": 1.5},
+    _LOST: {"facecolor": "white", "edgecolor": ORANGE, "linewidth": 2},
+    _CUT: {"facecolor": ORANGE, "edgecolor": "black", "linewidth": 1.5},
+    _AGAIN: {"facecolor": "white", "edgecolor": GREEN, "linewidth": 2, "hatch": "////"},
 }
 
 
@@ -168,7 +178,8 @@ def designs(results: Mapping[str, CrashResult], *, twice: Mapping[str, float] | 
         axes.barh([0], [0], label="jobs charged more than once", color=ORANGE, hatch="///", edgecolor="white")
         for name, jobs in (twice or {}).items():
             row = list(charged).index(name)
-            axes.plot([jobs, jobs], [row, row + 0.4], label="predicted: more than once", **PREDICTED)
+            look = PREDICTED | {"linestyle": "", "marker": "^", "markersize": 14}
+            axes.plot([jobs], [row + 0.46], label="predicted: more than once", clip_on=False, **look)
         axes.set_yticks(range(len(charged)), [_titled(name, results[name]) for name in charged])
         axes.set_ylim(len(charged) - 0.5, -0.5)
         axes.margins(x=0.08)
