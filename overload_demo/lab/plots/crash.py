@@ -43,13 +43,15 @@ def lives(result: CrashResult) -> Picture:
                 _life(axes, row, life, kill)
             axes.set_ylim(len(result.lives), -1)
             axes.set_yticks([])
+            axes.set_axisbelow(True)
+            axes.locator_params(axis="x", nbins=5)
             axes.set_xlabel("seconds after the kill")
         before.axvline(0, color="black", linewidth=2)
         before.annotate("kill -9", (0, -1), (-8, -4), textcoords="offset points", va="top", ha="right", weight="bold")
         before.set_ylabel("jobs, in the order of the queue")
         _cut_the_silence_out(before, after, result, kill)
         handles = [Patch(label=name, **look) for name, look in _LOOKS.items()]
-        figure.legend(handles=handles, loc="outside upper left", ncols=5, frameon=False, fontsize=13)
+        figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False, fontsize=13)
     return Picture(figure, _lives_in_words(result, kill), "Thin lines: the job waits.")
 
 
@@ -179,7 +181,7 @@ def designs(results: Mapping[str, CrashResult], *, twice: Mapping[str, float] | 
         for name, jobs in (twice or {}).items():
             row = list(charged).index(name)
             look = PREDICTED | {"linestyle": "", "marker": "^", "markersize": 14}
-            axes.plot([jobs], [row + 0.46], label="predicted: more than once", clip_on=False, **look)
+            axes.plot([jobs], [row + 0.44], label="predicted: more than once", clip_on=False, **look)
         axes.set_yticks(range(len(charged)), [_titled(name, results[name]) for name in charged])
         axes.set_ylim(len(charged) - 0.5, -0.5)
         axes.margins(x=0.08)
