@@ -14,7 +14,7 @@ PRICE_PER_100K_COMMANDS = 0.20
 
 
 class Conditions(BaseModel):
-    """What was asked for, and where: enough to run it again."""
+    """What was asked for, and where: enough to run it again. ``max_queue_depth`` 0: the queue had no bound."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -26,6 +26,8 @@ class Conditions(BaseModel):
     shape: Shape
     seed: int
     timeout_s: float
+    expires_in_s: float | None = None
+    max_queue_depth: int = 0
     processing_delay_s: float
     placement: Literal["kernel", "process"]
     store: Literal["embedded", "upstash"]
@@ -68,7 +70,8 @@ class SpikeSeries(BaseModel):
 
 
 class SpikeResult(BaseModel):
-    """A spike, accounted for. ``offered = accepted + errors``; ``accepted = done + failed + lost``.
+    """A spike, accounted for. ``offered = accepted + errors``; ``accepted = done + failed + lost``;
+    ``failed`` holds the ``expired``, which did not start by their deadline.
 
     ``drain_rate_per_s`` is jobs settled ÷ time from the first to the last settlement seen. ``seconds_to_empty`` counts
     from the first intended send. ``rest_calls_per_job`` and ``store_…_per_job`` are None where a process that
@@ -86,6 +89,7 @@ class SpikeResult(BaseModel):
     errors: dict[str, int]
     done: int
     failed: int
+    expired: int = 0
     lost: int
     duplicated: int
     unclaimed: int

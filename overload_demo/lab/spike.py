@@ -39,7 +39,10 @@ BASELINE_VARIANT: Variant = "def-slot"
 
 @dataclass(frozen=True)
 class SpikePlan:
-    """What to fire. ``rate_per_s`` None: 60 % of a 3 s calibration on this machine. Seconds are seconds."""
+    """What to fire. ``rate_per_s`` None: 60 % of a 3 s calibration on this machine. Seconds are seconds.
+
+    ``expires_in_s`` is the deadline of every job: not started by then, it fails and is never run.
+    """
 
     requests: int = DEFAULT_REQUESTS
     rate_per_s: float | None = None
@@ -47,6 +50,7 @@ class SpikePlan:
     processes: int | None = None
     seed: int = 0
     timeout_s: float = 30.0
+    expires_in_s: float | None = None
     baseline: Literal["live", "recorded", "none"] = "live"
     command: str = "overload-demo spike"
 
@@ -101,6 +105,7 @@ class _Spike:
                 shape=self.plan.shape,
                 seed=self.plan.seed,
                 timeout_s=self.plan.timeout_s,
+                expires_in_s=self.plan.expires_in_s,
                 processes=self.plan.processes,
             )
             counting = self.stack.process_ids()
@@ -228,7 +233,8 @@ class _Spike:
             return None if count is None else round(count / jobs, digits)
 
         errors = summary.failures | ({"dropped": summary.dropped} if summary.dropped else {})
-        reasons = _reasons(summary.planned, account, errors)
+        expired = sampler.samples[-1].stats.expired
+        reasons = _reasons(summary.planned, account, errors, expired)
         return SpikeResult(
             recorded_at=utc_now(),
             verdict="not absorbed" if reasons else "absorbed",
@@ -238,6 +244,7 @@ class _Spike:
             errors=errors,
             done=account.done,
             failed=account.failed,
+            expired=expired,
             lost=account.lost,
             duplicated=account.duplicated,
             unclaimed=account.unclaimed,
@@ -272,6 +279,8 @@ class _Spike:
             shape=plan.shape,
             seed=plan.seed,
             timeout_s=plan.timeout_s,
+            expires_in_s=plan.expires_in_s,
+            max_queue_depth=settings.overload_max_queue_depth,
             processing_delay_s=settings.worker_processing_delay,
             placement=self.stack.placement,
             store="upstash" if settings.uses_upstash else "embedded",
@@ -281,13 +290,15 @@ class _Spike:
         )
 
 
-def _reasons(offered: int, account: Reconciliation, errors: dict[str, int]) -> list[str]:
+def _reasons(offered: int, account: Reconciliation, errors: dict[str, int], expired: int) -> list[str]:
     reasons = []
     if account.accepted != offered:
         named = ", ".join(f"{count:,} {name}" for name, count in errors.items())
         reasons.append(f"{offered - account.accepted:,} of {offered:,} requests were not accepted ({named})")
     if account.lost:
         reasons.append(f"{account.lost:,} accepted jobs were lost")
+    if expired:
+        reasons.append(f"{expired:,} accepted jobs expired: they were not started in time and never run")
     return reasons
 
 

@@ -3,7 +3,9 @@
 Each function returns a :class:`Picture`, which a notebook shows when it is the last line of a cell.
 """
 
+from overload_demo.lab.plots.bounds import outcomes, side_by_side
+from overload_demo.lab.plots.flow import cumulative, depth, waits
 from overload_demo.lab.plots.picture import Picture
 from overload_demo.lab.plots.spike import trio
 
-__all__ = ["Picture", "trio"]
+__all__ = ["Picture", "cumulative", "depth", "outcomes", "side_by_side", "trio", "waits"]
