@@ -2,7 +2,6 @@
 watch = "oldest age"
 
 # %% 05.bound
-drain_per_s = unbounded.result.drain_rate_per_s
 max_jobs = age_s * drain_per_s
 
 # %% 05.retry_after

@@ -1,6 +1,6 @@
 """The formulas against an exact simulation of the same queue, job by job: one slot, first come, first served."""
 
-import itertools
+import bisect
 
 import numpy as np
 import pytest
@@ -16,9 +16,11 @@ sizes = st.integers(2, 300)
 
 def simulate(arrivals_s: list[float], service_s: float, room: int | None = None) -> JobLog:
     """What a single worker makes of these arrivals; with ``room``, who finds so many jobs there is refused."""
-    accepted, started, done = [], [], []
+    accepted: list[float] = []
+    started: list[float] = []
+    done: list[float] = []
     for at_s in arrivals_s:
-        still_there = sum(1 for _ in itertools.takewhile(lambda end_s: end_s > at_s, reversed(done)))
+        still_there = len(done) - bisect.bisect_right(done, at_s)
         if room is not None and still_there >= room:
             continue
         accepted.append(at_s)
