@@ -135,12 +135,12 @@ def _predicted_departures(axes: Axes, log: JobLog, peak: float | None, empty_s: 
 def _depth_arrow(axes: Axes, at_s: float, done: int, depth: int) -> None:
     axes.annotate("", (at_s, done), (at_s, done + depth), arrowprops=_ARROW | {"color": ORANGE})
     axes.annotate(
-        f"depth at its peak:\n{depth:,} jobs",
-        (at_s, done + 0.5 * depth),
-        (10, 0),
+        f"depth at its peak: {depth:,} jobs",
+        (at_s, done),
+        (8, -8),  # below the departures there is room
         textcoords="offset points",
         color=ORANGE,
-        va="center",
+        va="top",
         bbox=_WHITE,
     )
 
