@@ -61,9 +61,20 @@ def test_a_promise_is_a_time(promise_s: float) -> None:
         (lambda: plots.waits(LOG), ["Mean 1.75 s", "median 1.75 s", "longest 2.50 s", "50% of the jobs"]),
         (lambda: plots.depth(LOG, arrival_per_s=2, drain_per_s=1, spike_s=2), ["up to 3", "up to 2 at 2.0 s"]),
         (lambda: plots.side_by_side([run(), run("other")]), ["bounded: up to 3 jobs", "oldest for 2.5 s", "other:"]),
+        (lambda: plots.side_by_side([run()], oldest_s=2), ["Predicted for the bounded queue: oldest age 2 s"]),
+        (lambda: plots.outcomes([run()], refused_percent=40), ["Predicted for the bounded queue: share refused 40 %"]),
         (lambda: plots.outcomes([run(expired=6), run("other")]), ["of 10 requests 3 done in time", "6 expired"]),
     ],
-    ids=["cumulative", "without predictions", "waits", "depth", "side by side", "outcomes"],
+    ids=[
+        "cumulative",
+        "without predictions",
+        "waits",
+        "depth",
+        "side by side",
+        "age predicted",
+        "refusals predicted",
+        "outcomes",
+    ],
 )
 def test_a_figure_says_its_numbers_in_its_alt_text(picture: Any, words: list[str], tmp_path: Path) -> None:
     drawn = picture()
