@@ -54,7 +54,7 @@ def outcomes(runs: Sequence[PromiseRun], *, refused_percent: float | None = None
 
     ``refused_percent`` is what was predicted for the bounded queues: a mark where the refused would begin.
     """
-    with drawing(height=1.6 + 1.1 * len(runs)) as (figure, axes):
+    with drawing(height=2.0 + 1.1 * len(runs)) as (figure, axes):
         for row, run in enumerate(runs):
             left = 0
             for name, count in ends_of(run).items():
@@ -72,7 +72,7 @@ def outcomes(runs: Sequence[PromiseRun], *, refused_percent: float | None = None
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("requests")
         thousands(axes.xaxis)
-        legend(axes, columns=5)
+        legend(axes, columns=4)
     return Picture(
         figure,
         " ".join(_ended(run) for run in runs) + _expected("share refused", refused_percent, " %"),
@@ -111,7 +111,7 @@ def _age(axes: Axes, run: PromiseRun, predicted_s: float | None) -> None:
 
 def _mark(axes: Axes, row: int, x: float) -> None:
     style = PREDICTED | {"linestyle": "-", "linewidth": 4}
-    axes.plot([x, x], [row - 0.42, row + 0.42], label="refused from here, as predicted", **style)
+    axes.plot([x, x], [row - 0.42, row + 0.42], label="predicted: refused from here", **style)
 
 
 def _is_bounded(run: PromiseRun) -> bool:
