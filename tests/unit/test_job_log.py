@@ -86,7 +86,9 @@ def test_events_come_in_the_order_they_were_written(tmp_path: Path) -> None:
 
 
 def test_depth_rises_with_an_acceptance_and_falls_with_an_effect() -> None:
-    log = JobLog(accepted_s=np.array([0.0, 1.0]), started_s=np.array([0.0, 3.0]), done_s=np.array([3.0, 4.0]))
+    log = JobLog(
+        np.zeros(2), accepted_s=np.array([0.0, 1.0]), started_s=np.array([0.0, 3.0]), done_s=np.array([3.0, 4.0])
+    )
 
     at_s, depth = log.depth()
 

@@ -13,8 +13,9 @@ from overload_demo.lab.plots.bounds import ends_of
 from overload_demo.lab.promise import PromiseRun
 from overload_demo.lab.result import Conditions, SpikeResult, SpikeSeries
 
-LOG = JobLog(np.array([0.0, 0.5, 1.0, 1.5]), np.array([0.0, 1.0, 2.0, 3.0]), np.array([1.0, 2.0, 3.0, 4.0]))
-EMPTY = JobLog(*np.zeros((3, 0)))
+ACCEPTED_S = np.array([0.0, 0.5, 1.0, 1.5])
+LOG = JobLog(ACCEPTED_S, ACCEPTED_S, np.array([0.0, 1.0, 2.0, 3.0]), np.array([1.0, 2.0, 3.0, 4.0]))
+EMPTY = JobLog(*np.zeros((4, 0)))
 
 
 def run(name: str = "bounded", promise_s: float = 2.0, **counts: Any) -> PromiseRun:

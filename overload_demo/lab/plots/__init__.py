@@ -4,8 +4,19 @@ Each function returns a :class:`Picture`, which a notebook shows when it is the 
 """
 
 from overload_demo.lab.plots.bounds import outcomes, side_by_side
+from overload_demo.lab.plots.comparisons import drains, where_the_waiting_went
 from overload_demo.lab.plots.flow import cumulative, depth, waits
 from overload_demo.lab.plots.picture import Picture
 from overload_demo.lab.plots.spike import trio
 
-__all__ = ["Picture", "cumulative", "depth", "outcomes", "side_by_side", "trio", "waits"]
+__all__ = [
+    "Picture",
+    "cumulative",
+    "depth",
+    "drains",
+    "outcomes",
+    "side_by_side",
+    "trio",
+    "waits",
+    "where_the_waiting_went",
+]
