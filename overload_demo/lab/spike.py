@@ -251,9 +251,9 @@ class _Spike:
             unclaimed=account.unclaimed,
             examples=account.examples,
             peak_queue_depth=max(series.queue_depth, default=0),
-            drain_rate_per_s=_drain_rate(series),
+            drain_rate_per_s=series.drain_rate_per_s(),
             capacity_per_s=stored.capacity_per_s,
-            seconds_to_empty=_seconds_to_empty(series),
+            seconds_to_empty=series.seconds_to_empty(),
             peak_memory_mb=sampler.peak_mb,
             memory_kind=sampler.memory_kind,
             rest_calls_per_job=a_job(cost.calls, 4),
@@ -319,29 +319,6 @@ def _series(load: LoadResult, sampler: Sampler) -> SpikeSeries:
         settled=[sample.stats.done + sample.stats.failed for sample in samples],
         oldest_age_s=[sample.stats.oldest_age_s for sample in samples],
     )
-
-
-def _drain_rate(series: SpikeSeries) -> float:
-    """Jobs settled ÷ time between the first and the last sample in which the count moved."""
-    moving = [
-        (at_s, now)
-        for at_s, before, now in zip(series.sampled_at_s[1:], series.settled, series.settled[1:], strict=False)
-        if now > before
-    ]
-    if len(moving) < 2 or moving[-1][0] == moving[0][0]:
-        return 0.0
-    return round((moving[-1][1] - moving[0][1]) / (moving[-1][0] - moving[0][0]), 1)
-
-
-def _seconds_to_empty(series: SpikeSeries) -> float:
-    """From the first intended send to the first sample after which nothing was waiting or in flight."""
-    held = [
-        at_s
-        for at_s, depth, in_flight in zip(series.sampled_at_s, series.queue_depth, series.in_flight, strict=True)
-        if depth or in_flight
-    ]
-    after = [at_s for at_s in series.sampled_at_s if not held or at_s > held[-1]]
-    return after[0] if after else series.sampled_at_s[-1]
 
 
 def filesystem_of(path: Path) -> str:
