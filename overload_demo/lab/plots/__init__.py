@@ -3,9 +3,24 @@
 Each function returns a :class:`Picture`, which a notebook shows when it is the last line of a cell.
 """
 
+from overload_demo.lab.plots.bounds import outcomes, side_by_side
 from overload_demo.lab.plots.comparisons import drains, where_the_waiting_went
 from overload_demo.lab.plots.crash import designs, lives, recovery
+from overload_demo.lab.plots.flow import cumulative, depth, waits
 from overload_demo.lab.plots.picture import Picture
 from overload_demo.lab.plots.spike import trio
 
-__all__ = ["Picture", "designs", "drains", "lives", "recovery", "trio", "where_the_waiting_went"]
+__all__ = [
+    "Picture",
+    "cumulative",
+    "depth",
+    "designs",
+    "drains",
+    "lives",
+    "outcomes",
+    "recovery",
+    "side_by_side",
+    "trio",
+    "waits",
+    "where_the_waiting_went",
+]
