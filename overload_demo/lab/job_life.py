@@ -53,7 +53,7 @@ async def follow(url: str, job_id: str, *, within_s: float = 60.0) -> list[tuple
         if status in ENDED:
             return seen
         await asyncio.sleep(LOOK_EVERY_S)
-    raise OverloadDemoError(f"{job_id} is still {seen[-1][1]} after {within_s:g} s")
+    raise OverloadDemoError(f"{job_id} has not ended within {within_s:g} s")
 
 
 async def read_life(stack: Stack, answer: object) -> JobLife | None:

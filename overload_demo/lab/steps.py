@@ -5,6 +5,7 @@
 """
 
 import contextlib
+import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from overload_demo.load import LoadPlan, LoadProgress, LoadResult, Shape, run_lo
 from overload_demo.load.summary import Floats, Percentiles, Verdict
 
 CCDF_POINTS = 200
+BROKEN_SHARE = 0.01
 BUCKETS = 10  # the course of a step is kept in so many pieces
 
 
@@ -135,6 +137,12 @@ async def load_steps(
 
             steps.append(await _step(app, rate_per_s, under, note))
     return steps
+
+
+def breaks_at_per_s(steps: Sequence[LoadStep]) -> float:
+    """The lowest offered rate at which more than 1 % of the requests went without an answer; NaN when none did."""
+    broken = [one.offered_per_s for one in steps if one.answered < (1 - BROKEN_SHARE) * one.planned]
+    return min(broken, default=math.nan)
 
 
 def _check(rates_per_s: Sequence[float], seconds: float) -> None:
