@@ -6,15 +6,15 @@ from typing import Annotated
 
 import typer
 
-from experiments import readme
 from experiments.bench.record import RESULTS
+from experiments.readme.documents import bring_up_to_date
 
 
 def main(run: Annotated[Path, typer.Argument(help="run folder of `overload-demo spike`")]) -> None:
-    """Record a spike and bring the README up to date."""
+    """Record a spike and bring the documents up to date."""
     shutil.copy(run / "result.json", RESULTS / "spike.json")
     shutil.copy(run / "figure.png", RESULTS / "spike.png")
-    readme.main()
+    bring_up_to_date()
 
 
 if __name__ == "__main__":

@@ -152,12 +152,13 @@ def check(
     from overload_demo.lab import rerun  # Jupyter's packages: an extra
 
     with one_line_errors():
-        found = [finding for path in notebooks for finding in rerun.rerun(path, level)]
+        opened = [(rerun.read(path), path) for path in notebooks]  # all, before the first one runs for minutes
+        found = [finding for notebook, path in opened for finding in rerun.rerun(notebook, path, level)]
+        Console().print(report.findings(found))
         if json:
             rerun.write_json(found, json)
         if csv:
             rerun.write_csv(found, csv)
-    Console().print(report.findings(found))
     raise typer.Exit(1 if any(finding.is_open for finding in found) else 0)
 
 

@@ -1,35 +1,84 @@
-"""The README cannot drift: its numbers come from the recorded runs, its paths and commands exist."""
+"""The documents cannot drift: their numbers come from the recorded runs, their paths and commands exist."""
 
+import importlib
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
+from typer.main import get_command, get_group
 
-from experiments.readme import with_numbers
+from experiments.bench.record import RESULTS
+from experiments.readme.documents import DOCUMENTS, with_blocks
+from experiments.readme.recordings import all_recordings, program_of
+from overload_demo import cli
 from overload_demo.config import Settings
+from overload_demo.errors import OverloadDemoError
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+TABLE = ROOT / "experiments" / "README.md"
+COMMANDS = sorted({command for one in all_recordings() for command in one.commands})
+
+each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 
 
-def test_the_numbers_are_those_of_the_recorded_runs() -> None:
-    assert with_numbers(README) == README
+def links_in(path: Path) -> set[str]:
+    return set(re.findall(r"\]\(([^)#:]+)\)", path.read_text()))
 
 
-def test_every_path_it_links_to_exists() -> None:
-    links = re.findall(r"\]\(([^)#:]+)\)", README)
-
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+@each_document
+def test_the_numbers_are_those_of_the_recorded_runs(path: Path) -> None:
+    assert with_blocks(path.read_text(), DOCUMENTS[path]()) == path.read_text()
 
 
-def test_every_variable_it_names_is_a_setting() -> None:
-    names = set(re.findall(r"`((?:UPSTASH|WORKER|QUEUE|OVERLOAD)_[A-Z_]+)`", README))
+@each_document
+def test_every_path_it_links_to_exists(path: Path) -> None:
+    assert [link for link in links_in(path) if not (path.parent / link).exists()] == []
 
-    assert names
+
+@each_document
+def test_every_variable_it_names_is_a_setting(path: Path) -> None:
+    names = set(re.findall(r"`((?:UPSTASH|WORKER|QUEUE|OVERLOAD)_[A-Z_]+)`", path.read_text()))
+
     assert names - {name.upper() for name in Settings.model_fields} <= {"OVERLOAD_LEVEL"}
+
+
+def test_a_document_without_the_place_of_a_block_is_an_error() -> None:
+    with pytest.raises(OverloadDemoError, match="there is no <!-- cost:begin -->"):
+        with_blocks("some text", {"cost": "a table"})
+
+
+def test_every_recorded_file_is_in_the_table() -> None:
+    files = {f"results/{path.name}" for path in RESULTS.iterdir()}
+
+    assert files
+    assert files - links_in(TABLE) == set()
+
+
+def test_a_recording_that_nobody_can_read_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "something_new.json").write_text("{}")
+
+    with pytest.raises(OverloadDemoError, match=r"something_new\.json"):
+        all_recordings(tmp_path)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_command_that_made_a_recording_still_exists_and_takes_its_options(command: str) -> None:
+    words = shlex.split(command)
+    if words[0] == "overload-demo":
+        get_group(cli.app).commands[words[1]].make_context(words[1], words[2:])
+        return
+    program, app = importlib.import_module(program_of(command)), typer.Typer()
+    app.command()(program.main)
+    get_command(app).make_context(command, words[3:])  # reads the options, and runs nothing
+
+
+def test_a_command_whose_program_is_gone_is_an_error() -> None:
+    with pytest.raises(OverloadDemoError, match="no program"):
+        program_of("python -m experiments.gone --rounds 3")
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import matplotlib
 import numpy as np
 import psutil
 import typer
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from experiments.bench.record import RESULTS, Benchmark, Place, Row
 from experiments.bench.servers import (
@@ -32,7 +30,7 @@ from experiments.bench.servers import (
 )
 from overload_demo.doors import one_line_errors
 from overload_demo.errors import OverloadDemoError
-from overload_demo.lab.plots import BLUE, GREY, NAIVE, ORANGE, QUEUE, STYLE, save
+from overload_demo.lab.plots.picture import BLUE, GREY, NAIVE, ORANGE, QUEUE, drawing
 from overload_demo.load import LoadPlan, LoadResult, Shape, run_load
 
 CLIENTS_WAIT_S = 60.0
@@ -195,12 +193,10 @@ def _counts(outcome: Outcome) -> str:
 
 def _draw(path: Path, outcomes: dict[Case, Outcome]) -> None:
     """Left: who had an answer by when. Right: what came of everybody."""
-    with matplotlib.rc_context(STYLE):
-        drawn = Figure(figsize=(16, 5.5), layout="constrained")
-        course, fate = drawn.subplots(1, 2, width_ratios=(1.1, 1))
+    with drawing(1, 2, height=5.5, width=16, width_ratios=(1.1, 1)) as (drawn, (course, fate)):
         _draw_course(course, outcomes)
         _draw_fate(fate, outcomes)
-        save(drawn, path)
+        drawn.savefig(path, dpi=100)
 
 
 def _draw_course(axes: Axes, outcomes: dict[Case, Outcome]) -> None:

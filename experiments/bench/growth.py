@@ -13,18 +13,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
-import matplotlib
 import psutil
 import typer
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
 from experiments.bench.acceptance import by_own_loader, by_wrk
 from experiments.bench.record import RESULTS, Benchmark, Place, Row
 from experiments.bench.servers import drained, fill, folder_in, info, our_api, p50_of, stats, store_processes, worker
 from overload_demo.doors import one_line_errors
-from overload_demo.lab.plots import BLUE, GREY, ORANGE, STYLE, save
+from overload_demo.lab.plots.picture import BLUE, GREY, ORANGE, drawing
 
 DEPTHS = (1_000, 10_000, 100_000, 1_000_000)
 API_PROCESSES = (1, 2)
@@ -130,9 +128,7 @@ def _rows(by_count: dict[int, Numbers], of_what: str) -> list[Row]:
 
 
 def _draw(path: Path, by_depth: dict[int, Numbers], by_api: dict[int, Numbers], by_workers: dict[int, Numbers]) -> None:
-    with matplotlib.rc_context(STYLE):
-        drawn = Figure(figsize=(16, 10), layout="constrained")
-        (rates, costs), (apis, workers) = drawn.subplots(2, 2)
+    with drawing(2, 2, height=10, width=16) as (drawn, ((rates, costs), (apis, workers))):
         _lines(rates, by_depth, ["accepted, jobs/s", "drained, jobs/s"], "Rates, by length of the queue")
         _lines(costs, by_depth, ["status poll p50, ms", "statistics p50, ms"], "What a look costs, what Redis holds")
         memory = costs.twinx()
@@ -143,7 +139,7 @@ def _draw(path: Path, by_depth: dict[int, Numbers], by_api: dict[int, Numbers], 
         memory.legend(loc="lower right")
         _bars(apis, by_api, "API processes", "Acceptance at 256 connections, by API processes")
         _bars(workers, by_workers, "workers", "Drain, by workers")
-        save(drawn, path)
+        drawn.savefig(path, dpi=100)
 
 
 def _lines(axes: Axes, by_count: dict[int, Numbers], names: Sequence[str], title: str) -> None:

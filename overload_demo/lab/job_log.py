@@ -36,10 +36,12 @@ def read_events(log: Path) -> Iterator[JobEvent]:
 class JobLog:
     """One row a job that was accepted and had its effect, in the order of acceptance: seconds since the load began.
 
-    ``accepted_s`` is when its client had the 202, ``started_s`` its first start, ``done_s`` its first effect; float64,
-    shape ``(jobs,)``. A job can start a moment before its client has read the answer.
+    ``intended_s`` is when its request was to be sent, ``accepted_s`` when its client had the 202, ``started_s`` its
+    first start, ``done_s`` its first effect; float64, shape ``(jobs,)``. A job can start a moment before its client has
+    read the answer.
     """
 
+    intended_s: Floats
     accepted_s: Floats
     started_s: Floats
     done_s: Floats
@@ -51,11 +53,11 @@ class JobLog:
         first: dict[tuple[str, str], float] = {}
         for event in read_events(effect_log):
             first.setdefault((event.what, event.job_id), event.at_mono_s - load.started_mono_s)
-        accepted_at = zip(load.done_s[load.accepted].tolist(), load.accepted_ids, strict=True)
+        seen = load.accepted
+        accepted = zip(load.done_s[seen].tolist(), load.intended_s[seen].tolist(), load.accepted_ids, strict=True)
         rows = [
-            (at_s, first["start", job_id], first["effect", job_id])
-            for at_s, job_id in sorted(accepted_at)
+            (intended_s, accepted_s, first["start", job_id], first["effect", job_id])
+            for accepted_s, intended_s, job_id in sorted(accepted)
             if ("effect", job_id) in first
         ]
-        accepted_s, started_s, done_s = np.array(rows, dtype=np.float64).reshape(-1, 3).T
-        return cls(accepted_s, started_s, done_s)
+        return cls(*np.array(rows, dtype=np.float64).reshape(-1, 4).T)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
+from overload_demo.lab.baseline import BaselineRun
 from overload_demo.lab.rerun import Finding
 from overload_demo.lab.result import PRICE_PER_100K_COMMANDS, SpikeResult
 from overload_demo.load.summary import LoadSummary
@@ -35,12 +36,17 @@ def table(result: SpikeResult) -> Table:
     row(
         "drain rate, jobs/s",
         f"{result.drain_rate_per_s:,.0f}",
-        f"{max(baseline.series.accepted_per_s, default=0):,.0f} at best" if baseline else "",
+        f"{_best(baseline):,.0f} at best" if baseline else "",
     )
     row(
         "capacity of the one slot, jobs/s",
         f"{result.capacity_per_s:,.0f}",
         f"{baseline.capacity_per_s:,.0f}" if baseline else "",
+    )
+    row(
+        "drain rate as a share of it",
+        _share(result.drain_rate_per_s, result.capacity_per_s),
+        f"{_share(_best(baseline), baseline.capacity_per_s)} at best" if baseline else "",
     )
     row("seconds to empty", f"{result.seconds_to_empty:,.1f}")
     row(
@@ -76,6 +82,16 @@ def notes(result: SpikeResult) -> list[str]:
     if result.restarts:
         said.append("started again: " + ", ".join(f"{name} {count} times" for name, count in result.restarts.items()))
     return said + result.reasons + result.examples
+
+
+def _best(baseline: BaselineRun) -> float:
+    """The most answers in one second."""
+    return max(baseline.series.accepted_per_s, default=0.0)
+
+
+def _share(rate_per_s: float, capacity_per_s: float) -> str:
+    """A rate that may stand beside one of another machine."""
+    return f"{rate_per_s / capacity_per_s:.0%}" if capacity_per_s else "unknown"
 
 
 def _headline(result: SpikeResult) -> str:

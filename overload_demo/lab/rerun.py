@@ -36,22 +36,31 @@ class Finding:
         return self.status not in ("right", "entered", "default")
 
 
-def rerun(path: Path, level: str) -> list[Finding]:
-    """Run a notebook top to bottom in its own folder at ``level``, whatever fails; the file stays as it is.
-
-    Raises :class:`ConfigurationError` when it cannot be read, or the packages for notebooks are missing.
-    """
+def read(path: Path) -> Any:
+    """A notebook. Raises :class:`ConfigurationError` when it is none, or the packages for notebooks are missing."""
     try:
+        import nbclient  # noqa: F401  # what rerun needs; better known before minutes of work
         import nbformat
-        from nbclient import NotebookClient
     except ImportError:
         raise ConfigurationError("this needs more packages: pip install -e '.[notebooks]'") from None
     try:
-        notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+        return nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
     except Exception as error:  # whatever a broken file makes its reader say
         reason = error.strerror if isinstance(error, OSError) else "it is not a notebook"
         raise ConfigurationError(f"cannot read {path}: {reason}") from None
-    client = NotebookClient(notebook, timeout=CELL_TIMEOUT_S, allow_errors=True, kernel_name="python3")
+
+
+def rerun(notebook: Any, path: Path, level: str) -> list[Finding]:
+    """Run a notebook that was read from ``path`` top to bottom in its own folder, whatever fails; the file stays."""
+    from nbclient import NotebookClient
+
+    client = NotebookClient(
+        notebook,
+        timeout=CELL_TIMEOUT_S,
+        allow_errors=True,
+        kernel_name="python3",
+        extra_arguments=["--log-level=ERROR"],  # its warnings are not the student's
+    )
     client.execute(cwd=str(path.resolve().parent), env=os.environ | {"OVERLOAD_LEVEL": level})
     return list(findings(path.stem, notebook))
 

@@ -14,13 +14,15 @@ from typing import Literal
 import psutil
 
 from overload_demo.errors import ConfigurationError, StoreError
-from overload_demo.lab.baseline import BaselineRun, Variant, checkout_root, recorded_baseline, run_baseline
+from overload_demo.lab.baseline import BaselineRun, Variant, checkout_root, run_baseline
 from overload_demo.lab.cost import Cost, read_cost
 from overload_demo.lab.reconcile import Reconciliation, StoredJobs, read_effects, read_stored, reconcile
+from overload_demo.lab.recorded import equal_recorded
 from overload_demo.lab.result import Conditions, SpikeResult, SpikeSeries
 from overload_demo.lab.sampler import Sample, Sampler
 from overload_demo.lab.stack import Stack
 from overload_demo.load import LoadPlan, LoadProgress, LoadResult, Shape, calibrate, run_load
+from overload_demo.load.summary import Environment
 from overload_demo.queue.results import Results
 from overload_demo.upstash import Upstash
 from overload_demo.work import utc_now
@@ -115,7 +117,7 @@ class _Spike:
             stored = await read_stored(results, accepted)
             cost = await read_cost(self.stack, self._upstash, counting)
         account = reconcile(accepted, read_effects(self.stack.effect_log), stored.states)
-        baseline, note = await self._baseline(rate_per_s)
+        baseline, note = await self._baseline(rate_per_s, load.environment)
         result = self._result(load, sampler, account, stored, cost, baseline, note)
         result.save(self.stack.folder)
         return result
@@ -179,7 +181,7 @@ class _Spike:
                     moved_at, last = time.monotonic(), stats.done + stats.failed
             await asyncio.sleep(0.1)
 
-    async def _baseline(self, rate_per_s: float) -> tuple[BaselineRun | None, str]:
+    async def _baseline(self, rate_per_s: float, here: Environment) -> tuple[BaselineRun | None, str]:
         """The naive API under the same offered load, for a bounded time; or a recorded run of equal conditions."""
         plan, delay_s = self.plan, self.stack.settings.worker_processing_delay
         if plan.baseline == "none":
@@ -187,16 +189,15 @@ class _Spike:
         if checkout_root() is None:
             return None, "there is no checkout beside this installation, so no naive API to compare with"
         if plan.baseline == "recorded":
-            for run in recorded_baseline():
-                if run.variant == BASELINE_VARIANT and run.matches(
-                    delay_s=delay_s,
-                    rate_per_s=rate_per_s,
-                    shape=plan.shape,
-                    timeout_s=BASELINE_TIMEOUT_S,
-                    requests=plan.requests,
-                ):
-                    return run, f"recorded {run.recorded_at}, not measured now"
-            return None, "no recorded run has equal work, load and time-out"
+            return equal_recorded(
+                here,
+                variant=BASELINE_VARIANT,
+                delay_s=delay_s,
+                rate_per_s=rate_per_s,
+                shape=plan.shape,
+                timeout_s=BASELINE_TIMEOUT_S,
+                requests=plan.requests,
+            )
         self._report(SpikeProgress("baseline", plan.requests))
         run = await run_baseline(
             BASELINE_VARIANT,

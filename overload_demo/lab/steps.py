@@ -17,7 +17,7 @@ from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.lab.app_stats import AppMonitor, AppSample
 from overload_demo.lab.baseline import Variant, baseline_server
 from overload_demo.load import LoadPlan, LoadProgress, LoadResult, Shape, run_load
-from overload_demo.load.summary import Floats, Percentiles, Verdict
+from overload_demo.load.summary import Environment, Floats, Percentiles, Verdict
 
 CCDF_POINTS = 200
 BROKEN_SHARE = 0.01
@@ -61,6 +61,7 @@ class LoadStep(BaseModel):
     slot_capacity_per_s: float | None
     verdict: Verdict
     reason: str
+    environment: Environment
 
     @property
     def goodput_per_s(self) -> float:
@@ -212,6 +213,7 @@ async def _step(app: _App, rate_per_s: float, under: _Conditions, note: Callable
         slot_capacity_per_s=after.slot_capacity_per_s,
         verdict=summary.verdict,
         reason=summary.reason,
+        environment=summary.environment,
         **_course(load, under.seconds),
     )
 

@@ -65,6 +65,11 @@ class Environment(BaseModel):
             descriptor_limit=descriptor_limit,
         )
 
+    def is_like(self, other: "Environment") -> bool:
+        """Whether rates measured in both may be compared as they are: equal processor, cores, system and Python."""
+        mine = (self.processor, self.cores, self.system, self.python)
+        return mine == (other.processor, other.cores, other.system, other.python)
+
 
 class Health(BaseModel):
     """What the generator says about itself.

@@ -27,6 +27,9 @@ FLAGS = [
 ]
 TOKEN = "a-token-of-the-tests"
 NEWS = "@jupyterlab/apputils-extension:announcements"
+KERNEL_IS_CONNECTED = (
+    "jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.connectionStatus === 'connected'"
+)
 KERNEL_IS_IDLE = "jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
 
 
@@ -85,11 +88,11 @@ class LabPage:
         page.on("request", self._note_request)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
 
-    def open(self, notebook: str) -> None:
-        """Open a notebook and wait for its kernel."""
+    def open(self, notebook: str, *, expect_idle: bool = True) -> None:
+        """Open a notebook, or load the page again, and wait for its kernel: until it is idle, or at least connected."""
         self.page.goto(f"{self._url}/lab/tree/{notebook}?reset&token={TOKEN}")
         self.page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=40_000)
-        self.page.wait_for_function(KERNEL_IS_IDLE, timeout=40_000)
+        self.page.wait_for_function(KERNEL_IS_IDLE if expect_idle else KERNEL_IS_CONNECTED, timeout=40_000)
 
     def start(self, command: str) -> None:
         """Begin a command of JupyterLab without waiting for its end."""
@@ -109,6 +112,20 @@ class LabPage:
         self.cell(number).locator(".cm-content").click()
         self.page.keyboard.press("Control+A")
         self.page.keyboard.insert_text(source)
+
+    def run_cell(self, number: int) -> None:
+        """Run one cell, like Ctrl-Enter in it, without waiting for its end."""
+        self.cell(number).locator(".cm-content").click()
+        self.page.keyboard.press("Control+Enter")
+
+    def field(self, number: int) -> Locator:
+        """The input field that a widget shows below a code cell."""
+        return self.cell(number).locator(".jp-OutputArea-output input")
+
+    def type_into_field(self, number: int, text: str) -> None:
+        """Fill a widget's field and leave it."""
+        self.field(number).fill(text)
+        self.field(number).press("Tab")
 
     def text_below(self, number: int) -> str:
         """The text of a code cell's outputs."""

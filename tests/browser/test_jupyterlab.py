@@ -4,19 +4,20 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.browser.lab import LabPage, chromium, lab_page, lab_server
-from tests.notebooks.kernels import SPIKE, read
+from tests.notebooks.kernels import SPIKE, processes_of, read
 from tests.support.waiting import wait_until
 
-CODE_CELLS = sum(cell.cell_type == "code" for cell in read(SPIKE).cells)
-RUN = [f"[{number}]:" for number in range(1, CODE_CELLS + 1)]
-SPIKE_CELL, FIGURE_CELL = (
-    next(number for number, source in enumerate(sources) if call in source)
-    for sources in [[cell.source for cell in read(SPIKE).cells if cell.cell_type == "code"]]
-    for call in ("run_spike(", "plots.trio(")
+CODE = [cell.source for cell in read(SPIKE).cells if cell.cell_type == "code"]
+RUN = [f"[{number}]:" for number in range(1, len(CODE) + 1)]
+PEAK_CELL, SPIKE_CELL, FIGURE_CELL = (
+    next(number for number, source in enumerate(CODE) if call in source)
+    for call in ('Prediction("04.peak"', "run_spike(", "plots.trio(")
 )
+EMPTY_CELL = PEAK_CELL + 1
 
 
 @pytest.fixture
@@ -41,12 +42,15 @@ def assert_absorbed(lab: LabPage) -> None:
     assert "ABSORBED: 1,000 of 1,000 accepted, 0 lost, 0 duplicated" in lab.outputs()
 
 
-def test_run_all_and_restart_and_run_all_show_a_spike_absorbed(lab: LabPage, tmp_path: Path) -> None:
-    bars = lab.cell(SPIKE_CELL).locator(".jp-OutputArea-output")
-    lab.start("notebook:run-all-cells")
+def running(folder: Path, module: str) -> list[psutil.Process]:
+    return [process for process in processes_of(folder) if module in process.cmdline()]
+
+
+def test_a_students_prediction_is_kept_and_drawn_onto_the_spike_it_was_made_for(lab: LabPage, tmp_path: Path) -> None:
+    lab.restart_and_run_all()
     wait_until("the bars move", lambda: "draining" in lab.text_below(SPIKE_CELL), 40.0)
     lab.cell(SPIKE_CELL).scroll_into_view_if_needed()
-    assert bars.first.is_visible()
+    assert lab.cell(SPIKE_CELL).locator(".jp-OutputArea-output").first.is_visible()
     lab.page.screenshot(path=tmp_path / "during.png")
     wait_for_the_end(lab)
     assert_absorbed(lab)
@@ -54,21 +58,26 @@ def test_run_all_and_restart_and_run_all_show_a_spike_absorbed(lab: LabPage, tmp
 
     assert lab.text_below(SPIKE_CELL).count("1000/1000") == 2, "both bars end full"
     assert "reconciling" not in lab.text_below(SPIKE_CELL), "and say nothing of what is over"
-    image = lab.cell(FIGURE_CELL).locator(".jp-OutputArea-output img")
+    image = lab.cell(FIGURE_CELL).locator(".jp-OutputArea-output figure img")
     assert "1,000 of 1,000 requests were accepted" in (image.get_attribute("alt") or "")
     assert image.evaluate("image => image.complete && image.naturalWidth > 500")
     assert lab.cut_off() == [], "no output is wider than its place"
+    assert lab.outputs().count("not done.") == 5, "exercises do not stop a run"
 
-    lab.restart_and_run_all()
-    wait_until("the outputs of the first run are gone", lambda: lab.prompts() != RUN)
-    wait_for_the_end(lab)
-    assert_absorbed(lab)
+    lab.type_into_field(PEAK_CELL, "1,234")
+    wait_until("it is taken", lambda: "your prediction: 1,234 jobs" in lab.text_below(PEAK_CELL))
+    lab.type_into_field(EMPTY_CELL, "soon")
+    wait_until("it says why not", lambda: "'soon' is no number" in lab.text_below(EMPTY_CELL))
+    lab.run_cell(FIGURE_CELL)
+    wait_until("it is drawn", lambda: "A peak of 1,234 jobs was predicted" in (image.get_attribute("alt") or ""))
+    lab.run_cell(PEAK_CELL)
+    wait_until("the field still has it", lambda: lab.field(PEAK_CELL).input_value() == "1,234")
 
     assert lab.outside == [], "no request leaves this machine"
     assert lab.complaints == [], "no script of the page has failed"
 
 
-def test_the_stop_button_ends_a_spike_and_the_next_run_starts_on_an_empty_queue(lab: LabPage) -> None:
+def test_the_stop_button_ends_a_spike_and_a_reloaded_page_can_run_it_again(lab: LabPage) -> None:
     lab.type_into(0, "requests, rate_per_s, delay_s = 3_000, 300, 0.001")
     lab.start("notebook:run-all-cells")
     wait_until("the spike is under way", lambda: lab.accepted(SPIKE_CELL) > 100, 40.0)
@@ -77,10 +86,27 @@ def test_the_stop_button_ends_a_spike_and_the_next_run_starts_on_an_empty_queue(
     wait_until("the cell has ended", lambda: lab.errors(), 20.0)
     assert all("KeyboardInterrupt" in error or "CancelledError" in error for error in lab.errors())
 
+    lab.run_cell(SPIKE_CELL)
+    wait_until("it runs again", lambda: lab.accepted(SPIKE_CELL) > 100, 40.0)
+    lab.open(SPIKE.name, expect_idle=False)
     lab.type_into(0, "requests, rate_per_s, delay_s = 300, 300, 0.001")
     lab.start("notebook:run-all-cells")
     wait_until("it is absorbed", lambda: "ABSORBED: 300 of 300 accepted, 0 lost" in lab.outputs(), 60.0)
     assert lab.errors() == []
+
+
+def test_a_kernel_killed_in_mid_spike_takes_everything_with_it(lab: LabPage, tmp_path: Path) -> None:
+    lab.type_into(0, "requests, rate_per_s, delay_s = 40_000, 400, 0.001")
+    lab.start("notebook:run-all-cells")
+    wait_until("the spike is under way", lambda: lab.accepted(SPIKE_CELL) > 100, 40.0)
+    [kernel] = running(tmp_path, "ipykernel_launcher")
+    spike = {*running(tmp_path, "overload_demo.load.client"), *running(tmp_path, "overload_demo.store")}
+    assert len(spike) >= 2
+
+    kernel.kill()
+
+    wait_until("load and store are gone", lambda: not any(process.is_running() for process in spike), 20.0)
+    wait_until("JupyterLab has started another kernel", lambda: set(running(tmp_path, "ipykernel_launcher")) - {kernel})
 
 
 def test_in_ci_a_missing_chromium_is_a_failure_and_elsewhere_a_reason_to_skip(monkeypatch: pytest.MonkeyPatch) -> None:

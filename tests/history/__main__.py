@@ -1,4 +1,7 @@
-"""``python -m tests.history``: run the fault matrix and write its table into ``experiments/results``."""
+"""The fault matrix, every kind of fault under load and what it lost: ``python -m tests.history``.
+
+Writes its record into ``experiments/results``.
+"""
 
 import random
 import sys

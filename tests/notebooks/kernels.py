@@ -81,6 +81,14 @@ def read(path: Path, **parameters: object) -> NotebookNode:
     return notebook
 
 
+def first_spike(**parameters: object) -> NotebookNode:
+    """Notebook 04 without its second and third run."""
+    notebook = read(SPIKE, **parameters)
+    end = next(i for i, cell in enumerate(notebook.cells) if cell.source.startswith("## Once more"))
+    notebook.cells = [*notebook.cells[:end], notebook.cells[-1]]
+    return notebook
+
+
 def replace(notebook: NotebookNode, old: str, new: str) -> NotebookNode:
     """The notebook with ``old``, which must stand in exactly one code cell, replaced."""
     [cell] = [cell for cell in notebook.cells if cell.cell_type == "code" and old in cell.source]

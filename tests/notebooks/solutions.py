@@ -23,9 +23,11 @@ def solutions_of(path: Path) -> dict[str, str]:
 
 
 def solve(notebook: NotebookNode, path: Path) -> NotebookNode:
-    """The notebook with each exercise solved: what stands before the check is replaced."""
+    """The notebook with each exercise solved: what stands before the check is replaced, but for imports."""
     solutions = solutions_of(path)
     for cell in notebook.cells:
         if cell.cell_type == "code" and (found := CHECK.search(cell.source)):
-            cell.source = f"{solutions[found[1]]}\n\n{cell.source[found.start() :]}"
+            lines = cell.source[: found.start()].splitlines()
+            imports = [line for line in lines if line.startswith(("import ", "from "))]
+            cell.source = "\n".join([*imports, solutions[found[1]], cell.source[found.start() :]])
     return notebook

@@ -6,6 +6,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import nbformat
@@ -13,6 +14,7 @@ import pytest
 from nbformat import NotebookNode
 
 from tests.notebooks.kernels import NOTEBOOKS, ROOT
+from tests.notebooks.solutions import CHECK
 
 MAX_LINES, MEDIAN_LINES = 20, 5
 SLEEPS = {"sleep", "wait_until"}
@@ -61,8 +63,49 @@ def test_code_cells_are_short(path: Path) -> None:
 
 
 @each_notebook
+def test_text_stands_before_every_code_cell(path: Path) -> None:
+    kinds = [cell.cell_type for cell in nbformat.read(path, as_version=4).cells]
+    assert ("code", "code") not in set(pairwise(["code", *kinds]))
+
+
+@each_notebook
+def test_a_notebook_begins_with_what_one_can_do_afterwards_and_how_long_it_takes(path: Path) -> None:
+    head = nbformat.read(path, as_version=4).cells[0].source
+    assert re.match(rf"# {path.stem[:2]} · \S", head)
+    assert re.search(r"\d+ minutes", head) and "OVERLOAD_LEVEL" in head
+    abilities = head.partition("you can")[2].partition("```")[0]
+    assert len(re.findall(r"(?m)^- ", abilities)) == 3
+    assert "```" in head, "a picture of the system"
+
+
+@each_notebook
+def test_a_notebook_predicts_runs_compares_explains_modifies_and_asks(path: Path) -> None:
+    cells = nbformat.read(path, as_version=4).cells
+    titles = re.findall(r"(?m)^## (.+)$", "\n".join(cell.source for cell in cells if cell.cell_type == "markdown"))
+    rhythm = ("Predict", "Run", "Compare", "Explain", "Modify", "What went wrong?", "Check yourself")
+    found = [title for title in titles if title in rhythm]
+    assert list(dict.fromkeys(found)) == list(rhythm)
+
+
+@each_notebook
+def test_the_parameters_are_in_the_first_code_cell(path: Path) -> None:
+    assert "by_level(" in code_cells(path)[0].source
+    assert sum("by_level(" in cell.source for cell in code_cells(path)) == 1
+
+
+@each_notebook
+def test_an_exercise_ends_with_its_check_and_begins_empty(path: Path) -> None:
+    for cell in code_cells(path):
+        if CHECK.search(cell.source):
+            assert CHECK.match(cell.source.splitlines()[-1]), cell.source
+            assert "..." in cell.source
+
+
+@each_notebook
 def test_a_notebook_uses_the_package_instead_of_defining_one(path: Path) -> None:
     assert not [node for node in nodes(path) if isinstance(node, ast.ClassDef)]
+    for cell in code_cells(path):
+        assert "def " not in cell.source or CHECK.search(cell.source), "a function outside an exercise"
     stars = [
         name for node in nodes(path) if isinstance(node, ast.ImportFrom) for name in node.names if name.name == "*"
     ]

@@ -12,13 +12,15 @@ import psutil
 import pytest
 from nbformat import NotebookNode
 
+from overload_demo.lab.checks.exercise import exercises
+from overload_demo.lab.rerun import findings
 from tests.notebooks.kernels import (
     NOTEBOOKS,
-    SPIKE,
     STOP,
     Kernel,
     cells,
     command_lines,
+    first_spike,
     kernel,
     no_process_left,
     processes_of,
@@ -27,8 +29,10 @@ from tests.notebooks.kernels import (
     replace,
     text_of,
 )
+from tests.notebooks.solutions import exercises_in, solutions_of, solve
 from tests.support.waiting import wait_until
 
+RUN_TWICE = {"00_preflight", "04_spike"}
 ABSORBED = "lost 0   duplicated 0"
 SLOW = {"requests": 40_000, "rate_per_s": 400, "delay_s": 0.001}  # never runs to its end
 SHORT = {"requests": 300, "rate_per_s": 300}
@@ -75,22 +79,32 @@ def assert_only_the_kernel_is_left(one: Kernel, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs_top_to_bottom_twice_and_leaves_nothing(path: Path, folder: Path) -> None:
+def test_a_notebook_runs_top_to_bottom_solved_and_again_as_it_is_and_leaves_nothing(path: Path, folder: Path) -> None:
     with kernel(folder) as one:
-        for _ in range(2):
-            text = one.run(read(path))
-            if path == SPIKE:
-                assert ABSORBED in text
-                assert "accepted 1,000   errors none" in text
+        solved = solve(read(path), path)
+        text = one.run(solved)
+
+        found = {finding.item: finding.status for finding in findings(path.stem, solved)}
+        assert {key: found[key] for key in exercises_in(solved)} == dict.fromkeys(exercises_in(solved), "right"), text
+
+        if path.stem in RUN_TWICE:
+            text = one.run(unsolved := read(path))
+            found = {finding.item: finding.status for finding in findings(path.stem, unsolved)}
+            assert {found[key] for key in exercises_in(unsolved)} == {"not done"}, "no cell needs the students' answers"
         assert_only_the_kernel_is_left(one, folder)
-        assert is_refused(url_in(text))
         assert not list(folder.glob("runs/*/store-*")), "the data of a stopped stack is removed"
-        assert len(list(folder.glob("runs/*/result.json"))) == 2
+
+
+def test_every_exercise_is_in_a_notebook_and_has_a_solution() -> None:
+    asked = {path.stem: exercises_in(read(path)) for path in NOTEBOOKS}
+
+    assert sorted(key for keys in asked.values() for key in keys) == sorted(exercises())
+    assert asked == {path.stem: list(solutions_of(path)) for path in NOTEBOOKS}
 
 
 def test_the_same_stack_is_used_again_and_starts_each_spike_on_an_empty_queue(folder: Path) -> None:
     with kernel(folder) as one:
-        first, second = (without_stop(read(SPIKE, **SHORT)) for _ in range(2))
+        first, second = (without_stop(first_spike(**SHORT)) for _ in range(2))
         assert ABSORBED in one.run(first)
         generation = "stack._generation, len(list(stack.folder.parent.iterdir()))"
         assert one.evaluate(generation) == "(1, 1)"
@@ -104,7 +118,7 @@ def test_the_same_stack_is_used_again_and_starts_each_spike_on_an_empty_queue(fo
 
 def test_an_interrupted_spike_leaves_the_stack_and_the_notebook_usable(folder: Path) -> None:
     with kernel(folder) as one:
-        running = one.start(without_stop(read(SPIKE, **SLOW)))
+        running = one.start(without_stop(first_spike(**SLOW)))
         wait_for_mid_spike(folder)
         one.interrupt()
         assert refusal_of(running) in ("KeyboardInterrupt", "CancelledError")
@@ -113,14 +127,15 @@ def test_an_interrupted_spike_leaves_the_stack_and_the_notebook_usable(folder: P
         wait_until(no_load, lambda: "load.client" not in " ".join(command_lines(processes_of(folder))))
         assert one.evaluate("stack.restarts.total(), *stack.process_ids()") == "(0, 'kernel', 'gateway', 'redis')"
 
-        assert ABSORBED in one.run(read(SPIKE, **SHORT))
+        assert ABSORBED in one.run(first_spike(**SHORT))
         assert_only_the_kernel_is_left(one, folder)
 
 
 def test_a_start_that_is_interrupted_can_be_repeated(folder: Path) -> None:
     with kernel(folder) as one:
-        notebook = read(SPIKE, **SHORT)
-        parameters, start = [cell.source for cell in notebook.cells if cell.cell_type == "code"][:2]
+        notebook = first_spike(**SHORT)
+        code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+        parameters, start = code[0], next(source for source in code if "Stack.start(" in source)
         one.run(cells(parameters, "import overload_demo.lab.stack"))
         running = one.start(cells(start))
         wait_until("the store starts", lambda: "overload_demo.store" in " ".join(command_lines(processes_of(folder))))
@@ -133,7 +148,7 @@ def test_a_start_that_is_interrupted_can_be_repeated(folder: Path) -> None:
 
 def test_a_spike_cell_run_after_the_stack_was_stopped_starts_it_again(folder: Path) -> None:
     with kernel(folder) as one:
-        notebook = read(SPIKE, **SHORT)
+        notebook = first_spike(**SHORT)
         one.run(notebook)
         spike = next(cell.source for cell in notebook.cells if "run_spike(" in cell.source)
 
@@ -142,7 +157,7 @@ def test_a_spike_cell_run_after_the_stack_was_stopped_starts_it_again(folder: Pa
 
 def test_a_kernel_killed_in_mid_spike_takes_load_store_and_redis_with_it(folder: Path) -> None:
     with kernel(folder) as one:
-        running = one.start(read(SPIKE, **SLOW))
+        running = one.start(first_spike(**SLOW))
         wait_for_mid_spike(folder)
         assert len(processes_of(folder)) >= 4, "kernel, load, gateway, redis"
 
@@ -154,7 +169,7 @@ def test_a_kernel_killed_in_mid_spike_takes_load_store_and_redis_with_it(folder:
 
 def test_children_survive_an_interrupt_but_not_the_death_of_the_kernel(folder: Path) -> None:
     with kernel(folder) as one:
-        notebook = replace(without_stop(read(SPIKE, **SLOW)), 'placement="kernel"', 'placement="process"')
+        notebook = replace(without_stop(first_spike(**SLOW)), 'placement="kernel"', 'placement="process"')
         running = one.start(notebook)
         wait_for_mid_spike(folder)
         parts = [
@@ -177,7 +192,7 @@ def test_children_survive_an_interrupt_but_not_the_death_of_the_kernel(folder: P
 
 def test_two_notebooks_side_by_side_do_not_collide(folder: Path) -> None:
     with kernel(folder) as one, kernel(folder) as other:
-        runs = [each.start(read(SPIKE, **SHORT)) for each in (one, other)]
+        runs = [each.start(first_spike(**SHORT)) for each in (one, other)]
         texts = [text_of(run.result()) for run in runs]
     assert all("accepted 300" in text and ABSORBED in text for text in texts)
     assert url_in(texts[0]) != url_in(texts[1])

@@ -5,13 +5,11 @@ import statistics
 from collections.abc import Mapping
 from pathlib import Path
 
-import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from experiments.bench.peers.comparison import ACCEPTED, DONE, Comparison
 from experiments.bench.peers.libraries import OURS
-from overload_demo.lab.plots import BLUE, STYLE, save
+from overload_demo.lab.plots.picture import BLUE, drawing
 
 PEER, SPREAD = "#bbbbbb", "#333333"
 
@@ -22,15 +20,14 @@ def draw(comparison: Comparison, path: Path) -> Path:
     workers = {worker.name: worker.at_once for one in comparison.contestants for worker in one.about.workers}
     accepted, done = comparison.rates(ACCEPTED), comparison.rates(DONE)
     place, rounds = comparison.place, len(accepted[OURS.name])
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(16, 2 + 0.64 * max(len(accepted), len(done))), layout="constrained")
-        left, right = figure.subplots(1, 2)
+    height = 2 + 0.64 * max(len(accepted), len(done))
+    where = f"{place.environment.cores} cores, {place.filesystem}; median of {rounds}, slowest to fastest"
+    title = f"Job queues, each on a Redis with an fsync before every reply ({where})"
+    with drawing(1, 2, height=height, width=16, title=title) as (figure, (left, right)):
         _bars(left, accepted, endpoints, "jobs accepted a second by one API process (log scale)")
         _bars(right, done, workers, "empty jobs done a second by one worker (log scale)")
-        title = "Job queues, each on a Redis with an fsync before every reply"
-        where = f"{place.environment.cores} cores, {place.filesystem}"
-        figure.suptitle(f"{title} ({where}; median of {rounds}, slowest to fastest)", fontsize=18, x=0.01, ha="left")
-        return save(figure, path)
+        figure.savefig(path, dpi=100)
+    return path
 
 
 def _bars(axes: Axes, rates: dict[str, list[float]], remarks: Mapping[str, str], what: str) -> None:

@@ -156,6 +156,15 @@ def function(answer: object, example: str) -> str:
     return f"The answer is a function, called like {example}, not {shown(answer)}."
 
 
+def called(answer: object, *arguments: object) -> Any:
+    """What the student's function returns. Raises :class:`NotDoneError` for ``...`` and for nothing at all."""
+    assert callable(answer)
+    says = answer(*arguments)
+    if says is ... or says is None:
+        raise NotDoneError
+    return says
+
+
 def shown(answer: object) -> str:
     """An answer in a hint: short, whatever it is."""
     return reprlib.repr(answer)

@@ -3,10 +3,22 @@
 Each function returns a :class:`Picture`, which a notebook shows when it is the last line of a cell.
 """
 
+from overload_demo.lab.plots.comparisons import drains, where_the_waiting_went
 from overload_demo.lab.plots.life import life
 from overload_demo.lab.plots.picture import Picture
 from overload_demo.lab.plots.recorded import variants
 from overload_demo.lab.plots.spike import trio
 from overload_demo.lab.plots.steps import ccdf, goodput, outcomes, spoiled
 
-__all__ = ["Picture", "ccdf", "goodput", "life", "outcomes", "spoiled", "trio", "variants"]
+__all__ = [
+    "Picture",
+    "ccdf",
+    "drains",
+    "goodput",
+    "life",
+    "outcomes",
+    "spoiled",
+    "trio",
+    "variants",
+    "where_the_waiting_went",
+]

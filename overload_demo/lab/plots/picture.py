@@ -15,6 +15,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#555555"
 # Our API and the naive one, in every figure: colour and dash.
@@ -63,10 +64,12 @@ class Picture:
 
 
 @contextmanager
-def drawing(rows: int = 1, columns: int = 1, *, height: float = 5.0, title: str = "", **axes: Any) -> Iterator[Any]:
-    """A figure 12 inches wide in our look; yields (figure, axes), the axes as ``Figure.subplots`` gives them."""
+def drawing(
+    rows: int = 1, columns: int = 1, *, height: float = 5.0, width: float = 12.0, title: str = "", **axes: Any
+) -> Iterator[Any]:
+    """A figure in our look, its size in inches; yields (figure, axes), the axes as ``Figure.subplots`` gives them."""
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(12, height), layout="constrained")
+        figure = Figure(figsize=(width, height), layout="constrained")
         grid = figure.subplots(rows, columns, **axes)
         if title:
             figure.suptitle(title, fontsize=18, x=0.01, ha="left")
@@ -83,6 +86,14 @@ def legend(axes: Axes, *, columns: int = 4) -> None:
 def thousands(axis: Any) -> None:
     """Numbers on this axis get commas."""
     axis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+
+
+def plain(axis: Any) -> None:
+    """Numbers on this logarithmic axis, already drawn on, are written out: 0.01 and not a power of ten."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def numbers(values: Sequence[float | None]) -> "np.ndarray[Any, np.dtype[np.float64]]":

@@ -7,6 +7,8 @@ from typing import Any
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab.baseline import VARIANTS, BaselineRun
 from overload_demo.lab.plots.picture import BLUE, GREEN, ORANGE, Picture, drawing, legend
+from overload_demo.lab.recorded import note_on
+from overload_demo.load.summary import Environment
 
 _LOOKS: dict[str, dict[str, Any]] = {
     "async-blocking": {"color": GREEN, "hatch": ".."},
@@ -16,11 +18,11 @@ _LOOKS: dict[str, dict[str, Any]] = {
 _Load = tuple[str, float]
 
 
-def variants(runs: Sequence[BaselineRun]) -> Picture:
+def variants(runs: Sequence[BaselineRun], here: Environment) -> Picture:
     """The share of requests answered in time, a group of bars a load, a bar a variant.
 
-    A share, because that can be read beside a run on another machine; requests a second cannot. The caption names
-    machine and day. Raises :class:`ConfigurationError` for no runs, and for runs that are no fair comparison: different
+    A share, because that can be read beside a run on another machine; requests a second cannot. The caption says when
+    and where they were recorded, and if that was not ``here``, where the live runs were measured. Raises :class:`ConfigurationError` for no runs, and for runs that are no fair comparison: different
     work, patience or machines.
     """
     _comparable(runs)
@@ -39,7 +41,7 @@ def variants(runs: Sequence[BaselineRun]) -> Picture:
         axes.grid(visible=False, axis="x")
         axes.set_axisbelow(True)
         legend(axes)
-    return Picture(figure, _in_words(runs), _provenance(runs))
+    return Picture(figure, _in_words(runs), _provenance(runs, here))
 
 
 def _load(run: BaselineRun) -> _Load:
@@ -54,8 +56,8 @@ def _comparable(runs: Sequence[BaselineRun]) -> None:
     if not runs:
         raise ConfigurationError("no recorded baseline: python -m experiments.record_baseline records one")
     where = [run.summary.environment for run in runs]
-    conditions = {(run.delay_s, run.timeout_s, it.processor, it.cores) for run, it in zip(runs, where, strict=True)}
-    if len(conditions) > 1:
+    work = {(run.delay_s, run.timeout_s) for run in runs}
+    if len(work) > 1 or not all(it.is_like(where[0]) for it in where):
         raise ConfigurationError("these runs had different work, time-outs or machines: no fair comparison")
 
 
@@ -66,14 +68,13 @@ def _in_words(runs: Sequence[BaselineRun]) -> str:
     )
 
 
-def _provenance(runs: Sequence[BaselineRun]) -> str:
+def _provenance(runs: Sequence[BaselineRun], here: Environment) -> str:
     one, machine = runs[0], runs[0].summary.environment
     doubtful = [f"{run.variant} at {run.rate_per_s:,.0f}/s {run.shape}" for run in runs if _is_doubtful(run)]
-    days = ", ".join(sorted({run.recorded_at[:10] for run in runs}))
+    note = note_on(one, here)
     text = (
-        f"Recorded on {days}, not measured now: {machine.processor}, {machine.cores} cores, {machine.system}, Python"
-        f" {machine.python}; {one.delay_s * 1000:g} ms a job, clients give up after {one.timeout_s:g} s. Compare shares"
-        " with your own run, not requests a second."
+        f"{note[0].upper()}{note[1:]}. The machine: {machine.processor}, {machine.cores} cores. The load:"
+        f" {one.delay_s * 1000:g} ms a job, clients give up after {one.timeout_s:g} s."
     )
     return text + (f" Generator-bound, read with care: {', '.join(doubtful)}." if doubtful else "")
 

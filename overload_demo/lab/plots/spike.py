@@ -12,6 +12,7 @@ from overload_demo.lab.plots.picture import (
     drawing,
     legend,
     numbers,
+    plain,
     thousands,
 )
 from overload_demo.lab.result import SpikeResult
@@ -63,14 +64,15 @@ def _title(result: SpikeResult) -> str:
 def _latency(axes: Axes, result: SpikeResult) -> None:
     series = result.series
     p99, p50 = numbers(series.acceptance_p99_s), numbers(series.acceptance_p50_s)
-    axes.plot(series.start_s, p99, label="queue API, p99", **QUEUE)
-    axes.plot(series.start_s, p50, label="queue API, median", **QUEUE | {"linewidth": 2, "linestyle": ":"})
+    axes.plot(series.start_s, p99, label="queue API, p99", marker="o", **QUEUE)
+    axes.plot(series.start_s, p50, label="queue API, median", marker=".", **QUEUE | {"linewidth": 2, "linestyle": ":"})
     if result.baseline:
         naive = result.baseline.series
-        axes.plot(naive.start_s, numbers(naive.response_p99_s), label=_naive(result, "p99"), **NAIVE)
+        axes.plot(naive.start_s, numbers(naive.response_p99_s), label=_naive(result, "p99"), marker="s", **NAIVE)
         given_up = f"its clients give up, {result.baseline.timeout_s:g} s"
         axes.axhline(result.baseline.timeout_s, color=GREY, linewidth=2, linestyle=":", label=given_up)
     axes.set_yscale("log")
+    plain(axes.yaxis)
     axes.set_ylabel("time to the answer, s")
     legend(axes)
 

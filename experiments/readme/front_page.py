@@ -1,11 +1,7 @@
-"""The README's generated blocks: every number and picture in it comes from a recorded run.
-
-``python -m experiments.readme`` writes them anew; a test compares them, so the README cannot drift from the records.
-"""
+"""The generated blocks of the project's README: its numbers come from the recorded runs."""
 
 import statistics
 import textwrap
-from pathlib import Path
 
 from experiments.bench.peers.comparison import ACCEPTED, DONE, Comparison
 from experiments.bench.peers.libraries import OURS
@@ -15,18 +11,12 @@ from overload_demo.lab.baseline import BaselineRun, recorded_baseline
 from overload_demo.lab.result import PRICE_PER_100K_COMMANDS, SpikeResult
 from overload_demo.load import Shape
 
-README = Path(__file__).parents[1] / "README.md"
 REACH = ("acceptance", "at_once", "drain", "polling", "idle", "transport", "footprint", "fresh_clone")
 
 
-def main() -> None:
-    """Bring the README up to date."""
-    README.write_text(with_numbers(README.read_text()))
-
-
-def with_numbers(readme: str) -> str:
-    """The README with its generated blocks made from the recorded runs."""
-    blocks = {
+def blocks() -> dict[str, str]:
+    """Every block by name."""
+    return {
         "numbers": spike_block(SpikeResult.read(RESULTS / "spike.json")),
         "reach": reach_block([Benchmark.read(name) for name in REACH], Comparison.read("peers")),
         "peers": peers_block(Comparison.read("peers")),
@@ -37,9 +27,6 @@ def with_numbers(readme: str) -> str:
         "faults": faults_block(FaultMatrix.recorded()),
         "baseline": baseline_block(recorded_baseline(RESULTS)),
     }
-    for name, block in blocks.items():
-        readme = _replaced(readme, name, block)
-    return readme
 
 
 def spike_block(result: SpikeResult) -> str:
@@ -227,14 +214,3 @@ def _bound(row: Row, bound: float | None) -> str:
 
 def _ms(*seconds: float) -> str:
     return " / ".join(f"{one * 1000:,.0f}" for one in seconds) + " ms"
-
-
-def _replaced(text: str, name: str, block: str) -> str:
-    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    before, _, rest = text.partition(begin)
-    _, _, after = rest.partition(end)
-    return f"{before}{begin}\n{block}\n{end}{after}"
-
-
-if __name__ == "__main__":
-    main()

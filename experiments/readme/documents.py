@@ -1,0 +1,43 @@
+"""Which documents have generated blocks, and how a block gets into its place.
+
+A block stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``. A test compares the documents with the records,
+so they cannot drift apart.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from experiments import student_cost
+from experiments.readme import front_page, recordings
+from overload_demo.errors import OverloadDemoError
+
+ROOT = Path(__file__).parents[2]
+
+Blocks = dict[str, str]
+DOCUMENTS: dict[Path, Callable[[], Blocks]] = {
+    ROOT / "README.md": front_page.blocks,
+    ROOT / "experiments" / "README.md": lambda: {"recordings": recordings.table(recordings.all_recordings())},
+    ROOT / "notebooks" / "README.md": lambda: {"cost": student_cost.told(student_cost.StudentCost.recorded())},
+}
+
+
+def bring_up_to_date() -> None:
+    """Write every document's blocks anew. Raises :class:`OverloadDemoError` when a document lacks one's place."""
+    for path, blocks in DOCUMENTS.items():
+        path.write_text(with_blocks(path.read_text(), blocks()))
+
+
+def with_blocks(text: str, blocks: Blocks) -> str:
+    """The text with these blocks in their places; what stood there before is gone."""
+    for name, block in blocks.items():
+        text = _replaced(text, name, block)
+    return text
+
+
+def _replaced(text: str, name: str, block: str) -> str:
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    before, begins, rest = text.partition(begin)
+    _, ends, after = rest.partition(end)
+    if not (begins and ends):
+        raise OverloadDemoError(f"there is no {begin} … {end}")
+    return f"{before}{begin}\n{block}\n{end}{after}"

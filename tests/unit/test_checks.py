@@ -1,0 +1,94 @@
+"""Exercises: not done, not yet with one more hint each time, right; whatever a student hands in, nothing is raised."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from overload_demo.lab.checks import EXERCISES, Exercise, Status, check
+from overload_demo.lab.checks.exercise import MIME, called, choice, function, number
+
+
+def answer_is_four(answer: object) -> str:
+    return number(answer, 4, mistakes={5: "You counted the fence posts."})
+
+
+def function_doubles(answer: object) -> str:
+    return function(answer, "twice(2)") or number(called(answer, 2), 4)
+
+
+@pytest.fixture(autouse=True)
+def exercises(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    hints = ("Two and two.", "It is an even number.")
+    monkeypatch.setitem(EXERCISES, "99.four", Exercise("99.four", answer_is_four, hints))
+    monkeypatch.setitem(EXERCISES, "99.twice", Exercise("99.twice", function_doubles, ()))
+    yield
+    check("99.four", 4)  # forgets the tries
+
+
+@pytest.mark.parametrize("nothing", [..., None])
+def test_an_empty_answer_is_not_done_and_no_try(nothing: object) -> None:
+    verdict = check("99.four", nothing)
+
+    assert (verdict.status, verdict.hint_level) == (Status.NOT_DONE, 0)
+
+
+def test_each_further_try_gives_one_more_hint_until_there_are_no_more() -> None:
+    said = [check("99.four", 5) for _ in range(4)]
+
+    assert [verdict.status for verdict in said] == [Status.NOT_YET] * 4
+    assert [verdict.hint_level for verdict in said] == [1, 2, 3, 3]
+    assert said[0].says == "You counted the fence posts."
+    assert said[2].says == "You counted the fence posts. Two and two. It is an even number."
+    assert check("99.four", 4.0).status is Status.RIGHT
+    assert check("99.four", 5).hint_level == 1, "after a right answer it begins anew"
+
+
+@pytest.mark.parametrize(
+    ("answer", "hint"),
+    [
+        ("4", "without quotes"),
+        (True, "a number, not True"),
+        ([4], "a number, not [4]"),
+        (float("nan"), "finite"),
+        (float("inf"), "finite"),
+        (3, "too small"),
+        (4.5, "too large"),
+        (print, "a number, not"),
+    ],
+)
+def test_a_wrong_answer_is_a_hint_and_no_error(answer: object, hint: str) -> None:
+    verdict = check("99.four", answer)
+
+    assert verdict.status is Status.NOT_YET
+    assert hint in verdict.says
+
+
+def test_a_function_that_fails_is_a_hint_and_one_that_says_nothing_is_not_done() -> None:
+    assert "ZeroDivisionError" in check("99.twice", lambda n: n / 0).says
+    assert "TypeError" in check("99.twice", lambda: 4).says
+    assert check("99.twice", lambda n: ...).status is Status.NOT_DONE
+    assert check("99.twice", lambda n: None).status is Status.NOT_DONE
+    assert "called like twice(2)" in check("99.twice", 4).says
+    assert check("99.twice", lambda n: 2 * n).status is Status.RIGHT
+
+
+def test_a_choice_names_what_can_be_chosen() -> None:
+    others = {"no": "Look again."}
+
+    assert choice(" Yes ", "yes", others) == ""
+    assert choice("no", "yes", others) == "Look again."
+    assert choice("maybe", "yes", others) == "The answer is one of 'no', 'yes', not 'maybe'."
+    assert choice(1, "yes", others) == "The answer is one of 'no', 'yes', not 1."
+
+
+def test_a_verdict_is_text_for_people_and_facts_for_the_command() -> None:
+    bundle = check("99.four", "<b>")._repr_mimebundle_()
+
+    assert bundle["text/plain"].startswith("✗ 99.four: not yet.")
+    assert "<b>'" not in bundle["text/html"], "what a student typed is shown, not interpreted"
+    assert bundle[MIME] == {"exercise": "99.four", "status": "not yet", "hint_level": 1}
+
+
+def test_an_exercise_nobody_wrote_is_the_authors_mistake() -> None:
+    with pytest.raises(KeyError):
+        check("99.nothing", 1)

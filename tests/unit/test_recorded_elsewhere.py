@@ -1,0 +1,100 @@
+"""A recorded run of the naive API beside a live one: at equal load only, and not as if both were of one machine."""
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from experiments.bench.record import RESULTS
+from overload_demo.lab import plots, report
+from overload_demo.lab.baseline import BaselineRun, recorded_baseline
+from overload_demo.lab.recorded import equal_recorded
+from overload_demo.lab.result import SpikeResult
+from overload_demo.load import Shape
+from overload_demo.load.summary import Environment
+
+ELSEWHERE = "recorded on another machine"
+OTHERS = {"processor": "another one", "cores": 64, "system": "Linux 1.0", "python": "3.99.0"}
+
+
+@pytest.fixture(scope="module")
+def recorded() -> BaselineRun:
+    """The spike on the variant that spikes are compared with, as it was really recorded."""
+    return next(run for run in recorded_baseline() if run.variant == "def-slot" and run.shape is Shape.SPIKE)
+
+
+def beside(recorded: BaselineRun, here: Environment, **other: Any) -> tuple[BaselineRun | None, str]:
+    """What stands beside a live run of the recorded one's conditions, some of them ``other``."""
+    names = ("variant", "delay_s", "rate_per_s", "shape", "timeout_s", "requests")
+    return equal_recorded(here, **{name: getattr(recorded, name) for name in names} | other)
+
+
+def test_of_the_same_machine_only_the_date_is_told(recorded: BaselineRun) -> None:
+    run, note = beside(recorded, recorded.summary.environment)
+
+    assert run == recorded
+    assert note == f"recorded {recorded.recorded_at}, not measured now"
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_of_another_machine_it_is_said_which_one_it_was(recorded: BaselineRun, name: str) -> None:
+    there = recorded.summary.environment
+
+    run, note = beside(recorded, there.model_copy(update={name: OTHERS[name]}))
+
+    assert run == recorded
+    assert f"{ELSEWHERE} ({there.cores} cores, {there.system}, Python {there.python})" in note
+    assert "shares of capacity" in note
+
+
+def test_a_limit_or_a_library_makes_no_other_machine(recorded: BaselineRun) -> None:
+    changes = {"descriptor_limit": 256, "versions": {"aiohttp": "9"}}
+
+    _, note = beside(recorded, recorded.summary.environment.model_copy(update=changes))
+
+    assert ELSEWHERE not in note
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"delay_s": 0.1}, {"rate_per_s": 1.0}, {"shape": Shape.POISSON}, {"timeout_s": 1.0}, {"requests": 1}],
+    ids=lambda other: next(iter(other)),
+)
+def test_at_unequal_work_load_or_time_out_none_is_drawn(recorded: BaselineRun, other: dict[str, Any]) -> None:
+    assert beside(recorded, recorded.summary.environment, **other) == (
+        None,
+        "no recorded run has equal work, load and time-out",
+    )
+
+
+def test_the_figure_and_the_notes_say_it(recorded: BaselineRun) -> None:
+    _, note = beside(recorded, recorded.summary.environment.model_copy(update=OTHERS))
+    told = {"baseline": recorded, "baseline_source": "recorded", "baseline_note": note}
+    result = SpikeResult.read(RESULTS / "spike.json").model_copy(update=told)
+
+    assert ELSEWHERE in plots.trio(result).caption
+    assert ELSEWHERE in " ".join(report.notes(result))
+
+
+def table_row(result: SpikeResult, name: str) -> list[str]:
+    text = io.StringIO()
+    Console(file=text, width=200).print(report.table(result))
+    [line] = [line for line in text.getvalue().splitlines() if line.strip().startswith(name)]
+    return [cell.strip() for cell in line.split("│")[1:]]
+
+
+def test_rates_are_also_told_as_shares_of_each_ones_own_capacity(recorded: BaselineRun) -> None:
+    result = SpikeResult.read(RESULTS / "spike.json").model_copy(update={"baseline": recorded})
+    best = max(recorded.series.accepted_per_s)
+
+    assert table_row(result, "drain rate as a share of it") == [
+        f"{result.drain_rate_per_s / result.capacity_per_s:.0%}",
+        f"{best / recorded.capacity_per_s:.0%} at best",
+    ]
+
+
+def test_a_run_that_did_nothing_has_no_share() -> None:
+    result = SpikeResult.read(RESULTS / "spike.json").model_copy(update={"capacity_per_s": 0.0})
+
+    assert table_row(result, "drain rate as a share of it")[0] == "unknown"
