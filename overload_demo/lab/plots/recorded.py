@@ -22,8 +22,9 @@ def variants(runs: Sequence[BaselineRun], here: Environment) -> Picture:
     """The share of requests answered in time, a group of bars a load, a bar a variant.
 
     A share, because that can be read beside a run on another machine; requests a second cannot. The caption says when
-    and where they were recorded, and if that was not ``here``, where the live runs were measured. Raises :class:`ConfigurationError` for no runs, and for runs that are no fair comparison: different
-    work, patience or machines.
+    and where they were recorded, and if that was not ``here``, where the live runs were measured.
+    Raises :class:`ConfigurationError` for no runs, and for runs that are no fair comparison: different work, patience
+    or machines.
     """
     _comparable(runs)
     found = {(_load(run), run.variant): run for run in runs}
