@@ -32,7 +32,8 @@ class LoadStep(BaseModel):
     ``times_s`` and ``unanswered`` are the course of the CCDF: the share of all requests that had no answer after that
     time; it never falls below the share that failed. ``bucket_answered_per_s`` belongs to buckets of ``bucket_s``.
     The app's own account: ``backlog_before`` and ``backlog_after`` are requests it held when the step began and when
-    the last client was gone; ``completed`` is the work it did in between, for whomever; ``slot_capacity_per_s`` is what
+    the last client was gone, whose job or whose answer still waited for a thread (FastAPI takes one twice for a
+    ``def``, so some of these jobs are complete); ``completed`` is the work it did in between, for whomever; ``slot_capacity_per_s`` is what
     its slot allowed so far, None without a slot.
     """
 

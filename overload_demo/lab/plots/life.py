@@ -25,7 +25,7 @@ def life(job: JobLife | None) -> Picture:
         for name, (colour, marker) in _MARKS.items():
             label = f"{name}: {moments[name]:.3f} s"
             axes.plot([moments[name]], [0], marker, color=colour, markersize=13, label=label, clip_on=False)
-        axes.set(yticks=[], ylim=(-0.4, 0.4), xlabel="seconds since the 202: the client was free from here on")
+        axes.set(yticks=[], ylim=(-0.4, 0.4), xlabel="seconds since it was accepted: the client is free from here on")
         axes.spines["left"].set_visible(False)
         legend(axes, columns=5)
     alt = (

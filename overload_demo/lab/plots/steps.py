@@ -57,7 +57,8 @@ def goodput(
     best = max(steps, key=lambda one: one.goodput_per_s)
     title = f"Best {best.goodput_per_s:,.0f}/s; at {offered[-1]:,.0f}/s offered, {good[-1]:,.0f}/s answered in time"
     with drawing(height=6.5, title=title) as (figure, axes):
-        axes.plot([0, capacity * 1.35], [0, capacity * 1.35], label="every request answered", **OFFERED)
+        top = 1.35 * max(capacity, *good)
+        axes.plot([0, top], [0, top], label="every request answered", **OFFERED)
         axes.axhline(capacity, color=GREEN, linewidth=2, linestyle=(0, (6, 2)), label=f"the slot: {capacity:,.0f}/s")
         axes.plot(offered, good, marker="o", markersize=9, label="naive API, answered in time", **NAIVE)
         if breaks_at_per_s is not None:
@@ -68,7 +69,7 @@ def goodput(
         for rate, value in zip(offered, good, strict=True):
             axes.annotate(f"{value:,.0f}", (rate, value), textcoords="offset points", xytext=(8, 9), bbox=_BOX)
         axes.set(xlabel="offered, requests a second", ylabel="goodput, answers in time a second", xlim=0)
-        axes.set_ylim(0, 1.35 * max(capacity, *good, min(last_per_s or 0, 3 * capacity)))
+        axes.set_ylim(0, max(top, 1.1 * min(last_per_s or 0, 3 * capacity)))
         thousands(axes.xaxis)
         legend(axes, columns=3)
     points = "; ".join(f"{value:,.0f}/s at {rate:,.0f}/s" for rate, value in zip(offered, good, strict=True))
