@@ -177,7 +177,7 @@ async def run_baseline(
             shape=shape,
             seed=seed,
             timeout_s=timeout_s,
-            processes=_processes(requests, rate_per_s, timeout_s),
+            processes=processes_to_hold(requests, rate_per_s, timeout_s),
             success_status=200,
             max_duration_s=max_duration_s,
         )
@@ -250,7 +250,7 @@ def _server_arguments(variant: Variant, delay_s: float) -> tuple[str, ...]:
     return ("-m", "experiments.naive_sync", "--variant", variant, "--delay", f"{delay_s:g}")
 
 
-def _processes(requests: int, rate_per_s: float, timeout_s: float) -> int:
+def processes_to_hold(requests: int, rate_per_s: float, timeout_s: float) -> int:
     """Enough load processes for the sockets open at once when nothing is answered before the time-out."""
     sockets = min(requests, rate_per_s * timeout_s)
     by_sockets = math.ceil(sockets / socket_cap(descriptor_limit()))

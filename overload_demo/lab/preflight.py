@@ -102,7 +102,8 @@ class Preflight:
         return f"<table><tr>{heads}</tr>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
 
     def __repr__(self) -> str:
-        return "\n".join(f"{what:<20}{value:<28}{meaning}" for what, value, meaning in self.rows())
+        width = max(len(value) for _, value, _ in self.rows())
+        return "\n".join(f"{what:<20} {value:<{width}}  {meaning}" for what, value, meaning in self.rows())
 
 
 def _cores() -> int:

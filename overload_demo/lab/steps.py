@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.lab.app_stats import AppMonitor, AppSample
-from overload_demo.lab.baseline import Variant, baseline_server
+from overload_demo.lab.baseline import Variant, baseline_server, processes_to_hold
 from overload_demo.load import LoadPlan, LoadProgress, LoadResult, Shape, run_load
 from overload_demo.load.summary import Environment, Floats, Percentiles, Verdict
 
@@ -33,8 +33,8 @@ class LoadStep(BaseModel):
     time; it never falls below the share that failed. ``bucket_answered_per_s`` belongs to buckets of ``bucket_s``.
     The app's own account: ``backlog_before`` and ``backlog_after`` are requests it held when the step began and when
     the last client was gone, whose job or whose answer still waited for a thread (FastAPI takes one twice for a
-    ``def``, so some of these jobs are complete); ``completed`` is the work it did in between, for whomever; ``slot_capacity_per_s`` is what
-    its slot allowed so far, None without a slot.
+    ``def``, so some of these jobs are complete); ``completed`` is the work it did in between, for whomever;
+    ``slot_capacity_per_s`` is what its slot allowed so far, None without a slot.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -183,12 +183,14 @@ async def _app(variant: Variant, delay_s: float) -> AsyncIterator[_App]:
 
 
 async def _step(app: _App, rate_per_s: float, under: _Conditions, note: Callable[[LoadProgress], None]) -> LoadStep:
+    requests = round(rate_per_s * under.seconds)
     plan = LoadPlan(
         app.url,
-        requests=round(rate_per_s * under.seconds),
+        requests=requests,
         rate_per_s=rate_per_s,
         shape=Shape.CONSTANT,
         timeout_s=under.timeout_s,
+        processes=processes_to_hold(requests, rate_per_s, under.timeout_s),
         success_status=200,
     )
     before = await app.says()
