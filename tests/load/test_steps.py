@@ -1,7 +1,9 @@
 """The naive API under rising load: every request is accounted for, and an overload spoils the run after it."""
 
+import asyncio
 from pathlib import Path
 
+import psutil
 import pytest
 
 from overload_demo.errors import ConfigurationError
@@ -39,6 +41,24 @@ async def test_each_step_on_a_fresh_server_knows_nothing_of_the_one_before() -> 
     assert overload.backlog_after > 0
     assert (calm.backlog_before, calm.on_a_fresh_server) == (0, True)
     assert calm.answered > 0
+
+
+@pytest.mark.anyio
+async def test_steps_that_are_interrupted_take_server_and_load_with_them() -> None:
+    under_way = asyncio.Event()
+
+    def note(_: StepProgress) -> None:
+        under_way.set()
+
+    steps = asyncio.create_task(load_steps("def-slot", [50], **(SHORT | {"seconds": 60.0}), on_progress=note))
+    await asyncio.wait_for(under_way.wait(), 30)
+    children = psutil.Process().children(recursive=True)
+    steps.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await steps
+
+    assert len(children) >= 2
+    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
 
 
 @pytest.mark.anyio

@@ -14,6 +14,7 @@ _CLASSES = {
     "connect timeout": "Then most would not have got a connection at all. Look at the largest piece of the last bar.",
     "refused": "Refused means that nobody listens. The app was there all the time: it was busy.",
     "reset": "A reset is a connection cut by the server's side. Look at the largest piece of the last bar.",
+    "disconnected": "Then the server would have closed most of the connections. Look at the largest piece.",
     "status 500": "The app answered no request with an error. That is the trouble: it said nothing at all.",
     "status 503": "A 503 would have been an honest refusal. This app never refuses: it lets everybody wait.",
 }

@@ -24,6 +24,8 @@ from overload_demo.lab.plots.picture import (
 from overload_demo.lab.steps import LoadStep
 from overload_demo.lab.theory import capacity_per_s
 
+YELLOW = "#F0E442"
+
 # One look a step, from the lowest rate to the highest: colour, dash and marker all differ.
 _STEPS: list[dict[str, Any]] = [
     {"color": BLUE, "linestyle": "-", "marker": "o"},
@@ -38,6 +40,7 @@ _OUTCOMES: dict[str, dict[str, Any]] = {
     "read timeout": {"color": ORANGE, "hatch": "//"},
     "connect timeout": {"color": PURPLE, "hatch": "xx"},
     "reset": {"color": GREEN, "hatch": ".."},
+    "disconnected": {"color": YELLOW, "hatch": "||"},
 }
 _BOX: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "pad": 2}
 _REST: dict[str, Any] = {"color": GREY, "hatch": "\\\\"}
