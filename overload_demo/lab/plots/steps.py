@@ -49,7 +49,7 @@ _REST: dict[str, Any] = {"color": GREY, "hatch": "\\\\"}
 def goodput(
     steps: Sequence[LoadStep], *, breaks_at_per_s: float | None = None, last_per_s: float | None = None
 ) -> Picture:
-    """Answers in time a second against requests a second, a point a step, between y = x and the capacity of the slot.
+    """Answers in time a second against requests a second, a point a step, between y = x and the capacity of one slot.
 
     ``breaks_at_per_s`` (the offered rate where it breaks) and ``last_per_s`` (goodput at the highest step) are
     predictions, drawn where they were expected. Raises :class:`ConfigurationError` without a step.
@@ -62,7 +62,7 @@ def goodput(
     with drawing(height=6.5, title=title) as (figure, axes):
         top = 1.35 * max(capacity, *good)
         axes.plot([0, top], [0, top], label="every request answered", **OFFERED)
-        axes.axhline(capacity, color=GREEN, linewidth=2, linestyle=(0, (6, 2)), label=f"the slot: {capacity:,.0f}/s")
+        axes.axhline(capacity, color=GREEN, linewidth=2, linestyle=(0, (6, 2)), label=f"one slot: {capacity:,.0f}/s")
         axes.plot(offered, good, marker="o", markersize=9, label="naive API, answered in time", **NAIVE)
         if breaks_at_per_s is not None:
             axes.axvline(breaks_at_per_s, label="predicted: breaks here", **PREDICTED)
@@ -76,7 +76,7 @@ def goodput(
         thousands(axes.xaxis)
         legend(axes, columns=3)
     points = "; ".join(f"{value:,.0f}/s at {rate:,.0f}/s" for rate, value in zip(offered, good, strict=True))
-    alt = f"Goodput against offered rate: {points}. The slot's capacity is {capacity:,.0f}/s."
+    alt = f"Goodput against offered rate: {points}. One slot can do {capacity:,.0f}/s."
     if breaks_at_per_s is not None:
         alt += f" It was predicted to break at {breaks_at_per_s:,.0f}/s."
     if last_per_s is not None:
