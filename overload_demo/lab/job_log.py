@@ -38,7 +38,7 @@ class JobLog:
 
     ``intended_s`` is when its request was to be sent, ``accepted_s`` when its client had the 202, ``started_s`` its
     first start, ``done_s`` its first effect; float64, shape ``(jobs,)``. A job can start a moment before its client has
-    read the answer.
+    read the answer. ``started_s`` is NaN where that line is torn.
     """
 
     intended_s: Floats
@@ -56,8 +56,35 @@ class JobLog:
         seen = load.accepted
         accepted = zip(load.done_s[seen].tolist(), load.intended_s[seen].tolist(), load.accepted_ids, strict=True)
         rows = [
-            (intended_s, accepted_s, first["start", job_id], first["effect", job_id])
+            (intended_s, accepted_s, first.get(("start", job_id), np.nan), first["effect", job_id])
             for accepted_s, intended_s, job_id in sorted(accepted)
             if ("effect", job_id) in first
         ]
         return cls(*np.array(rows, dtype=np.float64).reshape(-1, 4).T)
+
+    @property
+    def span_s(self) -> float:
+        """From the first acceptance to the last effect, seconds: the system is empty before and after."""
+        return float(self.done_s.max() - self.accepted_s.min())
+
+    @property
+    def jobs_per_s(self) -> float:
+        """Jobs that went through ÷ span: the λ of Little's law over a finite log."""
+        return self.accepted_s.size / self.span_s
+
+    @property
+    def mean_wait_s(self) -> float:
+        """The mean of the times from acceptance to effect, seconds: the W of Little's law."""
+        return float((self.done_s - self.accepted_s).mean())
+
+    def depth(self) -> tuple[Floats, Floats]:
+        """Each moment a job came or went, in order, and how many were accepted and not done from then on."""
+        moments_s = np.concatenate([self.accepted_s, self.done_s])
+        order = np.argsort(moments_s, kind="stable")
+        steps = np.repeat([1.0, -1.0], self.accepted_s.size)
+        return moments_s[order], np.cumsum(steps[order])
+
+    def mean_in_system(self) -> float:
+        """The L of Little's law, found without it: the time integral of the depth ÷ span."""
+        moments_s, depth = self.depth()
+        return float(np.sum(depth[:-1] * np.diff(moments_s))) / self.span_s

@@ -14,7 +14,7 @@ PRICE_PER_100K_COMMANDS = 0.20
 
 
 class Conditions(BaseModel):
-    """What was asked for, and where: enough to run it again."""
+    """What was asked for, and where: enough to run it again. ``max_queue_depth`` 0: the queue had no bound."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -26,6 +26,8 @@ class Conditions(BaseModel):
     shape: Shape
     seed: int
     timeout_s: float
+    expires_in_s: float | None = None
+    max_queue_depth: int = 0
     processing_delay_s: float
     placement: Literal["kernel", "process"]
     store: Literal["embedded", "upstash"]
@@ -66,9 +68,31 @@ class SpikeSeries(BaseModel):
                 since_s, since = now_s, settled
         return at_s, rates
 
+    def drain_rate_per_s(self) -> float:
+        """Jobs settled ÷ time between the first and the last sample in which the count moved; 0.0 if it never did."""
+        moving = [
+            (at_s, now)
+            for at_s, before, now in zip(self.sampled_at_s[1:], self.settled, self.settled[1:], strict=False)
+            if now > before
+        ]
+        if len(moving) < 2 or moving[-1][0] == moving[0][0]:
+            return 0.0
+        return round((moving[-1][1] - moving[0][1]) / (moving[-1][0] - moving[0][0]), 1)
+
+    def seconds_to_empty(self) -> float:
+        """From the first intended send to the first sample after which nothing was waiting or in flight, seconds."""
+        held = [
+            at_s
+            for at_s, depth, in_flight in zip(self.sampled_at_s, self.queue_depth, self.in_flight, strict=True)
+            if depth or in_flight
+        ]
+        after = [at_s for at_s in self.sampled_at_s if not held or at_s > held[-1]]
+        return after[0] if after else self.sampled_at_s[-1]
+
 
 class SpikeResult(BaseModel):
-    """A spike, accounted for. ``offered = accepted + errors``; ``accepted = done + failed + lost``.
+    """A spike, accounted for. ``offered = accepted + errors``; ``accepted = done + failed + lost``;
+    ``failed`` holds the ``expired``, which did not start by their deadline.
 
     ``drain_rate_per_s`` is jobs settled ÷ time from the first to the last settlement seen. ``seconds_to_empty`` counts
     from the first intended send. ``rest_calls_per_job`` and ``store_…_per_job`` are None where a process that
@@ -86,6 +110,7 @@ class SpikeResult(BaseModel):
     errors: dict[str, int]
     done: int
     failed: int
+    expired: int = 0
     lost: int
     duplicated: int
     unclaimed: int

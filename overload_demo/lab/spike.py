@@ -41,7 +41,10 @@ BASELINE_VARIANT: Variant = "def-slot"
 
 @dataclass(frozen=True)
 class SpikePlan:
-    """What to fire. ``rate_per_s`` None: 60 % of a 3 s calibration on this machine. Seconds are seconds."""
+    """What to fire. ``rate_per_s`` None: 60 % of a 3 s calibration on this machine. Seconds are seconds.
+
+    ``expires_in_s`` is the deadline of every job: not started by then, it fails and is never run.
+    """
 
     requests: int = DEFAULT_REQUESTS
     rate_per_s: float | None = None
@@ -49,6 +52,7 @@ class SpikePlan:
     processes: int | None = None
     seed: int = 0
     timeout_s: float = 30.0
+    expires_in_s: float | None = None
     baseline: Literal["live", "recorded", "none"] = "live"
     command: str = "overload-demo spike"
 
@@ -103,6 +107,7 @@ class _Spike:
                 shape=self.plan.shape,
                 seed=self.plan.seed,
                 timeout_s=self.plan.timeout_s,
+                expires_in_s=self.plan.expires_in_s,
                 processes=self.plan.processes,
             )
             counting = self.stack.process_ids()
@@ -229,7 +234,8 @@ class _Spike:
             return None if count is None else round(count / jobs, digits)
 
         errors = summary.failures | ({"dropped": summary.dropped} if summary.dropped else {})
-        reasons = _reasons(summary.planned, account, errors)
+        expired = sampler.samples[-1].stats.expired
+        reasons = _reasons(summary.planned, account, errors, expired)
         return SpikeResult(
             recorded_at=utc_now(),
             verdict="not absorbed" if reasons else "absorbed",
@@ -239,14 +245,15 @@ class _Spike:
             errors=errors,
             done=account.done,
             failed=account.failed,
+            expired=expired,
             lost=account.lost,
             duplicated=account.duplicated,
             unclaimed=account.unclaimed,
             examples=account.examples,
             peak_queue_depth=max(series.queue_depth, default=0),
-            drain_rate_per_s=_drain_rate(series),
+            drain_rate_per_s=series.drain_rate_per_s(),
             capacity_per_s=stored.capacity_per_s,
-            seconds_to_empty=_seconds_to_empty(series),
+            seconds_to_empty=series.seconds_to_empty(),
             peak_memory_mb=sampler.peak_mb,
             memory_kind=sampler.memory_kind,
             rest_calls_per_job=a_job(cost.calls, 4),
@@ -273,6 +280,8 @@ class _Spike:
             shape=plan.shape,
             seed=plan.seed,
             timeout_s=plan.timeout_s,
+            expires_in_s=plan.expires_in_s,
+            max_queue_depth=settings.overload_max_queue_depth,
             processing_delay_s=settings.worker_processing_delay,
             placement=self.stack.placement,
             store="upstash" if settings.uses_upstash else "embedded",
@@ -282,13 +291,15 @@ class _Spike:
         )
 
 
-def _reasons(offered: int, account: Reconciliation, errors: dict[str, int]) -> list[str]:
+def _reasons(offered: int, account: Reconciliation, errors: dict[str, int], expired: int) -> list[str]:
     reasons = []
     if account.accepted != offered:
         named = ", ".join(f"{count:,} {name}" for name, count in errors.items())
         reasons.append(f"{offered - account.accepted:,} of {offered:,} requests were not accepted ({named})")
     if account.lost:
         reasons.append(f"{account.lost:,} accepted jobs were lost")
+    if expired:
+        reasons.append(f"{expired:,} accepted jobs expired: they were not started in time and never run")
     return reasons
 
 
@@ -308,29 +319,6 @@ def _series(load: LoadResult, sampler: Sampler) -> SpikeSeries:
         settled=[sample.stats.done + sample.stats.failed for sample in samples],
         oldest_age_s=[sample.stats.oldest_age_s for sample in samples],
     )
-
-
-def _drain_rate(series: SpikeSeries) -> float:
-    """Jobs settled ÷ time between the first and the last sample in which the count moved."""
-    moving = [
-        (at_s, now)
-        for at_s, before, now in zip(series.sampled_at_s[1:], series.settled, series.settled[1:], strict=False)
-        if now > before
-    ]
-    if len(moving) < 2 or moving[-1][0] == moving[0][0]:
-        return 0.0
-    return round((moving[-1][1] - moving[0][1]) / (moving[-1][0] - moving[0][0]), 1)
-
-
-def _seconds_to_empty(series: SpikeSeries) -> float:
-    """From the first intended send to the first sample after which nothing was waiting or in flight."""
-    held = [
-        at_s
-        for at_s, depth, in_flight in zip(series.sampled_at_s, series.queue_depth, series.in_flight, strict=True)
-        if depth or in_flight
-    ]
-    after = [at_s for at_s in series.sampled_at_s if not held or at_s > held[-1]]
-    return after[0] if after else series.sampled_at_s[-1]
 
 
 def filesystem_of(path: Path) -> str:

@@ -44,3 +44,13 @@ def mean_in_system(arrival_per_s: float, mean_time_s: float) -> float:
 def depth_for_age(age_s: float, drain_per_s: float) -> float:
     """The bound on a queue that keeps the oldest job younger than ``age_s``: Little's law read backwards, μ x age."""
     return age_s * drain_per_s
+
+
+def share_refused(arrival_per_s: float, drain_per_s: float, spike_s: float, max_depth: float) -> float:
+    """The part of a spike that a queue of at most ``max_depth`` jobs turns away, 0 to 1: what the peak has above it.
+
+    Once full, the queue takes one job for each that leaves, so max_depth + μ T of the λ T jobs get in (Newell, section
+    2.2, with an upper bound on the gap between the curves).
+    """
+    excess = max(0.0, peak_depth(arrival_per_s, drain_per_s, spike_s) - max_depth)
+    return excess / (arrival_per_s * spike_s)

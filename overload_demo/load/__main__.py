@@ -45,6 +45,9 @@ def main(
     max_duration: Annotated[
         float | None, typer.Option(help="stop sending after so many seconds", show_default="no limit")
     ] = None,
+    expires_in: Annotated[
+        float | None, typer.Option(help="seconds within which a job must start, else it fails", show_default="no limit")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="write load.npz and load.json into this folder", show_default="nowhere")
     ] = None,
@@ -70,6 +73,7 @@ def main(
             connections=connections if closed else None,
             success_status=success_status,
             max_duration_s=max_duration,
+            expires_in_s=expires_in,
             allow_remote=allow_remote,
         )
     except ConfigurationError as error:

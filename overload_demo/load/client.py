@@ -61,9 +61,11 @@ class Order:
     arrays_path: str
 
 
-def sample_body(index: int) -> bytes:
-    """Return the JSON body of request ``index``; its value is the index."""
-    return b'{"name":"client-%d","value":%d,"message":"one of very many, all at the same moment"}' % (index, index)
+def sample_body(index: int, expires_in_s: float | None = None) -> bytes:
+    """Return the JSON body of request ``index``; its value is the index, its deadline, if any, in seconds."""
+    deadline = b"" if expires_in_s is None else b',"expires_in_s":%r' % float(expires_in_s)
+    text = b'{"name":"client-%d","value":%d,"message":"one of very many, all at the same moment"%b}'
+    return text % (index, index, deadline)
 
 
 def kind_of(error: BaseException) -> Kind:
@@ -174,7 +176,7 @@ class Sender:
     async def _fire(self, position: int) -> None:
         self.sent_s[position] = self._now()
         try:
-            body = sample_body(int(self.index[position]))
+            body = sample_body(int(self.index[position]), self._plan.expires_in_s)
             async with self._session.post(self._target, data=body, allow_redirects=False) as response:
                 kind = self._record_answer(position, response.status, await response.read())
         except Exception as error:  # whatever it is, the request must be accounted for

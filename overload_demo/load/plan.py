@@ -13,6 +13,7 @@ from overload_demo.load.schedule import Shape, check_schedule, intended_times
 
 MAX_PROCESSES = 64
 MAX_REQUESTS = 10_000_000
+MAX_EXPIRES_IN_S = 31_536_000  # a year, as the API has it
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class LoadPlan:
     each waiting for its answer before it sends again; rate and shape then play no part. ``processes`` unset lets the
     generator choose. ``timeout_s`` bounds one request, from its actual send to the last byte of its answer.
     ``max_duration_s`` stops the firing; later requests of the schedule are not sent and not counted as planned.
+    ``expires_in_s`` goes into every body: a job that has not started within so many seconds is never run.
     Only loopback targets are allowed unless ``allow_remote``: a typo must not make this machine an attacker.
     """
 
@@ -36,6 +38,7 @@ class LoadPlan:
     connections: int | None = None
     success_status: int = 202
     max_duration_s: float | None = None
+    expires_in_s: float | None = None
     allow_remote: bool = False
     path: str = "/jobs"
 
@@ -49,6 +52,7 @@ class LoadPlan:
         _check_range("connections", self.connections, 1, 1_000_000)
         _check_range("success status", self.success_status, 200, 599)
         _check_range("longest duration", self.max_duration_s, 0.001, 86_400)
+        _check_range("expires in", self.expires_in_s, 0.001, MAX_EXPIRES_IN_S)
         if (self.processes or 1) > self.requests:
             object.__setattr__(self, "processes", self.requests)
 

@@ -1,6 +1,7 @@
 """The load generator against servers whose behaviour is known: its figures must say what happened."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -35,6 +36,15 @@ def test_every_request_is_sent_once_and_its_id_kept() -> None:
     assert result.summary().all_accepted
     assert len(result.processes) == 3
     assert not load_processes()
+
+
+def test_a_deadline_goes_into_every_body_and_only_when_there_is_one() -> None:
+    with scripted_server(scripted.accept) as server:
+        fire(server.url, 3, expires_in_s=2)
+        fire(server.url, 3)
+
+    told = [json.loads(body).get("expires_in_s") for body in server.bodies]
+    assert told == [2.0] * 3 + [None] * 3
 
 
 def test_a_known_delay_is_what_is_measured() -> None:

@@ -97,7 +97,7 @@ def test_figures_say_their_numbers_and_refuse_an_unfair_comparison() -> None:
 
     assert "5/s at 400/s" in plots.goodput([calm, overload], breaks_at_per_s=100, last_per_s=90).alt
     assert "99 % never answered" in plots.ccdf([calm, overload]).alt
-    assert "2,368 read timeout" in plots.outcomes([calm, overload]).alt
+    assert "2,368 read timeout" in plots.endings([calm, overload]).alt
     for unfair in ([calm, overload], [overload, calm.model_copy(update={"on_a_fresh_server": False})]):
         with pytest.raises(ConfigurationError, match="same load"):
             plots.spoiled(unfair)

@@ -68,6 +68,8 @@ def test_at_once_means_all_at_zero() -> None:
         ({"shape": "sawtooth"}, "unknown shape 'sawtooth'"),
         ({"processes": 0}, "processes must be between"),
         ({"timeout_s": 0.0}, "timeout must be between"),
+        ({"expires_in_s": 0.0}, "expires in must be between"),
+        ({"expires_in_s": float("nan")}, "expires in must be between"),
         ({"url": "127.0.0.1:8000"}, "URL must look like"),
         ({"url": "http://127.0.0.1:99999"}, "URL must look like"),
         ({"url": "http://example.com"}, "not this machine"),

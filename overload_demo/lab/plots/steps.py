@@ -110,7 +110,7 @@ def ccdf(steps: Sequence[LoadStep]) -> Picture:
     return Picture(figure, alt, _conditions(steps))
 
 
-def outcomes(steps: Sequence[LoadStep]) -> Picture:
+def endings(steps: Sequence[LoadStep]) -> Picture:
     """How the requests of each step ended, stacked to 100 %. Raises :class:`ConfigurationError` without a step."""
     _some(steps)
     names = list(dict.fromkeys(["answered", *(name for one in steps for name in one.outcomes)]))

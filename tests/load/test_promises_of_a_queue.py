@@ -1,0 +1,58 @@
+"""A spike that is too much for its queue, bounded and with deadlines: each request comes to a known end."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from overload_demo.lab.plots.bounds import ends_of
+from overload_demo.lab.promise import PromiseRun
+from overload_demo.lab.spike import SpikePlan, run_spike
+from overload_demo.lab.stack import Stack
+from overload_demo.load import Shape
+from overload_demo.queue.results import Results
+from overload_demo.upstash import Upstash
+
+REQUESTS, DELAY_S = 60, 0.02  # offered in 0.1 s; they would take 1.2 s
+
+
+async def spike(folder: Path, expires_in_s: float | None = None, **settings: Any) -> tuple[PromiseRun, list[str]]:
+    """The run, and the errors that the store holds for jobs that were accepted and never done."""
+    plan = SpikePlan(REQUESTS, 600.0, Shape.CONSTANT, expires_in_s=expires_in_s, baseline="none")
+    async with await Stack.start(processing_delay_s=DELAY_S, runs=folder, **settings) as stack:
+        run = PromiseRun.read("", stack, await run_spike(stack, plan), promise_s=3600.0)
+        upstash = Upstash(stack.store[0])
+        results = Results(upstash, stack.settings)
+        found = await results.statuses(run.undone_ids) if run.undone_ids else []
+        await results.aclose()
+        await upstash.aclose()
+    return run, [status.error for status in found if status]
+
+
+def test_a_full_queue_refuses_and_does_all_it_has_accepted(tmp_path: Path) -> None:
+    run, errors = asyncio.run(spike(tmp_path, overload_max_queue_depth=10))
+
+    assert run.result.verdict == "not absorbed"
+    assert "status 429" in run.result.reasons[0]
+    assert run.refused > 0
+    assert ends_of(run) == {
+        "done in time": REQUESTS - run.refused,
+        "done late": 0,
+        "refused at once": run.refused,
+        "expired": 0,
+        "anything else": 0,
+    }
+    assert run.result.conditions.max_queue_depth == 10
+    assert run.result.peak_queue_depth <= 10
+    assert errors == []
+
+
+def test_jobs_past_their_deadline_are_accepted_failed_and_never_run(tmp_path: Path) -> None:
+    run, errors = asyncio.run(spike(tmp_path, expires_in_s=0.4))
+
+    assert run.result.verdict == "not absorbed"
+    assert f"{run.expired:,} accepted jobs expired" in run.result.reasons[0]
+    assert run.expired == run.result.failed > 0
+    assert run.in_time == REQUESTS - run.expired
+    assert (run.result.accepted, run.result.lost, run.other) == (REQUESTS, 0, 0)
+    assert run.result.conditions.expires_in_s == 0.4
+    assert errors == ["expired: not started within 0.4 s"] * run.expired
