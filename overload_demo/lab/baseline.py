@@ -7,23 +7,21 @@ answers a second; so those are what a :class:`BaselineRun` holds over time.
 
 import asyncio
 import contextlib
-import http.client
 import json
 import math
 import sys
 import tempfile
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 import overload_demo
 from overload_demo.errors import ConfigurationError, OverloadDemoError
+from overload_demo.lab.app_stats import AppMonitor, AppSample
 from overload_demo.load import LoadPlan, LoadResult, LoadSummary, Shape, calibrate, run_load
 from overload_demo.load.generator import ProgressCallback
 from overload_demo.load.limits import RATE_PER_PROCESS_PER_S, descriptor_limit, socket_cap
@@ -33,8 +31,6 @@ Variant = Literal["async-blocking", "def-slot", "def-no-slot"]
 VARIANTS: tuple[Variant, ...] = ("async-blocking", "def-slot", "def-no-slot")
 
 CALIBRATION_S = 1.5
-SAMPLE_EVERY_S = 0.2
-SAMPLE_WITHIN_S = 10.0
 START_WITHIN_S = 30.0
 
 _PACKAGES = ("fastapi", "httptools", "starlette", "uvicorn", "uvloop")
@@ -139,6 +135,17 @@ def checkout_root() -> Path | None:
     return root if (root / "experiments" / "naive_sync" / "__main__.py").is_file() else None
 
 
+def require_checkout() -> Path:
+    """Return the checkout. Raises :class:`ConfigurationError`, which says what to do, when there is a wheel only."""
+    root = checkout_root()
+    if root is None:
+        raise ConfigurationError(
+            "the naive baseline needs a checkout: no experiments/naive_sync beside the package. "
+            "Clone the repository, and install it with: pip install -e '.[notebooks]'"
+        )
+    return root
+
+
 async def run_baseline(
     variant: Variant,
     *,
@@ -159,7 +166,7 @@ async def run_baseline(
     """
     async with baseline_server(variant, delay_s) as url:
         unloaded_per_s = await calibrate(url, CALIBRATION_S, success_status=200)
-        monitor = _Monitor(url)
+        monitor = AppMonitor(url)
         await monitor.sample()
         if not monitor.samples:
             raise OverloadDemoError("the naive baseline did not answer /stats before any load")
@@ -170,7 +177,7 @@ async def run_baseline(
             shape=shape,
             seed=seed,
             timeout_s=timeout_s,
-            processes=_processes(requests, rate_per_s, timeout_s),
+            processes=processes_to_hold(requests, rate_per_s, timeout_s),
             success_status=200,
             max_duration_s=max_duration_s,
         )
@@ -207,9 +214,7 @@ async def baseline_server(variant: Variant, delay_s: float) -> AsyncIterator[str
 
     Raises :class:`ConfigurationError` without a checkout, :class:`OverloadDemoError` when the app does not start.
     """
-    root = checkout_root()
-    if root is None:
-        raise ConfigurationError("the naive baseline needs a checkout: no experiments/naive_sync beside the package")
+    root = require_checkout()
     with tempfile.TemporaryFile() as errors:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -232,16 +237,6 @@ async def baseline_server(variant: Variant, delay_s: float) -> AsyncIterator[str
             await process.wait()
 
 
-@dataclass(frozen=True)
-class _Sample:
-    """What the app said about itself, and when."""
-
-    at: datetime
-    in_flight: int
-    completed: int
-    slot_capacity_per_s: float | None
-
-
 async def _first_line(process: asyncio.subprocess.Process) -> bytes:
     """What a child says first; empty when it ends or takes too long."""
     assert process.stdout is not None
@@ -255,49 +250,14 @@ def _server_arguments(variant: Variant, delay_s: float) -> tuple[str, ...]:
     return ("-m", "experiments.naive_sync", "--variant", variant, "--delay", f"{delay_s:g}")
 
 
-def _processes(requests: int, rate_per_s: float, timeout_s: float) -> int:
+def processes_to_hold(requests: int, rate_per_s: float, timeout_s: float) -> int:
     """Enough load processes for the sockets open at once when nothing is answered before the time-out."""
     sockets = min(requests, rate_per_s * timeout_s)
     by_sockets = math.ceil(sockets / socket_cap(descriptor_limit()))
     return min(requests, max(by_sockets, math.ceil(rate_per_s / RATE_PER_PROCESS_PER_S)))
 
 
-class _Monitor:
-    """Asks the app for its stats over one kept connection, as a new one would wait behind all the others.
-
-    http.client and not a session, because it knows no proxy variables. An app with a blocked event loop answers late.
-    """
-
-    def __init__(self, url: str) -> None:
-        self._connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=SAMPLE_WITHIN_S)
-        self.samples: list[_Sample] = []
-
-    async def sample_for_ever(self) -> None:
-        while True:
-            await self.sample()
-            await asyncio.sleep(SAMPLE_EVERY_S)
-
-    async def sample(self) -> None:
-        """Add a sample; none when there is no answer in time."""
-        with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
-            stats = await asyncio.to_thread(self._get)
-            at = datetime.now(UTC)
-            self.samples.append(_Sample(at, stats["in_flight"], stats["completed"], stats["slot_capacity_per_s"]))
-
-    def close(self) -> None:
-        self._connection.close()
-
-    def _get(self) -> dict[str, Any]:
-        try:
-            self._connection.request("GET", "/stats")
-            stats: dict[str, Any] = json.loads(self._connection.getresponse().read())
-        except BaseException:
-            self._connection.close()  # the next request opens a new one
-            raise
-        return stats
-
-
-def _series(result: LoadResult, samples: list[_Sample]) -> BaselineSeries:
+def _series(result: LoadResult, samples: list[AppSample]) -> BaselineSeries:
     series, started_at = result.series(), datetime.fromisoformat(result.started_at)
     names = ("start_s", "offered_per_s", "accepted_per_s", "failed_per_s", "in_flight")
     during = [sample for sample in samples if sample.at >= started_at]

@@ -1,4 +1,4 @@
-"""Progress of a spike, in a terminal and in a notebook alike."""
+"""Progress of a spike or of steps, in a terminal and in a notebook alike."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,6 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from overload_demo.lab.spike import OnProgress, SpikeProgress
+from overload_demo.lab.steps import OnStepProgress, StepProgress
 
 _WORDS = {
     "calibrate": "calibrating: how much does this machine take?",
@@ -38,6 +39,26 @@ def spike_progress(requests: int, console: Console | None = None) -> Iterator[On
 
         yield report
         bars.update(done, note="")
+
+
+@contextmanager
+def steps_progress(steps: int, console: Console | None = None) -> Iterator[OnStepProgress]:
+    """Show a bar over all steps for the length of the block; yields what :func:`load_steps` reports to."""
+    columns = (TextColumn("steps"), BarColumn(24), TimeElapsedColumn(), TextColumn("{task.fields[note]}"))
+    bars = Progress(*columns, console=console, refresh_per_second=5)
+    bar = bars.add_task("steps", total=steps, note="starting the naive API")
+    with _below_a_cell(bars) if bars.console.is_jupyter else _in_a_terminal(bars) as show:
+
+        def report(progress: StepProgress) -> None:
+            load = progress.load
+            said = f"{load.accepted:,} answered, {load.failed:,} failed, {load.in_flight:,} waiting"
+            ended = (load.accepted + load.failed + load.dropped) / load.requests
+            note = f"step {progress.number} of {progress.steps}: {progress.offered_per_s:,.0f}/s, {said}"
+            bars.update(bar, completed=progress.number - 1 + ended, note=note)
+            show()
+
+        yield report
+        bars.update(bar, completed=steps, note="")
 
 
 @contextmanager

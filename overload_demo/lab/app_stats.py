@@ -1,0 +1,60 @@
+"""What the naive app says of itself: requests it holds, jobs it has completed, what its slot allows."""
+
+import asyncio
+import contextlib
+import http.client
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+SAMPLE_EVERY_S = 0.2
+SAMPLE_WITHIN_S = 10.0
+
+
+@dataclass(frozen=True)
+class AppSample:
+    """What the app said about itself, and when; ``in_flight`` and ``completed`` count clients that have left too."""
+
+    at: datetime
+    in_flight: int
+    completed: int
+    slot_capacity_per_s: float | None
+
+
+class AppMonitor:
+    """Asks the app for its stats over one kept connection, as a new one would wait behind all the others.
+
+    http.client and not a session, because it knows no proxy variables. An app with a blocked event loop answers late.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=SAMPLE_WITHIN_S)
+        self.samples: list[AppSample] = []
+
+    async def sample_for_ever(self) -> None:
+        """Add a sample five times a second, until cancelled."""
+        while True:
+            await self.sample()
+            await asyncio.sleep(SAMPLE_EVERY_S)
+
+    async def sample(self) -> None:
+        """Add a sample; none when there is no answer in time."""
+        with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+            stats = await asyncio.to_thread(self._get)
+            at = datetime.now(UTC)
+            self.samples.append(AppSample(at, stats["in_flight"], stats["completed"], stats["slot_capacity_per_s"]))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def _get(self) -> dict[str, Any]:
+        try:
+            self._connection.request("GET", "/stats")
+            stats: dict[str, Any] = json.loads(self._connection.getresponse().read())
+        except BaseException:
+            self._connection.close()  # the next request opens a new one
+            raise
+        return stats

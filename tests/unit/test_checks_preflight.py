@@ -1,0 +1,90 @@
+"""The exercises of 00: the usual wrong answers get their own hint, the solution passes."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+from overload_demo.jobs import JobState
+from overload_demo.lab.checks import Status, check
+from overload_demo.lab.job_life import JobLife
+from overload_demo.lab.preflight import Preflight
+
+DONE = JobLife(
+    job_id="job_1",
+    status=JobState.DONE,
+    payload={"name": "first", "value": 21, "message": "hello"},
+    created_at="2026-11-25T17:00:00.000Z",
+)
+ANSWER = {"status": "done", "job_id": "job_1", "result": {"input_echo": {"value": 21, "processed_value": 42}}}
+STORED, UNKNOWN = {"stored": DONE}, {"stored": None}
+QUEUED = {"stored": DONE.model_copy(update={"status": JobState.QUEUED})}
+
+
+def machine(**limits: int) -> Preflight:
+    """A machine with these limits: descriptors, ports, memory_bytes."""
+    few: dict[str, Any] = {"descriptors": 20_000, "ports": 25_000, "memory_bytes": 4_000_000_000} | limits
+    same = {"python": "3.11.7", "system": "Linux", "cores": 2, "filesystem": "ext4", "store_server": "valkey-server"}
+    return Preflight(**same, **few, descriptors_now=256, proxies=(), missing_packages=())
+
+
+BY_DESCRIPTORS, BY_PORTS = {"report": machine()}, {"report": machine(descriptors=65_536)}
+BY_MEMORY = {"report": machine(memory_bytes=100_000_000)}
+
+WRONG: list[tuple[str, Any, dict[str, Any], str]] = [
+    ("00.first_job", "job_1", STORED, "hand in the JSON"),
+    ("00.first_job", httpx.Response(200), STORED, ".json()"),
+    ("00.first_job", httpx.Response(200).json, STORED, "parentheses"),
+    ("00.first_job", 42, STORED, "a dictionary"),
+    ("00.first_job", {"status": "accepted", "job_id": "job_1"}, STORED, "receipt"),
+    ("00.first_job", ANSWER | {"job_id": "job_2"}, UNKNOWN, "knows no job 'job_2'"),
+    ("00.first_job", {"detail": "unknown job"}, UNKNOWN, "knows no job"),
+    ("00.first_job", {"status": "queued", "job_id": "job_1"}, STORED, "ask again"),
+    ("00.first_job", {"status": "queued", "job_id": "job_1"}, QUEUED, "not done"),
+    ("00.first_job", ANSWER | {"result": {}}, STORED, "its double"),
+    ("00.first_job", ANSWER | {"result": 42}, STORED, "its double"),
+    ("00.limit", "ports", BY_DESCRIPTORS, "25,000 connections"),
+    ("00.limit", "memory", BY_DESCRIPTORS, "25 KB"),
+    ("00.limit", "cores", BY_DESCRIPTORS, "take no core"),
+    ("00.limit", "descriptors", BY_PORTS, "Something else"),
+    ("00.limit", 256, BY_DESCRIPTORS, "one of"),
+    ("00.accepted", "done", {}, "comes after the 202"),
+    ("00.accepted", "started", {}, "does not wait"),
+    ("00.accepted", "received", {}, "written down first"),
+    ("00.accepted", "202", {}, "one of"),
+]
+RIGHT: list[tuple[str, Any, dict[str, Any]]] = [
+    ("00.first_job", ANSWER, STORED),
+    ("00.limit", "descriptors", BY_DESCRIPTORS),
+    ("00.limit", "ports", BY_PORTS),
+    ("00.limit", "Memory", BY_MEMORY),
+    ("00.accepted", "stored", {}),
+]
+
+
+@pytest.mark.parametrize(("key", "answer", "facts", "hint"), WRONG)
+def test_a_usual_mistake_has_its_hint(key: str, answer: Any, facts: dict[str, Any], hint: str) -> None:
+    verdict = check(key, answer, **facts)
+
+    assert verdict.status is Status.NOT_YET
+    assert hint in verdict.says
+
+
+@pytest.mark.parametrize(("key", "answer", "facts"), RIGHT)
+def test_the_solution_is_right(key: str, answer: Any, facts: dict[str, Any]) -> None:
+    assert check(key, answer, **facts).status is Status.RIGHT
+
+
+@pytest.mark.parametrize(("key", "facts"), {key: (key, facts) for key, _, facts in RIGHT}.values())
+def test_an_empty_cell_is_not_done(key: str, facts: dict[str, Any]) -> None:
+    assert check(key, ..., **facts).status is Status.NOT_DONE
+
+
+def test_a_call_that_was_not_awaited_is_no_answer() -> None:
+    async def call() -> None: ...
+
+    forgotten = call()
+    verdict = check("00.first_job", forgotten, **UNKNOWN)
+    forgotten.close()
+
+    assert "awaited" in verdict.says
