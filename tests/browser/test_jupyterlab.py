@@ -1,4 +1,4 @@
-"""The notebook as a student sees it: JupyterLab in Chromium, Run All, then Restart and Run All, all on this machine."""
+"""The notebook as a student sees it: a real JupyterLab in Chromium, all here. Part of ``pytest -m course``."""
 
 import shutil
 from collections.abc import Iterator
@@ -11,11 +11,13 @@ from tests.browser.lab import LabPage, chromium, lab_page, lab_server
 from tests.notebooks.kernels import SPIKE, processes_of, read
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.course
+
 CODE = [cell.source for cell in read(SPIKE).cells if cell.cell_type == "code"]
 RUN = [f"[{number}]:" for number in range(1, len(CODE) + 1)]
 PEAK_CELL, SPIKE_CELL, FIGURE_CELL = (
     next(number for number, source in enumerate(CODE) if call in source)
-    for call in ('Prediction("04.peak"', "run_spike(", "plots.trio(")
+    for call in ('"04.peak"', "run_spike(", "plots.trio(")
 )
 EMPTY_CELL = PEAK_CELL + 1
 

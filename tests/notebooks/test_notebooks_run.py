@@ -78,6 +78,7 @@ def assert_only_the_kernel_is_left(one: Kernel, folder: Path) -> None:
     wait_until("only the kernel is left", lambda: [p.pid for p in processes_of(folder)] == [one.pid], 15.0)
 
 
+@pytest.mark.course
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_top_to_bottom_solved_and_again_as_it_is_and_leaves_nothing(path: Path, folder: Path) -> None:
     with kernel(folder) as one:

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import nbformat
 import psutil
+import pytest
 
 from experiments.student_cost import StudentCost, Watch
 from tests.notebooks.kernels import ROOT, cells
 from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.course
 
 BUSY = "x = bytearray(30_000_000)\nwhile True: pass"
 PARENT = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {BUSY!r}])"
