@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from overload_demo.lab import theory
-from overload_demo.lab.checks.exercise import Status
+from overload_demo.lab.checks.exercise import Status, exercises
 from overload_demo.lab.level import Level
 from overload_demo.lab.rerun import Finding
-from tests.notebooks.kernels import NOTEBOOKS, ROOT
+from tests.notebooks.kernels import NOTEBOOKS, ROOT, read
 
 GUIDE = (ROOT / "notebooks" / "README.md").read_text()
 MAP = {
@@ -30,7 +30,18 @@ QUESTIONS = re.split(r"(?m)^\d+\. ", section("Exam questions"))[1:]
 def test_every_notebook_is_on_the_map(path: Path) -> None:
     number, _, slug = path.stem.partition("_")
 
-    assert MAP[number][0] == slug
+    head = read(path).cells[0].source
+    assert MAP[number] == (slug, int(re.search(r"(\d+) minutes", head)[1]))  # type: ignore[index]
+
+
+def test_every_exercise_is_an_outcome() -> None:
+    assert set(re.findall(r"`(\d\d\.\w+)`", section("What students can do"))) == set(exercises())
+
+
+def test_every_notebook_has_instructor_notes() -> None:
+    assert re.findall(r"(?m)^\*\*(\d\d), (\w+)\.", section("Instructor notes")) == [
+        (number, slug) for number, (slug, _) in MAP.items()
+    ]
 
 
 def test_the_minutes_of_the_routes_are_those_of_the_map() -> None:
