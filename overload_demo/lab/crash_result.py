@@ -48,8 +48,8 @@ class Run(BaseModel):
     ended_s: float | None
 
 
-class JobLife(BaseModel):
-    """One job from its 202 on."""
+class JobRuns(BaseModel):
+    """One job from its 202 on, and its attempts."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -82,7 +82,7 @@ class CrashResult(BaseModel):
     bucket_s: float
     accepted_per_s: list[float]
     done_per_s: list[float]
-    lives: list[JobLife]
+    lives: list[JobRuns]
 
     @property
     def longest_silence_s(self) -> float:
@@ -179,12 +179,12 @@ class _Log:
             if at_s < start.at_s < until_s and start.attempt > max(1, seen.get(start.job_id, 0))
         }
 
-    def lives(self, at_s: float) -> list[JobLife]:
+    def lives(self, at_s: float) -> list[JobRuns]:
         """Jobs around a kill, in the order they were first started."""
         order = [job_id for job_id in self.runs if job_id in self.accepted_s]
         place = bisect_left([self.runs[job_id][0].started_s for job_id in order], at_s)
         around = order[max(0, place - SHOWN_BEFORE_AND_AFTER) : place + SHOWN_BEFORE_AND_AFTER]
-        return [JobLife(accepted_s=self.accepted_s[job_id], runs=self.runs[job_id]) for job_id in around]
+        return [JobRuns(accepted_s=self.accepted_s[job_id], runs=self.runs[job_id]) for job_id in around]
 
 
 def _back_s(times_s: Sequence[float], at_s: float) -> float | None:

@@ -18,7 +18,7 @@ from overload_demo.lab.baseline import BaselineRun, Variant, checkout_root, run_
 from overload_demo.lab.cost import Cost, read_cost
 from overload_demo.lab.reconcile import Reconciliation, StoredJobs, read_effects, read_stored, reconcile
 from overload_demo.lab.recorded import equal_recorded
-from overload_demo.lab.result import Conditions, SpikeResult, SpikeSeries
+from overload_demo.lab.result import NOT_ASKED_FOR, Conditions, SpikeResult, SpikeSeries
 from overload_demo.lab.sampler import Sample, Sampler
 from overload_demo.lab.stack import Stack
 from overload_demo.load import LoadPlan, LoadProgress, LoadResult, Shape, calibrate, run_load
@@ -190,7 +190,7 @@ class _Spike:
         """The naive API under the same offered load, for a bounded time; or a recorded run of equal conditions."""
         plan, delay_s = self.plan, self.stack.settings.worker_processing_delay
         if plan.baseline == "none":
-            return None, "not asked for"
+            return None, NOT_ASKED_FOR
         if checkout_root() is None:
             return None, "there is no checkout beside this installation, so no naive API to compare with"
         if plan.baseline == "recorded":

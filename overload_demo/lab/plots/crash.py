@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from overload_demo.lab.crash_result import CrashResult, JobLife, KillSeen, Run
+from overload_demo.lab.crash_result import CrashResult, JobRuns, KillSeen, Run
 from overload_demo.lab.plots.picture import (
     BLUE,
     GREEN,
@@ -77,7 +77,7 @@ _LOOKS: dict[str, dict[str, Any]] = {
 }
 
 
-def _life(axes: Axes, row: int, life: JobLife, kill: KillSeen) -> None:
+def _life(axes: Axes, row: int, life: JobRuns, kill: KillSeen) -> None:
     waits_from_s = life.accepted_s - kill.at_s
     for number, run in enumerate(life.runs):
         start_s = run.started_s - kill.at_s

@@ -15,7 +15,7 @@ from overload_demo.lab.plots.picture import (
     plain,
     thousands,
 )
-from overload_demo.lab.result import SpikeResult
+from overload_demo.lab.result import NOT_ASKED_FOR, SpikeResult
 
 
 def trio(result: SpikeResult, *, peak: float | None = None, empty_s: float | None = None) -> Picture:
@@ -30,7 +30,8 @@ def trio(result: SpikeResult, *, peak: float | None = None, empty_s: float | Non
         _depth(depth, result, peak, empty_s)
         _drain(drain, result)
         drain.set_xlabel("seconds since the spike began")
-    return Picture(figure, _in_words(result, peak, empty_s), f"The naive API: {result.baseline_note}.")
+    caption = "" if result.baseline_note == NOT_ASKED_FOR else f"The naive API: {result.baseline_note}."
+    return Picture(figure, _in_words(result, peak, empty_s), caption)
 
 
 def _in_words(result: SpikeResult, peak: float | None, empty_s: float | None) -> str:
