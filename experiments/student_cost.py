@@ -33,6 +33,7 @@ MEGABYTE = 1_000_000
 # What a process is, by a word of its command line; the first that fits.
 PARTS = {
     "overload_demo.load": "load generator",
+    "experiments.naive_sync": "naive API",
     "ipykernel": "kernel",
     "overload_demo.api": "API",
     "overload_demo.worker": "worker",

@@ -35,6 +35,9 @@ _STYLE: Any = {
 }
 
 
+_ROW, _SIGN = 112, 7  # letters in a row of a legend, and how wide the sign before a label is
+
+
 class Picture:
     """A figure and what it shows in words; ``alt`` is computed from the data, ``caption`` is shown below.
 
@@ -76,8 +79,11 @@ def drawing(
         yield figure, grid
 
 
-def legend(axes: Axes, *, columns: int = 4) -> None:
-    """Above the curves, where it hides none of them."""
+def legend(axes: Axes, *, columns: int | None = None) -> None:
+    """Above the curves, where it hides none of them; four in a row, or three if four are too wide for the picture."""
+    if columns is None:
+        labels = axes.get_legend_handles_labels()[1]
+        columns = 4 if sum(len(label) + _SIGN for label in labels[:4]) <= _ROW else 3
     axes.legend(
         loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.1, columnspacing=1.2, fontsize=13
     )
