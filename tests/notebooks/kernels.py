@@ -25,11 +25,15 @@ STOP = "await stack.stop()"
 
 
 def environment(folder: Path, level: str = "test") -> dict[str, str]:
-    """Jupyter's directories below ``folder`` and nothing of the developer's; marks each process that inherits it."""
+    """Jupyter's directories below ``folder`` and nothing of the developer's; marks each process that inherits it.
+
+    Its proxies are dead: nothing here may need one.
+    """
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("UPSTASH", "OVERLOAD", "WORKER", "QUEUE"))}
     names = ("CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR")
     own = {f"JUPYTER_{name}": str(folder / "jupyter" / name.lower()) for name in names}
     own |= {f"JUPYTERLAB_{name}": str(folder / "lab" / name.lower()) for name in ("SETTINGS_DIR", "WORKSPACES_DIR")}
+    own |= {name: "http://127.0.0.1:9" for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")}
     return clean | own | {"IPYTHONDIR": str(folder / "ipython"), "OVERLOAD_LEVEL": level}
 
 

@@ -1,9 +1,11 @@
 """Predictions: what is typed counts, what is no number does not, and both are still there after a restart."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
+from overload_demo.errors import ConfigurationError
 from overload_demo.lab.predictions import MIME, Comparison, Prediction
 
 
@@ -68,6 +70,13 @@ def test_a_field_shows_the_question_and_takes_what_is_typed() -> None:
     assert "application/vnd.jupyter.widget-view+json" in bundle
     assert bundle["text/plain"] == "How deep? the default counts until you enter one: 4,000 jobs"
     assert bundle[MIME] == {"prediction": "99.peak", "value": 4000, "is_own": False}
+
+
+def test_without_the_extra_a_field_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+
+    with pytest.raises(ConfigurationError, match=r"pip install -e '\.\[notebooks\]'"):
+        peak()._repr_mimebundle_()
 
 
 def test_a_comparison_says_how_far_off_and_whose_prediction_it_was() -> None:
