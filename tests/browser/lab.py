@@ -30,6 +30,10 @@ NEWS = "@jupyterlab/apputils-extension:announcements"
 KERNEL_IS_CONNECTED = (
     "jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.connectionStatus === 'connected'"
 )
+SET_SOURCE = """([number, source]) => {
+  const code = jupyterapp.shell.currentWidget.content.widgets.filter(cell => cell.model.type === "code");
+  code[number].model.sharedModel.setSource(source);
+}"""
 KERNEL_IS_IDLE = "jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
 
 
@@ -109,9 +113,7 @@ class LabPage:
 
     def type_into(self, number: int, source: str) -> None:
         """Replace the source of a code cell (in the tab, never in the file)."""
-        self.cell(number).locator(".cm-content").click()
-        self.page.keyboard.press("Control+A")
-        self.page.keyboard.insert_text(source)
+        self.page.evaluate(SET_SOURCE, [number, source])
 
     def run_cell(self, number: int) -> None:
         """Run one cell, like Ctrl-Enter in it, without waiting for its end."""

@@ -36,6 +36,11 @@ def wait_for_the_end(lab: LabPage) -> None:
     wait_until("all cells have run", lambda: lab.prompts() == RUN or lab.errors(), 60.0)
 
 
+def wait_for_mid_spike(lab: LabPage) -> None:
+    wait_until("the spike is under way", lambda: lab.accepted(SPIKE_CELL) > 100 or lab.errors(), 60.0)
+    assert lab.errors() == []
+
+
 def assert_absorbed(lab: LabPage) -> None:
     assert lab.errors() == []
     assert lab.prompts() == RUN
@@ -82,7 +87,7 @@ def test_a_students_prediction_is_kept_and_drawn_onto_the_spike_it_was_made_for(
 def test_the_stop_button_ends_a_spike_and_a_reloaded_page_can_run_it_again(lab: LabPage) -> None:
     lab.type_into(0, "requests, rate_per_s, delay_s, naive = 3_000, 300, 0.001, 'none'")
     lab.start("notebook:run-all-cells")
-    wait_until("the spike is under way", lambda: lab.accepted(SPIKE_CELL) > 100, 40.0)
+    wait_for_mid_spike(lab)
 
     lab.page.click('[data-command="notebook:interrupt-kernel"], [title^="Interrupt"]')
     wait_until("the cell has ended", lambda: lab.errors(), 20.0)
@@ -100,7 +105,7 @@ def test_the_stop_button_ends_a_spike_and_a_reloaded_page_can_run_it_again(lab: 
 def test_a_kernel_killed_in_mid_spike_takes_everything_with_it(lab: LabPage, tmp_path: Path) -> None:
     lab.type_into(0, "requests, rate_per_s, delay_s, naive = 40_000, 400, 0.001, 'none'")
     lab.start("notebook:run-all-cells")
-    wait_until("the spike is under way", lambda: lab.accepted(SPIKE_CELL) > 100, 40.0)
+    wait_for_mid_spike(lab)
     [kernel] = running(tmp_path, "ipykernel_launcher")
     spike = {*running(tmp_path, "overload_demo.load.client"), *running(tmp_path, "overload_demo.store")}
     assert len(spike) >= 2
