@@ -1,12 +1,10 @@
-"""The exercises of 00: the usual wrong answers get their own hint, the solution passes."""
+"""Answers to the exercises of 00."""
 
 from typing import Any
 
 import httpx
-import pytest
 
 from overload_demo.jobs import JobState
-from overload_demo.lab.checks import Status, check
 from overload_demo.lab.job_life import JobLife
 from overload_demo.lab.preflight import Preflight
 
@@ -60,31 +58,3 @@ RIGHT: list[tuple[str, Any, dict[str, Any]]] = [
     ("00.limit", "Memory", BY_MEMORY),
     ("00.accepted", "stored", {}),
 ]
-
-
-@pytest.mark.parametrize(("key", "answer", "facts", "hint"), WRONG)
-def test_a_usual_mistake_has_its_hint(key: str, answer: Any, facts: dict[str, Any], hint: str) -> None:
-    verdict = check(key, answer, **facts)
-
-    assert verdict.status is Status.NOT_YET
-    assert hint in verdict.says
-
-
-@pytest.mark.parametrize(("key", "answer", "facts"), RIGHT)
-def test_the_solution_is_right(key: str, answer: Any, facts: dict[str, Any]) -> None:
-    assert check(key, answer, **facts).status is Status.RIGHT
-
-
-@pytest.mark.parametrize(("key", "facts"), {key: (key, facts) for key, _, facts in RIGHT}.values())
-def test_an_empty_cell_is_not_done(key: str, facts: dict[str, Any]) -> None:
-    assert check(key, ..., **facts).status is Status.NOT_DONE
-
-
-def test_a_call_that_was_not_awaited_is_no_answer() -> None:
-    async def call() -> None: ...
-
-    forgotten = call()
-    verdict = check("00.first_job", forgotten, **UNKNOWN)
-    forgotten.close()
-
-    assert "awaited" in verdict.says
