@@ -44,7 +44,7 @@ def table(result: SpikeResult) -> Table:
         f"{baseline.capacity_per_s:,.0f}" if baseline else "",
     )
     row(
-        "drain rate as a share of it",
+        "drain rate as a share of that",
         _share(result.drain_rate_per_s, result.capacity_per_s),
         f"{_share(_best(baseline), baseline.capacity_per_s)} at best" if baseline else "",
     )

@@ -88,7 +88,7 @@ def test_rates_are_also_told_as_shares_of_each_ones_own_capacity(recorded: Basel
     result = SpikeResult.read(RESULTS / "spike.json").model_copy(update={"baseline": recorded})
     best = max(recorded.series.accepted_per_s)
 
-    assert table_row(result, "drain rate as a share of it") == [
+    assert table_row(result, "drain rate as a share of that") == [
         f"{result.drain_rate_per_s / result.capacity_per_s:.0%}",
         f"{best / recorded.capacity_per_s:.0%} at best",
     ]
@@ -97,4 +97,4 @@ def test_rates_are_also_told_as_shares_of_each_ones_own_capacity(recorded: Basel
 def test_a_run_that_did_nothing_has_no_share() -> None:
     result = SpikeResult.read(RESULTS / "spike.json").model_copy(update={"capacity_per_s": 0.0})
 
-    assert table_row(result, "drain rate as a share of it")[0] == "unknown"
+    assert table_row(result, "drain rate as a share of that")[0] == "unknown"
