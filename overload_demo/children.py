@@ -5,6 +5,8 @@ outlive a killed kernel. Both hold for a child that ignores SIGINT and watches i
 operating system closes it at any kind of death.
 """
 
+import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -27,6 +29,18 @@ def watch_parent(on_gone: Callable[[], object]) -> None:
         on_gone()
 
     threading.Thread(target=wait_for_end, name="parent-watch", daemon=True).start()
+
+
+async def end(process: asyncio.subprocess.Process) -> None:
+    """``kill -9`` a child of the event loop, if it still runs, and wait until it is gone.
+
+    Not by ``process.kill()``: that one looks for the child's end first, and so takes it away from asyncio, which then
+    reports an unknown child (mended in later Pythons: CPython issue 127049).
+    """
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+    await process.wait()
 
 
 class Child:

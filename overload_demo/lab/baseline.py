@@ -20,6 +20,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 import overload_demo
+from overload_demo.children import end
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.lab.app_stats import AppMonitor, AppSample
 from overload_demo.load import LoadPlan, LoadResult, LoadSummary, Shape, calibrate, run_load
@@ -232,9 +233,7 @@ async def baseline_server(variant: Variant, delay_s: float) -> AsyncIterator[str
                 raise OverloadDemoError(f"the naive baseline did not start: {said[-1]}")
             yield json.loads(line)["url"]
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+            await end(process)
 
 
 async def _first_line(process: asyncio.subprocess.Process) -> bytes:

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from overload_demo.children import end
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.load.limits import descriptor_limit, processes_for, source_addresses
 from overload_demo.load.measure import LoadResult, ProcessReport
@@ -179,9 +180,7 @@ async def _child(
             await child.send(order)
         yield child
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()  # it holds nothing worth a farewell
-        await process.wait()
+        await end(process)  # it holds nothing worth a farewell
 
 
 async def _all_ready(children: list[_Child]) -> None:
