@@ -14,12 +14,12 @@ from overload_demo import admin
 from overload_demo.config import load_settings
 from overload_demo.doors import fail, one_line_errors
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab import report
-from overload_demo.lab.level import Level
-from overload_demo.lab.progress import spike_progress
-from overload_demo.lab.result import PRICE_PER_100K_COMMANDS, SpikeResult
-from overload_demo.lab.spike import DEFAULT_DELAY_S, DEFAULT_REQUESTS, SpikePlan, run_spike
-from overload_demo.lab.stack import Stack
+from overload_demo.lab.course.level import Level
+from overload_demo.lab.records import report
+from overload_demo.lab.records.result import PRICE_PER_100K_COMMANDS, SpikeResult
+from overload_demo.lab.running.progress import spike_progress
+from overload_demo.lab.running.spike import DEFAULT_DELAY_S, DEFAULT_REQUESTS, SpikePlan, run_spike
+from overload_demo.lab.running.stack import Stack
 from overload_demo.load import LoadPlan, Shape
 from overload_demo.store.embedded import EmbeddedStore
 from overload_demo.upstash import Address, Upstash
@@ -149,12 +149,12 @@ def check(
 
     Exit code 0 only if every exercise is right and no cell failed. The notebooks stay as they are.
     """
-    from overload_demo.lab import rerun  # Jupyter's packages: an extra
+    from overload_demo.lab.course import rerun  # Jupyter's packages: an extra
 
     with one_line_errors():
         opened = [(rerun.read(path), path) for path in notebooks]  # all, before the first one runs for minutes
         found = [finding for notebook, path in opened for finding in rerun.rerun(notebook, path, level)]
-        Console().print(report.findings(found))
+        Console().print(rerun.table(found))
         if json:
             rerun.write_json(found, json)
         if csv:

@@ -24,6 +24,7 @@ TIERS = [
     {"cli"},
     {"__main__"},
 ]
+LAB_TIERS = ["records", "running", "course", "plots"]
 TIER_OF = {room: tier for tier, rooms in enumerate(TIERS) for room in rooms}
 
 # The rooms a library has its home in; whatever is not listed here is not used by the package.
@@ -82,6 +83,19 @@ def test_imports_point_one_way() -> None:
         for room, path in sources()
         for other in rooms_imported(path)
         if other != room and TIER_OF[other] >= TIER_OF[room] and not TIER_OF[room] == TIER_OF[other] == 1
+    ]
+
+    assert wrong == []
+
+
+def test_the_rooms_of_the_lab_point_one_way_too() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for tier, room in enumerate(LAB_TIERS)
+        for path in (PACKAGE / "lab" / room).rglob("*.py")
+        for name in imports_of(path)
+        for other in LAB_TIERS[tier + 1 :]
+        if name.startswith(f"overload_demo.lab.{other}.")
     ]
 
     assert wrong == []

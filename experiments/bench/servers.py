@@ -26,7 +26,7 @@ from overload_demo.children import Child
 from overload_demo.config import load_settings
 from overload_demo.errors import OverloadDemoError
 from overload_demo.jobs import new_job_id
-from overload_demo.lab.cost import count_commands
+from overload_demo.lab.running.cost import count_commands
 from overload_demo.load.client import sample_body
 from overload_demo.queue.producer import NewJob, Producer
 from overload_demo.store.data_dir import DataDir

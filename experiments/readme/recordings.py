@@ -12,8 +12,8 @@ from experiments.bench.record import RESULTS, Benchmark, Place, Row, figure
 from experiments.fault_matrix import FaultMatrix
 from experiments.student_cost import StudentCost
 from overload_demo.errors import OverloadDemoError
-from overload_demo.lab.baseline import BaselineRecording
-from overload_demo.lab.result import SpikeResult
+from overload_demo.lab.records.baseline_run import BaselineRecording
+from overload_demo.lab.records.result import SpikeResult
 from overload_demo.load import Shape
 from overload_demo.load.summary import Environment
 

@@ -1,1 +1,5 @@
-"""What notebooks and the ``spike`` command import: a stack that starts and stops cleanly, experiments, figures."""
+"""What notebooks and the ``spike`` command import.
+
+Four rooms: ``records`` (what came of a run), ``running`` (what starts and measures one), ``plots`` (its figures) and
+``course`` (what teaches: predictions, theory, exercises).
+"""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from overload_demo.config import Settings
-from overload_demo.lab.parts import WorkerThread
+from overload_demo.lab.running.parts import WorkerThread
 from overload_demo.queue.admin import Admin
 from overload_demo.queue.consumer import Verdict
 from overload_demo.queue.protocol import RECONCILE, Protocol

@@ -8,7 +8,7 @@ import pytest
 from overload_demo.config import Settings
 from overload_demo.errors import IdempotencyConflictError
 from overload_demo.jobs import new_job_id
-from overload_demo.lab.parts import WorkerThread
+from overload_demo.lab.running.parts import WorkerThread
 from overload_demo.store.opening import Store
 from tests.support.queues import Queue, ids_of, open_queue, settled
 from tests.support.running import JOB

@@ -9,7 +9,7 @@ import httpx
 
 from overload_demo.config import Settings
 from overload_demo.jobs import JobState
-from overload_demo.lab.reconcile import read_effects, reconcile
+from overload_demo.lab.records.reconcile import read_effects, reconcile
 from overload_demo.store.opening import Store
 from tests.support.running import (
     JOB,

@@ -16,7 +16,7 @@ from overload_demo.api.front_door import url_of
 from overload_demo.config import Settings
 from overload_demo.errors import QueueFullError
 from overload_demo.jobs import new_job_id
-from overload_demo.lab.parts import ApiThread
+from overload_demo.lab.running.parts import ApiThread
 from overload_demo.queue.consumer import Settlement, Verdict
 from overload_demo.queue.producer import NewJob, Producer
 from overload_demo.store.opening import Store

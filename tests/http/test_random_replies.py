@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from overload_demo.lab.parts import WorkerThread
+from overload_demo.lab.running.parts import WorkerThread
 from overload_demo.store.opening import Store
 from tests.support.network import Network, network_to
 from tests.support.running import JOB, make_settings, serving_api, submit, working

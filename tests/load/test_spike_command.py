@@ -16,8 +16,8 @@ import pytest
 
 from overload_demo.config import load_settings
 from overload_demo.lab import plots
-from overload_demo.lab.job_log import read_events
-from overload_demo.lab.result import SpikeResult
+from overload_demo.lab.records.job_log import read_events
+from overload_demo.lab.records.result import SpikeResult
 from overload_demo.queue.protocol import Protocol
 from overload_demo.store.data_dir import DataDir
 from overload_demo.store.embedded import EmbeddedStore

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from overload_demo.lab import stack as lab_stack
-from overload_demo.lab.stack import Stack
+from overload_demo.lab.running import stack as lab_stack
+from overload_demo.lab.running.stack import Stack
 
 
 @pytest.mark.anyio

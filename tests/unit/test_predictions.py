@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab.predictions import MIME, Comparison, Prediction
+from overload_demo.lab.course.predictions import MIME, Comparison, Prediction
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from overload_demo.lab.plots.picture import (
     legend,
     thousands,
 )
-from overload_demo.lab.promise import PromiseRun
+from overload_demo.lab.running.promise import PromiseRun
 
 # Colour and hatch: told apart also in grey.
 _ENDS: dict[str, dict[str, Any]] = {

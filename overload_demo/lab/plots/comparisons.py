@@ -5,9 +5,9 @@ from itertools import cycle
 
 import numpy as np
 
-from overload_demo.lab.job_log import JobLog
 from overload_demo.lab.plots.picture import BLUE, GREEN, GREY, ORANGE, Picture, drawing, legend, thousands
-from overload_demo.lab.result import SpikeResult
+from overload_demo.lab.records.job_log import JobLog
+from overload_demo.lab.records.result import SpikeResult
 
 _PLACES = (("at the door", ORANGE, "//"), ("in the queue", BLUE, ""), ("being done", GREEN, "xx"))
 _LINES = ((BLUE, "-"), (ORANGE, (0, (4, 1.5))), (GREEN, (0, (1, 1))), (GREY, "-."))

@@ -6,7 +6,6 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from overload_demo.lab.crash_result import CrashResult, JobRuns, KillSeen, Run
 from overload_demo.lab.plots.picture import (
     BLUE,
     GREEN,
@@ -19,6 +18,7 @@ from overload_demo.lab.plots.picture import (
     legend,
     thousands,
 )
+from overload_demo.lab.records.crash_result import CrashResult, JobRuns, KillSeen, Run
 
 SKY = "#56B4E9"  # Okabe-Ito
 BAR = 0.75

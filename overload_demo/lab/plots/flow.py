@@ -6,8 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab import theory
-from overload_demo.lab.job_log import JobLog
+from overload_demo.lab.course import theory
 from overload_demo.lab.plots.picture import (
     BLUE,
     GREEN,
@@ -20,6 +19,7 @@ from overload_demo.lab.plots.picture import (
     legend,
     thousands,
 )
+from overload_demo.lab.records.job_log import JobLog
 
 _ARROW: dict[str, Any] = {"arrowstyle": "<->", "linewidth": 2.5, "shrinkA": 0, "shrinkB": 0}
 _WHITE: dict[str, Any] = {"color": "white", "alpha": 0.8, "pad": 1.5}

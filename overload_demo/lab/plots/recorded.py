@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab.baseline import VARIANTS, BaselineRun
 from overload_demo.lab.plots.picture import BLUE, GREEN, ORANGE, Picture, drawing, legend
-from overload_demo.lab.recorded import note_on
+from overload_demo.lab.records.baseline_run import VARIANTS, BaselineRun
+from overload_demo.lab.records.recorded import note_on
 from overload_demo.load.summary import Environment
 
 _LOOKS: dict[str, dict[str, Any]] = {

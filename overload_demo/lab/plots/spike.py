@@ -15,7 +15,7 @@ from overload_demo.lab.plots.picture import (
     plain,
     thousands,
 )
-from overload_demo.lab.result import NOT_ASKED_FOR, SpikeResult
+from overload_demo.lab.records.result import NOT_ASKED_FOR, SpikeResult
 
 
 def trio(result: SpikeResult, *, peak: float | None = None, empty_s: float | None = None) -> Picture:

@@ -6,6 +6,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from overload_demo.errors import ConfigurationError
+from overload_demo.lab.course.theory import capacity_per_s
 from overload_demo.lab.plots.picture import (
     BLUE,
     GREEN,
@@ -21,8 +22,7 @@ from overload_demo.lab.plots.picture import (
     legend,
     thousands,
 )
-from overload_demo.lab.steps import LoadStep
-from overload_demo.lab.theory import capacity_per_s
+from overload_demo.lab.running.steps import LoadStep
 
 YELLOW = "#F0E442"
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from overload_demo.lab.job_log import JobEvent, read_events
-from overload_demo.lab.ledger import ledger_of, read_charges
-from overload_demo.lab.result import SpikeResult
+from overload_demo.lab.records.job_log import JobEvent, read_events
+from overload_demo.lab.records.ledger import ledger_of, read_charges
+from overload_demo.lab.records.result import SpikeResult
 from overload_demo.load import LoadResult
 from overload_demo.load.summary import Floats
 

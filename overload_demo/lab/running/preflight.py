@@ -13,7 +13,7 @@ from typing import Literal, Self
 import psutil
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab.spike import filesystem_of
+from overload_demo.lab.running.spike import filesystem_of
 from overload_demo.load.limits import descriptor_limit, port_cap, socket_cap
 from overload_demo.store.server_binary import find_server
 

@@ -5,8 +5,8 @@ import numbers
 from collections.abc import Callable
 from email.message import Message
 
-from overload_demo.lab import theory
-from overload_demo.lab.checks.exercise import NotDoneError, choice, exercise, function, number, shown
+from overload_demo.lab.course import theory
+from overload_demo.lab.course.checks.exercise import NotDoneError, choice, exercise, function, number, shown
 
 LONGEST_S = 120.0  # jitter and back-off on top of what the server asked for may add so much
 

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass
 
 from overload_demo.errors import StoreError
-from overload_demo.lab.stack import Stack
+from overload_demo.lab.running.stack import Stack
 from overload_demo.upstash import Upstash
 
 

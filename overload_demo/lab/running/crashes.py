@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from overload_demo.errors import ConfigurationError, OverloadDemoError
-from overload_demo.lab.crash_result import CrashResult, account_for
-from overload_demo.lab.spike import OnProgress, SpikePlan, SpikeProgress, run_spike
-from overload_demo.lab.stack import KILLABLE, Stack
+from overload_demo.lab.records.crash_result import CrashResult, account_for
+from overload_demo.lab.running.spike import OnProgress, SpikePlan, SpikeProgress, run_spike
+from overload_demo.lab.running.stack import KILLABLE, Stack
 
 
 @dataclass(frozen=True)

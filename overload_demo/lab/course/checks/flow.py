@@ -1,8 +1,8 @@
 """Exercises of 02: depth, wait and time to empty of a queue as a fluid, and Little's law on a log."""
 
-from overload_demo.lab import theory
-from overload_demo.lab.checks.exercise import exercise, number
-from overload_demo.lab.job_log import JobLog
+from overload_demo.lab.course import theory
+from overload_demo.lab.course.checks.exercise import exercise, number
+from overload_demo.lab.records.job_log import JobLog
 
 _IS_TOO_SLOW = "The worker does not wait for the spike to end: while λ jobs a second come, μ leave."
 

@@ -32,7 +32,7 @@ from overload_demo.api.front_door import listen, url_of
 from overload_demo.children import Child
 from overload_demo.config import Settings, load_settings
 from overload_demo.errors import ConfigurationError, OverloadDemoError
-from overload_demo.lab.parts import ApiThread, Part, WorkerThread
+from overload_demo.lab.running.parts import ApiThread, Part, WorkerThread
 from overload_demo.store.embedded import wait_until_ended
 from overload_demo.store.opening import Store, open_store
 

@@ -1,9 +1,9 @@
 """Exercises of the notebook 00: the first job, the first limit, what a 202 says."""
 
 from overload_demo.jobs import JobState
-from overload_demo.lab.checks.exercise import choice, exercise, shown
-from overload_demo.lab.job_life import JobLife
-from overload_demo.lab.preflight import Preflight
+from overload_demo.lab.course.checks.exercise import choice, exercise, shown
+from overload_demo.lab.running.job_life import JobLife
+from overload_demo.lab.running.preflight import Preflight
 
 _ASK = '(await client.get(f"/jobs/{job_id}")).json()'
 

@@ -108,7 +108,7 @@ def _not_done(key: str) -> Verdict:
 def exercises() -> Mapping[str, Exercise]:
     """All of them, by key."""
     for name in _MODULES:
-        importlib.import_module(f"overload_demo.lab.checks.{name}")
+        importlib.import_module(f"overload_demo.lab.course.checks.{name}")
     return EXERCISES
 
 

@@ -1,7 +1,7 @@
 """Exercises of 04, the spike absorbed."""
 
-from overload_demo.lab.checks.exercise import called, choice, exercise, function, number, shown
-from overload_demo.lab.result import SpikeResult
+from overload_demo.lab.course.checks.exercise import called, choice, exercise, function, number, shown
+from overload_demo.lab.records.result import SpikeResult
 
 
 @exercise(

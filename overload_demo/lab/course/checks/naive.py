@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from overload_demo.lab.baseline import BaselineRun, Variant
-from overload_demo.lab.checks.exercise import choice, exercise, number, shown
-from overload_demo.lab.steps import LoadStep
-from overload_demo.lab.theory import capacity_per_s
+from overload_demo.lab.course.checks.exercise import choice, exercise, number, shown
+from overload_demo.lab.course.theory import capacity_per_s
+from overload_demo.lab.records.baseline_run import BaselineRun, Variant
+from overload_demo.lab.running.steps import LoadStep
 
 THREADS = 40  # in the pool in which the framework runs a plain def
 _CLASSES = {

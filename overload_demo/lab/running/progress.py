@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from overload_demo.lab.spike import OnProgress, SpikeProgress
-from overload_demo.lab.steps import OnStepProgress, StepProgress
+from overload_demo.lab.running.spike import OnProgress, SpikeProgress
+from overload_demo.lab.running.steps import OnStepProgress, StepProgress
 
 _WORDS = {
     "calibrate": "calibrating: how much does this machine take?",

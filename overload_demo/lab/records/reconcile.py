@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from overload_demo.jobs import JobState
-from overload_demo.lab.job_log import read_events
+from overload_demo.lab.records.job_log import read_events
 from overload_demo.queue.results import MAX_READ_JOBS, Results
 
 

@@ -9,9 +9,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from rich.table import Table
+from rich.text import Text
+
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab import predictions
-from overload_demo.lab.checks import exercise
+from overload_demo.lab.course import predictions
+from overload_demo.lab.course.checks import exercise
 
 CELL_TIMEOUT_S = 600
 
@@ -76,6 +79,18 @@ def findings(name: str, notebook: Any) -> Iterator[Finding]:
             yield Finding(name, told["prediction"], status, prediction=told["value"])
         elif output["output_type"] == "error":
             yield Finding(name, "a cell", f"{output['ename']}: {output['evalue']}"[:200])
+
+
+def table(found: Sequence[Finding]) -> Table:
+    """What notebooks that were run again came to, a line an exercise or prediction."""
+    shown = Table(show_edge=False)
+    for head in ("notebook", "exercise or prediction", "status", "hints", "predicted"):
+        shown.add_column(head, justify="right" if head in ("hints", "predicted") else "left")
+    for one in found:
+        hints = "" if one.hint_level is None else str(one.hint_level)
+        predicted = "" if one.prediction is None else f"{one.prediction:,.6g}"
+        shown.add_row(one.notebook, one.item, Text(one.status), hints, predicted)
+    return shown
 
 
 def write_json(found: Sequence[Finding], path: Path) -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from overload_demo.errors import OverloadDemoError
 from overload_demo.jobs import JobState
-from overload_demo.lab.stack import Stack
+from overload_demo.lab.running.stack import Stack
 from overload_demo.upstash import Upstash
 
 LOOK_EVERY_S = 0.05

@@ -4,7 +4,7 @@ The ledger is a SQLite file beside the worker's effect log: another system, with
 roll back. A charge is one transaction, written before the slower rest of the job, so that a worker can be killed
 between the effect and the moment its result is stored. A kill -9 does not undo what was committed.
 
-``WORKER_HANDLER=overload_demo.lab.ledger:charge`` or ``...:charge_once``.
+``WORKER_HANDLER=overload_demo.lab.records.ledger:charge`` or ``...:charge_once``.
 """
 
 import sqlite3

@@ -14,13 +14,14 @@ from typing import Literal
 import psutil
 
 from overload_demo.errors import ConfigurationError, StoreError
-from overload_demo.lab.baseline import BaselineRun, Variant, checkout_root, run_baseline
-from overload_demo.lab.cost import Cost, read_cost
-from overload_demo.lab.reconcile import Reconciliation, StoredJobs, read_effects, read_stored, reconcile
-from overload_demo.lab.recorded import equal_recorded
-from overload_demo.lab.result import NOT_ASKED_FOR, Conditions, SpikeResult, SpikeSeries
-from overload_demo.lab.sampler import Sample, Sampler
-from overload_demo.lab.stack import Stack
+from overload_demo.lab.records.baseline_run import BaselineRun, Variant, checkout_root
+from overload_demo.lab.records.reconcile import Reconciliation, StoredJobs, read_effects, read_stored, reconcile
+from overload_demo.lab.records.recorded import equal_recorded
+from overload_demo.lab.records.result import NOT_ASKED_FOR, Conditions, SpikeResult, SpikeSeries
+from overload_demo.lab.running.baseline import run_baseline
+from overload_demo.lab.running.cost import Cost, read_cost
+from overload_demo.lab.running.sampler import Sample, Sampler
+from overload_demo.lab.running.stack import Stack
 from overload_demo.load import LoadPlan, LoadProgress, LoadResult, Shape, calibrate, run_load
 from overload_demo.load.summary import Environment
 from overload_demo.queue.results import Results

@@ -7,10 +7,10 @@ from typing import Self
 import numpy as np
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab.job_log import JobLog
-from overload_demo.lab.reconcile import read_effects
-from overload_demo.lab.result import SpikeResult
-from overload_demo.lab.stack import Stack
+from overload_demo.lab.records.job_log import JobLog
+from overload_demo.lab.records.reconcile import read_effects
+from overload_demo.lab.records.result import SpikeResult
+from overload_demo.lab.running.stack import Stack
 from overload_demo.load import LoadResult
 
 

@@ -1,13 +1,9 @@
 """A spike's result as a table for people."""
 
-from collections.abc import Sequence
-
 from rich.table import Table
-from rich.text import Text
 
-from overload_demo.lab.baseline import BaselineRun
-from overload_demo.lab.rerun import Finding
-from overload_demo.lab.result import PRICE_PER_100K_COMMANDS, SpikeResult
+from overload_demo.lab.records.baseline_run import BaselineRun
+from overload_demo.lab.records.result import PRICE_PER_100K_COMMANDS, SpikeResult
 from overload_demo.load.summary import LoadSummary
 
 
@@ -61,18 +57,6 @@ def table(result: SpikeResult) -> Table:
         row("on Upstash: commands, price", _price(*result.upstash_commands))
     row(f"peak memory, MB ({result.memory_kind})", ", ".join(f"{k} {v:,.0f}" for k, v in result.peak_memory_mb.items()))
     row("load generator", f"{result.load.verdict}", naive.verdict if naive else "")
-    return shown
-
-
-def findings(found: Sequence[Finding]) -> Table:
-    """What notebooks that were run again came to, a line an exercise or prediction."""
-    shown = Table(show_edge=False)
-    for head in ("notebook", "exercise or prediction", "status", "hints", "predicted"):
-        shown.add_column(head, justify="right" if head in ("hints", "predicted") else "left")
-    for one in found:
-        hints = "" if one.hint_level is None else str(one.hint_level)
-        predicted = "" if one.prediction is None else f"{one.prediction:,.6g}"
-        shown.add_row(one.notebook, one.item, Text(one.status), hints, predicted)
     return shown
 
 

@@ -1,0 +1,1 @@
+"""What teaches: the load level, predictions, theory, exercises and their judges."""
