@@ -17,8 +17,9 @@ from overload_demo.errors import ConfigurationError
 from overload_demo.lab.course.level import Level
 from overload_demo.lab.records import report
 from overload_demo.lab.records.result import PRICE_PER_100K_COMMANDS, SpikeResult
+from overload_demo.lab.running.plan import DEFAULT_DELAY_S, DEFAULT_REQUESTS, SpikePlan
 from overload_demo.lab.running.progress import spike_progress
-from overload_demo.lab.running.spike import DEFAULT_DELAY_S, DEFAULT_REQUESTS, SpikePlan, run_spike
+from overload_demo.lab.running.spike import run_spike
 from overload_demo.lab.running.stack import Stack
 from overload_demo.load import LoadPlan, Shape
 from overload_demo.store.embedded import EmbeddedStore

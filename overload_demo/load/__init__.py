@@ -4,8 +4,8 @@ It knows nothing of API, queue or store: it sends ``POST {url}/jobs`` by a sched
 request, and says whether its own figures can be trusted (``LoadSummary.verdict``).
 
 Where things live: ``schedule`` (when to send), ``plan`` (what to fire, validated), ``limits`` (sockets this machine
-allows), ``client`` (the child that sends), ``generator`` (the parent: start, progress, collect), ``measure`` (results
-and their summary), ``calibrate`` (how much a server takes).
+allows), ``client`` (the child that sends), ``recent`` (its times while it sends), ``generator`` (the parent: start,
+progress, collect), ``measure`` (results and their summary), ``calibrate`` (how much a server takes).
 """
 
 from overload_demo.load.calibrate import calibrate

@@ -18,6 +18,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Coroutine, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -30,6 +31,7 @@ from overload_demo.config import load_settings
 from overload_demo.load.limits import port_cap, raise_descriptor_limit, socket_cap, socket_factory
 from overload_demo.load.measure import Kind, ProcessReport
 from overload_demo.load.plan import LoadPlan
+from overload_demo.load.recent import bin_of
 from overload_demo.load.schedule import Shape
 
 PROGRESS_S = 0.2
@@ -108,6 +110,7 @@ class Sender:
         self.job_ids = [b""] * planned
         self.sent = self.accepted = self.dropped = self.in_flight = self.peak_in_flight = 0
         self.cpu_share = 0.0
+        self._answered_in: Counter[int] = Counter()
 
     async def run(self, start_at_mono: float) -> None:
         """Wait for the common start, send everything, and return when every request has ended."""
@@ -122,16 +125,17 @@ class Sender:
         names = ("index", "intended_s", "sent_s", "done_s", "status", "kind")
         return {name: getattr(self, name)[:fired] for name in names} | {"job_ids": job_ids[:fired]}
 
-    def progress(self) -> dict[str, int]:
-        """Return the counts so far."""
-        failed = self.sent - self.accepted - self.in_flight
-        return {
+    def say_progress(self) -> None:
+        """Say the counts so far, and how long the answers took that came since the last time, by bin."""
+        counts = {
             "sent": self.sent,
             "accepted": self.accepted,
-            "failed": failed,
+            "failed": self.sent - self.accepted - self.in_flight,
             "dropped": self.dropped,
             "in_flight": self.in_flight,
         }
+        _say({"progress": counts, "answered_in": self._answered_in})
+        self._answered_in.clear()
 
     async def _run_open(self) -> None:
         """Walk the schedule: a task exists only while its request is in flight, so memory stays bounded.
@@ -184,7 +188,9 @@ class Sender:
         self.done_s[position] = self._now()
         self.kind[position] = kind
         self.in_flight -= 1
-        self.accepted += kind is Kind.ACCEPTED
+        if kind is Kind.ACCEPTED:
+            self.accepted += 1
+            self._answered_in[bin_of(self.done_s[position] - self.intended_s[position])] += 1
 
     def _record_answer(self, position: int, status: int, answer: bytes) -> Kind:
         self.status[position] = status
@@ -261,7 +267,7 @@ async def carry_out(order: Order) -> None:
         reporter.cancel()
     np.savez(order.arrays_path, **sender.arrays())  # type: ignore[arg-type]
     report = ProcessReport(cpu_share=sender.cpu_share, peak_open_sockets=sender.peak_in_flight)
-    _say({"progress": sender.progress()})
+    sender.say_progress()
     _say({"finished": asdict(report)})
 
 
@@ -271,7 +277,7 @@ async def _report(sender: Sender) -> None:
         await asyncio.sleep(PROGRESS_S)
         os.set_blocking(sys.stdout.fileno(), False)
         with contextlib.suppress(BlockingIOError):
-            _say({"progress": sender.progress()})
+            sender.say_progress()
         os.set_blocking(sys.stdout.fileno(), True)
 
 

@@ -25,6 +25,7 @@ from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.load.limits import descriptor_limit, processes_for, source_addresses
 from overload_demo.load.measure import LoadResult, ProcessReport
 from overload_demo.load.plan import LoadPlan
+from overload_demo.load.recent import RecentTimes
 from overload_demo.load.summary import Environment
 
 HEAD_START_S = 0.1
@@ -34,7 +35,10 @@ READY_WITHIN_S = 60.0
 
 @dataclass(frozen=True)
 class LoadProgress:
-    """How far a load is, over all processes; ``elapsed_s`` counts from the common start."""
+    """How far a load is, over all processes; ``elapsed_s`` counts from the common start.
+
+    ``response_p99_s`` is of the answers of the last second, rounded up to a bin (12 %); None without an answer.
+    """
 
     elapsed_s: float
     requests: int
@@ -43,6 +47,7 @@ class LoadProgress:
     failed: int = 0
     dropped: int = 0
     in_flight: int = 0
+    response_p99_s: float | None = None
 
 
 ProgressCallback = Callable[[LoadProgress], None]
@@ -107,14 +112,17 @@ class _Watch:
     def __init__(self, requests: int, start_mono: float, on_progress: ProgressCallback | None) -> None:
         self._requests, self._start_mono, self._on_progress = requests, start_mono, on_progress
         self._latest: dict[int, dict[str, int]] = {}
+        self._recent = RecentTimes()
 
-    def note(self, number: int, counts: dict[str, int]) -> None:
+    def note(self, number: int, counts: dict[str, int], answered_in: dict[str, int]) -> None:
         self._latest[number] = counts
+        self._recent.add(answered_in)
         if self._on_progress is None:
             return
         totals = {name: sum(latest[name] for latest in self._latest.values()) for name in counts}
         elapsed_s = time.monotonic() - self._start_mono
-        self._on_progress(LoadProgress(elapsed_s=elapsed_s, requests=self._requests, **totals))
+        p99_s = self._recent.p99_s()
+        self._on_progress(LoadProgress(elapsed_s=elapsed_s, requests=self._requests, response_p99_s=p99_s, **totals))
 
 
 @dataclass
@@ -134,7 +142,7 @@ class _Child:
         while True:
             message = await self._next_message()
             if "progress" in message:
-                watch.note(self.number, message["progress"])
+                watch.note(self.number, message["progress"], message["answered_in"])
             elif "finished" in message:
                 await self.process.wait()
                 return ProcessReport(**message["finished"])

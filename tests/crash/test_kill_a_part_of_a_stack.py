@@ -15,7 +15,7 @@ from overload_demo.lab import plots
 from overload_demo.lab.records.crash_result import CrashResult
 from overload_demo.lab.records.ledger import ledger_of, read_charges
 from overload_demo.lab.running.crashes import Kill, run_with_kills
-from overload_demo.lab.running.spike import SpikePlan, SpikeProgress
+from overload_demo.lab.running.plan import SpikePlan, SpikeProgress
 from overload_demo.lab.running.stack import KILLABLE, Stack
 from tests.support.running import JOB, wait_for
 from tests.support.waiting import wait_until

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from overload_demo.lab.plots.bounds import ends_of
+from overload_demo.lab.running.plan import SpikePlan
 from overload_demo.lab.running.promise import PromiseRun
-from overload_demo.lab.running.spike import SpikePlan, run_spike
+from overload_demo.lab.running.spike import run_spike
 from overload_demo.lab.running.stack import Stack
 from overload_demo.load import Shape
 from overload_demo.queue.results import Results

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.lab.records.crash_result import CrashResult, account_for
-from overload_demo.lab.running.spike import OnProgress, SpikePlan, SpikeProgress, run_spike
+from overload_demo.lab.running.plan import OnProgress, SpikePlan, SpikeProgress
+from overload_demo.lab.running.spike import run_spike
 from overload_demo.lab.running.stack import KILLABLE, Stack
 
 

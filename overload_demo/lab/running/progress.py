@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from overload_demo.lab.running.spike import OnProgress, SpikeProgress
+from overload_demo.lab.running.plan import OnProgress, SpikeProgress
 from overload_demo.lab.running.steps import OnStepProgress, StepProgress
 
 _WORDS = {

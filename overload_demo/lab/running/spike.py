@@ -5,11 +5,10 @@ import contextlib
 import math
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
 
 import psutil
 
@@ -20,59 +19,20 @@ from overload_demo.lab.records.recorded import equal_recorded
 from overload_demo.lab.records.result import NOT_ASKED_FOR, Conditions, SpikeResult, SpikeSeries
 from overload_demo.lab.running.baseline import run_baseline
 from overload_demo.lab.running.cost import Cost, read_cost
+from overload_demo.lab.running.plan import OnProgress, SpikePlan, SpikeProgress, Stage
 from overload_demo.lab.running.sampler import Sample, Sampler
 from overload_demo.lab.running.stack import Stack
-from overload_demo.load import LoadPlan, LoadProgress, LoadResult, Shape, calibrate, run_load
+from overload_demo.load import LoadPlan, LoadProgress, LoadResult, calibrate, run_load
 from overload_demo.load.summary import Environment
 from overload_demo.queue.results import Results
 from overload_demo.upstash import Upstash
 from overload_demo.work import utc_now
 
-Stage = Literal["calibrate", "fire", "drain", "reconcile", "baseline"]
-
-# The whole default run takes under two minutes on two cores; the queue still grows to tens of thousands.
-DEFAULT_REQUESTS = 100_000
-DEFAULT_DELAY_S = 0.0004
 RATE_SHARE_OF_CALIBRATION = 0.6
 STUCK_AFTER_S = 60.0
 BASELINE_FIRES_S = 12.0
 BASELINE_TIMEOUT_S = 10.0
 BASELINE_VARIANT: Variant = "def-slot"
-
-
-@dataclass(frozen=True)
-class SpikePlan:
-    """What to fire. ``rate_per_s`` None: 60 % of a 3 s calibration on this machine. Seconds are seconds.
-
-    ``expires_in_s`` is the deadline of every job: not started by then, it fails and is never run.
-    """
-
-    requests: int = DEFAULT_REQUESTS
-    rate_per_s: float | None = None
-    shape: Shape = Shape.SPIKE
-    processes: int | None = None
-    seed: int = 0
-    timeout_s: float = 30.0
-    expires_in_s: float | None = None
-    baseline: Literal["live", "recorded", "none"] = "live"
-    command: str = "overload-demo spike"
-
-
-@dataclass(frozen=True)
-class SpikeProgress:
-    """How far a spike is; counts are of jobs."""
-
-    stage: Stage
-    offered: int
-    sent: int = 0
-    accepted: int = 0
-    errors: int = 0
-    queue_depth: int = 0
-    settled: int = 0
-    drain_rate_per_s: float = 0.0
-
-
-OnProgress = Callable[[SpikeProgress], None]
 
 
 async def run_spike(stack: Stack, plan: SpikePlan, on_progress: OnProgress | None = None) -> SpikeResult:
@@ -92,7 +52,7 @@ class _Spike:
 
     def __init__(self, stack: Stack, plan: SpikePlan, on_progress: OnProgress) -> None:
         self.stack, self.plan, self._report = stack, plan, on_progress
-        self._sent = self._accepted = self._errors = 0
+        self._load: LoadProgress | None = None
         self._stage: Stage = "calibrate"
         self.calibrated_per_s: float | None = None
 
@@ -112,7 +72,7 @@ class _Spike:
                 processes=self.plan.processes,
             )
             counting = self.stack.process_ids()
-            async with Sampler(results, self.stack.process_ids, self._note_sample) as sampler:
+            async with Sampler(results, self.stack.process_ids, self._tell) as sampler:
                 self._stage = "fire"
                 load = await run_load(load_plan, out_dir=self.stack.folder, on_progress=self._note_load)
                 self._stage = "drain"
@@ -123,6 +83,7 @@ class _Spike:
             stored = await read_stored(results, accepted)
             cost = await read_cost(self.stack, self._upstash, counting)
         account = reconcile(accepted, read_effects(self.stack.effect_log), stored.states)
+        self._tell(sampler.samples[-1], account.lost)
         baseline, note = await self._baseline(rate_per_s, load.environment)
         result = self._result(load, sampler, account, stored, cost, baseline, note)
         result.save(self.stack.folder)
@@ -155,25 +116,28 @@ class _Spike:
             await upstash.aclose()
 
     def _note_load(self, progress: LoadProgress) -> None:
-        self._sent, self._accepted, self._errors = progress.sent, progress.accepted, progress.failed + progress.dropped
+        self._load, self._load_at_mono_s = progress, time.monotonic()
 
-    def _note_sample(self, sample: Sample) -> None:
-        self._tell(sample)
-
-    def _tell(self, sample: Sample) -> None:
+    def _tell(self, sample: Sample, lost: int | None = None) -> None:
         stats = sample.stats
-        self._report(
-            SpikeProgress(
-                self._stage,
-                self.plan.requests,
-                self._sent,
-                self._accepted,
-                self._errors,
-                stats.queue_length,
-                stats.done + stats.failed,
-                stats.drain_rate_per_s,
-            )
+        progress = SpikeProgress(
+            self._stage,
+            self.plan.requests,
+            queue_depth=stats.queue_length,
+            oldest_age_s=stats.oldest_age_s,
+            settled=stats.done + stats.failed,
+            drain_rate_per_s=stats.drain_rate_per_s,
+            lost=lost,
         )
+        if self._load is not None:
+            elapsed_s = self._load.elapsed_s + sample.at_mono_s - self._load_at_mono_s
+            p99_s = self._load.response_p99_s if self._stage == "fire" else None
+            progress = progress.with_load(replace(self._load, elapsed_s=elapsed_s, response_p99_s=p99_s))
+        self._report(progress)
+
+    def _tell_of_baseline(self, load: LoadProgress) -> None:
+        progress = SpikeProgress("baseline", load.requests, queue_depth=load.in_flight, settled=load.accepted)
+        self._report(progress.with_load(load))
 
     async def _drain(self, sampler: Sampler) -> None:
         """Wait until nothing is waiting or in flight, or until nothing has moved for a minute."""
@@ -214,6 +178,7 @@ class _Spike:
             timeout_s=BASELINE_TIMEOUT_S,
             max_duration_s=BASELINE_FIRES_S,
             seed=plan.seed,
+            on_progress=self._tell_of_baseline,
         )
         return run, f"measured now, fired for {BASELINE_FIRES_S:g} s, clients waited {BASELINE_TIMEOUT_S:g} s"
 

@@ -1,0 +1,68 @@
+"""What a spike is to be, and how far it is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from overload_demo.load import LoadProgress, Shape
+
+Stage = Literal["calibrate", "fire", "drain", "reconcile", "baseline"]
+
+# The whole default run takes under two minutes on two cores; the queue still grows to tens of thousands.
+DEFAULT_REQUESTS = 100_000
+DEFAULT_DELAY_S = 0.0004
+
+
+@dataclass(frozen=True)
+class SpikePlan:
+    """What to fire. ``rate_per_s`` None: 60 % of a 3 s calibration on this machine. Seconds are seconds.
+
+    ``expires_in_s`` is the deadline of every job: not started by then, it fails and is never run.
+    """
+
+    requests: int = DEFAULT_REQUESTS
+    rate_per_s: float | None = None
+    shape: Shape = Shape.SPIKE
+    processes: int | None = None
+    seed: int = 0
+    timeout_s: float = 30.0
+    expires_in_s: float | None = None
+    baseline: Literal["live", "recorded", "none"] = "live"
+    command: str = "overload-demo spike"
+
+
+@dataclass(frozen=True)
+class SpikeProgress:
+    """How far a spike is; counts are of jobs.
+
+    Of the naive API (stage "baseline"), which has no queue, depth is requests in flight, and settled are answers.
+    ``elapsed_s`` is since the first intended send, None before it. ``acceptance_p99_s`` is of the last second, None
+    without an answer in it. ``lost`` is known once every id is reconciled, with the last report of that stage.
+    """
+
+    stage: Stage
+    offered: int
+    elapsed_s: float | None = None
+    sent: int = 0
+    accepted: int = 0
+    errors: int = 0
+    queue_depth: int = 0
+    oldest_age_s: float = 0.0
+    settled: int = 0
+    drain_rate_per_s: float = 0.0
+    acceptance_p99_s: float | None = None
+    lost: int | None = None
+
+    def with_load(self, load: LoadProgress) -> "SpikeProgress":
+        """The same with what the clients know; their times count while they send or wait."""
+        return replace(
+            self,
+            elapsed_s=load.elapsed_s,
+            sent=load.sent,
+            accepted=load.accepted,
+            errors=load.failed + load.dropped,
+            acceptance_p99_s=load.response_p99_s,
+        )
+
+
+OnProgress = Callable[[SpikeProgress], None]
