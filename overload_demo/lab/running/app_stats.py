@@ -3,11 +3,10 @@
 import asyncio
 import contextlib
 import http.client
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
-from urllib.parse import urlsplit
+
+from overload_demo.lab.running.json_connection import JsonConnection
 
 SAMPLE_EVERY_S = 0.2
 SAMPLE_WITHIN_S = 10.0
@@ -24,13 +23,10 @@ class AppSample:
 
 
 class AppMonitor:
-    """Asks the app for its stats over one kept connection, as a new one would wait behind all the others.
-
-    http.client and not a session, because it knows no proxy variables. An app with a blocked event loop answers late.
-    """
+    """Asks the app for its stats over one kept connection. An app with a blocked event loop answers late."""
 
     def __init__(self, url: str) -> None:
-        self._connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=SAMPLE_WITHIN_S)
+        self._connection = JsonConnection(url, SAMPLE_WITHIN_S)
         self.samples: list[AppSample] = []
 
     async def sample_for_ever(self) -> None:
@@ -42,19 +38,10 @@ class AppMonitor:
     async def sample(self) -> None:
         """Add a sample; none when there is no answer in time."""
         with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
-            stats = await asyncio.to_thread(self._get)
+            stats = await asyncio.to_thread(self._connection.get, "/stats")
             at = datetime.now(UTC)
             self.samples.append(AppSample(at, stats["in_flight"], stats["completed"], stats["slot_capacity_per_s"]))
 
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
-
-    def _get(self) -> dict[str, Any]:
-        try:
-            self._connection.request("GET", "/stats")
-            stats: dict[str, Any] = json.loads(self._connection.getresponse().read())
-        except BaseException:
-            self._connection.close()  # the next request opens a new one
-            raise
-        return stats

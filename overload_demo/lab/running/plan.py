@@ -53,6 +53,11 @@ class SpikeProgress:
     acceptance_p99_s: float | None = None
     lost: int | None = None
 
+    @classmethod
+    def of_baseline(cls, load: LoadProgress) -> "SpikeProgress":
+        """Of a load on the naive API."""
+        return cls("baseline", load.requests, queue_depth=load.in_flight, settled=load.accepted).with_load(load)
+
     def with_load(self, load: LoadProgress) -> "SpikeProgress":
         """The same with what the clients know; their times count while they send or wait."""
         return replace(

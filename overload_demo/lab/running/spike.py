@@ -35,23 +35,29 @@ BASELINE_TIMEOUT_S = 10.0
 BASELINE_VARIANT: Variant = "def-slot"
 
 
-async def run_spike(stack: Stack, plan: SpikePlan, on_progress: OnProgress | None = None) -> SpikeResult:
+async def run_spike(
+    stack: Stack, plan: SpikePlan, on_progress: OnProgress | None = None, *, live: OnProgress | None = None
+) -> SpikeResult:
     """Run ``plan`` on ``stack`` (made fresh if it was used before or stopped) and account for every request.
 
+    ``live`` is a live view that follows the same reports; as watching takes its share of the machine, the result says
+    ``dashboard: on``.
     Writes ``result.json`` and the raw arrays into the stack's folder. Cancellable at any moment: what it has started
     ends with it, the stack stays. Raises :class:`OverloadDemoError` when the experiment itself could not be done; a
     spike that was not absorbed is a result, not an error.
     """
     if not stack.is_running:
         await stack.fresh()
-    return await _Spike(stack, plan, on_progress or (lambda _: None)).run()
+    return await _Spike(stack, plan, on_progress, live).run()
 
 
 class _Spike:
     """One run; its methods are the steps, in order."""
 
-    def __init__(self, stack: Stack, plan: SpikePlan, on_progress: OnProgress) -> None:
-        self.stack, self.plan, self._report = stack, plan, on_progress
+    def __init__(self, stack: Stack, plan: SpikePlan, on_progress: OnProgress | None, live: OnProgress | None) -> None:
+        self.stack, self.plan = stack, plan
+        self._listeners = [listener for listener in (on_progress, live) if listener]
+        self._is_watched = live is not None
         self._load: LoadProgress | None = None
         self._stage: Stage = "calibrate"
         self.calibrated_per_s: float | None = None
@@ -135,9 +141,9 @@ class _Spike:
             progress = progress.with_load(replace(self._load, elapsed_s=elapsed_s, response_p99_s=p99_s))
         self._report(progress)
 
-    def _tell_of_baseline(self, load: LoadProgress) -> None:
-        progress = SpikeProgress("baseline", load.requests, queue_depth=load.in_flight, settled=load.accepted)
-        self._report(progress.with_load(load))
+    def _report(self, progress: SpikeProgress) -> None:
+        for listener in self._listeners:
+            listener(progress)
 
     async def _drain(self, sampler: Sampler) -> None:
         """Wait until nothing is waiting or in flight, or until nothing has moved for a minute."""
@@ -178,7 +184,7 @@ class _Spike:
             timeout_s=BASELINE_TIMEOUT_S,
             max_duration_s=BASELINE_FIRES_S,
             seed=plan.seed,
-            on_progress=self._tell_of_baseline,
+            on_progress=lambda load: self._report(SpikeProgress.of_baseline(load)),
         )
         return run, f"measured now, fired for {BASELINE_FIRES_S:g} s, clients waited {BASELINE_TIMEOUT_S:g} s"
 
@@ -253,6 +259,7 @@ class _Spike:
             store="upstash" if settings.uses_upstash else "embedded",
             durability=self.stack.store[0].durability,
             filesystem=filesystem_of(self.stack.folder),
+            dashboard="on" if self._is_watched else "off",
             versions={name: version(name) for name in packages} | {"python": sys.version.split()[0]},
         )
 

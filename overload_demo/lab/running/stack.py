@@ -59,6 +59,7 @@ class Stack:
         self.placement: Placement = wanted["placement"]
         self.restarts: Counter[str] = Counter()
         self.parts: dict[str, Part] = {}
+        self._held: set[str] = set()
         self._generation = 0
         self._supervisor: asyncio.Task[None] | None = None
         self._cleanup = contextlib.ExitStack()
@@ -159,12 +160,13 @@ class Stack:
             ids["redis"] = next((child.pid for child in psutil.Process(ids["gateway"]).children()), None)
         return {name: pid for name, pid in ids.items() if pid}
 
-    def kill(self, name: str) -> float:
+    def kill(self, name: str, *, hold: bool = False) -> float:
         """``kill -9`` one process: "api", "worker", "gateway" or "redis"; returns when it was dead, CLOCK_MONOTONIC.
 
         All of them come back: API and worker are started again here (``restarts`` counts them), the gateway starts its
-        Redis, and whoever needs the store and finds no gateway starts one. Raises :class:`ConfigurationError` for
-        another name or a part that lives in this kernel, :class:`OverloadDemoError` when it is not running.
+        Redis, and whoever needs the store and finds no gateway starts one. With ``hold`` an API or worker stays dead
+        until :meth:`bring_back`. Raises :class:`ConfigurationError` for another name or a part that lives in this
+        kernel, :class:`OverloadDemoError` when it is not running.
         """
         if name not in KILLABLE:
             raise ConfigurationError(f"cannot kill {name!r}: it is one of {', '.join(KILLABLE)}")
@@ -177,10 +179,16 @@ class Stack:
         if pid is None or (part is None and not _lives_in(self.data_dir, pid)):
             raise OverloadDemoError(f"the {name} is not running")
         if part is not None:
+            if hold:
+                self._held.add(name)
             part.kill()
         else:
             os.kill(pid, signal.SIGKILL)
         return time.monotonic()
+
+    def bring_back(self, name: str) -> None:
+        """Let a part that was killed with ``hold`` be started again; harmless for any other."""
+        self._held.discard(name)
 
     def rest_calls(self) -> int:
         """HTTP exchanges with the store that the API and its workers have made, as the API tells. Blocks."""
@@ -192,6 +200,7 @@ class Stack:
         atexit.register(self._stop_now)
         self._generation += 1
         self.restarts.clear()
+        self._held.clear()
         self.settings = load_settings(**self._overrides())
         self._cleanup = contextlib.ExitStack()
         self.store = await _in_thread(self._cleanup.enter_context, open_store(self.settings))
@@ -260,7 +269,7 @@ class Stack:
         while True:
             await asyncio.sleep(SUPERVISE_EVERY_S)
             for name, part in self.parts.items():
-                if not part.pid:
+                if not part.pid and name not in self._held:
                     self.restarts[name] += 1
                     await _in_thread(part.start)
 

@@ -1,0 +1,177 @@
+"""The stage: a stack of its own in processes, and what an instructor does with it before a class."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from types import TracebackType
+from typing import Self
+
+from overload_demo.errors import OverloadDemoError
+from overload_demo.lab.dashboard.feed import Feed
+from overload_demo.lab.dashboard.follow import Follower
+from overload_demo.lab.dashboard.page import Prediction
+from overload_demo.lab.dashboard.sample import TRACKS
+from overload_demo.lab.dashboard.sizes import Sizes
+from overload_demo.lab.dashboard.words import absorbed, collapsed
+from overload_demo.lab.running.baseline import run_baseline
+from overload_demo.lab.running.plan import SpikePlan, SpikeProgress
+from overload_demo.lab.running.spike import BASELINE_FIRES_S, BASELINE_TIMEOUT_S, BASELINE_VARIANT, run_spike
+from overload_demo.lab.running.stack import Stack
+from overload_demo.load import Shape
+
+FREEZE_S = 5.0
+BUTTONS = {
+    "naive": "Spike: naive API",
+    "spike": "Spike: queue API",
+    "at_once": "All at once",
+    "kill": "Kill the worker",
+    "restart": "Restart the worker",
+    "freeze": f"Freeze the store {FREEZE_S:g} s",
+    "reset": "Reset",
+}
+TITLES = {
+    "naive": "The spike, without a queue",
+    "spike": "The spike, with a queue",
+    "at_once": "All at once, with a queue",
+}
+STARTS = tuple(TITLES)
+COMMAND = "python -m overload_demo.dashboard --control"
+
+
+class Stage:
+    """Carries out orders on real processes and shows what comes of them on a feed; one act at a time.
+
+    A context manager. The stack is the caller's; acts and a frozen store end with the stage.
+    """
+
+    buttons = BUTTONS
+
+    def __init__(self, feed: Feed, sizes: Sizes, stack: Stack) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._feed, self._sizes, self._stack = feed, sizes, stack
+        self._act: asyncio.Task[None] | None = None
+        self._thaw: asyncio.Task[None] | None = None
+        self._worker_is_dead = False
+
+    async def __aenter__(self) -> Self:
+        self._feed.show(title="overload_demo", status="ready", controls=self._possible())
+        return self
+
+    async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        await self._end(self._thaw)
+        await self._end(self._act)
+
+    async def act(self, order: str, prediction: Prediction) -> None:
+        """Carry out one of :data:`BUTTONS`. Raises :class:`OverloadDemoError` with the reason if it cannot be now."""
+        if order not in self._possible():
+            raise OverloadDemoError(f"{BUTTONS[order]!r} is not possible now: {self._why_not(order)}")
+        if order in STARTS:
+            self._act = asyncio.create_task(self._play(order, prediction))
+        else:
+            await {"kill": self._kill, "restart": self._restart, "freeze": self._freeze, "reset": self._reset}[order]()
+        self._feed.show(controls=self._possible())
+
+    async def wait(self) -> None:
+        """Return when the act under way, if any, has ended."""
+        if self._act is not None:
+            await asyncio.wait([self._act])
+
+    def _possible(self) -> list[str]:
+        """The orders that make sense now."""
+        running = self._act is not None
+        can = {
+            **dict.fromkeys(STARTS, not running),
+            "kill": not self._worker_is_dead,
+            "restart": self._worker_is_dead,
+            "freeze": self._thaw is None,
+            "reset": True,
+        }
+        return [order for order in BUTTONS if can[order]]
+
+    def _why_not(self, order: str) -> str:
+        reasons = {"kill": "the worker is dead", "restart": "the worker lives", "freeze": "the store is frozen"}
+        return reasons.get(order, "another act is under way; wait for its end, or reset")
+
+    async def _play(self, order: str, told: Prediction) -> None:
+        """One act from its title to its result; the next one can begin when it has ended, however it ends."""
+        self._feed.show(title=TITLES[order], result="", peak=told.peak, empty_s=told.empty_s)
+        try:
+            result = await (self._naive() if order == "naive" else self._spike(order, told))
+            self._feed.show(result=result, status="over")
+        except OverloadDemoError as error:
+            self._feed.show(result=f"It could not be played: {error}".splitlines()[0], status="over")
+        finally:
+            self._act = None
+            self._feed.show(controls=self._possible())
+
+    async def _spike(self, order: str, told: Prediction) -> str:
+        sizes, at_once = self._sizes, order == "at_once"
+        plan = SpikePlan(
+            requests=sizes.at_once if at_once else sizes.requests,
+            rate_per_s=sizes.rate_per_s,
+            shape=Shape.AT_ONCE if at_once else Shape.SPIKE,
+            baseline="none",
+            command=COMMAND,
+        )
+        result = await run_spike(self._stack, plan, live=Follower(self._feed))
+        self._feed.save_marks(self._stack.folder)
+        return absorbed(result, told.peak, told.empty_s)
+
+    async def _naive(self) -> str:
+        follow = Follower(self._feed)
+        run = await run_baseline(
+            BASELINE_VARIANT,
+            requests=self._sizes.requests,
+            rate_per_s=self._sizes.rate_per_s,
+            shape=Shape.SPIKE,
+            delay_s=self._sizes.delay_s,
+            timeout_s=BASELINE_TIMEOUT_S,
+            max_duration_s=BASELINE_FIRES_S,
+            on_progress=lambda load: follow(SpikeProgress.of_baseline(load)),
+        )
+        return collapsed(run)
+
+    async def _kill(self) -> None:
+        self._stack.kill("worker", hold=True)
+        self._worker_is_dead = True
+        self._feed.mark("worker killed")
+
+    async def _restart(self) -> None:
+        self._stack.bring_back("worker")
+        self._worker_is_dead = False
+        self._feed.mark("worker restarted")
+
+    async def _freeze(self) -> None:
+        pid = self._stack.process_ids().get("redis")
+        if pid is None:
+            raise OverloadDemoError("the store is not running")
+        os.kill(pid, signal.SIGSTOP)
+        self._feed.mark("store frozen")
+        self._thaw = asyncio.create_task(self._thaw_later(pid))
+
+    async def _thaw_later(self, pid: int) -> None:
+        try:
+            await asyncio.sleep(FREEZE_S)
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # it was killed meanwhile
+                os.kill(pid, signal.SIGCONT)
+            self._thaw = None
+            self._feed.mark("store thawed")
+            self._feed.show(controls=self._possible())
+
+    async def _reset(self) -> None:
+        """Back to zero: the act ends, curves and stack begin anew."""
+        self._feed.show(status="back to zero", controls=[])
+        await self._end(self._thaw)
+        await self._end(self._act)
+        self._feed.begin(*TRACKS)
+        self._feed.show(title="overload_demo", result="", peak=None, empty_s=None)
+        await self._stack.fresh()
+        self._worker_is_dead = False
+        self._feed.show(status="ready")
+
+    async def _end(self, task: "asyncio.Task[None] | None") -> None:
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)

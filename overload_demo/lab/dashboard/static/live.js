@@ -1,0 +1,63 @@
+// Keeps the panels, the numbers and the table at the latest sample. The page and the notebook both use it; what is said
+// and how a panel looks is decided in Python.
+
+const SHORTEST_S = 60, LONGEST_S = 120, KEPT = 600;
+
+export async function mount(root, Bokeh, panels) {
+  const documents = [];
+  for (const [name, item] of Object.entries(panels)) {
+    const views = await Bokeh.embed.embed_item(item, root.querySelector(`[data-panel="${name}"] > div`));
+    documents.push([...views][0].model.document);
+  }
+  const all = selector => root.querySelectorAll(selector);
+  const each = (name, act) => documents.map(one => one.get_model_by_name(name)).filter(Boolean).forEach(act);
+  const columns = (source, rows) =>
+    Object.fromEntries(Object.keys(source.data).map(name => [name, rows.map(row => row[name] ?? NaN)]));
+  const of = (track, samples) => samples.filter(sample => sample.track === track);
+
+  function showNow(sample) {
+    if (!sample) return;
+    for (const [name, text] of Object.entries(sample.numbers))
+      all(`[data-number="${name}"]`).forEach(element => { element.textContent = text; });
+    for (const [name, text] of Object.entries(sample.labels))
+      all(`[data-panel="${name}"]`).forEach(element => element.setAttribute("aria-label", text));
+    root.dataset.track = sample.track;
+  }
+
+  let latest_s = 0, empty_s = 0;
+  function showTime(samples) {
+    for (const sample of samples) latest_s = Math.max(latest_s, sample.at_s);
+    const end = Math.max(SHORTEST_S, latest_s + 2, 1.1 * empty_s);
+    each("time", range => range.setv({ start: Math.max(0, end - LONGEST_S), end }));
+  }
+
+  const tell = {
+    sample(sample) {
+      each(sample.track, source => source.stream(columns(source, [sample]), KEPT));
+      showTime([sample]);
+      showNow(sample);
+    },
+    mark(mark) {
+      each("marks", source => source.stream(columns(source, [mark])));
+    },
+    state(state) {
+      for (const element of all("[data-state]")) element.textContent = state[element.dataset.state] ?? "";
+      const { peak } = state;
+      empty_s = state.empty_s ?? 0;
+      const line = peak == null ? [] : [{ at_s: 0, queue_depth: peak }, { at_s: 1e6, queue_depth: peak }];
+      each("peak", source => { source.data = columns(source, line); });
+      each("empty", source => { source.data = columns(source, empty_s ? [{ at_s: empty_s }] : []); });
+      showTime([]);
+    },
+    whole({ samples, marks, state }) {
+      latest_s = 0;
+      for (const track of ["naive", "queue"])
+        each(track, source => { source.data = columns(source, of(track, samples)); });
+      each("marks", source => { source.data = columns(source, marks); });
+      tell.state(state);
+      showTime(samples);
+      showNow(samples.at(-1));
+    },
+  };
+  return ({ kind, data }) => tell[kind](data);
+}

@@ -1,0 +1,31 @@
+// In JupyterLab: BokehJS comes from the kernel, once a page, and so do the messages.
+
+async function bokeh(model) {
+  globalThis.overloadDemoBokeh ??= new Promise((done, failed) => {
+    const script = document.createElement("script");
+    script.src = URL.createObjectURL(new Blob([model.get("bokeh_js")], { type: "text/javascript" }));
+    script.onload = () => done(globalThis.Bokeh);
+    script.onerror = () => failed(new Error("BokehJS did not load"));
+    document.head.append(script);
+  });
+  return globalThis.overloadDemoBokeh;
+}
+
+export default {
+  async render({ model, el }) {
+    el.classList.add("overload-live");
+    el.innerHTML = model.get("markup");
+    const tell = await mount(el, await bokeh(model), model.get("panels"));
+    const pause = el.querySelector("[data-pause]");
+    const isPaused = () => pause.getAttribute("aria-pressed") === "true";
+    const hear = message => { if (!isPaused()) tell(message); };
+    const again = () => model.send({ again: true });
+    pause.onclick = () => {
+      pause.setAttribute("aria-pressed", String(!isPaused()));
+      if (!isPaused()) again();
+    };
+    model.on("msg:custom", hear);
+    again();
+    return () => model.off("msg:custom", hear);
+  },
+};

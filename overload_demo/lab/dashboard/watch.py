@@ -1,0 +1,82 @@
+"""An API that somebody else has started, watched from outside: what it tells of its queue, five times a second."""
+
+import asyncio
+import http.client
+import time
+from typing import Any
+
+from overload_demo.config import load_settings
+from overload_demo.errors import ConfigurationError
+from overload_demo.lab.dashboard.feed import EVERY_S, Feed
+from overload_demo.lab.dashboard.sample import LiveSample
+from overload_demo.lab.running.json_connection import JsonConnection
+
+SERVICE = "overload-safe-queue-api"
+ANSWER_WITHIN_S = 5.0
+_NO_ANSWER = (OSError, http.client.HTTPException, ValueError)
+
+
+class ApiWatch:
+    """Samples of the API at ``url`` for a feed. An API that goes away leaves a mark, and is asked again.
+
+    An API that asks for a key gets the one in OVERLOAD_API_KEY. What only clients know, errors among it, stays unknown.
+    """
+
+    def __init__(self, url: str, feed: Feed) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise ConfigurationError(f"{url!r} is not the URL of an API: it begins with http:// or https://")
+        key = load_settings().overload_api_key
+        headers = {} if key is None else {"Authorization": f"Bearer {key.get_secret_value()}"}
+        self._url, self._feed = url, feed
+        self._connection = JsonConnection(url, ANSWER_WITHIN_S, headers)
+
+    async def check(self) -> None:
+        """Raise :class:`ConfigurationError` with one line unless it is an API of ours."""
+        try:
+            health = await asyncio.to_thread(self._connection.get, "/health")
+        except OSError as error:
+            reason = error.strerror or "no answer in time"
+            raise ConfigurationError(f"nothing to watch at {self._url}: {reason}") from None
+        except (http.client.HTTPException, ValueError):
+            health = {}
+        if health.get("service") != SERVICE:
+            raise ConfigurationError(f"what answers at {self._url} is not this project's API")
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        answers = True
+        while True:
+            due = time.monotonic() + EVERY_S
+            try:
+                stats = await asyncio.to_thread(self._connection.get, "/queue/stats")
+                self._feed.add(_sample(stats, self._feed.elapsed_s))
+                if not answers:
+                    self._feed.mark("API answers again")
+                    self._feed.show(status=f"watching {self._url}")
+                answers = True
+            except _NO_ANSWER:
+                if answers:
+                    self._feed.mark("API does not answer")
+                    self._feed.show(status=f"{self._url} does not answer; asking again")
+                answers = False
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+def _sample(stats: dict[str, Any], at_s: float) -> LiveSample:
+    """Raises ValueError when these are not the numbers of a queue."""
+    try:
+        return LiveSample(
+            track="queue",
+            at_s=round(at_s, 3),
+            accepted=int(stats["accepted"]),
+            errors=None,
+            queue_depth=int(stats["queue_length"]),
+            oldest_age_s=float(stats["oldest_age_s"]),
+            settled=int(stats["done"]) + int(stats["failed"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not the numbers of a queue: {error}") from None
