@@ -53,6 +53,7 @@ class Stage:
         self._act: asyncio.Task[None] | None = None
         self._thaw: asyncio.Task[None] | None = None
         self._worker_is_dead = False
+        self._acts = 0
 
     async def __aenter__(self) -> Self:
         self._feed.show(title="overload_demo", status="ready", controls=self._possible())
@@ -114,8 +115,10 @@ class Stage:
             baseline="none",
             command=COMMAND,
         )
-        result = await run_spike(self._stack, plan, live=Follower(self._feed))
-        self._feed.save_marks(self._stack.folder)
+        self._acts += 1
+        folder = self._stack.folder / f"act-{self._acts}-{order}"
+        result = await run_spike(self._stack, plan, live=Follower(self._feed), out_dir=folder)
+        self._feed.save_marks(folder)
         return absorbed(result, told.peak, told.empty_s)
 
     async def _naive(self) -> str:

@@ -36,26 +36,32 @@ BASELINE_VARIANT: Variant = "def-slot"
 
 
 async def run_spike(
-    stack: Stack, plan: SpikePlan, on_progress: OnProgress | None = None, *, live: OnProgress | None = None
+    stack: Stack,
+    plan: SpikePlan,
+    on_progress: OnProgress | None = None,
+    *,
+    live: OnProgress | None = None,
+    out_dir: Path | None = None,
 ) -> SpikeResult:
     """Run ``plan`` on ``stack`` (made fresh if it was used before or stopped) and account for every request.
 
     ``live`` is a live view that follows the same reports; as watching takes its share of the machine, the result says
-    ``dashboard: on``.
-    Writes ``result.json`` and the raw arrays into the stack's folder. Cancellable at any moment: what it has started
+    ``dashboard: on``. Writes ``result.json`` and the raw arrays into ``out_dir``, or the stack's folder. Cancellable at any moment: what it has started
     ends with it, the stack stays. Raises :class:`OverloadDemoError` when the experiment itself could not be done; a
     spike that was not absorbed is a result, not an error.
     """
     if not stack.is_running:
         await stack.fresh()
-    return await _Spike(stack, plan, on_progress, live).run()
+    return await _Spike(stack, plan, on_progress, live, out_dir or stack.folder).run()
 
 
 class _Spike:
     """One run; its methods are the steps, in order."""
 
-    def __init__(self, stack: Stack, plan: SpikePlan, on_progress: OnProgress | None, live: OnProgress | None) -> None:
-        self.stack, self.plan = stack, plan
+    def __init__(
+        self, stack: Stack, plan: SpikePlan, on_progress: OnProgress | None, live: OnProgress | None, out_dir: Path
+    ) -> None:
+        self.stack, self.plan, self._out_dir = stack, plan, out_dir
         self._listeners = [listener for listener in (on_progress, live) if listener]
         self._is_watched = live is not None
         self._load: LoadProgress | None = None
@@ -80,7 +86,7 @@ class _Spike:
             counting = self.stack.process_ids()
             async with Sampler(results, self.stack.process_ids, self._tell) as sampler:
                 self._stage = "fire"
-                load = await run_load(load_plan, out_dir=self.stack.folder, on_progress=self._note_load)
+                load = await run_load(load_plan, out_dir=self._out_dir, on_progress=self._note_load)
                 self._stage = "drain"
                 await self._drain(sampler)
             self._stage = "reconcile"
@@ -92,7 +98,7 @@ class _Spike:
         self._tell(sampler.samples[-1], account.lost)
         baseline, note = await self._baseline(rate_per_s, load.environment)
         result = self._result(load, sampler, account, stored, cost, baseline, note)
-        result.save(self.stack.folder)
+        result.save(self._out_dir)
         return result
 
     async def _rate(self) -> float:
