@@ -3,6 +3,8 @@
 import asyncio
 import shlex
 import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +17,10 @@ from overload_demo.config import load_settings
 from overload_demo.doors import fail, one_line_errors
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab.course.level import Level
+from overload_demo.lab.dashboard import terminal
+from overload_demo.lab.dashboard.feed import Feed
+from overload_demo.lab.dashboard.follow import Follower
+from overload_demo.lab.dashboard.watch import ApiWatch
 from overload_demo.lab.records import report
 from overload_demo.lab.records.result import PRICE_PER_100K_COMMANDS, SpikeResult
 from overload_demo.lab.running.plan import DEFAULT_DELAY_S, DEFAULT_REQUESTS, SpikePlan
@@ -33,6 +39,9 @@ app = typer.Typer(
 )
 
 admin.install(app)
+
+
+VIEWER_WITHIN_S = 30.0
 
 
 class Baseline(StrEnum):
@@ -59,6 +68,7 @@ def spike(
         Baseline, typer.Option(help="The naive API: measured now, as recorded, or left out.")
     ] = Baseline.LIVE,
     output: Annotated[Path, typer.Option(help="Where the run folder is made.")] = Path("runs"),
+    live: Annotated[bool, typer.Option("--live", help="Show it on a page of this machine while it runs.")] = False,
     upstash: Annotated[bool, typer.Option(help="Run on Upstash, after telling what it costs.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before using Upstash.")] = False,
 ) -> None:
@@ -82,7 +92,7 @@ def spike(
         if upstash:
             _ask_before_upstash(console, requests, yes=yes)
         try:
-            result, folder = asyncio.run(_spike(plan, processing_delay, upstash, output, console))
+            result, folder = asyncio.run(_spike(plan, processing_delay, upstash, output, live, console))
         except KeyboardInterrupt:
             fail("interrupted; everything it had started is stopped", 130)
     console.print(report.table(result))
@@ -93,7 +103,7 @@ def spike(
 
 
 async def _spike(
-    plan: SpikePlan, processing_delay: float, upstash: bool, output: Path, console: Console
+    plan: SpikePlan, processing_delay: float, upstash: bool, output: Path, live: bool, console: Console
 ) -> tuple[SpikeResult, Path]:
     from overload_demo.lab import plots  # matplotlib: half a second that no other command has to wait for
 
@@ -101,11 +111,30 @@ async def _spike(
     stack = await Stack.start(
         placement="process", processing_delay_s=processing_delay, upstash=upstash, runs=output, name="spike"
     )
-    async with stack:
-        with spike_progress(plan.requests, console) as on_progress:
-            result = await run_spike(stack, plan, on_progress)
+    async with stack, AsyncExitStack() as views:
+        view = await views.enter_async_context(_live_page(console)) if live else None
+        with spike_progress(plan.requests, console) as bars:
+            result = await run_spike(stack, plan, bars, live=view)
+        if view is not None:
+            view.end(result)
         plots.trio(result).save(stack.folder / "figure.png")
     return result, stack.folder
+
+
+@asynccontextmanager
+async def _live_page(console: Console) -> AsyncIterator[Follower]:
+    """A page of the spike for the length of the block, once somebody has opened it; yields what reports go to."""
+    from overload_demo.lab.dashboard.page import Page  # FastAPI and Bokeh: no other command waits for them
+
+    feed = Feed(title="overload-demo spike", status="ready")
+    with Page(feed) as page:
+        console.print(
+            f"Open {page.address}  The spike begins when it is shown, or in {VIEWER_WITHIN_S:g} s.",
+            highlight=False,
+            soft_wrap=True,
+        )
+        await page.first_viewer(VIEWER_WITHIN_S)
+        yield Follower(feed)
 
 
 def _check(plan: SpikePlan) -> None:
@@ -137,6 +166,27 @@ def _ask_before_upstash(console: Console, requests: int, *, yes: bool) -> None:
     )
     if not yes and not typer.confirm("Go on?"):
         raise typer.Exit(1)
+
+
+@app.command()
+def watch(
+    url: Annotated[str, typer.Argument(help="URL of a running API.")] = "http://127.0.0.1:8000",
+) -> None:
+    """Show the numbers of a running API in this terminal, five times a second, until Ctrl-C."""
+    with one_line_errors():
+        try:
+            asyncio.run(_watch(url))
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
+
+async def _watch(url: str) -> None:
+    feed = Feed(title="overload_demo", status=f"watching {url}")
+    with closing(ApiWatch(url, feed)) as api:
+        await api.check()
+        async with asyncio.TaskGroup() as both:
+            both.create_task(api.run())
+            both.create_task(terminal.show(feed, Console()))
 
 
 @app.command()

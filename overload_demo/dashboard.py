@@ -33,7 +33,6 @@ def main(
     with one_line_errors():
         if sum((url is not None, control, rehearse, replay is not None)) > 1:
             raise ConfigurationError("one at a time: a URL to watch, --control, --rehearse or --replay")
-        _need_packages()
         if replay is not None:
             _run(_replay(replay, speed, port))
         elif rehearse:
@@ -94,13 +93,6 @@ async def _rehearse(output: Path) -> None:
 
     console = Console()
     console.print(await rehearsal.rehearse(output, lambda text: console.print(f"  {text}", highlight=False)))
-
-
-def _need_packages() -> None:
-    try:
-        import bokeh  # noqa: F401  # better known before a stack is started
-    except ImportError:
-        raise ConfigurationError("the page needs one more package: pip install -e '.[dashboard]'") from None
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

@@ -21,7 +21,7 @@ KEPT = 600  # samples of a track: two minutes at five a second
 KEPT_MARKS = 200
 MARKS_FILE = "marks.json"
 EVERY_S = 0.2
-RATE_OVER_S = 1.0
+RATE_OVER_S = 1.0  # a rate over less than that is noise, and 0 until then
 
 
 @dataclass(frozen=True)
@@ -80,13 +80,12 @@ class Feed:
             return tuple(self._tracks[track])
 
     def add(self, sample: LiveSample) -> LiveSample:
-        """Tell a sample, with its rates; one that is not later than the last of its track is a new beginning of it."""
+        """Tell a sample, with its rates; it takes the place of any that is not earlier."""
         with self._lock:
             track = self._tracks[sample.track]
-            if track and sample.at_s <= track[-1].at_s:
-                track.clear()
-            earlier = next((one for one in track if sample.at_s - one.at_s <= RATE_OVER_S), None)
-            before = next((one for one in reversed(track) if sample.at_s - one.at_s >= RATE_OVER_S), earlier)
+            while track and track[-1].at_s >= sample.at_s:
+                track.pop()
+            before = next((one for one in reversed(track) if sample.at_s - one.at_s >= RATE_OVER_S), None)
             sample = _with_rates(sample, before)
             track.append(sample)
             self._latest = sample.track

@@ -7,11 +7,15 @@ A panel is a document of its own and holds no data: a browser fills its sources,
 
 from typing import Any
 
-from bokeh.embed import json_item
-from bokeh.models import ColumnDataSource, DataRange1d, FixedTicker, NumeralTickFormatter, Range1d
-from bokeh.plotting import figure
-
+from overload_demo.errors import ConfigurationError
 from overload_demo.lab.plots.picture import BLUE, GREY, ORANGE, PURPLE
+
+try:
+    from bokeh.embed import json_item
+    from bokeh.models import ColumnDataSource, DataRange1d, FixedTicker, NumeralTickFormatter, Range1d
+    from bokeh.plotting import figure
+except ImportError:
+    raise ConfigurationError("the live view needs more packages: pip install -e '.[dashboard]'") from None
 
 CURVES = ("at_s", "acceptance_p99_s", "queue_depth", "accepted_per_s", "drain_rate_per_s")
 LINE_PX, TEXT_PX = 4, 18
@@ -45,7 +49,7 @@ def _depth() -> figure:
     panel = _panel("waiting", y_range=_from_zero())
     _line(panel, "naive", "queue_depth", "naive API, requests", **_NAIVE)
     _line(panel, "queue", "queue_depth", "queue API, jobs", **_QUEUE)
-    _line(panel, "peak", "queue_depth", "the class", **_PREDICTED)
+    _line(panel, "peak", "queue_depth", "predicted", **_PREDICTED)
     panel.vspan(x="at_s", source=_source("empty"), line_width=LINE_PX, **_PREDICTED)
     return _with_legend(panel)
 

@@ -2,6 +2,8 @@
 
 from overload_demo.lab.dashboard.feed import Feed
 from overload_demo.lab.dashboard.sample import LiveSample, Track
+from overload_demo.lab.dashboard.words import absorbed
+from overload_demo.lab.records.result import SpikeResult
 from overload_demo.lab.running.plan import SpikeProgress
 
 _WORDS = {
@@ -44,3 +46,7 @@ class Follower:
                 lost=progress.lost,
             )
         )
+
+    def end(self, result: SpikeResult, peak: float | None = None, empty_s: float | None = None) -> None:
+        """Show what it came to, and how far off the predictions were: jobs, and seconds."""
+        self._feed.show(result=absorbed(result, peak, empty_s), status="over")

@@ -10,6 +10,7 @@ import secrets
 import socket
 import string
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from functools import cache
 from pathlib import Path
@@ -36,6 +37,8 @@ POLICY = (
     " base-uri 'none'; form-action 'none'"
 )
 READY_WITHIN_S = 10.0
+BEAT_S = 1.0  # a page that hears nothing for longer than three of these says so
+RECONNECT_MS = 1000
 MAX_PREDICTION = 1e9
 
 
@@ -66,7 +69,7 @@ class Page:
     def __init__(self, feed: Feed, *, port: int = 0, controls: Controls | None = None) -> None:
         self._feed, self._port, self._controls = feed, port, controls
         self._token = secrets.token_urlsafe(16)
-        self.viewers = 0
+        self._is_seen = threading.Event()
         self.address = ""
 
     def __enter__(self) -> Self:
@@ -88,6 +91,10 @@ class Page:
         self._server.should_exit = True
         self._thread.join(READY_WITHIN_S)
 
+    async def first_viewer(self, within_s: float) -> None:
+        """Return when somebody looks, or after ``within_s`` seconds."""
+        await asyncio.to_thread(self._is_seen.wait, within_s)
+
     def _app(self) -> FastAPI:
         app = FastAPI(openapi_url=None)
         app.get("/", response_class=HTMLResponse)(self._index)
@@ -103,17 +110,17 @@ class Page:
 
     async def _events(self) -> AsyncIterator[ServerSentEvent]:
         """The whole first, then whatever comes; a browser that was away connects again and gets the whole again."""
-        self.viewers += 1
-        try:
-            number = -1
-            while not self._feed.is_closed:
-                for message in self._feed.since(number):
-                    number = message.number
-                    yield ServerSentEvent(data={"kind": message.kind, "data": message.data}, retry=1000)
-                await asyncio.sleep(EVERY_S / 2)
-            yield ServerSentEvent(data={"kind": "end", "data": {}})
-        finally:
-            self.viewers -= 1
+        self._is_seen.set()
+        number, told_at = -1, 0.0
+        while not self._feed.is_closed:
+            for message in self._feed.since(number):
+                number, told_at = message.number, time.monotonic()
+                yield _event(message.kind, message.data)
+            if time.monotonic() - told_at > BEAT_S:
+                told_at = time.monotonic()
+                yield _event("beat", {})
+            await asyncio.sleep(EVERY_S / 2)
+        yield _event("end", {})
 
     async def _control(
         self, order: str, prediction: Prediction, x_control_token: Annotated[str, Header()] = ""
@@ -128,6 +135,10 @@ class Page:
             await asyncio.wrap_future(done)
         except OverloadDemoError as error:
             raise HTTPException(409, str(error)) from None
+
+
+def _event(kind: str, data: dict[str, Any]) -> ServerSentEvent:
+    return ServerSentEvent(data={"kind": kind, "data": data}, retry=RECONNECT_MS)
 
 
 class _Server(uvicorn.Server):

@@ -13,7 +13,7 @@ from overload_demo.lab.dashboard.follow import Follower
 from overload_demo.lab.dashboard.page import Prediction
 from overload_demo.lab.dashboard.sample import TRACKS
 from overload_demo.lab.dashboard.sizes import Sizes
-from overload_demo.lab.dashboard.words import absorbed, collapsed
+from overload_demo.lab.dashboard.words import collapsed
 from overload_demo.lab.running.baseline import run_baseline
 from overload_demo.lab.running.plan import SpikePlan, SpikeProgress
 from overload_demo.lab.running.spike import BASELINE_FIRES_S, BASELINE_TIMEOUT_S, BASELINE_VARIANT, run_spike
@@ -98,15 +98,14 @@ class Stage:
         """One act from its title to its result; the next one can begin when it has ended, however it ends."""
         self._feed.show(title=TITLES[order], result="", peak=told.peak, empty_s=told.empty_s)
         try:
-            result = await (self._naive() if order == "naive" else self._spike(order, told))
-            self._feed.show(result=result, status="over")
+            await (self._naive() if order == "naive" else self._spike(order, told))
         except OverloadDemoError as error:
             self._feed.show(result=f"It could not be played: {error}".splitlines()[0], status="over")
         finally:
             self._act = None
             self._feed.show(controls=self._possible())
 
-    async def _spike(self, order: str, told: Prediction) -> str:
+    async def _spike(self, order: str, told: Prediction) -> None:
         sizes, at_once = self._sizes, order == "at_once"
         plan = SpikePlan(
             requests=sizes.at_once if at_once else sizes.requests,
@@ -117,11 +116,11 @@ class Stage:
         )
         self._acts += 1
         folder = self._stack.folder / f"act-{self._acts}-{order}"
-        result = await run_spike(self._stack, plan, live=Follower(self._feed), out_dir=folder)
+        follow = Follower(self._feed)
+        follow.end(await run_spike(self._stack, plan, live=follow, out_dir=folder), told.peak, told.empty_s)
         self._feed.save_marks(folder)
-        return absorbed(result, told.peak, told.empty_s)
 
-    async def _naive(self) -> str:
+    async def _naive(self) -> None:
         follow = Follower(self._feed)
         run = await run_baseline(
             BASELINE_VARIANT,
@@ -133,7 +132,7 @@ class Stage:
             max_duration_s=BASELINE_FIRES_S,
             on_progress=lambda load: follow(SpikeProgress.of_baseline(load)),
         )
-        return collapsed(run)
+        self._feed.show(result=collapsed(run), status="over")
 
     async def _kill(self) -> None:
         self._stack.kill("worker", hold=True)

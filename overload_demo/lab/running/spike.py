@@ -46,9 +46,9 @@ async def run_spike(
     """Run ``plan`` on ``stack`` (made fresh if it was used before or stopped) and account for every request.
 
     ``live`` is a live view that follows the same reports; as watching takes its share of the machine, the result says
-    ``dashboard: on``. Writes ``result.json`` and the raw arrays into ``out_dir``, or the stack's folder. Cancellable at any moment: what it has started
-    ends with it, the stack stays. Raises :class:`OverloadDemoError` when the experiment itself could not be done; a
-    spike that was not absorbed is a result, not an error.
+    ``dashboard: on``. Writes ``result.json`` and the raw arrays into ``out_dir``, or the stack's folder. Cancellable at
+    any moment: what it has started ends with it, the stack stays. Raises :class:`OverloadDemoError` when the experiment
+    itself could not be done; a spike that was not absorbed is a result, not an error.
     """
     if not stack.is_running:
         await stack.fresh()

@@ -59,5 +59,5 @@ export async function mount(root, Bokeh, panels) {
       showNow(samples.at(-1));
     },
   };
-  return ({ kind, data }) => tell[kind](data);
+  return ({ kind, data }) => tell[kind]?.(data);
 }
