@@ -30,7 +30,8 @@ from experiments.bench.servers import (
 )
 from overload_demo.doors import one_line_errors
 from overload_demo.errors import OverloadDemoError
-from overload_demo.lab.plots.picture import BLUE, GREY, NAIVE, ORANGE, QUEUE, drawing
+from overload_demo.lab.colours import BLUE, GREY, ORANGE
+from overload_demo.lab.plots.picture import NAIVE, QUEUE, drawing
 from overload_demo.load import LoadPlan, LoadResult, Shape, run_load
 
 CLIENTS_WAIT_S = 60.0

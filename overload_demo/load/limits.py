@@ -12,7 +12,6 @@ because a plain bind would take a port for all destinations.
 import contextlib
 import itertools
 import math
-import resource
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,6 +21,11 @@ from urllib.parse import urlsplit
 from overload_demo.errors import ConfigurationError
 from overload_demo.load.plan import MAX_PROCESSES, LoadPlan
 from overload_demo.load.schedule import Shape
+
+try:
+    import resource
+except ImportError:  # Windows: no load is fired there, but recorded runs are read
+    resource = None  # type: ignore[assignment]
 
 ENOUGH_DESCRIPTORS = 65_536
 PORT_SHARE = 0.9  # the rest is for everybody else on this machine

@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 
 from experiments.bench.peers.comparison import ACCEPTED, DONE, Comparison
 from experiments.bench.peers.libraries import OURS
-from overload_demo.lab.plots.picture import BLUE, drawing
+from overload_demo.lab.colours import BLUE
+from overload_demo.lab.plots.picture import drawing
 
 PEER, SPREAD = "#bbbbbb", "#333333"
 

@@ -8,7 +8,7 @@ A panel is a document of its own and holds no data: a browser fills its sources,
 from typing import Any
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab.plots.picture import BLUE, GREY, ORANGE, PURPLE
+from overload_demo.lab.colours import BLUE, GREY, ORANGE, PURPLE
 
 try:
     from bokeh.embed import json_item

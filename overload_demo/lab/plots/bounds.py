@@ -5,18 +5,8 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from overload_demo.lab.plots.picture import (
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    PREDICTED,
-    QUEUE,
-    Picture,
-    drawing,
-    legend,
-    thousands,
-)
+from overload_demo.lab.colours import BLUE, GREEN, GREY, ORANGE
+from overload_demo.lab.plots.picture import PREDICTED, QUEUE, Picture, drawing, legend, thousands
 from overload_demo.lab.running.promise import PromiseRun
 
 # Colour and hatch: told apart also in grey.

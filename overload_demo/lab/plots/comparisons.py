@@ -5,7 +5,8 @@ from itertools import cycle
 
 import numpy as np
 
-from overload_demo.lab.plots.picture import BLUE, GREEN, GREY, ORANGE, Picture, drawing, legend, thousands
+from overload_demo.lab.colours import BLUE, GREEN, GREY, ORANGE
+from overload_demo.lab.plots.picture import Picture, drawing, legend, thousands
 from overload_demo.lab.records.job_log import JobLog
 from overload_demo.lab.records.result import SpikeResult
 

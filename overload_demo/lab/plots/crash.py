@@ -6,18 +6,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from overload_demo.lab.plots.picture import (
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    PREDICTED,
-    QUEUE,
-    Picture,
-    drawing,
-    legend,
-    thousands,
-)
+from overload_demo.lab.colours import BLUE, GREEN, GREY, ORANGE
+from overload_demo.lab.plots.picture import PREDICTED, QUEUE, Picture, drawing, legend, thousands
 from overload_demo.lab.records.crash_result import CrashResult, JobRuns, KillSeen, Run
 
 SKY = "#56B4E9"  # Okabe-Ito

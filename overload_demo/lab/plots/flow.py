@@ -6,19 +6,9 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from overload_demo.errors import ConfigurationError
+from overload_demo.lab.colours import BLUE, GREEN, GREY, ORANGE
 from overload_demo.lab.course import theory
-from overload_demo.lab.plots.picture import (
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    PREDICTED,
-    QUEUE,
-    Picture,
-    drawing,
-    legend,
-    thousands,
-)
+from overload_demo.lab.plots.picture import PREDICTED, QUEUE, Picture, drawing, legend, thousands
 from overload_demo.lab.records.job_log import JobLog
 
 _ARROW: dict[str, Any] = {"arrowstyle": "<->", "linewidth": 2.5, "shrinkA": 0, "shrinkB": 0}

@@ -1,7 +1,8 @@
 """One job on a time line."""
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab.plots.picture import BLUE, GREEN, GREY, ORANGE, Picture, drawing, legend
+from overload_demo.lab.colours import BLUE, GREEN, GREY, ORANGE
+from overload_demo.lab.plots.picture import Picture, drawing, legend
 from overload_demo.lab.running.job_life import JobLife
 
 _MARKS = {"accepted": (ORANGE, "o"), "started": (BLUE, "s"), "completed": (GREEN, "D")}

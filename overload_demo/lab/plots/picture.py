@@ -17,7 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#555555"
+from overload_demo.lab.colours import BLUE, GREY, ORANGE, PURPLE
+
 # Our API and the naive one, in every figure: colour and dash.
 QUEUE: dict[str, Any] = {"color": BLUE, "linewidth": 3}
 NAIVE: dict[str, Any] = {"color": ORANGE, "linewidth": 3, "linestyle": (0, (4, 1.5))}

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab.plots.picture import BLUE, GREEN, ORANGE, Picture, drawing, legend
+from overload_demo.lab.colours import BLUE, GREEN, ORANGE
+from overload_demo.lab.plots.picture import Picture, drawing, legend
 from overload_demo.lab.records.baseline_run import VARIANTS, BaselineRun
 from overload_demo.lab.records.recorded import note_on
 from overload_demo.load.summary import Environment

@@ -2,8 +2,8 @@
 
 from matplotlib.axes import Axes
 
+from overload_demo.lab.colours import GREY
 from overload_demo.lab.plots.picture import (
-    GREY,
     NAIVE,
     OFFERED,
     PREDICTED,

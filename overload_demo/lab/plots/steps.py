@@ -6,22 +6,9 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from overload_demo.errors import ConfigurationError
+from overload_demo.lab.colours import BLUE, GREEN, GREY, ORANGE, PURPLE
 from overload_demo.lab.course.theory import capacity_per_s
-from overload_demo.lab.plots.picture import (
-    BLUE,
-    GREEN,
-    GREY,
-    NAIVE,
-    OFFERED,
-    ORANGE,
-    PREDICTED,
-    PURPLE,
-    QUEUE,
-    Picture,
-    drawing,
-    legend,
-    thousands,
-)
+from overload_demo.lab.plots.picture import NAIVE, OFFERED, PREDICTED, QUEUE, Picture, drawing, legend, thousands
 from overload_demo.lab.running.steps import LoadStep
 
 YELLOW = "#F0E442"
