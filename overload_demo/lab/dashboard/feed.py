@@ -21,6 +21,7 @@ KEPT = 600  # samples of a track: two minutes at five a second
 KEPT_MARKS = 200
 MARKS_FILE = "marks.json"
 EVERY_S = 0.2
+TOO_SOON_S = 0.75 * EVERY_S
 RATE_OVER_S = 1.0  # a rate over less than that is noise, and 0 until then
 
 
@@ -79,10 +80,16 @@ class Feed:
         with self._lock:
             return tuple(self._tracks[track])
 
-    def add(self, sample: LiveSample) -> LiveSample:
-        """Tell a sample, with its rates; it takes the place of any that is not earlier."""
+    def add(self, sample: LiveSample) -> None:
+        """Tell a sample, with its rates; it takes the place of any that is not earlier.
+
+        One that comes too soon after the last is left out, so that :data:`KEPT` samples are two minutes; not so the one
+        that knows what was lost.
+        """
         with self._lock:
             track = self._tracks[sample.track]
+            if track and 0 < sample.at_s - track[-1].at_s < TOO_SOON_S and sample.lost is None:
+                return
             while track and track[-1].at_s >= sample.at_s:
                 track.pop()
             before = next((one for one in reversed(track) if sample.at_s - one.at_s >= RATE_OVER_S), None)
@@ -90,14 +97,13 @@ class Feed:
             track.append(sample)
             self._latest = sample.track
             self._tell("sample", self._in_words(sample))
-        return sample
 
     def mark(self, text: str, at_s: float | None = None) -> None:
         """Tell that something has happened, now or at a time of the curves."""
         with self._lock:
             mark = Mark(round(self.elapsed_s if at_s is None else at_s, 2), text)
             self._marks.append(mark)
-            self._tell("mark", asdict(mark))
+            self._tell("mark", self._placed(mark, len(self._marks)))
 
     def show(self, **state: Any) -> None:
         """Change the state, and tell it if that was a change."""
@@ -142,9 +148,13 @@ class Feed:
         tracks = sorted(TRACKS, key=self._latest.__eq__)
         return {
             "state": dict(self._state),
-            "marks": [asdict(mark) for mark in self._marks],
+            "marks": [self._placed(mark, number) for number, mark in enumerate(self._marks, 1)],
             "samples": [self._in_words(sample) for track in tracks for sample in self._tracks[track]],
         }
+
+    def _placed(self, mark: Mark, number: int) -> dict[str, Any]:
+        """Every second one is written a line higher, so that neighbours can be read."""
+        return {"at_s": mark.at_s, "text": mark.text + "\n" * (number % 2)}
 
     def _in_words(self, sample: LiveSample) -> dict[str, Any]:
         peak = max(one.queue_depth for one in self._tracks[sample.track])

@@ -12,7 +12,7 @@ from overload_demo.lab.colours import BLUE, GREY, ORANGE, PURPLE
 
 try:
     from bokeh.embed import json_item
-    from bokeh.models import ColumnDataSource, DataRange1d, FixedTicker, NumeralTickFormatter, Range1d
+    from bokeh.models import BasicTicker, ColumnDataSource, DataRange1d, FixedTicker, NumeralTickFormatter, Range1d
     from bokeh.plotting import figure
 except ImportError:
     raise ConfigurationError("the live view needs more packages: pip install -e '.[dashboard]'") from None
@@ -84,6 +84,7 @@ def _panel(y_label: str, **options: Any) -> figure:
     panel.yaxis.axis_label = y_label
     panel.xaxis.visible = False
     panel.yaxis.formatter = NumeralTickFormatter(format="0,0")
+    panel.yaxis.ticker = panel.ygrid.ticker = BasicTicker(desired_num_ticks=4, num_minor_ticks=0)
     panel.vspan(x="at_s", source=ColumnDataSource({"at_s": [], "text": []}, name="marks"), color="black", line_width=3)
     return panel
 

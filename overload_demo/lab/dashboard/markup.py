@@ -33,8 +33,8 @@ def controls(buttons: dict[str, str]) -> str:
     if not buttons:
         return ""
     fields = (
-        '<label>peak depth, jobs <input name="peak" type="number" min="0"></label>'
-        '<label>empty after, s <input name="empty_s" type="number" min="0" step="any"></label>'
+        '<label>peak, jobs <input name="peak" type="number" min="0"></label>'
+        '<label>empty, s <input name="empty_s" type="number" min="0" step="any"></label>'
     )
     pressed = "".join(f'<button type="button" data-do="{name}">{label}</button>' for name, label in buttons.items())
     return f'<form hidden aria-label="Controls">{fields}{pressed}</form>'

@@ -22,12 +22,12 @@ from overload_demo.load import Shape
 
 FREEZE_S = 5.0
 BUTTONS = {
-    "naive": "Spike: naive API",
-    "spike": "Spike: queue API",
+    "naive": "Spike, naive API",
+    "spike": "Spike, queue API",
     "at_once": "All at once",
-    "kill": "Kill the worker",
-    "restart": "Restart the worker",
-    "freeze": f"Freeze the store {FREEZE_S:g} s",
+    "kill": "Kill worker",
+    "restart": "Restart worker",
+    "freeze": f"Freeze store {FREEZE_S:g} s",
     "reset": "Reset",
 }
 TITLES = {
@@ -137,19 +137,19 @@ class Stage:
     async def _kill(self) -> None:
         self._stack.kill("worker", hold=True)
         self._worker_is_dead = True
-        self._feed.mark("worker killed")
+        self._feed.mark("killed")
 
     async def _restart(self) -> None:
         self._stack.bring_back("worker")
         self._worker_is_dead = False
-        self._feed.mark("worker restarted")
+        self._feed.mark("restarted")
 
     async def _freeze(self) -> None:
         pid = self._stack.process_ids().get("redis")
         if pid is None:
             raise OverloadDemoError("the store is not running")
         os.kill(pid, signal.SIGSTOP)
-        self._feed.mark("store frozen")
+        self._feed.mark("frozen")
         self._thaw = asyncio.create_task(self._thaw_later(pid))
 
     async def _thaw_later(self, pid: int) -> None:
@@ -159,7 +159,7 @@ class Stage:
             with contextlib.suppress(ProcessLookupError):  # it was killed meanwhile
                 os.kill(pid, signal.SIGCONT)
             self._thaw = None
-            self._feed.mark("store thawed")
+            self._feed.mark("thawed")
             self._feed.show(controls=self._possible())
 
     async def _reset(self) -> None:

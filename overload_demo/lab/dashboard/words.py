@@ -57,12 +57,12 @@ def absorbed(result: SpikeResult, peak: float | None = None, empty_s: float | No
     """What a spike came to, in a line, and how far off the class was."""
     text = f"{result.verdict.capitalize()}: {result.accepted:,} of {result.offered:,} accepted, {result.lost:,} lost."
     measured = (
-        ("peak", result.peak_queue_depth, peak, ""),
-        ("empty after", result.seconds_to_empty, empty_s, " s"),
+        ("Peak", result.peak_queue_depth, peak, ""),
+        ("Empty after", result.seconds_to_empty, empty_s, " s"),
     )
     for name, value, guess, unit in measured:
-        text += f" {name.capitalize()} {value:,.0f}{unit}"
-        text += "." if guess is None or not value else f" (the class: {guess:,.0f}{unit}, {guess / value - 1:+.0%})."
+        text += f" {name} {value:,.0f}{unit}"
+        text += "." if guess is None or not value else f" (predicted {guess:,.0f}, {guess / value - 1:+.0%})."
     return text
 
 

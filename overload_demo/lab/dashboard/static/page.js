@@ -13,7 +13,10 @@ function listen() {
   events = new EventSource("events");
   events.onmessage = event => {
     const message = JSON.parse(event.data);
-    if (message.kind === "end") return events.close();
+    if (message.kind === "end") {
+      say("What was behind this page has ended.");
+      return events.close();
+    }
     heard_ms = Date.now();
     tell(message);
     const { controls } = message.data.state ?? (message.kind === "state" ? message.data : {});
