@@ -74,18 +74,15 @@ async def _control(output: Path, port: int) -> None:
     from overload_demo.lab.dashboard import rehearsal
     from overload_demo.lab.dashboard.feed import Feed
     from overload_demo.lab.dashboard.page import Page
-    from overload_demo.lab.dashboard.stage import Stage
 
-    async with rehearsal.stage_stack(output) as stack:
-        sizes = rehearsal.last(output)
-        if sizes is None:
-            _say("no rehearsal of this machine: measuring what it takes (a few seconds)")
-            sizes = await rehearsal.measured(stack)
-        feed = Feed()
-        async with Stage(feed, sizes, stack) as stage:
-            with Page(feed, port=port, controls=stage) as page:
-                _say(f"{page.address}  with controls; keep what is behind # to yourself")
-                await asyncio.Event().wait()
+    sizes = rehearsal.last(output)
+    if sizes is None:
+        _say("no rehearsal of this machine: measuring what it takes (ten seconds)")
+    feed = Feed()
+    async with rehearsal.open_stage(feed, output, sizes) as stage:
+        with Page(feed, port=port, controls=stage) as page:
+            _say(f"{page.address}  with controls; keep what is behind # to yourself")
+            await asyncio.Event().wait()
 
 
 async def _rehearse(output: Path) -> None:

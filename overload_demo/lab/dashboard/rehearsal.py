@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -40,18 +40,21 @@ class Rehearsal(BaseModel):
 
 
 @asynccontextmanager
-async def stage_stack(runs: Path) -> AsyncIterator[Stack]:
-    """The stack of a stage, in processes, for the length of the block."""
-    stack = await Stack.start(placement="process", processing_delay_s=DELAY_S, runs=runs, name="stage")
-    async with stack:
-        yield stack
+async def open_stage(feed: Feed, runs: Path, sizes: Sizes | None) -> AsyncIterator[Stage]:
+    """A stage with a stack of its own, in processes, for the length of the block; measures the machine without sizes.
+
+    Raises what :meth:`Stack.start` and :func:`measure` raise.
+    """
+    async with AsyncExitStack() as cleanup:
+        if sizes is None:
+            sizes = await measure(await cleanup.enter_async_context(await _stack(DELAY_S, runs)))
+        stack = await cleanup.enter_async_context(await _stack(sizes.delay_s, runs))
+        yield await cleanup.enter_async_context(Stage(feed, sizes, stack))
 
 
-async def measured(stack: Stack) -> Sizes:
-    """Sizes for this machine, on a stack that is fresh before and after."""
-    sizes = await measure(stack)
-    await stack.fresh()
-    return sizes
+async def _stack(delay_s: float, runs: Path) -> Stack:
+    """The running stack, if its jobs take that long, or another in its place."""
+    return await Stack.start(placement="process", processing_delay_s=delay_s, runs=runs, name="stage")
 
 
 def last(runs: Path) -> Sizes | None:
@@ -68,14 +71,13 @@ async def rehearse(runs: Path, say: Callable[[str], None]) -> Table:
 
     ``say`` is told what happens next. Takes about three minutes. Returns the numbers as a table.
     """
-    async with stage_stack(runs) as stack:
-        say("measuring what this machine takes")
-        sizes, feed, acts = await measured(stack), Feed(), []
-        async with Stage(feed, sizes, stack) as stage:
-            for order, title in TITLES.items():
-                say(title)
-                acts.append(await _play(stage, feed, order))
-    found = Rehearsal(environment=Environment.here(descriptor_limit()), sizes=sizes, acts=acts)
+    say("measuring what this machine takes")
+    feed, acts = Feed(), []
+    async with open_stage(feed, runs, None) as stage:
+        for order, title in TITLES.items():
+            say(title)
+            acts.append(await _play(stage, feed, order))
+    found = Rehearsal(environment=Environment.here(descriptor_limit()), sizes=stage.sizes, acts=acts)
     (runs / FILE).write_text(found.model_dump_json(indent=1) + "\n")
     return table(found)
 

@@ -10,7 +10,8 @@ from overload_demo.lab.running.json_connection import JsonConnection
 from overload_demo.lab.running.stack import Stack
 from overload_demo.load import calibrate
 
-DELAY_S = 0.001  # the work of one job: enough that the queue grows, little enough that a class sees it emptied
+DELAY_S = 0.001  # the work of one job to measure with, and on a machine that accepts several times what it drains
+STEEPNESS = 3.0  # arrivals are at least so many times the drain rate, or no queue and no collapse would be seen
 FIRES_S, EMPTY_WITHIN_S = 10.0, 45.0
 AT_ONCE_AT_MOST = 20_000  # sockets; a machine with few descriptors spreads them over load processes
 RATE_SHARE = 0.4  # of what the API takes at its best: a browser that draws takes its share of the machine too
@@ -24,21 +25,24 @@ class Sizes:
     requests: int
     rate_per_s: float
     at_once: int
-    accepts_per_s: float
+    delay_s: float
     drains_per_s: float
-    delay_s: float = DELAY_S
 
     @classmethod
     def of(cls, accepts_per_s: float, drains_per_s: float) -> Self:
-        """Sizes for a machine that accepts and drains so many jobs a second."""
-        requests = max(100, round(0.9 * drains_per_s * EMPTY_WITHIN_S, -2))
-        rate_per_s = min(RATE_SHARE * accepts_per_s, requests / FIRES_S)
+        """Sizes for a machine that accepts so many jobs a second, and drains so many of :data:`DELAY_S` each.
+
+        Where it drains nearly as fast as it accepts, jobs get longer: 1 ÷ drain rate = delay + the rest of a job.
+        """
+        stands_per_s = RATE_SHARE * accepts_per_s
+        drains = min(drains_per_s, stands_per_s / STEEPNESS)
+        requests = max(100, round(0.9 * drains * EMPTY_WITHIN_S, -2))
         return cls(
             requests=int(requests),
-            rate_per_s=float(max(10.0, round(rate_per_s, -1))),
+            rate_per_s=float(max(10.0, round(min(stands_per_s, requests / FIRES_S), -1))),
             at_once=int(min(requests, AT_ONCE_AT_MOST)),
-            accepts_per_s=round(accepts_per_s, 1),
-            drains_per_s=round(drains_per_s, 1),
+            delay_s=round(DELAY_S + 1 / drains - 1 / drains_per_s, 5),
+            drains_per_s=round(drains, 1),
         )
 
     @property

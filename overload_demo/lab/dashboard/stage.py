@@ -14,13 +14,14 @@ from overload_demo.lab.dashboard.page import Prediction
 from overload_demo.lab.dashboard.sample import TRACKS
 from overload_demo.lab.dashboard.sizes import Sizes
 from overload_demo.lab.dashboard.words import collapsed
+from overload_demo.lab.records.baseline_run import BaselineRun
 from overload_demo.lab.running.baseline import run_baseline
 from overload_demo.lab.running.plan import SpikePlan, SpikeProgress
 from overload_demo.lab.running.spike import BASELINE_FIRES_S, BASELINE_TIMEOUT_S, BASELINE_VARIANT, run_spike
 from overload_demo.lab.running.stack import Stack
 from overload_demo.load import Shape
 
-FREEZE_S = 5.0
+FREEZE_S = 3.0  # shorter than what the API waits for its store: clients wait too, and none is refused
 BUTTONS = {
     "naive": "Spike, naive API",
     "spike": "Spike, queue API",
@@ -49,11 +50,12 @@ class Stage:
 
     def __init__(self, feed: Feed, sizes: Sizes, stack: Stack) -> None:
         self.loop = asyncio.get_running_loop()
-        self._feed, self._sizes, self._stack = feed, sizes, stack
+        self._feed, self.sizes, self._stack = feed, sizes, stack
         self._act: asyncio.Task[None] | None = None
         self._thaw: asyncio.Task[None] | None = None
         self._worker_is_dead = False
         self._acts = 0
+        self._seen: BaselineRun | None = None
 
     async def __aenter__(self) -> Self:
         self._feed.show(title="overload_demo", status="ready", controls=self._possible())
@@ -96,7 +98,7 @@ class Stage:
 
     async def _play(self, order: str, told: Prediction) -> None:
         """One act from its title to its result; the next one can begin when it has ended, however it ends."""
-        self._feed.show(title=TITLES[order], result="", peak=told.peak, empty_s=told.empty_s)
+        self._feed.show(title=TITLES[order], status="starting", result="", peak=told.peak, empty_s=told.empty_s)
         try:
             await (self._naive() if order == "naive" else self._spike(order, told))
         except OverloadDemoError as error:
@@ -106,7 +108,7 @@ class Stage:
             self._feed.show(controls=self._possible())
 
     async def _spike(self, order: str, told: Prediction) -> None:
-        sizes, at_once = self._sizes, order == "at_once"
+        sizes, at_once = self.sizes, order == "at_once"
         plan = SpikePlan(
             requests=sizes.at_once if at_once else sizes.requests,
             rate_per_s=sizes.rate_per_s,
@@ -117,21 +119,26 @@ class Stage:
         self._acts += 1
         folder = self._stack.folder / f"act-{self._acts}-{order}"
         follow = Follower(self._feed)
-        follow.end(await run_spike(self._stack, plan, live=follow, out_dir=folder), told.peak, told.empty_s)
+        result = await run_spike(self._stack, plan, live=follow, out_dir=folder)
+        follow.end(result, told.peak, told.empty_s)
         self._feed.save_marks(folder)
+        if self._seen is not None and not at_once:  # the same load, work and patience as this act had
+            beside = {"baseline": self._seen, "baseline_source": "live", "baseline_note": "measured in an act before"}
+            result.model_copy(update=beside).save(folder)
 
     async def _naive(self) -> None:
         follow = Follower(self._feed)
         run = await run_baseline(
             BASELINE_VARIANT,
-            requests=self._sizes.requests,
-            rate_per_s=self._sizes.rate_per_s,
+            requests=self.sizes.requests,
+            rate_per_s=self.sizes.rate_per_s,
             shape=Shape.SPIKE,
-            delay_s=self._sizes.delay_s,
+            delay_s=self.sizes.delay_s,
             timeout_s=BASELINE_TIMEOUT_S,
             max_duration_s=BASELINE_FIRES_S,
             on_progress=lambda load: follow(SpikeProgress.of_baseline(load)),
         )
+        self._seen = run
         self._feed.show(result=collapsed(run), status="over")
 
     async def _kill(self) -> None:
