@@ -61,8 +61,14 @@ class Instructor:
         self.steps: list[Step] = []
 
     def press(self, button: str) -> None:
-        """Press a control."""
+        """Press a control, and wait until the page has seen what it did."""
+        before = self._status()
         self._page.click(f'[data-do="{button}"]')
+        while before == "over" == self._status():
+            self._page.wait_for_timeout(50)
+
+    def _status(self) -> str:
+        return self._page.inner_text('[data-state="status"]')
 
     def predict(self, peak: int, empty_s: int) -> None:
         """Enter the class's two numbers."""
@@ -78,7 +84,7 @@ class Instructor:
     def wait_for(self, status: str) -> float:
         """Wait until the page says so; returns after how many seconds."""
         began = time.monotonic()
-        while self._page.inner_text('[data-state="status"]') != status:
+        while self._status() != status:
             if time.monotonic() - began > ACT_WITHIN_S:
                 raise OverloadDemoError(f"the page did not come to {status!r} within {ACT_WITHIN_S:g} s")
             self._page.wait_for_timeout(50)
