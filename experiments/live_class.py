@@ -15,11 +15,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import typer
 from playwright.sync_api import Page, sync_playwright
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from experiments.bench.record import RESULTS, Place
 from overload_demo.doors import one_line_errors
@@ -51,6 +51,32 @@ class LiveClass(BaseModel):
     ready_s: float
     reset_s: float
     steps: list[Step]
+
+    @classmethod
+    def recorded(cls) -> Self:
+        """The recorded class. Raises :class:`OverloadDemoError` when there is none, or it cannot be read."""
+        try:
+            return cls.model_validate_json(FILE.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise OverloadDemoError(f"no recorded class in {FILE.name}: {error}") from None
+
+
+def told(seen: LiveClass) -> str:
+    """The class as the guide tells it: a table, and where it was."""
+    place = seen.place
+    rows = [f"| {step.name} | {step.lasted_s:,.0f} s | {step.result} |" for step in seen.steps]
+    return "\n".join(
+        [
+            "| act | lasts | the page said |",
+            "|---|---|---|",
+            *rows,
+            "",
+            f"Ready {seen.ready_s:,.0f} s after the command, with measuring the machine; back to zero in"
+            f" {seen.reset_s:,.1f} s. `{place.command}`, recorded {place.recorded_at[:10]};"
+            f" {place.environment.cores} cores, Python {place.environment.python}, {place.filesystem};"
+            " a browser that draws without a graphics card ran on the same cores.",
+        ]
+    )
 
 
 class Instructor:

@@ -7,7 +7,7 @@ so they cannot drift apart.
 from collections.abc import Callable
 from pathlib import Path
 
-from experiments import student_cost
+from experiments import live_class, student_cost
 from experiments.readme import front_page, recordings
 from overload_demo.errors import OverloadDemoError
 
@@ -17,6 +17,7 @@ Blocks = dict[str, str]
 DOCUMENTS: dict[Path, Callable[[], Blocks]] = {
     ROOT / "README.md": front_page.blocks,
     ROOT / "experiments" / "README.md": lambda: {"recordings": recordings.table(recordings.all_recordings())},
+    ROOT / "notebooks" / "LECTURE.md": lambda: {"class": live_class.told(live_class.LiveClass.recorded())},
     ROOT / "notebooks" / "README.md": lambda: {"cost": student_cost.told(student_cost.StudentCost.recorded())},
 }
 

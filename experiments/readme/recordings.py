@@ -10,6 +10,7 @@ from pathlib import Path
 from experiments.bench.peers.comparison import ACCEPTED, Comparison
 from experiments.bench.record import RESULTS, Benchmark, Place, Row, figure
 from experiments.fault_matrix import FaultMatrix
+from experiments.live_class import LiveClass
 from experiments.student_cost import StudentCost
 from overload_demo.errors import OverloadDemoError
 from overload_demo.lab.records.baseline_run import BaselineRecording
@@ -108,6 +109,11 @@ def _student(path: Path) -> Recording:
     return _at(cost.place, path, told)
 
 
+def _class(path: Path) -> Recording:
+    seen = LiveClass.model_validate_json(path.read_bytes())
+    return _at(seen.place, path, f"{len(seen.steps)} acts; {seen.steps[-2].result}")
+
+
 def _naive(path: Path) -> Recording:
     recording = BaselineRecording.model_validate_json(path.read_bytes())
     runs = recording.runs
@@ -170,6 +176,7 @@ _READERS: dict[str, Callable[[Path], Recording]] = {
     "bench_peers.json": _peers,
     "bench_*.json": _benchmark,
     "fault_matrix.json": _faults,
+    "live_class.json": _class,
     "naive_*.json": _naive,
     "spike.json": _spike,
     "student_cost.json": _student,
