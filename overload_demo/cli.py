@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from overload_demo import admin
+from overload_demo.address import Address
 from overload_demo.config import load_settings
 from overload_demo.doors import fail, one_line_errors
 from overload_demo.errors import ConfigurationError
@@ -29,7 +30,7 @@ from overload_demo.lab.running.spike import run_spike
 from overload_demo.lab.running.stack import Stack
 from overload_demo.load import LoadPlan, Shape
 from overload_demo.store.embedded import EmbeddedStore
-from overload_demo.upstash import Address, Upstash
+from overload_demo.upstash import Upstash
 
 app = typer.Typer(
     no_args_is_help=True,

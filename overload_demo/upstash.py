@@ -13,12 +13,12 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-from pydantic import SecretStr
 
+from overload_demo.address import Address
 from overload_demo.config import LOOPBACK_HOSTS
 from overload_demo.errors import (
     Outcome,
@@ -30,7 +30,6 @@ from overload_demo.errors import (
 )
 from overload_demo.loopback import LoopbackTransport, ReplyTooLargeError
 
-Durability = Literal["always", "everysec", "none", "unknown"]
 Argument = str | int | float
 Command = Sequence[Argument]
 
@@ -40,15 +39,6 @@ BACKOFF_FIRST_S, BACKOFF_LONGEST_S = 0.02, 1.0
 # Starts of error texts that mean "nothing was done, and later it may well work".
 _NOT_NOW = ("LOADING", "BUSY", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "MISCONF")
 _NO_ACCESS = ("WRONGPASS", "NOPERM", "NOAUTH")
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where a store answers: bare origin, token (masked in reprs), and when an acknowledged write is on disk."""
-
-    url: str
-    token: SecretStr
-    durability: Durability = "unknown"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "overload_demo"
 # Each room may import those before it, and nothing after it. Rooms of one line do not know each other.
 TIERS = [
     {"errors"},
-    {"config", "jobs", "work", "children", "doors", "one_write"},
+    {"address", "config", "jobs", "work", "children", "doors", "one_write"},
     {"loopback"},
     {"upstash"},
     {"queue"},
@@ -44,7 +44,7 @@ HOMES = {
     "numpy": {"load", "lab"},
     "platformdirs": {"config"},
     "psutil": {"store", "lab"},
-    "pydantic": {"config", "jobs", "upstash", "api", "store", "worker", "load", "lab"},
+    "pydantic": {"address", "config", "jobs", "upstash", "api", "store", "worker", "load", "lab"},
     "pydantic_settings": {"config"},
     "rich": {"admin", "doors", "load", "lab", "cli", "dashboard"},
     "starlette": {"api"},
@@ -108,6 +108,12 @@ def test_the_load_generator_measures_from_outside() -> None:
     known = {other for room, path in sources() if room == "load" for other in rooms_imported(path)}
 
     assert known <= {"load", "errors", "config", "doors", "children"}
+
+
+def test_the_gateway_does_not_load_the_client_that_talks_to_it() -> None:
+    code = "import sys, overload_demo.store.__main__; sys.exit('httpx' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_the_naive_baseline_knows_the_work_and_nothing_else() -> None:

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import psutil
 from pydantic import SecretStr
 
+from overload_demo.address import Address
 from overload_demo.api.front_door import listen, url_of
 from overload_demo.children import Child
 from overload_demo.config import load_settings
@@ -30,7 +31,7 @@ from overload_demo.lab.running.cost import count_commands
 from overload_demo.load.client import sample_body
 from overload_demo.queue.producer import NewJob, Producer
 from overload_demo.store.data_dir import DataDir
-from overload_demo.upstash import Address, Upstash
+from overload_demo.upstash import Upstash
 
 START_WITHIN_S = 20.0
 FILLED_AT_ONCE = 10_000

@@ -15,8 +15,9 @@ from pydantic import SecretStr
 
 from experiments.bench.record import Benchmark, Place, Row
 from experiments.bench.servers import folder_in, our_api, state
+from overload_demo.address import Address
 from overload_demo.doors import one_line_errors
-from overload_demo.upstash import Address, Upstash
+from overload_demo.upstash import Upstash
 
 EXCHANGES = 1000
 ELSEWHERE = "127.1"  # 127.0.0.1 to the operating system, and no name of this machine to the client

@@ -13,10 +13,11 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from overload_demo.address import Address
 from overload_demo.config import Settings
 from overload_demo.errors import StoreError
 from overload_demo.queue.consumer import Consumer, Lease, LeasedJob, Settlement, Verdict
-from overload_demo.upstash import Address, Upstash
+from overload_demo.upstash import Upstash
 
 log = logging.getLogger(__name__)
 Value = TypeVar("Value")

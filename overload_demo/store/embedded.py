@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from overload_demo.address import Address, Durability
 from overload_demo.config import Settings
 from overload_demo.errors import ConfigurationError, StoreUnavailableError
 from overload_demo.store.data_dir import DataDir, State
-from overload_demo.upstash import Address, Durability
 
 log = logging.getLogger(__name__)
 

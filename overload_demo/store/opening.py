@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from overload_demo.address import Address
 from overload_demo.config import Settings
 from overload_demo.store.embedded import EmbeddedStore
-from overload_demo.upstash import Address
 
 Store = tuple[Address, Callable[[], Address] | None]
 

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import psutil
 
+from overload_demo.address import Durability
 from overload_demo.errors import StoreUnavailableError
 from overload_demo.store.data_dir import LOG, SERVER_LOCK, SERVER_SOCKET, DataDir
 from overload_demo.store.locks import FileLock
-from overload_demo.upstash import Durability
 
 log = logging.getLogger(__name__)
 

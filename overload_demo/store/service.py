@@ -33,7 +33,7 @@ from overload_demo.store.upstream import EmbeddedServer, Upstream
 
 log = logging.getLogger(__name__)
 
-UNUSED_POLL_S = 0.25
+UNUSED_POLL_S = 0.1
 LEAVING_PATIENCE_S = 30.0  # longer than a store takes to leave
 GATEWAY_PATIENCE_S = 1.0  # whoever asks whether the gateway lives holds its lock for an instant
 GRACEFUL_S = 3.0  # requests under way get this long at the end

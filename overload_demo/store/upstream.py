@@ -6,11 +6,11 @@ import logging
 import time
 from typing import Protocol
 
+from overload_demo.address import Durability
 from overload_demo.errors import StoreUnavailableError
 from overload_demo.store.data_dir import SERVER_SOCKET
 from overload_demo.store.redis_server import RedisServer
 from overload_demo.store.resp import RedisConnection, ReplyError
-from overload_demo.upstash import Durability
 
 log = logging.getLogger(__name__)
 

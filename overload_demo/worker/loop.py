@@ -12,12 +12,12 @@ from collections.abc import Callable
 
 from pydantic import ValidationError
 
+from overload_demo.address import Address
 from overload_demo.config import Settings
 from overload_demo.errors import StoreError
 from overload_demo.jobs import JobRequest
 from overload_demo.queue.consumer import LeasedJob, Settlement, Verdict
 from overload_demo.queue.keeper import LeaseKeeper
-from overload_demo.upstash import Address
 from overload_demo.work import Slot, utc_now
 from overload_demo.worker.handler import JobContext, LazyRunner, load_handler
 from overload_demo.worker.identity import WorkerId

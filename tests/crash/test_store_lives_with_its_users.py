@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from overload_demo.address import Address
 from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError
 from overload_demo.store.embedded import EmbeddedStore
 from overload_demo.store.server_binary import find_server
-from overload_demo.upstash import Address
 from tests.support.stores import (
     Rest,
     User,

@@ -17,10 +17,13 @@ from overload_demo.worker import Worker
 
 
 class Part(Protocol):
-    """Something that runs until stopped. All calls block; ``stop`` may be repeated."""
+    """Something that runs until stopped. ``start`` and ``stop`` block; ``let_go`` and ``stop`` may be repeated."""
 
     def start(self) -> None:
         """Start, or start again."""
+
+    def let_go(self) -> None:
+        """Make it end cleanly, and do not wait."""
 
     def stop(self) -> None:
         """End cleanly, within :data:`STOP_WITHIN_S`."""
@@ -45,10 +48,15 @@ class ApiThread:
         self._thread = threading.Thread(target=self._server.run, args=(sockets,), name="api", daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
+    def let_go(self) -> None:
         """Answer what is under way, then end."""
-        if self._server and self._thread:
+        if self._server:
             self._server.stop()
+
+    def stop(self) -> None:
+        """The same, and wait."""
+        self.let_go()
+        if self._thread:
             self._thread.join(STOP_WITHIN_S)
             self._thread = None
 
@@ -72,10 +80,15 @@ class WorkerThread:
         self._thread = threading.Thread(target=self._worker.run, name="worker", daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
+    def let_go(self) -> None:
         """Finish the running job, give the rest back, end."""
-        if self._worker and self._thread:
+        if self._worker:
             self._worker.stop()
+
+    def stop(self) -> None:
+        """The same, and wait."""
+        self.let_go()
+        if self._thread:
             self._thread.join(STOP_WITHIN_S)
             self._thread = None
 

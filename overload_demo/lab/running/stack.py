@@ -19,11 +19,11 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self
 
 import psutil
 from pydantic import SecretStr
@@ -33,11 +33,11 @@ from overload_demo.children import Child
 from overload_demo.config import Settings, load_settings
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.lab.running.parts import ApiThread, Part, WorkerThread
+from overload_demo.lab.running.unbroken import finish, in_thread
 from overload_demo.store.embedded import wait_until_ended
 from overload_demo.store.opening import Store, open_store
 
 Placement = Literal["kernel", "process"]
-Value = TypeVar("Value")
 
 KILLABLE = ("api", "worker", "gateway", "redis")
 READY_WITHIN_S = 30.0
@@ -86,16 +86,10 @@ class Stack:
         """
         wanted = {"placement": placement, "processing_delay_s": processing_delay_s, "upstash": upstash, **settings}
         running = cls.current
-        if running is not None:
-            if running._wanted == wanted and running.parts["api"].pid:
-                return running
-            await running.stop()
+        if running is not None and running._wanted == wanted and running.parts["api"].pid:
+            return running
         stack = cls(wanted, _new_folder(runs, name))
-        try:
-            await stack._begin()
-        except BaseException:
-            await stack.stop()
-            raise
+        await stack._take_over_from(running)
         return stack
 
     async def __aenter__(self) -> Self:
@@ -106,16 +100,11 @@ class Stack:
 
     async def stop(self) -> None:
         """Stop everything this stack has started; may be called again, and after any failure."""
-        supervisor, self._supervisor = self._supervisor, None
-        if supervisor is not None:
-            supervisor.cancel()
-            await asyncio.wait([supervisor])  # or it might start a part again that has just been stopped
-        await _in_thread(self._stop_now)
+        await finish(self._ending())
 
     async def fresh(self) -> None:
         """Start again on empty data, so that no old backlog falsifies a figure. The URL changes."""
-        await self.stop()
-        await self._begin()
+        await self._take_over_from(self)
 
     @property
     def is_running(self) -> bool:
@@ -195,19 +184,35 @@ class Stack:
         with _OPENER.open(self.url + "/queue/stats", timeout=10.0) as answer:
             return int(json.loads(answer.read())["rest_calls"])
 
+    async def _take_over_from(self, running: "Stack | None") -> None:
+        """Begin while what ``running`` has started ends: they share nothing, and both take their time."""
+        ending = None if running is None else running._ending()
+        try:
+            await self._begin()
+        except BaseException:
+            await self.stop()
+            raise
+        finally:
+            if ending is not None:
+                await finish(ending)
+
     async def _begin(self) -> None:
         Stack.current = self
-        atexit.register(self._stop_now)
+        atexit.register(self._end_at_exit)
         self._generation += 1
         self.restarts.clear()
         self._held.clear()
         self.settings = load_settings(**self._overrides())
-        self._cleanup = contextlib.ExitStack()
-        self.store = await _in_thread(self._cleanup.enter_context, open_store(self.settings))
         self.listeners = [self._cleanup.enter_context(listener) for listener in listen("127.0.0.1", 0)]
-        self.parts = self._make_parts()
-        for part in self.parts.values():
-            await _in_thread(part.start)
+        if (
+            self.placement == "process"
+        ):  # they look for the store themselves, after imports that take as long as it does
+            self.parts = self._children()
+            await in_thread(self._start_parts)
+        self.store = await in_thread(self._cleanup.enter_context, open_store(self.settings))
+        if self.placement == "kernel":
+            self.parts = self._threads()
+            await in_thread(self._start_parts)
         await self._ready()
         self._supervisor = asyncio.create_task(self._supervise())
 
@@ -239,12 +244,13 @@ class Stack:
                 environment[name.upper()] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
         return environment
 
-    def _make_parts(self) -> dict[str, Part]:
-        if self.placement == "kernel":
-            return {
-                "api": ApiThread(self.settings, self.store, self.listeners),
-                "worker": WorkerThread(self.settings, self.store),
-            }
+    def _threads(self) -> dict[str, Part]:
+        return {
+            "api": ApiThread(self.settings, self.store, self.listeners),
+            "worker": WorkerThread(self.settings, self.store),
+        }
+
+    def _children(self) -> dict[str, Part]:
         environment, descriptors = self._environment(), [listener.fileno() for listener in self.listeners]
         api = Child(
             "overload_demo.api",
@@ -271,28 +277,44 @@ class Stack:
             for name, part in self.parts.items():
                 if not part.pid and name not in self._held:
                     self.restarts[name] += 1
-                    await _in_thread(part.start)
+                    await in_thread(part.start)
 
-    def _stop_now(self) -> None:
-        atexit.unregister(self._stop_now)
+    def _start_parts(self) -> None:
+        for part in self.parts.values():
+            part.start()
+
+    def _ending(self) -> "asyncio.Task[None]":
+        """Forget what has been started; from now on it ends by itself, whoever is interrupted."""
+        atexit.unregister(self._end_at_exit)
         if Stack.current is self:
             Stack.current = None
-        for part in self.parts.values():
-            part.stop()
-        self._cleanup.close()
-        # the data has served; figures, results and logs stay
-        if self.data_dir.exists() and wait_until_ended(self.data_dir):
-            shutil.rmtree(self.data_dir, ignore_errors=True)
+        supervisor, self._supervisor = self._supervisor, None
+        parts, self.parts = self.parts, {}
+        cleanup, self._cleanup = self._cleanup, contextlib.ExitStack()
+        data_dir = self.data_dir
+
+        async def end() -> None:
+            if supervisor is not None:
+                supervisor.cancel()
+                await asyncio.wait([supervisor])  # or it might start a part again that has just been stopped
+            await asyncio.to_thread(_end, parts.values(), cleanup, data_dir)
+
+        return asyncio.create_task(end())
+
+    def _end_at_exit(self) -> None:
+        _end(self.parts.values(), self._cleanup, self.data_dir)
 
 
-async def _in_thread(function: Callable[..., Value], *arguments: object) -> Value:
-    """Run a blocking step; an interrupt takes effect once it has ended, so nothing half-started is left behind."""
-    step = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
-    try:
-        return await asyncio.shield(step)
-    except asyncio.CancelledError:
-        await asyncio.wait([step])
-        raise
+def _end(parts: Iterable[Part], cleanup: contextlib.ExitStack, data_dir: Path) -> None:
+    """End parts, then let go of what they have used."""
+    for part in parts:
+        part.let_go()
+    for part in parts:
+        part.stop()
+    cleanup.close()
+    # the data has served; figures, results and logs stay
+    if data_dir.exists() and wait_until_ended(data_dir):
+        shutil.rmtree(data_dir, ignore_errors=True)
 
 
 def _lives_in(data_dir: Path, pid: int) -> bool:
