@@ -88,6 +88,12 @@ def test_a_notebook_predicts_runs_compares_explains_modifies_and_asks(path: Path
 
 
 @each_notebook
+def test_files_that_a_notebook_names_exist(path: Path) -> None:
+    named = re.findall(r"`((?:overload_demo|experiments)/[\w/]+\.\w+)`", path.read_text())
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@each_notebook
 def test_the_parameters_are_in_the_first_code_cell(path: Path) -> None:
     assert "by_level(" in code_cells(path)[0].source
     assert sum("by_level(" in cell.source for cell in code_cells(path)) == 1

@@ -1,15 +1,41 @@
-"""An interrupt in the middle of a start leaves no half-started thing to the kernel."""
+"""An interrupt in the middle of a start, or of a stop, leaves no half-started thing to the kernel."""
 
 import asyncio
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import anyio.to_thread
+import httpx
+import psutil
 import pytest
 
 from overload_demo.lab.running import stack as lab_stack
-from overload_demo.lab.running.stack import Stack
+from overload_demo.lab.running.stack import Placement, Stack
+from tests.support.waiting import wait_until
+
+MOMENTS: dict[str, Callable[[Path], bool]] = {
+    "at once": lambda _: True,
+    "while the new store starts": lambda folder: folder.joinpath("store-2", "gateway.lock").exists(),
+}
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """The API, the worker and the store's processes of stacks below ``folder``; a Redis is known by where it lives."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            named = process.environ().get("OVERLOAD_DATA_DIR", "")
+            lives = any(Path(one).is_relative_to(folder) for one in (named, process.cwd()))
+            if lives and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+async def until_nothing_is_left(folder: Path) -> None:
+    """A store that has left its directory is still a process for a moment."""
+    await anyio.to_thread.run_sync(wait_until, "no process is left", lambda: not processes_of(folder), 5.0)
 
 
 @pytest.mark.anyio
@@ -40,3 +66,53 @@ async def test_a_start_interrupted_while_the_store_starts_gives_the_store_back(
         await starting
     assert given_back.is_set()
     assert Stack.current is None
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("placement", ["kernel", "process"])
+@pytest.mark.parametrize("moment", MOMENTS)
+async def test_a_fresh_start_that_is_interrupted_leaves_nothing_and_can_be_repeated(
+    tmp_path: Path, moment: str, placement: Placement
+) -> None:
+    stack = await Stack.start(placement=placement, runs=tmp_path)
+    assert processes_of(tmp_path)
+
+    again = asyncio.create_task(stack.fresh())
+    await asyncio.sleep(0)
+    await anyio.to_thread.run_sync(wait_until, moment, lambda: MOMENTS[moment](stack.folder), 20.0)
+    assert not again.done()
+    again.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await again
+
+    assert (Stack.current, stack.is_running) == (None, False)
+    await until_nothing_is_left(tmp_path)
+    assert list(stack.folder.glob("store-*")) == [], "no data is left either"
+    async with stack:
+        await stack.fresh()
+        assert httpx.get(f"{stack.url}/health/ready", trust_env=False).status_code == 200
+
+
+@pytest.mark.anyio
+async def test_a_stop_that_is_interrupted_goes_on_to_its_end(tmp_path: Path) -> None:
+    stack = await Stack.start(placement="process", runs=tmp_path)
+
+    stopping = asyncio.create_task(stack.stop())
+    await asyncio.sleep(0)
+    stopping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stopping
+
+    await until_nothing_is_left(tmp_path)
+    assert not stack.data_dir.exists()
+
+
+@pytest.mark.anyio
+async def test_another_stack_takes_the_place_of_the_one_that_runs(tmp_path: Path) -> None:
+    first = await Stack.start(runs=tmp_path, name="first")
+    async with await Stack.start(runs=tmp_path, name="second", processing_delay_s=0.002) as second:
+        assert Stack.current is second
+        assert not first.is_running
+        assert not first.data_dir.exists()
+        assert httpx.get(f"{second.url}/health/ready", trust_env=False).status_code == 200
+    await until_nothing_is_left(tmp_path)

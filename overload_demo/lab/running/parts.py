@@ -33,25 +33,14 @@ class Part(Protocol):
         """The process it runs in; None when it is not running."""
 
 
-class ApiThread:
-    """The API in a thread of this process, with an event loop of its own."""
+class _PartThread:
+    """What both have in common: a thread that ends some time after ``let_go``."""
 
-    def __init__(self, settings: Settings, store: Store, listeners: list[socket.socket]) -> None:
-        self._settings, self._store, self._listeners = settings, store, listeners
-        self._server: Server | None = None
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        """Serve on duplicates of the listeners: uvicorn closes what it is given."""
-        self._server = Server(create_app(self._settings, self._store), self._settings)
-        sockets = [listener.dup() for listener in self._listeners]
-        self._thread = threading.Thread(target=self._server.run, args=(sockets,), name="api", daemon=True)
-        self._thread.start()
+    _thread: threading.Thread | None = None
 
     def let_go(self) -> None:
-        """Answer what is under way, then end."""
-        if self._server:
-            self._server.stop()
+        """Make it end cleanly, and do not wait."""
+        raise NotImplementedError
 
     def stop(self) -> None:
         """The same, and wait."""
@@ -66,13 +55,32 @@ class ApiThread:
         return os.getpid() if self._thread and self._thread.is_alive() else None
 
 
-class WorkerThread:
+class ApiThread(_PartThread):
+    """The API in a thread of this process, with an event loop of its own."""
+
+    def __init__(self, settings: Settings, store: Store, listeners: list[socket.socket]) -> None:
+        self._settings, self._store, self._listeners = settings, store, listeners
+        self._server: Server | None = None
+
+    def start(self) -> None:
+        """Serve on duplicates of the listeners: uvicorn closes what it is given."""
+        self._server = Server(create_app(self._settings, self._store), self._settings)
+        sockets = [listener.dup() for listener in self._listeners]
+        self._thread = threading.Thread(target=self._server.run, args=(sockets,), name="api", daemon=True)
+        self._thread.start()
+
+    def let_go(self) -> None:
+        """Answer what is under way, then end."""
+        if self._server:
+            self._server.stop()
+
+
+class WorkerThread(_PartThread):
     """A worker in a thread of this process."""
 
     def __init__(self, settings: Settings, store: Store) -> None:
         self._settings, self._store = settings, store
         self._worker: Worker | None = None
-        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Work until :meth:`stop`."""
@@ -85,15 +93,7 @@ class WorkerThread:
         if self._worker:
             self._worker.stop()
 
-    def stop(self) -> None:
-        """The same, and wait."""
-        self.let_go()
-        if self._thread:
-            self._thread.join(STOP_WITHIN_S)
-            self._thread = None
-
     @property
     def pid(self) -> int | None:
         """This process, while the thread lives and its worker is not lost in a job that overran its time limit."""
-        alive = self._thread and self._thread.is_alive() and self._worker and not self._worker.overdue_job
-        return os.getpid() if alive else None
+        return None if self._worker and self._worker.overdue_job else super().pid
