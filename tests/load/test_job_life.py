@@ -35,5 +35,6 @@ async def test_a_job_is_followed_to_its_end_and_its_times_are_in_order(
     assert strangers == [None] * 5
     picture = plots.life(job)
     assert f"completed at {moments['completed']:.3f} s" in picture.alt
+    assert "The 202 was predicted after 0.500 s" in plots.life(job, answer_s=0.5).alt
     with pytest.raises(ConfigurationError, match="not ended"):
         plots.life(job.model_copy(update={"completed_at": ""}))

@@ -128,9 +128,9 @@ class Stack:
 
     def worker_command(self) -> str:
         """The line that starts one more worker on this stack, in a terminal."""
-        names = ("OVERLOAD_DATA_DIR", "WORKER_PROCESSING_DELAY", "WORKER_EFFECT_LOG", "OVERLOAD_KEY_PREFIX")
-        environment = self._environment()
-        pairs = [f"{name}={shlex.quote(environment[name])}" for name in names if environment.get(name)]
+        told = ("overload_data_dir", "overload_key_prefix", "worker_", "queue_")
+        own = {name: value for name, value in self._overrides().items() if name.startswith(told)}
+        pairs = [f"{name.upper()}={shlex.quote(str(value))}" for name, value in own.items()]
         return " ".join([*pairs, shlex.quote(sys.executable), "-m", "overload_demo.worker"])
 
     def logs(self, lines: int = 20) -> str:

@@ -1,0 +1,26 @@
+"""A worker that a student starts in a terminal, on the stack of a notebook."""
+
+import re
+from pathlib import Path
+
+import anyio
+import httpx
+import pytest
+
+from overload_demo.lab.records.ledger import ledger_of, read_charges
+from overload_demo.lab.running.stack import Stack
+from tests.support.running import JOB
+
+
+@pytest.mark.anyio
+async def test_the_line_for_a_terminal_starts_one_more_worker_that_does_what_the_first_one_does(tmp_path: Path) -> None:
+    handler = "overload_demo.lab.records.ledger:charge"
+    async with await Stack.start(processing_delay_s=0.1, runs=tmp_path, worker_handler=handler) as stack:
+        async with httpx.AsyncClient(base_url=stack.url, trust_env=False) as client:
+            answers = [await client.post("/jobs", json=JOB) for _ in range(40)]
+        ended = await anyio.run_process(f"{stack.worker_command()} --until-empty")
+        charges = read_charges(ledger_of(stack.effect_log))
+
+    [done] = re.findall(rb"stopped: (\d+) done, 0 failed", ended.stderr)
+    assert 0 < int(done) < 40
+    assert charges == {answer.json()["job_id"]: 1 for answer in answers}
