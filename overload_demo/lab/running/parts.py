@@ -6,6 +6,7 @@ They take no signals at all. As child processes they are a :class:`~overload_dem
 import os
 import socket
 import threading
+from collections.abc import Iterable
 from typing import Protocol
 
 from overload_demo.api.app import create_app
@@ -31,6 +32,20 @@ class Part(Protocol):
     @property
     def pid(self) -> int | None:
         """The process it runs in; None when it is not running."""
+
+
+def start_all(parts: Iterable[Part]) -> None:
+    """Start them; returns before they are ready."""
+    for part in parts:
+        part.start()
+
+
+def stop_all(parts: Iterable[Part]) -> None:
+    """End them side by side."""
+    for part in parts:
+        part.let_go()
+    for part in parts:
+        part.stop()
 
 
 class _PartThread:

@@ -32,7 +32,7 @@ from overload_demo.api.front_door import listen, url_of
 from overload_demo.children import Child
 from overload_demo.config import Settings, load_settings
 from overload_demo.errors import ConfigurationError, OverloadDemoError
-from overload_demo.lab.running.parts import ApiThread, Part, WorkerThread
+from overload_demo.lab.running.parts import ApiThread, Part, WorkerThread, start_all, stop_all
 from overload_demo.lab.running.unbroken import finish, in_thread
 from overload_demo.store.embedded import wait_until_ended
 from overload_demo.store.opening import Store, open_store
@@ -208,11 +208,11 @@ class Stack:
             self.placement == "process"
         ):  # they look for the store themselves, after imports that take as long as it does
             self.parts = self._children()
-            await in_thread(self._start_parts)
+            await in_thread(start_all, self.parts.values())
         self.store = await in_thread(self._cleanup.enter_context, open_store(self.settings))
         if self.placement == "kernel":
             self.parts = self._threads()
-            await in_thread(self._start_parts)
+            await in_thread(start_all, self.parts.values())
         await self._ready()
         self._supervisor = asyncio.create_task(self._supervise())
 
@@ -279,10 +279,6 @@ class Stack:
                     self.restarts[name] += 1
                     await in_thread(part.start)
 
-    def _start_parts(self) -> None:
-        for part in self.parts.values():
-            part.start()
-
     def _ending(self) -> "asyncio.Task[None]":
         """Forget what has been started; from now on it ends by itself, whoever is interrupted."""
         atexit.unregister(self._end_at_exit)
@@ -307,10 +303,7 @@ class Stack:
 
 def _end(parts: Iterable[Part], cleanup: contextlib.ExitStack, data_dir: Path) -> None:
     """End parts, then let go of what they have used."""
-    for part in parts:
-        part.let_go()
-    for part in parts:
-        part.stop()
+    stop_all(parts)
     cleanup.close()
     # the data has served; figures, results and logs stay
     if data_dir.exists() and wait_until_ended(data_dir):
