@@ -72,7 +72,7 @@ def test_the_answers_are_what_theory_says() -> None:
 
     assert f"= {depth:,.0f} jobs" in QUESTIONS[0]
     assert f"empty {theory.seconds_to_empty(1500, 1000, 60):g} s after" in QUESTIONS[0]
-    assert f"= {theory.wait_s(depth, 1000):g} s" in QUESTIONS[1]
+    assert f"= {theory.seconds_to_drain(depth, 1000):g} s" in QUESTIONS[1]
     assert f"= {theory.seconds_to_drain(100_000, theory.capacity_per_s(2.0)) / 3600:.1f} hours" in QUESTIONS[2]
     assert theory.mean_in_system(7200 / 3600, mean_stay_s) == 30
     assert f"= {mean_stay_s:g} s" in QUESTIONS[6]

@@ -56,7 +56,7 @@ def test_who_comes_at_the_peak_waits_for_all_of_it(drain: float, times: float, j
 
     peak = theory.peak_depth(arrival, drain, jobs / arrival)
 
-    assert abs(log.done_s[-1] - log.accepted_s[-1] - theory.wait_s(peak, drain)) <= 1.001 / drain
+    assert abs(log.done_s[-1] - log.accepted_s[-1] - theory.seconds_to_drain(peak, drain)) <= 1.001 / drain
 
 
 @given(gaps=st.lists(st.floats(0.001, 10.0), min_size=1, max_size=100), service_s=st.floats(0.001, 10.0))

@@ -17,18 +17,16 @@ def peak_depth(arrival_per_s: float, drain_per_s: float, spike_s: float) -> floa
 
 
 def seconds_to_drain(depth: float, drain_per_s: float) -> float:
-    """How long a backlog takes once nothing arrives any more: depth ÷ μ. Newell, section 2.2."""
+    """How long a backlog takes once nothing arrives any more: depth ÷ μ. Newell, section 2.2.
+
+    First come, first served, a job that finds the backlog before it waits as long.
+    """
     return depth / drain_per_s
 
 
 def seconds_to_empty(arrival_per_s: float, drain_per_s: float, spike_s: float) -> float:
     """From the first request of a spike to an empty queue: T + (λ - μ) T ÷ μ."""
     return spike_s + seconds_to_drain(peak_depth(arrival_per_s, drain_per_s, spike_s), drain_per_s)
-
-
-def wait_s(depth: float, drain_per_s: float) -> float:
-    """How long a job waits that finds ``depth`` jobs before it, first come, first served: depth ÷ μ."""
-    return depth / drain_per_s
 
 
 def mean_in_system(arrival_per_s: float, mean_time_s: float) -> float:

@@ -46,7 +46,7 @@ def _seconds_to_empty(answer: object, *, arrival_per_s: float, drain_per_s: floa
 )
 def _wait(answer: object, *, arrival_per_s: float, drain_per_s: float, spike_s: float) -> str:
     peak = theory.peak_depth(arrival_per_s, drain_per_s, spike_s)
-    right = theory.wait_s(peak, drain_per_s)
+    right = theory.seconds_to_drain(peak, drain_per_s)
     mistakes = {
         spike_s + right: "That is when it is done, counted from the first request. It came at the end of the spike.",
         peak / arrival_per_s: "You divided by λ. Those before it leave at the rate μ.",
@@ -77,17 +77,14 @@ def _half(answer: object, *, arrival_per_s: float, drain_per_s: float, spike_s: 
     "W is the mean of done_s - accepted_s. Multiply the two.",
 )
 def _little(answer: object, *, log: JobLog) -> str:
-    waits_s = log.done_s - log.accepted_s
-    span_s = float(log.done_s.max() - log.accepted_s.min())
+    jobs, mean_s = log.accepted_s.size, log.mean_wait_s
     spike_s = float(log.accepted_s.max() - log.accepted_s.min())
-    mean_s = float(waits_s.mean())
-    right = theory.mean_in_system(waits_s.size / span_s, mean_s)
     mistakes = {
-        waits_s.size / spike_s * mean_s: "You divided by the spike alone. Jobs were in the system until the last one "
-        "was done: the span ends there.",
+        jobs / spike_s * mean_s: "You divided by the spike alone. Jobs were in the system until the last one was done: "
+        "the span ends there.",
         mean_s: "That is W, in seconds. L is a number of jobs: multiply by λ.",
-        float(waits_s.sum()): "That is the sum of all waits: the area between the curves. Divide it by the span.",
-        waits_s.size / span_s: "That is λ, in jobs a second. Multiply by the mean wait.",
-        waits_s.size / 2: "Half of all jobs is a guess from the picture; compute it from the two arrays.",
+        jobs * mean_s: "That is the sum of all waits: the area between the curves. Divide it by the span.",
+        log.jobs_per_s: "That is λ, in jobs a second. Multiply by the mean wait.",
+        jobs / 2: "Half of all jobs is a guess from the picture; compute it from the two arrays.",
     }
-    return number(answer, right, within=0.05, mistakes=mistakes)
+    return number(answer, theory.mean_in_system(log.jobs_per_s, mean_s), within=0.05, mistakes=mistakes)
