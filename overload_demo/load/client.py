@@ -35,6 +35,7 @@ from overload_demo.load.recent import bin_of
 from overload_demo.load.schedule import Shape
 
 PROGRESS_S = 0.2
+CONNECT_BEFORE_S = 0.25  # patience with a connection ends so long before the whole patience, or neither has a name
 TICK_S = 0.001  # uvloop's timers have whole milliseconds; a shorter sleep would spin
 YIELD_EVERY = 64
 # A client lets go of an idle connection before its server does: a POST that meets that close cannot be repeated safely.
@@ -236,7 +237,9 @@ def new_session(plan: LoadPlan, source_addresses: list[str]) -> aiohttp.ClientSe
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(
-            total=plan.timeout_s, sock_connect=0.99 * plan.timeout_s, ceil_threshold=math.inf
+            total=plan.timeout_s,
+            sock_connect=plan.timeout_s - min(CONNECT_BEFORE_S, 0.1 * plan.timeout_s),
+            ceil_threshold=math.inf,
         ),
         headers={"Content-Type": "application/json"} | _authorization(),
         skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),

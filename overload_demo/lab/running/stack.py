@@ -20,7 +20,6 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterable
-from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Self
@@ -33,6 +32,7 @@ from overload_demo.children import Child
 from overload_demo.config import Settings, load_settings
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.lab.running.parts import ApiThread, Part, WorkerThread, start_all, stop_all
+from overload_demo.lab.running.run_folder import new_run_folder
 from overload_demo.lab.running.unbroken import finish, in_thread
 from overload_demo.store.embedded import wait_until_ended
 from overload_demo.store.opening import Store, open_store
@@ -88,7 +88,7 @@ class Stack:
         running = cls.current
         if running is not None and running._wanted == wanted and running.parts["api"].pid:
             return running
-        stack = cls(wanted, _new_folder(runs, name))
+        stack = cls(wanted, new_run_folder(runs, name))
         await stack._take_over_from(running)
         return stack
 
@@ -131,6 +131,8 @@ class Stack:
         told = ("overload_data_dir", "overload_key_prefix", "worker_", "queue_")
         own = {name: value for name, value in self._overrides().items() if name.startswith(told)}
         pairs = [f"{name.upper()}={shlex.quote(str(value))}" for name, value in own.items()]
+        if not self._wanted["upstash"]:
+            pairs += ["UPSTASH_REDIS_REST_URL=", "UPSTASH_REDIS_REST_TOKEN="]  # whatever that terminal has
         return " ".join([*pairs, shlex.quote(sys.executable), "-m", "overload_demo.worker"])
 
     def logs(self, lines: int = 20) -> str:
@@ -316,21 +318,6 @@ def _lives_in(data_dir: Path, pid: int) -> bool:
         process = psutil.Process(pid)
         return process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()) == data_dir.resolve()
     return False
-
-
-def _new_folder(runs: Path, name: str) -> Path:
-    """A run folder that is new, named after the moment."""
-    stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
-    for suffix in ("", *(f"-{number}" for number in range(2, 1000))):
-        folder = runs / f"{stamp}-{name}{suffix}"
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise ConfigurationError(f"cannot make a run folder in {runs}: {error.strerror}") from None
-        return folder
-    raise ConfigurationError(f"cannot make a run folder in {runs}: too many runs in one second")
 
 
 def _tail(file: Path, lines: int) -> str:

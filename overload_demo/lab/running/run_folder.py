@@ -1,0 +1,21 @@
+"""Where a run keeps what it writes."""
+
+from datetime import datetime
+from pathlib import Path
+
+from overload_demo.errors import ConfigurationError
+
+
+def new_run_folder(runs: Path, name: str) -> Path:
+    """Make a folder in ``runs`` that is new, named after the moment. Raises :class:`ConfigurationError` if it cannot."""
+    stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    for suffix in ("", *(f"-{number}" for number in range(2, 1000))):
+        folder = runs / f"{stamp}-{name}{suffix}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise ConfigurationError(f"cannot make a run folder in {runs}: {error.strerror}") from None
+        return folder
+    raise ConfigurationError(f"cannot make a run folder in {runs}: too many runs in one second")
