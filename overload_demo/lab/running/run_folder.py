@@ -7,7 +7,7 @@ from overload_demo.errors import ConfigurationError
 
 
 def new_run_folder(runs: Path, name: str) -> Path:
-    """Make a folder in ``runs`` that is new, named after the moment. Raises :class:`ConfigurationError` if it cannot."""
+    """A new folder in ``runs``, named after the moment. Raises :class:`ConfigurationError` if it cannot be made."""
     stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     for suffix in ("", *(f"-{number}" for number in range(2, 1000))):
         folder = runs / f"{stamp}-{name}{suffix}"
