@@ -59,6 +59,8 @@ class RawReader:
             if line_end < 0:
                 return INCOMPLETE
             kind, end = self._unread[self._at], line_end + 2
+            if kind not in b"+-:$*":
+                raise ValueError("not a reply")
             length = int(self._unread[self._at + 1 : line_end]) if kind in b"$*" else -1
             if kind == _BULK and length >= 0:
                 end += length + 2
