@@ -23,7 +23,9 @@ class Scripts:
         """The arguments of one of ``SCRIPTED`` as the server understands them, and what to answer in place of its reply
         (the SHA-1 of the text as it was sent; empty: nothing)."""
         if name.startswith("EVALSHA"):
-            return [arguments[0], *map(self._loaded, arguments[1:2]), *arguments[2:]], ""
+            if self._sha_loaded:  # the hot path of everybody who has none
+                arguments = [arguments[0], *map(self._loaded, arguments[1:2]), *arguments[2:]]
+            return arguments, ""
         if name != "SCRIPT":
             return [arguments[0], *map(self._cut, arguments[1:2]), *arguments[2:]], ""
         if arguments[1:2] and arguments[1].upper() == "EXISTS":

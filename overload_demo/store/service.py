@@ -242,6 +242,7 @@ def _http_config(app: Gateway) -> uvicorn.Config:
         log_config=None,
         log_level=logging.WARNING,
         access_log=False,
+        proxy_headers=False,
         server_header=False,
         date_header=False,
         # An idle connection closed by us just when the client uses it again would leave the outcome unknown.
