@@ -14,10 +14,12 @@ from overload_demo.store.rest import path_arguments
 from overload_demo.store.upstream import Upstream
 
 COMMANDS = frozenset({"SUBSCRIBE", "PSUBSCRIBE", "MONITOR"})
-MAX_LISTENERS = 1000
+MAX_LISTENERS = 100  # each takes two descriptors of the gateway and one of the server
 CHUNK_BYTES = 65_536
 
 Headers = list[tuple[bytes, bytes]]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 def asked_for(headers: dict[bytes, bytes], path: bytes) -> list[Any]:
@@ -32,41 +34,34 @@ class Events:
     """Serves listeners until :meth:`end`."""
 
     def __init__(self, upstream: Upstream) -> None:
-        self._upstream = upstream
+        self._upstream, self._room = upstream, asyncio.Semaphore(MAX_LISTENERS)
         self._listeners: set[asyncio.Transport] = set()
 
     async def serve(
         self,
         arguments: list[Any],
         headers: Headers,
-        receive: Callable[[], Awaitable[dict[str, Any]]],
-        send: Callable[[dict[str, Any]], Awaitable[None]],
+        receive: Receive,
+        send: Send,
     ) -> None:
         """Answer one request with events.
 
         Raises :class:`RefusedError` or :class:`~overload_demo.errors.StoreUnavailableError` before anything is sent.
         """
-        if len(self._listeners) >= MAX_LISTENERS:
+        if self._room.locked():
             raise RefusedError("ERR max number of clients reached")
-        reader, transport = (await self._upstream.another()).as_stream()
-        self._listeners.add(transport)
-        departure = asyncio.create_task(_departure(receive))
-        departure.add_done_callback(lambda _: transport.abort())  # which ends what is read
-        try:
-            transport.write(pack(arguments))
-            replies = _replies(reader)
-            first = await anext(replies)
-            if isinstance(first, ReplyError):
-                raise RefusedError(str(first))
-            await send({"type": "http.response.start", "status": 200, "headers": [*_STREAM, *headers]})
-            await send({"type": "http.response.body", "body": event(first), "more_body": True})
-            async for reply in replies:
-                await send({"type": "http.response.body", "body": event(reply), "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
-        finally:
-            departure.cancel()
-            transport.abort()
-            self._listeners.discard(transport)
+        async with self._room:
+            reader, transport = (await self._upstream.another()).as_stream()
+            self._listeners.add(transport)
+            departure = asyncio.create_task(_departure(receive))
+            departure.add_done_callback(lambda _: transport.abort())  # which ends what is read
+            try:
+                transport.write(pack(arguments))
+                await _forward(_replies(reader), headers, send)
+            finally:
+                departure.cancel()
+                transport.abort()
+                self._listeners.discard(transport)
 
     def end(self) -> None:
         """End all listeners' answers."""
@@ -74,7 +69,18 @@ class Events:
             transport.abort()
 
 
-_STREAM = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
+async def _forward(replies: AsyncIterator[Any], headers: Headers, send: Send) -> None:
+    """Send an event for each reply; a first one that is an error is the reason why there are no events."""
+    first = await anext(replies, None)
+    if isinstance(first, ReplyError):
+        raise RefusedError(str(first))
+    stream = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache"), *headers]
+    await send({"type": "http.response.start", "status": 200, "headers": stream})
+    if first is not None:
+        await send({"type": "http.response.body", "body": event(first), "more_body": True})
+    async for reply in replies:
+        await send({"type": "http.response.body", "body": event(reply), "more_body": True})
+    await send({"type": "http.response.body"})
 
 
 def event(reply: Any) -> bytes:
@@ -93,7 +99,7 @@ async def _replies(reader: asyncio.StreamReader) -> AsyncIterator[Any]:
             yield reply
 
 
-async def _departure(receive: Callable[[], Awaitable[dict[str, Any]]]) -> None:
+async def _departure(receive: Receive) -> None:
     """Return once the client has left; the body of its request means nothing here."""
     while (await receive())["type"] != "http.disconnect":
         pass

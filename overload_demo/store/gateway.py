@@ -67,7 +67,7 @@ class Gateway:
         try:
             read_only = self._guard.is_read_only(headers, scope["query_string"])
             form = form_for(headers, path)
-            if arguments := events.asked_for(headers, path):
+            if method != "HEAD" and (arguments := events.asked_for(headers, path)):
                 await self._serve_events(arguments, read_only, headers, receive, send)
                 return
             body = await _read_body(headers, receive) if method in METHODS_WITH_BODY else b""

@@ -1,6 +1,6 @@
 """One pipelined connection to Redis: many requests under way, replies matched in the order of sending.
 
-All requests of the gateway share one connection. That is what makes it fast: commands that gather while the server
+All requests of one kind share one connection. That is what makes it fast: commands that gather while the server
 works are read by it together and put on disk by one fsync.
 """
 

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.support.stores import Rest, door
+from overload_demo.store.events import MAX_LISTENERS
+from tests.support.stores import Rest, door, kill, servers_of
 from tests.support.waiting import wait_until
 
 STREAM = {"Accept": "text/event-stream"}
@@ -93,6 +94,26 @@ def test_the_store_ends_while_somebody_listens(tmp_path: Path) -> None:
             answer = stack.enter_context(listening(rest, "/subscribe/chat"))
             assert next_event(answer) == "subscribe,chat,1"
         assert answer.read() == b"", "the answer ends in order"
+
+
+def test_the_server_dies_while_somebody_listens(tmp_path: Path) -> None:
+    with door(tmp_path) as rest, listening(rest, "/subscribe/chat") as answer:
+        assert next_event(answer) == "subscribe,chat,1"
+        [server] = servers_of(tmp_path)
+        kill(server.pid)
+        assert answer.read() == b"", "the answer ends in order, and its client may ask again"
+
+
+def test_there_is_room_for_so_many_listeners_and_no_more(rest: Rest) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(MAX_LISTENERS):
+            stack.enter_context(listening(rest, "/subscribe/chat"))
+        reply = rest.send("POST", "/subscribe/chat", b"[]", STREAM)
+        assert reply[:2] == (400, {"error": "ERR max number of clients reached"})
+        assert rest.run("PUBLISH", "chat", "hello") == MAX_LISTENERS
+    wait_until("there is room again", lambda: rest.run("PUBSUB", "NUMSUB", "chat") == ["chat", 0])
+    with listening(rest, "/subscribe/chat") as answer:
+        assert next_event(answer) == "subscribe,chat,1"
 
 
 def test_a_listener_who_does_not_read_holds_nobody_up(rest: Rest) -> None:

@@ -1,11 +1,16 @@
 """The other forms of the Upstash REST contract: paths, tokens, methods, and replies in base64 and RESP2."""
 
 import hashlib
+import re
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
-from tests.support.stores import Rest, b64, door, start_door, stop
+from overload_demo.errors import Outcome, StoreAuthError
+from overload_demo.upstash import Address, Upstash
+from tests.support.stores import Rest, b64, door, kill, servers_of, start_door, stop
+from tests.support.waiting import wait_until
 
 SHEBANG = "#!lua flags=allow-key-locking\n"
 
@@ -131,6 +136,21 @@ def test_the_read_only_token_reads_and_nothing_else(rest: Rest) -> None:
     assert rest.run("GET", "k") == "v"
 
 
+@pytest.mark.anyio
+async def test_our_own_client_says_what_is_wrong_with_a_token(rest: Rest) -> None:
+    for token, said in (
+        (rest.read_only_token, "is it the read-only one?"),
+        ("wrong", "check UPSTASH_REDIS_REST_TOKEN"),
+    ):
+        upstash = Upstash(Address(rest.url, SecretStr(token)))
+        with pytest.raises(StoreAuthError, match=re.escape(said)) as caught:
+            await upstash.command("SET", "k", "v")
+        await upstash.aclose()
+        assert token not in str(caught.value)
+        assert caught.value.outcome is Outcome.NOT_ENQUEUED
+    assert rest.run("EXISTS", "k") == 0
+
+
 def test_the_tokens_are_the_same_at_the_next_start_and_may_be_chosen(tmp_path: Path) -> None:
     with door(tmp_path) as first:
         pass
@@ -184,6 +204,18 @@ def test_a_large_reply_in_base64_is_whole(rest: Rest) -> None:
     rest.post("/pipeline", [["RPUSH", "l", *("x" * 100 for _ in range(1000))]] * 50)
     items = rest.post("/", ["LRANGE", "l", 0, -1], Upstash_Encoding="base64").body["result"]
     assert items == [b64("x" * 100)] * 50_000
+
+
+def test_base64_is_served_again_after_the_server_has_died(tmp_path: Path) -> None:
+    def ask(rest: Rest) -> object:
+        return rest.post("/", ["GET", "k"], Upstash_Encoding="base64").body.get("result")
+
+    with door(tmp_path) as rest:
+        rest.run("SET", "k", "v")
+        assert ask(rest) == b64("v")
+        [server] = servers_of(tmp_path)
+        kill(server.pid)
+        wait_until("it is served again", lambda: ask(rest) == b64("v"))
 
 
 # --- RESP2 ------------------------------------------------------------------------------------------------------------

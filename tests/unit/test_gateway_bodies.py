@@ -1,6 +1,7 @@
 """How the gateway reads requests and writes results, without a server."""
 
 import asyncio
+import hashlib
 import json
 from typing import Any
 
@@ -10,7 +11,7 @@ from overload_demo.store.command_names import NOT_FOR_READERS, NOT_OVER_REST, RE
 from overload_demo.store.commands import MAX_COMMAND_BYTES, Command, RefusedError, prepare
 from overload_demo.store.data_dir import Tokens
 from overload_demo.store.gateway import Gateway
-from overload_demo.store.key_locking import Scripts
+from overload_demo.store.key_locking import REMEMBERED, Scripts
 from overload_demo.store.replies import BASE64, JSON, RESP2, Form
 from overload_demo.store.resp import ReplyError, pack
 from overload_demo.store.rest import MAX_BODY_BYTES, path_arguments, query_arguments
@@ -47,6 +48,16 @@ def test_the_read_only_token_lets_no_write_and_no_powerful_read_through(name: st
     assert prepared(name, subcommand)
     with pytest.raises(RefusedError, match=f"^NOPERM .* the '{name.lower()}' command or its subcommand$"):
         prepared(name, subcommand, read_only=True)
+
+
+def test_of_many_scripts_the_newest_are_remembered() -> None:
+    scripts, known = Scripts(), []
+    for number in range(REMEMBERED + 1):
+        text = f"#!lua flags=allow-key-locking\nreturn {number}"
+        known.append(hashlib.sha1(text.encode()).hexdigest())
+        assert scripts.adapt("EVAL", ["EVAL", text, "0"]) == (["EVAL", f"\nreturn {number}", "0"], "")
+    adapted = [scripts.adapt("EVALSHA", ["EVALSHA", sha, "0"])[0][1] for sha in known]
+    assert [before == after for before, after in zip(known, adapted, strict=True)] == [True, *[False] * REMEMBERED]
 
 
 def test_the_limit_of_a_command_is_exact() -> None:
