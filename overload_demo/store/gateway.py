@@ -80,7 +80,7 @@ class Gateway:
             advice = "the outcome is unknown" if error.outcome is Outcome.UNKNOWN else "nothing was done, try again"
             status, content = 503, form.error(f"ERR {error}: {advice}")
         about = [(b"content-type", form.content_type), (b"upstash-sync-token", b"%x" % self._writes), *_cors(headers)]
-        await _respond(send, status, content, about, is_head=method == "HEAD")
+        await _respond(send, status, content, about)
 
     async def _run(self, path: bytes, query: bytes, body: bytes, prepared: Prepare, form: Form) -> Answer:
         """Do what path, query and body ask for."""
@@ -173,12 +173,11 @@ def _cors(headers: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
     return [(b"access-control-allow-origin", origin), (b"vary", b"origin"), exposed, *allowed]
 
 
-async def _respond(
-    send: Send, status: int, content: bytes, about: list[tuple[bytes, bytes]], *, is_head: bool = False
-) -> None:
+async def _respond(send: Send, status: int, content: bytes, about: list[tuple[bytes, bytes]]) -> None:
+    """Send an answer; the server leaves the body out where a HEAD asked."""
     headers = [(b"content-length", b"%d" % len(content)), *about]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if is_head else content})
+    await send({"type": "http.response.body", "body": content})
 
 
 async def _read_body(headers: dict[bytes, bytes], receive: Receive) -> bytes | None:

@@ -1,6 +1,7 @@
 """A standalone store a module, emptied before each test."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -8,8 +9,13 @@ from tests.support.stores import Rest, door
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rest]:
-    with door(tmp_path_factory.mktemp("store")) as rest:
+def shared_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def shared(shared_dir: Path) -> Iterator[Rest]:
+    with door(shared_dir) as rest:
         yield rest
 
 

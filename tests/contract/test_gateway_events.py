@@ -3,14 +3,16 @@
 import contextlib
 import http.client
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
+from overload_demo.store.data_dir import SERVER_SOCKET
 from overload_demo.store.events import MAX_LISTENERS
-from tests.support.stores import Rest, door, kill, servers_of
+from tests.support.stores import Rest, b64, door, kill, servers_of
 from tests.support.waiting import wait_until
 
 STREAM = {"Accept": "text/event-stream"}
@@ -88,11 +90,17 @@ def test_a_subscription_that_cannot_be_had_is_a_400(rest: Rest) -> None:
         assert Rest(rest.url, "wrong").send("POST", path, b"[]", STREAM).status == 401
 
 
-def test_the_store_ends_while_somebody_listens(tmp_path: Path) -> None:
+def test_the_store_ends_while_somebody_listens(rest: Rest, shared_dir: Path, tmp_path: Path) -> None:
+    """Here the gateway stands before a server of its own life, so that it is the gateway who ends the answer."""
     with contextlib.ExitStack() as stack:
-        with door(tmp_path) as rest:
-            answer = stack.enter_context(listening(rest, "/subscribe/chat"))
+        short = stack.enter_context(tempfile.TemporaryDirectory())  # a socket's path has at most 107 bytes
+        (Path(short) / "s").symlink_to(shared_dir / SERVER_SOCKET)
+        with door(tmp_path, OVERLOAD_REDIS_URL=f"unix://{short}/s") as before:
+            answer = stack.enter_context(listening(before, "/subscribe/chat"))
             assert next_event(answer) == "subscribe,chat,1"
+            assert rest.run("PUBLISH", "chat", "hello") == 1
+            assert next_event(answer) == "message,chat,hello"
+            assert before.post("/", ["ECHO", "x"], Upstash_Encoding="base64").body == {"result": b64("x")}
         assert answer.read() == b"", "the answer ends in order"
 
 
