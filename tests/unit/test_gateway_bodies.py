@@ -85,7 +85,7 @@ def test_the_limit_of_a_command_is_exact() -> None:
         (RESP2, b"*2\r\n+OK\r\n$1\r\n\xff\r\n", b"*2\r\n+OK\r\n$1\r\n\xff\r\n"),
         (RESP2, b"-ERR x\r\n", b"-ERR x\r\n"),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__ if isinstance(value, Form) else repr(value),
 )
 def test_a_reply_becomes_a_result_or_an_error(form: Form, reply: Any, item: bytes) -> None:
     assert form.item(reply, prepared("GET", "k")) == item
