@@ -38,7 +38,7 @@ BACKOFF_FIRST_S, BACKOFF_LONGEST_S = 0.02, 1.0
 
 # Starts of error texts that mean "nothing was done, and later it may well work".
 _NOT_NOW = ("LOADING", "BUSY", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "MISCONF")
-_NO_ACCESS = ("WRONGPASS", "NOPERM", "NOAUTH")
+_NO_ACCESS = ("WRONGPASS", "NOAUTH")
 
 
 @dataclass(frozen=True)
@@ -320,6 +320,8 @@ def _error_in(status: int, body: Any, *, scripted: bool = False) -> StoreError:
         return StoreUnavailableError(
             f"the store answered {status}: {text[:200]}", Outcome.NOT_ENQUEUED if definite else Outcome.UNKNOWN
         )
+    if text.startswith("NOPERM"):
+        return StoreAuthError("the store's token does not allow this (NOPERM): is it the read-only one?")
     if text.startswith(_NO_ACCESS):
         return StoreAuthError(f"the store refused the token: {text.split(' ', 1)[0]}")
     if "OOM command" in text or "capacity quota exceeded" in text:

@@ -11,7 +11,7 @@ from overload_demo.lab.records.baseline_run import BaselineRun, recorded_baselin
 from overload_demo.lab.records.result import PRICE_PER_100K_COMMANDS, SpikeResult
 from overload_demo.load import Shape
 
-REACH = ("acceptance", "at_once", "drain", "polling", "idle", "transport", "footprint", "fresh_clone")
+REACH = ("acceptance", "at_once", "drain", "polling", "idle", "transport", "gateway", "footprint", "fresh_clone")
 
 
 def blocks() -> dict[str, str]:

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from overload_demo.config import load_settings
 from overload_demo.errors import OverloadDemoError
-from overload_demo.store.data_dir import State
+from overload_demo.store.data_dir import State, Tokens
 from overload_demo.store.service import StoreOptions, run_store
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -33,6 +33,12 @@ def main(
             help="Token each request must carry.", show_default="the data directory's own", callback=_usable_token
         ),
     ] = "",
+    read_only_token: Annotated[
+        str,
+        typer.Option(
+            help="Token that opens read commands only.", show_default="the data directory's own", callback=_usable_token
+        ),
+    ] = "",
     data_dir: Annotated[
         Path | None,
         typer.Option(help="Directory of the store's files.", show_default="OVERLOAD_DATA_DIR, else per user"),
@@ -52,18 +58,19 @@ def main(
         # Whatever Upstash endpoint the environment names is not this store's business.
         settings = load_settings(upstash_redis_rest_url=None, upstash_redis_rest_token=None)
         where = data_dir or settings.overload_data_dir
-        options = StoreOptions(where, host, port, SecretStr(token), until_unused)
-        run_store(options, settings, lambda state: None if until_unused else _introduce(state, where))
+        options = StoreOptions(where, host, port, SecretStr(token), SecretStr(read_only_token), until_unused)
+        run_store(options, settings, lambda state, tokens: None if until_unused else _introduce(state, tokens, where))
     except OverloadDemoError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
 
 
-def _introduce(state: State, data_dir: Path) -> None:
-    """Tell the user where the store is; the only place where a token is shown, because here it is the answer."""
+def _introduce(state: State, tokens: Tokens, data_dir: Path) -> None:
+    """Tell the user where the store is; the only place where tokens are shown, because here they are the answer."""
     typer.echo(f"Store at {state.url} (data in {data_dir}, durability {state.durability}). Use it with:\n")
     typer.echo(f"  export UPSTASH_REDIS_REST_URL={state.url}")
-    typer.echo(f"  export UPSTASH_REDIS_REST_TOKEN={state.token}\n")
+    typer.echo(f"  export UPSTASH_REDIS_REST_TOKEN={tokens.standard}\n")
+    typer.echo(f"A token for read commands only: {tokens.read_only}")
     typer.echo("Ctrl-C ends it; the data stays.")
 
 

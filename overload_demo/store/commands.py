@@ -1,63 +1,66 @@
-"""Which commands the gateway lets through.
+"""From a list of arguments to a command ready to be sent, or to the reason why it is not."""
 
-A list of what is allowed, so that a server's newest dangerous command is refused before anybody has heard of it. All
-requests share one connection to the server: what blocks it, or changes its state, would hit everybody.
-"""
+from typing import Any, NamedTuple
 
+from overload_demo.store.command_names import NOT_FOR_READERS, NOT_OVER_REST, READS, SUBCOMMANDS, WRITES
+from overload_demo.store.key_locking import SCRIPTED, Scripts
+from overload_demo.store.resp import pack
 
-def _names(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-READS = _names(
-    """
-    BITCOUNT BITFIELD_RO BITPOS DBSIZE DUMP ECHO EXISTS EXPIRETIME GEODIST GEOHASH GEOPOS GEORADIUSBYMEMBER_RO
-    GEORADIUS_RO GEOSEARCH GET GETBIT GETRANGE HEXISTS HEXPIRETIME HGET HGETALL HKEYS HLEN HMGET HPEXPIRETIME HPTTL
-    HRANDFIELD HSCAN HSTRLEN HTTL HVALS INFO KEYS LASTSAVE LCS LINDEX LLEN LOLWUT LPOS LRANGE MEMORY MGET OBJECT
-    PEXPIRETIME PFCOUNT PING PTTL PUBSUB RANDOMKEY ROLE SCAN SCARD SDIFF SINTER SINTERCARD SISMEMBER SMEMBERS
-    SMISMEMBER SORT_RO SRANDMEMBER SSCAN STRLEN SUBSTR SUNION TIME TOUCH TTL TYPE WAIT WAITAOF XINFO XLEN XPENDING
-    XRANGE XREAD XREVRANGE ZCARD ZCOUNT ZDIFF ZINTER ZINTERCARD ZLEXCOUNT ZMSCORE ZRANDMEMBER ZRANGE ZRANGEBYLEX
-    ZRANGEBYSCORE ZRANK ZREVRANGE ZREVRANGEBYLEX ZREVRANGEBYSCORE ZREVRANK ZSCAN ZSCORE ZUNION COMMAND EVAL_RO
-    EVALSHA_RO FCALL_RO
-    """
-)
-
-# Scripts count as writes: nobody looks into them.
-WRITES = _names(
-    """
-    APPEND BITFIELD BITOP COPY DECR DECRBY DEL DELIFEQ EVAL EVALSHA EXPIRE EXPIREAT FCALL FLUSHDB FUNCTION GEOADD
-    GEORADIUS GEORADIUSBYMEMBER GEOSEARCHSTORE GETDEL GETEX GETSET HDEL HEXPIRE HEXPIREAT HGETDEL HGETEX HINCRBY
-    HINCRBYFLOAT HMSET HPERSIST HPEXPIRE HPEXPIREAT HSET HSETEX HSETNX INCR INCRBY INCRBYFLOAT LINSERT LMOVE LMPOP
-    LPOP LPUSH LPUSHX LREM LSET LTRIM MSET MSETEX MSETNX PERSIST PEXPIRE PEXPIREAT PFADD PFMERGE PSETEX PUBLISH
-    RENAME RENAMENX RESTORE RPOP RPOPLPUSH RPUSH RPUSHX SADD SCRIPT SDIFFSTORE SET SETBIT SETEX SETNX SETRANGE
-    SINTERSTORE SMOVE SORT SPOP SPUBLISH SREM SUNIONSTORE UNLINK XACK XACKDEL XADD XAUTOCLAIM XCLAIM XDEL XDELEX XGROUP
-    XREADGROUP XSETID XTRIM ZADD ZDIFFSTORE ZINCRBY ZINTERSTORE ZMPOP ZPOPMAX ZPOPMIN ZRANGESTORE ZREM
-    ZREMRANGEBYLEX ZREMRANGEBYRANK ZREMRANGEBYSCORE ZUNIONSTORE
-    """
-)
-
-# Known, but without a meaning where each request stands alone.
-NOT_OVER_REST = _names(
-    """
-    BLPOP BRPOP BLMOVE BRPOPLPUSH BLMPOP BZPOPMIN BZPOPMAX BZMPOP WATCH UNWATCH MULTI EXEC DISCARD SUBSCRIBE UNSUBSCRIBE
-    PSUBSCRIBE PUNSUBSCRIBE SSUBSCRIBE SUNSUBSCRIBE MONITOR AUTH HELLO SELECT CLIENT QUIT RESET
-    """
-)
-
-# Families with dangerous members (SCRIPT DEBUG takes the whole connection, FUNCTION KILL and MEMORY PURGE the server).
-SUBCOMMANDS = {
-    "FUNCTION": frozenset({"DELETE", "DUMP", "FLUSH", "LIST", "LOAD", "RESTORE", "STATS"}),
-    "MEMORY": frozenset({"USAGE"}),
-    "SCRIPT": frozenset({"EXISTS", "FLUSH", "LOAD"}),
-}
+MAX_COMMAND_BYTES = 10 * 1024 * 1024  # one command, and one reply, as on Upstash's plans without a fixed size
 
 
-class CommandRefusedError(Exception):
-    """The gateway does not send this command; ``status`` is what HTTP says when it was the whole request."""
+class Command(NamedTuple):
+    """A command ready to be sent; ``answer`` takes the place of what the server replies, unless that is an error."""
+
+    name: str
+    packed: bytes
+    is_write: bool
+    answer: str = ""
+
+
+class RefusedError(Exception):
+    """The gateway does not do this; ``status`` is what HTTP says when it was the whole request."""
 
     def __init__(self, text: str, status: int = 400) -> None:
         super().__init__(text)
         self.status = status
+
+
+def prepare(arguments: list[Any], scripts: Scripts, *, read_only: bool) -> Command:
+    """The command in an argument list as JSON or a path has it; raises :class:`RefusedError` when it is not to be sent.
+
+    Strings and bytes go as they are, booleans as words; a number is expected as the text it had.
+    """
+    if not arguments:
+        raise RefusedError("ERR empty command")
+    texts = arguments if set(map(type, arguments)) == {str} else [_as_text(one) for one in arguments]
+    name = _shown(texts[0]).upper()
+    admit(name, texts, read_only=read_only)
+    answer = ""
+    if name in SCRIPTED:
+        texts, answer = scripts.adapt(name, texts)
+    elif name in _WAITING and len(texts) > 2 and texts[-1].isdigit():
+        # Waiting would hold up everybody on the connection: it reports what is confirmed within a millisecond.
+        texts = [*texts[:-1], "1"]
+    packed = pack(texts)
+    if len(packed) > MAX_COMMAND_BYTES:
+        raise RefusedError(too_large(len(packed), MAX_COMMAND_BYTES), status=413)
+    return Command(_shown(texts[0]), packed, name in WRITES, answer)
+
+
+def admit(name: str, arguments: list[Any], *, read_only: bool = False) -> None:
+    """Return if the command may be sent; raises :class:`RefusedError` in the vendor's words if not.
+
+    ``name`` is that of ``arguments`` in capitals; ``read_only`` says that they came with the read-only token.
+    """
+    if name not in READS and name not in WRITES:
+        raise RefusedError(not_over_rest(name) if name in NOT_OVER_REST else not_available(_shown(arguments[0])))
+    if name in SUBCOMMANDS and len(arguments) > 1 and arguments[1].upper() not in SUBCOMMANDS[name]:
+        raise RefusedError(not_available(f"{arguments[0]} {_shown(arguments[1])}"))
+    if name in {"XREAD", "XREADGROUP"} and _blocks(name, arguments):
+        raise RefusedError(not_over_rest(f"{name} BLOCK"))
+    if read_only and (name in WRITES or name in NOT_FOR_READERS):
+        raise RefusedError(no_permission(name))
 
 
 def not_available(name: str) -> str:
@@ -68,30 +71,40 @@ def not_available(name: str) -> str:
     )
 
 
-def admit(arguments: list[str]) -> tuple[list[str], bool]:
-    """Let a command through: the arguments to send, and whether it may change data.
-
-    Raises :class:`CommandRefusedError` for a command that is not allowed.
-    """
-    name = arguments[0].upper()
-    is_write = name in WRITES
-    if not is_write and name not in READS:
-        raise CommandRefusedError(_not_over_rest(name) if name in NOT_OVER_REST else not_available(arguments[0]))
-    if name in SUBCOMMANDS and len(arguments) > 1 and arguments[1].upper() not in SUBCOMMANDS[name]:
-        raise CommandRefusedError(not_available(f"{arguments[0]} {arguments[1]}"))
-    if name in {"XREAD", "XREADGROUP"} and _blocks(name, arguments):
-        raise CommandRefusedError(_not_over_rest(f"{name} BLOCK"))
-    if name in {"WAIT", "WAITAOF"} and len(arguments) > 2 and arguments[-1].isdecimal():
-        # Waiting would hold up everybody on the connection: it reports what is confirmed within a millisecond.
-        arguments = [*arguments[:-1], "1"]
-    return arguments, is_write
-
-
-def _not_over_rest(name: str) -> str:
+def not_over_rest(name: str) -> str:
+    """What Upstash says to a command that has no meaning where each request stands alone."""
     return f'ERR Command "{name}" is not allowed in REST or it has a special context path'
 
 
-def _blocks(name: str, arguments: list[str]) -> bool:
+def no_permission(name: str) -> str:
+    """What Upstash says to a command that its token does not cover."""
+    return f"NOPERM this user has no permissions to run the '{name.lower()}' command or its subcommand"
+
+
+def too_large(actual: int, limit: int) -> str:
+    """What Upstash says when a command, or its reply, is too large; both numbers are bytes."""
+    return f"ERR max request size exceeded. Limit: {limit}, Actual: {actual}"
+
+
+_WAITING = frozenset({"WAIT", "WAITAOF"})
+
+
+def _as_text(argument: Any) -> str | bytes:
+    if isinstance(argument, str | bytes):
+        return argument
+    if isinstance(argument, bool):
+        return "true" if argument else "false"
+    if argument is None:
+        raise RefusedError("ERR null args are not supported")
+    bracket = "[" if isinstance(argument, list) else "{"
+    raise RefusedError(f'ERR unsupported arg type: "{bracket}": json.Delim')
+
+
+def _shown(argument: str | bytes) -> str:
+    return argument if isinstance(argument, str) else argument.decode(errors="replace")
+
+
+def _blocks(name: str, arguments: list[Any]) -> bool:
     """Whether the option BLOCK stands before the streams (after GROUP, group and consumer, which may have any name)."""
     for argument in arguments[4 if name == "XREADGROUP" else 1 :]:
         option = argument.upper()

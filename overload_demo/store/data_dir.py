@@ -7,7 +7,7 @@
     gateway.lock   held by the gateway process as long as it lives
     redis.lock     held by the server (and, briefly, its forks) as long as it lives
     state.json     where the running gateway answers; holds its token
-    token          the directory's own token, the same at each start
+    token, read_only_token    the directory's own tokens, the same at each start
     store.log      what gateway and server have to say
     redis.sock     the server's socket
     appendonlydir/ the data (appendonly.aof with a server older than 7)
@@ -37,6 +37,16 @@ class State(NamedTuple):
 
     def __repr__(self) -> str:
         return f"State(url={self.url!r}, token='***', pid={self.pid}, durability={self.durability!r})"
+
+
+class Tokens(NamedTuple):
+    """``standard`` opens everything, ``read_only`` the commands that only read one's data. Both are secrets."""
+
+    standard: str
+    read_only: str
+
+    def __repr__(self) -> str:
+        return "Tokens(standard='***', read_only='***')"
 
 
 class DataDir:
@@ -91,9 +101,12 @@ class DataDir:
         """Bytes in the log so far: what is logged later starts here."""
         return self.log.stat().st_size if self.log.exists() else 0
 
-    def token(self) -> str:
-        """The directory's own token, made at first use; call with the gateway lock held."""
-        file = self.path / "token"
+    def tokens(self) -> Tokens:
+        """The directory's own tokens, made at first use; call with the gateway lock held."""
+        return Tokens(self._token("token"), self._token("read_only_token"))
+
+    def _token(self, name: str) -> str:
+        file = self.path / name
         try:
             known = file.read_text().strip()
         except OSError:

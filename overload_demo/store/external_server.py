@@ -64,6 +64,12 @@ class ExternalServer:
 
     async def connect(self) -> RedisConnection:
         """A connection, signed in and on the right database; raises :class:`StoreUnavailableError`."""
+        connection = await self.connect_again()
+        await wait_until_loaded(connection)
+        return connection
+
+    async def connect_again(self) -> RedisConnection:
+        """The same while the server is known to have its data."""
         target = self._target
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
@@ -73,7 +79,6 @@ class ExternalServer:
                     await connection.ask("AUTH", *([target.user] if target.user else []), secret)
                 if target.database:
                     await connection.ask("SELECT", str(target.database))
-            await wait_until_loaded(connection)
         except TimeoutError:
             raise StoreUnavailableError(f"the server at {target.name} did not answer in time") from None
         except OSError as error:

@@ -4,169 +4,187 @@ It stands on the hot path of everything, so a request costs one future, one writ
 repeats a command: only the client knows whether a repeat does harm.
 """
 
-import base64
-import hmac
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from overload_demo.errors import Outcome, StoreUnavailableError
-from overload_demo.store.commands import CommandRefusedError
-from overload_demo.store.resp import ReplyError
+from overload_demo.store import events
+from overload_demo.store.commands import Command, RefusedError, no_permission, prepare, too_large
+from overload_demo.store.data_dir import Tokens
+from overload_demo.store.key_locking import Scripts
+from overload_demo.store.replies import JSON, Form, form_for
 from overload_demo.store.rest import (
     MAX_BODY_BYTES,
-    BodyError,
-    Command,
     decode_array,
     decode_commands,
-    error_item,
-    prepare,
-    reply_error,
-    result_item,
-    too_large,
+    path_arguments,
+    query_arguments,
+    text_of,
 )
+from overload_demo.store.tokens import Guard
 from overload_demo.store.upstream import Upstream
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Prepare = Callable[[list[Any]], Command]
 Answer = tuple[int, bytes]
-Handler = Callable[[bytes, bool], Awaitable[Answer]]
+Handler = Callable[[bytes, Prepare, Form], Awaitable[Answer]]
 
-UNAUTHORIZED = (
-    "WRONGPASS invalid or missing auth token. "
-    "See https://docs.upstash.com/redis/troubleshooting/http_unauthorized for details."
-)
+METHODS, METHODS_WITH_BODY = frozenset({"GET", "HEAD", "POST", "PUT"}), frozenset({"POST", "PUT"})
 MULTI, EXEC = b"*1\r\n$5\r\nMULTI\r\n", b"*1\r\n$4\r\nEXEC\r\n"
 
 
 class Gateway:
-    """The app. ``upstream`` is the link to the server, ``token`` what every request must carry."""
+    """The app. ``upstream`` is the link to the server, ``tokens`` are what a request must carry one of."""
 
-    def __init__(self, upstream: Upstream, token: str) -> None:
-        self._upstream = upstream
-        self._authorization = f"Bearer {token}".encode()
+    def __init__(self, upstream: Upstream, tokens: Tokens) -> None:
+        self._upstream, self._guard, self._events = upstream, Guard(tokens), events.Events(upstream)
         # Opaque to clients. It starts at the clock, so that a restarted gateway does not say the same again.
         self._writes = time.time_ns()
-        # The path form (GET /set/key/value) would join here: whatever is no fixed path is a command.
-        self._posts: dict[str, Handler] = {
-            "/": self._command,
-            "/pipeline": self._pipeline,
-            "/multi-exec": self._transaction,
+        scripts = Scripts()
+        self._prepare: dict[bool, Prepare] = {
+            read_only: partial(prepare, scripts=scripts, read_only=read_only) for read_only in (False, True)
         }
+        self._bodies: dict[bytes, Handler] = {
+            b"": self._command,
+            b"pipeline": self._pipeline,
+            b"multi-exec": self._transaction,
+        }
+
+    def end_events(self) -> None:
+        """End the answers that would never end by themselves."""
+        self._events.end()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one HTTP request."""
-        headers = dict(scope["headers"])
-        answer = self._refusal(scope["method"], headers) or await self._serve(scope, headers, receive)
-        if answer is None:
-            return  # the client is gone
-        status, body = answer
-        await send(
-            {
-                "type": "http.response.start",
-                "status": status,
-                "headers": [
-                    (b"content-type", b"application/json"),
-                    (b"content-length", b"%d" % len(body)),
-                    (b"upstash-sync-token", base64.b32hexencode(self._writes.to_bytes(10, "big"))),
-                ],
-            }
-        )
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
-
-    def _refusal(self, method: str, headers: dict[bytes, bytes]) -> Answer | None:
-        """The answer to a request that is refused whatever its path."""
-        if method not in {"GET", "HEAD", "POST", "PUT"}:
-            return 405, b""
-        if not hmac.compare_digest(headers.get(b"authorization", b""), self._authorization):
-            return 401, error_item(UNAUTHORIZED)
-        declared = headers.get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
-            return 413, error_item(too_large(int(declared), MAX_BODY_BYTES))
-        return None
-
-    async def _serve(self, scope: Message, headers: dict[bytes, bytes], receive: Receive) -> Answer | None:
-        """Find what the path asks for and turn everything that can go wrong into its answer."""
-        method, path = scope["method"], scope["path"]
-        as_bytes = headers.get(b"upstash-encoding", b"").lower() == b"base64"
+        headers, method, path, form = dict(scope["headers"]), scope["method"], scope["raw_path"].strip(b"/"), JSON
+        if method not in METHODS:
+            await _respond(send, 200 if method == "OPTIONS" else 405, b"", [*_cors(headers), *_PREFLIGHT])
+            return
         try:
-            if method in {"POST", "PUT"} and path in self._posts:
-                body = await _read_body(receive)
-                return None if body is None else await self._posts[path](body, as_bytes)
-            if method in {"GET", "HEAD"} and path == "/ping":
-                return await self._run_one(["PING"], as_bytes)
-            return 404, error_item("ERR this gateway serves POST /, /pipeline and /multi-exec, and GET /ping")
-        except BodyError as error:
-            return 400, error_item(str(error))
-        except CommandRefusedError as refused:
-            return refused.status, error_item(str(refused))
+            read_only = self._guard.is_read_only(headers, scope["query_string"])
+            form = form_for(headers, path)
+            if method != "HEAD" and (arguments := events.asked_for(headers, path)):
+                await self._serve_events(arguments, read_only, headers, receive, send)
+                return
+            body = await _read_body(headers, receive) if method in METHODS_WITH_BODY else b""
+            if body is None:
+                return  # the client is gone
+            status, content = await self._run(path, scope["query_string"], body, self._prepare[read_only], form)
+        except RefusedError as refused:
+            status, content = refused.status, form.error(str(refused))
         except StoreUnavailableError as error:
-            unknown = error.outcome is Outcome.UNKNOWN
-            advice = "the outcome is unknown" if unknown else "nothing was done, try again"
-            return 503, error_item(f"ERR {error}: {advice}")
+            advice = "the outcome is unknown" if error.outcome is Outcome.UNKNOWN else "nothing was done, try again"
+            status, content = 503, form.error(f"ERR {error}: {advice}")
+        about = [(b"content-type", form.content_type), (b"upstash-sync-token", b"%x" % self._writes), *_cors(headers)]
+        await _respond(send, status, content, about)
 
-    async def _command(self, body: bytes, as_bytes: bool) -> Answer:
-        return await self._run_one(decode_array(body), as_bytes)
+    async def _run(self, path: bytes, query: bytes, body: bytes, prepared: Prepare, form: Form) -> Answer:
+        """Do what path, query and body ask for."""
+        handler = self._bodies.get(path)
+        if handler is not None:
+            return await handler(body, prepared, form)
+        arguments = [*path_arguments(path), *([text_of(body)] if body else []), *query_arguments(query)]
+        return await self._run_one(prepared(arguments), form)
 
-    async def _run_one(self, arguments: list[Any], as_bytes: bool) -> Answer:
-        command = prepare(arguments)
-        (reply,) = await self._ask(command.packed, 1, as_bytes, command.is_write)
-        status = 400 if isinstance(reply, ReplyError) else 200
-        return status, result_item(reply, command.name)
+    async def _serve_events(
+        self, arguments: list[Any], read_only: bool, headers: dict[bytes, bytes], receive: Receive, send: Send
+    ) -> None:
+        if read_only:
+            raise RefusedError(no_permission(arguments[0]))
+        await self._events.serve(arguments, _cors(headers), receive, send)
 
-    async def _pipeline(self, body: bytes, as_bytes: bool) -> Answer:
+    async def _command(self, body: bytes, prepared: Prepare, form: Form) -> Answer:
+        return await self._run_one(prepared(decode_array(body)), form)
+
+    async def _run_one(self, command: Command, form: Form) -> Answer:
+        (reply,) = await self._ask(command.packed, 1, form, command.is_write)
+        return 200 if form.error_in(reply) is None else 400, form.item(reply, command)
+
+    async def _pipeline(self, body: bytes, prepared: Prepare, form: Form) -> Answer:
         """Each command for itself: what is refused here or by the server takes nothing from its neighbours."""
-        commands = [_prepared_or_refused(arguments) for arguments in decode_commands(body)]
+        commands = [_prepared_or_refused(prepared, arguments) for arguments in decode_commands(body)]
         sent = [command for command in commands if isinstance(command, Command)]
-        replies = iter(await self._ask_all(sent, as_bytes))
-        items = (
-            result_item(next(replies), command.name) if isinstance(command, Command) else error_item(str(command))
+        replies = iter(await self._ask_all(sent, form))
+        items = [
+            form.item(next(replies), command) if isinstance(command, Command) else form.error(str(command))
             for command in commands
-        )
-        return 200, b"[%b]" % b",".join(items)
+        ]
+        return 200, form.together(items)
 
-    async def _transaction(self, body: bytes, as_bytes: bool) -> Answer:
+    async def _transaction(self, body: bytes, prepared: Prepare, form: Form) -> Answer:
         """All or nothing is sent; a command that fails while running does not stop the others."""
-        commands = [prepare(arguments) for arguments in decode_commands(body)]
+        commands = [prepared(arguments) for arguments in decode_commands(body)]
         if not commands:
-            return 200, b"[]"
+            return 200, form.together([])
         packed = b"".join((MULTI, *(command.packed for command in commands), EXEC))
         is_write = any(command.is_write for command in commands)
-        _, *queued, results = await self._ask(packed, len(commands) + 2, as_bytes, is_write)
-        if isinstance(results, ReplyError):
+        _, *queued, results = await self._ask(packed, len(commands) + 2, form, is_write)
+        if form.error_in(results) is not None:
             # The server says why when it queues a command, and only "discarded" at the end.
-            for reply, command in zip(queued, commands, strict=True):
-                if isinstance(reply, ReplyError):
-                    return 400, error_item(reply_error(reply, command.name))
-            return 400, error_item(str(results))
-        items = (result_item(reply, command.name) for reply, command in zip(results, commands, strict=True))
-        return 200, b"[%b]" % b",".join(items)
+            refused = (pair for pair in zip(queued, commands, strict=True) if form.error_in(pair[0]) is not None)
+            return 400, form.item(*next(refused, (results, commands[0])))
+        replies = zip(form.elements(results), commands, strict=True)
+        return 200, form.together([form.item(reply, command) for reply, command in replies])
 
-    async def _ask_all(self, commands: list[Command], as_bytes: bool) -> list[Any]:
+    async def _ask_all(self, commands: list[Command], form: Form) -> list[Any]:
         if not commands:
             return []
         packed = b"".join([command.packed for command in commands])
-        return await self._ask(packed, len(commands), as_bytes, any(command.is_write for command in commands))
+        return await self._ask(packed, len(commands), form, any(command.is_write for command in commands))
 
-    async def _ask(self, packed: bytes, expected: int, as_bytes: bool, is_write: bool) -> list[Any]:
-        connection = self._upstream.live or await self._upstream.wait_for_connection()
+    async def _ask(self, packed: bytes, expected: int, form: Form, is_write: bool) -> list[Any]:
+        if form.is_raw:
+            connection = await self._upstream.raw()
+        else:
+            connection = self._upstream.live or await self._upstream.wait_for_connection()
         try:
-            return await connection.send(packed, expected, as_bytes=as_bytes)
+            return await connection.send(packed, expected)
         finally:
             if is_write:
                 self._writes += 1
 
 
-def _prepared_or_refused(arguments: list[Any]) -> Command | CommandRefusedError:
+def _prepared_or_refused(prepared: Prepare, arguments: list[Any]) -> Command | RefusedError:
     try:
-        return prepare(arguments)
-    except CommandRefusedError as refused:
+        return prepared(arguments)
+    except RefusedError as refused:
         return refused
 
 
-async def _read_body(receive: Receive) -> bytes | None:
-    """The whole body, or None when the client left before its end; raises :class:`CommandRefusedError` (413)."""
+_PREFLIGHT = [
+    (b"allow", b"HEAD, GET, POST, PUT, OPTIONS"),
+    (b"access-control-allow-methods", b"HEAD, GET, POST, PUT"),
+    (b"access-control-max-age", b"86400"),
+]
+
+
+def _cors(headers: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+    """Any page may ask: what it needs is the token, which no browser sends by itself."""
+    origin = headers.get(b"origin")
+    if origin is None:
+        return []
+    asked = headers.get(b"access-control-request-headers")
+    allowed = [] if asked is None else [(b"access-control-allow-headers", asked)]
+    exposed = (b"access-control-expose-headers", b"upstash-sync-token")
+    return [(b"access-control-allow-origin", origin), (b"vary", b"origin"), exposed, *allowed]
+
+
+async def _respond(send: Send, status: int, content: bytes, about: list[tuple[bytes, bytes]]) -> None:
+    """Send an answer; the server leaves the body out where a HEAD asked."""
+    headers = [(b"content-length", b"%d" % len(content)), *about]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": content})
+
+
+async def _read_body(headers: dict[bytes, bytes], receive: Receive) -> bytes | None:
+    """The whole body, or None when the client left before its end; raises :class:`RefusedError` (413)."""
+    declared = headers.get(b"content-length", b"0")
+    if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
+        raise RefusedError(too_large(int(declared), MAX_BODY_BYTES), status=413)
     message = await receive()
     if not message.get("more_body") and message["type"] == "http.request":
         return bytes(message.get("body", b""))
@@ -175,7 +193,7 @@ async def _read_body(receive: Receive) -> bytes | None:
         chunks.append(message.get("body", b""))
         size += len(chunks[-1])
         if size > MAX_BODY_BYTES:
-            raise CommandRefusedError(too_large(size, MAX_BODY_BYTES), status=413)
+            raise RefusedError(too_large(size, MAX_BODY_BYTES), status=413)
         if not message.get("more_body"):
             return b"".join(chunks)
         message = await receive()

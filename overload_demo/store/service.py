@@ -23,7 +23,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from overload_demo.config import LOOPBACK_HOSTS, Settings
 from overload_demo.errors import ConfigurationError
 from overload_demo.one_write import OneWrite
-from overload_demo.store.data_dir import DataDir, State
+from overload_demo.store.data_dir import DataDir, State, Tokens
 from overload_demo.store.external_server import ExternalServer, inspect, parse_target
 from overload_demo.store.gateway import Gateway
 from overload_demo.store.locks import FileLock
@@ -48,10 +48,11 @@ class StoreOptions:
     host: str = "127.0.0.1"
     port: int = 0
     token: SecretStr = field(default_factory=lambda: SecretStr(""))
+    read_only_token: SecretStr = field(default_factory=lambda: SecretStr(""))
     until_unused: bool = False
 
 
-def run_store(options: StoreOptions, settings: Settings, announce: Callable[[State], None]) -> None:
+def run_store(options: StoreOptions, settings: Settings, announce: Callable[[State, Tokens], None]) -> None:
     """Run a store until it is told to stop (SIGTERM, SIGINT, SIGHUP) or, if so asked, until nobody uses it.
 
     ``announce`` is called once it serves. Changes the working directory to the data directory.
@@ -62,10 +63,20 @@ def run_store(options: StoreOptions, settings: Settings, announce: Callable[[Sta
     with _sole_gateway(data_dir, options.until_unused) as users_lock, _listen(options.host, options.port) as listener:
         server = _choose_server(settings, data_dir)
         os.chdir(data_dir.path)  # paths of sockets are short from here
-        token = options.token.get_secret_value() or data_dir.token()
+        tokens = _tokens(options, data_dir.tokens())
         url = _url(listener, options.host)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_Store(data_dir, server, token, url, users_lock, options.until_unused).run(listener, announce))
+            runner.run(_Store(data_dir, server, tokens, url, users_lock, options.until_unused).run(listener, announce))
+
+
+def _tokens(options: StoreOptions, own: Tokens) -> Tokens:
+    """The tokens to ask for; raises :class:`ConfigurationError` when one could not be told from the other."""
+    chosen = Tokens(
+        options.token.get_secret_value() or own.standard, options.read_only_token.get_secret_value() or own.read_only
+    )
+    if chosen.standard == chosen.read_only:
+        raise ConfigurationError("the read-only token is the same as the token: they must differ")
+    return chosen
 
 
 @contextlib.contextmanager
@@ -158,16 +169,16 @@ class _Store:
         self,
         data_dir: DataDir,
         server: EmbeddedServer | ExternalServer,
-        token: str,
+        tokens: Tokens,
         url: str,
         users_lock: FileLock,
         until_unused: bool,
     ) -> None:
-        self._data_dir, self._server, self._token, self._url = data_dir, server, token, url
+        self._data_dir, self._server, self._tokens, self._url = data_dir, server, tokens, url
         self._users_lock, self._until_unused = users_lock, until_unused
         self._stop = asyncio.Event()
 
-    async def run(self, listener: socket.socket, announce: Callable[[State], None]) -> None:
+    async def run(self, listener: socket.socket, announce: Callable[[State, Tokens], None]) -> None:
         """Serve on ``listener`` until told to stop, then end the server."""
         self._watch_signals()
         upstream = Upstream(self._server)
@@ -177,13 +188,15 @@ class _Store:
                 starting.cancel()
                 await asyncio.wait({starting})
                 return
-            http = _HttpServer(_http_config(Gateway(upstream, self._token)))
+            gateway = Gateway(upstream, self._tokens)
+            http = _HttpServer(_http_config(gateway))
             serving = asyncio.create_task(http.serve(sockets=[listener]))
-            state = State(self._url, self._token, os.getpid(), starting.result())
+            state = State(self._url, self._tokens.standard, os.getpid(), starting.result())
             self._data_dir.write_state(state)
-            announce(state)
+            announce(state, self._tokens)
             await self._unless_stopped(serving, asyncio.create_task(self._become_unused()))
             self._data_dir.remove_state()
+            gateway.end_events()
             http.should_exit = True
             await asyncio.wait({serving}, timeout=GRACEFUL_S)
         finally:
@@ -229,6 +242,7 @@ def _http_config(app: Gateway) -> uvicorn.Config:
         log_config=None,
         log_level=logging.WARNING,
         access_log=False,
+        proxy_headers=False,
         server_header=False,
         date_header=False,
         # An idle connection closed by us just when the client uses it again would leave the outcome unknown.

@@ -27,19 +27,25 @@ class Server(Protocol):
         """A connection that answers; raises :class:`StoreUnavailableError`."""
         ...
 
+    async def connect_again(self) -> RedisConnection:
+        """Another connection while one lives; raises :class:`StoreUnavailableError` or OSError."""
+        ...
+
     async def aclose(self) -> None:
         """End what :meth:`connect` started."""
         ...
 
 
 class Upstream:
-    """Keeps one connection to a :class:`Server` alive from :meth:`open` to :meth:`aclose`."""
+    """Keeps a connection to a :class:`Server` alive from :meth:`open` to :meth:`aclose`, and opens more on demand."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._connection: RedisConnection | None = None
         self._connected = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
+        self._raw: RedisConnection | None = None
+        self._opening_raw = asyncio.Lock()
 
     @property
     def live(self) -> RedisConnection | None:
@@ -58,6 +64,22 @@ class Upstream:
                 raise StoreUnavailableError("the store is down or starting") from None
         return connection
 
+    async def raw(self) -> RedisConnection:
+        """A connection whose replies are not parsed, shared by all who want that; raises as the one above."""
+        async with self._opening_raw:
+            if self._raw is None or not self._raw.is_open:
+                self._raw = await self.another()
+                self._raw.stop_parsing()
+        return self._raw
+
+    async def another(self) -> RedisConnection:
+        """A connection for the caller alone, who closes it; raises :class:`StoreUnavailableError`: nothing sent."""
+        await self.wait_for_connection()
+        try:
+            return await self._server.connect_again()
+        except OSError as error:
+            raise StoreUnavailableError(f"no further connection to the server: {error.strerror or error}") from None
+
     async def open(self) -> None:
         """Connect for the first time and keep connected from then on; raises when the first time fails."""
         self._use(await self._server.connect())
@@ -69,8 +91,9 @@ class Upstream:
             self._keeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._keeper
-        if self._connection is not None:
-            self._connection.close()
+        for connection in (self._connection, self._raw):
+            if connection is not None:
+                connection.close()
         await self._server.aclose()
 
     def _use(self, connection: RedisConnection) -> None:
@@ -115,15 +138,18 @@ class EmbeddedServer:
             await asyncio.sleep(POLL_S)
         raise StoreUnavailableError(self._server.last_words())
 
+    async def connect_again(self) -> RedisConnection:
+        """Another connection to the running server."""
+        return (await asyncio.get_running_loop().create_unix_connection(RedisConnection, SERVER_SOCKET))[1]
+
     async def aclose(self) -> None:
         """End the server."""
         await asyncio.to_thread(self._server.end)
 
     async def _try_to_connect(self) -> RedisConnection | None:
         """A connection with its data loaded; None while the server does not listen, or died over it."""
-        loop = asyncio.get_running_loop()
         try:
-            _, connection = await loop.create_unix_connection(RedisConnection, SERVER_SOCKET)
+            connection = await self.connect_again()
         except OSError:
             return None
         try:

@@ -31,8 +31,8 @@ class Reply(NamedTuple):
 class Rest:
     """Talks to a gateway the way ``curl`` would: nothing is retried, nothing is interpreted."""
 
-    def __init__(self, url: str, token: str) -> None:
-        self.url, self.token = url, token
+    def __init__(self, url: str, token: str, read_only_token: str = "") -> None:
+        self.url, self.token, self.read_only_token = url, token, read_only_token
 
     @classmethod
     def to(cls, store: Store) -> "Rest":
@@ -46,15 +46,23 @@ class Rest:
         headers: dict[str, str] | None = None,
         timeout_s: float = 20,
     ) -> Reply:
+        reply = self.send_for_bytes(method, path, body, headers, timeout_s)
+        return reply._replace(body=json.loads(reply.body) if reply.body else None)
+
+    def send_for_bytes(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        timeout_s: float = 20,
+    ) -> Reply:
         parts = urlsplit(self.url)
         link = http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout_s)
         try:
             link.request(method, path, body, {"Authorization": f"Bearer {self.token}"} | (headers or {}))
             answer = link.getresponse()
-            text = answer.read()
-            return Reply(
-                answer.status, json.loads(text) if text else None, {k.lower(): v for k, v in answer.getheaders()}
-            )
+            return Reply(answer.status, answer.read(), {k.lower(): v for k, v in answer.getheaders()})
         finally:
             link.close()
 
@@ -142,12 +150,13 @@ def start_door(data_dir: Path, *options: str, **environment: str) -> "subprocess
 def read_introduction(door: "subprocess.Popen[str]") -> Rest:
     """The client for what a starting door prints; fails with its last words when it ends instead."""
     printed, found = "", {}
-    while len(found) < 2:
+    while len(found) < 3:
         line = door.stdout.readline()
         assert line, f"the door ended: {printed}{door.communicate()[1]}"
         printed += line
         found |= dict(re.findall(r"export UPSTASH_REDIS_REST_(URL|TOKEN)=(\S+)", line))
-    return Rest(found["URL"], found["TOKEN"])
+        found |= dict(re.findall(r"token for (read) commands only: (\S+)", line))
+    return Rest(found["URL"], found["TOKEN"], found["read"])
 
 
 def stop(process: "subprocess.Popen[str]", number: int = signal.SIGTERM) -> tuple[int, str]:

@@ -1,15 +1,20 @@
-"""How the gateway reads request bodies and writes results, without a server."""
+"""How the gateway reads requests and writes results, without a server."""
 
 import asyncio
+import hashlib
 import json
 from typing import Any
 
 import pytest
 
-from overload_demo.store.commands import NOT_OVER_REST, READS, WRITES, CommandRefusedError, admit
+from overload_demo.store.command_names import NOT_FOR_READERS, NOT_OVER_REST, READS, WRITES
+from overload_demo.store.commands import MAX_COMMAND_BYTES, Command, RefusedError, prepare
+from overload_demo.store.data_dir import Tokens
 from overload_demo.store.gateway import Gateway
-from overload_demo.store.resp import ReplyError
-from overload_demo.store.rest import MAX_BODY_BYTES, MAX_COMMAND_BYTES, prepare, result_item
+from overload_demo.store.key_locking import REMEMBERED, Scripts
+from overload_demo.store.replies import BASE64, JSON, RESP2, Form
+from overload_demo.store.resp import ReplyError, pack
+from overload_demo.store.rest import MAX_BODY_BYTES, path_arguments, query_arguments
 
 DANGEROUS = """ACL BGREWRITEAOF BGSAVE CLUSTER CONFIG DEBUG FAILOVER FLUSHALL LATENCY MIGRATE MODULE PSYNC REPLICAOF
 SAVE RESTORE-ASKING SHUTDOWN SLAVEOF SLOWLOG SWAPDB SYNC REPLCONF ASKING READONLY PFDEBUG"""
@@ -18,53 +23,118 @@ SAVE RESTORE-ASKING SHUTDOWN SLAVEOF SLOWLOG SWAPDB SYNC REPLCONF ASKING READONL
 def test_no_dangerous_command_is_on_the_list() -> None:
     assert not READS & WRITES
     assert not NOT_OVER_REST & (READS | WRITES)
+    assert NOT_FOR_READERS < READS
     assert not set(DANGEROUS.split()) & (READS | WRITES)
+
+
+def prepared(*arguments: Any, read_only: bool = False) -> Command:
+    return prepare(list(arguments), Scripts(), read_only=read_only)
 
 
 @pytest.mark.parametrize("command", [["wait", "1", "0"], ["WAITAOF", "1", "1", "60000"]], ids=lambda c: c[0])
 def test_waiting_commands_wait_a_millisecond_at_most(command: list[str]) -> None:
-    sent, _ = admit(command)
-    assert sent == [*command[:-1], "1"]
+    assert prepared(*command).packed == pack([*command[:-1], "1"])
 
 
 def test_commands_are_recognized_in_any_case() -> None:
-    assert admit(["sEt", "k", "v"]) == (["sEt", "k", "v"], True)
-    with pytest.raises(CommandRefusedError, match='"BLPOP" is not allowed in REST'):
-        admit(["blPop", "k", "0"])
+    assert prepared("sEt", "k", "v") == Command("sEt", pack(["sEt", "k", "v"]), is_write=True)
+    with pytest.raises(RefusedError, match='"BLPOP" is not allowed in REST'):
+        prepared("blPop", "k", "0")
+
+
+@pytest.mark.parametrize("name", sorted(WRITES | NOT_FOR_READERS))
+def test_the_read_only_token_lets_no_write_and_no_powerful_read_through(name: str) -> None:
+    subcommand = {"SCRIPT": "LOAD", "FUNCTION": "LIST"}.get(name, "k")
+    assert prepared(name, subcommand)
+    with pytest.raises(RefusedError, match=f"^NOPERM .* the '{name.lower()}' command or its subcommand$"):
+        prepared(name, subcommand, read_only=True)
+
+
+def test_of_many_scripts_the_newest_are_remembered() -> None:
+    scripts, known = Scripts(), []
+    for number in range(REMEMBERED + 1):
+        text = f"#!lua flags=allow-key-locking\nreturn {number}"
+        known.append(hashlib.sha1(text.encode()).hexdigest())
+        assert scripts.adapt("EVAL", ["EVAL", text, "0"]) == (["EVAL", f"\nreturn {number}", "0"], "")
+    adapted = [scripts.adapt("EVALSHA", ["EVALSHA", sha, "0"])[0][1] for sha in known]
+    assert [before == after for before, after in zip(known, adapted, strict=True)] == [True, *[False] * REMEMBERED]
 
 
 def test_the_limit_of_a_command_is_exact() -> None:
-    overhead = len(prepare(["SET", "k", "x" * 10_000_000]).packed) - 10_000_000
+    overhead = len(prepared("SET", "k", "x" * 10_000_000).packed) - 10_000_000
     largest = MAX_COMMAND_BYTES - overhead
-    assert len(prepare(["SET", "k", "x" * largest]).packed) == MAX_COMMAND_BYTES
-    with pytest.raises(CommandRefusedError) as caught:
-        prepare(["SET", "k", "x" * (largest + 1)])
+    assert len(prepared("SET", "k", "x" * largest).packed) == MAX_COMMAND_BYTES
+    with pytest.raises(RefusedError) as caught:
+        prepared("SET", "k", "x" * (largest + 1))
     assert caught.value.status == 413
 
 
 @pytest.mark.parametrize(
-    ("reply", "item"),
+    ("form", "reply", "item"),
     [
-        (None, {"result": None}),
-        (2**63 - 1, {"result": 2**63 - 1}),
-        ("é\n", {"result": "é\n"}),
-        (b"OK", {"result": "OK"}),
-        (b"\xff", {"result": "/w=="}),
-        ([b"OK", [1, None]], {"result": ["T0s=", [1, None]]}),
-        ([1, ReplyError("ERR x")], {"result": [1, "ERR x"]}),
-        (ReplyError("ERR x"), {"error": "ERR x"}),
+        (JSON, None, b'{"result":null}'),
+        (JSON, 2**63 - 1, b'{"result":9223372036854775807}'),
+        (JSON, "OK", b'{"result":"OK"}'),
+        (JSON, [1, ReplyError("ERR x")], b'{"result":[1,"ERR x"]}'),
+        (JSON, ReplyError("ERR x"), b'{"error":"ERR x"}'),
+        (BASE64, b"$-1\r\n", b'{"result":null}'),
+        (BASE64, b"+OK\r\n", b'{"result":"OK"}'),
+        (BASE64, b"$2\r\nOK\r\n", b'{"result":"T0s="}'),
+        (BASE64, b"*2\r\n+OK\r\n*2\r\n:1\r\n$1\r\n\xff\r\n", b'{"result":["T0s=",[1,"/w=="]]}'),
+        (BASE64, b"-ERR x\r\n", b'{"error":"ERR x"}'),
+        (RESP2, b"*2\r\n+OK\r\n$1\r\n\xff\r\n", b"*2\r\n+OK\r\n$1\r\n\xff\r\n"),
+        (RESP2, b"-ERR x\r\n", b"-ERR x\r\n"),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__ if isinstance(value, Form) else repr(value),
 )
-def test_a_reply_becomes_a_result_or_an_error(reply: Any, item: dict[str, Any]) -> None:
-    assert json.loads(result_item(reply, "GET")) == item
+def test_a_reply_becomes_a_result_or_an_error(form: Form, reply: Any, item: bytes) -> None:
+    assert form.item(reply, prepared("GET", "k")) == item
+
+
+@pytest.mark.parametrize(
+    ("form", "reply"), [(JSON, "x"), (BASE64, b"$1\r\nx\r\n"), (RESP2, b"$1\r\nx\r\n")], ids=["json", "base64", "resp2"]
+)
+def test_an_answer_of_our_own_takes_the_place_of_the_reply(form: Form, reply: Any) -> None:
+    command = prepared("GET", "k")._replace(answer="mine")
+    assert b"mine" in form.item(reply, command) or b"bWluZQ==" in form.item(reply, command)
 
 
 def test_a_command_the_server_does_not_know_is_told_in_the_vendors_words() -> None:
-    item = json.loads(
-        result_item(ReplyError("ERR unknown command 'HEXPIRE', with args beginning with: 'k'"), "HEXPIRE")
-    )
+    error = ReplyError("ERR unknown command 'HEXPIRE', with args beginning with: 'k'")
+    item = json.loads(JSON.item(error, prepared("HEXPIRE", "k")))
     assert item["error"].startswith("ERR Command is not available: 'HEXPIRE'. See https://")
+
+
+@pytest.mark.parametrize(
+    ("path", "arguments"),
+    [
+        (b"/set/foo/bar", ["set", "foo", "bar"]),
+        (b"//get/k/", ["get", "k"]),
+        (b"/get/a%2Fb", ["get", "a/b"]),
+        (b"/set/a+b/%C3%BC%20", ["set", "a+b", "ü "]),
+        (b"/set/k/%FF%00", ["set", "k", b"\xff\x00"]),
+        (b"/set//v", ["set", "", "v"]),
+        (b"/get/100%", ["get", "100%"]),
+        (b"/%67et/k", ["get", "k"]),
+        (b"/\xff", ["\ufffd"]),
+    ],
+)
+def test_a_path_is_cut_first_and_then_decoded(path: bytes, arguments: list[Any]) -> None:
+    assert path_arguments(path) == arguments
+
+
+@pytest.mark.parametrize(
+    ("query", "arguments"),
+    [
+        (b"", []),
+        (b"EX=100&NX", ["EX", "100", "NX"]),
+        (b"_token=t&GET&_token=u", ["GET"]),
+        (b"a+b=%26%3D&c==", ["a b", "&=", "c", "="]),
+        (b"a=&b=%FF", ["a", "", "b", b"\xff"]),
+    ],
+)
+def test_a_query_is_arguments_in_its_order(query: bytes, arguments: list[Any]) -> None:
+    assert query_arguments(query) == arguments
 
 
 def ask(chunks: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -78,8 +148,9 @@ def ask(chunks: list[dict[str, Any]]) -> list[dict[str, Any]]:
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"authorization", b"Bearer t")]}
-    asyncio.run(Gateway(None, "t")(scope, receive, send))  # type: ignore[arg-type]
+    asked = {"type": "http", "method": "POST", "raw_path": b"/", "query_string": b""}
+    scope = asked | {"headers": [(b"authorization", b"Bearer t")]}
+    asyncio.run(Gateway(None, Tokens("t", "r"))(scope, receive, send))  # type: ignore[arg-type]
     return sent
 
 

@@ -2,11 +2,23 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from overload_demo.errors import Outcome, StoreUnavailableError
-from overload_demo.store.resp import RedisConnection, RedisConnectionLostError, ReplyError, pack
+from overload_demo.store.resp import (
+    INCOMPLETE,
+    RawReader,
+    RedisConnection,
+    RedisConnectionLostError,
+    ReplyError,
+    elements_of,
+    pack,
+    parsed,
+)
 
 
 class Wire(asyncio.Transport):
@@ -35,23 +47,65 @@ def run(scenario: Callable[[RedisConnection, Wire], Awaitable[None]]) -> None:
     asyncio.run(main())
 
 
-def test_replies_cut_anywhere_reach_their_requests_in_order() -> None:
-    stream = b"+OK\r\n$2\r\n\xff\x00\r\n*2\r\n:1\r\n$3\r\na\xffb\r\n-ERR no\r\n"
+STREAM = b"+OK\r\n$2\r\n\xff\x00\r\n*3\r\n:1\r\n$3\r\na\xffb\r\n*-1\r\n-ERR no\r\n"
 
+
+def test_replies_cut_anywhere_reach_their_requests_in_order() -> None:
     async def scenario(connection: RedisConnection, wire: Wire) -> None:
-        for cut in range(len(stream)):
-            first, second = connection.send(b"1", 1), connection.send(b"2", 1, as_bytes=True)
-            third = connection.send(b"3", 2)
-            connection.data_received(stream[:cut])
-            connection.data_received(stream[cut:])
+        for cut in range(len(STREAM)):
+            first, second, third = connection.send(b"1", 1), connection.send(b"2", 1), connection.send(b"3", 2)
+            connection.data_received(STREAM[:cut])
+            connection.data_received(STREAM[cut:])
             assert await first == ["OK"]
-            assert await second == [b"\xff\x00"]
+            assert await second == ["\ufffd\x00"]
             array, error = await third
-            assert array == [1, "a\ufffdb"]
+            assert array == [1, "a\ufffdb", None]
             assert isinstance(error, ReplyError)
             assert str(error) == "ERR no"
 
     run(scenario)
+
+
+def test_unparsed_replies_are_the_bytes_that_came_however_they_are_cut() -> None:
+    array = b"*3\r\n:1\r\n$3\r\na\xffb\r\n*-1\r\n"
+
+    async def scenario(connection: RedisConnection, wire: Wire) -> None:
+        connection.stop_parsing()
+        for cut in range(len(STREAM)):
+            first, rest = connection.send(b"1", 1), connection.send(b"2", 3)
+            connection.data_received(STREAM[:cut])
+            connection.data_received(STREAM[cut:])
+            assert await first == [b"+OK\r\n"]
+            assert await rest == [b"$2\r\n\xff\x00\r\n", array, b"-ERR no\r\n"]
+        assert not wire.closed
+
+    run(scenario)
+    assert elements_of(array) == [b":1\r\n", b"$3\r\na\xffb\r\n", b"*-1\r\n"]
+
+
+@given(
+    st.recursive(st.none() | st.integers(-(2**63), 2**63 - 1) | st.binary(), lambda inner: st.lists(inner, max_size=4)),
+    st.data(),
+)
+def test_any_reply_is_cut_out_of_the_stream_and_parses_to_what_it_was(reply: Any, data: st.DataObject) -> None:
+    stream, reader = wire_form(reply), RawReader()
+    cut = data.draw(st.integers(0, len(stream)))
+    reader.feed(stream[:cut])
+    assert cut == len(stream) or reader.gets() is INCOMPLETE
+    reader.feed(stream[cut:] + b"+next\r\n")
+    assert parsed(reader.gets()) == reply
+    assert reader.gets() == b"+next\r\n"
+
+
+def wire_form(reply: Any) -> bytes:
+    match reply:
+        case None:
+            return b"$-1\r\n"
+        case int():
+            return b":%d\r\n" % reply
+        case bytes():
+            return b"$%d\r\n%b\r\n" % (len(reply), reply)
+    return b"*%d\r\n%b" % (len(reply), b"".join(map(wire_form, reply)))
 
 
 def test_a_request_is_one_write() -> None:
@@ -99,9 +153,12 @@ def test_a_request_given_up_does_not_shift_the_replies_of_others() -> None:
     run(scenario)
 
 
-@pytest.mark.parametrize("nonsense", [b"+OK\r\n+nobody asked\r\n", b"garbage\r\n"])
-def test_what_breaks_the_order_of_replies_ends_the_connection(nonsense: bytes) -> None:
+@pytest.mark.parametrize("parsing", [True, False], ids=["parsed", "unparsed"])
+@pytest.mark.parametrize("nonsense", [b"+OK\r\n+nobody asked\r\n", b"garbage\r\n", b"$x\r\n"])
+def test_what_breaks_the_order_of_replies_ends_the_connection(nonsense: bytes, parsing: bool) -> None:
     async def scenario(connection: RedisConnection, wire: Wire) -> None:
+        if not parsing:
+            connection.stop_parsing()
         connection.send(b"x", 1)
         connection.data_received(nonsense)
         assert wire.closed
@@ -110,4 +167,4 @@ def test_what_breaks_the_order_of_replies_ends_the_connection(nonsense: bytes) -
 
 
 def test_a_lone_surrogate_becomes_the_replacement_character() -> None:
-    assert pack(["SET", "a\ud800", "\U0001f600"]) == pack(["SET", "a\ufffd", "\U0001f600"])
+    assert pack(["SET", "a\ud800", "\U0001f600", b"\xff"]) == pack(["SET", "a\ufffd", "\U0001f600", b"\xff"])

@@ -30,16 +30,19 @@ def test_a_lock_is_waited_for(tmp_path: Path) -> None:
     wanted.release()
 
 
-def test_state_and_token_are_private_and_survive_nonsense(tmp_path: Path) -> None:
+def test_state_and_tokens_are_private_and_survive_nonsense(tmp_path: Path) -> None:
     directory = DataDir(tmp_path)
     state = State("http://127.0.0.1:1", "secret", 1, "always")
     assert directory.read_state() is None
     directory.write_state(state)
     assert directory.read_state() == state
     assert "secret" not in repr(state)
-    token = directory.token()
-    assert directory.token() == token
-    for name in ("state.json", "token"):
+    tokens = directory.tokens()
+    assert directory.tokens() == tokens
+    assert tokens.standard != tokens.read_only
+    assert tokens.standard not in repr(tokens)
+    assert tokens.read_only not in repr(tokens)
+    for name in ("state.json", "token", "read_only_token"):
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
     for nonsense in ("", "{", "[]", '{"url": 1}'):
         (tmp_path / "state.json").write_text(nonsense)

@@ -1,0 +1,43 @@
+"""Node with the vendor's packages, installed once into pytest's cache: the repository holds their versions only."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from overload_demo.store.locks import FileLock
+
+HERE = Path(__file__).parent
+INSTALL = ("npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts", "--loglevel=error")
+INSTALL_WITHIN_S = 90.0
+
+
+def workshop(cache: pytest.Cache) -> Path:
+    """A folder with the packages of ``package.json``; skips the test where it cannot be had, except in CI."""
+    if missing := [name for name in ("node", "npm") if shutil.which(name) is None]:
+        _missing(f"no {missing[0]} on this machine (Debian: apt-get install nodejs npm)")
+    folder = cache.mkdir("vendor-clients")
+    wanted = (HERE / "package.json").read_text()
+    done = folder / "installed.json"  # written last: an interrupted installation is made again
+    lock = FileLock(folder / "lock")
+    assert lock.take(timeout_s=INSTALL_WITHIN_S), "another process installs for too long"
+    try:
+        if not done.exists() or done.read_text() != wanted:
+            (folder / "package.json").write_text(wanted)
+            try:
+                subprocess.run(INSTALL, cwd=folder, check=True, capture_output=True, timeout=INSTALL_WITHIN_S)
+            except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+                said = (error.stderr or b"").decode(errors="replace").strip()
+                _missing(f"npm could not install the vendor's clients: {said[-300:] or error}")
+            done.write_text(wanted)
+    finally:
+        lock.release()
+    return folder
+
+
+def _missing(reason: str) -> None:
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
