@@ -7,6 +7,8 @@ still gets its answers.
 """
 
 import asyncio
+from functools import partial
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -36,6 +38,18 @@ class Flow(FlowControl):
             super().resume_reading()
 
 
+class _Answers(OneWrite):
+    """The transport, noting the ``status`` of the answer that is being written: only here all of them come past."""
+
+    status = b""
+
+    def write(self, data: bytes) -> None:
+        """Write soon. A head is a write of its own, and no body of ours begins like one."""
+        if data.startswith(b"HTTP/1.1 "):
+            self.status = data[9:12]
+        super().write(data)
+
+
 class GatedProtocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol within bounds, keeping times for the gate and telling it of its end."""
 
@@ -57,7 +71,8 @@ class GatedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """The first request is awaited from now on."""
         super().connection_made(transport)
-        self.transport = OneWrite(transport, self.loop)  # type: ignore[assignment]
+        self._answers = _Answers(transport, self.loop)
+        self.transport = self._answers  # type: ignore[assignment]
         self.flow = Flow(transport)
         self.waited_since = self.loop.time()
 
@@ -177,6 +192,7 @@ class GatedProtocol(HttpToolsProtocol):
         self._has_hung_up = True
         if self._last_words:
             self.transport.write(self._last_words)
+            self._gate.metrics.answered(self._answers.status, 0.0)
         if self._has_eof:
             self.transport.close()
             return
@@ -193,10 +209,11 @@ class GatedProtocol(HttpToolsProtocol):
             self.waited_since = self.loop.time()
 
     def on_headers_complete(self) -> None:
-        """While others wait outside, this answer is the connection's last."""
+        """The head was read: its time counts from now on. While others wait outside, this answer is the last."""
         if len(self.headers) > MAX_HEADERS or not self._is_http():
             raise ValueError("too many headers, or no HTTP/1")  # the parser gives up, and asks for a 400
         super().on_headers_complete()
+        self.cycle.on_response = partial(self.on_response_complete, perf_counter())
         self._in_head = False
         if self._gate.is_crowded:
             self.cycle.keep_alive = False
@@ -215,9 +232,10 @@ class GatedProtocol(HttpToolsProtocol):
         self.waited_since, self._in_head, self._barren = self.NEVER, True, 0
         super().on_message_complete()
 
-    def on_response_complete(self) -> None:
+    def on_response_complete(self, head_read_at: float = 0.0) -> None:
         """It has had its answer: idle, unless another request's turn has come, or the last words'."""
-        self.transport.flush()  # type: ignore[attr-defined]
+        self._answers.flush()
+        self._gate.metrics.answered(self._answers.status, perf_counter() - head_read_at)
         has_next = bool(self.pipeline)
         if not has_next and not self._barren:
             self.idle_since = self.loop.time()

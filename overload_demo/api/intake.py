@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from overload_demo.api.keys import owner_of
 from overload_demo.api.models import ACCEPTED_MESSAGE
 from overload_demo.api.problems import from_error, retry_after
+from overload_demo.api.requests import accepted
 from overload_demo.errors import OverloadDemoError
 from overload_demo.jobs import JobRequest, is_plainly_strict, new_job_id, why_not_strict
 from overload_demo.queue.producer import NewJob, Producer
@@ -118,6 +119,7 @@ async def _enqueue(producer: Producer, job: NewJob) -> Response:
         enqueued = await producer.enqueue(job)
     except OverloadDemoError as error:
         return from_error(error, job.job_id)
+    accepted(enqueued.job_id)
     return _Accepted(enqueued.job_id, enqueued.estimated_wait_s)
 
 

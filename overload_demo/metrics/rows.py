@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Iterator
 from typing import IO
 
+from overload_demo.errors import ConfigurationError
+
 ROW_BYTES = 4_096
 NUMBERS = ROW_BYTES // 8
 LAYOUT, ALIVE, FIRST = 0, 1, 2  # what the row's numbers mean; 1 while its process lives; the first of them
@@ -18,10 +20,13 @@ LAYOUT, ALIVE, FIRST = 0, 1, 2  # what the row's numbers mean; 1 while its proce
 def shared_memory(rows: int) -> IO[bytes]:
     """A nameless file of so many empty rows, for child processes to inherit; closing it frees what nobody has mapped.
 
-    Raises :class:`OSError` where there is no room for temporary files.
+    Raises :class:`ConfigurationError` where there is no room for temporary files.
     """
-    file = tempfile.TemporaryFile()  # noqa: SIM115 - its owner closes it
-    file.truncate(rows * ROW_BYTES)
+    try:
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - its owner closes it
+        file.truncate(rows * ROW_BYTES)
+    except OSError as error:
+        raise ConfigurationError(f"cannot make a temporary file: {error.strerror}") from None
     return file
 
 
