@@ -9,7 +9,6 @@ from overload_demo.metrics.families import Sheet
 from overload_demo.metrics.store_errors import store_errors
 from overload_demo.queue.results import QueueStats
 
-ACCEPTED = "202"
 STATUSES = ["200", "202", "400", "401", "404", "405", "409", "413", "414", "415", "422", "429", "431", "500", "503"]
 OTHER = "other"
 ACCEPTANCE_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -34,7 +33,7 @@ QUEUE_COUNTERS = (
     ("overload_jobs_cancelled_total", "cancelled", "Jobs cancelled while they waited."),
     ("overload_jobs_expired_total", "expired", "Jobs not started by their deadline."),
     ("overload_jobs_dead_total", "dead", "Jobs put on the dead list."),
-    ("overload_jobs_interrupted_total", "interrupted", "Attempts that ended without an outcome; each is made again."),
+    ("overload_jobs_interrupted_total", "interrupted", "Attempts that ended without an outcome."),
 )
 
 
