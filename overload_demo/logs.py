@@ -68,13 +68,14 @@ class Journal:
         self._log, self._what = log, what
         self._since, self._count, self._failed, self._is_quiet = time.monotonic(), 0, 0, False
 
-    def has_room(self, *, failed: bool = False) -> bool:
+    def has_room(self, failed: bool = False) -> bool:
         """Count one event; whether it may have a line of its own, or is told of in the next summary."""
         if time.monotonic() - self._since >= 1.0:
             self.flush()
         self._count += 1
         self._failed += failed
-        self._is_quiet = self._is_quiet or self._count > QUIET_ABOVE_PER_S
+        if self._count > QUIET_ABOVE_PER_S:
+            self._is_quiet = True
         return not self._is_quiet
 
     def flush(self) -> None:

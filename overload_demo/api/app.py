@@ -17,7 +17,7 @@ from overload_demo.api.intake import MAX_IDEMPOTENCY_KEY, PATH, JobIntakeRoute, 
 from overload_demo.api.keys import ApiKeys, KeyCheck, describe, owner_of
 from overload_demo.api.metrics import ApiMetrics
 from overload_demo.api.models import SERVICE, Accepted, AnyJob, CancelledJob, Health, Problem, Stats
-from overload_demo.api.requests import HEADER, Requests
+from overload_demo.api.requests import HEADER
 from overload_demo.config import Settings, load_settings
 from overload_demo.errors import StoreError
 from overload_demo.jobs import JOB_ID, JobRequest, JobState
@@ -285,7 +285,6 @@ def create_app(
     app.add_middleware(ShortCut)
     if settings is None or settings.api_keys:  # without settings they are read when it starts
         app.add_middleware(KeyCheck)
-    app.add_middleware(Requests)  # the outermost
     # Not include_router, which would put one more router around each request.
     app.router.routes.extend([*intake.routes, *reading.routes])
     problems.install(app)

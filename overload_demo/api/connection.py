@@ -7,7 +7,6 @@ still gets its answers.
 """
 
 import asyncio
-from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -38,18 +37,6 @@ class Flow(FlowControl):
             super().resume_reading()
 
 
-class _Answers(OneWrite):
-    """The transport, noting the ``status`` of the answer that is being written: only here all of them come past."""
-
-    status = b""
-
-    def write(self, data: bytes) -> None:
-        """Write soon. A head is a write of its own, and no body of ours begins like one."""
-        if data.startswith(b"HTTP/1.1 "):
-            self.status = data[9:12]
-        super().write(data)
-
-
 class GatedProtocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol within bounds, keeping times for the gate and telling it of its end."""
 
@@ -58,7 +45,8 @@ class GatedProtocol(HttpToolsProtocol):
 
     def __init__(self, gate: "Gate", **uvicorn_arguments: Any) -> None:
         super().__init__(**uvicorn_arguments)
-        self._gate = gate
+        self._gate, self._answered = gate, gate.metrics.answered
+        self._heads_read_at: list[float] = []  # of requests without an answer: two at most
         self.arrival: asyncio.Task[Any] | None = None
         self.waited_since = self.idle_since = self._unread_since = self.NEVER
         self.url, self.headers = b"", []
@@ -71,7 +59,7 @@ class GatedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """The first request is awaited from now on."""
         super().connection_made(transport)
-        self._answers = _Answers(transport, self.loop)
+        self._answers = OneWrite(transport, self.loop)
         self.transport = self._answers  # type: ignore[assignment]
         self.flow = Flow(transport)
         self.waited_since = self.loop.time()
@@ -192,7 +180,7 @@ class GatedProtocol(HttpToolsProtocol):
         self._has_hung_up = True
         if self._last_words:
             self.transport.write(self._last_words)
-            self._gate.metrics.answered(self._answers.status, 0.0)
+            self._answered(self._answers.status, 0.0)
         if self._has_eof:
             self.transport.close()
             return
@@ -213,7 +201,7 @@ class GatedProtocol(HttpToolsProtocol):
         if len(self.headers) > MAX_HEADERS or not self._is_http():
             raise ValueError("too many headers, or no HTTP/1")  # the parser gives up, and asks for a 400
         super().on_headers_complete()
-        self.cycle.on_response = partial(self.on_response_complete, perf_counter())
+        self._heads_read_at.append(perf_counter())
         self._in_head = False
         if self._gate.is_crowded:
             self.cycle.keep_alive = False
@@ -232,10 +220,10 @@ class GatedProtocol(HttpToolsProtocol):
         self.waited_since, self._in_head, self._barren = self.NEVER, True, 0
         super().on_message_complete()
 
-    def on_response_complete(self, head_read_at: float = 0.0) -> None:
+    def on_response_complete(self) -> None:
         """It has had its answer: idle, unless another request's turn has come, or the last words'."""
         self._answers.flush()
-        self._gate.metrics.answered(self._answers.status, perf_counter() - head_read_at)
+        self._answered(self._answers.status, perf_counter() - self._heads_read_at.pop(0))
         has_next = bool(self.pipeline)
         if not has_next and not self._barren:
             self.idle_since = self.loop.time()

@@ -11,6 +11,7 @@ from overload_demo.queue.results import QueueStats
 
 STATUSES = ["200", "202", "400", "401", "404", "405", "409", "413", "414", "415", "422", "429", "431", "500", "503"]
 OTHER = "other"
+ACCEPTED = b"202"
 ACCEPTANCE_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 COMMIT_S = (0.00025, *ACCEPTANCE_S[:-1])
 BATCH_JOBS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -63,7 +64,7 @@ class ApiMetrics:
     def answered(self, status: bytes, seconds: float) -> None:
         """An answer was written, so long after its request's head was read."""
         self._requests.get(status, self._other).add()
-        if status == b"202":
+        if status == ACCEPTED:
             self._acceptance.observe(seconds)
 
     def committed(self, jobs: int, seconds: float) -> None:

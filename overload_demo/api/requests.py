@@ -7,10 +7,9 @@ its log line. A 202 does not, since making and sending it would cost each accept
 import logging
 import re
 import secrets
-from collections.abc import Awaitable
 from contextvars import ContextVar
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
 
 from overload_demo.logs import Journal
 
@@ -19,20 +18,9 @@ _SANE = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")  # what may stand in a log li
 _ID = "overload_demo.request_id"
 _current: ContextVar[Scope] = ContextVar("request")
 
+begin = _current.set  # called by what meets a request first; whatever is done or logged for it then finds its id
 log = logging.getLogger("overload_demo.api")
 _journal = Journal(log, "requests")
-
-
-class Requests:
-    """ASGI middleware: whatever is done or logged for a request can find its id from here on."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Serve one request. Not a coroutine of its own, which each request would have to go through."""
-        _current.set(scope)
-        return self._app(scope, receive, send)
 
 
 def request_id() -> str:
