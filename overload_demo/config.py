@@ -39,6 +39,7 @@ class Settings(BaseSettings):
     overload_durability: Literal["always", "everysec"] = Field(
         "always", description="when the embedded server makes a write durable: before it answers, or each second"
     )
+    overload_log_format: Literal["text", "json"] = Field("text", description="log lines: for people, or JSON objects")
     overload_key_prefix: str = Field("", max_length=64, description="put before every key of the queue")
 
     # The worker
@@ -59,6 +60,10 @@ class Settings(BaseSettings):
     )
     worker_max_attempts: int = Field(3, ge=1, le=100, description="interrupted attempts before a job is dead")
     worker_max_batch: int = Field(128, ge=1, le=128, description="jobs in one lease, at most")
+    worker_metrics_port: int | None = Field(
+        None, ge=0, le=65_535, description="port of the worker's own /metrics; 0 takes a free one; unset = none"
+    )
+    worker_metrics_host: str = Field("127.0.0.1", min_length=1, description="address that port is opened on")
     worker_effect_log: Path | None = Field(None, description="append each start and effect of a job to this file")
 
     # The API

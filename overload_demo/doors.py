@@ -1,6 +1,5 @@
-"""What all commands share: one-line errors, log lines, and stopping on Ctrl-C and SIGTERM."""
+"""What all commands share: one-line errors, and stopping on Ctrl-C and SIGTERM."""
 
-import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -25,13 +24,6 @@ def one_line_errors() -> Iterator[None]:
         yield
     except OverloadDemoError as error:
         fail(error)
-
-
-def log_to_stderr() -> None:
-    """Log lines of the package, with times, on stderr. Called by commands only, never by the library."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    # httpx logs every exchange at INFO, with its URL
-    logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 def on_stop_signals(stop: Callable[[], object]) -> None:

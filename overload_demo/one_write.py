@@ -8,7 +8,10 @@ class OneWrite:
     """A transport that gathers what is written until :meth:`flush`, at the latest until the event loop's next turn.
 
     uvicorn writes head and body of an answer separately, and a write is a system call that the peer wakes up for.
+    All answers come past here, and only here: ``status`` is that of the last one. No body of ours begins like a head.
     """
+
+    status = b""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport, self._loop = transport, loop
@@ -23,6 +26,8 @@ class OneWrite:
         if not self._unwritten:
             self._loop.call_soon(self.flush)
         self._unwritten.append(data)
+        if data[:9] == b"HTTP/1.1 ":
+            self.status = data[9:12]
 
     def close(self) -> None:
         """Write what there is, then close."""

@@ -32,6 +32,7 @@ from overload_demo.loopback import LoopbackTransport, ReplyTooLargeError
 
 Argument = str | int | float
 Command = Sequence[Argument]
+Parse = Callable[[int, Any], Any]
 
 MAX_REPLY_BYTES = 32 * 1024 * 1024
 BACKOFF_FIRST_S, BACKOFF_LONGEST_S = 0.02, 1.0
@@ -76,8 +77,8 @@ class Upstash:
 
     ``connections`` callers at most may call at the same time (the pool never makes them wait); ``timeout_s`` bounds one
     HTTP exchange. ``refresh`` (blocking, run in a thread) is asked for the address again when nobody answers at the
-    present one; it may raise :class:`StoreError`. ``calls`` counts HTTP exchanges. Use from one event loop; close with
-    :meth:`aclose`. A call that is cancelled may leave its effect unknown: senders should not be cancelled.
+    present one; it may raise :class:`StoreError`. ``on_error`` is told of every failed attempt, ``calls`` counts them
+    all. Use from one event loop; close with :meth:`aclose`. A cancelled call's effect may be unknown: do not cancel.
     """
 
     def __init__(
@@ -87,10 +88,11 @@ class Upstash:
         connections: int = 8,
         timeout_s: float = 5.0,
         refresh: Callable[[], Address] | None = None,
+        on_error: Callable[[StoreError], object] = lambda _: None,
     ) -> None:
         self.address = address
         self.calls = 0
-        self._connections, self._timeout_s, self._refresh = connections, timeout_s, refresh
+        self._connections, self._timeout_s, self._refresh, self._on_error = connections, timeout_s, refresh, on_error
         timeout = httpx.Timeout(timeout_s, connect=min(2.0, timeout_s))
         self._extensions = {"timeout": timeout.as_dict()}
         self._looking: asyncio.Task[StoreError | None] | None = None
@@ -143,7 +145,7 @@ class Upstash:
         def parse(status: int, body: Any) -> list[Any]:
             if status != 200 or not isinstance(body, list) or len(body) != len(commands):
                 raise _error_in(status, body)
-            return [_element(one) for one in body]
+            return [self._noted(_element(one)) for one in body]
 
         replies: list[Any] = await self._exchange(
             "/pipeline", commands, parse, repeatable=repeatable, deadline_s=deadline_s
@@ -180,13 +182,7 @@ class Upstash:
         return replies
 
     async def _exchange(
-        self,
-        path: str,
-        body: Sequence[Any],
-        parse: Callable[[int, Any], Any],
-        *,
-        repeatable: bool,
-        deadline_s: float | None,
+        self, path: str, body: Sequence[Any], parse: Parse, *, repeatable: bool, deadline_s: float | None
     ) -> Any:
         """Send until there is an answer, the deadline has passed, or a repeat could do harm."""
         content = json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
@@ -198,6 +194,7 @@ class Upstash:
             except StoreError as error:
                 # whatever this attempt met, an earlier one may have been carried out, or may still be
                 outcome = error.outcome = _either(outcome, error.outcome)
+                self._noted(error)
                 pause_s = random.uniform(0, backoff_s)
                 out_of_time = time.monotonic() + pause_s >= give_up_at
                 may_repeat = repeatable or outcome is Outcome.NOT_ENQUEUED
@@ -205,6 +202,12 @@ class Upstash:
                     raise
             await asyncio.sleep(pause_s)
             backoff_s = min(2 * backoff_s, BACKOFF_LONGEST_S)
+
+    def _noted(self, reply: Any) -> Any:
+        """Tell of a reply that is an error. That the server does not know a script yet is none."""
+        if isinstance(reply, StoreError) and not _is_unknown_script(reply):
+            self._on_error(reply)
+        return reply
 
     async def _post(self, path: str, content: bytes, remaining_s: float) -> tuple[int, Any]:
         """One HTTP exchange; returns the status and the decoded JSON body."""
@@ -291,9 +294,8 @@ def _decoded(status: int, text: bytes) -> Any:
     except (ValueError, RecursionError):
         if status in {401, 413}:  # the status says it all
             return None
-        raise StoreUnavailableError(
-            f"the store answered {status} with something else than JSON", Outcome.UNKNOWN
-        ) from None
+        reason = f"the store answered {status} with something else than JSON"
+        raise StoreUnavailableError(reason, Outcome.UNKNOWN) from None
 
 
 def _element(one: Any) -> Any:
@@ -312,14 +314,12 @@ def _error_in(status: int, body: Any, *, scripted: bool = False) -> StoreError:
         return StoreAuthError("the store refused the token (401): check UPSTASH_REDIS_REST_TOKEN")
     if status == 413:  # refused for its size before anything ran; the same text with a 200 is about the reply's
         return StoreRefusedError(f"the store refused the request as too large: {str(text)[:200]}")
-    if not isinstance(text, str) or status >= 500 or status == 429:
-        if not isinstance(text, str):
-            return StoreUnavailableError(f"the store answered {status} in an unexpected form", Outcome.UNKNOWN)
+    if not isinstance(text, str):
+        return StoreUnavailableError(f"the store answered {status} in an unexpected form", Outcome.UNKNOWN)
+    if status >= 500 or status == 429:
         # our own gateway says so when it had no server to send the command to
-        definite = status == 503 and "nothing was done" in text
-        return StoreUnavailableError(
-            f"the store answered {status}: {text[:200]}", Outcome.NOT_ENQUEUED if definite else Outcome.UNKNOWN
-        )
+        outcome = Outcome.NOT_ENQUEUED if status == 503 and "nothing was done" in text else Outcome.UNKNOWN
+        return StoreUnavailableError(f"the store answered {status}: {text[:200]}", outcome)
     if text.startswith("NOPERM"):
         return StoreAuthError("the store's token does not allow this (NOPERM): is it the read-only one?")
     if text.startswith(_NO_ACCESS):

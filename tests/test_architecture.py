@@ -14,7 +14,7 @@ PACKAGE = ROOT / "overload_demo"
 # Each room may import those before it, and nothing after it. Rooms of one line do not know each other.
 TIERS = [
     {"errors"},
-    {"address", "config", "jobs", "work", "children", "doors", "one_write"},
+    {"address", "config", "jobs", "work", "children", "doors", "logs", "metrics", "one_write"},
     {"loopback"},
     {"upstash"},
     {"queue"},
@@ -43,6 +43,7 @@ HOMES = {
     "nbformat": {"lab"},
     "numpy": {"load", "lab"},
     "platformdirs": {"config"},
+    "prometheus_client": {"metrics", "api", "worker"},
     "psutil": {"store", "lab"},
     "pydantic": {"address", "config", "jobs", "upstash", "api", "store", "worker", "load", "lab"},
     "pydantic_settings": {"config"},

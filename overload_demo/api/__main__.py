@@ -10,9 +10,11 @@ import typer
 
 from overload_demo.api.front_door import inherited, listen, url_of
 from overload_demo.api.parent import Parent
+from overload_demo.api.requests import with_request_id
 from overload_demo.children import watch_parent
 from overload_demo.config import Settings, load_settings
-from overload_demo.doors import fail, log_to_stderr, on_stop_signals, one_line_errors
+from overload_demo.doors import fail, on_stop_signals, one_line_errors
+from overload_demo.logs import log_to_stderr
 from overload_demo.store.opening import open_store
 
 log = logging.getLogger("overload_demo.api")
@@ -32,6 +34,8 @@ def api(
     ] = None,
     fds: Annotated[str, typer.Option(hidden=True, help="Serve on these inherited listening sockets.")] = "",
     ready_fd: Annotated[int | None, typer.Option(hidden=True, help="Write a byte here once it serves.")] = None,
+    metrics_fd: Annotated[int, typer.Option(hidden=True, help="Count in this inherited memory.")] = -1,
+    metrics_row: Annotated[int, typer.Option(hidden=True, help="Count in this row of it.")] = 0,
     parent_pipe: Annotated[bool, typer.Option(hidden=True, help="Ignore SIGINT, stop when stdin ends.")] = False,
 ) -> None:
     """Accept jobs: 202 when the store has committed one, GET /jobs/{job_id} to poll. Prints its URL when it serves.
@@ -39,28 +43,39 @@ def api(
     All settings are environment variables: UPSTASH_REDIS_REST_URL and UPSTASH_REDIS_REST_TOKEN (unset: the embedded
     store in OVERLOAD_DATA_DIR), OVERLOAD_MAX_BODY_BYTES (bytes, 65536), OVERLOAD_MAX_QUEUE_DEPTH (jobs, 0 = no bound),
     OVERLOAD_MAX_WAIT_S (seconds, 0 = no bound), OVERLOAD_STORE_DEADLINE_S (seconds, 5), OVERLOAD_API_KEYS (unset: none
-    is asked for).
+    is asked for), OVERLOAD_LOG_FORMAT (text or json).
     """
-    log_to_stderr()
     with one_line_errors():
         settings = load_settings()
+        log_to_stderr(settings.overload_log_format, note=with_request_id)
         listeners = inherited([int(fd) for fd in fds.split(",")]) if fds else listen(host, port)
         if processes is None:
-            _serve(settings, listeners, shares=bool(fds), ready_fd=ready_fd, parent_pipe=parent_pipe)
+            numbers = metrics_fd, metrics_row
+            _serve(settings, listeners, numbers, shares=bool(fds), ready_fd=ready_fd, parent_pipe=parent_pipe)
         else:
             _serve_by_children(settings, listeners, processes, parent_pipe=parent_pipe)
 
 
 def _serve(
-    settings: Settings, listeners: list[socket.socket], *, shares: bool, ready_fd: int | None, parent_pipe: bool
+    settings: Settings,
+    listeners: list[socket.socket],
+    numbers: tuple[int, int],
+    *,
+    shares: bool,
+    ready_fd: int | None,
+    parent_pipe: bool,
 ) -> None:
-    """Serve in this process. ``shares``: a parent has the listeners too, and SIGTERM leaves them to its others."""
+    """Serve in this process, counting in the shared memory and row of ``numbers``.
+
+    ``shares``: a parent has the listeners too, and SIGTERM leaves them to its others.
+    """
     # Imported here: a parent of processes like this one needs none of it, and keeps its memory small.
     from overload_demo.api.app import create_app
+    from overload_demo.api.metrics import ApiMetrics
     from overload_demo.api.server import Server
 
     with open_store(settings) as store:
-        server = Server(create_app(settings, store), settings, ready_fd=ready_fd)
+        server = Server(create_app(settings, store, ApiMetrics(*numbers)), settings, ready_fd=ready_fd)
         on_stop_signals(server.stop if shares else server.stop_for_good)
         if parent_pipe:
             watch_parent(server.stop_for_good)

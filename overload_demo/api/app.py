@@ -3,19 +3,21 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from overload_demo import __version__
 from overload_demo.api import problems
 from overload_demo.api.intake import MAX_IDEMPOTENCY_KEY, PATH, JobIntakeRoute, ShortCut, submit
 from overload_demo.api.keys import ApiKeys, KeyCheck, describe, owner_of
+from overload_demo.api.metrics import ApiMetrics
 from overload_demo.api.models import SERVICE, Accepted, AnyJob, CancelledJob, Health, Problem, Stats
+from overload_demo.api.requests import HEADER
 from overload_demo.config import Settings, load_settings
 from overload_demo.errors import StoreError
 from overload_demo.jobs import JOB_ID, JobRequest, JobState
@@ -28,6 +30,7 @@ from overload_demo.work import utc_now
 # The pool serves the senders of jobs (2), cancels (1) and reads (2), one shared statistics read and one ping, with a
 # reserve.
 CONNECTIONS = 8
+SCRAPE_PATIENCE_S = 5.0  # for the queue's numbers: half of what Prometheus waits for all of them
 
 
 def _retry_after(what: str, *, is_certain: bool = True) -> dict[str, Any]:
@@ -40,9 +43,10 @@ def _problems(**whats: str) -> dict[int | str, dict[str, Any]]:
     content = {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     described: dict[int | str, dict[str, Any]] = {}
     for name, what in whats.items():
-        described[int(name.removeprefix("s"))] = error = {"description": what, "content": content}
+        headers = {HEADER: {"description": "that of the request, or one made for it", "schema": {"type": "string"}}}
         if name in {"s429", "s503"}:
-            error["headers"] = _retry_after("seconds until another try makes sense")
+            headers |= _retry_after("seconds until another try makes sense")
+        described[int(name.removeprefix("s"))] = {"description": what, "content": content, "headers": headers}
     return described
 
 
@@ -69,6 +73,10 @@ _IDEMPOTENCY_KEY: dict[str, Any] = {
     "in": "header",
     "description": "the same key and body get the same 202 and job again; the same key with another body is a 422",
     "schema": {"type": "string", "minLength": 1, "maxLength": MAX_IDEMPOTENCY_KEY},
+}
+_NUMBERS: dict[str, Any] = {
+    "description": "all numbers, in the format that Accept asks for",
+    "content": {"application/openmetrics-text": {"schema": {"type": "string"}}},
 }
 NO_SUCH_JOB = "no such job: unknown, or expired after it was done"
 _STORE_GONE = "the store cannot be asked; carries Retry-After"
@@ -131,7 +139,7 @@ async def delete_job(job_id: str, request: Request) -> Response:
     try:
         state = await producer.cancel(job_id, owner_of(request.scope)) if JOB_ID.fullmatch(job_id) else None
     except StoreError as error:
-        return problems.not_cancelled(error)
+        return problems.not_cancelled(error, job_id)
     if state is None:
         raise HTTPException(404, NO_SUCH_JOB)
     if state is not JobState.CANCELLED:
@@ -151,6 +159,20 @@ async def get_stats(request: Request) -> dict[str, Any]:
         "rest_calls": stats.worker_rest_calls + upstash.calls,
         "timestamp": utc_now(),
     }
+
+
+@reading.get("/metrics", response_class=PlainTextResponse, operation_id="get_metrics", responses={200: _NUMBERS})
+async def get_metrics(request: Request) -> Response:
+    """All numbers for Prometheus. Always 200; while the store is gone, ``overload_store_up`` is 0 and the queue's are
+    left out.
+    """
+    results: Results = request.app.state.results
+    stats = None
+    with suppress(StoreError, TimeoutError):
+        stats = await asyncio.wait_for(results.stats(), SCRAPE_PATIENCE_S)
+    metrics: ApiMetrics = request.app.state.metrics
+    body, media_type = metrics.exposition(stats, request.headers.get("accept", ""))
+    return Response(body, media_type=media_type)
 
 
 @reading.get("/health", response_model=Health, response_model_exclude_none=True)
@@ -216,8 +238,14 @@ def _drop_invented_errors(schema: dict[str, Any]) -> None:
         schema["components"]["schemas"].pop(unused, None)
 
 
-def create_app(settings: Settings | None = None, store: Store | None = None) -> FastAPI:
-    """The ASGI app. Without ``store`` it finds one by ``settings`` when it starts, and leaves it when it stops."""
+def create_app(
+    settings: Settings | None = None, store: Store | None = None, metrics: ApiMetrics | None = None
+) -> FastAPI:
+    """The ASGI app. Without ``store`` it finds one by ``settings`` when it starts, and leaves it when it stops.
+
+    ``metrics`` are what it counts in; without them, in numbers of its own.
+    """
+    counting = metrics or ApiMetrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -230,10 +258,15 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
                 stack.push_async_callback(asyncio.to_thread, opening.__exit__, None, None, None)
             address, refresh = opened
             upstash = Upstash(
-                address, connections=CONNECTIONS, timeout_s=current.overload_store_deadline_s, refresh=refresh
+                address,
+                connections=CONNECTIONS,
+                timeout_s=current.overload_store_deadline_s,
+                refresh=refresh,
+                on_error=counting.store_error,
             )
             stack.push_async_callback(upstash.aclose)
-            producer, results = Producer(upstash, current), Results(upstash, current)
+            producer = Producer(upstash, current, on_commit=counting.committed)
+            results = Results(upstash, current)
             stack.push_async_callback(results.aclose)
             stack.push_async_callback(producer.aclose)
             app.state.settings, app.state.upstash, app.state.keys = current, upstash, ApiKeys(current)
@@ -248,6 +281,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
         redoc_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # looking for it took 6 % of a request's time
     )
+    app.state.metrics = counting
     app.add_middleware(ShortCut)
     if settings is None or settings.api_keys:  # without settings they are read when it starts
         app.add_middleware(KeyCheck)

@@ -7,6 +7,7 @@ still gets its answers.
 """
 
 import asyncio
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -44,7 +45,8 @@ class GatedProtocol(HttpToolsProtocol):
 
     def __init__(self, gate: "Gate", **uvicorn_arguments: Any) -> None:
         super().__init__(**uvicorn_arguments)
-        self._gate = gate
+        self._gate, self._answered = gate, gate.metrics.answered
+        self._heads_read_at: list[float] = []  # of requests without an answer: two at most
         self.arrival: asyncio.Task[Any] | None = None
         self.waited_since = self.idle_since = self._unread_since = self.NEVER
         self.url, self.headers = b"", []
@@ -57,7 +59,8 @@ class GatedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """The first request is awaited from now on."""
         super().connection_made(transport)
-        self.transport = OneWrite(transport, self.loop)  # type: ignore[assignment]
+        self._answers = OneWrite(transport, self.loop)
+        self.transport = self._answers  # type: ignore[assignment]
         self.flow = Flow(transport)
         self.waited_since = self.loop.time()
 
@@ -177,6 +180,7 @@ class GatedProtocol(HttpToolsProtocol):
         self._has_hung_up = True
         if self._last_words:
             self.transport.write(self._last_words)
+            self._answered(self._answers.status, 0.0)
         if self._has_eof:
             self.transport.close()
             return
@@ -193,10 +197,11 @@ class GatedProtocol(HttpToolsProtocol):
             self.waited_since = self.loop.time()
 
     def on_headers_complete(self) -> None:
-        """While others wait outside, this answer is the connection's last."""
+        """The head was read: its time counts from now on. While others wait outside, this answer is the last."""
         if len(self.headers) > MAX_HEADERS or not self._is_http():
             raise ValueError("too many headers, or no HTTP/1")  # the parser gives up, and asks for a 400
         super().on_headers_complete()
+        self._heads_read_at.append(perf_counter())
         self._in_head = False
         if self._gate.is_crowded:
             self.cycle.keep_alive = False
@@ -217,7 +222,8 @@ class GatedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """It has had its answer: idle, unless another request's turn has come, or the last words'."""
-        self.transport.flush()  # type: ignore[attr-defined]
+        self._answers.flush()
+        self._answered(self._answers.status, perf_counter() - self._heads_read_at.pop(0))
         has_next = bool(self.pipeline)
         if not has_next and not self._barren:
             self.idle_since = self.loop.time()

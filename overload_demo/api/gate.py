@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from overload_demo.api.connection import MAX_HEAD_BYTES, GatedProtocol
+from overload_demo.api.metrics import ApiMetrics
 from overload_demo.config import Settings
 
 log = logging.getLogger(__name__)
@@ -52,8 +53,9 @@ class Gate:
     (which leaves the listeners open).
     """
 
-    def __init__(self, listeners: list[socket.socket], cap: int, patience_s: float) -> None:
+    def __init__(self, listeners: list[socket.socket], cap: int, patience_s: float, metrics: ApiMetrics) -> None:
         self._listeners, self._cap, self._patience_s = listeners, cap, patience_s
+        self.metrics = metrics
         self._inside: set[GatedProtocol] = set()
         self._make: Callable[[], GatedProtocol] | None = None
         self._loop: asyncio.AbstractEventLoop
@@ -109,8 +111,10 @@ class Gate:
     def leave(self, protocol: GatedProtocol) -> None:
         """A connection has ended: there is room for another."""
         self._inside.discard(protocol)
+        self.metrics.connections.set(len(self._inside))
         if self._is_paused and self._make and len(self._inside) < RESUME_BELOW * self._cap:
             self._is_paused = False
+            self.metrics.paused.set(0)
             self._crowded_until = max(self._crowded_until, self._loop.time() + CROWDED_FOR_S)
             self._resume()
 
@@ -141,6 +145,7 @@ class Gate:
         connection.setblocking(False)
         protocol = self._make()
         self._inside.add(protocol)
+        self.metrics.connections.set(len(self._inside))
 
         def set_up(task: asyncio.Task[Any]) -> None:
             protocol.arrival = None
@@ -152,6 +157,9 @@ class Gate:
         protocol.arrival.add_done_callback(set_up)
 
     def _pause(self) -> None:
+        if not self._is_paused:
+            self.metrics.pauses.add()
+            self.metrics.paused.set(1)
         self._is_paused = True
         self._stop_accepting()
         if self._room_maker is not None:

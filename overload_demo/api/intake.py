@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from overload_demo.api.keys import owner_of
 from overload_demo.api.models import ACCEPTED_MESSAGE
 from overload_demo.api.problems import from_error, retry_after
+from overload_demo.api.requests import accepted, begin
 from overload_demo.errors import OverloadDemoError
 from overload_demo.jobs import JobRequest, is_plainly_strict, new_job_id, why_not_strict
 from overload_demo.queue.producer import NewJob, Producer
@@ -41,6 +42,7 @@ class ShortCut:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
+        begin(scope)
         if scope["type"] != "http" or scope["path"] != PATH or not _is_plain(scope):
             await self._app(scope, receive, send)
             return
@@ -118,6 +120,7 @@ async def _enqueue(producer: Producer, job: NewJob) -> Response:
         enqueued = await producer.enqueue(job)
     except OverloadDemoError as error:
         return from_error(error, job.job_id)
+    accepted(enqueued.job_id)
     return _Accepted(enqueued.job_id, enqueued.estimated_wait_s)
 
 

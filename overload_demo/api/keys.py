@@ -11,6 +11,7 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from overload_demo.api import problems
+from overload_demo.api.requests import begin
 from overload_demo.config import Settings
 
 OPEN_PATHS = frozenset({"/health", "/health/ready"})
@@ -56,6 +57,7 @@ class KeyCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
+        begin(scope)
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
             keys: ApiKeys = scope["app"].state.keys
             if keys:

@@ -13,6 +13,7 @@ import time
 from overload_demo.api.front_door import url_of
 from overload_demo.children import Child
 from overload_demo.errors import OverloadDemoError
+from overload_demo.metrics.rows import Rows, shared_memory
 
 log = logging.getLogger("overload_demo.api")
 
@@ -32,7 +33,9 @@ class Parent:
 
     def __init__(self, listeners: list[socket.socket], processes: int, grace_s: float) -> None:
         self._listeners, self._patience_s = listeners, 2 * grace_s + MARGIN_S
-        self._seats = [_Seat(listeners) for _ in range(processes)]
+        self._numbers = shared_memory(processes + 1)
+        self._seats = [self._seat(row) for row in range(processes)]
+        self._free_row = processes  # for the successor of one that still lives
         self._is_stopping = self._is_to_replace = False
 
     def stop(self) -> None:
@@ -61,6 +64,10 @@ class Parent:
                 seat.child.let_go()  # all at once: together they let in who waits
             for seat in self._seats:
                 seat.empty(self._patience_s)
+            self._numbers.close()
+
+    def _seat(self, row: int) -> "_Seat":
+        return _Seat(self._listeners, self._numbers.fileno(), row)
 
     def _look(self) -> None:
         for seat in self._seats:
@@ -71,7 +78,7 @@ class Parent:
 
     def _replace_all(self) -> None:
         for number, old in enumerate(self._seats):
-            new = _Seat(self._listeners)
+            new = self._seat(self._free_row)
             new.fill()
             if not self._gets_ready(new):
                 new.empty(self._patience_s)
@@ -81,6 +88,7 @@ class Parent:
             log.info("process %s takes the place of %s", new.child.pid, old.child.pid)
             old.child.terminate()
             old.empty(self._patience_s)
+            self._free_row = old.row
 
     def _gets_ready(self, seat: "_Seat") -> bool:
         give_up_at = time.monotonic() + READY_WITHIN_S
@@ -92,10 +100,14 @@ class Parent:
 
 
 class _Seat:
-    """One process, or its successor after a death; it waits ever longer for one that dies again and again."""
+    """One process, or its successor after a death; it waits ever longer for one that dies again and again.
 
-    def __init__(self, listeners: list[socket.socket]) -> None:
+    What its processes count is in one ``row`` of the memory that they inherit.
+    """
+
+    def __init__(self, listeners: list[socket.socket], numbers: int, row: int) -> None:
         self._sockets = [listener.fileno() for listener in listeners]
+        self._numbers, self.row = numbers, row
         self._pause_s = 0.0
         self._filled_at = 0.0
         self._fill_at: float | None = None
@@ -107,7 +119,8 @@ class _Seat:
         self._close_pipe()
         self._ready, theirs = os.pipe()
         arguments = ["--fds", ",".join(map(str, self._sockets)), "--ready-fd", str(theirs)]
-        self.child = Child("overload_demo.api", arguments, fds=[*self._sockets, theirs])
+        arguments += ["--metrics-fd", str(self._numbers), "--metrics-row", str(self.row)]
+        self.child = Child("overload_demo.api", arguments, fds=[*self._sockets, theirs, self._numbers])
         try:
             self.child.start()
         finally:
@@ -117,6 +130,7 @@ class _Seat:
     def empty(self, within_s: float) -> None:
         """End the process, killing it after ``within_s`` seconds."""
         self.child.stop(within_s)
+        Rows(self._numbers).vacate(self.row)
         self._close_pipe()
 
     def is_ready(self) -> bool:
@@ -129,6 +143,7 @@ class _Seat:
             return
         now = time.monotonic()
         if self._fill_at is None:
+            Rows(self._numbers).vacate(self.row)
             steady = now - self._filled_at > STEADY_AFTER_S
             self._pause_s = 0.0 if steady else min(2 * self._pause_s or BACKOFF_FIRST_S, BACKOFF_LONGEST_S)
             self._fill_at = now + self._pause_s

@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Match
 
+from overload_demo.api import requests
 from overload_demo.errors import (
     IdempotencyConflictError,
     OverloadDemoError,
@@ -34,8 +35,9 @@ def retry_after(wait_s: float) -> str:
 
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None, **more: Any) -> Response:
-    """One problem document; ``more`` are extension members, None is left out."""
-    return Response(document(status, detail, **more), status, dict(headers or {}), MEDIA_TYPE)
+    """One problem document, with the request's id in its header; ``more`` are extension members, None is left out."""
+    request_id = {requests.HEADER: requests.request_id()}
+    return Response(document(status, detail, **more), status, {**request_id, **(headers or {})}, MEDIA_TYPE)
 
 
 def document(status: int, detail: str, **more: Any) -> bytes:
@@ -60,6 +62,7 @@ def from_error(error: OverloadDemoError, job_id: str | None = None) -> Response:
         return problem(429, str(error), headers, outcome=error.outcome)
     if isinstance(error, IdempotencyConflictError):
         return problem(422, str(error), outcome=error.outcome)
+    requests.refused(503, str(error), job_id)
     unknown = job_id is not None and error.outcome == "unknown"
     advice = "poll the job_id before you submit it again" if unknown else "please retry"
     return problem(
@@ -71,8 +74,9 @@ def from_error(error: OverloadDemoError, job_id: str | None = None) -> Response:
     )
 
 
-def not_cancelled(error: StoreError) -> Response:
+def not_cancelled(error: StoreError, job_id: str) -> Response:
     """The problem for a cancel that the store did not confirm."""
+    requests.refused(503, str(error), job_id)
     headers = {"Retry-After": retry_after(STORE_RETRY_AFTER_S)}
     return problem(503, f"{error}; please retry, a repeat is harmless", headers, outcome=error.outcome)
 

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 
 from overload_demo.api.connection import GatedProtocol
 from overload_demo.api.gate import Gate, connection_cap
+from overload_demo.api.metrics import ApiMetrics
 from overload_demo.config import Settings
 
 KEEP_ALIVE_S = 30
@@ -35,6 +36,7 @@ class Server(uvicorn.Server):
         )
         super().__init__(config)
         self._settings, self._ready_fd = settings, ready_fd
+        self._metrics: ApiMetrics = app.state.metrics
         self._drains = False
         self._gate: Gate | None = None
 
@@ -45,7 +47,7 @@ class Server(uvicorn.Server):
             return
         listeners = sockets or []
         cap = connection_cap(self._settings, len(listeners))
-        gate = self._gate = Gate(listeners, cap, self._settings.overload_request_patience_s)
+        gate = self._gate = Gate(listeners, cap, self._settings.overload_request_patience_s, self._metrics)
         state, app_state = self.server_state, self.lifespan.state
         gate.open(lambda: GatedProtocol(gate, config=self.config, server_state=state, app_state=app_state))
         self.servers = []

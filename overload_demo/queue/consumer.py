@@ -43,6 +43,11 @@ class LeasedJob:
     idem: str
 
 
+def about(job: LeasedJob) -> dict[str, str | int]:
+    """What a log record about a job carries."""
+    return {"job_id": job.job_id, "attempt": job.attempt}
+
+
 @dataclass(frozen=True)
 class Lease:
     """What one lease call brought: jobs in queue order, and what is left besides them.

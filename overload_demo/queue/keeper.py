@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 from overload_demo.address import Address
 from overload_demo.config import Settings
 from overload_demo.errors import StoreError
-from overload_demo.queue.consumer import Consumer, Lease, LeasedJob, Settlement, Verdict
+from overload_demo.queue.consumer import Consumer, Lease, LeasedJob, Settlement, Verdict, about
+from overload_demo.queue.lease_metrics import LeaseMetrics
 from overload_demo.upstash import Upstash
 
 log = logging.getLogger(__name__)
@@ -42,15 +43,15 @@ class LeaseKeeper:
         settings: Settings,
         worker_id: str,
         on_overdue: Callable[[LeasedJob], None],
+        metrics: LeaseMetrics,
     ) -> None:
-        self._settings, self._on_overdue = settings, on_overdue
+        self._settings, self._on_overdue, self._metrics = settings, on_overdue, metrics
         self._todo: deque[LeasedJob] = deque()
         self._finished: deque[Settlement] = deque()
         self._oldest_finished = 0.0
         self._current: LeasedJob | None = None
         self._current_since = 0.0
         self._overdue = False
-        self.fenced = 0
         self._extended_at = time.monotonic()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run_loop, name="lease-keeper", daemon=True)
@@ -62,7 +63,8 @@ class LeaseKeeper:
     async def _open(
         self, address: Address, refresh: Callable[[], Address] | None, worker_id: str
     ) -> "tuple[Consumer, Upstash, asyncio.Lock, asyncio.Task[None]]":
-        upstash = Upstash(address, connections=2, timeout_s=self._settings.overload_store_deadline_s, refresh=refresh)
+        timeout_s, on_error = self._settings.overload_store_deadline_s, self._metrics.store_error
+        upstash = Upstash(address, connections=2, timeout_s=timeout_s, refresh=refresh, on_error=on_error)
         consumer = Consumer(upstash, self._settings, worker_id)
         return consumer, upstash, asyncio.Lock(), asyncio.create_task(self._keep())
 
@@ -118,10 +120,12 @@ class LeaseKeeper:
             finished = self._take_finished()
             try:
                 if not finished:
-                    lease = await self._consumer.lease(max_jobs)
+                    with self._metrics.timed("lease"):
+                        lease = await self._consumer.lease(max_jobs)
                 else:
-                    fenced, leased = await self._consumer.settle_and_lease(finished, max_jobs)
-                    self._count_fenced(fenced)
+                    with self._metrics.timed("settle_and_lease"):
+                        fenced, leased = await self._consumer.settle_and_lease(finished, max_jobs)
+                    self._count(finished, fenced)
                     finished = []
                     if isinstance(leased, StoreError):
                         raise leased
@@ -129,6 +133,7 @@ class LeaseKeeper:
             except StoreError:
                 self._finished.extendleft(reversed(finished))
                 raise
+            self._metrics.leased(len(lease.jobs))
             self._extended_at = time.monotonic()
             self._todo.extend(lease.jobs)
             return lease
@@ -167,7 +172,9 @@ class LeaseKeeper:
         settlements = self._take_finished() + given_back
         try:
             if settlements:
-                self._count_fenced(await self._consumer.settle(settlements))
+                with self._metrics.timed("settle"):
+                    fenced = await self._consumer.settle(settlements)
+                self._count(settlements, fenced)
         except StoreError:
             self._finished.extendleft(reversed(settlements))
             raise
@@ -176,13 +183,15 @@ class LeaseKeeper:
         """Extend all that is held. With nothing held this is only a sign of life."""
         current = self._current
         held = ([current] if current else []) + list(self._todo)
-        lost = await self._consumer.extend(held)
+        with self._metrics.timed("extend"):
+            lost = await self._consumer.extend(held)
         self._extended_at = time.monotonic()
         for job in held:
             if job.job_id in lost:
-                log.warning("lost the lease of %s: another worker may have it", job.job_id)
+                log.warning("lost the lease of %s: another worker may have it", job.job_id, extra=about(job))
                 if job in self._todo:
                     self._todo.remove(job)
+                    self._metrics.lost()
 
     async def _close(self) -> None:
         self._ticking.cancel()
@@ -214,7 +223,7 @@ class LeaseKeeper:
                 break
         return rest[::-1]
 
-    def _count_fenced(self, fenced: int) -> None:
-        self.fenced += fenced
+    def _count(self, settlements: list[Settlement], fenced: int) -> None:
+        self._metrics.settled(settlements, fenced)
         if fenced:
             log.warning("%d results came too late: their leases had been lost, nothing was changed", fenced)

@@ -2,7 +2,8 @@
 
 import asyncio
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii
 from typing import Any
@@ -54,10 +55,16 @@ class Enqueued:
 
 
 class Producer:
-    """Enqueues and cancels jobs. When a call returns, the store has committed it; closing flushes what waits."""
+    """Enqueues and cancels jobs. When a call returns, the store has committed it; closing flushes what waits.
 
-    def __init__(self, upstash: Upstash, settings: Settings) -> None:
+    ``on_commit`` is told of each call that enqueues, once it has ended: how many jobs, and after how many seconds.
+    """
+
+    def __init__(
+        self, upstash: Upstash, settings: Settings, *, on_commit: Callable[[int, float], object] = lambda *_: None
+    ) -> None:
         self._upstash, self._protocol = upstash, Protocol(settings.overload_key_prefix)
+        self._on_commit = on_commit
         self._bounds = (
             settings.overload_max_queue_depth,
             settings.overload_max_wait_s,
@@ -96,7 +103,11 @@ class Producer:
     async def _commit(self, jobs: Sequence[NewJob], deadline_s: float) -> list[Enqueued | OverloadDemoError]:
         args = [field for job in jobs for field in (job.job_id, job.payload, job.options)]
         call = self._protocol.call(ENQUEUE, self._protocol.prefix, *self._bounds, utc_now(), *args)
-        reply = await self._upstash.run(call, deadline_s=deadline_s)
+        since = time.perf_counter()
+        try:
+            reply = await self._upstash.run(call, deadline_s=deadline_s)
+        finally:
+            self._on_commit(len(jobs), time.perf_counter() - since)
         try:
             wait_s, verdicts = float(reply[0]), reply[1:]
             if not math.isfinite(wait_s):

@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from overload_demo.config import load_settings
 from overload_demo.errors import OverloadDemoError
+from overload_demo.logs import log_to_stderr
 from overload_demo.store.data_dir import State, Tokens
 from overload_demo.store.service import StoreOptions, run_store
 
@@ -53,10 +54,10 @@ def main(
     """
     # In a terminal only what the user has to know; started by its users, the log tells the store's life.
     level = logging.INFO if until_unused else logging.WARNING
-    logging.basicConfig(level=level, format="%(asctime)s %(process)d %(levelname)s %(message)s")
     try:
         # Whatever Upstash endpoint the environment names is not this store's business.
         settings = load_settings(upstash_redis_rest_url=None, upstash_redis_rest_token=None)
+        log_to_stderr(settings.overload_log_format, level)
         where = data_dir or settings.overload_data_dir
         options = StoreOptions(where, host, port, SecretStr(token), SecretStr(read_only_token), until_unused)
         run_store(options, settings, lambda state, tokens: None if until_unused else _introduce(state, tokens, where))

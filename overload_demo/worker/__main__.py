@@ -10,10 +10,12 @@ import typer
 
 from overload_demo.children import watch_parent
 from overload_demo.config import load_settings
-from overload_demo.doors import log_to_stderr, on_stop_signals, one_line_errors
-from overload_demo.queue.consumer import LeasedJob
+from overload_demo.doors import on_stop_signals, one_line_errors
+from overload_demo.logs import log_to_stderr
+from overload_demo.queue.consumer import LeasedJob, about
 from overload_demo.store.opening import open_store
 from overload_demo.worker.loop import Worker
+from overload_demo.worker.metrics import WorkerMetrics, serving
 
 EXIT_JOB_OVERDUE = 3
 log = logging.getLogger("overload_demo.worker")
@@ -21,7 +23,8 @@ log = logging.getLogger("overload_demo.worker")
 
 def _give_up(job: LeasedJob) -> None:
     """The running job cannot be stopped from outside; the process can. Its lease expires or is reclaimed."""
-    log.error("%s has run over WORKER_JOB_TIMEOUT_S; this worker ends and the job counts as interrupted", job.job_id)
+    what = "%s has run over WORKER_JOB_TIMEOUT_S; this worker ends and the job counts as interrupted"
+    log.error(what, job.job_id, extra=about(job))
     os._exit(EXIT_JOB_OVERDUE)
 
 
@@ -50,15 +53,17 @@ def worker(
 
     All settings are environment variables: WORKER_PROCESSING_DELAY (seconds, 2.0), WORKER_POLL_INTERVAL (seconds, 1.0),
     WORKER_JOB_TIMEOUT_S (seconds, 300), WORKER_HANDLER (module:function), WORKER_ID, QUEUE_RESULT_TTL (seconds, 3600),
-    UPSTASH_REDIS_REST_URL and UPSTASH_REDIS_REST_TOKEN. Exit code 3: a job
+    UPSTASH_REDIS_REST_URL and UPSTASH_REDIS_REST_TOKEN, WORKER_METRICS_PORT (unset: no /metrics), OVERLOAD_LOG_FORMAT
+    (text or json). Exit code 3: a job
     ran over its time limit, or at a stop over WORKER_GRACE_S (seconds, 25).
     """
-    log_to_stderr()
     with one_line_errors():
         overrides = {} if processing_delay is None else {"worker_processing_delay": processing_delay}
         settings = load_settings(**overrides)
-        with open_store(settings) as (address, refresh):
-            one = Worker(settings, address, refresh, on_overdue=_give_up)
+        log_to_stderr(settings.overload_log_format)
+        metrics = WorkerMetrics()
+        with serving(metrics, settings), open_store(settings) as (address, refresh):
+            one = Worker(settings, address, refresh, metrics=metrics, on_overdue=_give_up)
             stop = partial(_stop, one, settings.worker_grace_s)
             on_stop_signals(stop)
             if parent_pipe:

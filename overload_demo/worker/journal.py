@@ -6,41 +6,27 @@ import time
 from pathlib import Path
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.queue.consumer import LeasedJob, Verdict
+from overload_demo.logs import Journal
+from overload_demo.queue.consumer import LeasedJob, Verdict, about
 
 log = logging.getLogger("overload_demo.worker")
 
-QUIET_ABOVE_PER_S = 20  # above this many jobs a second: one summary line a second instead of a line a job
 
-
-class Journal:
-    """A log line a job while jobs are few; above 20 jobs a second one summary line a second instead."""
+class JobLog:
+    """A log line a job while there are few."""
 
     def __init__(self) -> None:
-        self._since, self._jobs, self._failed, self._quiet = time.monotonic(), 0, 0, False
+        self._journal = Journal(log, "jobs")
+        self.flush = self._journal.flush
 
     def job(self, job: LeasedJob, verdict: Verdict, text: str, busy_s: float) -> None:
         """Say that a job has ended, now or in the next summary."""
-        if time.monotonic() - self._since >= 1.0:
-            self.flush()
-        self._jobs += 1
-        self._failed += verdict is not Verdict.DONE
-        self._quiet = self._quiet or self._jobs > QUIET_ABOVE_PER_S
-        if self._quiet:
+        if not self._journal.has_room(failed=verdict is not Verdict.DONE):
             return
         if verdict is Verdict.DONE:
-            log.info("%s done in %.3f s", job.job_id, busy_s)
+            log.info("%s done in %.3f s", job.job_id, busy_s, extra=about(job))
         else:
-            log.warning("%s %s (attempt %d): %s", job.job_id, verdict.value, job.attempt, text[:200])
-
-    def flush(self) -> None:
-        """Sum up what was not logged line by line, and begin a new second."""
-        now = time.monotonic()
-        if self._quiet:
-            log.info("%d jobs in the last %.1f s, %d of them failed", self._jobs, now - self._since, self._failed)
-        # A busy second is followed by another one, as a rule: it begins quietly.
-        self._quiet = self._jobs > QUIET_ABOVE_PER_S * (now - self._since)
-        self._since, self._jobs, self._failed = now, 0, 0
+            log.warning("%s %s (attempt %d): %s", job.job_id, verdict.value, job.attempt, text[:200], extra=about(job))
 
 
 class EffectLog:

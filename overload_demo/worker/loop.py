@@ -16,12 +16,13 @@ from overload_demo.address import Address
 from overload_demo.config import Settings
 from overload_demo.errors import StoreError
 from overload_demo.jobs import JobRequest
-from overload_demo.queue.consumer import LeasedJob, Settlement, Verdict
+from overload_demo.queue.consumer import LeasedJob, Settlement, Verdict, about
 from overload_demo.queue.keeper import LeaseKeeper
 from overload_demo.work import Slot, utc_now
 from overload_demo.worker.handler import JobContext, LazyRunner, load_handler
 from overload_demo.worker.identity import WorkerId
-from overload_demo.worker.journal import EffectLog, Journal
+from overload_demo.worker.journal import EffectLog, JobLog
+from overload_demo.worker.metrics import WorkerMetrics
 
 log = logging.getLogger("overload_demo.worker")
 
@@ -35,6 +36,7 @@ MAX_ERROR_LENGTH = 1_000
 class Worker:
     """Does jobs until stopped. ``run`` blocks; ``stop`` may be called from any thread or signal handler.
 
+    It counts in ``metrics``, without them in numbers of its own.
     At-least-once: a job is done again only if this worker dies, or runs past the limit, before its result is stored.
     """
 
@@ -44,6 +46,7 @@ class Worker:
         address: Address,
         refresh: Callable[[], Address] | None,
         *,
+        metrics: WorkerMetrics | None = None,
         on_overdue: Callable[[LeasedJob], None] | None = None,
     ) -> None:
         self.settings = settings
@@ -52,12 +55,13 @@ class Worker:
         self.slot = Slot()
         self._address, self._refresh = address, refresh
         self._on_overdue = on_overdue or self._mark_overdue
+        self._metrics = metrics or WorkerMetrics()
         self._async_runner = LazyRunner()
         self._handler = load_handler(settings, self.slot, self._async_runner)
         self._effects = EffectLog(settings.worker_effect_log) if settings.worker_effect_log else None
         self._stopping = threading.Event()
         self._recent_job_s: float | None = None
-        self._journal = Journal()
+        self._job_log = JobLog()
 
     def stop(self) -> None:
         """Finish the running job, give the rest back, end. Idempotent."""
@@ -67,13 +71,15 @@ class Worker:
         """Work until :meth:`stop`, or with ``until_empty`` until nothing is waiting or in flight."""
         with WorkerId(self.settings) as worker_id:
             log.info("worker %s is up", worker_id)
-            keeper = LeaseKeeper(self._address, self._refresh, self.settings, worker_id, self._on_overdue)
+            keeper = LeaseKeeper(
+                self._address, self._refresh, self.settings, worker_id, self._on_overdue, self._metrics.leases
+            )
             try:
                 self._work(keeper, until_empty)
             finally:
                 keeper.close()
                 self._async_runner.close()
-                self._journal.flush()
+                self._job_log.flush()
                 log.info("worker %s stopped: %d done, %d failed", worker_id, self.done, self.failed)
 
     def _work(self, keeper: LeaseKeeper, until_empty: bool) -> None:
@@ -108,6 +114,7 @@ class Worker:
     def _do(self, job: LeasedJob, since: float) -> Settlement:
         """Do one job; whatever it raises becomes its error. ``since``: when the worker turned to it, perf_counter."""
         started_at = utc_now()
+        self._metrics.started(job.attempt)
         if self._effects:
             self._effects.write("start", job)
         verdict, text = self._outcome(job)
@@ -140,7 +147,8 @@ class Worker:
             self.failed += 1
         recent_s = self._recent_job_s
         self._recent_job_s = busy_s if recent_s is None else 0.8 * recent_s + 0.2 * busy_s
-        self._journal.job(job, verdict, text, busy_s)
+        self._metrics.ended(busy_s)
+        self._job_log.job(job, verdict, text, busy_s)
 
     def _batch_size(self) -> int:
         """As many jobs as about 50 ms of work; one while nothing is known or jobs are slow."""
@@ -150,7 +158,8 @@ class Worker:
 
     def _mark_overdue(self, job: LeasedJob) -> None:
         self.overdue_job = job.job_id
-        log.error("%s has run over its %.1f s: this worker is lost", job.job_id, self.settings.worker_job_timeout_s)
+        limit_s = self.settings.worker_job_timeout_s
+        log.error("%s has run over its %.1f s: this worker is lost", job.job_id, limit_s, extra=about(job))
         self._stopping.set()
 
 

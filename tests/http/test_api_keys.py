@@ -61,6 +61,7 @@ def calls(client: httpx.Client, headers: dict[str, str]) -> list[httpx.Response]
         client.get(f"/jobs/{job_id}", headers=headers),
         client.delete(f"/jobs/{job_id}", headers=headers),
         client.get("/queue/stats", headers=headers),
+        client.get("/metrics", headers=headers),
         client.get("/openapi.json", headers=headers),
         client.get("/nothing", headers=headers),
         client.put("/jobs", headers=headers),

@@ -37,6 +37,7 @@ PATHS = {
     "/jobs": {"POST"},
     "/jobs/job_" + "0" * 32: {"GET", "DELETE"},
     "/queue/stats": {"GET"},
+    "/metrics": {"GET"},
     "/health": {"GET"},
     "/health/ready": {"GET"},
     "/openapi.json": {"GET", "HEAD"},
@@ -56,7 +57,7 @@ def test_only_listed_verbs_are_served_and_each_refusal_lists_them(client: httpx.
             assert method == "HEAD" or assert_problem(answer, 405)
 
 
-@pytest.mark.parametrize("path", ["/docs", "/redoc", "/docs/oauth2-redirect", "/", "/metrics", "/.env", "/admin"])
+@pytest.mark.parametrize("path", ["/docs", "/redoc", "/docs/oauth2-redirect", "/", "/.env", "/admin"])
 def test_there_is_nothing_to_browse(client: httpx.Client, path: str) -> None:
     """No page of documentation, whose viewer would come from the internet, so there is no switch for one either."""
     assert_problem(client.get(path), 404)

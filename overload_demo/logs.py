@@ -1,0 +1,91 @@
+"""Log lines on stderr, as text for people or as JSON for machines."""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Literal
+
+Format = Literal["text", "json"]
+
+ABOUT = ("request_id", "job_id", "attempt")  # what a line may carry beside its text: the ``extra`` of a log call
+QUIET_ABOVE_PER_S = 20
+_TEXT = "%(asctime)s %(process)d %(levelname)s %(message)s"
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time (UTC, ISO 8601 with Z), level, logger, process, message, and what it is about."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The library's hook."""
+        told = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")[:-6] + "Z",
+            "level": record.levelname,
+            "logger": record.name,
+            "process": record.process,
+            "message": record.getMessage(),
+        }
+        told |= {name: getattr(record, name) for name in ABOUT if hasattr(record, name)}
+        if record.exc_info:
+            told["exception"] = self.formatException(record.exc_info)
+        return json.dumps(told)
+
+
+class TextFormatter(logging.Formatter):
+    """A line for people; the id of a request, which no message tells, comes last."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
+        """The library's hook."""
+        request_id = getattr(record, "request_id", "")
+        return super().formatMessage(record) + (f" (request {request_id})" if request_id else "")
+
+
+def log_to_stderr(
+    form: Format, level: int = logging.INFO, *, note: Callable[[logging.LogRecord], bool] | None = None
+) -> None:
+    """Send the log lines of this process to stderr. Called by commands only, never by the library.
+
+    ``note`` sees each record first, may add to it what it is about, and returns whether it is logged.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter(_TEXT))
+    if note is not None:
+        handler.addFilter(note)
+    logging.basicConfig(level=level, handlers=[handler])
+    # httpx logs every exchange at INFO, with its URL
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+class Journal:
+    """Whether to write a log line for each of many events: yes while they are few.
+
+    Above 20 a second, one line a second that sums them up takes their place; ``what`` they are is its word for them.
+    """
+
+    def __init__(self, log: logging.Logger, what: str) -> None:
+        self._log, self._what = log, what
+        self._since, self._count, self._failed, self._is_quiet = time.monotonic(), 0, 0, False
+
+    def has_room(self, failed: bool = False) -> bool:
+        """Count one event; whether it may have a line of its own, or is told of in the next summary."""
+        if time.monotonic() - self._since >= 1.0:
+            self.flush()
+        self._count += 1
+        self._failed += failed
+        if self._count > QUIET_ABOVE_PER_S:
+            self._is_quiet = True
+        return not self._is_quiet
+
+    def flush(self) -> None:
+        """Sum up what was not logged line by line, and begin a new second."""
+        now = time.monotonic()
+        if self._is_quiet:
+            within_s = now - self._since
+            self._log.info(
+                "%d %s in the last %.1f s, %d of them failed", self._count, self._what, within_s, self._failed
+            )
+        # A busy second is followed by another one, as a rule: it begins quietly.
+        self._is_quiet = self._count > QUIET_ABOVE_PER_S * (now - self._since)
+        self._since, self._count, self._failed = now, 0, 0

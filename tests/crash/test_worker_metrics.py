@@ -1,0 +1,118 @@
+"""The worker's own ``/metrics``: off by default, on loopback, and true after failures, interruptions and kills."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+
+from overload_demo.children import Child
+from tests.support.running import api_process, child, environment, events, submit, wait_for, worker_process
+from tests.support.scraping import Numbers, numbers_in
+from tests.support.waiting import wait_until
+
+FAILS_AT_TIMES = """
+def handle(payload):
+    if payload["value"] % 2:
+        raise ValueError("odd")
+    return {}
+"""
+
+
+def url_of(worker: Child) -> str:
+    """Where a worker says that its metrics are."""
+    found: list[str] = []
+
+    def is_told() -> bool:
+        found[:] = re.findall(r"metrics at (http://127\.0\.0\.1:\d+/metrics)", worker.log.read_text())
+        return bool(found)
+
+    wait_until("it tells its port", is_told, timeout_s=20.0)
+    return found[-1]
+
+
+def scrape(url: str) -> Numbers:
+    return numbers_in(httpx.get(url, trust_env=False).text)
+
+
+def test_outcomes_attempts_times_and_batches_add_up(tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(FAILS_AT_TIMES)
+    with api_process(tmp_path) as (_, client):
+        ids = submit(client, 10)
+        with worker_process(tmp_path, WORKER_METRICS_PORT=0, WORKER_HANDLER="odd:handle") as worker:
+            url = url_of(worker)
+            wait_for(client, ids[::2], "done")
+            wait_for(client, ids[1::2], "failed")
+            wait_until("all are settled", lambda: scrape(url)["overload_worker_in_flight"] == 0)
+
+            numbers = scrape(url)
+
+    assert numbers["overload_worker_jobs_total{done}"] == numbers["overload_worker_jobs_total{failed}"] == 5
+    assert numbers["overload_worker_jobs_total{dead}"] == numbers["overload_worker_jobs_total{released}"] == 0
+    assert numbers["overload_worker_attempts_total{1}"] == numbers["overload_worker_handler_seconds_count"] == 10
+    assert numbers["overload_worker_lease_jobs_sum"] == numbers["overload_worker_settle_jobs_sum"] == 10
+    calls = [
+        numbers[f"overload_worker_store_seconds_count{{{call}}}"] for call in ("lease", "settle", "settle_and_lease")
+    ]
+    settled_alone, settled_with_a_lease = calls[1:]
+    assert settled_alone + settled_with_a_lease == numbers["overload_worker_settle_jobs_count"] > 0
+    assert sum(numbers[f"overload_store_errors_total{{{kind}}}"] for kind in ("unavailable", "auth", "full")) == 0
+
+
+def test_an_interrupted_job_is_counted_as_a_second_attempt(tmp_path: Path) -> None:
+    with api_process(tmp_path) as (_, client):
+        [job_id] = submit(client)
+        slow = child("overload_demo.worker", folder=tmp_path, WORKER_PROCESSING_DELAY=60)
+        slow.start()
+        wait_until("it is running", lambda: events(tmp_path), timeout_s=20.0)
+        slow.kill()
+        slow.stop()
+
+        with worker_process(tmp_path, WORKER_METRICS_PORT=0) as worker:
+            wait_for(client, [job_id])
+            numbers = scrape(url_of(worker))
+
+        assert numbers["overload_worker_attempts_total{2}"] == 1
+        assert numbers["overload_worker_attempts_total{1}"] == 0
+        told = numbers_in(client.get("/metrics").text)
+        assert told["overload_jobs_interrupted_total"] == told["overload_jobs_done_total"] == 1
+
+
+def test_while_a_job_runs_it_is_in_flight_and_the_store_is_not_asked(tmp_path: Path) -> None:
+    with api_process(tmp_path) as (_, client):
+        submit(client)
+        with worker_process(tmp_path, WORKER_METRICS_PORT=0, WORKER_PROCESSING_DELAY=60, WORKER_GRACE_S=0.1) as worker:
+            wait_until("it is running", lambda: events(tmp_path), timeout_s=20.0)
+            assert scrape(url_of(worker))["overload_worker_in_flight"] == 1
+
+
+def test_a_store_that_cannot_be_reached_is_counted(tmp_path: Path) -> None:
+    nowhere = {"UPSTASH_REDIS_REST_URL": "http://127.0.0.1:9", "UPSTASH_REDIS_REST_TOKEN": "a-token-of-the-test"}
+    with worker_process(tmp_path, WORKER_METRICS_PORT=0, **nowhere) as worker:
+        url = url_of(worker)
+        wait_until("it is counted", lambda: scrape(url)["overload_store_errors_total{unavailable}"] > 0)
+
+
+def test_a_second_worker_on_the_same_port_is_one_clear_line(tmp_path: Path) -> None:
+    with worker_process(tmp_path, WORKER_METRICS_PORT=0) as worker:
+        port = url_of(worker).split(":")[2].split("/")[0]
+        command = [sys.executable, "-m", "overload_demo.worker"]
+        outcome = subprocess.run(
+            command,
+            env=environment(tmp_path, WORKER_METRICS_PORT=port),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+
+    assert outcome.returncode == 1
+    [line] = outcome.stderr.splitlines()
+    assert line == f"error: WORKER_METRICS_PORT: cannot listen on 127.0.0.1:{port}: Address already in use"
+
+
+def test_without_a_port_nothing_is_opened(tmp_path: Path) -> None:
+    with worker_process(tmp_path) as worker:
+        wait_until("it is up", lambda: "is up" in worker.log.read_text(), timeout_s=20.0)
+        assert "metrics at" not in worker.log.read_text()
