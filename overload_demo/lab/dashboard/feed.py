@@ -21,7 +21,7 @@ KEPT = 600  # samples of a track: two minutes at five a second
 KEPT_MARKS = 200
 MARKS_FILE = "marks.json"
 EVERY_S = 0.2
-TOO_SOON_S = 0.75 * EVERY_S
+APART_S = 0.75 * EVERY_S  # a queue that drains is looked at more often: a view of that would show its end only
 RATE_OVER_S = 1.0  # a rate over less than that is noise, and 0 until then
 
 
@@ -83,20 +83,20 @@ class Feed:
     def add(self, sample: LiveSample) -> None:
         """Tell a sample, with its rates; it takes the place of any that is not earlier.
 
-        One that comes too soon after the last is left out, so that :data:`KEPT` samples are two minutes; not so the one
-        that knows what was lost.
+        The latest is always there; those before it are kept at least ``APART_S`` apart.
         """
         with self._lock:
             track = self._tracks[sample.track]
-            if track and 0 < sample.at_s - track[-1].at_s < TOO_SOON_S and sample.lost is None:
-                return
             while track and track[-1].at_s >= sample.at_s:
                 track.pop()
+            if len(track) > 1 and track[-1].at_s - track[-2].at_s < APART_S:
+                track.pop()
+            after_s = track[-1].at_s if track else -1.0
             before = next((one for one in reversed(track) if sample.at_s - one.at_s >= RATE_OVER_S), None)
             sample = _with_rates(sample, before)
             track.append(sample)
             self._latest = sample.track
-            self._tell("sample", self._in_words(sample))
+            self._tell("sample", asdict(sample) | self._now() | {"after_s": after_s})
 
     def mark(self, text: str, at_s: float | None = None) -> None:
         """Tell that something has happened, now or at a time of the curves."""
@@ -113,12 +113,13 @@ class Feed:
                 self._tell("state", self._state)
 
     def begin(self, *tracks: Track, elapsed_s: float = 0.0) -> None:
-        """Set the clock to ``elapsed_s`` and forget these tracks, and all marks."""
+        """Set the clock to ``elapsed_s``, forget these tracks and all marks, and show the first of them."""
         with self._lock:
             self._zero_mono_s = time.monotonic() - elapsed_s
             self._marks.clear()
             for track in tracks:
                 self._tracks[track].clear()
+            self._latest = tracks[0]
             self._number += 1
             self._recent.clear()  # whoever has seen anything of before gets the whole
 
@@ -144,21 +145,22 @@ class Feed:
         self._recent.append(Message(self._number, kind, dict(data)))
 
     def _whole(self) -> dict[str, Any]:
-        """The sample added last comes last."""
-        tracks = sorted(TRACKS, key=self._latest.__eq__)
         return {
             "state": dict(self._state),
             "marks": [self._placed(mark, number) for number, mark in enumerate(self._marks, 1)],
-            "samples": [self._in_words(sample) for track in tracks for sample in self._tracks[track]],
+            "samples": [asdict(sample) for track in TRACKS for sample in self._tracks[track]],
+            "now": self._now(),
         }
 
     def _placed(self, mark: Mark, number: int) -> dict[str, Any]:
         """Every second one is written a line higher, so that neighbours can be read."""
         return {"at_s": mark.at_s, "text": mark.text + "\n" * (number % 2)}
 
-    def _in_words(self, sample: LiveSample) -> dict[str, Any]:
-        peak = max(one.queue_depth for one in self._tracks[sample.track])
-        return asdict(sample) | {"numbers": words.numbers(sample), "labels": words.labels(sample, peak)}
+    def _now(self) -> dict[str, Any]:
+        """The latest sample in words."""
+        track = self._tracks[self._latest]
+        sample, peak = (track[-1], max(one.queue_depth for one in track)) if track else (None, 0)
+        return {"track": self._latest, "numbers": words.numbers(sample), "labels": words.labels(sample, peak)}
 
 
 def _with_rates(sample: LiveSample, before: LiveSample | None) -> LiveSample:

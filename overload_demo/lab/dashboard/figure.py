@@ -74,6 +74,8 @@ def _panel(y_label: str, **options: Any) -> figure:
         tools="",
         min_border_left=LABEL_WIDTH_PX,
         min_border_right=20,
+        min_border_top=8,  # half a letter: a tick label may stand at either end
+        min_border_bottom=8,
         background_fill_color="white",
         border_fill_color="white",
         **options,
@@ -86,6 +88,7 @@ def _panel(y_label: str, **options: Any) -> figure:
     panel.yaxis.formatter = NumeralTickFormatter(format="0,0")
     panel.yaxis.ticker = panel.ygrid.ticker = BasicTicker(desired_num_ticks=4, num_minor_ticks=0)
     panel.vspan(x="at_s", source=ColumnDataSource({"at_s": [], "text": []}, name="marks"), color="black", line_width=3)
+    panel.line([0], [0])  # nothing to see, but a range: without any data there would be no axes
     return panel
 
 
@@ -113,6 +116,7 @@ def _with_legend(panel: figure) -> figure:
         label_text_color="black",
         glyph_width=40,
         padding=2,
+        spacing=20,
         margin=4,
         border_line_color=None,
         background_fill_alpha=0.8,

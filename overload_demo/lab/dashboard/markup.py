@@ -1,6 +1,9 @@
 """The HTML around the panels: the same for the page and the notebook."""
 
-from overload_demo.lab.dashboard.words import NOT_KNOWN, NUMBERS
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from overload_demo.lab.dashboard.words import NOT_KNOWN, NOTHING_YET, NUMBERS
 
 _HEADER = """
 <header>
@@ -11,11 +14,11 @@ _HEADER = """
 </header>
 """
 _RESULT = '<p class="result" data-state="result" aria-live="polite"></p>'
-_PANEL = '<figure role="img" data-panel="{name}" aria-label="{name}: nothing yet"><div></div></figure>'
+_PANEL = '<figure role="img" data-panel="{name}" aria-label="{label}"><div inert></div></figure>'
 
 
-def live_view(panels: tuple[str, ...] = ("latency", "depth", "rates")) -> str:
-    """Header, numbers, panels, and the numbers once more as a table."""
+def live_view(buttons: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Header, numbers, panels, controls if there are any, and the numbers once more as a table."""
     numbers = "".join(
         f'<div><dt>{label}</dt><dd data-number="{name}">{NOT_KNOWN}</dd></div>' for name, (label, _) in NUMBERS.items()
     )
@@ -23,12 +26,12 @@ def live_view(panels: tuple[str, ...] = ("latency", "depth", "rates")) -> str:
         f'<tr><th scope="row">{label}</th><td data-number="{name}">{NOT_KNOWN}</td></tr>'
         for name, (label, _) in NUMBERS.items()
     )
-    figures = "\n".join(_PANEL.format(name=name) for name in panels)
+    figures = "\n".join(_PANEL.format(name=name, label=label) for name, label in NOTHING_YET.items())
     table = f"<details><summary>The numbers as a table</summary><table>{rows}</table></details>"
-    return f'{_HEADER}<dl class="numbers">{numbers}</dl>\n{_RESULT}\n{figures}\n{table}'
+    return f'{_HEADER}<dl class="numbers">{numbers}</dl>\n{_RESULT}\n{figures}\n{_controls(buttons)}\n{table}'
 
 
-def controls(buttons: dict[str, str]) -> str:
+def _controls(buttons: Mapping[str, str]) -> str:
     """A form with the class's two numbers and a button for each order; empty without orders. Hidden until a token."""
     if not buttons:
         return ""

@@ -6,6 +6,7 @@ any path prefix, and a strict content security policy holds the browser to that.
 
 import asyncio
 import contextlib
+import os
 import secrets
 import socket
 import string
@@ -19,8 +20,9 @@ from typing import Annotated, Any, Protocol, Self
 
 import bokeh
 import uvicorn
-from fastapi import FastAPI, Header, HTTPException
-from fastapi.responses import FileResponse, HTMLResponse
+from fastapi import FastAPI, Header, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, Field
 
@@ -76,7 +78,9 @@ class Page:
         try:
             listener = socket.create_server(("127.0.0.1", self._port))
         except OSError as error:
-            raise ConfigurationError(f"cannot serve the page on port {self._port}: {error.strerror}") from None
+            raise ConfigurationError(
+                f"cannot serve the page on port {self._port}: {os.strerror(error.errno or 0)}"
+            ) from None
         self.address = f"http://127.0.0.1:{listener.getsockname()[1]}/" + (f"#{self._token}" if self._controls else "")
         config = uvicorn.Config(
             self._app(), log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1
@@ -97,6 +101,7 @@ class Page:
 
     def _app(self) -> FastAPI:
         app = FastAPI(openapi_url=None)
+        app.exception_handler(RequestValidationError)(_no_prediction)
         app.get("/", response_class=HTMLResponse)(self._index)
         app.get("/panels.json")(_panels)
         app.get("/events", response_class=EventSourceResponse)(self._events)
@@ -151,12 +156,18 @@ class _Server(uvicorn.Server):
 @cache
 def _document(buttons: tuple[tuple[str, str], ...]) -> str:
     text = string.Template((STATIC / "index.html").read_text())
-    return text.substitute(markup=markup.live_view(), controls=markup.controls(dict(buttons)))
+    return text.substitute(markup=markup.live_view(dict(buttons)))
 
 
 @cache
 def _panels() -> dict[str, Any]:
     return figure.panels()
+
+
+def _no_prediction(_: Request, error: RequestValidationError) -> JSONResponse:
+    """In words for the page, and without what was sent: that may be NaN, which no answer can hold."""
+    wrong = "; ".join(f"{one['loc'][-1]}: {one['msg']}" for one in error.errors())
+    return JSONResponse({"detail": wrong}, 422)
 
 
 def _asset(asset: str) -> FileResponse:

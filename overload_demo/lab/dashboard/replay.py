@@ -23,6 +23,11 @@ class Replay:
 
     def __init__(self, folder: Path) -> None:
         self._result = _read(folder)
+        try:
+            self._samples = list(spike_samples(self._result))
+            self._naive = [] if self._result.baseline is None else list(baseline_samples(self._result.baseline))
+        except IndexError:
+            raise ConfigurationError(f"{folder / 'result.json'} has no samples, or not all of each") from None
         self._marks = _read_marks(folder / MARKS_FILE)
 
     async def play(self, feed: Feed, speed: float = 1.0) -> None:
@@ -30,12 +35,11 @@ class Replay:
         result = self._result
         feed.show(title=f"Recorded {result.recorded_at}", badge="recorded", status=result.conditions.command)
         feed.begin("queue", "naive")
-        if result.baseline is not None:
-            for sample in baseline_samples(result.baseline):
-                feed.add(sample)
+        for sample in self._naive:
+            feed.add(sample)
         marks = list(self._marks)
         began = time.monotonic()
-        for sample in spike_samples(result):
+        for sample in self._samples:
             await asyncio.sleep(began + sample.at_s / speed - time.monotonic())
             while marks and marks[0].at_s <= sample.at_s:
                 mark = marks.pop(0)

@@ -53,7 +53,7 @@ class Stage:
         self._feed, self.sizes, self._stack = feed, sizes, stack
         self._act: asyncio.Task[None] | None = None
         self._thaw: asyncio.Task[None] | None = None
-        self._worker_is_dead = False
+        self._worker_is_dead = self._is_resetting = False
         self._acts = 0
         self._seen: BaselineRun | None = None
 
@@ -70,6 +70,7 @@ class Stage:
         if order not in self._possible():
             raise OverloadDemoError(f"{BUTTONS[order]!r} is not possible now: {self._why_not(order)}")
         if order in STARTS:
+            await self._restart()
             self._act = asyncio.create_task(self._play(order, prediction))
         else:
             await {"kill": self._kill, "restart": self._restart, "freeze": self._freeze, "reset": self._reset}[order]()
@@ -82,17 +83,18 @@ class Stage:
 
     def _possible(self) -> list[str]:
         """The orders that make sense now."""
-        running = self._act is not None
         can = {
-            **dict.fromkeys(STARTS, not running),
-            "kill": not self._worker_is_dead,
+            **dict.fromkeys(STARTS, self._act is None),
+            "kill": self._stack.is_running and not self._worker_is_dead,
             "restart": self._worker_is_dead,
-            "freeze": self._thaw is None,
+            "freeze": self._stack.is_running and self._thaw is None,
             "reset": True,
         }
-        return [order for order in BUTTONS if can[order]]
+        return [order for order in BUTTONS if can[order] and not self._is_resetting]
 
     def _why_not(self, order: str) -> str:
+        if self._is_resetting or not self._stack.is_running:
+            return "the stack begins anew; that takes a few seconds"
         reasons = {"kill": "the worker is dead", "restart": "the worker lives", "freeze": "the store is frozen"}
         return reasons.get(order, "another act is under way; wait for its end, or reset")
 
@@ -147,6 +149,8 @@ class Stage:
         self._feed.mark("killed")
 
     async def _restart(self) -> None:
+        if not self._worker_is_dead:
+            return
         self._stack.bring_back("worker")
         self._worker_is_dead = False
         self._feed.mark("restarted")
@@ -171,14 +175,18 @@ class Stage:
 
     async def _reset(self) -> None:
         """Back to zero: the act ends, curves and stack begin anew."""
-        self._feed.show(status="back to zero", controls=[])
-        await self._end(self._thaw)
-        await self._end(self._act)
-        self._feed.begin(*TRACKS)
-        self._feed.show(title="overload_demo", result="", peak=None, empty_s=None)
-        await self._stack.fresh()
-        self._worker_is_dead = False
-        self._feed.show(status="ready")
+        self._is_resetting = True
+        try:
+            self._feed.show(status="back to zero", controls=[])
+            await self._end(self._thaw)
+            await self._end(self._act)
+            self._feed.begin(*TRACKS)
+            self._feed.show(title="overload_demo", result="", peak=None, empty_s=None)
+            await self._stack.fresh()
+            self._worker_is_dead = False
+            self._feed.show(status="ready")
+        finally:
+            self._is_resetting = False
 
     async def _end(self, task: "asyncio.Task[None] | None") -> None:
         if task is not None:

@@ -36,17 +36,28 @@ NUMBERS: dict[str, tuple[str, Callable[[LiveSample], str]]] = {
 }
 
 
-def numbers(sample: LiveSample) -> dict[str, str]:
+NOTHING_YET = {
+    "latency": "Time to the answer over time: nothing yet.",
+    "depth": "Queue depth over time: nothing yet.",
+    "rates": "Rates over time: nothing yet.",
+}
+
+
+def numbers(sample: LiveSample | None) -> dict[str, str]:
     """The text of each of :data:`NUMBERS`."""
-    return {name: text(sample) for name, (_, text) in NUMBERS.items()}
+    return {name: NOT_KNOWN if sample is None else text(sample) for name, (_, text) in NUMBERS.items()}
 
 
-def labels(sample: LiveSample, peak_depth: int) -> dict[str, str]:
+def labels(sample: LiveSample | None, peak_depth: int) -> dict[str, str]:
     """What each chart shows, for whoever cannot see it; ``peak_depth`` is the highest point of the kept curve."""
+    if sample is None:
+        return NOTHING_YET
     who = "queue API" if sample.track == "queue" else "naive API"
     waiting = "jobs waiting" if sample.track == "queue" else "requests in flight"
+    p99 = milliseconds(sample.acceptance_p99_s)
+    answered = "nothing answered in the last second" if p99 == NOT_KNOWN else f"99 % within {p99} now"
     return {
-        "latency": f"Time to the answer over time. {who}: 99 % within {milliseconds(sample.acceptance_p99_s)} now.",
+        "latency": f"Time to the answer over time. {who}: {answered}.",
         "depth": f"Queue depth over time. {who}: {sample.queue_depth:,} {waiting} now, {peak_depth:,} at most.",
         "rates": f"Rates over time. {who}: {sample.accepted_per_s:,.0f} accepted and {sample.drain_rate_per_s:,.0f}"
         f" done a second now, after {sample.at_s:,.0f} s.",
@@ -62,7 +73,10 @@ def absorbed(result: SpikeResult, peak: float | None = None, empty_s: float | No
     )
     for name, value, guess, unit in measured:
         text += f" {name} {value:,.0f}{unit}"
-        text += "." if guess is None or not value else f" (predicted {guess:,.0f}, {guess / value - 1:+.0%})."
+        if guess is not None:
+            error = f", {guess / value - 1:+.0%}" if value else ""
+            text += f" (predicted {guess:,.0f}{error})"
+        text += "."
     return text
 
 

@@ -13,10 +13,10 @@ export async function mount(root, Bokeh, panels) {
   const each = (name, act) => documents.map(one => one.get_model_by_name(name)).filter(Boolean).forEach(act);
   const columns = (source, rows) =>
     Object.fromEntries(Object.keys(source.data).map(name => [name, rows.map(row => row[name] ?? NaN)]));
-  const of = (track, samples) => samples.filter(sample => sample.track === track);
+  const kept = { naive: [], queue: [] };
+  const draw = track => each(track, source => { source.data = columns(source, kept[track]); });
 
   function showNow(sample) {
-    if (!sample) return;
     for (const [name, text] of Object.entries(sample.numbers))
       all(`[data-number="${name}"]`).forEach(element => { element.textContent = text; });
     for (const [name, text] of Object.entries(sample.labels))
@@ -33,12 +33,15 @@ export async function mount(root, Bokeh, panels) {
 
   const tell = {
     sample(sample) {
-      each(sample.track, source => source.stream(columns(source, [sample]), KEPT));
+      const rows = kept[sample.track];
+      while (rows.at(-1)?.at_s > sample.after_s) rows.pop();
+      if (rows.push(sample) > KEPT) rows.shift();
+      draw(sample.track);
       showTime([sample]);
       showNow(sample);
     },
     mark(mark) {
-      each("marks", source => source.stream(columns(source, [mark])));
+      each("marks", source => source.stream(columns(source, [mark]), KEPT));
     },
     state(state) {
       for (const element of all("[data-state]")) element.textContent = state[element.dataset.state] ?? "";
@@ -49,14 +52,16 @@ export async function mount(root, Bokeh, panels) {
       each("empty", source => { source.data = columns(source, empty_s ? [{ at_s: empty_s }] : []); });
       showTime([]);
     },
-    whole({ samples, marks, state }) {
+    whole({ samples, marks, state, now }) {
       latest_s = 0;
-      for (const track of ["naive", "queue"])
-        each(track, source => { source.data = columns(source, of(track, samples)); });
+      for (const track in kept) {
+        kept[track] = samples.filter(sample => sample.track === track);
+        draw(track);
+      }
       each("marks", source => { source.data = columns(source, marks); });
       tell.state(state);
       showTime(samples);
-      showNow(samples.at(-1));
+      showNow(now);
     },
   };
   return ({ kind, data }) => tell[kind]?.(data);

@@ -34,8 +34,8 @@ for (const button of buttons)
       method: "POST",
       headers: { "Content-Type": "application/json", "X-Control-Token": token },
       body: JSON.stringify({ peak: given("peak"), empty_s: given("empty_s") }),
-    }).catch(error => ({ ok: false, json: () => ({ detail: String(error) }) }));
-    if (!answer.ok) say((await answer.json()).detail);
+    }).catch(error => ({ ok: false, json: async () => ({ detail: String(error) }) }));
+    if (!answer.ok) say(await answer.json().then(({ detail }) => detail, () => `refused with ${answer.status}`));
   };
 
 const pause = document.querySelector("[data-pause]");
