@@ -2,29 +2,20 @@
 
 import contextlib
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
-import pytest
-from playwright.sync_api import Locator, Page, Request, sync_playwright
+from playwright.sync_api import Locator, Page, ViewportSize
 
+from tests.browser.tab import Tab, running_chromium
 from tests.notebooks.kernels import environment, no_process_left
 from tests.support.running import free_port
 from tests.support.waiting import wait_until
 
-FLAGS = [
-    "--no-sandbox",
-    "--no-first-run",
-    *(f"--disable-{name}" for name in ("gpu", "quic", "sync", "background-networking", "component-update")),
-]
 TOKEN = "a-token-of-the-tests"
 NEWS = "@jupyterlab/apputils-extension:announcements"
 KERNEL_IS_CONNECTED = (
@@ -35,17 +26,6 @@ SET_SOURCE = """([number, source]) => {
   code[number].model.sharedModel.setSource(source);
 }"""
 KERNEL_IS_IDLE = "jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
-
-
-def chromium() -> str:
-    """The path of Chromium; skips the test where there is none, except in CI, where it has to be there."""
-    found = next(filter(None, map(shutil.which, ("/usr/bin/chromium", "chromium"))), None)
-    if found is None:
-        reason = "no Chromium on this machine (Debian: apt-get install chromium)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return found
 
 
 @contextlib.contextmanager
@@ -82,15 +62,12 @@ def _answers(url: str) -> bool:
     return False
 
 
-class LabPage:
-    """One browser tab with JupyterLab in it, and everything it has complained about."""
+class LabPage(Tab):
+    """A browser tab with JupyterLab in it."""
 
     def __init__(self, page: Page, url: str) -> None:
-        self.page, self._url = page, url
-        self.outside: list[str] = []
-        self.complaints: list[str] = []
-        page.on("request", self._note_request)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        super().__init__(page)
+        self._url = url
 
     def open(self, notebook: str, *, expect_idle: bool = True) -> None:
         """Open a notebook, or load the page again, and wait for its kernel: until it is idle, or at least connected."""
@@ -168,16 +145,9 @@ class LabPage:
         found: list[str] = self.page.evaluate(script, selector)
         return found
 
-    def _note_request(self, request: Request) -> None:
-        parts = urlsplit(request.url)
-        if parts.scheme not in ("data", "blob") and parts.hostname != "127.0.0.1":
-            self.outside.append(request.url)
-
 
 @contextlib.contextmanager
-def lab_page(url: str, size: dict[str, int] | None = None) -> Iterator[LabPage]:
+def lab_page(url: str, size: ViewportSize | None = None) -> Iterator[LabPage]:
     """A tab of a fresh, headless Chromium."""
-    path = chromium()
-    view: Any = size or {"width": 1280, "height": 900}
-    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=path, args=FLAGS) as browser:
-        yield LabPage(browser.new_page(viewport=view), url)
+    with running_chromium() as browser:
+        yield LabPage(browser.new_page(viewport=size or {"width": 1280, "height": 900}), url)

@@ -7,7 +7,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.browser.lab import LabPage, chromium, lab_page, lab_server
+from tests.browser.lab import LabPage, lab_page, lab_server
+from tests.browser.tab import chromium
 from tests.notebooks.kernels import SPIKE, processes_of, read
 from tests.support.waiting import wait_until
 

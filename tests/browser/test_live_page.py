@@ -1,0 +1,333 @@
+"""The live page as a class sees it, in Chromium: a real spike on real processes, and what may go wrong on a projector.
+
+Part of ``pytest -m course``.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, ViewportSize
+
+from experiments.bench.record import RESULTS
+from overload_demo.lab.dashboard import words
+from overload_demo.lab.dashboard.feed import KEPT, Feed
+from overload_demo.lab.dashboard.page import Page
+from overload_demo.lab.dashboard.replay import spike_samples
+from overload_demo.lab.dashboard.sample import LiveSample
+from overload_demo.lab.records.result import SpikeResult
+from tests.browser.live import PANELS, SOURCES, LiveTab, live_tab
+from tests.browser.tab import running_chromium
+from tests.support.running import child, environment, free_port, submit
+from tests.support.stages import Staged, on_stage
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.course
+
+PROJECTOR: ViewportSize = {"width": 1280, "height": 720}
+SCHEMES = ("light", "dark")
+LONG = "Absorbed: 100,000 of 100,000 accepted, 0 lost. Peak 70,594 (the class: 50,000, -29%). Empty after 65 s."
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One Chromium for all pages; each test has tabs of its own, without a past."""
+    with running_chromium() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def recorded() -> list[LiveSample]:
+    """The samples of a spike that was really recorded."""
+    return list(spike_samples(SpikeResult.read(RESULTS / "spike.json")))
+
+
+@contextmanager
+def a_page(feed: Feed) -> Iterator[str]:
+    """The address of a page of ``feed``."""
+    with Page(feed) as page:
+        yield page.address
+
+
+@pytest.fixture
+def stage(tmp_path: Path, recorded: list[LiveSample]) -> Iterator[Staged]:
+    """A stage on which a spike is just over, to be looked at; its stack does not run."""
+    with on_stage(tmp_path, is_running=False) as staged:
+        for sample in recorded:
+            staged.feed.add(sample)
+        staged.feed.mark("spike starts", 0.0)
+        staged.feed.mark("worker killed", 20.0)
+        staged.feed.show(title="The spike, with a queue", peak=50_000.0, empty_s=70.0, result=LONG, status="over")
+        yield staged
+
+
+def wait_for_samples(tab: LiveTab, count: int) -> None:
+    wait_until(f"{count} samples are drawn", lambda: len(tab.curve("queue", "queue_depth")) >= count, 30.0)
+
+
+def assert_shows(tab: LiveTab, sample: LiveSample) -> None:
+    """Tiles and table tell this sample."""
+    expected = words.numbers(sample)
+    wait_until("the tiles tell it", lambda: {name: tab.number(name) for name in expected} == expected)
+    cells = tab.page.locator("td[data-number]")
+    assert dict(
+        zip(cells.evaluate_all("all => all.map(one => one.dataset.number)"), cells.all_text_contents(), strict=True)
+    ) == (expected)
+
+
+def test_a_class_guesses_sees_the_spike_absorbed_and_how_far_off_it_was(browser: Browser, tmp_path: Path) -> None:
+    with (
+        on_stage(tmp_path) as staged,
+        live_tab(browser, staged.address) as tab,
+        live_tab(browser, staged.address_without_token) as other,
+    ):
+        assert not other.page.locator("form").is_visible(), "without the token there is nothing to press"
+        tab.page.fill('[name="peak"]', "300")
+        tab.page.fill('[name="empty_s"]', "6")
+        tab.press("spike")
+        wait_for_samples(tab, 3)
+        assert (tab.column("peak", "queue_depth"), tab.column("empty", "at_s")) == ([300, 300], [6])
+        assert other.column("peak", "queue_depth") == [300, 300]
+        early = len(tab.curve("queue", "queue_depth"))
+
+        assert tab.page.locator('[data-do="spike"]').is_disabled()
+        tab.evaluate("(one => { one.disabled = false; one.click(); })(document.querySelector('[data-do=spike]'))")
+        wait_until("it says why not", lambda: "another act is under way" in tab.note())
+
+        wait_until("it is over", lambda: tab.said("result"), 40.0)
+        assert "Absorbed: 600 of 600 accepted, 0 lost." in tab.said("result")
+        [result] = tmp_path.rglob("result.json")
+        seen = SpikeResult.read(result)
+        assert f"Peak {seen.peak_queue_depth} (the class: 300, {300 / seen.peak_queue_depth - 1:+.0%})" in tab.said(
+            "result"
+        )
+        assert seen.conditions.dashboard == "on"
+        assert len(tab.curve("queue", "queue_depth")) > early
+        assert max(value for _, value in tab.curve("queue", "queue_depth")) > 50
+        assert tab.texts("marks") == ["spike starts"]
+        assert_shows(tab, staged.feed.samples()[-1])
+        assert (tab.number("accepted"), tab.number("errors"), tab.number("lost")) == ("600", "0", "0")
+        wait_until("both pages say it", lambda: other.said("result") == tab.said("result"))
+        assert other.curve("queue", "queue_depth") == tab.curve("queue", "queue_depth")
+
+        tab.press("reset")
+        for one in (tab, other):
+            wait_until("it is ready again", lambda one=one: one.said("status") == "ready", 30.0)
+            assert one.column("queue", "at_s") == one.column("peak", "at_s") == one.texts("marks") == []
+            assert (one.number("accepted"), one.said("result")) == (words.NOT_KNOWN, "")
+            assert one.page.locator('[data-panel="depth"]').get_attribute("aria-label") == words.NOTHING_YET["depth"]
+            assert one.outside == one.complaints == []
+
+
+def test_a_killed_worker_shows_in_the_curve_and_so_does_its_return(browser: Browser, tmp_path: Path) -> None:
+    with on_stage(tmp_path) as staged, live_tab(browser, staged.address) as tab:
+
+        def drains() -> list[float]:
+            return [value for _, value in tab.curve("queue", "drain_rate_per_s")]
+
+        tab.press("spike")
+        wait_until("it drains", lambda: any(drains()), 30.0)
+        tab.press("kill")
+        wait_until("nothing is drained", lambda: drains()[-1] == 0 and "worker killed" in tab.texts("marks"), 20.0)
+        assert tab.number("drain") == "0"
+
+        before = tab.curve("queue", "queue_depth")
+        tab.page.reload()
+        tab.wait_until_drawn()
+        assert tab.curve("queue", "queue_depth")[: len(before)] == before, "a page loaded again has the whole curve"
+        assert tab.texts("marks") == ["spike starts", "worker killed"]
+
+        tab.press("restart")
+        wait_until("it drains again", lambda: drains()[-1] > 0 and tab.texts("marks")[-1] == "worker restarted", 30.0)
+        wait_until("it is over", lambda: "600 of 600 accepted, 0 lost" in tab.said("result"), 60.0)
+        assert tab.outside == tab.complaints == []
+
+
+def test_a_wrong_token_shows_the_buttons_and_refuses_each(browser: Browser, stage: Staged) -> None:
+    with live_tab(browser, stage.address_without_token + "#wrong") as tab:
+        tab.press("spike")
+
+        wait_until("it says why not", lambda: "open the address that was printed" in tab.note())
+        assert stage.feed.state["title"] == "The spike, with a queue"
+
+
+def test_a_number_that_is_none_is_refused_in_words(browser: Browser, stage: Staged) -> None:
+    with live_tab(browser, stage.address) as tab:
+        tab.page.fill('[name="peak"]', "-1")
+        tab.press("spike")
+
+        wait_until("it says why not", lambda: tab.note() == "peak: Input should be greater than or equal to 0")
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_axe_finds_nothing_and_each_chart_says_what_it_shows(browser: Browser, stage: Staged, scheme: str) -> None:
+    with live_tab(browser, stage.address, color_scheme=scheme) as tab:
+        tab.page.click("summary")
+        found = Axe().run(tab.page)
+
+        assert found.violations_count == 0, found.generate_report()
+        samples = stage.feed.samples()
+        labels = words.labels(samples[-1], max(sample.queue_depth for sample in samples))
+        for panel in PANELS:
+            figure = tab.page.locator(f'[data-panel="{panel}"]')
+            assert (figure.get_attribute("role"), figure.get_attribute("aria-label")) == ("img", labels[panel])
+        assert_shows(tab, samples[-1])
+
+
+def test_the_keyboard_reaches_all_in_the_order_of_the_page(browser: Browser, stage: Staged) -> None:
+    focused = "(one => one.name || one.dataset.do || one.textContent)(document.activeElement)"
+    with live_tab(browser, stage.address) as tab:
+        order = []
+        for _ in range(8):
+            tab.page.keyboard.press("Tab")
+            order.append(tab.evaluate(focused))
+
+        assert order == [
+            "Pause",
+            "peak",
+            "empty_s",
+            "naive",
+            "spike",
+            "at_once",
+            "reset",
+            "The numbers as a table",
+        ]
+
+
+def test_a_pause_holds_the_page_and_afterwards_nothing_is_missing(browser: Browser, recorded: list[LiveSample]) -> None:
+    feed = Feed(title="a title")
+    for sample in recorded[:10]:
+        feed.add(sample)
+    with a_page(feed) as address, live_tab(browser, address) as tab, live_tab(browser, address) as other:
+        wait_for_samples(tab, 10)
+        tab.page.keyboard.press("Tab")
+        tab.page.keyboard.press("Space")
+        assert tab.page.locator("[data-pause]").get_attribute("aria-pressed") == "true"
+        for sample in recorded[10:20]:
+            feed.add(sample)
+        feed.mark("meanwhile")
+        wait_for_samples(other, 20)
+        assert len(tab.curve("queue", "queue_depth")) == 10
+
+        tab.page.keyboard.press("Space")
+
+        wait_for_samples(tab, 20)
+        assert tab.curve("queue", "queue_depth") == other.curve("queue", "queue_depth")
+        assert tab.texts("marks") == ["meanwhile"]
+
+
+def test_a_tab_left_open_keeps_no_more_than_the_feed(browser: Browser, recorded: list[LiveSample]) -> None:
+    feed = Feed(title="a title")
+    with a_page(feed) as address, live_tab(browser, address) as tab:
+        for number in range(3000):
+            feed.add(replace(recorded[number % len(recorded)], at_s=number * 0.2))
+            if number > 2600 and number % 100 == 99:
+                wait_until("it is drawn", lambda at_s=number * 0.2: tab.column("queue", "at_s")[-1:] == [at_s])
+
+        assert max(tab.evaluate(SOURCES)) == KEPT
+        assert tab.evaluate("Bokeh.documents[0].get_model_by_name('time').end") == pytest.approx(2999 * 0.2 + 2)
+
+
+def test_a_window_of_no_size_comes_back_with_its_figure(browser: Browser, stage: Staged) -> None:
+    width = "document.querySelector('figure > div').firstElementChild.getBoundingClientRect().width"
+    with live_tab(browser, stage.address) as tab:
+        before = tab.evaluate(width)
+        for size in ({"width": 0, "height": 0}, {"width": 1, "height": 1}):
+            tab.page.set_viewport_size(size)
+            stage.feed.mark("a mark")
+        tab.page.set_viewport_size(PROJECTOR)
+
+        wait_until("it is as wide as before", lambda: tab.evaluate(width) == before > 1000)
+        assert len(tab.texts("marks")) == 4
+        assert tab.complaints == []
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_on_a_projector_nothing_is_cut_off(
+    browser: Browser, stage: Staged, scheme: str, scale: int, tmp_path: Path
+) -> None:
+    with live_tab(browser, stage.address, color_scheme=scheme, device_scale_factor=scale) as tab:
+        wait_for_samples(tab, 100)
+        tab.page.screenshot(path=tmp_path / f"{scheme}-{scale}.png")
+
+        assert tab.overflow() == []
+        assert tab.evaluate("document.documentElement.scrollHeight") <= 720, "all is in one window"
+        smallest = "all => Math.min(...all.map(one => parseFloat(getComputedStyle(one).fontSize)))"
+        assert tab.page.locator("dd").evaluate_all(smallest) >= 44
+        ground = "getComputedStyle(document.body).backgroundColor"
+        assert (tab.evaluate(ground) == "rgb(255, 255, 255)") == (scheme == "light")
+
+
+def test_behind_a_proxy_with_a_path_all_is_found(browser: Browser, stage: Staged) -> None:
+    prefix = "/user/x/proxy/99"
+
+    def behind(context: BrowserContext) -> None:
+        context.route(f"**{prefix}/**", lambda route: route.continue_(url=route.request.url.replace(prefix, "")))
+
+    base, _, token = stage.address.partition("#")
+    with live_tab(browser, f"{base.rstrip('/')}{prefix}/#{token}", prepare=behind) as tab:
+        wait_for_samples(tab, 100)
+        tab.page.fill('[name="peak"]', "-1")
+        tab.press("spike")
+
+        wait_until("the order arrives", lambda: "greater than or equal to 0" in tab.note())
+        assert tab.outside == tab.complaints == []
+
+
+@contextmanager
+def watching(folder: Path, url: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """The door that watches an API; yields its process and the address of its page."""
+    command = [sys.executable, "-m", "overload_demo.dashboard", url]
+    door = subprocess.Popen(command, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert door.stdout is not None
+        yield door, door.stdout.readline().split()[0]
+    finally:
+        door.kill()
+        door.communicate()
+
+
+def test_an_api_that_was_killed_and_started_again_is_watched_on(browser: Browser, tmp_path: Path) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    api = child("overload_demo.api", "--port", str(port), folder=tmp_path)
+    api.start()
+    try:
+        with httpx.Client(base_url=url, trust_env=False) as client:
+            wait_until("it serves", lambda: answers(client), 20.0)
+            submit(client, 3)
+        with watching(tmp_path, url) as (door, address), live_tab(browser, address) as tab:
+            wait_until("the jobs are seen", lambda: tab.number("accepted") == "3")
+            assert tab.number("errors") == words.NOT_KNOWN, "what only clients know"
+
+            api.kill()
+            wait_until("it is told", lambda: "does not answer" in tab.said("status"))
+            api.start()
+            wait_until("it goes on", lambda: tab.texts("marks") == ["API does not answer", "API answers again"], 20.0)
+            seen = len(tab.curve("queue", "queue_depth"))
+            wait_until("the curve moves", lambda: len(tab.curve("queue", "queue_depth")) > seen)
+            assert (tab.number("accepted"), tab.said("status")) == ("3", f"watching {url}")
+            assert tab.outside == tab.complaints == []
+
+            os.kill(door.pid, signal.SIGINT)
+            said = door.communicate(timeout=15)[1]
+            assert door.returncode == 130
+            assert said.splitlines() == ["error: stopped; everything it had started has ended"]
+    finally:
+        api.stop()
+
+
+def answers(client: httpx.Client) -> bool:
+    try:
+        return client.get("/health").status_code == 200
+    except httpx.TransportError:
+        return False

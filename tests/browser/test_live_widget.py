@@ -1,0 +1,105 @@
+"""The live view in JupyterLab: it moves while a cell awaits, and is whole again after a restart and after a reload.
+
+Part of ``pytest -m course``.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from overload_demo.lab.records.result import SpikeResult
+from tests.browser.lab import LabPage, lab_page, lab_server
+from tests.browser.live import COLUMN
+from tests.browser.tab import chromium
+from tests.notebooks.kernels import cells
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.course
+
+NAME = "live.ipynb"
+START = """
+from overload_demo.lab.dashboard.notebook import Dashboard
+from overload_demo.lab.running.plan import SpikePlan
+from overload_demo.lab.running.spike import run_spike
+from overload_demo.lab.running.stack import Stack
+stack = await Stack.start(placement="process", processing_delay_s=0.004)
+live = Dashboard("A spike")
+live
+"""
+RUN = """
+result = await run_spike(stack, SpikePlan(1_500, 300, baseline="none"), live=live)
+(result.verdict, result.accepted, result.lost, f"dashboard: {result.conditions.dashboard}")
+"""
+STOP = "await stack.stop()"
+VIEW, SPIKE = 0, 1
+END = "('absorbed', 1500, 0, 'dashboard: on')"
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[LabPage]:
+    """JupyterLab with a small notebook and its side bar open, in a window of a projector's size."""
+    chromium()
+    notebook = cells(START, RUN, STOP)
+    notebook.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    nbformat.write(notebook, tmp_path / NAME)
+    with lab_server(tmp_path) as url, lab_page(url, {"width": 1280, "height": 720}) as page:
+        page.open(NAME)
+        yield page
+
+
+def curve(lab: LabPage) -> list[float]:
+    """The times of the curve of queue depth as it is drawn now; empty without a view."""
+    if not lab.evaluate("!!globalThis.Bokeh"):
+        return []
+    views = lab.evaluate("Bokeh.documents.length")
+    drawn: list[float] = lab.evaluate(COLUMN, ["queue", "at_s"]) if views else []
+    return drawn
+
+
+def wait_for_a_moving_curve(lab: LabPage, more_than: int = 3) -> None:
+    wait_until("the curve moves", lambda: len(curve(lab)) > more_than or lab.errors(), 60.0)
+    assert lab.errors() == []
+    assert lab.prompts()[SPIKE] == "[*]:", "while the cell awaits"
+
+
+def wait_for_the_end(lab: LabPage) -> None:
+    wait_until("all cells have run", lambda: "[*]:" not in lab.prompts() or lab.errors(), 60.0)
+    assert lab.errors() == []
+    assert END in lab.text_below(SPIKE)
+    wait_until("the last sample is shown", lambda: number(lab, "lost") == "0")
+    assert (number(lab, "accepted"), number(lab, "depth")) == ("1,500", "0")
+
+
+def number(lab: LabPage, name: str) -> str:
+    """What a tile of the view says."""
+    return lab.cell(VIEW).locator(f'dd[data-number="{name}"]').inner_text()
+
+
+def test_the_view_moves_while_a_cell_awaits_and_is_whole_after_a_reload_and_a_restart(
+    lab: LabPage, tmp_path: Path
+) -> None:
+    lab.restart_and_run_all()
+    wait_for_a_moving_curve(lab)
+    lab.cell(VIEW).scroll_into_view_if_needed()
+    lab.page.screenshot(path=tmp_path / "during.png")
+    before = curve(lab)
+
+    lab.save()
+    lab.open(NAME, expect_idle=False)
+    wait_for_a_moving_curve(lab, len(before))
+    assert curve(lab)[: len(before)] == before, "a page loaded again in mid-spike has the whole curve"
+    lab.page.screenshot(path=tmp_path / "reloaded.png")
+    wait_for_the_end(lab)
+    lab.page.screenshot(path=tmp_path / "end.png")
+    assert lab.cut_off() == []
+
+    lab.restart_and_run_all()
+    wait_for_a_moving_curve(lab)
+    wait_for_the_end(lab)
+
+    for path in tmp_path.rglob("result.json"):
+        assert SpikeResult.read(path).conditions.dashboard == "on"
+    assert lab.outside == [], "no request leaves this machine"
+    assert lab.complaints == [], "no script of the page has failed"

@@ -1,0 +1,195 @@
+"""The page as a program sees it: what it serves, whose orders it takes, and the stream of events."""
+
+import json
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from overload_demo.errors import ConfigurationError
+from overload_demo.lab.dashboard.feed import Feed
+from overload_demo.lab.dashboard.page import ASSETS, POLICY, Page
+from overload_demo.lab.dashboard.sample import LiveSample
+from tests.support.stages import Staged, on_stage
+from tests.support.waiting import wait_until
+
+OURS = ("", "live.js", "page.js", "live.css", "panels.json")
+SAMPLE = LiveSample("queue", 1.0, 100, 0, 50, 0.5, 50)
+
+
+@pytest.fixture
+def feed() -> Feed:
+    """A feed with one sample in it."""
+    one = Feed(title="a title")
+    one.add(SAMPLE)
+    return one
+
+
+@pytest.fixture
+def client(feed: Feed) -> Iterator[httpx.Client]:
+    """A client of its page, which only shows."""
+    with Page(feed) as page, httpx.Client(base_url=page.address, trust_env=False) as one:
+        yield one
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Staged]:
+    """A stage whose stack does not run."""
+    with on_stage(tmp_path, is_running=False) as staged:
+        yield staged
+
+
+def order(stage: Staged, name: str, token: bytes | None = None, **prediction: Any) -> httpx.Response:
+    """Give an order, with the token of the address unless told otherwise."""
+    url, _, own = stage.address.partition("#")
+    headers = {b"X-Control-Token": own.encode() if token is None else token}
+    return httpx.post(f"{url}control/{name}", headers=headers, json=prediction, trust_env=False)
+
+
+def events(stream: httpx.Response) -> Iterator[dict[str, Any]]:
+    """The messages of an event stream."""
+    for line in stream.iter_lines():
+        if line.startswith("data:"):
+            yield json.loads(line.removeprefix("data:"))
+
+
+def test_the_document_may_load_from_its_own_place_only(client: httpx.Client) -> None:
+    answer = client.get("/")
+
+    assert answer.headers["content-security-policy"] == POLICY
+    assert "default-src 'none'" in POLICY and "script-src 'self';" in POLICY and "connect-src 'self'" in POLICY
+    inline = re.findall(r"<script(?![^>]*\bsrc=)|\son\w+=|\sstyle=|javascript:", answer.text)
+    assert inline == [], "a strict policy allows none, and none is needed"
+
+
+@pytest.mark.parametrize("path", OURS)
+def test_nothing_it_serves_names_another_place(client: httpx.Client, path: str) -> None:
+    text = client.get(f"/{path}").text
+
+    assert re.findall(r"[a-z]+://[^\s\"']+|url\(|@import", text) == []
+    assert re.findall(r"(?:src|href)=\"/", text) == [], "addresses are relative: it works behind a path"
+
+
+def test_every_file_the_document_names_is_served_and_nothing_else(client: httpx.Client) -> None:
+    named = set(re.findall(r"(?:src|href)=\"([^\":]+)\"", client.get("/").text))
+
+    assert named <= ASSETS.keys()
+    assert {client.get(f"/{name}").status_code for name in ASSETS} == {200}
+    for path in ("index.html", "nothing.js", "..%2Fpage.py", "%2e%2e/page.py", "openapi.json", "docs"):
+        assert client.get(f"/{path}").status_code == 404, path
+    assert client.get("/live.js").headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_stream_begins_with_the_whole_and_goes_on_with_what_comes(feed: Feed, client: httpx.Client) -> None:
+    with client.stream("GET", "/events") as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        told = events(stream)
+        first = next(told)
+        feed.mark("worker killed", 2.0)
+        feed.add(SAMPLE)
+        later = [next(told), next(told)]
+
+    assert first["kind"] == "whole"
+    assert [sample["accepted"] for sample in first["data"]["samples"]] == [100]
+    assert [message["kind"] for message in later] == ["mark", "sample"]
+    assert later[0]["data"] == {"at_s": 2.0, "text": "worker killed"}
+
+
+def test_a_stream_in_which_nothing_happens_beats(client: httpx.Client) -> None:
+    with client.stream("GET", "/events") as stream:
+        told = events(stream)
+        assert [next(told)["kind"], next(told)["kind"]] == ["whole", "beat"]
+
+
+def test_when_the_page_closes_its_readers_are_told_and_the_port_is_free(feed: Feed) -> None:
+    with Page(feed) as page:
+        port = httpx.URL(page.address).port
+        said: list[str] = []
+
+        def read() -> None:
+            with httpx.stream("GET", f"{page.address}events", trust_env=False) as stream:
+                said.extend(message["kind"] for message in events(stream))
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        wait_until("the reader listens", lambda: said)
+    reader.join(10)
+
+    assert (said[0], said[-1]) == ("whole", "end")
+    assert "live-page" not in {thread.name for thread in threading.enumerate()}
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", port))
+
+
+def test_a_port_that_is_taken_is_one_line(feed: Feed) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(
+            ConfigurationError, match=rf"^cannot serve the page on port {port}: Address already in use$"
+        ):
+            Page(feed, port=port).__enter__()
+
+
+def test_a_page_without_controls_takes_no_order(client: httpx.Client) -> None:
+    assert "#" not in str(client.base_url)
+    assert "data-do" not in client.get("/").text
+
+    answer = client.post("/control/reset", json={})
+
+    assert (answer.status_code, "no controls here" in answer.json()["detail"]) == (403, True)
+
+
+@pytest.mark.parametrize("token", [b"", b"wrong", b"\xe9\xff"])
+def test_an_order_without_the_token_is_refused(stage: Staged, token: bytes) -> None:
+    answer = order(stage, "spike", token=token)
+
+    assert answer.status_code == 403
+    assert stage.feed.state["status"] == "ready"
+
+
+def test_the_token_is_in_no_document(stage: Staged) -> None:
+    url, _, token = stage.address.partition("#")
+
+    assert len(token) >= 16
+    for path in OURS:
+        assert token not in httpx.get(url + path, trust_env=False).text
+
+
+def test_an_order_that_does_not_exist_is_404(stage: Staged) -> None:
+    answer = order(stage, "explode")
+
+    assert (answer.status_code, answer.json()["detail"]) == (404, "there is no control 'explode'")
+
+
+@pytest.mark.parametrize("name", ["kill", "freeze", "restart"])
+def test_an_order_that_is_not_possible_now_is_409_with_the_reason(stage: Staged, name: str) -> None:
+    answer = order(stage, name)
+
+    assert answer.status_code == 409
+    assert "is not possible now: the stack begins anew" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "prediction", [{"peak": -1}, {"peak": "many"}, {"empty_s": 1e10}, {"peak": []}, {"empty_s": "1 s"}]
+)
+def test_a_prediction_that_is_none_is_422_and_nothing_starts(stage: Staged, prediction: dict[str, Any]) -> None:
+    answer = order(stage, "spike", **prediction)
+
+    assert answer.status_code == 422
+    [name] = prediction
+    assert answer.json()["detail"].startswith(f"{name}: Input should be")
+    assert stage.feed.state["title"] == "overload_demo"
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"NaN", b'{"peak": NaN}', b'{"peak": 1e999}', b"[]"])
+def test_a_body_that_is_no_prediction_is_422(stage: Staged, body: bytes) -> None:
+    url, _, token = stage.address.partition("#")
+    headers = {"X-Control-Token": token, "Content-Type": "application/json"}
+
+    assert httpx.post(f"{url}control/spike", headers=headers, content=body, trust_env=False).status_code == 422

@@ -1,0 +1,90 @@
+"""What the live views say: in the words of a person in the last row, and honest about what nobody knows."""
+
+from dataclasses import replace
+
+import pytest
+
+from experiments.bench.record import RESULTS
+from overload_demo.lab.dashboard import words
+from overload_demo.lab.dashboard.sample import LiveSample
+from overload_demo.lab.records.baseline_run import recorded_baseline
+from overload_demo.lab.records.result import SpikeResult
+
+SAMPLE = LiveSample("queue", 12.0, 12_345, 6, 7_890, 3.25, 4_455, 0.0123, 0, 999.6, 1_234.5)
+UNKNOWN = replace(SAMPLE, errors=None, acceptance_p99_s=None, lost=None)
+
+
+def test_every_number_has_its_text() -> None:
+    assert words.numbers(SAMPLE) == {
+        "accepted": "12,345",
+        "errors": "6",
+        "depth": "7,890",
+        "age": "3.2 s",
+        "drain": "1,234",
+        "p99": "12 ms",
+        "lost": "0",
+    }
+
+
+def test_what_nobody_knows_is_a_dash_and_never_a_zero() -> None:
+    texts = words.numbers(UNKNOWN)
+
+    assert [name for name, text in texts.items() if text == words.NOT_KNOWN] == ["errors", "p99", "lost"]
+    assert set(words.numbers(None).values()) == {words.NOT_KNOWN}
+
+
+@pytest.mark.parametrize(
+    ("value_s", "text"),
+    [(None, words.NOT_KNOWN), (0.0004, "0 ms"), (0.0123, "12 ms"), (0.999, "999 ms"), (1.0, "1.0 s"), (9.55, "9.6 s")],
+)
+def test_a_time_to_the_answer_has_the_unit_one_reads_at_a_glance(value_s: float | None, text: str) -> None:
+    assert words.milliseconds(value_s) == text
+
+
+def test_each_chart_is_told_to_whoever_cannot_see_it() -> None:
+    labels = words.labels(SAMPLE, 10_000)
+
+    assert labels["latency"].endswith("queue API: 99 % within 12 ms now.")
+    assert labels["depth"].endswith("queue API: 7,890 jobs waiting now, 10,000 at most.")
+    assert labels["rates"].endswith("queue API: 1,000 accepted and 1,234 done a second now, after 12 s.")
+    assert labels.keys() == words.NOTHING_YET.keys()
+    assert "naive API: 7,890 requests in flight" in words.labels(replace(SAMPLE, track="naive"), 10_000)["depth"]
+    assert words.labels(UNKNOWN, 1)["latency"].endswith("queue API: nothing answered in the last second.")
+
+
+def test_the_end_of_a_spike_says_how_far_off_the_class_was() -> None:
+    result = SpikeResult.read(RESULTS / "spike.json").model_copy(
+        update={"peak_queue_depth": 1000, "seconds_to_empty": 50.0}
+    )
+
+    assert words.absorbed(result) == (
+        f"Absorbed: {result.accepted:,} of {result.offered:,} accepted, 0 lost. Peak 1,000. Empty after 50 s."
+    )
+    assert words.absorbed(result, 1500, 25).endswith(
+        "Peak 1,000 (the class: 1,500, +50%). Empty after 50 s (the class: 25 s, -50%)."
+    )
+    assert words.absorbed(result, 0, 0).endswith(
+        "Peak 1,000 (the class: 0, -100%). Empty after 50 s (the class: 0 s, -100%)."
+    )
+
+
+def test_a_queue_that_never_grew_has_no_percentage() -> None:
+    flat = SpikeResult.read(RESULTS / "spike.json").model_copy(update={"peak_queue_depth": 0})
+
+    assert "Peak 0 (the class: 10)." in words.absorbed(flat, 10)
+
+
+def test_a_spike_that_was_not_absorbed_is_not_called_so() -> None:
+    result = SpikeResult.read(RESULTS / "spike.json").model_copy(update={"verdict": "not absorbed", "lost": 3})
+
+    assert words.absorbed(result).startswith("Not absorbed: ")
+    assert "3 lost" in words.absorbed(result)
+
+
+def test_the_end_of_the_naive_run_counts_the_clients_that_got_nothing() -> None:
+    run = next(run for run in recorded_baseline() if run.variant == "def-slot" and run.summary.accepted)
+    sent, answered = run.summary.sent, run.summary.accepted
+
+    assert words.collapsed(run) == (
+        f"Without a queue: {answered:,} of {sent:,} answered in time, {sent - answered:,} clients got nothing."
+    )
