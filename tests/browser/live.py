@@ -45,9 +45,9 @@ class LiveTab(Tab):
         return found
 
     def texts(self, source: str) -> list[str]:
-        """The texts of a source, e.g. of the marks."""
+        """The texts of a source, e.g. of the marks, without the lines that lift some of them."""
         found: list[str] = self.evaluate(COLUMN, [source, "text"])
-        return found
+        return [text.strip() for text in found]
 
     def curve(self, source: str, column: str) -> list[tuple[float, float]]:
         """Time and value of a curve, gaps left out."""

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.course
 
 PROJECTOR: ViewportSize = {"width": 1280, "height": 720}
 SCHEMES = ("light", "dark")
-LONG = "Absorbed: 100,000 of 100,000 accepted, 0 lost. Peak 70,594 (the class: 50,000, -29%). Empty after 65 s."
+LONG = "Absorbed: 100,000 of 100,000 accepted, 0 lost. Peak 70,594 (predicted 50,000, -29%). Empty after 65 s."
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def stage(tmp_path: Path, recorded: list[LiveSample]) -> Iterator[Staged]:
         for sample in recorded:
             staged.feed.add(sample)
         staged.feed.mark("spike starts", 0.0)
-        staged.feed.mark("worker killed", 20.0)
+        staged.feed.mark("killed", 20.0)
         staged.feed.show(title="The spike, with a queue", peak=50_000.0, empty_s=70.0, result=LONG, status="over")
         yield staged
 
@@ -106,7 +106,7 @@ def test_a_class_guesses_sees_the_spike_absorbed_and_how_far_off_it_was(browser:
         assert "Absorbed: 600 of 600 accepted, 0 lost." in tab.said("result")
         [result] = tmp_path.rglob("result.json")
         seen = SpikeResult.read(result)
-        assert f"Peak {seen.peak_queue_depth} (the class: 300, {300 / seen.peak_queue_depth - 1:+.0%})" in tab.said(
+        assert f"Peak {seen.peak_queue_depth} (predicted 300, {300 / seen.peak_queue_depth - 1:+.0%})" in tab.said(
             "result"
         )
         assert seen.conditions.dashboard == "on"
@@ -136,17 +136,17 @@ def test_a_killed_worker_shows_in_the_curve_and_so_does_its_return(browser: Brow
         tab.press("spike")
         wait_until("it drains", lambda: any(drains()), 30.0)
         tab.press("kill")
-        wait_until("nothing is drained", lambda: drains()[-1] == 0 and "worker killed" in tab.texts("marks"), 20.0)
+        wait_until("nothing is drained", lambda: drains()[-1] == 0 and "killed" in tab.texts("marks"), 20.0)
         assert tab.number("drain") == "0"
 
         before = tab.curve("queue", "queue_depth")
         tab.page.reload()
         tab.wait_until_drawn()
         assert tab.curve("queue", "queue_depth")[: len(before)] == before, "a page loaded again has the whole curve"
-        assert tab.texts("marks") == ["spike starts", "worker killed"]
+        assert tab.texts("marks") == ["spike starts", "killed"]
 
         tab.press("restart")
-        wait_until("it drains again", lambda: drains()[-1] > 0 and tab.texts("marks")[-1] == "worker restarted", 30.0)
+        wait_until("it drains again", lambda: drains()[-1] > 0 and tab.texts("marks")[-1] == "restarted", 30.0)
         wait_until("it is over", lambda: "600 of 600 accepted, 0 lost" in tab.said("result"), 60.0)
         assert tab.outside == tab.complaints == []
 

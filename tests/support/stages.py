@@ -15,7 +15,7 @@ from overload_demo.lab.dashboard.stage import Stage
 from overload_demo.lab.running.stack import Stack
 
 # jobs of 4 ms, at most 250 a second: a queue grows, and is empty again after some seconds
-SIZES = Sizes(requests=600, rate_per_s=400.0, at_once=200, accepts_per_s=2000.0, drains_per_s=240.0, delay_s=0.004)
+SIZES = Sizes(requests=600, rate_per_s=400.0, at_once=200, delay_s=0.004, drains_per_s=240.0)
 
 
 @dataclass(frozen=True)

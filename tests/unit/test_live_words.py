@@ -61,17 +61,17 @@ def test_the_end_of_a_spike_says_how_far_off_the_class_was() -> None:
         f"Absorbed: {result.accepted:,} of {result.offered:,} accepted, 0 lost. Peak 1,000. Empty after 50 s."
     )
     assert words.absorbed(result, 1500, 25).endswith(
-        "Peak 1,000 (the class: 1,500, +50%). Empty after 50 s (the class: 25 s, -50%)."
+        "Peak 1,000 (predicted 1,500, +50%). Empty after 50 s (predicted 25, -50%)."
     )
     assert words.absorbed(result, 0, 0).endswith(
-        "Peak 1,000 (the class: 0, -100%). Empty after 50 s (the class: 0 s, -100%)."
+        "Peak 1,000 (predicted 0, -100%). Empty after 50 s (predicted 0, -100%)."
     )
 
 
 def test_a_queue_that_never_grew_has_no_percentage() -> None:
     flat = SpikeResult.read(RESULTS / "spike.json").model_copy(update={"peak_queue_depth": 0})
 
-    assert "Peak 0 (the class: 10)." in words.absorbed(flat, 10)
+    assert "Peak 0 (predicted 10)." in words.absorbed(flat, 10)
 
 
 def test_a_spike_that_was_not_absorbed_is_not_called_so() -> None:
