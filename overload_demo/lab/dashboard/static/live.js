@@ -26,7 +26,7 @@ export async function mount(root, Bokeh, panels) {
 
   let latest_s = 0, empty_s = 0;
   function showTime(samples) {
-    for (const sample of samples) latest_s = Math.max(latest_s, sample.at_s);
+    latest_s = Math.max(latest_s, ...samples.map(sample => sample.at_s));
     const end = Math.max(SHORTEST_S, latest_s + 2, 1.1 * empty_s);
     each("time", range => range.setv({ start: Math.max(0, end - LONGEST_S), end }));
   }
@@ -45,9 +45,8 @@ export async function mount(root, Bokeh, panels) {
     },
     state(state) {
       for (const element of all("[data-state]")) element.textContent = state[element.dataset.state] ?? "";
-      const { peak } = state;
       empty_s = state.empty_s ?? 0;
-      const line = peak == null ? [] : [{ at_s: 0, queue_depth: peak }, { at_s: 1e6, queue_depth: peak }];
+      const line = state.peak == null ? [] : [0, 1e6].map(at_s => ({ at_s, queue_depth: state.peak }));
       each("peak", source => { source.data = columns(source, line); });
       each("empty", source => { source.data = columns(source, empty_s ? [{ at_s: empty_s }] : []); });
       showTime([]);

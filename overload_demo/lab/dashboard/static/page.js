@@ -38,15 +38,13 @@ for (const button of buttons)
     if (!answer.ok) say(await answer.json().then(({ detail }) => detail, () => `refused with ${answer.status}`));
   };
 
-const pause = document.querySelector("[data-pause]");
+const pause = document.querySelector("[data-pause]"), isPaused = () => pause.getAttribute("aria-pressed") === "true";
 pause.onclick = () => {
-  const paused = pause.getAttribute("aria-pressed") !== "true";
-  pause.setAttribute("aria-pressed", String(paused));
-  paused ? events.close() : listen();
+  pause.setAttribute("aria-pressed", String(!isPaused()));
+  isPaused() ? events.close() : listen();
 };
 setInterval(() => {
-  const paused = pause.getAttribute("aria-pressed") === "true";
-  const silent = !paused && events.readyState !== EventSource.CLOSED && Date.now() - heard_ms > SILENT_MS;
-  document.body.classList.toggle("silent", silent);
+  const listens = !isPaused() && events.readyState !== EventSource.CLOSED;
+  document.body.classList.toggle("silent", listens && Date.now() - heard_ms > SILENT_MS);
 }, 500);
 listen();
