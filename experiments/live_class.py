@@ -96,10 +96,13 @@ class Instructor:
     def _status(self) -> str:
         return self._page.inner_text('[data-state="status"]')
 
-    def predict(self, peak: int, empty_s: int) -> None:
-        """Enter the class's two numbers."""
-        self._page.fill('[name="peak"]', str(peak))
-        self._page.fill('[name="empty_s"]', str(empty_s))
+    def predict(self) -> None:
+        """Enter the two numbers of a class that takes 1 ÷ delay for the drain rate, from what the page tells it."""
+        told = re.findall(r"[\d,.]+", self._page.inner_text('[data-state="title"]'))
+        requests, rate_per_s, delay_ms = (float(number.replace(",", "")) for number in told)
+        drains_per_s = 1000 / delay_ms
+        self._page.fill('[name="peak"]', str(round((rate_per_s - drains_per_s) * requests / rate_per_s)))
+        self._page.fill('[name="empty_s"]', str(round(requests / drains_per_s)))
 
     def picture(self, name: str) -> Path:
         """Keep what is on the page."""
@@ -163,8 +166,8 @@ def attend(pictures: Path) -> LiveClass:
         one = Instructor(page, pictures)
         one.wait_for("ready")
         one.picture("ready")
+        one.predict()
         one.act("without a queue", "naive")
-        one.predict(20_000, 40)
         one.act("with a queue", "spike")
         one.press("reset")
         reset_s = one.wait_for("ready")

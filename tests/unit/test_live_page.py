@@ -184,7 +184,7 @@ def test_a_prediction_that_is_none_is_422_and_nothing_starts(stage: Staged, pred
     assert answer.status_code == 422
     [name] = prediction
     assert answer.json()["detail"].startswith(f"{name}: Input should be")
-    assert stage.feed.state["title"] == "overload_demo"
+    assert stage.feed.state["title"] == stage.stage.sizes.in_words
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"NaN", b'{"peak": NaN}', b'{"peak": 1e999}', b"[]"])

@@ -46,6 +46,11 @@ class Sizes:
         )
 
     @property
+    def in_words(self) -> str:
+        """What a class has to know to predict."""
+        return f"{self.requests:,} requests at {self.rate_per_s:,.0f}/s; a job takes {self.delay_s * 1000:g} ms"
+
+    @property
     def fires_s(self) -> float:
         """How long the spike is fired, seconds."""
         return self.requests / self.rate_per_s

@@ -23,12 +23,12 @@ from overload_demo.load import Shape
 
 FREEZE_S = 3.0  # shorter than what the API waits for its store: clients wait too, and none is refused
 BUTTONS = {
-    "naive": "Spike, naive API",
-    "spike": "Spike, queue API",
+    "naive": "Naive spike",
+    "spike": "Queue spike",
     "at_once": "All at once",
     "kill": "Kill worker",
     "restart": "Restart worker",
-    "freeze": f"Freeze store {FREEZE_S:g} s",
+    "freeze": f"Freeze {FREEZE_S:g} s",
     "reset": "Reset",
 }
 TITLES = {
@@ -58,7 +58,7 @@ class Stage:
         self._seen: BaselineRun | None = None
 
     async def __aenter__(self) -> Self:
-        self._feed.show(title="overload_demo", status="ready", controls=self._possible())
+        self._feed.show(title=self.sizes.in_words, status="ready", controls=self._possible())
         return self
 
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
@@ -181,7 +181,7 @@ class Stage:
             await self._end(self._thaw)
             await self._end(self._act)
             self._feed.begin(*TRACKS)
-            self._feed.show(title="overload_demo", result="", peak=None, empty_s=None)
+            self._feed.show(title=self.sizes.in_words, result="", peak=None, empty_s=None)
             await self._stack.fresh()
             self._worker_is_dead = False
             self._feed.show(status="ready")
