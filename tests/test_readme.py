@@ -5,18 +5,23 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import typer
+from prometheus_client import generate_latest
 from typer.main import get_command, get_group
 
 from experiments.bench.record import RESULTS
 from experiments.readme.documents import DOCUMENTS, with_blocks
 from experiments.readme.recordings import all_recordings, program_of
 from overload_demo import cli
+from overload_demo.api.metrics import ApiMetrics
 from overload_demo.config import Settings
 from overload_demo.errors import OverloadDemoError
+from overload_demo.queue.results import QueueStats
+from overload_demo.worker.metrics import WorkerMetrics
 
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "experiments" / "README.md"
@@ -44,6 +49,15 @@ def test_every_variable_it_names_is_a_setting(path: Path) -> None:
     names = set(re.findall(r"`((?:UPSTASH|WORKER|QUEUE|OVERLOAD)_[A-Z_]+)`", path.read_text()))
 
     assert names - {name.upper() for name in Settings.model_fields} <= {"OVERLOAD_LEVEL"}
+
+
+def test_the_table_of_metrics_names_exactly_those_that_are_told() -> None:
+    stats = QueueStats(*[0] * len(fields(QueueStats)))
+    by_api, _ = ApiMetrics().exposition(stats, "")
+    by_worker = generate_latest(WorkerMetrics().sheet)
+    told = set(re.findall(r"^# TYPE (\S+)", (by_api + by_worker).decode(), re.MULTILINE))
+
+    assert set(re.findall(r"`(overload_[a-z_]+)[`{ ]", (ROOT / "README.md").read_text())) == told
 
 
 def test_a_document_without_the_place_of_a_block_is_an_error() -> None:
