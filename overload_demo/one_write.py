@@ -26,7 +26,7 @@ class OneWrite:
         if not self._unwritten:
             self._loop.call_soon(self.flush)
         self._unwritten.append(data)
-        if data[:9] == b"HTTP/1.1 ":
+        if data[:1] == b"H" and data.startswith(b"HTTP/1.1 "):  # the first look is the cheap one
             self.status = data[9:12]
 
     def close(self) -> None:

@@ -42,8 +42,8 @@ class ShortCut:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        begin(scope)
         if scope["type"] != "http" or scope["path"] != PATH or not _is_plain(scope):
+            begin(scope)
             await self._app(scope, receive, send)
             return
         first = await receive()
@@ -51,21 +51,24 @@ class ShortCut:
         state = scope["app"].state
         job = None if first.get("more_body") else _plainly_valid(body, state.settings.overload_max_body_bytes)
         if job is None:
+            begin(scope)
             await self._app(scope, _repeating(first, receive), send)
             return
         new = NewJob(new_job_id(), body.decode(), owner=owner_of(scope), expires_in_s=job.expires_in_s)
-        answer = await _enqueue(state.producer, new)
+        answer = await _enqueue(state.producer, new, scope)
         await answer(scope, receive, send)
 
 
 def _is_plain(scope: Scope) -> bool:
-    """A POST of JSON without an Idempotency-Key."""
+    """Whether it is a POST of JSON without an Idempotency-Key; begins one that has an id to be found by."""
     is_json = False
     for name, value in scope["headers"]:
         if name == b"content-type":
             is_json = value == b"application/json"
         elif name == b"idempotency-key":
             return False
+        elif name == b"x-request-id":
+            begin(scope)
     return is_json and scope["method"] == "POST"
 
 
@@ -112,13 +115,14 @@ async def submit(request: Request, job: JobRequest) -> Response:
     body, owner = await request.body(), owner_of(request.scope)
     idem, fingerprint = _idempotency(request, body, owner)
     new = NewJob(new_job_id(), body.decode(), idem, fingerprint, owner, job.expires_in_s)
-    return await _enqueue(request.app.state.producer, new)
+    return await _enqueue(request.app.state.producer, new, request.scope)
 
 
-async def _enqueue(producer: Producer, job: NewJob) -> Response:
+async def _enqueue(producer: Producer, job: NewJob, scope: Scope) -> Response:
     try:
         enqueued = await producer.enqueue(job)
     except OverloadDemoError as error:
+        begin(scope)
         return from_error(error, job.job_id)
     accepted(enqueued.job_id)
     return _Accepted(enqueued.job_id, enqueued.estimated_wait_s)

@@ -47,7 +47,7 @@ class ApiMetrics:
             "overload_http_requests_total", "Answers sent, by status.", "status", [*STATUSES, OTHER]
         )
         self._requests = {status.encode(): counter for status, counter in requests.items()}
-        self._other = requests[OTHER]
+        self._accepted, self._other = requests[ACCEPTED.decode()], requests[OTHER]
         self._acceptance = sheet.histogram(
             "overload_acceptance_seconds", "From the head of a request read to its 202 written.", ACCEPTANCE_S
         )
@@ -63,9 +63,11 @@ class ApiMetrics:
 
     def answered(self, status: bytes, seconds: float) -> None:
         """An answer was written, so long after its request's head was read."""
-        self._requests.get(status, self._other).add()
         if status == ACCEPTED:
+            self._accepted.add()
             self._acceptance.observe(seconds)
+        else:
+            self._requests.get(status, self._other).add()
 
     def committed(self, jobs: int, seconds: float) -> None:
         """A call that was to enqueue so many jobs has ended, well or not."""

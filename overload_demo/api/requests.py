@@ -1,7 +1,8 @@
 """What the API's log tells of requests, and the id by which a client, its answer and a log line find each other.
 
 A request's id is its ``X-Request-ID``, or one we make where one is needed: every error carries it in its answer and in
-its log line. A 202 does not, since making and sending it would cost each accepted job, which has an id of its own.
+its log line. A 202 does not carry it, since that would cost each accepted job, which has an id of its own; but for a
+client that sends one, a log line tells both ids.
 """
 
 import logging
@@ -18,9 +19,13 @@ _SANE = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")  # what may stand in a log li
 _ID = "overload_demo.request_id"
 _current: ContextVar[Scope] = ContextVar("request")
 
-begin = _current.set  # called by what meets a request first; whatever is done or logged for it then finds its id
 log = logging.getLogger("overload_demo.api")
 _journal = Journal(log, "requests")
+
+
+def begin(scope: Scope) -> None:
+    """Whatever is done or logged for this request from now on finds its id."""
+    _current.set(scope)
 
 
 def request_id() -> str:
@@ -29,11 +34,14 @@ def request_id() -> str:
     if scope is None:
         return ""
     if _ID not in scope:
-        given = [value for name, value in scope["headers"] if name == b"x-request-id"]
-        is_sane = len(given) == 1 and _SANE.fullmatch(given[0])
-        scope[_ID] = given[0].decode() if is_sane else secrets.token_hex(8)
+        scope[_ID] = _given(scope) or secrets.token_hex(8)
     told: str = scope[_ID]
     return told
+
+
+def _given(scope: Scope) -> str:
+    given = [value for name, value in scope["headers"] if name == b"x-request-id"]
+    return given[0].decode() if len(given) == 1 and _SANE.fullmatch(given[0]) else ""
 
 
 def with_request_id(record: logging.LogRecord) -> bool:
@@ -44,8 +52,9 @@ def with_request_id(record: logging.LogRecord) -> bool:
 
 
 def accepted(job_id: str) -> None:
-    """A job was committed: a log line while there are few."""
-    if _journal.has_room():
+    """A job was committed: a log line for a client that has sent an id, while there are few."""
+    scope = _current.get(None)
+    if scope is not None and _given(scope) and _journal.has_room():
         log.info("%s accepted", job_id, extra={"job_id": job_id})
 
 
