@@ -23,7 +23,8 @@ from overload_demo.lab.dashboard.feed import Feed
 from overload_demo.lab.dashboard.follow import Follower
 from overload_demo.lab.dashboard.watch import ApiWatch
 from overload_demo.lab.records import report
-from overload_demo.lab.records.result import PRICE_PER_100K_COMMANDS, SpikeResult
+from overload_demo.lab.records.price import estimate
+from overload_demo.lab.records.result import SpikeResult
 from overload_demo.lab.running.plan import DEFAULT_DELAY_S, DEFAULT_REQUESTS, SpikePlan
 from overload_demo.lab.running.progress import spike_progress
 from overload_demo.lab.running.spike import run_spike
@@ -58,7 +59,9 @@ def spike(
     requests: Annotated[int, typer.Option(help="Requests to fire.")] = DEFAULT_REQUESTS,
     rate: Annotated[
         float | None,
-        typer.Option(help="Requests a second at the height of the spike.", show_default="60 % of a calibration"),
+        typer.Option(
+            help="Requests a second at the height of the spike.", show_default="60 % of a calibration, or 1,000"
+        ),
     ] = None,
     shape: Annotated[Shape, typer.Option(help="When requests are sent.")] = Shape.SPIKE,
     processes: Annotated[int | None, typer.Option(help="Load processes.", show_default="chosen from the load")] = None,
@@ -91,7 +94,7 @@ def spike(
     with one_line_errors():
         _check(plan)
         if upstash:
-            _ask_before_upstash(console, requests, yes=yes)
+            _ask_before_upstash(console, requests, processing_delay, yes=yes)
         try:
             result, folder = asyncio.run(_spike(plan, processing_delay, upstash, output, live, console))
         except KeyboardInterrupt:
@@ -151,20 +154,10 @@ def _check(plan: SpikePlan) -> None:
     )
 
 
-# As measured by a spike on the embedded store. Upstash may count a script as one or with all it calls: here the dearer.
-COMMANDS_PER_JOB = 8.0
-FREE_COMMANDS_PER_MONTH = 500_000
-
-
-def _ask_before_upstash(console: Console, requests: int, *, yes: bool) -> None:
+def _ask_before_upstash(console: Console, requests: int, processing_delay_s: float, *, yes: bool) -> None:
     if not load_settings().uses_upstash:
         raise ConfigurationError("set UPSTASH_REDIS_REST_URL and UPSTASH_REDIS_REST_TOKEN to run on Upstash")
-    commands = requests * COMMANDS_PER_JOB
-    share, price = commands / FREE_COMMANDS_PER_MONTH, commands / 100_000 * PRICE_PER_100K_COMMANDS
-    console.print(
-        f"On Upstash this run is about {commands:,.0f} commands, those inside scripts counted: "
-        f"{share:.0%} of a free month, or ${price:.2f}."
-    )
+    console.print(f"On Upstash: {estimate(requests, processing_delay_s).told}.", highlight=False, soft_wrap=True)
     if not yes and not typer.confirm("Go on?"):
         raise typer.Exit(1)
 

@@ -8,6 +8,7 @@
     │   ├── StoreUnavailableError   no usable answer: refused, timed out, garbage, 5xx
     │   ├── StoreAuthError          the store refused our token
     │   ├── StoreFullError          the store has no room for another write
+    │   ├── StoreQuotaError         the month's commands are used up
     │   └── StoreRefusedError       the store answered with an error of its own
     ├── QueueFullError              a configured bound refused the job
     └── IdempotencyConflictError    the same Idempotency-Key came with another body
@@ -54,6 +55,10 @@ class StoreAuthError(StoreError):
 
 class StoreFullError(StoreError):
     """The store has no room: writes are refused, reads and draining go on."""
+
+
+class StoreQuotaError(StoreError):
+    """The database's commands of this month are used up: nothing is carried out until it is paid or over."""
 
 
 class StoreRefusedError(StoreError):

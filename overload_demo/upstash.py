@@ -20,15 +20,9 @@ import httpx
 
 from overload_demo.address import Address
 from overload_demo.config import LOOPBACK_HOSTS
-from overload_demo.errors import (
-    Outcome,
-    StoreAuthError,
-    StoreError,
-    StoreFullError,
-    StoreRefusedError,
-    StoreUnavailableError,
-)
+from overload_demo.errors import Outcome, StoreError, StoreRefusedError, StoreUnavailableError
 from overload_demo.loopback import LoopbackTransport, ReplyTooLargeError
+from overload_demo.refusals import error_in
 
 Argument = str | int | float
 Command = Sequence[Argument]
@@ -36,10 +30,6 @@ Parse = Callable[[int, Any], Any]
 
 MAX_REPLY_BYTES = 32 * 1024 * 1024
 BACKOFF_FIRST_S, BACKOFF_LONGEST_S = 0.02, 1.0
-
-# Starts of error texts that mean "nothing was done, and later it may well work".
-_NOT_NOW = ("LOADING", "BUSY", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "MISCONF")
-_NO_ACCESS = ("WRONGPASS", "NOAUTH")
 
 
 @dataclass(frozen=True)
@@ -133,7 +123,7 @@ class Upstash:
         def parse(status: int, body: Any) -> Any:
             if isinstance(body, dict) and "result" in body and status == 200:
                 return body["result"]
-            raise _error_in(status, body, scripted=str(command[0]).upper().startswith("EVAL"))
+            raise error_in(status, body, scripted=str(command[0]).upper().startswith("EVAL"))
 
         return await self._exchange("/", command, parse, repeatable=repeatable, deadline_s=deadline_s)
 
@@ -144,7 +134,7 @@ class Upstash:
 
         def parse(status: int, body: Any) -> list[Any]:
             if status != 200 or not isinstance(body, list) or len(body) != len(commands):
-                raise _error_in(status, body)
+                raise error_in(status, body)
             return [self._noted(_element(one)) for one in body]
 
         replies: list[Any] = await self._exchange(
@@ -301,36 +291,7 @@ def _decoded(status: int, text: bytes) -> Any:
 def _element(one: Any) -> Any:
     if isinstance(one, dict) and "result" in one:
         return one["result"]
-    return _error_in(200, one, scripted=True)
-
-
-def _error_in(status: int, body: Any, *, scripted: bool = False) -> StoreError:
-    """The typed error for an answer that is not a result.
-
-    ``scripted``: an error in the middle of a script leaves open what it had done before, so its outcome is unknown.
-    """
-    text = body.get("error") if isinstance(body, dict) else None
-    if status == 401:
-        return StoreAuthError("the store refused the token (401): check UPSTASH_REDIS_REST_TOKEN")
-    if status == 413:  # refused for its size before anything ran; the same text with a 200 is about the reply's
-        return StoreRefusedError(f"the store refused the request as too large: {str(text)[:200]}")
-    if not isinstance(text, str):
-        return StoreUnavailableError(f"the store answered {status} in an unexpected form", Outcome.UNKNOWN)
-    if status >= 500 or status == 429:
-        # our own gateway says so when it had no server to send the command to
-        outcome = Outcome.NOT_ENQUEUED if status == 503 and "nothing was done" in text else Outcome.UNKNOWN
-        return StoreUnavailableError(f"the store answered {status}: {text[:200]}", outcome)
-    if text.startswith("NOPERM"):
-        return StoreAuthError("the store's token does not allow this (NOPERM): is it the read-only one?")
-    if text.startswith(_NO_ACCESS):
-        return StoreAuthError(f"the store refused the token: {text.split(' ', 1)[0]}")
-    if "OOM command" in text or "capacity quota exceeded" in text:
-        return StoreFullError("the store is full: it refuses writes until jobs are drained")
-    if text.startswith(_NOT_NOW):
-        return StoreUnavailableError(f"the store is not ready: {text[:200]}")
-    definite = not scripted or text.startswith("NOSCRIPT") or "max requests limit" in text
-    outcome = Outcome.NOT_ENQUEUED if definite else Outcome.UNKNOWN
-    return StoreRefusedError(f"the store refused the command: {text[:200]}", outcome)
+    return error_in(200, one, scripted=True)
 
 
 def _either(first: Outcome, second: Outcome) -> Outcome:

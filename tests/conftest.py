@@ -10,12 +10,14 @@ from typing import Any
 import psutil
 import pytest
 
+from experiments.simulated_cloud import COMMANDS_PER_S
 from overload_demo.config import Settings, load_settings
 from overload_demo.errors import ConfigurationError
 from overload_demo.store.embedded import EmbeddedStore
 from overload_demo.store.opening import Store
 from overload_demo.store.server_binary import find_server
 from overload_demo.upstash import Upstash
+from tests.support.cloud import lagging_cloud, real_database, store_of
 from tests.support.queues import Queue, Stammering, open_queue
 from tests.support.running import make_settings
 from tests.support.waiting import wait_until
@@ -56,6 +58,20 @@ def store_before_own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterato
             server.wait()
 
 
+@pytest.fixture(scope="session")
+def store_in_the_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """A simulated database elsewhere: a millisecond away, its limit on commands, its reads from a replica that lags."""
+    with lagging_cloud(tmp_path_factory.mktemp("cloud")) as (cloud, _):
+        cloud.round_trip_s, cloud.commands_per_s = 0.001, COMMANDS_PER_S
+        yield store_of(cloud)
+
+
+@pytest.fixture(scope="session")
+def store_live() -> Store:
+    """The real database that the environment names."""
+    return real_database()
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """Settings of one test: keys nobody else uses, quick polls, no simulated work."""
@@ -66,10 +82,12 @@ STORES = {
     "embedded": ("store", Upstash),
     "own server": ("store_before_own_server", Upstash),
     "replies lost": ("store", Stammering),
+    "cloud": ("store_in_the_cloud", Upstash),
+    "live": ("store_live", Upstash),
 }
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.live] if name == "live" else []) for name in STORES])
 def queue_parts(request: pytest.FixtureRequest) -> tuple[Store, type[Upstash]]:
     """Each way a queue must keep its contract: over each kind of store, and when every script is carried out twice."""
     fixture, transport = STORES[request.param]

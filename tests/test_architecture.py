@@ -14,7 +14,7 @@ PACKAGE = ROOT / "overload_demo"
 # Each room may import those before it, and nothing after it. Rooms of one line do not know each other.
 TIERS = [
     {"errors"},
-    {"address", "config", "jobs", "work", "children", "doors", "logs", "metrics", "one_write"},
+    {"address", "config", "jobs", "work", "children", "doors", "logs", "metrics", "one_write", "refusals"},
     {"loopback"},
     {"upstash"},
     {"queue"},

@@ -66,7 +66,7 @@ def _cost_of_a_look(folder: Path, url: str) -> float:
     _, before = commands_run(folder)
     for _ in range(10):
         stats(url)
-    return (commands_run(folder)[1] - before - 1) / 10  # one was the question itself
+    return (commands_run(folder)[1] - before) / 10
 
 
 def _all(seen: list[dict[str, float]], name: str) -> list[float]:

@@ -90,11 +90,11 @@ def worker(folder: Path, *arguments: str, **variables: object) -> Iterator[Child
 
 
 @contextlib.contextmanager
-def uvicorn(app: str, folder: Path | None = None, *flags: str) -> Iterator[tuple[str, int]]:
+def uvicorn(app: str, folder: Path | None = None, *flags: str, **variables: object) -> Iterator[tuple[str, int]]:
     """Plain uvicorn with an app, on a port of its own; yields its URL and process id."""
     port = str(free_port())
     command = [sys.executable, "-m", "uvicorn", app, "--log-level", "critical", *FLAGS, *flags, "--port", port]
-    process = subprocess.Popen(command, env=environment(folder) if folder else None)
+    process = subprocess.Popen(command, env=environment(folder, **variables) if folder else None)
     try:
         wait_for(f"http://127.0.0.1:{port}")
         yield f"http://127.0.0.1:{port}", process.pid

@@ -20,10 +20,12 @@ from overload_demo.errors import (
     OverloadDemoError,
     QueueFullError,
     StoreError,
+    StoreQuotaError,
 )
 
 MEDIA_TYPE = "application/problem+json"
 STORE_RETRY_AFTER_S = 2.0
+QUOTA_RETRY_AFTER_S = 30.0  # the longest we ever say: it takes somebody to pay, or the next month
 
 
 def retry_after(wait_s: float) -> str:
@@ -68,7 +70,7 @@ def from_error(error: OverloadDemoError, job_id: str | None = None) -> Response:
     return problem(
         503,
         f"{error}; {advice}",
-        {"Retry-After": retry_after(STORE_RETRY_AFTER_S)},
+        {"Retry-After": retry_after(_wait_s(error))},
         outcome=error.outcome if job_id else None,
         job_id=job_id if unknown else None,
     )
@@ -77,8 +79,13 @@ def from_error(error: OverloadDemoError, job_id: str | None = None) -> Response:
 def not_cancelled(error: StoreError, job_id: str) -> Response:
     """The problem for a cancel that the store did not confirm."""
     requests.refused(503, str(error), job_id)
-    headers = {"Retry-After": retry_after(STORE_RETRY_AFTER_S)}
+    headers = {"Retry-After": retry_after(_wait_s(error))}
     return problem(503, f"{error}; please retry, a repeat is harmless", headers, outcome=error.outcome)
+
+
+def _wait_s(error: OverloadDemoError) -> float:
+    """Seconds until another try at the store makes sense."""
+    return QUOTA_RETRY_AFTER_S if isinstance(error, StoreQuotaError) else STORE_RETRY_AFTER_S
 
 
 def _allowed(request: Request) -> str:

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from overload_demo.config import Settings
+from overload_demo.errors import ConfigurationError
 from overload_demo.queue.protocol import MAX_DEAD_ENTRIES, PURGE, REQUEUE, Protocol, malformed, pages
 from overload_demo.upstash import Upstash
 
 PAGE = 500
+REMOVE_PAGE = 1_000
 REQUEUE_PAGE = 100  # each may be looked for in the whole dead list
 
 
@@ -83,3 +85,20 @@ def _dead_letter(entry: str) -> DeadLetter:
         return DeadLetter(str(told["job_id"]), str(told["reason"]), str(told["at"]), entry)
     except (ValueError, LookupError, TypeError, RecursionError):
         return DeadLetter("", "unreadable entry", "", entry)
+
+
+async def remove_all(upstash: Upstash, prefix: str) -> None:
+    """Remove every key behind a prefix, and none beside; keys that others are adding meanwhile may stay.
+
+    Raises :class:`ConfigurationError` without a prefix, which would be everybody's data, and :class:`StoreError`.
+    """
+    if not prefix:
+        raise ConfigurationError("without a key prefix all data of the database would be removed")
+    cursor = "0"
+    while True:
+        scan = ("SCAN", cursor, "MATCH", Protocol(prefix).pattern(), "COUNT", REMOVE_PAGE)
+        cursor, keys = await upstash.command(*scan, repeatable=True)
+        if keys:
+            await upstash.command("UNLINK", *keys, repeatable=True)
+        if str(cursor) == "0":
+            return

@@ -165,8 +165,8 @@ class LeaseKeeper:
             if not self._overdue:
                 self._overdue = True
                 self._on_overdue(job)
-        elif now - self._extended_at > self._settings.worker_lease_s / 3:
-            await self._extend()
+        elif (job or self._todo) and now - self._extended_at > self._settings.worker_lease_s / 3:
+            await self._extend()  # with nothing held, the idle worker's next full look is its sign of life
 
     async def _settle(self, given_back: list[Settlement]) -> None:
         settlements = self._take_finished() + given_back
@@ -180,7 +180,7 @@ class LeaseKeeper:
             raise
 
     async def _extend(self) -> None:
-        """Extend all that is held. With nothing held this is only a sign of life."""
+        """Extend all that is held."""
         current = self._current
         held = ([current] if current else []) + list(self._todo)
         with self._metrics.timed("extend"):

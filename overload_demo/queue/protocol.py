@@ -1,6 +1,7 @@
 """The scripts and keys every part of the queue shares, and the arithmetic of the recent rates."""
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -29,6 +30,16 @@ ENQUEUE, LEASE, EXTEND, SETTLE, STATUS, STATS, CANCEL = map(
 )
 REQUEUE, PURGE, INSPECT, RECONCILE, RECOUNT = map(_script, ("requeue", "purge", "inspect", "reconcile", "recount"))
 
+# What each of the keys is that a queue has only once.
+TYPES = {
+    "queue": "list",
+    "seq": "string",
+    "leases": "zset",
+    "owners": "hash",
+    "workers": "hash",
+    "stats": "hash",
+    "dead": "list",
+}
 _KEYS = {
     ENQUEUE: ("queue", "seq", "stats", "workers"),
     LEASE: ("queue", "leases", "owners", "dead", "stats", "workers"),
@@ -54,6 +65,10 @@ class Protocol:
     def key(self, name: str) -> str:
         """The full name of one of the ``jobs:*`` keys."""
         return f"{self.prefix}jobs:{name}"
+
+    def pattern(self, start: str = "") -> str:
+        """What SCAN and KEYS find keys by that begin with the prefix and ``start``, whatever is in these."""
+        return re.sub(r"([*?\[\]\\^])", r"\\\1", f"{self.prefix}{start}") + "*"
 
     def call(self, script: Script, *args: Argument) -> ScriptCall:
         """A call of ``script`` with all its keys and ``args``."""

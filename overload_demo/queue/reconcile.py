@@ -5,7 +5,6 @@ again inside the script that mends it (``lua/reconcile.lua`` says why that is sa
 of memory a waiting job.
 """
 
-import re
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -102,7 +101,7 @@ class Reconciler:
     async def _jobs(self) -> AsyncIterator[list[str]]:
         """The ids of all jobs, in pages; one may come twice."""
         start = f"{self._protocol.prefix}job:"
-        pattern = re.sub(r"([*?\[\]\\^])", r"\\\1", start) + "*"
+        pattern = self._protocol.pattern("job:")
         cursor = "0"
         while True:
             cursor, keys = await self._command("SCAN", cursor, "MATCH", pattern, "COUNT", PAGE)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import ssl
 from dataclasses import dataclass
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -10,12 +11,16 @@ from pydantic import SecretStr
 
 from overload_demo.errors import ConfigurationError, StoreUnavailableError
 from overload_demo.store.resp import RedisConnection, ReplyError
+from overload_demo.store.server_facts import facts, refuse_unsafe
 from overload_demo.store.upstream import wait_until_loaded
 
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 5.0
-SCHEMES = "OVERLOAD_REDIS_URL: must look like redis://[user:password@]host[:port][/db] or unix:///path[?db=0]"
+SCHEMES = (
+    "OVERLOAD_REDIS_URL: must look like redis://[user:password@]host[:port][/db], rediss:// for TLS, or "
+    "unix:///path[?db=0]"
+)
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,7 @@ class Target:
 
     host: str
     port: int
+    is_encrypted: bool
     path: str  # of a unix socket; then host and port mean nothing
     user: str
     password: SecretStr
@@ -36,17 +42,18 @@ class Target:
 
 
 def parse_target(url: str) -> Target:
-    """The parts of a ``redis://`` or ``unix://`` URL; raises :class:`ConfigurationError` without quoting it."""
+    """The parts of a URL of one of the three kinds; raises :class:`ConfigurationError` without quoting it."""
     try:
         parts = urlsplit(url)
         is_unix = parts.scheme == "unix"
-        if parts.scheme not in {"redis", "unix"} or (is_unix and not parts.path):
+        if parts.scheme not in {"redis", "rediss", "unix"} or (is_unix and not parts.path):
             raise ConfigurationError(SCHEMES)
         query = parse_qs(parts.query)
         database = query.get("db", ["" if is_unix else parts.path.strip("/")])[0]
         return Target(
             host=parts.hostname or "127.0.0.1",
             port=parts.port or 6379,
+            is_encrypted=parts.scheme == "rediss",
             path=unquote(parts.path) if is_unix else "",
             user=unquote(parts.username or ""),
             password=SecretStr(unquote(parts.password or query.get("password", [""])[0])),
@@ -81,6 +88,9 @@ class ExternalServer:
                     await connection.ask("SELECT", str(target.database))
         except TimeoutError:
             raise StoreUnavailableError(f"the server at {target.name} did not answer in time") from None
+        except ssl.SSLError as error:
+            reason = getattr(error, "verify_message", "") or error.reason
+            raise StoreUnavailableError(f"no TLS with the server at {target.name}: {reason}") from None
         except OSError as error:
             raise StoreUnavailableError(f"no server at {target.name}: {error.strerror or error}") from None
         except ReplyError as error:
@@ -94,7 +104,9 @@ class ExternalServer:
         loop, target = asyncio.get_running_loop(), self._target
         if target.path:
             return (await loop.create_unix_connection(RedisConnection, target.path))[1]
-        return (await loop.create_connection(RedisConnection, target.host, target.port))[1]
+        # Certificates are checked against those the system trusts, or SSL_CERT_FILE names.
+        context = ssl.create_default_context() if target.is_encrypted else None
+        return (await loop.create_connection(RedisConnection, target.host, target.port, ssl=context))[1]
 
 
 async def inspect(connection: RedisConnection) -> str:
@@ -103,25 +115,17 @@ async def inspect(connection: RedisConnection) -> str:
     Raises :class:`ConfigurationError` for a server that could lose jobs by its nature: one that evicts, or a cluster.
     Warns once when durability is less than ``always``.
     """
-    facts = _facts(await connection.ask("INFO"))
-    if facts.get("cluster_enabled") == "1":
-        raise ConfigurationError("OVERLOAD_REDIS_URL: the server is a cluster; the queue needs a single server")
-    policy = facts.get("maxmemory_policy", "noeviction")
-    if policy != "noeviction" and facts.get("maxmemory", "0") != "0":
-        raise ConfigurationError(
-            f"OVERLOAD_REDIS_URL: the server evicts keys when full ({policy}): set maxmemory-policy noeviction"
-        )
+    try:
+        told = facts(await connection.ask("INFO"))
+    except ReplyError as error:
+        raise ConfigurationError(f"OVERLOAD_REDIS_URL: the server does not tell what it is: {error}") from None
+    refuse_unsafe(told)
     durability = "none"
-    if facts.get("aof_enabled") != "0":
+    if told.get("aof_enabled") != "0":
         durability = await _fsync_policy(connection)
     if durability != "always":
         log.warning("durability of the server is %r: an acknowledged job can be lost in a crash", durability)
     return durability
-
-
-def _facts(info: str) -> dict[str, str]:
-    """The ``name:value`` lines of INFO."""
-    return {name: value for name, mark, value in (line.partition(":") for line in info.splitlines()) if mark}
 
 
 async def _fsync_policy(connection: RedisConnection) -> str:

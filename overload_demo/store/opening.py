@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from overload_demo.address import Address
 from overload_demo.config import Settings
 from overload_demo.store.embedded import EmbeddedStore
+from overload_demo.store.vetting import vet
 
 Store = tuple[Address, Callable[[], Address] | None]
 
@@ -14,10 +15,14 @@ Store = tuple[Address, Callable[[], Address] | None]
 def open_store(settings: Settings) -> Iterator[Store]:
     """Find or start the store and hold it; yields its address and how to ask for the address again.
 
-    Blocking. Raises :class:`ConfigurationError` if the embedded store cannot be started.
+    Blocking. Raises :class:`ConfigurationError` if the embedded store cannot be started, or jobs are not safe there.
     """
     if settings.upstash_redis_rest_url and settings.upstash_redis_rest_token:
-        yield Address(settings.upstash_redis_rest_url, settings.upstash_redis_rest_token), None
+        address = Address(settings.upstash_redis_rest_url, settings.upstash_redis_rest_token)
+        vet(address, settings.overload_key_prefix)
+        yield address, None
         return
     with EmbeddedStore(settings.overload_data_dir, settings) as store:
-        yield store.acquire(), store.refresh
+        address = store.acquire()
+        vet(address, settings.overload_key_prefix)
+        yield address, store.refresh

@@ -93,7 +93,7 @@ def test_password_and_database_of_the_url_are_used_and_a_restarted_server_is_fou
                 )
 
 
-@pytest.mark.parametrize("url", ["http://host", "redis://host:port", "redis://host/db", "unix://", "rediss://host"])
+@pytest.mark.parametrize("url", ["http://host", "redis://host:port", "redis://host/db", "unix://", "rediss://host/x"])
 def test_a_url_of_another_kind_is_refused_without_being_quoted(url: str) -> None:
     with pytest.raises(ConfigurationError, match="must look like"):
         parse_target(url)

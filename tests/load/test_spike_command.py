@@ -13,7 +13,10 @@ from typing import Any
 
 import psutil
 import pytest
+from pydantic import SecretStr
 
+from experiments.simulated_cloud import simulated_cloud
+from overload_demo.address import Address
 from overload_demo.config import load_settings
 from overload_demo.lab import plots
 from overload_demo.lab.records.job_log import read_events
@@ -21,7 +24,7 @@ from overload_demo.lab.records.result import SpikeResult
 from overload_demo.queue.protocol import Protocol
 from overload_demo.store.data_dir import DataDir
 from overload_demo.store.embedded import EmbeddedStore
-from tests.support.stores import Rest
+from tests.support.stores import Rest, door
 from tests.support.waiting import wait_until
 
 SPIKE = [sys.executable, "-m", "overload_demo", "spike", "--baseline", "none"]
@@ -132,6 +135,38 @@ def test_a_killed_worker_and_a_killed_redis_lose_nothing_and_their_counts_are_no
     assert result.rest_calls_per_job is None
     assert result.store_commands_per_job is None
     assert result.upstash_commands is None
+
+
+@pytest.mark.parametrize("answer", ["n\n", "y\n"])
+def test_on_upstash_the_cost_is_told_first_and_no_key_of_the_run_is_left(tmp_path: Path, answer: str) -> None:
+    with (
+        door(tmp_path / "database") as database,
+        simulated_cloud(Address(database.url, SecretStr(database.token))) as far,
+    ):
+        far.round_trip_s = 0.05
+        access = {"UPSTASH_REDIS_REST_URL": far.address.url, "UPSTASH_REDIS_REST_TOKEN": database.token}
+        database.run("SET", "somebody", "else's")
+        outcome = subprocess.run(
+            [*SPIKE, "--upstash", "--requests", "1000"],
+            cwd=tmp_path,
+            env=clean_environment() | access,
+            input=answer,
+            capture_output=True,
+            text=True,
+            timeout=90.0,
+        )
+        left = database.run("KEYS", "*")
+
+    assert "about 50 calls: 100 commands where a script counts as one (0.0% of the 500,000 free" in outcome.stdout
+    assert left == ["somebody"]
+    if answer == "y\n":
+        result = the_result(tmp_path)
+        assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+        assert (result.accepted, result.done, result.lost, result.duplicated) == (1000, 1000, 0, 0)
+        assert (result.conditions.store, result.conditions.rate_chosen_by) == ("upstash", "default")
+    else:
+        assert outcome.returncode == 1
+        assert not list(tmp_path.glob("runs/*/result.json"))
 
 
 def test_an_interrupted_spike_leaves_nothing_behind(tmp_path: Path) -> None:

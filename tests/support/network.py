@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from experiments.simulated_cloud import read_message
 from overload_demo.store.opening import Store
 
 GARBAGE = (  # what a broken proxy may say about a request that was carried out
@@ -78,7 +79,7 @@ class Network:
         behind_reader: asyncio.StreamReader,
         behind: asyncio.StreamWriter,
     ) -> None:
-        head, body = await _message(reader)
+        head, body = await read_message(reader)
         self.sizes.append(len(body))
         if len(body) > self.largest_request:
             answer = b"HTTP/1.1 413 X\r\nContent-Length: %d\r\n\r\n%b" % (len(REFUSAL), REFUSAL)
@@ -91,7 +92,7 @@ class Network:
             return
         else:
             behind.write(head + body)
-            answer = b"".join(await _message(behind_reader))
+            answer = b"".join(await read_message(behind_reader))
         if random.random() < self.loses_answers:
             self.faults += 1
             writer.transport.abort()
@@ -110,12 +111,6 @@ class Network:
             await asyncio.sleep(self.delay_s)
         writer.write(answer)
         await writer.drain()
-
-
-async def _message(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
-    head = await reader.readuntil(b"\r\n\r\n")
-    _, _, after = head.lower().partition(b"content-length:")
-    return head, await reader.readexactly(int(after.split(b"\r\n")[0] or 0))
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from typing import Any
 
 from overload_demo.config import Settings
 from overload_demo.jobs import new_job_id
+from overload_demo.queue.admin import remove_all
 from overload_demo.queue.consumer import Consumer, LeasedJob, Settlement, Verdict
 from overload_demo.queue.producer import NewJob, Producer
 from overload_demo.queue.protocol import Protocol
@@ -93,9 +94,8 @@ async def open_queue(settings: Settings, store: Store, transport: type[Upstash] 
     queue = Queue(upstash, settings)
     try:
         yield queue
-        keys = await queue.redis("KEYS", f"{queue.prefix}*")
-        if keys:
-            await queue.redis("DEL", *keys)
+        if queue.prefix:  # else the store is its own
+            await remove_all(upstash, queue.prefix)
     finally:
         await queue.producer.aclose()
         await queue.results.aclose()

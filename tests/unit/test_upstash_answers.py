@@ -12,6 +12,7 @@ from overload_demo.errors import (
     StoreAuthError,
     StoreError,
     StoreFullError,
+    StoreQuotaError,
     StoreRefusedError,
     StoreUnavailableError,
 )
@@ -118,6 +119,8 @@ async def test_an_array_is_no_answer_to_a_command() -> None:
         (refusal("WRONGPASS invalid or missing auth token", 401), StoreAuthError, NOT_DONE),
         (h.answer(401, b"<html>Unauthorized</html>"), StoreAuthError, NOT_DONE),
         (refusal("NOPERM this user has no permissions"), StoreAuthError, NOT_DONE),
+        (refusal("ERR max requests limit exceeded. Limit: 500000, Usage: 500000."), StoreQuotaError, NOT_DONE),
+        (refusal("READONLY Writes are temporarily rejected"), StoreUnavailableError, NOT_DONE),
         (refusal("OOM command not allowed when used memory > 'maxmemory'."), StoreFullError, NOT_DONE),
         (refusal("ERR DB capacity quota exceeded"), StoreFullError, NOT_DONE),
         (refusal("LOADING Redis is loading the dataset in memory"), StoreUnavailableError, NOT_DONE),

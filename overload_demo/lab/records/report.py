@@ -3,7 +3,8 @@
 from rich.table import Table
 
 from overload_demo.lab.records.baseline_run import BaselineRun
-from overload_demo.lab.records.result import PRICE_PER_100K_COMMANDS, SpikeResult
+from overload_demo.lab.records.price import dollars
+from overload_demo.lab.records.result import SpikeResult
 from overload_demo.load.summary import LoadSummary
 
 
@@ -84,8 +85,7 @@ def _headline(result: SpikeResult) -> str:
 
 def _price(least: int, most: int) -> str:
     """Both ways of counting: a script as one command, and with the commands inside it."""
-    dollars = [count / 100_000 * PRICE_PER_100K_COMMANDS for count in (least, most)]
-    return f"{least:,} to {most:,}, ${dollars[0]:.3f} to ${dollars[1]:.2f}"
+    return f"{least:,} to {most:,}, {dollars(least)} to {dollars(most)}"
 
 
 def _errors(errors: dict[str, int]) -> str:

@@ -9,8 +9,6 @@ from overload_demo.lab.records.baseline_run import BaselineRun
 from overload_demo.load import LoadSummary, Shape
 
 SCHEMA_VERSION: Literal[1] = 1
-# Upstash's pay-as-you-go price, US dollars (upstash.com/pricing/redis, 2026-08).
-PRICE_PER_100K_COMMANDS = 0.20
 NOT_ASKED_FOR = "not asked for"  # the note where nobody wanted a naive API beside the run
 
 
@@ -22,7 +20,7 @@ class Conditions(BaseModel):
     command: str
     requests: int
     rate_per_s: float
-    rate_chosen_by: Literal["user", "calibration"]
+    rate_chosen_by: Literal["user", "calibration", "default"]
     calibrated_per_s: float | None
     shape: Shape
     seed: int

@@ -38,10 +38,14 @@ async def read_cost(stack: Stack, upstash: Upstash, counting: dict[str, int]) ->
 
 
 def count_commands(commandstats: str) -> tuple[int, int]:
-    """Script calls, and all commands, as the text of ``INFO commandstats`` tells them. Raises ValueError."""
+    """Script calls, and all commands, as the text of ``INFO commandstats`` tells them. Raises ValueError.
+
+    INFO itself, with which only an observer asks, does not count.
+    """
     run = {
         line.partition(":")[0].removeprefix("cmdstat_"): int(line.split("calls=")[1].split(",")[0])
         for line in commandstats.splitlines()
         if "calls=" in line
     }
+    run.pop("info", None)
     return run.get("eval", 0) + run.get("evalsha", 0), sum(run.values())

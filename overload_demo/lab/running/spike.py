@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import psutil
 
@@ -19,7 +20,7 @@ from overload_demo.lab.records.recorded import equal_recorded
 from overload_demo.lab.records.result import NOT_ASKED_FOR, Conditions, SpikeResult, SpikeSeries
 from overload_demo.lab.running.baseline import run_baseline
 from overload_demo.lab.running.cost import Cost, read_cost
-from overload_demo.lab.running.plan import OnProgress, SpikePlan, SpikeProgress, Stage
+from overload_demo.lab.running.plan import UPSTASH_RATE_PER_S, OnProgress, SpikePlan, SpikeProgress, Stage
 from overload_demo.lab.running.sampler import Sample, Sampler
 from overload_demo.lab.running.stack import Stack
 from overload_demo.load import LoadPlan, LoadProgress, LoadResult, calibrate, run_load
@@ -103,7 +104,10 @@ class _Spike:
 
     async def _rate(self) -> float:
         """The rate asked for, or one this machine is known to stand; leaves a stack that nobody has used."""
-        if self.plan.rate_per_s is None:
+        wanted = self.plan.rate_per_s
+        if wanted is None and self.stack.settings.uses_upstash:
+            wanted = UPSTASH_RATE_PER_S
+        if wanted is None:
             self._report(SpikeProgress("calibrate", self.plan.requests))
             self.calibrated_per_s = await calibrate(self.stack.url)
             await self.stack.fresh()
@@ -112,7 +116,12 @@ class _Spike:
             used = (await results.stats()).accepted > 0
         if used:
             await self.stack.fresh()
-        return self.plan.rate_per_s
+        return wanted
+
+    def _rate_chosen_by(self) -> Literal["user", "calibration", "default"]:
+        if self.plan.rate_per_s is not None:
+            return "user"
+        return "default" if self.calibrated_per_s is None else "calibration"
 
     @contextlib.asynccontextmanager
     async def _reading(self) -> AsyncIterator[Results]:
@@ -253,7 +262,7 @@ class _Spike:
             command=plan.command,
             requests=plan.requests,
             rate_per_s=load.plan.rate_per_s,
-            rate_chosen_by="user" if plan.rate_per_s else "calibration",
+            rate_chosen_by=self._rate_chosen_by(),
             calibrated_per_s=None if self.calibrated_per_s is None else round(self.calibrated_per_s, 1),
             shape=plan.shape,
             seed=plan.seed,

@@ -31,6 +31,7 @@ from overload_demo.api.front_door import listen, url_of
 from overload_demo.children import Child
 from overload_demo.config import Settings, load_settings
 from overload_demo.errors import ConfigurationError, OverloadDemoError
+from overload_demo.lab.running.leftovers import remove_keys
 from overload_demo.lab.running.parts import ApiThread, Part, WorkerThread, start_all, stop_all
 from overload_demo.lab.running.run_folder import new_run_folder
 from overload_demo.lab.running.unbroken import finish, in_thread
@@ -205,6 +206,8 @@ class Stack:
         self.restarts.clear()
         self._held.clear()
         self.settings = load_settings(**self._overrides())
+        if self.settings.uses_upstash:
+            self._cleanup.callback(remove_keys, self.settings)
         self.listeners = [self._cleanup.enter_context(listener) for listener in listen("127.0.0.1", 0)]
         if (
             self.placement == "process"

@@ -1,0 +1,235 @@
+"""What a database in the cloud adds to a store on this machine, as far as its vendor says and others have measured.
+
+A reverse proxy with real sockets in front of a gateway. It adds distance, makes commands wait above a rate, refuses
+them once the month's quota is used up or while the server is upgraded, turns a reply that is too large into an error
+with status 200, and lets a replica that lags answer reads, unless the request carries the sync token of a later write.
+The gateway behind it is real, and so is the replica. What is a write says the gateway's own list: a script is one.
+"""
+
+import asyncio
+import contextlib
+import json
+import math
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from overload_demo.address import Address
+from overload_demo.lab.running.cost import count_commands
+from overload_demo.store.commands import READS
+
+# https://upstash.com/docs/redis/troubleshooting/max_requests_limit; that its status is 400 is a user's report.
+QUOTA = (
+    "ERR max requests limit exceeded. Limit: 500000, Usage: {used}. "
+    "See https://upstash.com/docs/redis/troubleshooting/max_requests_limit for details"
+)
+UPGRADE = "READONLY Writes are temporarily rejected due to server upgrade"  # two third-party code bases handle it
+TOO_LARGE = "ERR max request size exceeded. Limit: {limit}, Actual: {actual}"  # for a reply: with status 200 (measured)
+COMMANDS_PER_S = 10_000  # every plan's limit; above, a request waits (https://upstash.com/docs/redis/help/faq)
+FREE_COMMANDS = 500_000
+METER_EVERY_S = 0.02
+LOOK_EVERY_S = 0.005
+
+Answer = tuple[int, bytes]
+
+
+class SimulatedCloud:
+    """Serves at ``address`` what the store behind it serves, under conditions that may be set at any time."""
+
+    def __init__(self, store: Address, replica: Address | None = None) -> None:
+        self.address = store
+        self.round_trip_s = 0.0
+        self.commands_per_s = math.inf  # those inside scripts count; more have to wait
+        self.max_reply_bytes = 10_485_760  # of one command
+        self.quota_is_used_up = self.is_upgrading = False
+        self.exchanges = self.refused = 0
+        self.stale_reads = 0  # answered by a replica that had not heard of every write
+        self.largest_reply = 0  # bytes
+        self.waited = 0  # requests, for their turn
+        self._store, self._replica = store, replica
+        self._free_at = 0.0
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def run(self, is_open: threading.Event, may_end: asyncio.Event) -> None:
+        """Serve until told to end."""
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        self.address = replace(self._store, url=f"http://127.0.0.1:{port}", durability="unknown")
+        self._tasks.add(asyncio.create_task(self._meter()))
+        is_open.set()
+        await may_end.wait()
+        server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        primary, replica = _Line(self._store), _Line(self._replica or self._store)
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            while True:
+                head, body = await read_message(reader)
+                await asyncio.sleep(self.round_trip_s / 2)
+                answer = await self._answer(head, body, primary, replica)
+                await asyncio.sleep(self.round_trip_s / 2)
+                writer.write(answer)
+                await writer.drain()
+        for stream in (primary, replica, writer):
+            stream.close()
+        self._tasks.discard(task)
+
+    async def _answer(self, head: bytes, body: bytes, primary: "_Line", replica: "_Line") -> bytes:
+        self.exchanges += 1
+        commands, is_pipeline = _commands(head, body)
+        is_write = any(str(command[0]).upper() not in READS for command in commands)
+        if refusal := self._refusal(is_write, len(commands), is_pipeline):
+            self.refused += 1
+            return _http(*refusal)
+        if (wait_s := self._free_at - asyncio.get_running_loop().time()) > 0:
+            self.waited += 1
+            await asyncio.sleep(wait_s)
+        if is_write or self._replica is None:
+            answer = await primary.exchange(head, body)
+        else:
+            await self._catch_up(_header(head, b"upstash-sync-token"), primary, replica)
+            answer = await replica.exchange(head, body)
+        status, content = _status(answer), answer.partition(b"\r\n\r\n")[2]
+        token = await primary.offset("master") if self._replica else _header(answer, b"upstash-sync-token")
+        return _http(status, self._limited(content), token)
+
+    def _refusal(self, is_write: bool, count: int, is_pipeline: bool) -> Answer | None:
+        """What the cloud says instead of carrying anything out."""
+        if self.quota_is_used_up:  # the number rises with every attempt, as there
+            return 400, _error(QUOTA.format(used=FREE_COMMANDS + self.refused))
+        if self.is_upgrading and is_write:
+            return (200, b"[%b]" % b",".join([_error(UPGRADE)] * count)) if is_pipeline else (400, _error(UPGRADE))
+        return None
+
+    async def _catch_up(self, token: bytes, primary: "_Line", replica: "_Line") -> None:
+        """The replica answers at once, or waits for the write whose token the request carries."""
+        while token and int(await replica.offset("slave")) < int(token):  # noqa: ASYNC110 - a server tells nobody
+            await asyncio.sleep(LOOK_EVERY_S)
+        if int(await replica.offset("slave")) < int(await primary.offset("master")):
+            self.stale_reads += 1
+
+    def _limited(self, content: bytes) -> bytes:
+        self.largest_reply = max(self.largest_reply, len(content))
+        if len(content) <= self.max_reply_bytes:
+            return content
+        told = json.loads(content)
+        limited = [self._limited_item(one) for one in told] if isinstance(told, list) else [self._limited_item(told)]
+        return b"[%b]" % b",".join(limited) if isinstance(told, list) else limited[0]
+
+    def _limited_item(self, item: Any) -> bytes:
+        text = json.dumps(item, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= self.max_reply_bytes:
+            return text
+        return _error(TOO_LARGE.format(limit=self.max_reply_bytes, actual=len(text)))
+
+    async def _meter(self) -> None:
+        """Counts what the store runs, scripts with all they call, and lets later requests wait for it."""
+        line, before = _Line(self._store), 0
+        try:
+            while True:
+                if self.commands_per_s < math.inf:
+                    _, run = count_commands(await line.ask("INFO", "commandstats"))
+                    now = asyncio.get_running_loop().time()
+                    fresh, before = run - (before or run), run
+                    self._free_at = max(now, self._free_at) + fresh / self.commands_per_s
+                await asyncio.sleep(METER_EVERY_S)
+        finally:
+            line.close()
+
+
+class _Line:
+    """One connection to a gateway, opened when it is first needed."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def exchange(self, head: bytes, body: bytes) -> bytes:
+        """The gateway's answer to a request, as it came."""
+        if self._streams is None:
+            parts = urlsplit(self._address.url)
+            self._streams = await asyncio.open_connection(parts.hostname, parts.port)
+        reader, writer = self._streams
+        writer.write(head + body)
+        return b"".join(await read_message(reader))
+
+    async def ask(self, *command: str) -> Any:
+        """The reply to a command of our own."""
+        body = json.dumps(command).encode()
+        head = f"POST / HTTP/1.1\r\nAuthorization: Bearer {self._address.token.get_secret_value()}\r\n"
+        answer = await self.exchange(f"{head}Content-Length: {len(body)}\r\n\r\n".encode(), body)
+        return json.loads(answer.partition(b"\r\n\r\n")[2])["result"]
+
+    async def offset(self, role: str) -> bytes:
+        """How far the server has come with the primary's writes, bytes of its log."""
+        told = dict(line.partition(":")[::2] for line in (await self.ask("INFO", "replication")).splitlines())
+        return str(told[f"{role}_repl_offset"]).encode()
+
+    def close(self) -> None:
+        """End it."""
+        if self._streams is not None:
+            self._streams[1].close()
+
+
+async def read_message(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    """The head of an HTTP message, with the empty line behind it, and its body."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    return head, await reader.readexactly(int(_header(head, b"content-length") or 0))
+
+
+def _header(head: bytes, name: bytes) -> bytes:
+    """The value of a header; empty where there is none."""
+    for line in head.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]:
+        if line.lower().startswith(name + b":"):
+            return line.partition(b":")[2].strip()
+    return b""
+
+
+def _commands(head: bytes, body: bytes) -> tuple[list[Any], bool]:
+    """The commands of a request, and whether they are a pipeline; no commands where the body holds none."""
+    is_pipeline = head.split(b" ", 2)[1] == b"/pipeline"
+    with contextlib.suppress(ValueError, IndexError, TypeError):
+        told = json.loads(body)
+        commands = told if is_pipeline else [told]
+        if all(command[0] for command in commands):
+            return commands, is_pipeline
+    return [], is_pipeline
+
+
+def _status(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1])
+
+
+def _error(text: str) -> bytes:
+    return json.dumps({"error": text}).encode()
+
+
+def _http(status: int, content: bytes, token: bytes = b"") -> bytes:
+    head = b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % (status, len(content))
+    return head + (b"Upstash-Sync-Token: %b\r\n" % token if token else b"") + b"\r\n" + content
+
+
+@contextlib.contextmanager
+def simulated_cloud(store: Address, replica: Address | None = None) -> Iterator[SimulatedCloud]:
+    """A cloud in a thread of its own, with the store at its other end."""
+    cloud, is_open = SimulatedCloud(store, replica), threading.Event()
+    loop, may_end = asyncio.new_event_loop(), asyncio.Event()
+    thread = threading.Thread(target=loop.run_until_complete, args=(cloud.run(is_open, may_end),), name="cloud")
+    thread.start()
+    try:
+        if not is_open.wait(10.0):
+            raise TimeoutError("the simulated cloud does not start")
+        yield cloud
+    finally:
+        loop.call_soon_threadsafe(may_end.set)
+        thread.join(10.0)
+        loop.close()

@@ -1,0 +1,74 @@
+"""The main job on a database far away: ``python -m experiments.slow_store`` puts a simulated round trip before a store.
+
+The spike that runs is the real one, with ``--upstash``, through a proxy on this machine. It adds the round trip to each
+exchange and lets whoever exceeds the limit on commands wait, as the vendor does. The store behind it is the embedded
+one, on a disk. With ``--record`` the run goes to ``experiments/results``.
+"""
+
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from experiments.bench.record import RESULTS
+from experiments.bench.servers import environment, folder_in
+from experiments.readme.documents import bring_up_to_date
+from experiments.simulated_cloud import COMMANDS_PER_S, simulated_cloud
+from overload_demo.config import load_settings
+from overload_demo.doors import fail, one_line_errors
+from overload_demo.lab.records.result import SpikeResult
+from overload_demo.store.embedded import EmbeddedStore
+
+
+def main(
+    round_trip: Annotated[float, typer.Option(help="added to every exchange, seconds", min=0.0, max=1.0)] = 0.05,
+    requests: Annotated[int, typer.Option(help="requests to fire", min=1)] = 100_000,
+    commands_per_s: Annotated[
+        float, typer.Option(help="limit on commands a second, those inside scripts counted", min=1.0)
+    ] = COMMANDS_PER_S,
+    folder: Annotated[Path, typer.Option(help="where store and run folder go; not on tmpfs")] = Path("runs"),
+    record: Annotated[bool, typer.Option(help="keep the run as the recorded one")] = False,
+) -> None:
+    """Run the spike there; what it prints and its exit code are the spike's own."""
+    folder.mkdir(exist_ok=True)
+    before = set(folder.glob("*/result.json"))
+    with one_line_errors(), folder_in(folder) as place:
+        code = _spike(place, round_trip, commands_per_s, ["--requests", str(requests), "--output", str(folder)])
+    runs = set(folder.glob("*/result.json")) - before
+    if code or len(runs) != 1:
+        fail("the spike was not absorbed", code or 1)
+    if record:
+        _record(runs.pop())
+
+
+def _spike(place: Path, round_trip_s: float, commands_per_s: float, options: list[str]) -> int:
+    data = place / "data"
+    command = [sys.executable, "-m", "overload_demo", "spike", "--upstash", "--yes", "--baseline", "none", *options]
+    settings = load_settings(overload_data_dir=data)
+    with EmbeddedStore(data, settings) as store, simulated_cloud(store.acquire()) as cloud:
+        cloud.round_trip_s, cloud.commands_per_s = round_trip_s, commands_per_s
+        access = {
+            "UPSTASH_REDIS_REST_URL": cloud.address.url,
+            "UPSTASH_REDIS_REST_TOKEN": cloud.address.token.get_secret_value(),
+        }
+        return subprocess.run(command, env=environment(place, **access)).returncode
+
+
+def _record(run: Path) -> None:
+    """Keep a run under the command that makes it again."""
+    result = SpikeResult.read(run)
+    command = shlex.join(("python", "-m", "experiments.slow_store", *sys.argv[1:]))
+    conditions = result.conditions.model_copy(update={"command": command})
+    recorded = result.model_copy(update={"conditions": conditions})
+    recorded.save(run.parent)
+    shutil.copy(run, RESULTS / "spike_far.json")
+    shutil.copy(run.with_name("figure.png"), RESULTS / "spike_far.png")
+    bring_up_to_date()
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,160 @@
+"""Stores that are far away: a simulated cloud with a replica that really replicates, late, and a real database."""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from experiments.simulated_cloud import SimulatedCloud, simulated_cloud
+from overload_demo.address import Address
+from overload_demo.config import load_settings
+from overload_demo.errors import ConfigurationError
+from overload_demo.store.opening import Store
+from overload_demo.store.server_binary import find_server
+from tests.support.running import free_port
+from tests.support.stores import door
+from tests.support.waiting import wait_until
+
+LAG_S = 0.02
+
+
+class Relay:
+    """Carries bytes between a replica and its primary; those of the primary arrive ``lag_s`` later."""
+
+    def __init__(self, primary_port: int) -> None:
+        self.lag_s = LAG_S
+        self.port = 0
+        self._primary_port = primary_port
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self, is_open: threading.Event, may_end: asyncio.Event) -> None:
+        """Serve until told to end."""
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        is_open.set()
+        await may_end.wait()
+        server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        with contextlib.suppress(OSError, asyncio.CancelledError, ExceptionGroup):
+            down, up = await asyncio.open_connection("127.0.0.1", self._primary_port)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    late: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+                    group.create_task(_carry(reader, up))
+                    group.create_task(self._hold_back(down, late))
+                    group.create_task(_hand_over(late, writer))
+            finally:
+                up.close()
+        writer.close()
+
+    async def _hold_back(self, reader: asyncio.StreamReader, late: "asyncio.Queue[tuple[float, bytes]]") -> None:
+        while data := await reader.read(65_536):
+            late.put_nowait((asyncio.get_running_loop().time() + self.lag_s, data))
+        raise ConnectionResetError
+
+
+async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65_536):
+        writer.write(data)
+        await writer.drain()
+    raise ConnectionResetError
+
+
+async def _hand_over(late: "asyncio.Queue[tuple[float, bytes]]", writer: asyncio.StreamWriter) -> None:
+    while True:
+        due_at, data = await late.get()
+        await asyncio.sleep(due_at - asyncio.get_running_loop().time())
+        writer.write(data)
+        await writer.drain()
+
+
+@contextlib.contextmanager
+def relay_to(primary_port: int) -> Iterator[Relay]:
+    """A relay in a thread of its own."""
+    relay, is_open = Relay(primary_port), threading.Event()
+    loop, may_end = asyncio.new_event_loop(), asyncio.Event()
+    thread = threading.Thread(target=loop.run_until_complete, args=(relay.run(is_open, may_end),), name="relay")
+    thread.start()
+    try:
+        assert is_open.wait(10.0)
+        yield relay
+    finally:
+        loop.call_soon_threadsafe(may_end.set)
+        thread.join(10.0)
+        loop.close()
+
+
+@contextlib.contextmanager
+def server(folder: Path, port: int, *options: str) -> Iterator[None]:
+    """A server on a port, without a disk."""
+    try:
+        binary = find_server(None)
+    except ConfigurationError as error:
+        pytest.skip(str(error))
+    folder.mkdir()
+    command = [binary, "--port", str(port), "--dir", folder, "--save", "", "--repl-diskless-sync-delay", "0", *options]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        wait_until("the server listens", lambda: listens(port))
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def listens(port: int) -> bool:
+    """Whether somebody takes connections on a port."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextlib.contextmanager
+def lagging_cloud(folder: Path) -> Iterator[tuple[SimulatedCloud, Relay]]:
+    """A cloud whose reads come from a replica that hears of a write ``relay.lag_s`` later."""
+    folder.mkdir(exist_ok=True)
+    token, ports = secrets.token_hex(16), (free_port(), free_port())
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(server(folder / "primary", ports[0]))
+        relay = stack.enter_context(relay_to(ports[0]))
+        follow = ["--replicaof", "127.0.0.1", str(relay.port)]
+        stack.enter_context(server(folder / "replica", ports[1], *follow))
+        both = [
+            stack.enter_context(
+                door(folder / f"gateway-{port}", "--token", token, OVERLOAD_REDIS_URL=f"redis://127.0.0.1:{port}")
+            )
+            for port in ports
+        ]
+        wait_until("the replica follows", lambda: "master_link_status:up" in both[1].run("INFO", "replication"))
+        addresses = [Address(one.url, SecretStr(one.token)) for one in both]
+        yield stack.enter_context(simulated_cloud(*addresses)), relay
+
+
+def store_of(cloud: SimulatedCloud) -> Store:
+    """The cloud as a store to be opened."""
+    return cloud.address, None
+
+
+def real_database() -> Store:
+    """The database of UPSTASH_REDIS_REST_URL and _TOKEN; skips where there is none."""
+    if "UPSTASH_REDIS_REST_URL" not in os.environ:
+        pytest.skip("UPSTASH_REDIS_REST_URL is not set")
+    settings = load_settings()
+    assert settings.upstash_redis_rest_url
+    assert settings.upstash_redis_rest_token
+    return Address(settings.upstash_redis_rest_url, settings.upstash_redis_rest_token), None
