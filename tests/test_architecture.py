@@ -43,7 +43,7 @@ HOMES = {
     "nbformat": {"lab"},
     "numpy": {"load", "lab"},
     "platformdirs": {"config"},
-    "prometheus_client": {"metrics", "api", "worker"},
+    "prometheus_client": {"metrics", "api", "worker", "lab"},
     "psutil": {"store", "lab"},
     "pydantic": {"address", "config", "jobs", "upstash", "api", "store", "worker", "load", "lab"},
     "pydantic_settings": {"config"},

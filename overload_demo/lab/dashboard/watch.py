@@ -3,11 +3,13 @@
 import asyncio
 import http.client
 import time
+from dataclasses import replace
 from typing import Any
 
 from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab.dashboard.feed import EVERY_S, Feed
+from overload_demo.lab.dashboard.api_counts import ApiCounts
+from overload_demo.lab.dashboard.feed import EVERY_S, RATE_OVER_S, Feed
 from overload_demo.lab.dashboard.sample import LiveSample
 from overload_demo.lab.running.json_connection import JsonConnection
 
@@ -19,7 +21,8 @@ _NO_ANSWER = (OSError, http.client.HTTPException, ValueError)
 class ApiWatch:
     """Samples of the API at ``url`` for a feed. An API that goes away leaves a mark, and is asked again.
 
-    An API that asks for a key gets the one in OVERLOAD_API_KEY. What only clients know, errors among it, stays unknown.
+    An API that asks for a key gets the one in OVERLOAD_API_KEY. Errors and acceptance times are those the API counts
+    itself, once a second: what never reached it is not among them.
     """
 
     def __init__(self, url: str, feed: Feed) -> None:
@@ -29,6 +32,9 @@ class ApiWatch:
         headers = {} if key is None else {"Authorization": f"Bearer {key.get_secret_value()}"}
         self._url, self._feed = url, feed
         self._connection = JsonConnection(url, ANSWER_WITHIN_S, headers)
+        self._counts: ApiCounts | None = None
+        self._counted_at = -RATE_OVER_S
+        self._p99_s: float | None = None
 
     async def check(self) -> None:
         """Raise :class:`ConfigurationError` with one line unless it is an API of ours."""
@@ -48,8 +54,7 @@ class ApiWatch:
         while True:
             due = time.monotonic() + EVERY_S
             try:
-                stats = await asyncio.to_thread(self._connection.get, "/queue/stats")
-                self._feed.add(_sample(stats, self._feed.elapsed_s))
+                self._feed.add(await asyncio.to_thread(self._look))
                 if not answers:
                     self._feed.mark("API answers again")
                     self._feed.show(status=f"watching {self._url}")
@@ -60,6 +65,17 @@ class ApiWatch:
                     self._feed.show(status=f"{self._url} does not answer; asking again")
                 answers = False
             await asyncio.sleep(max(0.0, due - time.monotonic()))
+
+    def _look(self) -> LiveSample:
+        """The queue's numbers now, and the API's own of the last second. Blocks."""
+        stats = self._connection.get("/queue/stats")
+        if time.monotonic() - self._counted_at >= RATE_OVER_S:
+            self._counted_at = time.monotonic()
+            counts = ApiCounts.read(self._connection.get_text("/metrics"))
+            self._p99_s = None if self._counts is None else counts.p99_s(self._counts)
+            self._counts = counts
+        errors = None if self._counts is None else self._counts.errors
+        return replace(_sample(stats, self._feed.elapsed_s), errors=errors, acceptance_p99_s=self._p99_s)
 
     def close(self) -> None:
         """Close the connection."""

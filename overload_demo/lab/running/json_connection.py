@@ -20,16 +20,23 @@ class JsonConnection:
 
     def get(self, path: str) -> dict[str, Any]:
         """The object at ``path``; raises OSError, HTTPException or ValueError when there is none."""
+        found = json.loads(self.get_text(path))
+        if not isinstance(found, dict):
+            raise ValueError(f"GET {path} is not answered with an object")
+        return found
+
+    def get_text(self, path: str) -> str:
+        """What is at ``path``; raises OSError, HTTPException or ValueError when nothing is, or no text."""
         try:
             self._connection.request("GET", self._base + path, headers=self._headers)
             answer = self._connection.getresponse()
-            found = json.loads(answer.read())
+            text = answer.read().decode()
         except BaseException:
             self._connection.close()  # the next request opens a new one
             raise
-        if answer.status != 200 or not isinstance(found, dict):
+        if answer.status != 200:
             raise ValueError(f"GET {path} is answered with {answer.status}")
-        return found
+        return text
 
     def close(self) -> None:
         """Close the connection."""
