@@ -79,6 +79,10 @@ class LabPage(Tab):
         """Begin a command of JupyterLab without waiting for its end."""
         self.page.evaluate("command => { jupyterapp.commands.execute(command) }", command)
 
+    def save(self) -> None:
+        """Write the notebook, outputs and all, to its file."""
+        self.page.evaluate("jupyterapp.commands.execute('docmanager:save')")
+
     def restart_and_run_all(self) -> None:
         """*Restart Kernel and Run All Cells*, the question answered with yes."""
         self.start("notebook:restart-run-all")

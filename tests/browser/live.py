@@ -15,7 +15,7 @@ PANELS = ("latency", "depth", "rates")
 CONSOLE_OF_A_REFUSAL = "the server responded with a status of 4"  # Chromium writes one line for each; it is no error
 COLUMN = """([source, column]) => {
   const found = Bokeh.documents.map(one => one.get_model_by_name(source)).filter(Boolean);
-  return found.length ? Array.from(found[0].data[column]) : [];
+  return found.length ? Array.from(found.at(-1).data[column]) : [];
 }"""
 SOURCES = """() => Bokeh.documents.flatMap(one => ["queue", "naive"].map(name => one.get_model_by_name(name)))
   .filter(Boolean).map(source => source.get_length())"""

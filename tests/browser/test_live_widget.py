@@ -9,6 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from overload_demo.lab.dashboard.words import NOT_KNOWN
 from overload_demo.lab.records.result import SpikeResult
 from tests.browser.lab import LabPage, lab_page, lab_server
 from tests.browser.live import COLUMN
@@ -34,6 +35,7 @@ result = await run_spike(stack, SpikePlan(1_500, 300, baseline="none"), live=liv
 """
 STOP = "await stack.stop()"
 VIEW, SPIKE = 0, 1
+OF_A_RESTART = "Canceled future for kernel_info_request"  # JupyterLab's own, when a kernel restarts
 END = "('absorbed', 1500, 0, 'dashboard: on')"
 
 
@@ -59,17 +61,24 @@ def curve(lab: LabPage) -> list[float]:
 
 
 def wait_for_a_moving_curve(lab: LabPage, more_than: int = 3) -> None:
-    wait_until("the curve moves", lambda: len(curve(lab)) > more_than or lab.errors(), 60.0)
+    """While a cell awaits: nobody knows yet what was lost."""
+
+    def moves() -> bool:
+        return number(lab, "lost") == NOT_KNOWN and len(curve(lab)) > more_than
+
+    wait_until("the curve moves", lambda: lab.errors() or (shows(lab) and moves()), 60.0)
     assert lab.errors() == []
-    assert lab.prompts()[SPIKE] == "[*]:", "while the cell awaits"
 
 
 def wait_for_the_end(lab: LabPage) -> None:
-    wait_until("all cells have run", lambda: "[*]:" not in lab.prompts() or lab.errors(), 60.0)
+    wait_until("the last sample is shown", lambda: lab.errors() or (shows(lab) and number(lab, "lost") == "0"), 60.0)
     assert lab.errors() == []
-    assert END in lab.text_below(SPIKE)
-    wait_until("the last sample is shown", lambda: number(lab, "lost") == "0")
     assert (number(lab, "accepted"), number(lab, "depth")) == ("1,500", "0")
+
+
+def shows(lab: LabPage) -> bool:
+    """Whether there is a view."""
+    return lab.cell(VIEW).locator("dd").count() > 0
 
 
 def number(lab: LabPage, name: str) -> str:
@@ -84,22 +93,24 @@ def test_the_view_moves_while_a_cell_awaits_and_is_whole_after_a_reload_and_a_re
     wait_for_a_moving_curve(lab)
     lab.cell(VIEW).scroll_into_view_if_needed()
     lab.page.screenshot(path=tmp_path / "during.png")
-    before = curve(lab)
+    *before, _ = curve(lab)
 
     lab.save()
     lab.open(NAME, expect_idle=False)
     wait_for_a_moving_curve(lab, len(before))
     assert curve(lab)[: len(before)] == before, "a page loaded again in mid-spike has the whole curve"
-    lab.page.screenshot(path=tmp_path / "reloaded.png")
     wait_for_the_end(lab)
-    lab.page.screenshot(path=tmp_path / "end.png")
+    lab.cell(VIEW).scroll_into_view_if_needed()
+    lab.page.screenshot(path=tmp_path / "reloaded.png")
     assert lab.cut_off() == []
 
     lab.restart_and_run_all()
     wait_for_a_moving_curve(lab)
     wait_for_the_end(lab)
-
+    wait_until("all cells have run", lambda: lab.prompts() == ["[1]:", "[2]:", "[3]:"])
+    assert END in lab.text_below(SPIKE)
     for path in tmp_path.rglob("result.json"):
         assert SpikeResult.read(path).conditions.dashboard == "on"
     assert lab.outside == [], "no request leaves this machine"
-    assert lab.complaints == [], "no script of the page has failed"
+    ours = [text for text in lab.complaints if not text.startswith(OF_A_RESTART)]
+    assert ours == [], "no script of the page has failed"
