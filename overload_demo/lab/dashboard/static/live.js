@@ -1,7 +1,7 @@
 // Keeps the panels, the numbers and the table at the latest sample. The page and the notebook both use it; what is said
 // and how a panel looks is decided in Python.
 
-const SHORTEST_S = 60, LONGEST_S = 120, KEPT = 600;
+const SHORTEST_S = 30, LONGEST_S = 120, KEPT = 600;
 
 export async function mount(root, Bokeh, panels) {
   const documents = [];
