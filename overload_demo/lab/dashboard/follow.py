@@ -25,7 +25,8 @@ class Follower:
 
     def __call__(self, progress: SpikeProgress) -> None:
         """Take one report."""
-        self._feed.show(status=_WORDS[progress.stage].format(sent=progress.sent, offered=progress.offered))
+        status = _WORDS[progress.stage] if progress.lost is None else "over"
+        self._feed.show(status=status.format(sent=progress.sent, offered=progress.offered))
         if progress.elapsed_s is None:
             return
         track: Track = "naive" if progress.stage == "baseline" else "queue"

@@ -9,7 +9,6 @@ const tell = await mount(root, globalThis.Bokeh, await (await fetch("panels.json
 
 let events, heard_ms = Date.now();
 function listen() {
-  events?.close();
   events = new EventSource("events");
   events.onmessage = event => {
     const message = JSON.parse(event.data);
@@ -45,8 +44,7 @@ pause.onclick = () => {
   paused ? events.close() : listen();
 };
 setInterval(() => {
-  const paused = pause.getAttribute("aria-pressed") === "true";
-  const silent = !paused && events.readyState !== EventSource.CLOSED && Date.now() - heard_ms > SILENT_MS;
+  const silent = events.readyState !== EventSource.CLOSED && Date.now() - heard_ms > SILENT_MS;
   document.body.classList.toggle("silent", silent);
 }, 500);
 listen();
