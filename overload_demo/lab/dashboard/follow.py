@@ -25,8 +25,8 @@ class Follower:
 
     def __call__(self, progress: SpikeProgress) -> None:
         """Take one report."""
-        words = _WORDS[progress.stage] if progress.lost is None else "every accepted id is accounted for"
-        self._feed.show(status=words.format(sent=progress.sent, offered=progress.offered))
+        status = _WORDS[progress.stage] if progress.lost is None else "over"
+        self._feed.show(status=status.format(sent=progress.sent, offered=progress.offered))
         if progress.elapsed_s is None:
             return
         track: Track = "naive" if progress.stage == "baseline" else "queue"

@@ -52,7 +52,7 @@ class Stage:
         self.loop = asyncio.get_running_loop()
         self._feed, self.sizes, self._stack = feed, sizes, stack
         self._act: asyncio.Task[None] | None = None
-        self._thaw: asyncio.Task[None] | None = None
+        self._frozen: tuple[int, asyncio.TimerHandle] | None = None  # whom, and when it is thawed
         self._worker_is_dead = self._is_resetting = False
         self._acts = 0
         self._seen: BaselineRun | None = None
@@ -62,8 +62,8 @@ class Stage:
         return self
 
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        await self._end(self._thaw)
-        await self._end(self._act)
+        self._thaw()
+        await self._end_act()
 
     async def act(self, order: str, prediction: Prediction) -> None:
         """Carry out one of :data:`BUTTONS`. Raises :class:`OverloadDemoError` with the reason if it cannot be now."""
@@ -87,7 +87,7 @@ class Stage:
             **dict.fromkeys(STARTS, self._act is None),
             "kill": self._stack.is_running and not self._worker_is_dead,
             "restart": self._worker_is_dead,
-            "freeze": self._stack.is_running and self._thaw is None,
+            "freeze": self._stack.is_running and self._frozen is None,
             "reset": True,
         }
         return [order for order in BUTTONS if can[order] and not self._is_resetting]
@@ -160,26 +160,27 @@ class Stage:
         if pid is None:
             raise OverloadDemoError("the store is not running")
         os.kill(pid, signal.SIGSTOP)
+        self._frozen = pid, self.loop.call_later(FREEZE_S, self._thaw)
         self._feed.mark("frozen")
-        self._thaw = asyncio.create_task(self._thaw_later(pid))
 
-    async def _thaw_later(self, pid: int) -> None:
-        try:
-            await asyncio.sleep(FREEZE_S)
-        finally:
-            with contextlib.suppress(ProcessLookupError):  # it was killed meanwhile
-                os.kill(pid, signal.SIGCONT)
-            self._thaw = None
-            self._feed.mark("thawed")
-            self._feed.show(controls=self._possible())
+    def _thaw(self) -> None:
+        """Harmless when nothing is frozen."""
+        if self._frozen is None:
+            return
+        (pid, timer), self._frozen = self._frozen, None
+        timer.cancel()
+        with contextlib.suppress(ProcessLookupError):  # it was killed meanwhile
+            os.kill(pid, signal.SIGCONT)
+        self._feed.mark("thawed")
+        self._feed.show(controls=self._possible())
 
     async def _reset(self) -> None:
         """Back to zero: the act ends, curves and stack begin anew."""
         self._is_resetting = True
         try:
             self._feed.show(status="back to zero", controls=[])
-            await self._end(self._thaw)
-            await self._end(self._act)
+            self._thaw()
+            await self._end_act()
             self._feed.begin(*TRACKS)
             self._feed.show(title=self.sizes.in_words, result="", peak=None, empty_s=None)
             await self._stack.fresh()
@@ -188,7 +189,8 @@ class Stage:
         finally:
             self._is_resetting = False
 
-    async def _end(self, task: "asyncio.Task[None] | None") -> None:
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+    async def _end_act(self) -> None:
+        if self._act is not None:
+            self._act.cancel()
+            await asyncio.wait([self._act])
+            self._act = None  # one that had not begun yet could not say so itself

@@ -5,6 +5,7 @@ import http.client
 import time
 from dataclasses import replace
 from typing import Any
+from urllib.parse import urlsplit
 
 from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError
@@ -26,8 +27,10 @@ class ApiWatch:
     """
 
     def __init__(self, url: str, feed: Feed) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise ConfigurationError(f"{url!r} is not the URL of an API: it begins with http:// or https://")
+        if not _is_url(url):
+            raise ConfigurationError(
+                f"{url!r} is not the URL of an API: it begins with http:// or https://, and a host follows"
+            )
         key = load_settings().overload_api_key
         headers = {} if key is None else {"Authorization": f"Bearer {key.get_secret_value()}"}
         self._url, self._feed = url, feed
@@ -80,6 +83,14 @@ class ApiWatch:
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and parts.hostname is not None and parts.port != 0
+    except ValueError:  # a port that is no number
+        return False
 
 
 def _sample(stats: dict[str, Any], at_s: float) -> LiveSample:

@@ -9,7 +9,6 @@ const tell = await mount(root, globalThis.Bokeh, await (await fetch("panels.json
 
 let events, heard_ms = Date.now();
 function listen() {
-  events?.close();
   events = new EventSource("events");
   events.onmessage = event => {
     const message = JSON.parse(event.data);
@@ -44,7 +43,7 @@ pause.onclick = () => {
   isPaused() ? events.close() : listen();
 };
 setInterval(() => {
-  const listens = !isPaused() && events.readyState !== EventSource.CLOSED;
-  document.body.classList.toggle("silent", listens && Date.now() - heard_ms > SILENT_MS);
+  const silent = events.readyState !== EventSource.CLOSED && Date.now() - heard_ms > SILENT_MS;
+  document.body.classList.toggle("silent", silent);
 }, 500);
 listen();

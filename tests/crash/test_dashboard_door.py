@@ -1,0 +1,150 @@
+"""``python -m overload_demo.dashboard`` as it is started: bad input in one line, and nothing left however it ends."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from overload_demo.lab.dashboard.rehearsal import FILE, Rehearsal
+from overload_demo.load.limits import descriptor_limit
+from overload_demo.load.summary import Environment
+from tests.notebooks.kernels import command_lines, no_process_left, processes_of
+from tests.support.running import environment, free_port
+from tests.support.stages import SIZES
+from tests.support.waiting import wait_until
+
+DOOR = [sys.executable, "-m", "overload_demo.dashboard"]
+
+
+def the_error(folder: Path, *arguments: str) -> str:
+    """The one line that refuses these arguments, with exit code 1."""
+    outcome = subprocess.run(
+        [*DOOR, *arguments], env=environment(folder), cwd=folder, capture_output=True, text=True, timeout=60
+    )
+    assert outcome.returncode == 1, outcome.stderr
+    [line] = outcome.stderr.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+def test_an_api_that_is_gone_is_one_line(tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+
+    assert the_error(tmp_path, url) == f"error: nothing to watch at {url}: Connection refused"
+
+
+@pytest.mark.parametrize("body", [b"hello", b'{"service": "another"}', b"[]"])
+def test_an_api_that_is_not_ours_is_one_line(tmp_path: Path, body: bytes) -> None:
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Other) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        try:
+            assert the_error(tmp_path, url) == f"error: what answers at {url} is not this project's API"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["127.0.0.1:8000"], "begins with http:// or https://, and a host follows"),
+        (["http://"], "is not the URL of an API"),
+        (["http://127.0.0.1:port"], "is not the URL of an API"),
+        (["http://127.0.0.1:8000", "--control"], "one at a time"),
+        (["--replay", "nowhere"], "no run to replay"),
+        (["--replay", "nowhere", "--rehearse"], "one at a time"),
+        (["--control", "--output", "/proc/nowhere"], "/proc/nowhere"),
+    ],
+    ids=lambda one: " ".join(one) if isinstance(one, list) else "",
+)
+def test_a_mistake_in_the_arguments_is_one_line(tmp_path: Path, arguments: list[str], said: str) -> None:
+    assert said in the_error(tmp_path, *arguments)
+
+
+@contextmanager
+def on_stage(folder: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """The door with controls, rehearsed before; yields its process and the address it has printed."""
+    runs = folder / "runs"
+    runs.mkdir()
+    rehearsed = Rehearsal(environment=Environment.here(descriptor_limit()), sizes=SIZES, acts=[])
+    (runs / FILE).write_text(rehearsed.model_dump_json())
+    door = subprocess.Popen(
+        [*DOOR, "--control"],
+        env=environment(folder),
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with no_process_left(folder, timeout_s=30.0):
+        try:
+            assert door.stdout is not None
+            line = door.stdout.readline()
+            assert re.match(r"http://127\.0\.0\.1:\d+/#\S{16,}  with controls", line), line
+            yield door, line.split()[0]
+        finally:
+            door.kill()
+            door.communicate()
+
+
+def order(address: str, name: str) -> None:
+    """Give an order; it must be taken."""
+    url, _, token = address.partition("#")
+    answer = httpx.post(f"{url}control/{name}", headers={"X-Control-Token": token}, json={}, trust_env=False)
+    assert answer.status_code == 204, answer.text
+
+
+def stopped(folder: Path) -> list[psutil.Process]:
+    return [process for process in processes_of(folder) if process.status() == psutil.STATUS_STOPPED]
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (signal.SIGINT, 130, "error: stopped; everything it had started has ended\n"),
+        (signal.SIGTERM, 143, "error: terminated; everything it had started has ended\n"),
+        (signal.SIGKILL, -9, ""),
+    ],
+    ids=["Ctrl-C", "SIGTERM", "kill -9"],
+)
+def test_a_door_that_ends_in_mid_spike_with_a_frozen_store_leaves_nothing(
+    tmp_path: Path, number: signal.Signals, code: int, said: str
+) -> None:
+    with on_stage(tmp_path) as (door, address):
+        order(address, "spike")
+        wait_until("it fires", lambda: any("overload_demo.load.client" in line for line in started(tmp_path)), 30.0)
+        order(address, "freeze")
+        wait_until("the store stands still", lambda: stopped(tmp_path))
+        [store] = stopped(tmp_path)
+        assert len(processes_of(tmp_path)) >= 6, "door, gateway, Redis, API, worker, load"
+
+        os.kill(door.pid, number)
+
+        assert door.communicate(timeout=60) == ("", said)
+        assert door.returncode == code
+        wait_until("the store is gone, and not just stopped", lambda: not store.is_running(), 30.0)
+
+
+def started(folder: Path) -> list[str]:
+    return command_lines(processes_of(folder))

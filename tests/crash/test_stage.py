@@ -1,0 +1,195 @@
+"""What an instructor does to a stage happens to real processes, and nothing stays killed, stopped or running."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio.to_thread
+import psutil
+import pytest
+
+from overload_demo.errors import OverloadDemoError
+from overload_demo.lab.dashboard.feed import Feed
+from overload_demo.lab.dashboard.page import Prediction
+from overload_demo.lab.dashboard.stage import BUTTONS, STARTS, TITLES, Stage
+from overload_demo.lab.records import baseline_run
+from overload_demo.lab.running.stack import Stack
+from tests.support.stages import SIZES
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.anyio
+NOTHING = Prediction()
+
+
+@asynccontextmanager
+async def a_stage(folder: Path) -> AsyncIterator[tuple[Stage, Feed, Stack]]:
+    """A stage with a running stack."""
+    feed = Feed()
+    stack = await Stack.start(placement="process", processing_delay_s=SIZES.delay_s, runs=folder)
+    async with stack, Stage(feed, SIZES, stack) as stage:
+        yield stage, feed, stack
+
+
+async def until(description: str, predicate: Callable[[], object]) -> None:
+    """Wait without stopping the loop, on which stage and stack live."""
+    await anyio.to_thread.run_sync(wait_until, description, predicate, 30.0)
+
+
+async def refusal(stage: Stage, order: str) -> str:
+    """Why an order is refused."""
+    with pytest.raises(OverloadDemoError) as caught:
+        await stage.act(order, NOTHING)
+    [line] = str(caught.value).splitlines()
+    return line
+
+
+def redis(stack: Stack) -> psutil.Process:
+    return psutil.Process(stack.process_ids()["redis"])
+
+
+def is_stopped(process: psutil.Process) -> bool:
+    return bool(process.status() == psutil.STATUS_STOPPED)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False
+
+
+def marks(feed: Feed) -> list[str]:
+    [whole] = feed.since(-1)
+    return [mark["text"].strip() for mark in whole.data["marks"]]
+
+
+async def test_a_killed_worker_stays_dead_until_it_is_restarted_as_another_process(tmp_path: Path) -> None:
+    async with a_stage(tmp_path) as (stage, feed, stack):
+        worker = psutil.Process(stack.process_ids()["worker"])
+
+        await stage.act("kill", NOTHING)
+        assert not worker.is_running()
+        assert "the worker is dead" in await refusal(stage, "kill")
+        assert ("kill" in feed.state["controls"], "restart" in feed.state["controls"]) == (False, True)
+
+        await stage.act("restart", NOTHING)
+        await until("another one works", lambda: "worker" in stack.process_ids())
+        assert stack.process_ids()["worker"] != worker.pid
+        assert "the worker lives" in await refusal(stage, "restart")
+        assert marks(feed) == ["killed", "restarted"]
+
+
+async def test_an_act_begins_with_a_worker_although_it_was_killed_before(tmp_path: Path) -> None:
+    async with a_stage(tmp_path) as (stage, feed, _):
+        await stage.act("kill", NOTHING)
+
+        await stage.act("at_once", NOTHING)
+        await stage.wait()
+
+        assert f"Absorbed: {SIZES.at_once} of {SIZES.at_once} accepted, 0 lost." in feed.state["result"]
+        assert "kill" in feed.state["controls"]
+
+
+async def test_a_frozen_store_thaws_by_itself(tmp_path: Path) -> None:
+    async with a_stage(tmp_path) as (stage, feed, stack):
+        store = redis(stack)
+
+        await stage.act("freeze", NOTHING)
+        await until("it stands still", lambda: is_stopped(store))
+        assert "the store is frozen" in await refusal(stage, "freeze")
+
+        await until("it goes on", lambda: not is_stopped(store))
+        await until("it is told", lambda: marks(feed) == ["frozen", "thawed"])
+        await until("it can be frozen again", lambda: "freeze" in feed.state["controls"])
+        assert redis(stack).pid == store.pid
+
+
+async def test_a_stage_that_is_left_in_mid_freeze_leaves_no_stopped_store(tmp_path: Path) -> None:
+    feed = Feed()
+    async with await Stack.start(placement="process", processing_delay_s=SIZES.delay_s, runs=tmp_path) as stack:
+        async with Stage(feed, SIZES, stack) as stage:
+            await stage.act("freeze", NOTHING)
+            store = redis(stack)
+            await until("it stands still", lambda: is_stopped(store))
+
+        assert not is_stopped(store)
+    assert not store.is_running()
+
+
+async def test_an_act_that_is_ended_before_it_has_begun_leaves_the_stage_free(tmp_path: Path) -> None:
+    async with a_stage(tmp_path) as (stage, feed, _):
+        await stage.act("spike", NOTHING)
+
+        await stage.act("reset", NOTHING)
+
+        assert feed.state["controls"] == [order for order in BUTTONS if order != "restart"]
+
+
+async def test_a_store_that_dies_while_it_is_frozen_breaks_nothing(tmp_path: Path) -> None:
+    async with a_stage(tmp_path) as (stage, feed, stack):
+        await stage.act("freeze", NOTHING)
+        dead = redis(stack)
+        stack.kill("redis")
+
+        await until("it is over", lambda: marks(feed) == ["frozen", "thawed"])
+        await until("another store serves", lambda: redis(stack).pid != dead.pid)
+
+
+async def test_a_second_act_is_refused_while_one_is_under_way(tmp_path: Path) -> None:
+    async with a_stage(tmp_path) as (stage, feed, _):
+        await stage.act("spike", NOTHING)
+
+        for order in STARTS:
+            assert "another act is under way; wait for its end, or reset" in await refusal(stage, order)
+        await until("it plays", lambda: feed.state["title"] == TITLES["spike"])
+
+
+async def test_a_reset_ends_act_freeze_and_backlog_and_takes_no_order_meanwhile(tmp_path: Path) -> None:
+    others = set(psutil.Process().children(recursive=True))
+    async with a_stage(tmp_path) as (stage, feed, stack):
+        before = set(stack.process_ids().values())
+        await stage.act("spike", NOTHING)
+        await until("it is under way", lambda: len(feed.samples()) > 3)
+        await stage.act("kill", NOTHING)
+        await stage.act("freeze", NOTHING)
+
+        reset = asyncio.create_task(stage.act("reset", NOTHING))
+        await until("it has begun", lambda: feed.state["status"] == "back to zero")
+        for order in BUTTONS:
+            assert "the stack begins anew" in await refusal(stage, order)
+        await reset
+
+        assert (feed.state["status"], feed.state["result"], feed.samples(), marks(feed)) == ("ready", "", (), [])
+        assert feed.state["controls"] == [order for order in BUTTONS if order != "restart"]
+        assert set(stack.process_ids()) == {"api", "worker", "gateway", "redis"}
+        assert not before & set(stack.process_ids().values())
+        ours = set(psutil.Process().children(recursive=True)) - others
+        assert not [child for child in ours if "overload_demo.load.client" in child.cmdline()]
+
+        await stage.act("at_once", NOTHING)
+        await stage.wait()
+        assert "Absorbed" in feed.state["result"], "the next class can begin"
+
+
+async def test_a_stage_that_is_left_in_mid_act_leaves_no_load(tmp_path: Path) -> None:
+    others = set(psutil.Process().children(recursive=True))
+    async with a_stage(tmp_path) as (stage, feed, _):
+        await stage.act("spike", NOTHING)
+        await until("it is under way", lambda: len(feed.samples()) > 3)
+        ours = set(psutil.Process().children(recursive=True)) - others
+
+    assert len(ours) >= 4
+    await until("nothing of it is left", lambda: not [child for child in ours if is_alive(child)])
+
+
+async def test_an_act_that_cannot_be_played_says_why_and_the_next_one_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(baseline_run.overload_demo, "__file__", str(tmp_path / "overload_demo" / "__init__.py"))
+    async with a_stage(tmp_path) as (stage, feed, _):
+        await stage.act("naive", NOTHING)
+        await stage.wait()
+
+        assert feed.state["result"].startswith("It could not be played: the naive baseline needs a checkout")
+        assert "spike" in feed.state["controls"]
