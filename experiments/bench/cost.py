@@ -57,19 +57,12 @@ def main(
     """Measure both in turn and record what they cost."""
     with one_line_errors():
         place = Place.here("experiments.bench.cost", folder)
-        rounds = [
-            (_round(folder, OURS, jobs, round_trip), _round(folder, PLAIN, plain_jobs, round_trip))
-            for _ in range(pairs)
-        ]
-        rows = [
-            *_costs([ours for ours, _ in rounds], [plain for _, plain in rounds], round_trip),
-            Row(
-                what="commands of an idle worker in a month",
-                ours=[_idle(folder, OURS, idle)],
-                theirs=[_idle(folder, PLAIN, idle)],
-                less_is_better=True,
-            ),
-        ]
+        ours: list[Measured] = []
+        plain: list[Measured] = []
+        for _ in range(pairs):
+            ours.append(_round(folder, OURS, jobs, round_trip))
+            plain.append(_round(folder, PLAIN, plain_jobs, round_trip))
+        rows = [*_costs(ours, plain, round_trip), *_idle_costs(folder, idle)]
         notes: dict[str, float | str] = {
             "clients": CLIENTS,
             "free commands a month": FREE_COMMANDS_PER_MONTH,
