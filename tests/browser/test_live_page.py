@@ -34,6 +34,7 @@ pytestmark = pytest.mark.course
 
 PROJECTOR: ViewportSize = {"width": 1280, "height": 720}
 SCHEMES = ("light", "dark")
+WIDE = {"accepted": 100_000, "errors": 95_133, "queue_depth": 70_594, "oldest_age_s": 120.5, "acceptance_p99_s": 0.999}
 LONG = "Absorbed: 100,000 of 100,000 accepted, 0 lost. Peak 70,594 (predicted 50,000, -29%). Empty after 65 s."
 
 
@@ -256,7 +257,8 @@ def test_on_a_projector_nothing_is_cut_off(
     browser: Browser, stage: Staged, scheme: str, scale: int, tmp_path: Path
 ) -> None:
     with live_tab(browser, stage.address, color_scheme=scheme, device_scale_factor=scale) as tab:
-        wait_for_samples(tab, 100)
+        stage.feed.add(replace(stage.feed.samples()[-1], at_s=66.0, **WIDE))
+        assert_shows(tab, stage.feed.samples()[-1])
         tab.page.screenshot(path=tmp_path / f"{scheme}-{scale}.png")
 
         assert tab.overflow() == []
@@ -271,6 +273,7 @@ def test_behind_a_proxy_with_a_path_all_is_found(browser: Browser, stage: Staged
     prefix = "/user/x/proxy/99"
 
     def behind(context: BrowserContext) -> None:
+        context.route("**", lambda route: route.abort())
         context.route(f"**{prefix}/**", lambda route: route.continue_(url=route.request.url.replace(prefix, "")))
 
     base, _, token = stage.address.partition("#")

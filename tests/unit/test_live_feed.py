@@ -222,5 +222,5 @@ def test_marks_side_by_side_can_be_read_in_the_stream_and_in_the_whole() -> None
         feed.mark(text, 1.0)
 
     streamed = [message.data for message in feed.since(0)]
-    assert [mark["text"] for mark in streamed] == ["killed\n", "restarted", "frozen\n"], "every second one is higher"
+    assert [mark["text"] for mark in streamed] == ["killed", "restarted\n", "frozen"], "every second one is higher"
     assert the_whole(feed.since(-1))["marks"] == streamed

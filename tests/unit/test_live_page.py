@@ -97,7 +97,7 @@ def test_a_stream_begins_with_the_whole_and_goes_on_with_what_comes(feed: Feed, 
     assert first["kind"] == "whole"
     assert [sample["accepted"] for sample in first["data"]["samples"]] == [100]
     assert [message["kind"] for message in later] == ["mark", "sample"]
-    assert later[0]["data"] == {"at_s": 2.0, "text": "worker killed\n"}
+    assert later[0]["data"] == {"at_s": 2.0, "text": "worker killed"}
 
 
 def test_a_stream_in_which_nothing_happens_beats(client: httpx.Client) -> None:

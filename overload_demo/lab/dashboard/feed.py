@@ -154,7 +154,7 @@ class Feed:
 
     def _placed(self, mark: Mark, number: int) -> dict[str, Any]:
         """Every second one is written a line higher, so that neighbours can be read."""
-        return {"at_s": mark.at_s, "text": mark.text + "\n" * (number % 2)}
+        return {"at_s": mark.at_s, "text": mark.text + "\n" * (number % 2 == 0)}
 
     def _now(self) -> dict[str, Any]:
         """The latest sample in words."""
