@@ -234,6 +234,18 @@ def replace_all(parent: Child) -> None:
     wait_until("both are new", lambda: len(serving(parent)) == 2 and not serving(parent) & old, timeout_s=30.0)
 
 
+def test_connections_that_ended_with_their_process_are_not_told_any_more(tmp_path: Path) -> None:
+    with parent_of(1, tmp_path, OVERLOAD_GRACE_S=0) as (parent, url):
+        with httpx.Client(base_url=url, trust_env=False) as client, sockets.connections(client, 5):
+            wait_until("they are inside", lambda: scrape(client)["overload_live_connections"] == 6)
+            [stuck] = old = serving(parent)
+            os.kill(stuck, signal.SIGSTOP)  # so that it has to be killed, and cannot say farewell
+            os.kill(parent.pid or 0, signal.SIGHUP)
+            wait_until("it is new", lambda: len(serving(parent)) == 1 and not serving(parent) & old, timeout_s=30.0)
+
+        assert _scrape_anew(url)["overload_live_connections"] == 1
+
+
 def test_a_rolling_replacement_keeps_what_was_counted(tmp_path: Path) -> None:
     with parent_of(2, tmp_path) as (parent, url):
         for _ in range(3):  # the free row goes round
