@@ -2,14 +2,12 @@
 
 from collections.abc import Callable
 
-from overload_demo.errors import StoreAuthError, StoreError, StoreFullError, StoreRefusedError, StoreUnavailableError
+from overload_demo.errors import StoreError
 from overload_demo.metrics.families import Sheet
 
+# StoreFullError is "full": every kind there is has its own.
 _KINDS = {
-    StoreUnavailableError: "unavailable",
-    StoreAuthError: "auth",
-    StoreFullError: "full",
-    StoreRefusedError: "refused",
+    kind: kind.__name__.removeprefix("Store").removesuffix("Error").lower() for kind in StoreError.__subclasses__()
 }
 
 
@@ -23,6 +21,6 @@ def store_errors(sheet: Sheet) -> Callable[[StoreError], None]:
     )
 
     def count(error: StoreError) -> None:
-        counters[_KINDS.get(type(error), "unavailable")].add()
+        counters[_KINDS[type(error)]].add()
 
     return count

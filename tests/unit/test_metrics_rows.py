@@ -4,8 +4,17 @@ from collections.abc import Iterator
 
 import pytest
 
+from overload_demo.errors import (
+    StoreAuthError,
+    StoreError,
+    StoreFullError,
+    StoreQuotaError,
+    StoreRefusedError,
+    StoreUnavailableError,
+)
 from overload_demo.metrics.families import Histogram, Number, Sheet
 from overload_demo.metrics.rows import Rows, shared_memory
+from overload_demo.metrics.store_errors import store_errors
 
 
 @pytest.fixture
@@ -82,6 +91,27 @@ def test_after_an_update_rows_of_another_layout_are_neither_added_nor_counted_on
 
     assert new.told()["new_total"] == new.told()["count_total"] == 0
     assert old.told()["count_total"] == 4
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (StoreUnavailableError, "unavailable"),
+        (StoreAuthError, "auth"),
+        (StoreFullError, "full"),
+        (StoreQuotaError, "quota"),
+        (StoreRefusedError, "refused"),
+    ],
+)
+def test_an_error_of_the_store_is_counted_by_its_kind(error: type[StoreError], kind: str) -> None:
+    sheet = Sheet()
+    count = store_errors(sheet)
+    sheet.begin()
+
+    count(error("it did not"))
+
+    [family] = sheet.collect()
+    assert [sample.labels["kind"] for sample in family.samples if sample.value] == [kind]
 
 
 def test_without_a_parent_each_process_is_alone() -> None:
