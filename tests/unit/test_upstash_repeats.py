@@ -215,7 +215,7 @@ async def test_a_slow_search_for_the_store_keeps_nobody_past_the_deadline() -> N
 async def test_the_connections_survive_a_crowd_of_timeouts() -> None:
     """After the pool was filled with requests nobody answered, the next one is answered."""
     async with h.hostile(*[h.stay_silent] * 8, h.answer(200, {"result": 1})) as server:
-        async with h.client_of(server.address, connections=4, timeout_s=0.1) as store:
+        async with h.client_of(server.address, connections=4, timeout_s=0.5) as store:
             for _ in range(2):
                 lost = await asyncio.gather(*(store.command("GET", "k") for _ in range(4)), return_exceptions=True)
                 assert all(isinstance(one, StoreUnavailableError) for one in lost)
