@@ -310,7 +310,8 @@ def test_an_api_that_was_killed_and_started_again_is_watched_on(browser: Browser
             submit(client, 3)
         with watching(tmp_path, url) as (door, address), live_tab(browser, address) as tab:
             wait_until("the jobs are seen", lambda: tab.number("accepted") == "3")
-            assert tab.number("errors") == words.NOT_KNOWN, "what only clients know"
+            assert tab.number("errors") == "0", "as its own metrics tell"
+            assert tab.number("lost") == words.NOT_KNOWN, "what only whoever reconciles knows"
 
             api.kill()
             wait_until("it is told", lambda: "does not answer" in tab.said("status"))
