@@ -177,7 +177,8 @@ async def test_a_database_behind_a_rest_url_that_says_it_is_unsafe_is_refused(
 ) -> None:
     """A gateway of ours does not serve such a server; another's might."""
     port = free_port()
-    with server(tmp_path / "own", port, *options):
+    bus = ("--cluster-port", str(free_port()))  # by itself it is 10,000 above the port, and may be none
+    with server(tmp_path / "own", port, *options, *bus):
         info = ask(port, "INFO")
     replies = [{"result": 1}, {"result": info}, {"result": None}, *([{"result": "none"}] * len(TYPES))]
     async with h.hostile(h.answer(200, replies)) as gateway:
