@@ -10,12 +10,12 @@ import asyncio
 import contextlib
 import json
 import math
-import threading
-from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from experiments.proxy import Proxy
 from overload_demo.address import Address
 from overload_demo.lab.running.cost import count_commands
 from overload_demo.store.commands import READS
@@ -35,11 +35,11 @@ LOOK_EVERY_S = 0.005
 Answer = tuple[int, bytes]
 
 
-class SimulatedCloud:
+class SimulatedCloud(Proxy):
     """Serves at ``address`` what the store behind it serves, under conditions that may be set at any time."""
 
     def __init__(self, store: Address, replica: Address | None = None) -> None:
-        self.address = store
+        super().__init__()
         self.round_trip_s = 0.0
         self.commands_per_s = math.inf  # those inside scripts count; more have to wait
         self.max_reply_bytes = 10_485_760  # of one command
@@ -50,28 +50,15 @@ class SimulatedCloud:
         self.waited = 0  # requests, for their turn
         self._store, self._replica = store, replica
         self._free_at = 0.0
-        self._tasks: set[asyncio.Task[Any]] = set()
 
-    async def run(self, is_open: threading.Event, may_end: asyncio.Event) -> None:
-        """Serve until told to end."""
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        self.address = replace(self._store, url=f"http://127.0.0.1:{port}", durability="unknown")
-        self._tasks.add(asyncio.create_task(self._meter()))
-        is_open.set()
-        await may_end.wait()
-        server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await server.wait_closed()
+    @property
+    def address(self) -> Address:
+        """What to reach it by."""
+        return replace(self._store, url=f"http://127.0.0.1:{self.port}", durability="unknown")
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        primary, replica = _Line(self._store), _Line(self._replica or self._store)
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection: requests one after the other, each a round trip long."""
+        with closing(_Line(self._store)) as primary, closing(_Line(self._replica or self._store)) as replica:
             while True:
                 head, body = await read_message(reader)
                 await asyncio.sleep(self.round_trip_s / 2)
@@ -79,9 +66,6 @@ class SimulatedCloud:
                 await asyncio.sleep(self.round_trip_s / 2)
                 writer.write(answer)
                 await writer.drain()
-        for stream in (primary, replica, writer):
-            stream.close()
-        self._tasks.discard(task)
 
     async def _answer(self, head: bytes, body: bytes, primary: "_Line", replica: "_Line") -> bytes:
         self.exchanges += 1
@@ -131,10 +115,10 @@ class SimulatedCloud:
             return text
         return _error(TOO_LARGE.format(limit=self.max_reply_bytes, actual=len(text)))
 
-    async def _meter(self) -> None:
+    async def beside(self) -> None:
         """Counts what the store runs, scripts with all they call, and lets later requests wait for it."""
-        line, before = _Line(self._store), 0
-        try:
+        before = 0
+        with closing(_Line(self._store)) as line:
             while True:
                 if self.commands_per_s < math.inf:
                     _, run = count_commands(await line.ask("INFO", "commandstats"))
@@ -142,8 +126,6 @@ class SimulatedCloud:
                     fresh, before = run - (before or run), run
                     self._free_at = max(now, self._free_at) + fresh / self.commands_per_s
                 await asyncio.sleep(METER_EVERY_S)
-        finally:
-            line.close()
 
 
 class _Line:
@@ -216,20 +198,3 @@ def _error(text: str) -> bytes:
 def _http(status: int, content: bytes, token: bytes = b"") -> bytes:
     head = b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % (status, len(content))
     return head + (b"Upstash-Sync-Token: %b\r\n" % token if token else b"") + b"\r\n" + content
-
-
-@contextlib.contextmanager
-def simulated_cloud(store: Address, replica: Address | None = None) -> Iterator[SimulatedCloud]:
-    """A cloud in a thread of its own, with the store at its other end."""
-    cloud, is_open = SimulatedCloud(store, replica), threading.Event()
-    loop, may_end = asyncio.new_event_loop(), asyncio.Event()
-    thread = threading.Thread(target=loop.run_until_complete, args=(cloud.run(is_open, may_end),), name="cloud")
-    thread.start()
-    try:
-        if not is_open.wait(10.0):
-            raise TimeoutError("the simulated cloud does not start")
-        yield cloud
-    finally:
-        loop.call_soon_threadsafe(may_end.set)
-        thread.join(10.0)
-        loop.close()

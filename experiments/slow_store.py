@@ -17,7 +17,7 @@ import typer
 from experiments.bench.record import RESULTS
 from experiments.bench.servers import environment, folder_in
 from experiments.readme.documents import bring_up_to_date
-from experiments.simulated_cloud import COMMANDS_PER_S, simulated_cloud
+from experiments.simulated_cloud import COMMANDS_PER_S, SimulatedCloud
 from overload_demo.config import load_settings
 from overload_demo.doors import fail, one_line_errors
 from overload_demo.lab.records.result import SpikeResult
@@ -49,7 +49,7 @@ def _spike(place: Path, round_trip_s: float, commands_per_s: float, options: lis
     data = place / "data"
     command = [sys.executable, "-m", "overload_demo", "spike", "--upstash", "--yes", "--baseline", "none", *options]
     settings = load_settings(overload_data_dir=data)
-    with EmbeddedStore(data, settings) as store, simulated_cloud(store.acquire()) as cloud:
+    with EmbeddedStore(data, settings) as store, SimulatedCloud(store.acquire()).serving() as cloud:
         cloud.round_trip_s, cloud.commands_per_s = round_trip_s, commands_per_s
         access = {
             "UPSTASH_REDIS_REST_URL": cloud.address.url,

@@ -20,7 +20,7 @@ import typer
 
 from experiments.bench.record import Benchmark, Place, Row
 from experiments.bench.servers import commands_run, environment, folder_in, get, our_api, until, uvicorn, worker
-from experiments.simulated_cloud import SimulatedCloud, simulated_cloud
+from experiments.simulated_cloud import SimulatedCloud
 from overload_demo.config import load_settings
 from overload_demo.doors import one_line_errors
 from overload_demo.errors import OverloadDemoError
@@ -162,7 +162,7 @@ def _database(folder: Path, round_trip_s: float) -> Iterator[tuple[Path, Simulat
     with (
         folder_in(folder) as place,
         EmbeddedStore(place / "data", load_settings()) as store,
-        simulated_cloud(store.acquire()) as cloud,
+        SimulatedCloud(store.acquire()).serving() as cloud,
     ):
         cloud.round_trip_s = round_trip_s
         token = cloud.address.token.get_secret_value()

@@ -26,7 +26,7 @@ from tests.history.clients import Clients, final_states
 from tests.history.handlers import EXITS, FILE
 from tests.history.houses import House
 from tests.history.record import History, Recorder, read
-from tests.support.network import Network, network_to
+from tests.support.network import Network
 from tests.support.running import child, free_port, make_settings, store_processes
 from tests.support.waiting import wait_until
 
@@ -142,7 +142,7 @@ class Scenario:
     @contextmanager
     def _way_to_the_store(self) -> Iterator[dict[str, object]]:
         """A store of ours behind a network; yields the variables that lead there."""
-        with open_store(make_settings(self.folder)) as store, network_to(store) as network:
+        with open_store(make_settings(self.folder)) as store, Network(store).serving() as network:
             self.store, self.network = store, network
             address = network.store[0]
             yield {

@@ -13,7 +13,7 @@ import pytest
 from overload_demo.config import Settings
 from overload_demo.load.limits import raise_descriptor_limit
 from overload_demo.store.opening import Store
-from tests.support.network import network_to
+from tests.support.network import Network
 from tests.support.running import api_process, make_settings, serving_api, submit
 from tests.support.sockets import (
     BODY,
@@ -187,7 +187,7 @@ def no_errors_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 def test_clients_that_leave_before_their_answer_leave_whole_jobs_or_none(
     settings: Settings, store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with no_errors_logged(caplog), network_to(store) as network, serving_api(settings, network.store) as client:
+    with no_errors_logged(caplog), Network(store).serving() as network, serving_api(settings, network.store) as client:
         submit(client)
         network.delay_s = 0.3
         with connections(client, 120) as gone:

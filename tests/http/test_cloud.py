@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from experiments.simulated_cloud import COMMANDS_PER_S, SimulatedCloud, simulated_cloud
+from experiments.simulated_cloud import COMMANDS_PER_S, SimulatedCloud
 from overload_demo.api.app import create_app
 from overload_demo.config import Settings
 from overload_demo.store.opening import Store
@@ -24,7 +24,7 @@ LARGEST = 1_000_000  # bytes of a body, where that is allowed
 
 @pytest.fixture
 def cloud(store: Store) -> Iterator[SimulatedCloud]:
-    with simulated_cloud(store[0]) as one:
+    with SimulatedCloud(store[0]).serving() as one:
         yield one
 
 

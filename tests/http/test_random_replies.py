@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from overload_demo.lab.running.parts import WorkerThread
 from overload_demo.store.opening import Store
-from tests.support.network import Network, network_to
+from tests.support.network import Network
 from tests.support.running import JOB, make_settings, serving_api, submit, working
 from tests.support.waiting import wait_until
 
@@ -75,7 +75,11 @@ def scene(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.setattr("overload_demo.worker.loop.STORE_RETRY_FIRST_S", 0.01)
     # A lease whose reply was believed, though it was false, comes back when it ends.
     own = make_settings(tmp_path, overload_store_deadline_s=0.1, worker_lease_s=1.0)
-    with network_to(store) as network, serving_api(own, network.store) as client, working(own, network.store) as worker:
+    with (
+        Network(store).serving() as network,
+        serving_api(own, network.store) as client,
+        working(own, network.store) as worker,
+    ):
         yield network, client, worker
 
 

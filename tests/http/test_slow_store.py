@@ -13,7 +13,7 @@ import pytest
 from overload_demo.queue.group_commit import GroupCommit
 from overload_demo.queue.producer import MAX_BATCH_BYTES
 from overload_demo.store.opening import Store
-from tests.support.network import Network, network_to
+from tests.support.network import Network
 from tests.support.running import JOB, make_settings, serving_api, submit
 from tests.support.sockets import answers_until_closed, connections, post, read_answer
 from tests.support.stores import in_store, payload_in_store
@@ -25,7 +25,7 @@ EVALSHA_BYTES = 8_192  # of a call besides its jobs, with the script's text
 
 @pytest.fixture
 def network(store: Store) -> Iterator[Network]:
-    with network_to(store) as one:
+    with Network(store).serving() as one:
         yield one
 
 

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from pydantic import SecretStr
 
-from experiments.simulated_cloud import simulated_cloud
+from experiments.simulated_cloud import SimulatedCloud
 from overload_demo.address import Address
 from overload_demo.config import load_settings
 from overload_demo.lab import plots
@@ -141,7 +141,7 @@ def test_a_killed_worker_and_a_killed_redis_lose_nothing_and_their_counts_are_no
 def test_on_upstash_the_cost_is_told_first_and_no_key_of_the_run_is_left(tmp_path: Path, answer: str) -> None:
     with (
         door(tmp_path / "database") as database,
-        simulated_cloud(Address(database.url, SecretStr(database.token))) as far,
+        SimulatedCloud(Address(database.url, SecretStr(database.token))).serving() as far,
     ):
         far.round_trip_s = 0.05
         access = {"UPSTASH_REDIS_REST_URL": far.address.url, "UPSTASH_REDIS_REST_TOKEN": database.token}

@@ -6,14 +6,14 @@ import os
 import secrets
 import socket
 import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
-from experiments.simulated_cloud import SimulatedCloud, simulated_cloud
+from experiments.proxy import Proxy
+from experiments.simulated_cloud import SimulatedCloud
 from overload_demo.address import Address
 from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError
@@ -26,42 +26,23 @@ from tests.support.waiting import wait_until
 LAG_S = 0.02
 
 
-class Relay:
+class Relay(Proxy):
     """Carries bytes between a replica and its primary; those of the primary arrive ``lag_s`` later."""
 
     def __init__(self, primary_port: int) -> None:
+        super().__init__()
         self.lag_s = LAG_S
-        self.port = 0
         self._primary_port = primary_port
-        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def run(self, is_open: threading.Event, may_end: asyncio.Event) -> None:
-        """Serve until told to end."""
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        is_open.set()
-        await may_end.wait()
-        server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await server.wait_closed()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        with contextlib.suppress(OSError, asyncio.CancelledError, ExceptionGroup):
-            down, up = await asyncio.open_connection("127.0.0.1", self._primary_port)
-            try:
-                async with asyncio.TaskGroup() as group:
-                    late: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
-                    group.create_task(_carry(reader, up))
-                    group.create_task(self._hold_back(down, late))
-                    group.create_task(_hand_over(late, writer))
-            finally:
-                up.close()
-        writer.close()
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One replica's connection."""
+        down, up = await asyncio.open_connection("127.0.0.1", self._primary_port)
+        with contextlib.closing(up):
+            async with asyncio.TaskGroup() as group:
+                late: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+                group.create_task(_carry(reader, up))
+                group.create_task(self._hold_back(down, late))
+                group.create_task(_hand_over(late, writer))
 
     async def _hold_back(self, reader: asyncio.StreamReader, late: "asyncio.Queue[tuple[float, bytes]]") -> None:
         while data := await reader.read(65_536):
@@ -82,22 +63,6 @@ async def _hand_over(late: "asyncio.Queue[tuple[float, bytes]]", writer: asyncio
         await asyncio.sleep(due_at - asyncio.get_running_loop().time())
         writer.write(data)
         await writer.drain()
-
-
-@contextlib.contextmanager
-def relay_to(primary_port: int) -> Iterator[Relay]:
-    """A relay in a thread of its own."""
-    relay, is_open = Relay(primary_port), threading.Event()
-    loop, may_end = asyncio.new_event_loop(), asyncio.Event()
-    thread = threading.Thread(target=loop.run_until_complete, args=(relay.run(is_open, may_end),), name="relay")
-    thread.start()
-    try:
-        assert is_open.wait(10.0)
-        yield relay
-    finally:
-        loop.call_soon_threadsafe(may_end.set)
-        thread.join(10.0)
-        loop.close()
 
 
 @contextlib.contextmanager
@@ -131,7 +96,7 @@ def lagging_cloud(folder: Path) -> Iterator[tuple[SimulatedCloud, Relay]]:
     token, ports = secrets.token_hex(16), (free_port(), free_port())
     with contextlib.ExitStack() as stack:
         stack.enter_context(server(folder / "primary", ports[0]))
-        relay = stack.enter_context(relay_to(ports[0]))
+        relay = stack.enter_context(Relay(ports[0]).serving())
         follow = ["--replicaof", "127.0.0.1", str(relay.port)]
         stack.enter_context(server(folder / "replica", ports[1], *follow))
         both = [
@@ -142,7 +107,7 @@ def lagging_cloud(folder: Path) -> Iterator[tuple[SimulatedCloud, Relay]]:
         ]
         wait_until("the replica follows", lambda: "master_link_status:up" in both[1].run("INFO", "replication"))
         addresses = [Address(one.url, SecretStr(one.token)) for one in both]
-        yield stack.enter_context(simulated_cloud(*addresses)), relay
+        yield stack.enter_context(SimulatedCloud(*addresses).serving()), relay
 
 
 def store_of(cloud: SimulatedCloud) -> Store:

@@ -3,12 +3,11 @@
 import asyncio
 import contextlib
 import random
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 from urllib.parse import urlsplit
 
+from experiments.proxy import Proxy
 from experiments.simulated_cloud import read_message
 from overload_demo.store.opening import Store
 
@@ -22,14 +21,14 @@ GARBAGE = (  # what a broken proxy may say about a request that was carried out
 REFUSAL = b"<html>413 Request Entity Too Large</html>"
 
 
-class Network:
+class Network(Proxy):
     """Forwards HTTP exchanges as it is told to just now; every attribute may be set at any time."""
 
     def __init__(self, store: Store) -> None:
+        super().__init__()
         parts = urlsplit(store[0].url)
         self._behind = (parts.hostname, parts.port)
         self._address = store[0]
-        self._tasks: set[asyncio.Task[Any]] = set()
         self.delay_s = 0.0  # of an answer
         self.late_answers = 1 << 30  # so many more; then they come in time again
         self.loses_requests = False  # they never arrive, and are not answered
@@ -44,33 +43,14 @@ class Network:
     @property
     def store(self) -> Store:
         """The store as it is reached over this network."""
-        return self._address, None
+        return replace(self._address, url=f"http://127.0.0.1:{self.port}"), None
 
-    async def run(self, is_open: threading.Event, may_end: asyncio.Event) -> None:
-        """Serve until told to end."""
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        self._address = replace(self._address, url=f"http://127.0.0.1:{port}")
-        is_open.set()
-        await may_end.wait()
-        server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await server.wait_closed()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            behind_reader, behind = await asyncio.open_connection(*self._behind)
-            try:
-                while True:
-                    await self._exchange(reader, writer, behind_reader, behind)
-            finally:
-                behind.close()
-        writer.close()
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, and one to the store for it."""
+        behind_reader, behind = await asyncio.open_connection(*self._behind)
+        with contextlib.closing(behind):
+            while True:
+                await self._exchange(reader, writer, behind_reader, behind)
 
     async def _exchange(
         self,
@@ -111,18 +91,3 @@ class Network:
             await asyncio.sleep(self.delay_s)
         writer.write(answer)
         await writer.drain()
-
-
-@contextlib.contextmanager
-def network_to(store: Store) -> Iterator[Network]:
-    """A network in a thread of its own, with the store at its other end."""
-    network, is_open, loop, may_end = Network(store), threading.Event(), asyncio.new_event_loop(), asyncio.Event()
-    thread = threading.Thread(target=loop.run_until_complete, args=(network.run(is_open, may_end),), name="network")
-    thread.start()
-    try:
-        assert is_open.wait(10.0)
-        yield network
-    finally:
-        loop.call_soon_threadsafe(may_end.set)
-        thread.join(10.0)
-        loop.close()
