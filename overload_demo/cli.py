@@ -18,14 +18,10 @@ from overload_demo.config import load_settings
 from overload_demo.doors import fail, one_line_errors
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab.course.level import Level
-from overload_demo.lab.dashboard import terminal
-from overload_demo.lab.dashboard.feed import Feed
-from overload_demo.lab.dashboard.follow import Follower
-from overload_demo.lab.dashboard.watch import ApiWatch
 from overload_demo.lab.records import report
 from overload_demo.lab.records.price import estimate
 from overload_demo.lab.records.result import SpikeResult
-from overload_demo.lab.running.plan import DEFAULT_DELAY_S, DEFAULT_REQUESTS, SpikePlan
+from overload_demo.lab.running.plan import DEFAULT_DELAY_S, DEFAULT_REQUESTS, LiveView, SpikePlan
 from overload_demo.lab.running.progress import spike_progress
 from overload_demo.lab.running.spike import run_spike
 from overload_demo.lab.running.stack import Stack
@@ -119,15 +115,15 @@ async def _spike(
         view = await views.enter_async_context(_live_page(console)) if live else None
         with spike_progress(plan.requests, console) as bars:
             result = await run_spike(stack, plan, bars, live=view)
-        if view is not None:
-            view.end(result)
         plots.trio(result).save(stack.folder / "figure.png")
     return result, stack.folder
 
 
 @asynccontextmanager
-async def _live_page(console: Console) -> AsyncIterator[Follower]:
+async def _live_page(console: Console) -> AsyncIterator[LiveView]:
     """A page of the spike for the length of the block, once somebody has opened it; yields what reports go to."""
+    from overload_demo.lab.dashboard.feed import Feed
+    from overload_demo.lab.dashboard.follow import Follower
     from overload_demo.lab.dashboard.page import Page  # FastAPI and Bokeh: no other command waits for them
 
     feed = Feed(title="overload-demo spike", status="ready")
@@ -175,6 +171,10 @@ def watch(
 
 
 async def _watch(url: str) -> None:
+    from overload_demo.lab.dashboard import terminal
+    from overload_demo.lab.dashboard.feed import Feed
+    from overload_demo.lab.dashboard.watch import ApiWatch
+
     feed = Feed(title="overload_demo", status=f"watching {url}")
     with closing(ApiWatch(url, feed)) as api:
         await api.check()

@@ -36,6 +36,7 @@ result = await run_spike(stack, SpikePlan(1_500, 300, baseline="none"), live=liv
 STOP = "await stack.stop()"
 VIEW, SPIKE = 0, 1
 OF_A_RESTART = "Canceled future for "  # JupyterLab's own: what it had asked a kernel that restarts
+RESULT = "Absorbed: 1,500 of 1,500 accepted, 0 lost."
 END = "('absorbed', 1500, 0, 'dashboard: on')"
 
 
@@ -71,14 +72,19 @@ def wait_for_a_moving_curve(lab: LabPage, more_than: int = 3) -> None:
 
 
 def wait_for_the_end(lab: LabPage) -> None:
-    wait_until("the last sample is shown", lambda: lab.errors() or (shows(lab) and number(lab, "lost") == "0"), 60.0)
+    wait_until("the result is shown", lambda: lab.errors() or (shows(lab) and RESULT in result(lab)), 60.0)
     assert lab.errors() == []
-    assert (number(lab, "accepted"), number(lab, "depth")) == ("1,500", "0")
+    assert (number(lab, "accepted"), number(lab, "depth"), number(lab, "lost")) == ("1,500", "0", "0")
 
 
 def shows(lab: LabPage) -> bool:
     """Whether there is a view."""
     return lab.cell(VIEW).locator("dd").count() > 0
+
+
+def result(lab: LabPage) -> str:
+    """The line below the charts."""
+    return lab.cell(VIEW).locator('[data-state="result"]').inner_text()
 
 
 def number(lab: LabPage, name: str) -> str:

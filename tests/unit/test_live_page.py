@@ -106,7 +106,7 @@ def test_a_stream_in_which_nothing_happens_beats(client: httpx.Client) -> None:
         assert [next(told)["kind"], next(told)["kind"]] == ["whole", "beat"]
 
 
-def test_when_the_page_closes_its_readers_are_told_and_the_port_is_free(feed: Feed) -> None:
+def test_when_the_page_closes_its_readers_hear_the_last_and_are_told_and_the_port_is_free(feed: Feed) -> None:
     with Page(feed) as page:
         port = httpx.URL(page.address).port
         said: list[str] = []
@@ -118,9 +118,10 @@ def test_when_the_page_closes_its_readers_are_told_and_the_port_is_free(feed: Fe
         reader = threading.Thread(target=read)
         reader.start()
         wait_until("the reader listens", lambda: said)
+        feed.mark("the last")
     reader.join(10)
 
-    assert (said[0], said[-1]) == ("whole", "end")
+    assert (said[0], said[-2:]) == ("whole", ["mark", "end"])
     assert "live-page" not in {thread.name for thread in threading.enumerate()}
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -25,8 +25,7 @@ class Follower:
 
     def __call__(self, progress: SpikeProgress) -> None:
         """Take one report."""
-        status = _WORDS[progress.stage] if progress.lost is None else "over"
-        self._feed.show(status=status.format(sent=progress.sent, offered=progress.offered))
+        self._feed.show(status=_WORDS[progress.stage].format(sent=progress.sent, offered=progress.offered))
         if progress.elapsed_s is None:
             return
         track: Track = "naive" if progress.stage == "baseline" else "queue"
@@ -48,6 +47,7 @@ class Follower:
             )
         )
 
-    def end(self, result: SpikeResult, peak: float | None = None, empty_s: float | None = None) -> None:
-        """Show what it came to, and how far off the predictions were: jobs, and seconds."""
-        self._feed.show(result=absorbed(result, peak, empty_s), status="over")
+    def end(self, result: SpikeResult) -> None:
+        """Show what it came to, and how far off the predictions on the feed were."""
+        told = self._feed.state
+        self._feed.show(result=absorbed(result, told["peak"], told["empty_s"]), status="over")

@@ -7,6 +7,7 @@ from overload_demo.lab.dashboard.feed import Feed
 from overload_demo.lab.dashboard.follow import Follower
 from overload_demo.lab.dashboard.page import Page
 from overload_demo.lab.dashboard.widget import LiveWidget
+from overload_demo.lab.records.result import SpikeResult
 from overload_demo.lab.running.plan import SpikeProgress
 
 
@@ -29,6 +30,10 @@ class Dashboard:
     def __call__(self, progress: SpikeProgress) -> None:
         """Show one report of a spike."""
         self._follow(progress)
+
+    def end(self, result: SpikeResult) -> None:
+        """Show what it came to."""
+        self._follow.end(result)
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         return self._widget._repr_mimebundle_(**options)

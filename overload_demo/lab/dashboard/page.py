@@ -117,7 +117,9 @@ class Page:
         """The whole first, then whatever comes; a browser that was away connects again and gets the whole again."""
         self._is_seen.set()
         number, told_at = -1, 0.0
-        while not self._feed.is_closed:
+        is_over = False
+        while not is_over:
+            is_over = self._feed.is_closed  # what was told before is still sent
             for message in self._feed.since(number):
                 number, told_at = message.number, time.monotonic()
                 yield _event(message.kind, message.data)

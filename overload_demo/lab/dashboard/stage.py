@@ -53,7 +53,7 @@ class Stage:
         self._feed, self.sizes, self._stack = feed, sizes, stack
         self._act: asyncio.Task[None] | None = None
         self._frozen: tuple[int, asyncio.TimerHandle] | None = None  # whom, and when it is thawed
-        self._worker_is_dead = self._is_resetting = False
+        self._is_resetting = False
         self._acts = 0
         self._seen: BaselineRun | None = None
 
@@ -83,10 +83,11 @@ class Stage:
 
     def _possible(self) -> list[str]:
         """The orders that make sense now."""
+        is_dead = "worker" in self._stack.held
         can = {
             **dict.fromkeys(STARTS, self._act is None),
-            "kill": self._stack.is_running and not self._worker_is_dead,
-            "restart": self._worker_is_dead,
+            "kill": self._stack.is_running and not is_dead,
+            "restart": is_dead,
             "freeze": self._stack.is_running and self._frozen is None,
             "reset": True,
         }
@@ -102,14 +103,14 @@ class Stage:
         """One act from its title to its result; the next one can begin when it has ended, however it ends."""
         self._feed.show(title=TITLES[order], status="starting", result="", peak=told.peak, empty_s=told.empty_s)
         try:
-            await (self._naive() if order == "naive" else self._spike(order, told))
+            await (self._naive() if order == "naive" else self._spike(order))
         except OverloadDemoError as error:
             self._feed.show(result=f"It could not be played: {error}".splitlines()[0], status="over")
         finally:
             self._act = None
             self._feed.show(controls=self._possible())
 
-    async def _spike(self, order: str, told: Prediction) -> None:
+    async def _spike(self, order: str) -> None:
         sizes, at_once = self.sizes, order == "at_once"
         plan = SpikePlan(
             requests=sizes.at_once if at_once else sizes.requests,
@@ -120,9 +121,7 @@ class Stage:
         )
         self._acts += 1
         folder = self._stack.folder / f"act-{self._acts}-{order}"
-        follow = Follower(self._feed)
-        result = await run_spike(self._stack, plan, live=follow, out_dir=folder)
-        follow.end(result, told.peak, told.empty_s)
+        result = await run_spike(self._stack, plan, live=Follower(self._feed), out_dir=folder)
         self._feed.save_marks(folder)
         if self._seen is not None and not at_once:  # the same load, work and patience as this act had
             beside = {"baseline": self._seen, "baseline_source": "live", "baseline_note": "measured in an act before"}
@@ -145,14 +144,12 @@ class Stage:
 
     async def _kill(self) -> None:
         self._stack.kill("worker", hold=True)
-        self._worker_is_dead = True
         self._feed.mark("killed")
 
     async def _restart(self) -> None:
-        if not self._worker_is_dead:
+        if "worker" not in self._stack.held:
             return
         self._stack.bring_back("worker")
-        self._worker_is_dead = False
         self._feed.mark("restarted")
 
     async def _freeze(self) -> None:
@@ -184,7 +181,6 @@ class Stage:
             self._feed.begin(*TRACKS)
             self._feed.show(title=self.sizes.in_words, result="", peak=None, empty_s=None)
             await self._stack.fresh()
-            self._worker_is_dead = False
             self._feed.show(status="ready")
         finally:
             self._is_resetting = False

@@ -6,6 +6,7 @@ They take no signals at all. As child processes they are a :class:`~overload_dem
 import os
 import socket
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -48,14 +49,14 @@ def stop_all(parts: Iterable[Part]) -> None:
         part.stop()
 
 
-class _PartThread:
+class _PartThread(ABC):
     """What both have in common: a thread that ends some time after ``let_go``."""
 
     _thread: threading.Thread | None = None
 
+    @abstractmethod
     def let_go(self) -> None:
         """Make it end cleanly, and do not wait."""
-        raise NotImplementedError
 
     def stop(self) -> None:
         """The same, and wait."""

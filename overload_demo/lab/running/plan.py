@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
+from overload_demo.lab.records.result import SpikeResult
 from overload_demo.load import LoadProgress, Shape
 
 Stage = Literal["calibrate", "fire", "drain", "reconcile", "baseline"]
@@ -75,3 +76,13 @@ class SpikeProgress:
 
 
 OnProgress = Callable[[SpikeProgress], None]
+
+
+class LiveView(Protocol):
+    """Shows a spike while it runs."""
+
+    def __call__(self, progress: SpikeProgress) -> None:
+        """Take one report."""
+
+    def end(self, result: SpikeResult) -> None:
+        """Show what it came to."""

@@ -20,7 +20,7 @@ from overload_demo.lab.records.recorded import equal_recorded
 from overload_demo.lab.records.result import NOT_ASKED_FOR, Conditions, SpikeResult, SpikeSeries
 from overload_demo.lab.running.baseline import run_baseline
 from overload_demo.lab.running.cost import Cost, read_cost
-from overload_demo.lab.running.plan import UPSTASH_RATE_PER_S, OnProgress, SpikePlan, SpikeProgress, Stage
+from overload_demo.lab.running.plan import UPSTASH_RATE_PER_S, LiveView, OnProgress, SpikePlan, SpikeProgress, Stage
 from overload_demo.lab.running.sampler import Sample, Sampler
 from overload_demo.lab.running.stack import Stack
 from overload_demo.load import LoadPlan, LoadProgress, LoadResult, calibrate, run_load
@@ -41,12 +41,12 @@ async def run_spike(
     plan: SpikePlan,
     on_progress: OnProgress | None = None,
     *,
-    live: OnProgress | None = None,
+    live: LiveView | None = None,
     out_dir: Path | None = None,
 ) -> SpikeResult:
     """Run ``plan`` on ``stack`` (made fresh if it was used before or stopped) and account for every request.
 
-    ``live`` is a live view that follows the same reports; as watching takes its share of the machine, the result says
+    ``live`` follows the same reports; as watching takes its share of the machine, the result says
     ``dashboard: on``. Writes ``result.json`` and the raw arrays into ``out_dir``, or the stack's folder. Cancellable at
     any moment: what it has started ends with it, the stack stays. Raises :class:`OverloadDemoError` when the experiment
     itself could not be done; a spike that was not absorbed is a result, not an error.
@@ -60,11 +60,11 @@ class _Spike:
     """One run; its methods are the steps, in order."""
 
     def __init__(
-        self, stack: Stack, plan: SpikePlan, on_progress: OnProgress | None, live: OnProgress | None, out_dir: Path
+        self, stack: Stack, plan: SpikePlan, on_progress: OnProgress | None, live: LiveView | None, out_dir: Path
     ) -> None:
         self.stack, self.plan, self._out_dir = stack, plan, out_dir
         self._listeners = [listener for listener in (on_progress, live) if listener]
-        self._is_watched = live is not None
+        self._live = live
         self._load: LoadProgress | None = None
         self._stage: Stage = "calibrate"
         self.calibrated_per_s: float | None = None
@@ -100,6 +100,8 @@ class _Spike:
         baseline, note = await self._baseline(rate_per_s, load.environment)
         result = self._result(load, sampler, account, stored, cost, baseline, note)
         result.save(self._out_dir)
+        if self._live:
+            self._live.end(result)
         return result
 
     async def _rate(self) -> float:
@@ -274,7 +276,7 @@ class _Spike:
             store="upstash" if settings.uses_upstash else "embedded",
             durability=self.stack.store[0].durability,
             filesystem=filesystem_of(self.stack.folder),
-            dashboard="on" if self._is_watched else "off",
+            dashboard="on" if self._live else "off",
             versions={name: version(name) for name in packages} | {"python": sys.version.split()[0]},
         )
 

@@ -50,7 +50,8 @@ class Stack:
     """Store, API and worker of one experiment; start with :meth:`start`, stop with :meth:`stop`.
 
     ``placement="kernel"`` runs API and worker in threads of this process, ``"process"`` as children; the store is
-    always a process of its own. A part that dies is started again; ``restarts`` counts that by name.
+    always a process of its own. A part that dies is started again, which ``restarts`` counts by name, unless it is one
+    of ``held``.
     """
 
     current: ClassVar["Stack | None"] = None
@@ -60,7 +61,7 @@ class Stack:
         self.placement: Placement = wanted["placement"]
         self.restarts: Counter[str] = Counter()
         self.parts: dict[str, Part] = {}
-        self._held: set[str] = set()
+        self.held: set[str] = set()
         self._generation = 0
         self._supervisor: asyncio.Task[None] | None = None
         self._cleanup = contextlib.ExitStack()
@@ -172,7 +173,7 @@ class Stack:
             raise OverloadDemoError(f"the {name} is not running")
         if part is not None:
             if hold:
-                self._held.add(name)
+                self.held.add(name)
             part.kill()
         else:
             os.kill(pid, signal.SIGKILL)
@@ -180,7 +181,7 @@ class Stack:
 
     def bring_back(self, name: str) -> None:
         """Let a part that was killed with ``hold`` be started again; harmless for any other."""
-        self._held.discard(name)
+        self.held.discard(name)
 
     def rest_calls(self) -> int:
         """HTTP exchanges with the store that the API and its workers have made, as the API tells. Blocks."""
@@ -204,7 +205,7 @@ class Stack:
         atexit.register(self._end_at_exit)
         self._generation += 1
         self.restarts.clear()
-        self._held.clear()
+        self.held.clear()
         self.settings = load_settings(**self._overrides())
         if self.settings.uses_upstash:
             self._cleanup.callback(remove_keys, self.settings)
@@ -280,7 +281,7 @@ class Stack:
         while True:
             await asyncio.sleep(SUPERVISE_EVERY_S)
             for name, part in self.parts.items():
-                if not part.pid and name not in self._held:
+                if not part.pid and name not in self.held:
                     self.restarts[name] += 1
                     await in_thread(part.start)
 
