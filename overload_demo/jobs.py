@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import secrets
 from enum import StrEnum
@@ -74,18 +75,34 @@ class JobRequest(BaseModel):
 
 
 def new_job_id() -> str:
-    """A fresh id, 128 random bits: ids cannot be guessed and never collide in practice."""
-    return f"job_{secrets.token_hex(16)}"
+    """A fresh id, 128 random bits of the system's: ids cannot be guessed and never collide in practice."""
+    while True:
+        try:
+            return _unused_ids.pop()
+        except IndexError:
+            bits = secrets.token_hex(16 * IDS_AT_ONCE)
+            _unused_ids.extend(f"job_{bits[at : at + 32]}" for at in range(0, len(bits), 32))
+
+
+# Asking the system for each id alone took 9 % of a request's time.
+IDS_AT_ONCE = 256
+_unused_ids: list[str] = []
+if hasattr(os, "register_at_fork"):  # a forked process would give out the same ids; Windows does not fork
+    os.register_at_fork(after_in_child=_unused_ids.clear)
 
 
 # Whatever could hide a number, string or depth the plain JSON grammar allows but we refuse; a body without any of
-# these needs no closer look.
-_SUSPICIOUS = re.compile(rb"NaN|Infinity|[0-9][eE]|[0-9]{300}|\\u[dD]")
+# these needs no closer look. Words are found faster one by one than by the pattern.
+_SUSPICIOUS_NUMBER = re.compile(rb"[0-9](?:[eE]|[0-9]{299})")
 
 
 def is_plainly_strict(body: bytes) -> bool:
     """Whether a body that is valid JSON can hold nothing that :func:`why_not_strict` refuses; cheap, may say no."""
-    return _SUSPICIOUS.search(body) is None and body.count(b"{") + body.count(b"[") <= MAX_DEPTH
+    return (
+        not (b"NaN" in body or b"Infinity" in body or b"\\u" in body)
+        and _SUSPICIOUS_NUMBER.search(body) is None
+        and body.count(b"{") + body.count(b"[") <= MAX_DEPTH
+    )
 
 
 def why_not_strict(body: bytes) -> tuple[str, str] | None:

@@ -56,6 +56,11 @@ class Server(uvicorn.Server):
             os.write(self._ready_fd, b"1")
             os.close(self._ready_fd)
 
+    async def on_tick(self, counter: int) -> bool:
+        """uvicorn's hook, every tenth of a second."""
+        self._metrics.fold()
+        return await super().on_tick(counter)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """uvicorn's hook: accept no more, then let it answer what is inside."""
         if self._gate is not None:
@@ -63,6 +68,7 @@ class Server(uvicorn.Server):
                 await self._gate.drain(self._settings.overload_grace_s)
             await self._gate.retire(self._settings.overload_grace_s)
         await super().shutdown(sockets)
+        self._metrics.fold()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

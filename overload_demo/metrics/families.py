@@ -1,10 +1,11 @@
 """Families of numbers as Prometheus knows them, counted in the rows of :mod:`overload_demo.metrics.rows`."""
 
 import zlib
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from math import inf
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
@@ -41,6 +42,16 @@ class Histogram:
         """Count one value."""
         self._row[self._at + bisect_left(self._bounds, value)] += 1.0
         self._row[self._sum_at] += value
+
+    def observe_all(self, values: list[float]) -> None:
+        """Count many values, for a fraction of what they cost one by one; sorts the list."""
+        values.sort()
+        counted = 0
+        for place, bound in enumerate((*self._bounds, inf), self._at):
+            up_to = bisect_right(values, bound, counted)
+            self._row[place] += up_to - counted
+            counted = up_to
+        self._row[self._sum_at] += sum(values)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from overload_demo.errors import (
     StoreAuthError,
@@ -119,3 +121,13 @@ def test_without_a_parent_each_process_is_alone() -> None:
     one.count.add()
 
     assert (one.told()["count_total"], other.told()["count_total"]) == (1, 0)
+
+
+@given(st.lists(st.sampled_from([0.0, 0.05, 0.1, 0.5, 1.0, 5.0]) | st.floats(0.0, 1e6)))
+def test_many_values_at_once_count_as_they_do_one_by_one(values: list[float]) -> None:
+    singly, together = Process(-1, 0), Process(-1, 0)
+    for value in values:
+        singly.times.observe(value)
+    together.times.observe_all(values)
+
+    assert together.told() == {name: pytest.approx(value) for name, value in singly.told().items()}
