@@ -7,6 +7,7 @@ still gets its answers.
 """
 
 import asyncio
+import select
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -250,6 +251,25 @@ class GatedProtocol(HttpToolsProtocol):
         elif self._unread_since == self.NEVER:
             self._unread_since = now
         return min(self._unread_since, self.NEVER if self.pipeline else self.waited_since)
+
+    def shutdown(self) -> None:
+        """End an idle connection, or any other after its answer; not one whose next request is there to be read.
+
+        A process that was held up would reset requests that had come in time.
+        """
+        if self._is_answering or not self._has_unread():
+            super().shutdown()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """uvicorn's hook: idle for long."""
+        self.shutdown()
+
+    def _has_unread(self) -> bool:
+        if self.transport.is_closing():
+            return False
+        unread = select.poll()
+        unread.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(unread.poll(0))
 
     def give_up(self) -> None:
         """Too slow: end it. Nothing of an incomplete request has been enqueued."""

@@ -19,10 +19,10 @@ def open_store(settings: Settings) -> Iterator[Store]:
     """
     if settings.upstash_redis_rest_url and settings.upstash_redis_rest_token:
         address = Address(settings.upstash_redis_rest_url, settings.upstash_redis_rest_token)
-        vet(address, settings.overload_key_prefix)
+        vet(address, settings)
         yield address, None
         return
     with EmbeddedStore(settings.overload_data_dir, settings) as store:
         address = store.acquire()
-        vet(address, settings.overload_key_prefix)
+        vet(address, settings)
         yield address, store.refresh

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from overload_demo.address import Address
+from overload_demo.config import Settings
 from overload_demo.errors import ConfigurationError, StoreError
 from overload_demo.jobs import JOB_ID
 from overload_demo.queue.protocol import TYPES, Protocol
@@ -18,25 +19,26 @@ from overload_demo.upstash import Command, Upstash
 
 log = logging.getLogger(__name__)
 
-DEADLINE_S = 2.0
+PATIENCE_S = 2.0
 
 
-def vet(address: Address, prefix: str) -> None:
-    """Look at a store, in one exchange that changes nothing. Blocks, also where an event loop runs.
+def vet(address: Address, settings: Settings) -> None:
+    """Look at a store, in one exchange that changes nothing. Blocks for two seconds at most, also in an event loop.
 
     Raises :class:`ConfigurationError` when it evicts keys or is a cluster, and when the keys behind ``prefix`` hold
     somebody else's data.
     """
     with ThreadPoolExecutor(1) as thread:
-        thread.submit(asyncio.run, _vet(address, Protocol(prefix))).result()
+        patience_s = min(PATIENCE_S, settings.overload_store_deadline_s)
+        thread.submit(asyncio.run, _vet(address, Protocol(settings.overload_key_prefix), patience_s)).result()
 
 
-async def _vet(address: Address, protocol: Protocol) -> None:
+async def _vet(address: Address, protocol: Protocol, patience_s: float) -> None:
     upstash, keys = Upstash(address, connections=1), [protocol.key(name) for name in TYPES]
     look: list[Command] = [("EVAL", "return 1", 0), ("INFO",), ("LINDEX", protocol.key("queue"), 0)]
     look += [("TYPE", key) for key in keys]
     try:
-        script, info, first, *types = await upstash.pipeline(look, repeatable=True, deadline_s=DEADLINE_S)
+        script, info, first, *types = await upstash.pipeline(look, repeatable=True, deadline_s=patience_s)
     except StoreError as error:
         log.info("the store does not help yet: %s", error)
         return

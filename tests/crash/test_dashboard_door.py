@@ -91,7 +91,7 @@ def on_stage(folder: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
     (runs / FILE).write_text(rehearsed.model_dump_json())
     door = subprocess.Popen(
         [*DOOR, "--control"],
-        env=environment(folder),
+        env=environment(folder, OVERLOAD_STORE_DEADLINE_S=1),
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

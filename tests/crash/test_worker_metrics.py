@@ -91,7 +91,11 @@ def test_while_a_job_runs_it_is_in_flight_and_the_store_is_not_asked(tmp_path: P
 
 
 def test_a_store_that_cannot_be_reached_is_counted(tmp_path: Path) -> None:
-    nowhere = {"UPSTASH_REDIS_REST_URL": "http://127.0.0.1:9", "UPSTASH_REDIS_REST_TOKEN": "a-token-of-the-test"}
+    nowhere = {
+        "UPSTASH_REDIS_REST_URL": "http://127.0.0.1:9",
+        "UPSTASH_REDIS_REST_TOKEN": "a-token-of-the-test",
+        "OVERLOAD_STORE_DEADLINE_S": 0.3,
+    }
     with worker_process(tmp_path, WORKER_METRICS_PORT=0, **nowhere) as worker:
         url = url_of(worker)
         wait_until("it is counted", lambda: scrape(url)["overload_store_errors_total{unavailable}"] > 0)

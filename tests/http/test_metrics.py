@@ -248,8 +248,8 @@ def test_connections_that_ended_with_their_process_are_not_told_any_more(tmp_pat
 
 def test_a_rolling_replacement_keeps_what_was_counted(tmp_path: Path) -> None:
     with parent_of(2, tmp_path) as (parent, url):
-        for _ in range(3):  # the free row goes round
-            fire(url, 50, lambda: None)
+        for _ in range(2):  # the free row goes round
+            fire(url, 75, lambda: None)
             replace_all(parent)
 
         numbers = _scrape_anew(url)

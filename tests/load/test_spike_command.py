@@ -97,9 +97,9 @@ def test_a_spike_is_absorbed_and_every_request_accounted_for(tmp_path: Path) -> 
 
 
 def test_one_injected_loss_and_one_injected_duplicate_are_reported_and_fail_the_run(tmp_path: Path) -> None:
-    with running_spike(tmp_path, "--requests", "150", "--rate", "300", "--processing-delay", "0.05") as spike:
+    with running_spike(tmp_path, "--requests", "70", "--rate", "300", "--processing-delay", "0.05") as spike:
         data_dir = wait_for_data_dir(tmp_path)
-        wait_until("all are accepted", lambda: counts(data_dir)["accepted"] == 150)
+        wait_until("all are accepted", lambda: counts(data_dir)["accepted"] == 70)
         wait_until("some are done", lambda: counts(data_dir)["done"] >= 5)
 
         key = Protocol().key("queue")
@@ -111,7 +111,7 @@ def test_one_injected_loss_and_one_injected_duplicate_are_reported_and_fail_the_
 
     result = the_result(tmp_path)
     assert spike.returncode == 1
-    assert (result.accepted, result.lost, result.duplicated) == (150, 1, 1)
+    assert (result.accepted, result.lost, result.duplicated) == (70, 1, 1)
     assert "1 lost, 1 duplicated" in output
     assert f"duplicated {repeated}" in result.examples
 

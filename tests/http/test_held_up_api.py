@@ -1,0 +1,53 @@
+"""An API that the system has held up: who asked meanwhile has asked in time, and is answered, not reset."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+
+from overload_demo.api.gate import CROWDED_IDLE_S
+from overload_demo.children import Child
+from tests.support.running import api_process
+from tests.support.sockets import connections, post, read_answer
+from tests.support.waiting import wait_until
+
+PLACES = 8
+
+
+@contextmanager
+def held_up(api: Child, for_s: float) -> Iterator[None]:
+    """The process does not run, for the block and until so many seconds have passed."""
+    assert api.pid is not None
+    os.kill(api.pid, signal.SIGSTOP)
+    until = time.monotonic() + for_s
+    try:
+        yield
+        wait_until("it was held up for long enough", lambda: time.monotonic() > until)
+    finally:
+        os.kill(api.pid, signal.SIGCONT)
+
+
+def ready(client: httpx.Client) -> None:
+    wait_until("it serves", lambda: client.get("/health").status_code == 200, timeout_s=20.0)
+    client.close()  # its own connection would take a place
+
+
+def test_who_asks_again_while_others_wait_is_answered(tmp_path: Path) -> None:
+    with api_process(tmp_path, OVERLOAD_MAX_CONNECTIONS=PLACES) as (api, client):
+        ready(client)
+        with ExitStack() as open_ones:
+            inside = open_ones.enter_context(connections(client, PLACES))
+            for connection in inside:
+                connection.sendall(post())
+                assert read_answer(connection).status == 202
+
+            with held_up(api, 2 * CROWDED_IDLE_S):
+                outside = open_ones.enter_context(connections(client, 2 * PLACES))
+                for connection in [*outside, *inside]:
+                    connection.sendall(post())
+
+            assert [read_answer(connection).status for connection in [*inside, *outside]] == [202] * 3 * PLACES
