@@ -33,11 +33,11 @@ def held_up(api: Child, for_s: float) -> Iterator[None]:
 
 def ready(client: httpx.Client) -> None:
     wait_until("it serves", lambda: client.get("/health").status_code == 200, timeout_s=20.0)
-    client.close()  # its own connection would take a place
+    client.close()
 
 
 def test_who_asks_again_while_others_wait_is_answered(tmp_path: Path) -> None:
-    with api_process(tmp_path, OVERLOAD_MAX_CONNECTIONS=PLACES) as (api, client):
+    with api_process(tmp_path, OVERLOAD_MAX_CONNECTIONS=PLACES + 1) as (api, client):  # one is just leaving
         ready(client)
         with ExitStack() as open_ones:
             inside = open_ones.enter_context(connections(client, PLACES))
