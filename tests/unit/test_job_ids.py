@@ -9,7 +9,7 @@ import pytest
 
 from overload_demo.jobs import IDS_AT_ONCE, JOB_ID, new_job_id
 
-FORKS = """
+FORKS = r"""
 import os
 from overload_demo.jobs import new_job_id
 new_job_id()
