@@ -8,6 +8,7 @@ still gets its answers.
 
 import asyncio
 import select
+import socket
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -265,12 +266,16 @@ class GatedProtocol(HttpToolsProtocol):
         self.shutdown()
 
     def _has_unread(self) -> bool:
-        if self.transport.is_closing():
-            return False
-        unread = select.poll()
-        unread.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
-        return bool(unread.poll(0))
+        return not self.transport.is_closing() and is_readable(self.transport.get_extra_info("socket"))
 
     def give_up(self) -> None:
         """Too slow: end it. Nothing of an incomplete request has been enqueued."""
         self.transport.abort()
+
+
+def is_readable(*sockets: socket.socket) -> bool:
+    """Whether any of them has something to be read, or somebody to be let in; looks without waiting."""
+    poll = select.poll()
+    for one in sockets:
+        poll.register(one.fileno(), select.POLLIN)
+    return bool(poll.poll(0))

@@ -10,13 +10,12 @@ a client that is just sending its next request would see a reset. A connection w
 import asyncio
 import logging
 import resource
-import select
 import socket
 import struct
 from collections.abc import Callable
 from typing import Any
 
-from overload_demo.api.connection import MAX_HEAD_BYTES, GatedProtocol
+from overload_demo.api.connection import MAX_HEAD_BYTES, GatedProtocol, is_readable
 from overload_demo.api.metrics import ApiMetrics
 from overload_demo.config import Settings
 
@@ -76,17 +75,11 @@ class Gate:
         """Let in everybody who is waiting outside, each for one answer; who is left after ``within_s`` is reset."""
         self._crowded_until = float("inf")
         give_up_at = self._loop.time() + within_s
-        while self._somebody_waits() and self._loop.time() < give_up_at:  # noqa: ASYNC110 - no event for an empty queue
+        while is_readable(*self._listeners) and self._loop.time() < give_up_at:  # noqa: ASYNC110 - no event for an empty queue
             await asyncio.sleep(0.05)
         self._stop_accepting()
         if count := sum(map(_reset_all, self._listeners)):
             log.warning("%d connections were still waiting after %g s and are reset", count, within_s)
-
-    def _somebody_waits(self) -> bool:
-        poll = select.poll()
-        for listener in self._listeners:
-            poll.register(listener, select.POLLIN)
-        return bool(poll.poll(0))
 
     def close(self) -> None:
         """Accept no more."""
