@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from experiments.proxy import Proxy
 from overload_demo.address import Address
 from overload_demo.lab.running.cost import count_commands
+from overload_demo.loopback import connect
 from overload_demo.store.commands import READS
 
 # https://upstash.com/docs/redis/troubleshooting/max_requests_limit; that its status is 400 is a user's report.
@@ -138,8 +139,7 @@ class _Line:
     async def exchange(self, head: bytes, body: bytes) -> bytes:
         """The gateway's answer to a request, as it came."""
         if self._streams is None:
-            parts = urlsplit(self._address.url)
-            self._streams = await asyncio.open_connection(parts.hostname, parts.port)
+            self._streams = await open_line(self._address)
         reader, writer = self._streams
         writer.write(head + body)
         return b"".join(await read_message(reader))
@@ -160,6 +160,14 @@ class _Line:
         """End it."""
         if self._streams is not None:
             self._streams[1].close()
+
+
+async def open_line(address: Address) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection to a gateway of this machine."""
+    if address.socket:
+        return await asyncio.open_connection(sock=connect(address.socket))
+    parts = urlsplit(address.url)
+    return await asyncio.open_connection(parts.hostname, parts.port)
 
 
 async def read_message(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:

@@ -90,9 +90,9 @@ class Upstash:
         self._link = self._new_link()
 
     def _new_link(self) -> "_Link":
-        host = urlsplit(self.address.url).hostname
+        host = urlsplit(self.address.origin).hostname
         if host in LOOPBACK_HOSTS:  # and no proxy variable may catch it
-            near = LoopbackTransport(self._connections, MAX_REPLY_BYTES)
+            near = LoopbackTransport(self._connections, MAX_REPLY_BYTES, self.address.socket)
             return _Link(near.handle_async_request, near.aclose)
         limits = httpx.Limits(
             max_connections=self._connections, max_keepalive_connections=self._connections, keepalive_expiry=30
@@ -108,7 +108,7 @@ class Upstash:
             "Accept-Encoding": "identity",
             "Upstash-Sync-Token": self._sync_token,
         }
-        url = _parsed(self.address.url + path)
+        url = _parsed(self.address.origin + path)
         return httpx.Request("POST", url, headers=headers, content=content, extensions=self._extensions)
 
     async def aclose(self) -> None:

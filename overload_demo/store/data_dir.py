@@ -6,37 +6,46 @@
     start.lock     held while somebody looks for the store or starts it
     gateway.lock   held by the gateway process as long as it lives
     redis.lock     held by the server (and, briefly, its forks) as long as it lives
-    state.json     where the running gateway answers; holds its token
-    token, read_only_token    the directory's own tokens, the same at each start
+    gateway.sock   the gateway's socket, for the users on this machine
+    state.json     the running gateway's token, process id and durability
     store.log      what gateway and server have to say
     redis.sock     the server's socket
     appendonlydir/ the data (appendonly.aof with a server older than 7)
+    *.damaged-*    copies of append-only files, made before damage was removed from them
 
-Lock files are never deleted: a second file of the same name would be a second lock.
+Lock files are never deleted: a second file of the same name would be a second lock. The directory must belong to this
+user, and no other user may write to it: whoever listens on its sockets then runs as this user.
 """
 
 import json
 import os
 import secrets
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
-from overload_demo.errors import ConfigurationError
+from pydantic import SecretStr
+
+from overload_demo.address import Address, Durability
+from overload_demo.errors import ConfigurationError, StoreUnavailableError
 from overload_demo.store.locks import FileLock
+from overload_demo.store.own_files import check, open_file, replace_file
 
-SERVER_LOCK, SERVER_SOCKET, LOG = "redis.lock", "redis.sock", "store.log"
+GATEWAY_SOCKET, SERVER_LOCK, SERVER_SOCKET, LOG = "gateway.sock", "redis.lock", "redis.sock", "store.log"
+DATA = "appendonlydir"
+# Each keeps its inode while a store runs: one that has another was removed or replaced.
+LASTING = (".", "users.lock", "gateway.lock", SERVER_LOCK, DATA)
 
 
 class State(NamedTuple):
-    """What a running gateway tells those who look for it."""
+    """What a running gateway tells its users; ``notice`` is what it had to drop from the data at its start."""
 
-    url: str
     token: str
     pid: int
     durability: str
+    notice: str = ""
 
     def __repr__(self) -> str:
-        return f"State(url={self.url!r}, token='***', pid={self.pid}, durability={self.durability!r})"
+        return f"State(token='***', pid={self.pid}, durability={self.durability!r}, notice={self.notice!r})"
 
 
 class Tokens(NamedTuple):
@@ -49,18 +58,49 @@ class Tokens(NamedTuple):
         return "Tokens(standard='***', read_only='***')"
 
 
+def new_tokens() -> Tokens:
+    """Tokens of one store, from its start to its end."""
+    return Tokens(secrets.token_urlsafe(32), secrets.token_urlsafe(32))
+
+
 class DataDir:
     """The files of one data directory; nothing is touched before :meth:`prepare`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
+        self._known: dict[str, os.stat_result] = {}
 
     def prepare(self) -> None:
-        """Create the directory (0700) if it is missing; raises :class:`ConfigurationError` when that fails."""
+        """Create the directory (0700) if it is missing.
+
+        Raises :class:`ConfigurationError` when that fails, and when the directory or the data in it is another user's,
+        a link, or open to the writes of others.
+        """
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            check(self.path, may_be_link=True)
+            # The server opens these by name and would follow a link.
+            for data in (*self.path.glob("appendonly*"), *self.path.glob(f"{DATA}/*")):
+                check(data)
         except OSError as error:
             raise ConfigurationError(f"cannot use the data directory {self.path}: {error.strerror}") from None
+
+    def remember(self) -> None:
+        """Note which files :meth:`refuse_if_lost` has to find again; harmless to repeat."""
+        for name in LASTING:
+            if name not in self._known and (self.path / name).exists():
+                self._known[name] = (self.path / name).stat()
+
+    def refuse_if_lost(self) -> None:
+        """Raise :class:`StoreUnavailableError` once the directory or a file noted before was removed or replaced."""
+        for name, before in self._known.items():
+            try:
+                is_lost = not os.path.samestat(before, (self.path / name).stat())
+            except OSError:
+                is_lost = True
+            if is_lost:
+                what = self.path if name == "." else self.path / name
+                raise StoreUnavailableError(f"{what} was removed or replaced while in use: stopped; start again")
 
     def users_lock(self) -> FileLock:
         """Shared by users, taken alone by the store that leaves."""
@@ -85,12 +125,12 @@ class DataDir:
 
     def open_log(self) -> int:
         """A descriptor appending to the log (created 0600)."""
-        return os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return open_file(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def last_log_line(self, since: int = 0) -> str:
         """The last line logged after byte ``since``; empty when there is none."""
         try:
-            with self.log.open("rb") as file:
+            with os.fdopen(open_file(self.log, os.O_RDONLY), "rb") as file:
                 file.seek(max(since, self.log.stat().st_size - 8192))
                 lines = file.read().decode(errors="replace").strip().splitlines()
         except OSError:
@@ -101,40 +141,24 @@ class DataDir:
         """Bytes in the log so far: what is logged later starts here."""
         return self.log.stat().st_size if self.log.exists() else 0
 
-    def tokens(self) -> Tokens:
-        """The directory's own tokens, made at first use; call with the gateway lock held."""
-        return Tokens(self._token("token"), self._token("read_only_token"))
-
-    def _token(self, name: str) -> str:
-        file = self.path / name
-        try:
-            known = file.read_text().strip()
-        except OSError:
-            known = ""
-        if known:
-            return known
-        token = secrets.token_urlsafe(32)
-        self._replace(file, token + "\n")
-        return token
-
     def read_state(self) -> State | None:
         """The running gateway's state; None when there is none or it cannot be read."""
         try:
-            return State(**json.loads((self.path / "state.json").read_text()))
-        except (OSError, ValueError, TypeError):
+            with os.fdopen(open_file(self.path / "state.json", os.O_RDONLY)) as file:
+                return State(**json.load(file))
+        except (OSError, ValueError, TypeError, ConfigurationError):
             return None
 
     def write_state(self, state: State) -> None:
         """Publish the state at once or not at all; the file is 0600 because it holds the token."""
-        self._replace(self.path / "state.json", json.dumps(state._asdict()))
+        replace_file(self.path / "state.json", [json.dumps(state._asdict()).encode()])
 
     def remove_state(self) -> None:
-        """Nobody shall find this gateway any more."""
-        (self.path / "state.json").unlink(missing_ok=True)
+        """Delete state and socket, and the files in which earlier versions kept lasting tokens."""
+        for name in ("state.json", GATEWAY_SOCKET, "token", "read_only_token"):
+            (self.path / name).unlink(missing_ok=True)
 
-    def _replace(self, file: Path, text: str) -> None:
-        new = file.with_name(file.name + ".new")
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w") as stream:
-            stream.write(text)
-        new.replace(file)
+    def address(self, state: State) -> Address:
+        """Where users of this machine reach the gateway: its socket in this directory."""
+        url = f"unix://{self.path / GATEWAY_SOCKET}"
+        return Address(url, SecretStr(state.token), cast(Durability, state.durability))

@@ -10,14 +10,12 @@ import threading
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self, cast
-from urllib.parse import urlsplit
+from typing import Self
 
-from pydantic import SecretStr
-
-from overload_demo.address import Address, Durability
+from overload_demo.address import Address
 from overload_demo.config import Settings
 from overload_demo.errors import ConfigurationError, StoreUnavailableError
+from overload_demo.loopback import connect
 from overload_demo.store.data_dir import DataDir, State
 
 log = logging.getLogger(__name__)
@@ -42,6 +40,7 @@ class EmbeddedStore:
         self._settings = settings
         self._users_lock = self._data_dir.users_lock()
         self._mutex = threading.Lock()
+        self._last_error = ""
 
     def __enter__(self) -> Self:
         self.acquire()
@@ -56,16 +55,21 @@ class EmbeddedStore:
         """Hold the store, starting it if nobody has; returns where it answers. Blocks, normally below a second.
 
         Raises :class:`ConfigurationError` when it cannot be started as configured, and :class:`StoreUnavailableError`
-        when it does not answer; then nothing is held.
+        when it does not answer; then nothing is held. The latter also when the data directory was removed or replaced
+        since: a store that starts on another one would accept jobs as if none had been lost.
         """
         with self._mutex:
             held_before = self._users_lock.is_held
+            if held_before:
+                self._data_dir.refuse_if_lost()
             self._data_dir.prepare()
             # Held before the state is read: otherwise the store we read about could leave before we use it.
             if not self._users_lock.take(shared=True, timeout_s=LEAVING_TIMEOUT_S):
                 raise StoreUnavailableError(f"the store on {self._data_dir.path} is leaving, but does not end")
             try:
-                return self._find_or_start()
+                address = self._find_or_start()
+                self._data_dir.remember()
+                return address
             except BaseException:
                 if not held_before:
                     self._users_lock.release()
@@ -78,7 +82,11 @@ class EmbeddedStore:
         """
         try:
             return self.acquire()
-        except ConfigurationError as error:  # it could be started before: to a user of a running store it is just gone
+        except (ConfigurationError, StoreUnavailableError) as error:
+            if str(error) != self._last_error:  # one line, however often it is asked for
+                log.error("%s", error)
+            self._last_error = str(error)
+            # It could be started before: to a user of a running store it is just gone.
             raise StoreUnavailableError(str(error)) from None
 
     def release(self) -> None:
@@ -98,9 +106,11 @@ class EmbeddedStore:
                 if starter is None and gateway_lock.is_free():
                     starter = _Starter(self._data_dir, self._settings)
                     give_up_at = time.monotonic() + LOADING_TIMEOUT_S
-                elif (state := self._data_dir.read_state()) is not None and _answers(state):
+                elif (state := self._data_dir.read_state()) is not None and _answers(self._data_dir.address(state)):
                     self._compare_durability(state)
-                    return _address(state)
+                    if starter is not None and state.notice:
+                        log.warning("%s", state.notice)
+                    return self._data_dir.address(state)
                 elif starter is not None and starter.has_failed():
                     if gateway_lock.is_free():
                         raise starter.failure()
@@ -176,16 +186,12 @@ def _environment(settings: Settings) -> dict[str, str]:
     return environment
 
 
-def _address(state: State) -> Address:
-    return Address(state.url, SecretStr(state.token), cast(Durability, state.durability))
-
-
-def _answers(state: State) -> bool:
-    """Whether a gateway answers at the address and its server does too. Straight to loopback, whatever proxies say."""
-    parts = urlsplit(state.url)
-    link = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=PING_TIMEOUT_S)
+def _answers(address: Address) -> bool:
+    """Whether a gateway answers at the address and its server does too. The token goes to a process of this user."""
+    link = http.client.HTTPConnection("localhost", timeout=PING_TIMEOUT_S)
     try:
-        link.request("GET", "/ping", headers={"Authorization": f"Bearer {state.token}"})
+        link.sock = connect(address.socket, PING_TIMEOUT_S)
+        link.request("GET", "/ping", headers={"Authorization": f"Bearer {address.token.get_secret_value()}"})
         answer = link.getresponse()
         return answer.status == 200 and json.loads(answer.read()) == {"result": "PONG"}
     except (OSError, http.client.HTTPException, ValueError):

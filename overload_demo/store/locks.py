@@ -15,6 +15,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 from overload_demo.errors import ConfigurationError
+from overload_demo.store.own_files import open_file
 
 POLL_S = 0.01
 
@@ -72,7 +73,7 @@ class FileLock:
         if fcntl is None:
             raise ConfigurationError("the embedded store needs Linux or macOS; on Windows use WSL2 or Upstash")
         try:
-            return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            return open_file(self._path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise ConfigurationError(f"cannot use the data directory {self._path.parent}: {error.strerror}") from None
 

@@ -9,6 +9,8 @@ import contextlib
 import ctypes
 import logging
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,6 +21,7 @@ import psutil
 
 from overload_demo.address import Durability
 from overload_demo.errors import StoreUnavailableError
+from overload_demo.store import append_only
 from overload_demo.store.data_dir import LOG, SERVER_LOCK, SERVER_SOCKET, DataDir
 from overload_demo.store.locks import FileLock
 
@@ -45,7 +48,7 @@ def server_options(maxmemory: str, durability: Durability) -> list[str]:
         "appendonly": "yes",
         "appendfsync": durability,
         "no-appendfsync-on-rewrite": "no",
-        "aof-load-truncated": "yes",  # the torn last write of a crash was never acknowledged
+        "aof-load-truncated": "no",  # "yes" drops all that follows a damaged length; see RedisServer.mend
         "auto-aof-rewrite-percentage": "100",
         "auto-aof-rewrite-min-size": "64mb",
         "save": "",
@@ -67,8 +70,11 @@ def server_options(maxmemory: str, durability: Durability) -> list[str]:
 class RedisServer:
     """The server of one data directory, which must be the working directory of this process."""
 
-    def __init__(self, binary: Path, data_dir: DataDir, maxmemory: str, durability: Durability) -> None:
-        self._binary, self._data_dir = binary, data_dir
+    def __init__(
+        self, binary: Path, data_dir: DataDir, maxmemory: str, durability: Durability, *, repair: bool = False
+    ) -> None:
+        self._binary, self._data_dir, self._repair = binary, data_dir, repair
+        self.notices: list[str] = []  # what was dropped from the data
         self._options = server_options(maxmemory, durability)
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
@@ -81,20 +87,70 @@ class RedisServer:
     def claim(self) -> FileLock:
         """The lock a new server needs, after ending whatever still holds it (an orphan, or a dead server's fork).
 
+        A server whose lock file, or whole directory, was removed holds a lock that excludes nothing: it is ended too.
         Waits up to ``ORPHAN_PATIENCE_S`` for a clean end, then kills. Raises :class:`StoreUnavailableError` if even
-        that does not free the lock.
+        that does not free the lock, and when the data directory is no longer the one this store was started on.
         """
         lock = self._data_dir.server_lock()
-        if lock.take(timeout_s=FORK_GRACE_S):
-            return lock
+        is_taken = lock.take(timeout_s=FORK_GRACE_S)
         for end in (psutil.Process.terminate, psutil.Process.kill):
-            for process in _holders(self._data_dir.path):
+            self._refuse_if_lost(lock)
+            holders = _holders(self._data_dir.path)
+            if is_taken and not holders:
+                return lock
+            for process in holders:
                 log.warning("ending a server left behind, pid %d", process.pid)
                 with contextlib.suppress(psutil.Error):
                     end(process)
-            if lock.take(timeout_s=ORPHAN_PATIENCE_S):
-                return lock
+            psutil.wait_procs(holders, ORPHAN_PATIENCE_S)
+            is_taken = lock.take(timeout_s=FORK_GRACE_S)
+        if is_taken and not _holders(self._data_dir.path):
+            return lock
+        lock.release()
         raise StoreUnavailableError(f"another process holds {SERVER_LOCK} in {self._data_dir.path} and cannot be ended")
+
+    def _refuse_if_lost(self, lock: FileLock) -> None:
+        try:
+            self._data_dir.refuse_if_lost()
+        except StoreUnavailableError:
+            lock.release()
+            raise
+
+    def mend(self) -> bool:
+        """After a server has refused its data: drop an incomplete end, keeping a copy; returns whether it did.
+
+        Damage with commands behind it is dropped only with ``repair``. Else, and when no copy can be kept, raises
+        :class:`StoreUnavailableError`.
+        """
+        if self._process is None or self._process.returncode <= 0:
+            return False
+        said = re.search(r"Unknown command '([^']+)'", self._data_dir.last_log_line(self._log_start))
+        lock = self.claim()
+        try:
+            damage = append_only.find_damage(self._data_dir.path, said[1].encode() if said else b"")
+            if damage is None:
+                return False
+            self._mend(damage)
+        except OSError as error:
+            raise StoreUnavailableError(f"cannot keep a copy of the damaged data: {error.strerror}") from None
+        finally:
+            lock.release()
+        return True
+
+    def _mend(self, damage: append_only.Damage) -> None:
+        name, copies = damage.file.name, self._data_dir.path
+        if damage.has_more and not self._repair:
+            copy = append_only.keep_copy(damage.file, copies)
+            raise StoreUnavailableError(
+                f"{name} is damaged at byte {damage.gaps[0].start:,}, with commands behind it; a copy is {copy}. "
+                f"This drops the {damage.size:,} damaged bytes and keeps the rest: "
+                f"python -m overload_demo.store --repair --data-dir {shlex.quote(str(copies))}"
+            )
+        copy = append_only.drop(damage, copies)
+        what = "damaged commands" if damage.has_more else "an incomplete command at the end"
+        notice = f"{name}: dropped {what}, {damage.size:,} bytes (commands: {damage.commands:,}); a copy is {copy}"
+        log.warning("%s", notice)
+        self.notices.append(notice)
 
     def spawn(self, lock: FileLock) -> None:
         """Start the server and hand it the lock; call from the main thread, with the data directory as cwd."""

@@ -21,9 +21,10 @@ from pydantic import SecretStr
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from overload_demo.config import LOOPBACK_HOSTS, Settings
-from overload_demo.errors import ConfigurationError
+from overload_demo.errors import ConfigurationError, StoreUnavailableError
 from overload_demo.one_write import OneWrite
-from overload_demo.store.data_dir import DataDir, State, Tokens
+from overload_demo.store import append_only
+from overload_demo.store.data_dir import GATEWAY_SOCKET, DataDir, State, Tokens, new_tokens
 from overload_demo.store.external_server import ExternalServer, inspect, parse_target
 from overload_demo.store.gateway import Gateway
 from overload_demo.store.locks import FileLock
@@ -34,6 +35,7 @@ from overload_demo.store.upstream import EmbeddedServer, Upstream
 log = logging.getLogger(__name__)
 
 UNUSED_POLL_S = 0.1
+LOST_POLL_S = 0.5  # after a removal of the data directory jobs are still accepted for so long
 LEAVING_PATIENCE_S = 30.0  # longer than a store takes to leave
 GATEWAY_PATIENCE_S = 1.0  # whoever asks whether the gateway lives holds its lock for an instant
 GRACEFUL_S = 3.0  # requests under way get this long at the end
@@ -42,31 +44,43 @@ BACKLOG = 2048
 
 @dataclass(frozen=True)
 class StoreOptions:
-    """How a store process is to run; ``port`` 0 takes a free one, an empty token means the directory's own."""
+    """How a store process is to run.
+
+    Beside its socket in the data directory it listens on ``port``, unless that is None; 0 takes a free one. An empty
+    token means a new one. With ``repair`` the server is started and ended, and damaged commands are dropped meanwhile.
+    """
 
     data_dir: Path
     host: str = "127.0.0.1"
-    port: int = 0
+    port: int | None = None
     token: SecretStr = field(default_factory=lambda: SecretStr(""))
     read_only_token: SecretStr = field(default_factory=lambda: SecretStr(""))
     until_unused: bool = False
+    repair: bool = False
 
 
-def run_store(options: StoreOptions, settings: Settings, announce: Callable[[State, Tokens], None]) -> None:
+def run_store(options: StoreOptions, settings: Settings, announce: Callable[[State, Tokens, str], None]) -> None:
     """Run a store until it is told to stop (SIGTERM, SIGINT, SIGHUP) or, if so asked, until nobody uses it.
 
-    ``announce`` is called once it serves. Changes the working directory to the data directory.
-    Raises :class:`ConfigurationError` or :class:`StoreUnavailableError` when it cannot start.
+    ``announce`` is called once it serves, with the URL of its port ("" without one). Changes the working directory to
+    the data directory. Raises :class:`ConfigurationError` or :class:`StoreUnavailableError` when it cannot start, and
+    the latter once its data directory was removed or replaced.
     """
     data_dir = DataDir(options.data_dir)
     data_dir.prepare()
-    with _sole_gateway(data_dir, options.until_unused) as users_lock, _listen(options.host, options.port) as listener:
-        server = _choose_server(settings, data_dir)
+    tokens = _tokens(options, new_tokens())
+    with contextlib.ExitStack() as stack:
+        users_lock = stack.enter_context(_sole_gateway(data_dir, options.until_unused))
+        listeners, url = [], ""
+        if options.port is not None:
+            listeners.append(stack.enter_context(_listen(options.host, options.port)))
+            url = _url(listeners[0], options.host)
+        server = _choose_server(settings, data_dir, repair=options.repair)
         os.chdir(data_dir.path)  # paths of sockets are short from here
-        tokens = _tokens(options, data_dir.tokens())
-        url = _url(listener, options.host)
+        listeners.append(stack.enter_context(_listen_in_data_dir()))
+        store = _Store(data_dir, server, tokens, users_lock, options)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_Store(data_dir, server, tokens, url, users_lock, options.until_unused).run(listener, announce))
+            runner.run(store.run(listeners, lambda state: announce(state, tokens, url)))
 
 
 def _tokens(options: StoreOptions, own: Tokens) -> Tokens:
@@ -90,6 +104,7 @@ def _sole_gateway(data_dir: DataDir, until_unused: bool) -> Iterator[FileLock]:
         users_lock.release()
         raise ConfigurationError(f"another store is already running on {data_dir.path}")
     try:
+        data_dir.remember()
         data_dir.remove_state()  # left behind by one that was killed
         yield users_lock
     finally:
@@ -97,12 +112,21 @@ def _sole_gateway(data_dir: DataDir, until_unused: bool) -> Iterator[FileLock]:
         users_lock.release()
 
 
-def _choose_server(settings: Settings, data_dir: DataDir) -> EmbeddedServer | ExternalServer:
+def _choose_server(settings: Settings, data_dir: DataDir, *, repair: bool) -> EmbeddedServer | ExternalServer:
     if settings.overload_redis_url is not None:
         return ExternalServer(parse_target(settings.overload_redis_url.get_secret_value()))
     binary = find_server(settings.overload_redis_server)
-    server = RedisServer(binary, data_dir, settings.overload_maxmemory, settings.overload_durability)
+    server = RedisServer(binary, data_dir, settings.overload_maxmemory, settings.overload_durability, repair=repair)
     return EmbeddedServer(server, settings.overload_durability)
+
+
+def _listen_in_data_dir() -> socket.socket:
+    """A socket in the working directory, for processes of this user only."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(GATEWAY_SOCKET)
+    Path(GATEWAY_SOCKET).chmod(0o600)
+    listener.listen(BACKLOG)
+    return listener
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -170,16 +194,15 @@ class _Store:
         data_dir: DataDir,
         server: EmbeddedServer | ExternalServer,
         tokens: Tokens,
-        url: str,
         users_lock: FileLock,
-        until_unused: bool,
+        options: StoreOptions,
     ) -> None:
-        self._data_dir, self._server, self._tokens, self._url = data_dir, server, tokens, url
-        self._users_lock, self._until_unused = users_lock, until_unused
+        self._data_dir, self._server, self._tokens = data_dir, server, tokens
+        self._users_lock, self._options = users_lock, options
         self._stop = asyncio.Event()
 
-    async def run(self, listener: socket.socket, announce: Callable[[State, Tokens], None]) -> None:
-        """Serve on ``listener`` until told to stop, then end the server."""
+    async def run(self, listeners: list[socket.socket], announce: Callable[[State], None]) -> None:
+        """Serve on ``listeners`` until told to stop, then end the server."""
         self._watch_signals()
         upstream = Upstream(self._server)
         try:
@@ -188,13 +211,19 @@ class _Store:
                 starting.cancel()
                 await asyncio.wait({starting})
                 return
+            notices = self._server.notices if isinstance(self._server, EmbeddedServer) else []
+            state = State(self._tokens.standard, os.getpid(), starting.result(), "; ".join(notices))
+            if self._options.repair:
+                announce(state)
+                return
             gateway = Gateway(upstream, self._tokens)
             http = _HttpServer(_http_config(gateway))
-            serving = asyncio.create_task(http.serve(sockets=[listener]))
-            state = State(self._url, self._tokens.standard, os.getpid(), starting.result())
+            serving = asyncio.create_task(http.serve(sockets=listeners))
+            self._data_dir.remember()
             self._data_dir.write_state(state)
-            announce(state, self._tokens)
-            await self._unless_stopped(serving, asyncio.create_task(self._become_unused()))
+            announce(state)
+            is_unused, is_lost = asyncio.create_task(self._become_unused()), asyncio.create_task(self._lose_data())
+            await self._unless_stopped(serving, is_unused, is_lost)
             self._data_dir.remove_state()
             gateway.end_events()
             http.should_exit = True
@@ -226,10 +255,21 @@ class _Store:
 
     async def _become_unused(self) -> None:
         """Return once nobody uses the store, holding the users' lock alone: newcomers wait until we are gone."""
-        if not self._until_unused:
+        if not self._options.until_unused:
             await asyncio.Event().wait()  # nobody's leaving ends a store that stands alone
         while not self._users_lock.take():  # noqa: ASYNC110 - the kernel tells nobody that a lock became free
             await asyncio.sleep(UNUSED_POLL_S)
+
+    async def _lose_data(self) -> None:
+        """Raise :class:`StoreUnavailableError` once a lock or a data file has gone: what is accepted then is lost."""
+        missing = None
+        while True:
+            await asyncio.sleep(LOST_POLL_S)
+            self._data_dir.refuse_if_lost()
+            before = missing  # a rewrite replaces the list of files and then deletes: look twice
+            missing = next((file for file in append_only.files_of(self._data_dir.path) if not file.exists()), None)
+            if missing is not None and missing == before:
+                raise StoreUnavailableError(f"{missing} was removed while in use: stopped; start again")
 
 
 def _http_config(app: Gateway) -> uvicorn.Config:

@@ -122,7 +122,7 @@ class EmbeddedServer:
     """The :class:`Server` of a data directory: started when it does not run, and started again when it has died."""
 
     def __init__(self, server: RedisServer, durability: Durability) -> None:
-        self._server, self.durability = server, durability
+        self._server, self.durability, self.notices = server, durability, server.notices
 
     async def connect(self) -> RedisConnection:
         """Make sure that the server runs and has loaded its data, however long that takes."""
@@ -136,6 +136,8 @@ class EmbeddedServer:
             if time.monotonic() > give_up_at:
                 raise StoreUnavailableError(f"the server did not answer within {ANSWER_TIMEOUT_S:g} s")
             await asyncio.sleep(POLL_S)
+        if await asyncio.to_thread(self._server.mend):
+            return await self.connect()
         raise StoreUnavailableError(self._server.last_words())
 
     async def connect_again(self) -> RedisConnection:

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from overload_demo.errors import Outcome, StoreAuthError
 from overload_demo.upstash import Address, Upstash
-from tests.support.stores import Rest, b64, door, kill, servers_of, start_door, stop
+from tests.support.stores import Rest, b64, door, kill, servers_of, start_door, stop, token_file
 from tests.support.waiting import wait_until
 
 SHEBANG = "#!lua flags=allow-key-locking\n"
@@ -151,20 +151,25 @@ async def test_our_own_client_says_what_is_wrong_with_a_token(rest: Rest) -> Non
     assert rest.run("EXISTS", "k") == 0
 
 
-def test_the_tokens_are_the_same_at_the_next_start_and_may_be_chosen(tmp_path: Path) -> None:
+def chosen_tokens(folder: Path, standard: str, read_only: str) -> list[str]:
+    files = token_file(folder / "mine", standard), token_file(folder / "theirs", read_only)
+    return ["--token-file", str(files[0]), "--read-only-token-file", str(files[1])]
+
+
+def test_the_tokens_are_others_at_the_next_start_and_may_be_chosen(tmp_path: Path) -> None:
     with door(tmp_path) as first:
         pass
     with door(tmp_path) as second:
-        assert (second.token, second.read_only_token) == (first.token, first.read_only_token)
-        assert second.token != second.read_only_token
-    with door(tmp_path, "--token", "mine", "--read-only-token", "theirs") as chosen:
+        tokens = {first.token, first.read_only_token, second.token, second.read_only_token}
+        assert len(tokens) == 4
+    with door(tmp_path, *chosen_tokens(tmp_path, "mine", "theirs")) as chosen:
         assert (chosen.token, chosen.read_only_token) == ("mine", "theirs")
         assert Rest(chosen.url, "theirs").run("EXISTS", "k") == 0
         assert Rest(chosen.url, first.read_only_token).post("/", ["PING"]).status == 401
 
 
 def test_a_read_only_token_that_opens_everything_is_refused_at_start(tmp_path: Path) -> None:
-    code, said = stop(started := start_door(tmp_path, "--token", "same", "--read-only-token", "same"), 0)
+    code, said = stop(started := start_door(tmp_path, *chosen_tokens(tmp_path, "same", "same")), 0)
     assert started.returncode == code == 1
     assert said == "error: the read-only token is the same as the token: they must differ\n"
 

@@ -10,6 +10,7 @@ import pytest
 
 from overload_demo.queue.consumer import Verdict
 from overload_demo.store.opening import open_store
+from tests.support.network import Network
 from tests.support.queues import Queue, open_queue, settled
 from tests.support.running import JOB, environment, free_port, make_settings
 
@@ -148,13 +149,14 @@ def test_a_store_that_cannot_be_reached_is_one_line(tmp_path: Path, command: lis
 
 async def test_the_commands_go_to_the_store_of_the_settings(tmp_path: Path, queue: Queue) -> None:
     """Upstash's two variables win over the data directory."""
-    address = queue.upstash.address
-    elsewhere = {
-        "UPSTASH_REDIS_REST_URL": address.url,
-        "UPSTASH_REDIS_REST_TOKEN": address.token.get_secret_value(),
-        "OVERLOAD_DATA_DIR": tmp_path / "another",
-    }
-    said(tmp_path, "pause", **elsewhere)
+    with Network((queue.upstash.address, None)).serving() as network:
+        address = network.store[0]
+        elsewhere = {
+            "UPSTASH_REDIS_REST_URL": address.url,
+            "UPSTASH_REDIS_REST_TOKEN": address.token.get_secret_value(),
+            "OVERLOAD_DATA_DIR": tmp_path / "another",
+        }
+        said(tmp_path, "pause", **elsewhere)
 
     assert (await queue.results.stats()).paused
     assert not (tmp_path / "another").exists()

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from overload_demo.store.opening import Store
+from tests.support.network import Network
 from tests.support.running import (
     JOB,
     api_process,
@@ -22,7 +23,7 @@ from tests.support.running import (
     wait_for,
     worker_process,
 )
-from tests.support.stores import Rest
+from tests.support.stores import Rest, token_file
 from tests.support.waiting import wait_until
 
 
@@ -168,9 +169,15 @@ def test_a_killed_store_heals_by_itself_under_the_api_and_the_worker(tmp_path: P
         assert sorted({job_id for what, job_id, _ in events(tmp_path) if what == "effect"}) == sorted(ids)
 
 
+WRONG_TOKEN = {"UPSTASH_REDIS_REST_TOKEN": "wr0ng"}
+
+
 def test_a_wrong_token_degrades_the_api_and_kills_nobody(tmp_path: Path, store: Store) -> None:
-    wrong = {"UPSTASH_REDIS_REST_URL": store[0].url, "UPSTASH_REDIS_REST_TOKEN": "wr0ng"}
-    with api_process(tmp_path, **wrong) as (api, client), worker_process(tmp_path, **wrong) as worker:
+    with (
+        Network(store).serving() as network,
+        api_process(tmp_path, **WRONG_TOKEN, UPSTASH_REDIS_REST_URL=network.store[0].url) as (api, client),
+        worker_process(tmp_path, **WRONG_TOKEN, UPSTASH_REDIS_REST_URL=network.store[0].url) as worker,
+    ):
         health = client.get("/health")
         answer = client.post("/jobs", json=JOB)
 
@@ -193,7 +200,8 @@ def test_a_worker_waits_for_a_store_that_is_down_at_start(tmp_path: Path) -> Non
         assert (refused.status_code, refused.json()["outcome"]) == (503, "not_enqueued")
         assert int(refused.headers["Retry-After"]) >= 1
 
-        command = [sys.executable, "-m", "overload_demo.store", "--port", str(port), "--token", token]
+        chosen = token_file(tmp_path / "token", token)
+        command = [sys.executable, "-m", "overload_demo.store", "--port", str(port), "--token-file", str(chosen)]
         door = subprocess.Popen(command, env=environment(tmp_path), stdout=subprocess.DEVNULL)
         try:
             wait_until("the store answers", lambda: client.get("/health/ready").status_code == 200, timeout_s=20.0)

@@ -29,6 +29,7 @@ from tests.support.stores import (
     servers_of,
     start_door,
     stop,
+    token_file,
     wait_until_nothing_lives_in,
 )
 from tests.support.waiting import wait_until
@@ -156,12 +157,12 @@ def test_while_no_server_can_be_started_requests_wait_two_seconds_and_are_a_503_
 def test_several_users_who_find_the_gateway_dead_start_one_store(data_dir: Path) -> None:
     users = [User(data_dir) for _ in range(4)]
     try:
-        assert len({user.url() for user in users}) == 1, "four starting at once share one store"
+        assert len({user.token() for user in users}) == 1, "four starting at once share one store"
         assert len(servers_of(data_dir)) == 1
         kill_gateway(data_dir)
         for user in users:
             user.ask_for_refresh()
-        assert len({user.url() for user in users}) == 1
+        assert len({user.token() for user in users}) == 1
         assert len(servers_of(data_dir)) == 1
     finally:
         for user in users:
@@ -210,7 +211,7 @@ def test_a_gateway_that_stands_still_is_not_replaced(data_dir: Path, monkeypatch
     monkeypatch.setattr(embedded, "ANSWER_TIMEOUT_S", 1.0)
     monkeypatch.setattr(embedded, "PING_TIMEOUT_S", 0.5)
     with EmbeddedStore(data_dir, load_settings()) as store:
-        url, pid = store.acquire().url, gateway_pid(data_dir)
+        token, pid = store.acquire().token, gateway_pid(data_dir)
         os.kill(pid, signal.SIGSTOP)
         try:
             with pytest.raises(StoreUnavailableError, match="does not answer"):
@@ -218,17 +219,18 @@ def test_a_gateway_that_stands_still_is_not_replaced(data_dir: Path, monkeypatch
         finally:
             os.kill(pid, signal.SIGCONT)
         assert gateway_pid(data_dir) == pid
-        assert store.refresh().url == url
+        assert store.refresh().token == token
         assert len(servers_of(data_dir)) == 1
 
 
-def test_the_door_starts_again_on_the_same_port_and_data_right_after_kill_9(data_dir: Path) -> None:
-    first = start_door(data_dir, "--token", "secret")
+def test_the_door_starts_again_on_the_same_port_and_data_right_after_kill_9(data_dir: Path, tmp_path: Path) -> None:
+    chosen = "--token-file", str(token_file(tmp_path / "token", "secret"))
+    first = start_door(data_dir, *chosen)
     rest = read_introduction(first)
     rest.run("SET", "k", "v")
     port = rest.url.rsplit(":", 1)[1]
     first.kill()
-    second = start_door(data_dir, "--token", "secret", "--port", port)
+    second = start_door(data_dir, *chosen, "--port", port)
     first.communicate()
     try:
         again = read_introduction(second)
@@ -245,8 +247,8 @@ import os
 from pathlib import Path
 from overload_demo.config import load_settings
 from overload_demo.store import embedded
-embedded._answers = lambda state: os.kill(os.getpid(), 9)  # dies just when the store is up
+embedded._answers = lambda address: os.kill(os.getpid(), 9)  # dies just when the store is up
 embedded.EmbeddedStore(Path({str(data_dir)!r}), load_settings()).acquire()
 """
     assert subprocess.run([sys.executable, "-c", script]).returncode == -signal.SIGKILL
-    assert (data_dir / "token").exists(), "it had been started"
+    assert (data_dir / "redis.lock").exists(), "it had been started"

@@ -11,11 +11,11 @@ import pytest
 from pydantic import SecretStr
 from valkey import Valkey
 
-from overload_demo.address import Address
-from overload_demo.config import Settings, load_settings
+from overload_demo.config import Settings
 from overload_demo.errors import ConfigurationError
 from overload_demo.queue.protocol import TYPES
 from overload_demo.store.opening import Store, open_store
+from overload_demo.store.vetting import vet
 from tests.support import hostile as h
 from tests.support.cloud import server
 from tests.support.running import JOB, free_port, make_settings, serving_api, submit, wait_for, working
@@ -216,8 +216,5 @@ def test_a_slash_at_the_end_of_the_url_changes_nothing(tmp_path: Path) -> None:
 
 
 def open_like(settings: Settings, opened: Store) -> None:
-    """Open a store that runs already as if the environment had named it."""
-    address: Address = opened[0]
-    names = {"upstash_redis_rest_url": address.url, "upstash_redis_rest_token": address.token.get_secret_value()}
-    with open_store(load_settings(**settings.model_dump(exclude=set(names)), **names)):
-        pass
+    """Look at a store that runs already as :func:`open_store` does."""
+    vet(opened[0], settings)

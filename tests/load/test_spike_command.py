@@ -235,7 +235,7 @@ def wait_for_data_dir(folder: Path) -> DataDir:
 def ask(data_dir: DataDir, *command: str) -> Any:
     state = data_dir.read_state()
     assert state is not None, "no store serves this directory"
-    return Rest(state.url, state.token).run(*command)
+    return Rest(data_dir.address(state).url, state.token).run(*command)
 
 
 def counts(data_dir: DataDir) -> dict[str, int]:

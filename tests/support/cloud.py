@@ -20,7 +20,7 @@ from overload_demo.errors import ConfigurationError
 from overload_demo.store.opening import Store
 from overload_demo.store.server_binary import find_server
 from tests.support.running import free_port
-from tests.support.stores import door
+from tests.support.stores import door, token_file
 from tests.support.waiting import wait_until
 
 LAG_S = 0.02
@@ -93,7 +93,8 @@ def listens(port: int) -> bool:
 def lagging_cloud(folder: Path) -> Iterator[tuple[SimulatedCloud, Relay]]:
     """A cloud whose reads come from a replica that hears of a write ``relay.lag_s`` later."""
     folder.mkdir(exist_ok=True)
-    token, ports = secrets.token_hex(16), (free_port(), free_port())
+    ports = free_port(), free_port()
+    chosen = "--token-file", str(token_file(folder / "token", secrets.token_hex(16)))
     with contextlib.ExitStack() as stack:
         stack.enter_context(server(folder / "primary", ports[0]))
         relay = stack.enter_context(Relay(ports[0]).serving())
@@ -101,7 +102,7 @@ def lagging_cloud(folder: Path) -> Iterator[tuple[SimulatedCloud, Relay]]:
         stack.enter_context(server(folder / "replica", ports[1], *follow))
         both = [
             stack.enter_context(
-                door(folder / f"gateway-{port}", "--token", token, OVERLOAD_REDIS_URL=f"redis://127.0.0.1:{port}")
+                door(folder / f"gateway-{port}", *chosen, OVERLOAD_REDIS_URL=f"redis://127.0.0.1:{port}")
             )
             for port in ports
         ]

@@ -5,10 +5,9 @@ import contextlib
 import random
 from collections.abc import Callable
 from dataclasses import replace
-from urllib.parse import urlsplit
 
 from experiments.proxy import Proxy
-from experiments.simulated_cloud import read_message
+from experiments.simulated_cloud import open_line, read_message
 from overload_demo.store.opening import Store
 
 GARBAGE = (  # what a broken proxy may say about a request that was carried out
@@ -26,8 +25,6 @@ class Network(Proxy):
 
     def __init__(self, store: Store) -> None:
         super().__init__()
-        parts = urlsplit(store[0].url)
-        self._behind = (parts.hostname, parts.port)
         self._address = store[0]
         self.delay_s = 0.0  # of an answer
         self.late_answers = 1 << 30  # so many more; then they come in time again
@@ -47,7 +44,7 @@ class Network(Proxy):
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, and one to the store for it."""
-        behind_reader, behind = await asyncio.open_connection(*self._behind)
+        behind_reader, behind = await open_line(self._address)
         with contextlib.closing(behind):
             while True:
                 await self._exchange(reader, writer, behind_reader, behind)

@@ -15,8 +15,11 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import psutil
+from pydantic import SecretStr
 
+from overload_demo.address import Address
 from overload_demo.config import Settings
+from overload_demo.loopback import connect
 from overload_demo.store.data_dir import DataDir
 from overload_demo.store.opening import Store
 from tests.support.waiting import wait_until
@@ -57,9 +60,12 @@ class Rest:
         headers: dict[str, str] | None = None,
         timeout_s: float = 20,
     ) -> Reply:
-        parts = urlsplit(self.url)
+        address = Address(self.url, SecretStr(self.token))
+        parts = urlsplit(address.origin)
         link = http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout_s)
         try:
+            if address.socket:
+                link.sock = connect(address.socket, timeout_s)
             link.request(method, path, body, {"Authorization": f"Bearer {self.token}"} | (headers or {}))
             answer = link.getresponse()
             return Reply(answer.status, answer.read(), {k.lower(): v for k, v in answer.getheaders()})
@@ -108,6 +114,13 @@ def servers_of(data_dir: Path) -> list[psutil.Process]:
     return [process for process in processes_of(data_dir) if re.search("redis|valkey", process.name())]
 
 
+def token_file(path: Path, token: str) -> Path:
+    """``path``, holding a token for ``--token-file``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(token)
+    return path
+
+
 def gateway_pid(data_dir: Path) -> int:
     state = DataDir(data_dir).read_state()
     assert state is not None
@@ -135,8 +148,8 @@ def no_process_left_in(data_dir: Path) -> Iterator[Path]:
 
 
 def start_door(data_dir: Path, *options: str, **environment: str) -> "subprocess.Popen[str]":
-    """``python -m overload_demo.store`` as a child."""
-    command = [sys.executable, "-m", "overload_demo.store", "--data-dir", str(data_dir), *options]
+    """``python -m overload_demo.store`` as a child, on a free port unless ``options`` name one."""
+    command = [sys.executable, "-m", "overload_demo.store", "--data-dir", str(data_dir), "--port", "0", *options]
     return subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -189,9 +202,9 @@ from pathlib import Path
 from overload_demo.config import load_settings
 from overload_demo.store.embedded import EmbeddedStore
 store = EmbeddedStore(Path(sys.argv[1]), load_settings())
-print(store.acquire().url, flush=True)
+print(store.acquire().token.get_secret_value(), flush=True)
 for line in sys.stdin:
-    print(store.refresh().url, flush=True)
+    print(store.refresh().token.get_secret_value(), flush=True)
 store.release()
 """
 
@@ -204,7 +217,8 @@ class User:
             [sys.executable, "-c", _USER, str(data_dir)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def url(self) -> str:
+    def token(self) -> str:
+        """The token it was told last: each store has one of its own."""
         return self.process.stdout.readline().strip()
 
     def ask_for_refresh(self) -> None:

@@ -1,0 +1,170 @@
+"""Find what is damaged in a store's append-only files, keep a copy, and drop it.
+
+The server itself would drop everything from the first damage to the end, without a copy. Here a file that ends in an
+incomplete command (or in bytes that are none) loses just that, and damage with whole commands behind it is dropped only
+when the user asks for it. The files have no checksums: broken framing, unknown command names and a damaged base (the
+server checks its CRC) are found; a flipped bit inside a value or a key is not.
+"""
+
+import mmap
+import os
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from overload_demo.store.data_dir import DATA
+from overload_demo.store.own_files import open_file, replace_file
+
+COUNT, LENGTH = re.compile(rb"\*(\d{1,7})\r\n"), re.compile(rb"\$(\d{1,10})\r\n")
+START = re.compile(rb"\*\d{1,7}\r\n\$\d{1,10}\r\n[A-Za-z]")
+PREAMBLE = re.compile(rb"(?:REDIS|VALKEY)\d.*?\xff.{8}(?=\*\d+\r\n\$\d+\r\n)", re.DOTALL)  # before version 7
+MULTI, EXEC = b"MULTI", b"EXEC"
+
+
+Data = bytes | mmap.mmap
+
+
+class Gap(NamedTuple):
+    """Bytes of a file that hold no whole command or, where the damage is inside a transaction, all of it."""
+
+    start: int
+    end: int
+    is_tail: bool  # no whole command was found behind it
+
+
+class Damage(NamedTuple):
+    """What is damaged in one file."""
+
+    file: Path
+    gaps: list[Gap]
+    has_more: bool  # there are commands behind it, in this file or in a later one
+    commands: int  # known to be in the gaps, those of dropped transactions included
+
+    @property
+    def size(self) -> int:
+        """Bytes in the gaps."""
+        return sum(gap.end - gap.start for gap in self.gaps)
+
+
+def files_of(data_dir: Path) -> list[Path]:
+    """The append-only files in the order in which the server loads them, without a base that is a snapshot."""
+    manifest = data_dir / DATA / "appendonly.aof.manifest"
+    if not manifest.exists():
+        return [file for file in [data_dir / "appendonly.aof"] if file.exists()]
+    names = re.findall(r"^file (\S+)", manifest.read_text(errors="replace"), re.MULTILINE)
+    return [manifest.parent / Path(name).name for name in names if name.endswith(".aof")]
+
+
+def find_damage(data_dir: Path, unknown: bytes = b"") -> Damage | None:
+    """The first file that is damaged; ``unknown`` is a command name that the server refused, which counts as damage."""
+    files = [file for file in files_of(data_dir) if file.exists() and file.stat().st_size]
+    for number, file in enumerate(files):
+        with _Mapped(file) as data:
+            if gaps := list(find_gaps(data, unknown)):
+                is_tail = len(gaps) == 1 and gaps[0].is_tail and number == len(files) - 1
+                commands = sum(len(START.findall(data, gap.start, gap.end)) for gap in gaps)
+                return Damage(file, gaps, not is_tail, commands)
+    return None
+
+
+def find_gaps(data: Data, unknown: bytes = b"") -> Iterator[Gap]:
+    """What a file's whole commands and whole transactions leave over, in order."""
+    kept_to = 0
+    for start, end in _whole(data, unknown):
+        if start > kept_to:
+            yield Gap(kept_to, start, is_tail=False)
+        kept_to = end
+    if kept_to < len(data):
+        at = kept_to
+        while end := _command(data, at, unknown)[1]:  # of a transaction without its end
+            at = end
+        yield Gap(kept_to, len(data), is_tail=_next_command(data, at + 1, unknown) == len(data))
+
+
+def _whole(data: Data, unknown: bytes) -> Iterator[tuple[int, int]]:
+    """Where runs of single commands, and whole transactions, begin and end.
+
+    Damage inside a transaction takes all of it: up to its EXEC, or to the next command when that is damaged as well.
+    """
+    preamble = PREAMBLE.match(data)
+    at = end = preamble.end() if preamble else 0
+    start, is_open = 0, False
+    while at < len(data):
+        name, after = _command(data, at, unknown)
+        if not after:
+            at = _next_command(data, at + 1, unknown)
+            continue
+        if at != end or name == MULTI:
+            if end > start and not is_open:
+                yield start, end
+            start, is_open = at, name == MULTI
+        if name == EXEC:
+            if is_open:
+                yield start, after
+            start, is_open = after, False
+        at = end = after
+    if end > start and not is_open:
+        yield start, end
+
+
+def drop(damage: Damage, copies: Path) -> Path:
+    """Take the gaps out of the file, durably and at once or not at all; returns the copy that was made before."""
+    copy = keep_copy(damage.file, copies)
+    with _Mapped(damage.file) as data:
+        starts, ends = [0, *(gap.end for gap in damage.gaps)], [*(gap.start for gap in damage.gaps), len(data)]
+        kept = (memoryview(data)[start:end] for start, end in zip(starts, ends, strict=True))
+        replace_file(damage.file, kept, durable=True)
+    return copy
+
+
+def keep_copy(file: Path, copies: Path) -> Path:
+    """Copy a file into the folder ``copies``, durably, once for each of its states; raises OSError."""
+    changed = datetime.fromtimestamp(file.stat().st_mtime, UTC)
+    copy = copies / f"{file.name}.damaged-{changed:%Y%m%dT%H%M%S.%f}"
+    if not copy.exists():
+        with _Mapped(file) as data:
+            replace_file(copy, [memoryview(data)], durable=True)
+    return copy
+
+
+class _Mapped:
+    """A file that is not empty, as bytes that are read when they are looked at."""
+
+    def __init__(self, file: Path) -> None:
+        descriptor = open_file(file, os.O_RDONLY)
+        try:
+            self._data = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+        finally:
+            os.close(descriptor)
+
+    def __enter__(self) -> mmap.mmap:
+        return self._data
+
+    def __exit__(self, *_: object) -> None:
+        pass  # closed with the last view of it
+
+
+def _command(data: Data, at: int, unknown: bytes) -> tuple[bytes, int]:
+    """The name of the command at ``at``, in capitals, and where it ends; end 0 when there is no whole one."""
+    if data[at : at + 1] == b"#":  # a time stamp
+        return b"", data.find(b"\n", at) + 1
+    head = COUNT.match(data, at)
+    if not head or not int(head[1]):
+        return b"", 0
+    at, name = head.end(), b""
+    for _ in range(int(head[1])):
+        length = LENGTH.match(data, at)
+        if not length:
+            return b"", 0
+        start, at = length.end(), length.end() + int(length[1]) + 2
+        if data[at - 2 : at] != b"\r\n":
+            return b"", 0
+        name = name or data[start : at - 2].upper()
+    return (b"", 0) if name == unknown.upper() else (name, at)
+
+
+def _next_command(data: Data, at: int, unknown: bytes) -> int:
+    """Where the next whole command begins; the end of the file when there is none."""
+    return next((one.start() for one in START.finditer(data, at) if _command(data, one.start(), unknown)[1]), len(data))
