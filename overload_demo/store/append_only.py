@@ -57,7 +57,7 @@ def files_of(data_dir: Path) -> list[Path]:
     return [manifest.parent / Path(name).name for name in names if name.endswith(".aof")]
 
 
-def find_damage(data_dir: Path, unknown: bytes = b"") -> Damage | None:
+def find_damage(data_dir: Path, unknown: str = "") -> Damage | None:
     """The first file that is damaged; ``unknown`` is a command name that the server refused, which counts as damage."""
     files = [file for file in files_of(data_dir) if file.exists() and file.stat().st_size]
     for number, file in enumerate(files):
@@ -69,7 +69,7 @@ def find_damage(data_dir: Path, unknown: bytes = b"") -> Damage | None:
     return None
 
 
-def find_gaps(data: Data, unknown: bytes = b"") -> Iterator[Gap]:
+def find_gaps(data: Data, unknown: str = "") -> Iterator[Gap]:
     """What a file's whole commands and whole transactions leave over, in order."""
     kept_to = 0
     for start, end in _whole(data, unknown):
@@ -80,30 +80,35 @@ def find_gaps(data: Data, unknown: bytes = b"") -> Iterator[Gap]:
         at = kept_to
         while end := _command(data, at, unknown)[1]:  # of a transaction without its end
             at = end
-        yield Gap(kept_to, len(data), is_tail=_next_command(data, at + 1, unknown) == len(data))
+        yield Gap(kept_to, len(data), is_tail=_next_command(data, at, at, unknown) == len(data))
 
 
-def _whole(data: Data, unknown: bytes) -> Iterator[tuple[int, int]]:
+def _whole(data: Data, unknown: str) -> Iterator[tuple[int, int]]:
     """Where runs of single commands, and whole transactions, begin and end.
 
     Damage inside a transaction takes all of it: up to its EXEC, or to the next command when that is damaged as well.
     """
     preamble = PREAMBLE.match(data)
-    at = end = preamble.end() if preamble else 0
-    start, is_open = 0, False
+    at = end = last = preamble.end() if preamble else 0
+    start, is_open, is_suspect = 0, False, False  # suspect: perhaps the rest of a transaction
     while at < len(data):
         name, after = _command(data, at, unknown)
         if not after:
-            at = _next_command(data, at + 1, unknown)
+            resumed = _next_command(data, last, at, unknown)
+            # A damaged length has swallowed where the next command begins, or a damaged count has left words over.
+            end = last if resumed < at or LENGTH.match(data, at) else at
+            at, is_suspect = resumed, True
             continue
+        last = at
         if at != end or name == MULTI:
             if end > start and not is_open:
                 yield start, end
             start, is_open = at, name == MULTI
-        if name == EXEC:
+        is_suspect = is_suspect and name != MULTI
+        if name == EXEC and (is_open or is_suspect):
             if is_open:
                 yield start, after
-            start, is_open = after, False
+            start, is_open, is_suspect = after, False, False
         at = end = after
     if end > start and not is_open:
         yield start, end
@@ -146,7 +151,7 @@ class _Mapped:
         pass  # closed with the last view of it
 
 
-def _command(data: Data, at: int, unknown: bytes) -> tuple[bytes, int]:
+def _command(data: Data, at: int, unknown: str) -> tuple[bytes, int]:
     """The name of the command at ``at``, in capitals, and where it ends; end 0 when there is no whole one."""
     if data[at : at + 1] == b"#":  # a time stamp
         return b"", data.find(b"\n", at) + 1
@@ -162,9 +167,12 @@ def _command(data: Data, at: int, unknown: bytes) -> tuple[bytes, int]:
         if data[at - 2 : at] != b"\r\n":
             return b"", 0
         name = name or data[start : at - 2].upper()
-    return (b"", 0) if name == unknown.upper() else (name, at)
+    if unknown and name.decode(errors="replace").replace("\r", " ").replace("\n", " ") == unknown.upper():  # as logged
+        return b"", 0
+    return name, at
 
 
-def _next_command(data: Data, at: int, unknown: bytes) -> int:
-    """Where the next whole command begins; the end of the file when there is none."""
-    return next((one.start() for one in START.finditer(data, at) if _command(data, one.start(), unknown)[1]), len(data))
+def _next_command(data: Data, after: int, beyond: int, unknown: str) -> int:
+    """Where the next whole command begins that ends beyond a byte; the end of the file when there is none."""
+    begins = (one.start() for one in START.finditer(data, after + 1))
+    return next((at for at in begins if _command(data, at, unknown)[1] > beyond), len(data))

@@ -127,15 +127,18 @@ class DataDir:
         """A descriptor appending to the log (created 0600)."""
         return open_file(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
-    def last_log_line(self, since: int = 0) -> str:
-        """The last line logged after byte ``since``; empty when there is none."""
+    def last_log_lines(self, since: int = 0) -> list[str]:
+        """What was logged after byte ``since``, of the last 8 KB."""
         try:
             with os.fdopen(open_file(self.log, os.O_RDONLY), "rb") as file:
                 file.seek(max(since, self.log.stat().st_size - 8192))
-                lines = file.read().decode(errors="replace").strip().splitlines()
+                return file.read().decode(errors="replace").strip().split("\n")
         except OSError:
-            return ""
-        return lines[-1].strip() if lines else ""
+            return []
+
+    def last_log_line(self, since: int = 0) -> str:
+        """The last line logged after byte ``since``; empty when there is none."""
+        return next((line.strip() for line in reversed(self.last_log_lines(since))), "")
 
     def log_size(self) -> int:
         """Bytes in the log so far: what is logged later starts here."""

@@ -124,10 +124,10 @@ class RedisServer:
         """
         if self._process is None or self._process.returncode <= 0:
             return False
-        said = re.search(r"Unknown command '([^']+)'", self._data_dir.last_log_line(self._log_start))
+        said = re.search(r"nknown command '(.+?)'[, ]", self._data_dir.last_log_line(self._log_start))
         lock = self.claim()
         try:
-            damage = append_only.find_damage(self._data_dir.path, said[1].encode() if said else b"")
+            damage = append_only.find_damage(self._data_dir.path, said[1] if said else "")
             if damage is None:
                 return False
             self._mend(damage)
@@ -178,7 +178,8 @@ class RedisServer:
         """Why the server ended, as far as its log and exit code tell: one line."""
         code = self._process.poll() if self._process else None
         how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
-        said = self._data_dir.last_log_line(self._log_start)
+        lines = self._data_dir.last_log_lines(self._log_start)
+        said = next((line for line in lines if "RDB checksum" in line), lines[-1].strip() if lines else "")
         return f"the server ended ({how})" + (f": {said}" if said else "")
 
     def wait_if_dying(self, timeout_s: float = 1.0) -> bool:
