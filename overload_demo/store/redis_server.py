@@ -180,6 +180,7 @@ class RedisServer:
         how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
         lines = self._data_dir.last_log_lines(self._log_start)
         said = next((line for line in lines if "RDB checksum" in line), lines[-1].strip() if lines else "")
+        said = re.sub(r"^\d+:\w+ .*?\d\d:\d\d\S* \S ", "", said)  # process id and time of the server's own line
         return f"the server ended ({how})" + (f": {said}" if said else "")
 
     def wait_if_dying(self, timeout_s: float = 1.0) -> bool:
