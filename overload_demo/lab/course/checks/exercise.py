@@ -131,6 +131,8 @@ def finite(answer: object) -> float | str:
         raise NotDoneError
     if isinstance(answer, str):
         return f"The answer is a number, not text: write it without quotes, not {shown(answer)}."
+    if isinstance(answer, tuple) and len(answer) == 2:
+        return f"A comma makes two numbers, {shown(answer)}: decimals follow a point, as in 0.5."
     if isinstance(answer, bool) or not isinstance(answer, numbers.Real):
         return f"The answer is a number, not {shown(answer)}."
     value = float(answer)
