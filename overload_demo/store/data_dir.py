@@ -10,6 +10,7 @@
     token, read_only_token    the directory's own tokens, the same at each start
     store.log      what gateway and server have to say
     redis.sock     the server's socket
+    temporary      where the data is not to be kept: the store removes the directory after its last user
     appendonlydir/ the data (appendonly.aof with a server older than 7)
 
 Lock files are never deleted: a second file of the same name would be a second lock.
@@ -18,13 +19,14 @@ Lock files are never deleted: a second file of the same name would be a second l
 import json
 import os
 import secrets
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
 from overload_demo.errors import ConfigurationError
 from overload_demo.store.locks import FileLock
 
-SERVER_LOCK, SERVER_SOCKET, LOG = "redis.lock", "redis.sock", "store.log"
+SERVER_LOCK, SERVER_SOCKET, LOG, TEMPORARY = "redis.lock", "redis.sock", "store.log", "temporary"
 
 
 class State(NamedTuple):
@@ -61,6 +63,16 @@ class DataDir:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigurationError(f"cannot use the data directory {self.path}: {error.strerror}") from None
+
+    def mark_temporary(self) -> None:
+        """Create the directory, and let the store that runs until unused remove it, tokens and data, at its end."""
+        self.prepare()
+        (self.path / TEMPORARY).touch()
+
+    def remove_if_temporary(self) -> None:
+        """Remove the directory if it is marked; call with the users' lock held alone and the server ended."""
+        if (self.path / TEMPORARY).exists():
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def users_lock(self) -> FileLock:
         """Shared by users, taken alone by the store that leaves."""

@@ -67,6 +67,8 @@ def run_store(options: StoreOptions, settings: Settings, announce: Callable[[Sta
         url = _url(listener, options.host)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_Store(data_dir, server, tokens, url, users_lock, options.until_unused).run(listener, announce))
+        if options.until_unused and users_lock.is_held:  # held alone: the last user has left
+            data_dir.remove_if_temporary()
 
 
 def _tokens(options: StoreOptions, own: Tokens) -> Tokens:
