@@ -25,7 +25,7 @@ def test_a_result_as_expected_has_no_doubts() -> None:
 
 
 def test_a_verdict_that_is_not_the_expected_one_stands_in_the_title_and_the_caption() -> None:
-    assert DOUBTFUL.doubts == [f"not absorbed: {LATE}", "load generator-bound: a load process used 97% of a core"]
+    assert DOUBTFUL.doubts == [f"not absorbed: {LATE}", "generator-bound: a load process used 97% of a core"]
 
     shown = plots.trio(DOUBTFUL)
 
@@ -39,7 +39,7 @@ def test_a_verdict_that_is_not_the_expected_one_stands_in_the_title_and_the_capt
 def test_a_long_reason_is_cut_to_the_width_of_the_figure() -> None:
     long = DOUBTFUL.model_copy(update={"reasons": [LATE * 3]})
 
-    assert max(map(len, short_doubts(long))) <= 90
+    assert max(map(len, short_doubts(long, "a name"))) <= 80
 
 
 def test_runs_of_different_numbers_of_requests_are_no_comparison() -> None:

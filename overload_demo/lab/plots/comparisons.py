@@ -68,7 +68,7 @@ def drains(results: Mapping[str, SpikeResult]) -> Picture:
     Raises :class:`ConfigurationError` for runs of different numbers of requests.
     """
     _comparable({name: result.offered for name, result in results.items()})
-    doubts = [f"\n{name}: {doubt}" for name, result in results.items() for doubt in short_doubts(result)]
+    doubts = [f"\n{doubt}" for name, result in results.items() for doubt in short_doubts(result, name)]
     with drawing(height=5 + 0.4 * len(doubts), title="".join(["Jobs done a second", *doubts])) as (figure, axes):
         for (name, result), (colour, dash) in zip(results.items(), cycle(_LINES)):
             at_s, rates = result.series.drained_per_s()

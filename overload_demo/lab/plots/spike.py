@@ -19,7 +19,7 @@ from overload_demo.lab.plots.picture import (
 )
 from overload_demo.lab.records.result import NOT_ASKED_FOR, SpikeResult
 
-_TITLE_WIDTH = 90  # letters in a line of a figure's title
+_TITLE_WIDTH = 80  # letters in a line of a figure's title
 
 
 def trio(result: SpikeResult, *, peak: float | None = None, empty_s: float | None = None) -> Picture:
@@ -67,9 +67,10 @@ def _title(result: SpikeResult) -> str:
     ) + "".join(f"\n{doubt}" for doubt in short_doubts(result))
 
 
-def short_doubts(result: SpikeResult) -> list[str]:
-    """A result's doubts for a title: cut to the width of a figure, a line each."""
-    return [textwrap.shorten(doubt, _TITLE_WIDTH, placeholder=" …") for doubt in result.doubts]
+def short_doubts(result: SpikeResult, name: str = "") -> list[str]:
+    """A result's doubts for a title: cut to the width of a figure, a line each, after the run's name if it has one."""
+    said = [f"{name}: {doubt}" if name else doubt for doubt in result.doubts]
+    return [textwrap.shorten(line, _TITLE_WIDTH, placeholder=" …") for line in said]
 
 
 def _latency(axes: Axes, result: SpikeResult) -> None:

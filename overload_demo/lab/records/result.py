@@ -141,7 +141,7 @@ class SpikeResult(BaseModel):
     def doubts(self) -> list[str]:
         """What a reader of its numbers must know first, a line each: requests or jobs missing, a load off schedule."""
         missing = [f"{self.verdict}: {reason}" for reason in self.reasons]
-        late = [] if self.load.verdict == "valid" else [f"load {self.load.verdict}: {self.load.reason}"]
+        late = [] if self.load.verdict == "valid" else [f"{self.load.verdict}: {self.load.reason}"]
         return missing + late
 
     @property
