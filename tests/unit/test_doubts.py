@@ -30,7 +30,7 @@ def test_a_verdict_that_is_not_the_expected_one_stands_in_the_title_and_the_capt
     shown = plots.trio(DOUBTFUL)
 
     assert shown.figure.get_suptitle().splitlines()[1:] == DOUBTFUL.doubts
-    assert LATE in shown.caption and "generator-bound" in shown.caption
+    assert LATE in shown.caption and "Generator-bound: " in shown.caption
     compared = plots.drains({"a": RECORDED, "b": DOUBTFUL})
     assert f"b: not absorbed: {LATE}" in compared.figure.get_suptitle()
     assert f"b: not absorbed: {LATE}" in compared.alt
@@ -39,7 +39,7 @@ def test_a_verdict_that_is_not_the_expected_one_stands_in_the_title_and_the_capt
 def test_a_long_reason_is_cut_to_the_width_of_the_figure() -> None:
     long = DOUBTFUL.model_copy(update={"reasons": [LATE * 3]})
 
-    assert max(map(len, short_doubts(long, "a name"))) <= 80
+    assert max(map(len, short_doubts(long, "a name"))) <= 86
 
 
 def test_runs_of_different_numbers_of_requests_are_no_comparison() -> None:

@@ -19,7 +19,7 @@ from overload_demo.lab.plots.picture import (
 )
 from overload_demo.lab.records.result import NOT_ASKED_FOR, SpikeResult
 
-_TITLE_WIDTH = 80  # letters in a line of a figure's title
+_TITLE_WIDTH = 86  # letters in a line of a figure's title
 
 
 def trio(result: SpikeResult, *, peak: float | None = None, empty_s: float | None = None) -> Picture:
