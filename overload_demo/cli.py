@@ -114,7 +114,7 @@ async def _spike(
     async with stack, AsyncExitStack() as views:
         view = await views.enter_async_context(_live_page(console)) if live else None
         with spike_progress(plan.requests, console) as bars:
-            result = await run_spike(stack, plan, bars, live=view)
+            result = await run_spike(stack, plan, bars, live=view, out_dir=stack.folder)
         plots.trio(result).save(stack.folder / "figure.png")
     return result, stack.folder
 

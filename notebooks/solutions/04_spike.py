@@ -4,7 +4,9 @@
 hours = 100_000 * 2.0 / 3600
 
 # %% 04.drain_time
-drain_time_s = result.peak_queue_depth / result.drain_rate_per_s
+series = result.series
+peak_at_s = series.sampled_at_s[series.queue_depth.index(max(series.queue_depth))]
+drain_time_s = result.seconds_to_empty - peak_at_s
 
 
 # %% 04.reconcile
@@ -16,4 +18,4 @@ def lost(accepted_ids, ids_with_effect):
 place = "door"
 
 # %% 04.gil
-times_as_fast = apart.drain_rate_per_s / result.drain_rate_per_s
+times_as_fast = pair["process"].drain_rate_per_s / pair["kernel"].drain_rate_per_s

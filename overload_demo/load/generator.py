@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+from pydantic import SecretStr
 
 from overload_demo.children import end
 from overload_demo.errors import ConfigurationError, OverloadDemoError
@@ -54,12 +55,17 @@ ProgressCallback = Callable[[LoadProgress], None]
 
 
 async def run_load(
-    plan: LoadPlan, *, out_dir: Path | None = None, on_progress: ProgressCallback | None = None
+    plan: LoadPlan,
+    *,
+    out_dir: Path | None = None,
+    on_progress: ProgressCallback | None = None,
+    api_key: SecretStr | None = None,
 ) -> LoadResult:
     """Fire ``plan`` from processes of its own and return what came of every request.
 
     ``on_progress`` is called in this event loop, about five times a second and process. With ``out_dir`` the raw arrays
-    are also written to ``load.npz`` and the summary to ``load.json`` there. Requests that fail are part of the result,
+    are also written to ``load.npz`` and the summary to ``load.json`` there. ``api_key`` is sent with each request, by
+    default that of OVERLOAD_API_KEY. Requests that fail are part of the result,
     not errors. Raises :class:`OverloadDemoError` when a load process itself fails.
     """
     descriptors = descriptor_limit()
@@ -67,7 +73,7 @@ async def run_load(
     with tempfile.TemporaryDirectory(prefix="overload-load-") as folder:
         async with contextlib.AsyncExitStack() as stack:
             children = [
-                await stack.enter_async_context(_child(plan, number, processes, sources, Path(folder)))
+                await stack.enter_async_context(_child(plan, number, processes, sources, Path(folder), api_key))
                 for number, sources in enumerate(source_addresses(plan.url, processes))
             ]
             await _all_ready(children)
@@ -164,16 +170,23 @@ class _Child:
 
 @contextlib.asynccontextmanager
 async def _child(
-    plan: LoadPlan, number: int, processes: int, source_addresses: list[str], folder: Path
+    plan: LoadPlan,
+    number: int,
+    processes: int,
+    source_addresses: list[str],
+    folder: Path,
+    api_key: SecretStr | None,
 ) -> AsyncIterator[_Child]:
     """A load process that has its order; it is gone when the block ends, however it ends."""
     arrays_path, errors_path = folder / f"{number}.npz", folder / f"{number}.err"
+    key = {} if api_key is None else {"OVERLOAD_API_KEY": api_key.get_secret_value()}
     with errors_path.open("wb") as errors:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "overload_demo.load.client"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=errors,
+            env=os.environ | key,
         )
     try:
         child = _Child(number, process, arrays_path, errors_path)

@@ -10,6 +10,7 @@
     state.json     the running gateway's token, process id and durability
     store.log      what gateway and server have to say
     redis.sock     the server's socket
+    temporary      where the data is not to be kept: the store removes the directory after its last user
     appendonlydir/ the data (appendonly.aof with a server older than 7)
     *.damaged-*    copies of append-only files, made before damage was removed from them
 
@@ -20,6 +21,7 @@ user, and no other user may write to it: whoever listens on its sockets then run
 import json
 import os
 import secrets
+import shutil
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -31,7 +33,7 @@ from overload_demo.store.locks import FileLock
 from overload_demo.store.own_files import check, open_file, replace_file
 
 GATEWAY_SOCKET, SERVER_LOCK, SERVER_SOCKET, LOG = "gateway.sock", "redis.lock", "redis.sock", "store.log"
-DATA = "appendonlydir"
+DATA, TEMPORARY = "appendonlydir", "temporary"
 # Each keeps its inode while a store runs: one that has another was removed or replaced.
 LASTING = (".", "users.lock", "gateway.lock", SERVER_LOCK, DATA)
 
@@ -101,6 +103,16 @@ class DataDir:
             if is_lost:
                 what = self.path if name == "." else self.path / name
                 raise StoreUnavailableError(f"{what} was removed or replaced while in use: stopped; start again")
+
+    def mark_temporary(self) -> None:
+        """Create the directory, and let the store that runs until unused remove it, tokens and data, at its end."""
+        self.prepare()
+        (self.path / TEMPORARY).touch()
+
+    def remove_if_temporary(self) -> None:
+        """Remove the directory if it is marked; call with the users' lock held alone and the server ended."""
+        if (self.path / TEMPORARY).exists():
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def users_lock(self) -> FileLock:
         """Shared by users, taken alone by the store that leaves."""

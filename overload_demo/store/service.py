@@ -81,6 +81,8 @@ def run_store(options: StoreOptions, settings: Settings, announce: Callable[[Sta
         store = _Store(data_dir, server, tokens, users_lock, options)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(store.run(listeners, lambda state: announce(state, tokens, url)))
+        if options.until_unused and users_lock.is_held:  # held alone: the last user has left
+            data_dir.remove_if_temporary()
 
 
 def _tokens(options: StoreOptions, own: Tokens) -> Tokens:

@@ -49,7 +49,7 @@ async def test_a_killed_part_comes_back_as_another_process_and_jobs_are_accepted
 
         stack.kill(name)
 
-        with httpx.Client(base_url=stack.url, timeout=30, trust_env=False) as client:
+        with httpx.Client(base_url=stack.url, headers=stack.headers, timeout=30, trust_env=False) as client:
             answer = await anyio.to_thread.run_sync(lambda: client.post("/jobs", json=JOB))
             assert answer.status_code == 202
             await anyio.to_thread.run_sync(wait_for, client, [answer.json()["job_id"]])
@@ -93,7 +93,7 @@ async def test_a_worker_killed_between_effect_and_settlement_charges_twice_and_s
         0 < result.charges.more <= sum(kill.again for kill in result.kills) <= sum(kill.held for kill in result.kills)
     )
     assert all(kill.back_s is not None and kill.back_s > 0 for kill in result.kills)
-    read_back = CrashResult.read(stack.folder / "crash.json")
+    read_back = CrashResult.read(stack.run_folder / "crash.json")
     assert read_back == result
     assert f"{result.kills[0].held} jobs were leased" in plots.lives(read_back).alt
     assert "120 of 120 requests were accepted, 120 jobs done, 0 failed, 0 lost" in plots.recovery(read_back).alt

@@ -17,7 +17,7 @@ async def test_the_line_for_a_terminal_starts_one_more_worker_that_does_what_the
     handler = "overload_demo.lab.records.ledger:charge"
     wanted = {"placement": "process", "processing_delay_s": 0.1, "worker_handler": handler}
     async with await Stack.start(runs=tmp_path, **wanted) as stack:
-        async with httpx.AsyncClient(base_url=stack.url, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=stack.url, headers=stack.headers, trust_env=False) as client:
             answers = [await client.post("/jobs", json=JOB) for _ in range(40)]
         ended = await anyio.run_process(f"{stack.worker_command()} --until-empty")
         charges = read_charges(ledger_of(stack.effect_log))

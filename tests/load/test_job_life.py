@@ -18,14 +18,14 @@ async def test_a_job_is_followed_to_its_end_and_its_times_are_in_order(
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # nobody is there
     async with await Stack.start(processing_delay_s=0.1, runs=tmp_path) as stack:
-        async with httpx.AsyncClient(base_url=stack.url, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=stack.url, headers=stack.headers, trust_env=False) as client:
             job_id = (await client.post("/jobs", json=JOB)).json()["job_id"]
-            seen = await follow(stack.url, job_id)
+            seen = await follow(stack, job_id)
             answer = (await client.get(f"/jobs/{job_id}")).json()
         job = await read_life(stack, answer)
         strangers = [await read_life(stack, one) for one in (..., 42, "job_0", {}, {"job_id": 7})]
         with pytest.raises(OverloadDemoError, match="404"):
-            await follow(stack.url, "job_0")
+            await follow(stack, "job_0")
 
     assert seen[-1][1] == "done"
     assert job is not None

@@ -20,7 +20,7 @@ async def spike(folder: Path, expires_in_s: float | None = None, **settings: Any
     """The run, and the errors that the store holds for jobs that were accepted and never done."""
     plan = SpikePlan(REQUESTS, 600.0, Shape.CONSTANT, expires_in_s=expires_in_s, baseline="none")
     async with await Stack.start(processing_delay_s=DELAY_S, runs=folder, **settings) as stack:
-        run = PromiseRun.read("", stack, await run_spike(stack, plan), promise_s=3600.0)
+        run = PromiseRun.read("", await run_spike(stack, plan), promise_s=3600.0)
         upstash = Upstash(stack.store[0])
         results = Results(upstash, stack.settings)
         found = await results.statuses(run.undone_ids) if run.undone_ids else []

@@ -245,7 +245,7 @@ def counts(data_dir: DataDir) -> dict[str, int]:
 
 
 def first_done_job(folder: Path) -> str:
-    [log] = folder.glob("runs/*/effects-1.log")
+    [log] = folder.glob("runs/*/run-1/effects.log")
     return next(event.job_id for event in read_events(log) if event.what == "effect")
 
 

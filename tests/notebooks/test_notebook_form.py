@@ -100,6 +100,27 @@ def test_the_parameters_are_in_the_first_code_cell(path: Path) -> None:
 
 
 @each_notebook
+def test_a_parameter_set_from_outside_counts_everywhere(path: Path) -> None:
+    """Papermill puts its values into a cell of its own below the one that is tagged ``parameters``."""
+    tagged = [cell for cell in code_cells(path) if "parameters" in cell.metadata.get("tags", [])]
+    assert tagged == code_cells(path)[:1]
+    assigned = [one for one in ast.parse(tagged[0].source).body if isinstance(one, ast.Assign)]
+    names = {target.id for one in assigned for target in one.targets if isinstance(target, ast.Name)}
+    used = {node.id for one in assigned for node in ast.walk(one.value) if isinstance(node, ast.Name)}
+    assert all(line.count("=") < 2 for line in tagged[0].source.splitlines()), "papermill reads no such line"
+    assert not names & used, "computed from a parameter here, it would keep the value of before"
+    later = {node.id for cell in code_cells(path)[1:] for node in _stored(cell)}
+    assert not names & later, "a parameter is set again"
+
+
+def _stored(cell: NotebookNode) -> Iterator[ast.Name]:
+    flags = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    for node in ast.walk(compile(cell.source, "cell", "exec", flags)):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node
+
+
+@each_notebook
 def test_an_exercise_ends_with_its_check_and_begins_empty(path: Path) -> None:
     for cell in code_cells(path):
         if CHECK.search(cell.source):

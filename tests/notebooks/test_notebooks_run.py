@@ -53,7 +53,7 @@ def without_stop(notebook: NotebookNode) -> NotebookNode:
 
 def effects(folder: Path) -> int:
     """Jobs that had their effect in any run below ``folder`` so far."""
-    return sum(log.read_text().count("effect ") for log in folder.glob("runs/*/effects-*.log"))
+    return sum(log.read_text().count("effect ") for log in folder.glob("runs/*/run-*/effects.log"))
 
 
 def wait_for_mid_spike(folder: Path) -> None:
@@ -156,6 +156,23 @@ def test_a_spike_cell_run_after_the_stack_was_stopped_starts_it_again(folder: Pa
         assert one.run(cells(spike, "result.accepted, result.lost")).endswith("(300, 0)")
 
 
+def test_a_verdict_that_is_not_the_expected_one_stands_below_the_bars_and_in_the_figure(folder: Path) -> None:
+    notebook = replace(first_spike(**SHORT), 'name="notebook-04")', "overload_max_queue_depth=5)")
+
+    with kernel(folder) as one:
+        text = one.run(notebook)
+
+    refused = r"not absorbed: [\d,]+ of 300 requests were not accepted"
+    assert re.search(rf"! {refused}", text), text
+    figures = [
+        output.data.get("text/html", "")
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "data" in output
+    ]
+    assert any("<figure>" in html and re.search(refused, html, re.IGNORECASE) for html in figures)
+
+
 def test_a_kernel_killed_in_mid_spike_takes_load_store_and_redis_with_it(folder: Path) -> None:
     with kernel(folder) as one:
         running = one.start(first_spike(**SLOW))
@@ -166,6 +183,7 @@ def test_a_kernel_killed_in_mid_spike_takes_load_store_and_redis_with_it(folder:
 
         wait_until("nothing is left", lambda: not processes_of(folder), 20.0)
         assert running.exception(timeout=30) is not None
+    assert list(folder.glob("runs/*/store-*")) == [], "the store has removed its data and tokens"
 
 
 def test_children_survive_an_interrupt_but_not_the_death_of_the_kernel(folder: Path) -> None:
@@ -197,4 +215,4 @@ def test_two_notebooks_side_by_side_do_not_collide(folder: Path) -> None:
         texts = [text_of(run.result()) for run in runs]
     assert all("accepted 300" in text and ABSORBED in text for text in texts)
     assert url_in(texts[0]) != url_in(texts[1])
-    assert len(list(folder.glob("runs/*/result.json"))) == 2
+    assert len(list(folder.glob("runs/*/run-1/result.json"))) == 2

@@ -11,7 +11,7 @@ from overload_demo.lab.records.job_log import JobLog
 SALE = {"arrival_per_s": 800, "drain_per_s": 300, "spike_s": 30}
 ARITHMETIC = {"02.peak_depth": 15_000, "02.seconds_to_empty": 80, "02.wait": 50, "02.half": 6_000}
 # Four jobs in 8 s, which wait 2, 3, 4 and 5 s: L = 4/8 x 3.5. The spike alone lasts 3 s.
-LOG = JobLog(np.arange(4.0), np.arange(4.0), np.arange(4.0), np.array([2.0, 4.0, 6.0, 8.0]))
+LOG = JobLog(np.arange(4.0), np.arange(4.0), np.arange(4.0), np.array([2.0, 4.0, 6.0, 8.0]), 4)
 LITTLE = 1.75
 
 

@@ -29,7 +29,7 @@ def log_of(folder: Path, accepted: dict[str, float], lines: str) -> JobLog:
         started_mono_s=BEGAN_MONO_S,
     ).save(folder / "load.npz")
     (folder / "effects.log").write_text(lines)
-    return JobLog.read(folder, folder / "effects.log")
+    return JobLog.read(folder)
 
 
 def rows(log: JobLog) -> list[list[float]]:
@@ -87,7 +87,11 @@ def test_events_come_in_the_order_they_were_written(tmp_path: Path) -> None:
 
 def test_depth_rises_with_an_acceptance_and_falls_with_an_effect() -> None:
     log = JobLog(
-        np.zeros(2), accepted_s=np.array([0.0, 1.0]), started_s=np.array([0.0, 3.0]), done_s=np.array([3.0, 4.0])
+        np.zeros(2),
+        accepted_s=np.array([0.0, 1.0]),
+        started_s=np.array([0.0, 3.0]),
+        done_s=np.array([3.0, 4.0]),
+        offered=2,
     )
 
     at_s, depth = log.depth()

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab.course.predictions import MIME, Comparison, Prediction
+from overload_demo.lab.course.predictions import MIME, Comparison, Prediction, _field
 
 
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Prediction, "_unsaved", {})
 
 
 def peak(key: str = "99.peak") -> Prediction:
@@ -25,13 +26,53 @@ def test_until_somebody_predicts_the_default_counts_and_says_so() -> None:
     assert one.note == "the default counts until you enter one: 4,000 jobs"
 
 
-@pytest.mark.parametrize("text", ["60000", "60,000", " 60 000 ", "6e4", "60000.0"])
+@pytest.mark.parametrize("text", ["60000", "60,000", " 60 000 ", "60\u202f000", "6e4", "60000.0", "60,000.00", "6E+4"])
 def test_what_people_type_as_a_number_is_one(text: str) -> None:
     one = peak()
     one.enter(text)
 
     assert (one.value, one.is_own) == (60_000, True)
     assert one.note.startswith("your prediction: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("0.5", 0.5), (".5", 0.5), ("12.25", 12.25), ("1,234.5", 1234.5), ("1234567", 1_234_567), ("0", 0)],
+)
+def test_the_number_that_was_read_is_shown_in_full(text: str, number: float) -> None:
+    one = peak()
+    one.enter(text)
+
+    assert (one.value, one.is_own) == (number, True)
+    assert one.note == f"your prediction: {number:,} jobs"
+    assert f" predicted {number:,}, " in repr(Comparison({one: 1}))
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("0,5", "write it like 0.5"),
+        ("0,500", "write it like 0.5"),
+        ("60.000", "write 60.0000 or 60000"),
+        ("1.250", "is 1.25 in one country and 1,250 in another"),
+        ("1.250.000", "write it like"),
+        ("60.000,5", "write it like"),
+        ("6 0", "write it like"),
+        ("1,2,3", "write it like"),
+        ("1_000", "write it like"),
+        ("½", "write it like"),
+        ("\u0666\u0660", "write it like"),
+        ("60 %", "without a unit"),
+        ("60s", "without a unit"),
+    ],
+)
+def test_text_that_could_be_another_number_is_refused_and_not_changed(text: str, why: str) -> None:
+    one = peak()
+    one.enter(text)
+
+    assert (one.value, one.is_own) == (4000, False)
+    assert why in one.note and repr(text) in one.note
+    assert "the default counts until you enter one: 4,000 jobs" in one.note
 
 
 @pytest.mark.parametrize("text", ["", "  ", "many", "-1", "nan", "inf", "1e999", "12 jobs"])
@@ -41,7 +82,7 @@ def test_what_is_no_number_leaves_the_default_and_says_why(text: str) -> None:
     one.enter(text)
 
     assert (one.value, one.is_own) == (4000, False)
-    assert ("is no number" in one.note) == bool(text.strip())
+    assert ("is not read as a number" in one.note) == bool(text.strip())
 
 
 def test_a_prediction_outlives_its_kernel() -> None:
@@ -51,6 +92,22 @@ def test_a_prediction_outlives_its_kernel() -> None:
     assert peak().value == 60_000
     assert peak("99.other").value == 7
     assert peak("99.third").value == 4000
+
+
+def test_in_a_folder_that_cannot_be_written_a_prediction_counts_until_the_kernel_ends(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("")  # a read-only folder does not stop root, a file in its place does
+    one = peak()
+
+    field = _field(one)
+    field.children[1].value = "60,000"
+
+    assert (one.value, peak().value) == (60_000, 60_000)
+    assert f"cannot write {tmp_path / 'runs' / 'predictions.json'}: " in field.children[2].value
+    (tmp_path / "runs").unlink()
+    one.enter("5")
+    assert one.note == "your prediction: 5 jobs"
+    Prediction._unsaved.clear()
+    assert peak().value == 5, "written once the folder can be"
 
 
 @pytest.mark.parametrize("kept", ["", "{", "[]", '{"99.peak": 5}', "null"])

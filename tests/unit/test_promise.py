@@ -14,8 +14,8 @@ from overload_demo.lab.records.result import Conditions, SpikeResult, SpikeSerie
 from overload_demo.lab.running.promise import PromiseRun
 
 ACCEPTED_S = np.array([0.0, 0.5, 1.0, 1.5])
-LOG = JobLog(ACCEPTED_S, ACCEPTED_S, np.array([0.0, 1.0, 2.0, 3.0]), np.array([1.0, 2.0, 3.0, 4.0]))
-EMPTY = JobLog(*np.zeros((4, 0)))
+LOG = JobLog(ACCEPTED_S, ACCEPTED_S, np.array([0.0, 1.0, 2.0, 3.0]), np.array([1.0, 2.0, 3.0, 4.0]), 4)
+EMPTY = JobLog(*np.zeros((4, 0)), offered=0)
 
 
 def run(name: str = "bounded", promise_s: float = 2.0, **counts: Any) -> PromiseRun:
@@ -48,7 +48,7 @@ def test_the_ends_add_up_to_what_was_offered() -> None:
 @pytest.mark.parametrize("promise_s", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_promise_is_a_time(promise_s: float) -> None:
     with pytest.raises(ConfigurationError, match="above 0"):
-        PromiseRun.read("", None, None, promise_s)  # type: ignore[arg-type]
+        PromiseRun.read("", None, promise_s)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def simulate(arrivals_s: list[float], service_s: float, room: int | None = None)
         accepted.append(at_s)
         started.append(max(at_s, done[-1] if done else 0.0))
         done.append(started[-1] + service_s)
-    return JobLog(np.array(accepted), np.array(accepted), np.array(started), np.array(done))
+    return JobLog(np.array(accepted), np.array(accepted), np.array(started), np.array(done), len(done))
 
 
 def spike(jobs: int, arrival_per_s: float) -> list[float]:

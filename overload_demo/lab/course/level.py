@@ -17,7 +17,7 @@ class Level(StrEnum):
     FULL = "full"
 
 
-def by_level(*, test: Value, quick: Value, full: Value) -> Value:
+def by_level(test: Value, quick: Value, full: Value) -> Value:
     """The value for the level in OVERLOAD_LEVEL: ``test``, ``quick`` (default) or ``full``.
 
     Raises :class:`ConfigurationError` for another level.

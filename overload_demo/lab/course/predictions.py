@@ -1,53 +1,75 @@
 """What a student expects before a run: entered below a cell, kept over restarts, drawn onto what was measured.
 
-A prediction always has a value. Until one is entered, and while what was entered is no number, it is the default, and
-says so: Run All needs nobody at the keyboard.
+A prediction always has a value. Until a number is entered it is the default, and the field says so: Run All needs no
+input. One rule reads what is typed, and the field shows the number read: a point before decimals, a comma or a space
+between groups of three digits, an exponent. Text that could be another number elsewhere is refused.
 """
 
 import html
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from overload_demo.errors import ConfigurationError
 
 MIME = "application/vnd.overload-demo.prediction+json"
 KEPT_IN = Path("runs") / "predictions.json"  # below the notebooks' directory
+_NUMBER = re.compile(
+    r"(?:[1-9]\d{0,2}([, \u00a0\u2009\u202f])\d{3}(?:\1\d{3})*(?:\.\d*)?|\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?",
+    re.ASCII | re.IGNORECASE,
+)
+_AMBIGUOUS = re.compile(r"[1-9]\d{0,2}\.\d{3}", re.ASCII)  # 60.000: sixty, or sixty thousand
 
 
 class Prediction:
-    """One number somebody expects; shown as a field to fill in when it is the last line of a cell."""
+    """One number a student expects; shown as a field to fill in when it is the last line of a cell."""
+
+    _unsaved: ClassVar[dict[str, str]] = {}  # texts that could not be written: kept until the kernel ends
 
     def __init__(self, key: str, question: str, *, default: float, unit: str = "") -> None:
         self.key, self.question, self.default, self.unit = key, question, default, unit
-        self.text = _kept().get(key, "")
+        self.text = (_kept() | self._unsaved).get(key, "")
+        self._not_kept = ""
 
     @property
     def value(self) -> float:
         """The number entered, or the default."""
         entered = _number(self.text)
-        return self.default if entered is None else entered
+        return self.default if isinstance(entered, str) else entered
 
     @property
     def is_own(self) -> bool:
-        """Whether somebody entered it."""
-        return _number(self.text) is not None
+        """Whether it was entered."""
+        return not isinstance(_number(self.text), str)
 
     @property
     def note(self) -> str:
-        """What counts, and why."""
-        if self.is_own:
-            return f"your prediction: {self.value:,.6g} {self.unit}".rstrip()
-        problem = f"{self.text[:40]!r} is no number of 0 or more; " if self.text.strip() else ""
-        return f"{problem}the default counts until you enter one: {self.default:,.6g} {self.unit}".rstrip()
+        """The number that counts, and why."""
+        entered = _number(self.text)
+        if isinstance(entered, str):
+            problem = f"{self.text[:40]!r} {entered}; " if self.text.strip() else ""
+            return f"{problem}the default counts until you enter one: {self.default:,.10g} {self.unit}".rstrip()
+        return f"your prediction: {entered:,.10g} {self.unit}".rstrip() + self._not_kept
 
     def enter(self, text: str) -> None:
-        """Take what was typed, and keep it for the next time this notebook is run."""
-        self.text = text
-        KEPT_IN.parent.mkdir(exist_ok=True)
-        KEPT_IN.write_text(json.dumps(_kept() | {self.key: text}, indent=1) + "\n")
+        """Take what was typed, and keep it for the next time this notebook is run.
+
+        In a folder that cannot be written it is kept until the kernel ends, and ``note`` names the folder.
+        """
+        self.text, self._not_kept = text, ""
+        try:
+            KEPT_IN.parent.mkdir(exist_ok=True)
+            KEPT_IN.write_text(json.dumps(_kept() | {self.key: text}, indent=1) + "\n")
+            self._unsaved.pop(self.key, None)
+        except OSError as error:
+            self._unsaved[self.key] = text
+            self._not_kept = (
+                f" (kept only until the kernel ends: cannot write {KEPT_IN.absolute()}: {error.strerror}; "
+                "copy the notebooks to a folder of your own)"
+            )
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
         facts = {"prediction": self.key, "value": self.value, "is_own": self.is_own}
@@ -80,7 +102,7 @@ def _field(prediction: Prediction) -> Any:
         import ipywidgets  # of the extra "notebooks"
     except ImportError:
         raise ConfigurationError("notebooks need more packages: pip install -e '.[notebooks]'") from None
-    default = f"{prediction.default:,.6g}"
+    default = f"{prediction.default:,.10g}"
     field = ipywidgets.Text(value=prediction.text, placeholder=default, description=prediction.unit)
     question, note = ipywidgets.Label(prediction.question), ipywidgets.Label(prediction.note)
 
@@ -100,17 +122,21 @@ def _kept() -> dict[str, str]:
         return {}
 
 
-def _number(text: str) -> float | None:
-    """60,000 and 60 000 and 6e4 are numbers; None for what is none, or below 0."""
-    try:
-        value = float(text.replace(",", "").replace(" ", ""))
-    except ValueError:
-        return None
-    return value if math.isfinite(value) and value >= 0 else None
+def _number(text: str) -> float | str:
+    """The number in ``text``, or why it is not read."""
+    text = text.strip()
+    if _AMBIGUOUS.fullmatch(text):
+        whole = text.replace(".", "")
+        return f"is {float(text):,.10g} in one country and {int(whole):,} in another: write {text}0 or {whole}"
+    if _NUMBER.fullmatch(text):
+        value = float(re.sub(r"[,\s]", "", text))
+        if math.isfinite(value):
+            return value
+    return "is not read as a number of 0 or more: write it like 0.5, 60000 or 60,000, without a unit"
 
 
 def _said(prediction: Prediction) -> str:
-    return f"{prediction.value:,.6g}" + ("" if prediction.is_own else " (default)")
+    return f"{prediction.value:,.10g}" + ("" if prediction.is_own else " (default)")
 
 
 def _off(predicted: float, measured: float) -> str:

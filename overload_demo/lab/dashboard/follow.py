@@ -11,6 +11,7 @@ _WORDS = {
     "fire": "firing: {sent:,} of {offered:,} requests sent",
     "drain": "all sent; the queue drains",
     "reconcile": "reconciling every accepted id",
+    "over": "over",
     "baseline": "the same load on the naive API: {sent:,} of {offered:,} sent",
 }
 

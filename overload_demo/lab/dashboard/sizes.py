@@ -72,8 +72,8 @@ async def measure(stack: Stack) -> Sizes:
     The drain rate is looked at while the backlog of the calibration is worked off and nobody sends. Raises
     :class:`OverloadDemoError` when nothing is accepted or drained.
     """
-    accepts_per_s = await calibrate(stack.url)
-    connection = JsonConnection(stack.url, timeout_s=10.0)
+    accepts_per_s = await calibrate(stack.url, api_key=stack.api_key)
+    connection = JsonConnection(stack.url, 10.0, stack.headers)
     try:
         before, began = await asyncio.to_thread(connection.get, "/queue/stats"), time.monotonic()
         await asyncio.sleep(DRAIN_LOOK_S)

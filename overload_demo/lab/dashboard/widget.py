@@ -28,7 +28,9 @@ class LiveWidget(anywidget.AnyWidget):
         self._task = asyncio.get_running_loop().create_task(self._tell())
 
     async def _tell(self) -> None:
-        while not self._feed.is_closed:
+        is_over = False
+        while not is_over:
+            is_over = self._feed.is_closed  # what was told before is still sent
             for message in self._feed.since(self._number):
                 self._number = message.number
                 self.send({"kind": message.kind, "data": message.data})

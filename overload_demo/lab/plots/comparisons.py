@@ -5,8 +5,10 @@ from itertools import cycle
 
 import numpy as np
 
+from overload_demo.errors import ConfigurationError
 from overload_demo.lab.colours import BLUE, GREEN, GREY, ORANGE
 from overload_demo.lab.plots.picture import Picture, drawing, legend, thousands
+from overload_demo.lab.plots.spike import short_doubts
 from overload_demo.lab.records.job_log import JobLog
 from overload_demo.lab.records.result import SpikeResult
 
@@ -15,7 +17,12 @@ _LINES = ((BLUE, "-"), (ORANGE, (0, (4, 1.5))), (GREEN, (0, (1, 1))), (GREY, "-.
 
 
 def where_the_waiting_went(logs: Mapping[str, JobLog]) -> Picture:
-    """Mean time of a job by place, a bar a run: from the intended send to the 202, to its start, to its effect."""
+    """Mean time of a job by place, a bar a run: from the intended send to the 202, to its start, to its effect.
+
+    The label of a run says how many of its requests are not in the mean. Raises :class:`ConfigurationError` for runs
+    of different numbers of requests.
+    """
+    _comparable({name: log.offered for name, log in logs.items()})
     means = {name: _means(log) for name, log in logs.items()}
     told = []
     with drawing(height=1.8 + 1.4 * len(logs), title="Mean time of a job, by place") as (figure, axes):
@@ -28,12 +35,26 @@ def where_the_waiting_went(logs: Mapping[str, JobLog]) -> Picture:
             parts = ", ".join(f"{width:.2g} s {place}" for (place, *_), width in zip(_PLACES, seconds, strict=True))
             axes.text(0, row - 0.32, f" {parts}", va="bottom")
             told.append(f"{name}: {parts}")
-        axes.set_yticks(range(len(means)), list(means))
+        axes.set_yticks(range(len(means)), [_counted(name, log) for name, log in logs.items()])
         axes.set_ylim(len(means) - 0.6, -0.75)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("seconds")
         legend(axes)
-    return Picture(figure, f"One bar a run, mean time of a job. {'; '.join(told)}.")
+    text = f"One bar a run, mean time of a job. {'; '.join(told)}."
+    return Picture(
+        figure, " ".join([text, *(f"{_counted(name, log)}." for name, log in logs.items())]).replace("\n", ": ")
+    )
+
+
+def _counted(name: str, log: JobLog) -> str:
+    missing = log.offered - log.done_s.size
+    return f"{name}\n{missing:,} of {log.offered:,} not done" if missing else f"{name}\nall {log.offered:,}"
+
+
+def _comparable(requests: Mapping[str, int]) -> None:
+    if len(set(requests.values())) > 1:
+        counts = ", ".join(f"{name} {count:,}" for name, count in requests.items())
+        raise ConfigurationError(f"no fair comparison: the runs had different numbers of requests ({counts})")
 
 
 def _means(log: JobLog) -> tuple[float, float, float]:
@@ -42,14 +63,23 @@ def _means(log: JobLog) -> tuple[float, float, float]:
 
 
 def drains(results: Mapping[str, SpikeResult]) -> Picture:
-    """Jobs done a second over time, a curve a run."""
-    with drawing(height=5, title="Jobs done a second") as (figure, axes):
+    """Jobs done a second over time, a curve a run, and the mean of each.
+
+    Raises :class:`ConfigurationError` for runs of different numbers of requests.
+    """
+    _comparable({name: result.offered for name, result in results.items()})
+    doubts = [f"\n{doubt}" for name, result in results.items() for doubt in short_doubts(result, name)]
+    with drawing(height=5 + 0.4 * len(doubts), title="".join(["Jobs done a second", *doubts])) as (figure, axes):
         for (name, result), (colour, dash) in zip(results.items(), cycle(_LINES)):
             at_s, rates = result.series.drained_per_s()
-            axes.plot(at_s, rates, color=colour, linestyle=dash, linewidth=3, label=name)
+            axes.plot(at_s, rates, color=colour, linestyle=dash, linewidth=3, label=_with_mean(name, result))
         axes.set_ylim(bottom=0)
         axes.set_xlabel("seconds since the spike began")
         thousands(axes.yaxis)
         legend(axes)
     told = "; ".join(f"{name}: {one.drain_rate_per_s:,.0f} jobs a second" for name, one in results.items())
-    return Picture(figure, f"Drain rate over time. {told} on average.")
+    return Picture(figure, "".join([f"Drain rate over time. {told} on average.", *doubts]).replace("\n", " "))
+
+
+def _with_mean(name: str, result: SpikeResult) -> str:
+    return f"{name}: {result.drain_rate_per_s:,.0f}/s on average"

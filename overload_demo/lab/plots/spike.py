@@ -1,5 +1,7 @@
 """The live trio of a spike: acceptance latency, queue depth, drain rate."""
 
+import textwrap
+
 from matplotlib.axes import Axes
 
 from overload_demo.lab.colours import GREY
@@ -17,6 +19,8 @@ from overload_demo.lab.plots.picture import (
 )
 from overload_demo.lab.records.result import NOT_ASKED_FOR, SpikeResult
 
+_TITLE_WIDTH = 86  # letters in a line of a figure's title
+
 
 def trio(result: SpikeResult, *, peak: float | None = None, empty_s: float | None = None) -> Picture:
     """Acceptance latency, queue depth and drain rate of a spike over time, the naive API laid over where it was run.
@@ -30,7 +34,8 @@ def trio(result: SpikeResult, *, peak: float | None = None, empty_s: float | Non
         _depth(depth, result, peak, empty_s)
         _drain(drain, result)
         drain.set_xlabel("seconds since the spike began")
-    caption = "" if result.baseline_note == NOT_ASKED_FOR else f"The naive API: {result.baseline_note}."
+    said = [] if result.baseline_note == NOT_ASKED_FOR else [f"The naive API: {result.baseline_note}."]
+    caption = " ".join([*said, *(f"{doubt[0].upper()}{doubt[1:]}." for doubt in result.doubts)])
     return Picture(figure, _in_words(result, peak, empty_s), caption)
 
 
@@ -59,7 +64,13 @@ def _title(result: SpikeResult) -> str:
     return (
         f"{result.accepted:,} of {result.offered:,} accepted at {result.conditions.rate_per_s:,.0f}/s, "
         f"{result.lost:,} lost, {result.duplicated:,} duplicated"
-    )
+    ) + "".join(f"\n{doubt}" for doubt in short_doubts(result))
+
+
+def short_doubts(result: SpikeResult, name: str = "") -> list[str]:
+    """A result's doubts for a title: cut to the width of a figure, a line each, after the run's name if it has one."""
+    said = [f"{name}: {doubt}" if name else doubt for doubt in result.doubts]
+    return [textwrap.shorten(line, _TITLE_WIDTH, placeholder=" …") for line in said]
 
 
 def _latency(axes: Axes, result: SpikeResult) -> None:

@@ -103,7 +103,8 @@ class CrashResult(BaseModel):
     @classmethod
     def read(cls, path: Path) -> "CrashResult":
         """Read a ``crash.json``. Raises pydantic's ValidationError when it is not one."""
-        return cls.model_validate_json(path.read_bytes())
+        found = cls.model_validate_json(path.read_bytes())
+        return found.model_copy(update={"spike": found.spike.model_copy(update={"folder": path.parent})})
 
 
 def account_for(folder: Path, effect_log: Path, spike: SpikeResult, kills: Sequence[tuple[str, float]]) -> CrashResult:

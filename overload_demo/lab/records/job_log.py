@@ -10,6 +10,8 @@ import numpy as np
 from overload_demo.load import LoadResult
 from overload_demo.load.summary import Floats
 
+EFFECTS = "effects.log"  # in the folder of a run
+
 
 @dataclass(frozen=True)
 class JobEvent:
@@ -38,20 +40,21 @@ class JobLog:
 
     ``intended_s`` is when its request was to be sent, ``accepted_s`` when its client had the 202, ``started_s`` its
     first start, ``done_s`` its first effect; float64, shape ``(jobs,)``. A job can start a moment before its client has
-    read the answer. ``started_s`` is NaN where that line is torn.
+    read the answer. ``started_s`` is NaN where that line is torn. ``offered`` counts all requests of the load.
     """
 
     intended_s: Floats
     accepted_s: Floats
     started_s: Floats
     done_s: Floats
+    offered: int
 
     @classmethod
-    def read(cls, folder: Path, effect_log: Path) -> Self:
-        """Of the load whose arrays lie in a run folder, and the effect log of the stack it was fired at."""
+    def read(cls, folder: Path) -> Self:
+        """Of the run whose files lie in ``folder``: the arrays of its load, and the effect log of its worker."""
         load = LoadResult.load(folder / "load.npz")
         first: dict[tuple[str, str], float] = {}
-        for event in read_events(effect_log):
+        for event in read_events(folder / EFFECTS):
             first.setdefault((event.what, event.job_id), event.at_mono_s - load.started_mono_s)
         seen = load.accepted
         accepted = zip(load.done_s[seen].tolist(), load.intended_s[seen].tolist(), load.accepted_ids, strict=True)
@@ -60,7 +63,8 @@ class JobLog:
             for accepted_s, intended_s, job_id in sorted(accepted)
             if ("effect", job_id) in first
         ]
-        return cls(*np.array(rows, dtype=np.float64).reshape(-1, 4).T)
+        intended_s, accepted_s, started_s, done_s = np.array(rows, dtype=np.float64).reshape(-1, 4).T
+        return cls(intended_s, accepted_s, started_s, done_s, offered=load.kind.size)
 
     @property
     def span_s(self) -> float:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from overload_demo.lab.records.baseline_run import BaselineRun
 from overload_demo.load import LoadSummary, Shape
@@ -78,6 +78,11 @@ class SpikeSeries(BaseModel):
             return 0.0
         return round((moving[-1][1] - moving[0][1]) / (moving[-1][0] - moving[0][0]), 1)
 
+    def seconds_from_peak(self) -> float:
+        """From the sample in which the queue was deepest to :meth:`seconds_to_empty`, as read off the curve."""
+        deepest = max(range(len(self.queue_depth)), key=self.queue_depth.__getitem__)
+        return self.seconds_to_empty() - self.sampled_at_s[deepest]
+
     def seconds_to_empty(self) -> float:
         """From the first intended send to the first sample after which nothing was waiting or in flight, seconds."""
         held = [
@@ -95,7 +100,7 @@ class SpikeResult(BaseModel):
 
     ``drain_rate_per_s`` is jobs settled ÷ time from the first to the last settlement seen. ``seconds_to_empty`` counts
     from the first intended send. ``rest_calls_per_job`` and ``store_…_per_job`` are None where a process that
-    counts them was started again during the run. Megabytes are 10^6 bytes.
+    counts them was started again during the run. Megabytes are 10^6 bytes. ``folder`` holds the files of the run.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -130,6 +135,14 @@ class SpikeResult(BaseModel):
     baseline: BaselineRun | None = None
     baseline_source: Literal["live", "recorded", "none"] = "none"
     baseline_note: str = ""
+    folder: Path | None = Field(None, exclude=True)  # not written: it names a directory of one machine
+
+    @property
+    def doubts(self) -> list[str]:
+        """What a reader of its numbers must know first, a line each: requests or jobs missing, a load off schedule."""
+        missing = [f"{self.verdict}: {reason}" for reason in self.reasons]
+        late = [] if self.load.verdict == "valid" else [f"{self.load.verdict}: {self.load.reason}"]
+        return missing + late
 
     @property
     def upstash_commands(self) -> tuple[int, int] | None:
@@ -156,4 +169,4 @@ class SpikeResult(BaseModel):
     @classmethod
     def read(cls, path: Path) -> "SpikeResult":
         """Read a ``result.json``. Raises pydantic's ValidationError when it is not one."""
-        return cls.model_validate_json(path.read_bytes())
+        return cls.model_validate_json(path.read_bytes()).model_copy(update={"folder": path.parent})

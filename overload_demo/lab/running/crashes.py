@@ -54,8 +54,8 @@ async def run_with_kills(
             on_progress(progress)
 
     spike = await run_spike(stack, plan, note)
-    result = account_for(stack.folder, stack.effect_log, spike, done)
-    result.save(stack.folder)
+    result = account_for(stack.run_folder, stack.effect_log, spike, done)
+    result.save(stack.run_folder)
     return result
 
 

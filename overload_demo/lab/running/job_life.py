@@ -39,15 +39,15 @@ class JobLife(BaseModel):
         return {name: (datetime.fromisoformat(at) - born).total_seconds() for name, at in moments.items() if at}
 
 
-async def follow(url: str, job_id: str, *, within_s: float = 60.0) -> list[tuple[float, str]]:
-    """Ask for a job until it has ended: each new status with the seconds since the first look.
+async def follow(stack: Stack, job_id: str, *, within_s: float = 60.0) -> list[tuple[float, str]]:
+    """Ask the API for a job until it has ended: each new status with the seconds since the first look.
 
     Raises :class:`OverloadDemoError` when the API does not know the job, or it has not ended ``within_s`` seconds.
     """
     began = time.monotonic()
     seen: list[tuple[float, str]] = []
     while time.monotonic() - began < within_s:
-        status = await asyncio.to_thread(_status, url, job_id)
+        status = await asyncio.to_thread(_status, stack, job_id)
         if not seen or seen[-1][1] != status:
             seen.append((round(time.monotonic() - began, 3), status))
         if status in ENDED:
@@ -80,11 +80,11 @@ async def read_life(stack: Stack, answer: object) -> JobLife | None:
         return None
 
 
-def _status(url: str, job_id: str) -> str:
+def _status(stack: Stack, job_id: str) -> str:
     """One look through the API; http.client, because it knows no proxy variables."""
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=10.0)
+    connection = http.client.HTTPConnection(urlsplit(stack.url).netloc, timeout=10.0)
     try:
-        connection.request("GET", f"/jobs/{job_id}")
+        connection.request("GET", f"/jobs/{job_id}", headers=stack.headers)
         answer = connection.getresponse()
         body = json.loads(answer.read())
     except (OSError, http.client.HTTPException, ValueError) as error:

@@ -1,5 +1,6 @@
 """One kept connection to a server that is asked for JSON again and again, while a crowd wants the same server."""
 
+import contextlib
 import http.client
 import json
 from typing import Any
@@ -41,3 +42,13 @@ class JsonConnection:
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
+
+
+def is_ready(url: str) -> bool:
+    """Whether the API at ``url`` takes requests now. Blocks, for 2 s at most."""
+    with contextlib.closing(JsonConnection(url, 2.0)) as connection:
+        try:
+            connection.get_text("/health/ready")
+        except (OSError, ValueError, http.client.HTTPException):
+            return False
+    return True

@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 from overload_demo.lab.records.result import SpikeResult
 from overload_demo.load import LoadProgress, Shape
 
-Stage = Literal["calibrate", "fire", "drain", "reconcile", "baseline"]
+Stage = Literal["calibrate", "fire", "drain", "reconcile", "baseline", "over"]
 
 # The whole default run takes under two minutes on two cores; the queue still grows to tens of thousands.
 DEFAULT_REQUESTS = 100_000
@@ -42,7 +42,8 @@ class SpikeProgress:
 
     Of the naive API (stage "baseline"), which has no queue, depth is requests in flight, and settled are answers.
     ``elapsed_s`` is since the first intended send, None before it. ``acceptance_p99_s`` is of the last second, None
-    without an answer in it. ``lost`` is known once every id is reconciled, with the last report of that stage.
+    without an answer in it. ``lost`` is known once every id is reconciled, with the last report of that stage. The
+    report of stage "over" is the last; its ``doubts`` are those of the result.
     """
 
     stage: Stage
@@ -57,6 +58,7 @@ class SpikeProgress:
     drain_rate_per_s: float = 0.0
     acceptance_p99_s: float | None = None
     lost: int | None = None
+    doubts: tuple[str, ...] = ()
 
     @classmethod
     def of_baseline(cls, load: LoadProgress) -> "SpikeProgress":

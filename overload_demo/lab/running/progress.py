@@ -1,25 +1,31 @@
 """Progress of a spike or of steps, in a terminal and in a notebook alike."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from overload_demo.lab.running.plan import OnProgress, SpikeProgress
 from overload_demo.lab.running.steps import OnStepProgress, StepProgress
 
+_Show = Callable[[Sequence[str]], None]
 _WORDS = {
     "calibrate": "calibrating: how much does this machine take?",
     "baseline": "the same load on the naive API",
     "reconcile": "reconciling every accepted id",
+    "over": "over",
 }
 
 
 @contextmanager
 def spike_progress(requests: int, console: Console | None = None) -> Iterator[OnProgress]:
-    """Show two bars, accepted and done, for the length of the block; yields what :func:`run_spike` reports to."""
+    """Show two bars, accepted and done, for the length of the block; yields what :func:`run_spike` reports to.
+
+    In a notebook the doubts about the result, such as "not absorbed" or "generator-bound", stay below the bars.
+    """
     columns = (TextColumn("{task.description:<9}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
     bars = Progress(*columns, TextColumn("{task.fields[note]}"), console=console, refresh_per_second=5)
     accepted = bars.add_task("accepted", total=requests, note="")
@@ -32,10 +38,10 @@ def spike_progress(requests: int, console: Console | None = None) -> Iterator[On
                 f"queue {progress.queue_depth:,}, draining {progress.drain_rate_per_s:,.0f}/s"
             )
             bars.update(done, note=note)
-            if progress.stage not in ("calibrate", "baseline"):
+            if progress.stage not in ("calibrate", "baseline", "over"):
                 bars.update(accepted, completed=progress.accepted, note=errors)
                 bars.update(done, completed=progress.settled)
-            show()
+            show(progress.doubts)
 
         yield report
         bars.update(done, note="")
@@ -55,28 +61,38 @@ def steps_progress(steps: int, console: Console | None = None) -> Iterator[OnSte
             ended = (load.accepted + load.failed + load.dropped) / load.requests
             note = f"step {progress.number} of {progress.steps}: {progress.offered_per_s:,.0f}/s, {said}"
             bars.update(bar, completed=progress.number - 1 + ended, note=note)
-            show()
+            show(())
 
         yield report
         bars.update(bar, completed=steps, note="")
 
 
 @contextmanager
-def _in_a_terminal(bars: Progress) -> Iterator[Callable[[], None]]:
+def _in_a_terminal(bars: Progress) -> Iterator[_Show]:
     with bars:
-        yield lambda: None  # a thread of rich's own refreshes it
+        yield lambda _: None  # a thread of rich's own refreshes it; the command prints what is to be known
 
 
 @contextmanager
-def _below_a_cell(bars: Progress) -> Iterator[Callable[[], None]]:
+def _below_a_cell(bars: Progress) -> Iterator[_Show]:
     """One output, replaced in place, that a saved notebook keeps; rich's own is a widget that drops the last state."""
     from IPython.display import display  # only where there is a notebook
 
+    lines: list[Text] = []
+
     def picture() -> Table:
-        return bars.make_tasks_table(bars.tasks)
+        whole = Table.grid()  # unlike a Group, it shows itself in a notebook
+        whole.add_row(bars.make_tasks_table(bars.tasks))
+        for line in lines:
+            whole.add_row(line)
+        return whole
+
+    def show(doubts: Sequence[str]) -> None:
+        lines[:] = [Text(f"! {doubt}", style="bold red") for doubt in doubts]
+        shown.update(picture())
 
     shown = display(picture(), display_id=True)  # type: ignore[no-untyped-call]
     try:
-        yield lambda: shown.update(picture())
+        yield show
     finally:
         shown.update(picture())

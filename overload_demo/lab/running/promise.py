@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Self
 
 import numpy as np
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab.records.job_log import JobLog
+from overload_demo.lab.records.job_log import EFFECTS, JobLog
 from overload_demo.lab.records.reconcile import read_effects
 from overload_demo.lab.records.result import SpikeResult
-from overload_demo.lab.running.stack import Stack
 from overload_demo.load import LoadResult
 
 
@@ -29,14 +29,18 @@ class PromiseRun:
     undone_ids: tuple[str, ...] = ()
 
     @classmethod
-    def read(cls, name: str, stack: Stack, result: SpikeResult, promise_s: float) -> Self:
-        """Of the latest spike on ``stack``. Raises :class:`ConfigurationError` if the promise is no time above 0."""
+    def read(cls, name: str, result: SpikeResult, promise_s: float) -> Self:
+        """Read the files of a spike in ``result.folder``.
+
+        Raises :class:`ConfigurationError` if the promise is no time above 0.
+        """
         if not 0 < promise_s < float("inf"):
             raise ConfigurationError(f"the promise must be a number of seconds above 0, not {promise_s:g}")
-        effects = read_effects(stack.effect_log)
-        accepted = LoadResult.load(stack.folder / "load.npz").accepted_ids
+        folder = result.folder or Path()
+        effects = read_effects(folder / EFFECTS)
+        accepted = LoadResult.load(folder / "load.npz").accepted_ids
         undone = tuple(job_id for job_id in accepted if not effects[job_id])
-        return cls(name, result, JobLog.read(stack.folder, stack.effect_log), promise_s, undone)
+        return cls(name, result, JobLog.read(folder), promise_s, undone)
 
     @cached_property
     def in_time(self) -> int:

@@ -1,5 +1,6 @@
 """Where a run keeps what it writes."""
 
+import contextlib
 from datetime import datetime
 from pathlib import Path
 
@@ -16,6 +17,16 @@ def new_run_folder(runs: Path, name: str) -> Path:
         except FileExistsError:
             continue
         except OSError as error:
-            raise ConfigurationError(f"cannot make a run folder in {runs}: {error.strerror}") from None
+            raise ConfigurationError(
+                f"cannot make a run folder in {runs.absolute()}: {error.strerror}; "
+                "name one that can be written (--output, or runs= of Stack.start), or use a copy of the course"
+            ) from None
         return folder
     raise ConfigurationError(f"cannot make a run folder in {runs}: too many runs in one second")
+
+
+def tail(file: Path, lines: int) -> str:
+    """The last lines of a log; empty when there is none."""
+    with contextlib.suppress(OSError):
+        return "\n".join(file.read_text(errors="replace").splitlines()[-lines:])
+    return ""

@@ -13,7 +13,7 @@ from typing import Literal
 
 import psutil
 
-from overload_demo.errors import ConfigurationError, StoreError
+from overload_demo.errors import ConfigurationError, OverloadDemoError, StoreError
 from overload_demo.lab.records.baseline_run import BaselineRun, Variant, checkout_root
 from overload_demo.lab.records.reconcile import Reconciliation, StoredJobs, read_effects, read_stored, reconcile
 from overload_demo.lab.records.recorded import equal_recorded
@@ -47,27 +47,35 @@ async def run_spike(
     """Run ``plan`` on ``stack`` (made fresh if it was used before or stopped) and account for every request.
 
     ``live`` follows the same reports; as watching takes its share of the machine, the result says
-    ``dashboard: on``. Writes ``result.json`` and the raw arrays into ``out_dir``, or the stack's folder. Cancellable at
-    any moment: what it has started ends with it, the stack stays. Raises :class:`OverloadDemoError` when the experiment
-    itself could not be done; a spike that was not absorbed is a result, not an error.
+    ``dashboard: on``. Writes ``result.json`` and the raw arrays into ``out_dir``, or a folder of the run's own, the
+    stack's ``run_folder``. Cancellable at any moment: what it has started ends with it, the stack stays. A cancellation
+    during the naive part ends that part alone: the result, which is finished by then, is returned. Raises
+    :class:`OverloadDemoError` when the experiment itself could not be done; a spike that was not absorbed is a result,
+    not an error.
     """
     if not stack.is_running:
         await stack.fresh()
-    return await _Spike(stack, plan, on_progress, live, out_dir or stack.folder).run()
+    if close := getattr(live, "close", None):
+        stack.on_stop.append(close)
+    return await _Spike(stack, plan, on_progress, live, out_dir).run()
 
 
 class _Spike:
     """One run; its methods are the steps, in order."""
 
     def __init__(
-        self, stack: Stack, plan: SpikePlan, on_progress: OnProgress | None, live: LiveView | None, out_dir: Path
+        self, stack: Stack, plan: SpikePlan, on_progress: OnProgress | None, live: LiveView | None, out_dir: Path | None
     ) -> None:
-        self.stack, self.plan, self._out_dir = stack, plan, out_dir
+        self.stack, self.plan, self._asked_dir = stack, plan, out_dir
         self._listeners = [listener for listener in (on_progress, live) if listener]
         self._live = live
         self._load: LoadProgress | None = None
         self._stage: Stage = "calibrate"
         self.calibrated_per_s: float | None = None
+
+    @property
+    def _out_dir(self) -> Path:
+        return self._asked_dir or self.stack.run_folder
 
     async def run(self) -> SpikeResult:
         rate_per_s = await self._rate()
@@ -87,7 +95,12 @@ class _Spike:
             counting = self.stack.process_ids()
             async with Sampler(results, self.stack.process_ids, self._tell) as sampler:
                 self._stage = "fire"
-                load = await run_load(load_plan, out_dir=self._out_dir, on_progress=self._note_load)
+                load = await run_load(
+                    load_plan,
+                    out_dir=self._out_dir,
+                    on_progress=self._note_load,
+                    api_key=self.stack.api_key,
+                )
                 self._stage = "drain"
                 await self._drain(sampler)
             self._stage = "reconcile"
@@ -97,9 +110,14 @@ class _Spike:
             cost = await read_cost(self.stack, self._upstash, counting)
         account = reconcile(accepted, read_effects(self.stack.effect_log), stored.states)
         self._tell(sampler.samples[-1], account.lost)
-        baseline, note = await self._baseline(rate_per_s, load.environment)
-        result = self._result(load, sampler, account, stored, cost, baseline, note)
+        result = self._result(load, sampler, account, stored, cost)
+        result.save(self._out_dir)  # the naive part may fail, be interrupted, or take the kernel with it
+        baseline, note = await self._baseline_if_possible(rate_per_s, load.environment)
+        source = self.plan.baseline if baseline is not None else "none"
+        beside = {"baseline": baseline, "baseline_source": source, "baseline_note": note}
+        result = result.model_copy(update=beside)
         result.save(self._out_dir)
+        self._report(SpikeProgress("over", self.plan.requests, doubts=tuple(result.doubts)))
         if self._live:
             self._live.end(result)
         return result
@@ -111,12 +129,12 @@ class _Spike:
             wanted = UPSTASH_RATE_PER_S
         if wanted is None:
             self._report(SpikeProgress("calibrate", self.plan.requests))
-            self.calibrated_per_s = await calibrate(self.stack.url)
+            self.calibrated_per_s = await calibrate(self.stack.url, api_key=self.stack.api_key)
             await self.stack.fresh()
             return float(round(self.calibrated_per_s * RATE_SHARE_OF_CALIBRATION, -1)) or 1.0
         async with self._reading() as results:
             used = (await results.stats()).accepted > 0
-        if used:
+        if used or any(self.stack.run_folder.glob("*.json")):
             await self.stack.fresh()
         return wanted
 
@@ -174,6 +192,18 @@ class _Spike:
                     moved_at, last = time.monotonic(), stats.done + stats.failed
             await asyncio.sleep(0.1)
 
+    async def _baseline_if_possible(self, rate_per_s: float, here: Environment) -> tuple[BaselineRun | None, str]:
+        """The naive part; when it fails or is interrupted, None and why: the main result is finished by then."""
+        try:
+            return await self._baseline(rate_per_s, here)
+        except OverloadDemoError as error:
+            return None, f"it could not be measured: {error}"
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None:
+                task.uncancel()
+            return None, "interrupted before its end"
+
     async def _baseline(self, rate_per_s: float, here: Environment) -> tuple[BaselineRun | None, str]:
         """The naive API under the same offered load, for a bounded time; or a recorded run of equal conditions."""
         plan, delay_s = self.plan, self.stack.settings.worker_processing_delay
@@ -212,11 +242,8 @@ class _Spike:
         account: Reconciliation,
         stored: StoredJobs,
         cost: Cost,
-        baseline: BaselineRun | None,
-        note: str,
     ) -> SpikeResult:
         summary, series = load.summary(), _series(load, sampler)
-        source = self.plan.baseline if baseline is not None else "none"
         jobs = max(1, account.accepted)
 
         def a_job(count: int | None, digits: int) -> float | None:
@@ -252,9 +279,7 @@ class _Spike:
             conditions=self._conditions(load),
             load=summary,
             series=series,
-            baseline=baseline,
-            baseline_source=source,
-            baseline_note=note,
+            folder=self._out_dir,
         )
 
     def _conditions(self, load: LoadResult) -> Conditions:

@@ -10,16 +10,14 @@ import atexit
 import contextlib
 import json
 import os
+import secrets
 import shlex
-import shutil
 import signal
 import socket
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Self
@@ -31,11 +29,13 @@ from overload_demo.api.front_door import listen, url_of
 from overload_demo.children import Child
 from overload_demo.config import Settings, load_settings
 from overload_demo.errors import ConfigurationError, OverloadDemoError
-from overload_demo.lab.running.leftovers import remove_keys
+from overload_demo.lab.records.job_log import EFFECTS
+from overload_demo.lab.running.json_connection import JsonConnection, is_ready
+from overload_demo.lab.running.leftovers import remove_abandoned, remove_data, remove_keys
 from overload_demo.lab.running.parts import ApiThread, Part, WorkerThread, start_all, stop_all
-from overload_demo.lab.running.run_folder import new_run_folder
+from overload_demo.lab.running.run_folder import new_run_folder, tail
 from overload_demo.lab.running.unbroken import finish, in_thread
-from overload_demo.store.embedded import wait_until_ended
+from overload_demo.store.data_dir import DataDir
 from overload_demo.store.opening import Store, open_store
 
 Placement = Literal["kernel", "process"]
@@ -51,7 +51,8 @@ class Stack:
 
     ``placement="kernel"`` runs API and worker in threads of this process, ``"process"`` as children; the store is
     always a process of its own. A part that dies is started again, which ``restarts`` counts by name, unless it is one
-    of ``held``.
+    of ``held``. Its API asks for a key of its own, so that other users of this machine cannot use it; ``headers`` hold
+    the key. ``on_stop`` is called once, by :meth:`stop`.
     """
 
     current: ClassVar["Stack | None"] = None
@@ -62,6 +63,8 @@ class Stack:
         self.restarts: Counter[str] = Counter()
         self.parts: dict[str, Part] = {}
         self.held: set[str] = set()
+        self.on_stop: list[Callable[[], object]] = []
+        self._key = SecretStr(secrets.token_urlsafe(24)) if wanted.get("own_key", True) else None
         self._generation = 0
         self._supervisor: asyncio.Task[None] | None = None
         self._cleanup = contextlib.ExitStack()
@@ -76,21 +79,24 @@ class Stack:
         placement: Placement = "kernel",
         processing_delay_s: float = 0.001,
         upstash: bool = False,
+        own_key: bool = True,
         runs: Path = Path("runs"),
         name: str = "stack",
         **settings: Any,
     ) -> "Stack":
         """Start a stack, or return the running one if it was started with the same arguments; another is stopped first.
 
-        ``processing_delay_s`` is the work of one job, seconds. ``runs`` is where its run folder is made. ``settings``
-        are further fields of :class:`Settings`. Returns when the API is ready. Raises :class:`OverloadDemoError` with
-        the last log lines if it does not get ready.
+        ``processing_delay_s`` is the work of one job, seconds. ``own_key`` False: its API asks for no key. ``runs`` is
+        where its run folder is made. ``settings`` are further fields of :class:`Settings`. Returns when the API is
+        ready. Raises :class:`OverloadDemoError` with the last log lines if it does not get ready.
         """
-        wanted = {"placement": placement, "processing_delay_s": processing_delay_s, "upstash": upstash, **settings}
+        wanted = {"placement": placement, "processing_delay_s": processing_delay_s, "upstash": upstash}
+        wanted |= {"own_key": own_key, **settings}
         running = cls.current
         if running is not None and running._wanted == wanted and running.parts["api"].pid:
             return running
         stack = cls(wanted, new_run_folder(runs, name))
+        await in_thread(remove_abandoned, runs)
         await stack._take_over_from(running)
         return stack
 
@@ -103,6 +109,8 @@ class Stack:
     async def stop(self) -> None:
         """Stop everything this stack has started; may be called again, and after any failure."""
         await finish(self._ending())
+        while self.on_stop:
+            self.on_stop.pop()()
 
     async def fresh(self) -> None:
         """Start again on empty data, so that no old backlog falsifies a figure. The URL changes."""
@@ -119,9 +127,24 @@ class Stack:
         return url_of(self.listeners)
 
     @property
+    def api_key(self) -> SecretStr | None:
+        """The key that the API asks for; None without one."""
+        return self.settings.overload_api_keys
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What a client sends with each request: the API's key, a secret; empty without one."""
+        return {} if self.api_key is None else {"Authorization": f"Bearer {self.api_key.get_secret_value()}"}
+
+    @property
+    def run_folder(self) -> Path:
+        """Where the present run keeps its files: a new one each time the stack starts on empty data."""
+        return self.folder / f"run-{self._generation}"
+
+    @property
     def effect_log(self) -> Path:
         """Where the worker appends each start and effect of a job."""
-        return self.folder / f"effects-{self._generation}.log"
+        return self.run_folder / EFFECTS
 
     @property
     def data_dir(self) -> Path:
@@ -140,7 +163,7 @@ class Stack:
     def logs(self, lines: int = 20) -> str:
         """The last lines of what the children and the store have logged."""
         files = [*sorted(self.folder.glob("*.log")), self.data_dir / "store.log"]
-        tails = {file.name: _tail(file, lines) for file in files if not file.name.startswith("effects")}
+        tails = {file.name: tail(file, lines) for file in files if not file.name.startswith("effects")}
         return "\n".join(f"--- {name}\n{text}" for name, text in tails.items() if text)
 
     def process_ids(self) -> dict[str, int]:
@@ -185,8 +208,8 @@ class Stack:
 
     def rest_calls(self) -> int:
         """HTTP exchanges with the store that the API and its workers have made, as the API tells. Blocks."""
-        with _OPENER.open(self.url + "/queue/stats", timeout=10.0) as answer:
-            return int(json.loads(answer.read())["rest_calls"])
+        with contextlib.closing(JsonConnection(self.url, 10.0, self.headers)) as connection:
+            return int(connection.get("/queue/stats")["rest_calls"])
 
     async def _take_over_from(self, running: "Stack | None") -> None:
         """Begin while what ``running`` has started ends: they share nothing, and both take their time."""
@@ -206,9 +229,12 @@ class Stack:
         self._generation += 1
         self.restarts.clear()
         self.held.clear()
+        self.run_folder.mkdir(exist_ok=True)
         self.settings = load_settings(**self._overrides())
         if self.settings.uses_upstash:
             self._cleanup.callback(remove_keys, self.settings)
+        else:
+            DataDir(self.data_dir).mark_temporary()
         self.listeners = [self._cleanup.enter_context(listener) for listener in listen("127.0.0.1", 0)]
         if (
             self.placement == "process"
@@ -230,7 +256,7 @@ class Stack:
             "worker_poll_interval": 0.05,
             "worker_max_poll_interval": 0.25,
             "queue_result_ttl": RESULT_TTL_S,
-            "overload_api_keys": None,  # its clients, on this machine, have none
+            "overload_api_keys": self._key,
         }
         if self._wanted["upstash"]:
             if not load_settings().uses_upstash:
@@ -238,7 +264,7 @@ class Stack:
             own["overload_key_prefix"] = f"{self.folder.name}-{self._generation}:"
         else:
             own |= {"upstash_redis_rest_url": None, "upstash_redis_rest_token": None}
-        shared = {"placement", "processing_delay_s", "upstash"}
+        shared = {"placement", "processing_delay_s", "upstash", "own_key"}
         return own | {name: value for name, value in self._wanted.items() if name not in shared}
 
     def _environment(self) -> dict[str, str]:
@@ -270,7 +296,7 @@ class Stack:
 
     async def _ready(self) -> None:
         deadline = time.monotonic() + READY_WITHIN_S
-        while not await asyncio.to_thread(_answers, self.url + "/health/ready"):
+        while not await asyncio.to_thread(is_ready, self.url):
             dead = [name for name, part in self.parts.items() if not part.pid]
             if dead or time.monotonic() > deadline:
                 why = f"{dead[0]} has ended" if dead else f"not ready within {READY_WITHIN_S:g} s"
@@ -308,12 +334,10 @@ class Stack:
 
 
 def _end(parts: Iterable[Part], cleanup: contextlib.ExitStack, data_dir: Path) -> None:
-    """End parts, then let go of what they have used."""
+    """End parts, then let go of what they have used: the data is removed; figures, results and logs stay."""
     stop_all(parts)
     cleanup.close()
-    # the data has served; figures, results and logs stay
-    if data_dir.exists() and wait_until_ended(data_dir):
-        shutil.rmtree(data_dir, ignore_errors=True)
+    remove_data(data_dir)
 
 
 def _lives_in(data_dir: Path, pid: int) -> bool:
@@ -322,20 +346,3 @@ def _lives_in(data_dir: Path, pid: int) -> bool:
         process = psutil.Process(pid)
         return process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()) == data_dir.resolve()
     return False
-
-
-def _tail(file: Path, lines: int) -> str:
-    with contextlib.suppress(OSError):
-        return "\n".join(file.read_text(errors="replace").splitlines()[-lines:])
-    return ""
-
-
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback: no proxy variable may catch it
-
-
-def _answers(url: str) -> bool:
-    try:
-        with _OPENER.open(url, timeout=2.0) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError, ValueError):
-        return False

@@ -11,6 +11,24 @@ SLOWER = RECORDED.model_copy(update={"drain_rate_per_s": RECORDED.drain_rate_per
 WORK = {"jobs": 100_000, "seconds_a_job": 2.0}
 RUN = {"result": RECORDED}
 BOTH = {"kernel": SLOWER, "processes": RECORDED}
+# API and worker in one interpreter: 300 jobs/s while 1,500/s come for 20 s, 1,600/s after the peak of 24,000.
+AT_S = [float(second) for second in range(36)]
+SETTLED = [int(min(300 * at_s, 6_000) + 1_600 * max(0.0, at_s - 20)) for at_s in AT_S]
+DEPTH = [int(1_500 * min(at_s, 20)) - done for at_s, done in zip(AT_S, SETTLED, strict=True)]
+SERIES = RECORDED.series.model_copy(
+    update={"sampled_at_s": AT_S, "settled": SETTLED, "queue_depth": DEPTH, "in_flight": [0] * len(AT_S)}
+)
+IN_KERNEL = {
+    "result": RECORDED.model_copy(
+        update={
+            "series": SERIES,
+            "offered": 30_000,
+            "peak_queue_depth": max(DEPTH),
+            "drain_rate_per_s": SERIES.drain_rate_per_s(),
+            "seconds_to_empty": SERIES.seconds_to_empty(),
+        }
+    )
+}
 
 WRONG: list[tuple[str, Any, dict[str, Any], str]] = [
     ("04.hours", 200_000, WORK, "seconds"),
@@ -20,6 +38,10 @@ WRONG: list[tuple[str, Any, dict[str, Any], str]] = [
     ("04.drain_time", RECORDED.offered / RECORDED.drain_rate_per_s, RUN, "all jobs"),
     ("04.drain_time", RECORDED.peak_queue_depth / RECORDED.conditions.rate_per_s, RUN, "arrival rate"),
     ("04.drain_time", RECORDED.drain_rate_per_s / RECORDED.peak_queue_depth, RUN, "Upside down"),
+    ("04.drain_time", 24_000 / SERIES.drain_rate_per_s(), IN_KERNEL, "after its peak"),
+    ("04.drain_time", 35, IN_KERNEL, "counted from the first request"),
+    ("04.drain_time", 17, IN_KERNEL, "too large"),
+    ("04.gil", 3.2, BOTH, "too large"),
     ("04.reconcile", lambda accepted, done: len(accepted) - len(done), {}, "although both counts are 2"),
     ("04.reconcile", lambda accepted, done: len(done - accepted), {}, "b and c are lost"),
     ("04.reconcile", lambda accepted, done: len(accepted ^ done), {}, "a is lost"),
@@ -31,8 +53,13 @@ WRONG: list[tuple[str, Any, dict[str, Any], str]] = [
 RIGHT: list[tuple[str, Any, dict[str, Any]]] = [
     ("04.hours", 55.6, WORK),
     ("04.drain_time", RECORDED.peak_queue_depth / RECORDED.drain_rate_per_s, RUN),
+    ("04.drain_time", RECORDED.series.seconds_from_peak(), RUN),
+    ("04.drain_time", 15, IN_KERNEL),
+    ("04.drain_time", 16, IN_KERNEL),
+    ("04.drain_time", 24_000 / 1_600, IN_KERNEL),
     ("04.reconcile", lambda accepted, done: len(accepted - done), {}),
     ("04.reconcile", lambda accepted, done: accepted - done, {}),
     ("04.where", "Door", {}),
     ("04.gil", 3, BOTH),
+    ("04.gil", 3.1, BOTH),
 ]

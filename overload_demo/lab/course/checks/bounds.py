@@ -6,7 +6,7 @@ from collections.abc import Callable
 from email.message import Message
 
 from overload_demo.lab.course import theory
-from overload_demo.lab.course.checks.exercise import NotDoneError, choice, exercise, function, number, shown
+from overload_demo.lab.course.checks.exercise import MEASURED, NotDoneError, choice, exercise, function, number, shown
 
 LONGEST_S = 120.0  # jitter and back-off on top of what the server asked for may add so much
 
@@ -26,7 +26,7 @@ def _bound(answer: object, *, age_s: float, drain_per_s: float, arrival_per_s: f
         age_s / drain_per_s: "Seconds ÷ (jobs a second) is no number of jobs: look at the units.",
         drain_per_s: "That is what leaves in one second. How many seconds may a job wait?",
     }
-    return number(answer, theory.depth_for_age(age_s, drain_per_s), mistakes=mistakes)
+    return number(answer, theory.depth_for_age(age_s, drain_per_s), within=MEASURED, mistakes=mistakes)
 
 
 @exercise(

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
 
+# How far off an answer may be: computed from round numbers (0.01 by default), from measured ones, read off a curve.
+EXACT, MEASURED, READ_OFF = 0.001, 0.05, 0.10
 MIME = "application/vnd.overload-demo.exercise+json"  # a front end shows the text beside it
 
 _SIGNS = {"not done": ("○", "#555555"), "not yet": ("✗", "#D55E00"), "right": ("✓", "#009E73")}
@@ -113,15 +115,19 @@ def exercises() -> Mapping[str, Exercise]:
 
 
 def number(answer: object, right: float, *, within: float = 0.01, mistakes: Mapping[float, str] | None = None) -> str:
-    """Judge a number: right within a share of ``right``; ``mistakes`` maps the usual wrong numbers to their hints."""
+    """Judge a number: right within a share of ``right``; ``mistakes`` maps the usual wrong numbers to their hints.
+
+    A usual mistake so near to ``right`` that both are within the tolerance is told apart by three digits.
+    """
     value = finite(answer)
     if isinstance(value, str):
         return value
-    if math.isclose(value, right, rel_tol=within, abs_tol=1e-9):
-        return ""
-    for wrong, hint in (mistakes or {}).items():
-        if math.isclose(value, wrong, rel_tol=within, abs_tol=1e-9):
-            return hint
+    for tolerance in (min(within, EXACT), within):
+        if math.isclose(value, right, rel_tol=tolerance, abs_tol=1e-9):
+            return ""
+        for wrong, hint in (mistakes or {}).items():
+            if math.isclose(value, wrong, rel_tol=tolerance, abs_tol=1e-9):
+                return hint
     return f"{value:,.6g} is too {'small' if value < right else 'large'}."
 
 
@@ -131,6 +137,8 @@ def finite(answer: object) -> float | str:
         raise NotDoneError
     if isinstance(answer, str):
         return f"The answer is a number, not text: write it without quotes, not {shown(answer)}."
+    if isinstance(answer, tuple) and len(answer) == 2:
+        return f"A comma makes two numbers, {shown(answer)}: decimals follow a point, as in 0.5."
     if isinstance(answer, bool) or not isinstance(answer, numbers.Real):
         return f"The answer is a number, not {shown(answer)}."
     value = float(answer)

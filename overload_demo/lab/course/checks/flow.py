@@ -1,7 +1,7 @@
 """Exercises of 02: depth, wait and time to empty of a queue as a fluid, and Little's law on a log."""
 
 from overload_demo.lab.course import theory
-from overload_demo.lab.course.checks.exercise import exercise, number
+from overload_demo.lab.course.checks.exercise import MEASURED, exercise, number
 from overload_demo.lab.records.job_log import JobLog
 
 _IS_TOO_SLOW = "The worker does not wait for the spike to end: while λ jobs a second come, μ leave."
@@ -87,4 +87,4 @@ def _little(answer: object, *, log: JobLog) -> str:
         log.jobs_per_s: "That is λ, in jobs a second. Multiply by the mean wait.",
         jobs / 2: "Half of all jobs is a guess from the picture; compute it from the two arrays.",
     }
-    return number(answer, theory.mean_in_system(log.jobs_per_s, mean_s), within=0.05, mistakes=mistakes)
+    return number(answer, theory.mean_in_system(log.jobs_per_s, mean_s), within=MEASURED, mistakes=mistakes)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from overload_demo.lab.course.checks.exercise import choice, exercise, number, shown
+from overload_demo.lab.course.checks.exercise import MEASURED, choice, exercise, number, shown
 from overload_demo.lab.course.theory import capacity_per_s
 from overload_demo.lab.records.baseline_run import BaselineRun, Variant
 from overload_demo.lab.running.steps import LoadStep
@@ -51,7 +51,7 @@ def wasted(answer: object, *, step: LoadStep) -> str:
         1 - answered / step.planned: "That is the share of the requests that failed. Ask about the app's work instead.",
         step.done_for_nobody / step.planned: "Divide by the work the app has completed, not by the requests sent.",
     }
-    return number(answer, share, mistakes=mistakes)
+    return number(answer, share, within=MEASURED, mistakes=mistakes)
 
 
 @exercise("01.threads", "Divide what def-no-slot answered in the spike by what def-slot answered.")
@@ -73,7 +73,7 @@ def threads(answer: object, *, runs: Sequence[BaselineRun]) -> str:
         float(THREADS): f"{THREADS} is what the threads promise. What was measured?",
         float(without.accepted - with_slot.accepted): "That is the difference. How many times as many?",
     }
-    return number(times, without.accepted / with_slot.accepted, within=0.05, mistakes=mistakes)
+    return number(times, without.accepted / with_slot.accepted, within=MEASURED, mistakes=mistakes)
 
 
 def _spike(runs: Sequence[BaselineRun], variant: Variant) -> BaselineRun:

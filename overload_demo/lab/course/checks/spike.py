@@ -1,6 +1,17 @@
 """Exercises of 04, the spike absorbed."""
 
-from overload_demo.lab.course.checks.exercise import called, choice, exercise, function, number, shown
+import math
+
+from overload_demo.lab.course.checks.exercise import (
+    MEASURED,
+    READ_OFF,
+    called,
+    choice,
+    exercise,
+    function,
+    number,
+    shown,
+)
 from overload_demo.lab.records.result import SpikeResult
 
 
@@ -25,18 +36,22 @@ def hours(answer: object, *, jobs: int, seconds_a_job: float) -> str:
 @exercise(
     "04.drain_time",
     "After the spike nothing arrives any more: only what waits at the peak has still to be done.",
-    "peak depth ÷ drain rate, both in `result`.",
+    "Two moments of the middle curve, its peak and its end; or peak depth ÷ the drain rate after the peak.",
 )
 def drain_time(answer: object, *, result: SpikeResult) -> str:
-    """Seconds from the end of the spike to an empty queue, from the measured peak and drain rate."""
+    """Seconds from the peak to an empty queue, as the curve of depth has it."""
     peak, rate = result.peak_queue_depth, result.drain_rate_per_s
     mistakes = {
         result.offered / rate: "That is how long all jobs take. Many were done before the spike ended.",
         peak / result.conditions.rate_per_s: "You divided by the arrival rate. What empties the queue?",
         peak * result.conditions.processing_delay_s: "That is the slot's capacity; this worker did not reach it.",
         rate / peak: "Upside down: jobs ÷ (jobs a second) are seconds.",
+        result.seconds_to_empty: "That is counted from the first request. When was the queue deepest?",
     }
-    return number(answer, peak / rate, mistakes=mistakes)
+    right = result.series.seconds_from_peak()
+    if not math.isclose(peak / rate, right, rel_tol=READ_OFF):
+        mistakes[peak / rate] = "That rate is the mean of the whole run. How fast did the queue drain after its peak?"
+    return number(answer, right, within=READ_OFF, mistakes=mistakes)
 
 
 @exercise(
@@ -82,4 +97,6 @@ def where(answer: object, **_: object) -> str:
 def gil(answer: object, *, kernel: SpikeResult, processes: SpikeResult) -> str:
     """How many times as fast the queue drained with a process for the API and one for the worker."""
     right = processes.drain_rate_per_s / kernel.drain_rate_per_s
-    return number(answer, right, mistakes={1 / right: "Upside down: divide the faster one by the slower one."})
+    return number(
+        answer, right, within=MEASURED, mistakes={1 / right: "Upside down: divide the faster one by the slower one."}
+    )

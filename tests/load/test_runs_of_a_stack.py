@@ -1,0 +1,101 @@
+"""Spikes on one stack: files of their own, a key of their own, and nothing lost by an interrupt of the naive part."""
+
+import asyncio
+import threading
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from overload_demo.errors import ConfigurationError
+from overload_demo.lab.dashboard.notebook import Dashboard
+from overload_demo.lab.records.job_log import JobLog
+from overload_demo.lab.records.result import SpikeResult
+from overload_demo.lab.running.plan import SpikePlan, SpikeProgress
+from overload_demo.lab.running.spike import run_spike
+from overload_demo.lab.running.stack import Stack
+from overload_demo.load import calibrate
+from tests.support.running import JOB
+
+PLAN = SpikePlan(60, 300, baseline="none")
+pytestmark = pytest.mark.anyio
+
+
+async def test_each_run_of_a_stack_keeps_files_of_its_own(tmp_path: Path) -> None:
+    async with await Stack.start(processing_delay_s=0.0, runs=tmp_path) as stack:
+        first = await run_spike(stack, PLAN)
+        assert first.folder is not None
+        before = {path: path.read_bytes() for path in first.folder.iterdir()}
+        second = await run_spike(stack, SpikePlan(90, 300, baseline="none"))
+
+    assert second.folder is not None and second.folder != first.folder
+    assert {path.name for path in before} >= {"result.json", "load.npz", "load.json", "effects.log"}
+    assert {path: path.read_bytes() for path in before} == before, "the first run's files stay as they were"
+    assert [JobLog.read(one.folder).offered for one in (first, second) if one.folder] == [60, 90]
+    assert SpikeResult.read(second.folder / "result.json") == second
+
+
+async def test_a_stack_asks_for_a_key_of_its_own_that_every_client_of_the_lab_sends(tmp_path: Path) -> None:
+    async with await Stack.start(processing_delay_s=0.0, runs=tmp_path, name="keyed") as stack:
+        async with httpx.AsyncClient(base_url=stack.url, trust_env=False) as stranger:
+            answers = [await stranger.post("/jobs", json=JOB)]
+            answers += [await stranger.get(path) for path in ("/jobs/job_0", "/queue/stats", "/metrics")]
+            known = await stranger.post("/jobs", json=JOB, headers=stack.headers)
+        assert ([answer.status_code for answer in answers], known.status_code) == ([401] * 4, 202)
+        assert stack.rest_calls() > 0
+        assert await calibrate(stack.url, 0.3, 2, api_key=stack.api_key) > 0
+        assert (await run_spike(stack, PLAN)).accepted == 60
+        assert stack.api_key is not None
+        key = stack.api_key.get_secret_value()
+
+    kept = [path for path in tmp_path.rglob("*") if path.is_file() and key.encode() in path.read_bytes()]
+    assert (kept, key in repr(vars(stack))) == ([], False)
+
+
+async def test_a_stack_can_be_started_without_a_key(tmp_path: Path) -> None:
+    async with await Stack.start(processing_delay_s=0.0, runs=tmp_path, own_key=False) as stack:
+        async with httpx.AsyncClient(base_url=stack.url, headers=stack.headers, trust_env=False) as client:
+            assert (stack.headers, (await client.post("/jobs", json=JOB)).status_code) == ({}, 202)
+
+
+async def test_an_interrupt_of_the_naive_part_keeps_the_finished_result(tmp_path: Path) -> None:
+    async with await Stack.start(processing_delay_s=0.0, runs=tmp_path) as stack:
+
+        def interrupt(progress: SpikeProgress) -> None:
+            if progress.stage == "baseline":
+                running.cancel()
+
+        running = asyncio.create_task(run_spike(stack, SpikePlan(60, 300, baseline="live"), interrupt))
+        result = await running
+
+    assert (result.accepted, result.lost, result.baseline) == (60, 0, None)
+    assert (result.baseline_source, result.baseline_note) == ("none", "interrupted before its end")
+    assert result.folder is not None
+    assert SpikeResult.read(result.folder / "result.json") == result
+
+
+async def test_a_live_view_run_again_and_again_leaves_one_page_and_none_after_the_stack(tmp_path: Path) -> None:
+    def held() -> tuple[int, int, int]:
+        names = [thread.name for thread in threading.enumerate()]
+        listening = [one for one in psutil.Process().net_connections("tcp") if one.status == psutil.CONN_LISTEN]
+        return names.count("live-page"), len(listening), len(asyncio.all_tasks())
+
+    before = held()
+    async with await Stack.start(processing_delay_s=0.0, runs=tmp_path) as stack:
+        for _ in range(5):
+            live = Dashboard("again")
+        assert held()[0] == before[0] + 1
+        result = await run_spike(stack, PLAN, live=live)
+        assert result.conditions.dashboard == "on"
+
+    while held()[2] > before[2]:
+        await asyncio.sleep(0.05)
+    assert held() == before
+
+
+async def test_a_run_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("")  # a read-only folder does not stop root, a file in its place does
+
+    with pytest.raises(ConfigurationError, match=rf"run folder in {tmp_path / 'runs'}: .*runs= of Stack\.start"):
+        await Stack.start(runs=tmp_path / "runs")

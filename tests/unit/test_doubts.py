@@ -1,0 +1,65 @@
+"""A result that is not as expected says so where a student looks, and runs of different size are not compared."""
+
+import numpy as np
+import pytest
+
+from overload_demo.errors import ConfigurationError
+from overload_demo.lab import plots
+from overload_demo.lab.plots.spike import short_doubts
+from overload_demo.lab.records.job_log import JobLog
+from tests.unit.answers.spike import RECORDED
+
+BOUND = RECORDED.load.model_copy(update={"verdict": "generator-bound", "reason": "a load process used 97% of a core"})
+LATE = "11,123 of 100,000 requests were not accepted (11,123 read timeout)"
+DOUBTFUL = RECORDED.model_copy(update={"verdict": "not absorbed", "reasons": [LATE], "load": BOUND})
+
+
+def log(offered: int, done: int) -> JobLog:
+    times_s = np.arange(float(done))
+    return JobLog(times_s, times_s + 1, times_s + 2, times_s + 3, offered)
+
+
+def test_a_result_as_expected_has_no_doubts() -> None:
+    assert RECORDED.doubts == []
+    assert "\n" not in plots.trio(RECORDED).figure.get_suptitle()
+
+
+def test_a_verdict_that_is_not_the_expected_one_stands_in_the_title_and_the_caption() -> None:
+    assert DOUBTFUL.doubts == [f"not absorbed: {LATE}", "generator-bound: a load process used 97% of a core"]
+
+    shown = plots.trio(DOUBTFUL)
+
+    assert shown.figure.get_suptitle().splitlines()[1:] == DOUBTFUL.doubts
+    assert LATE in shown.caption and "Generator-bound: " in shown.caption
+    compared = plots.drains({"a": RECORDED, "b": DOUBTFUL})
+    assert f"b: not absorbed: {LATE}" in compared.figure.get_suptitle()
+    assert f"b: not absorbed: {LATE}" in compared.alt
+
+
+def test_a_long_reason_is_cut_to_the_width_of_the_figure() -> None:
+    long = DOUBTFUL.model_copy(update={"reasons": [LATE * 3]})
+
+    assert max(map(len, short_doubts(long, "a name"))) <= 86
+
+
+def test_runs_of_different_numbers_of_requests_are_no_comparison() -> None:
+    smaller = RECORDED.model_copy(update={"offered": 20_000})
+
+    with pytest.raises(ConfigurationError, match=r"different numbers of requests \(a 100,000, b 20,000\)"):
+        plots.drains({"a": RECORDED, "b": smaller})
+    with pytest.raises(ConfigurationError, match=r"\(spike 10, all at once 5\)"):
+        plots.where_the_waiting_went({"spike": log(10, 10), "all at once": log(5, 5)})
+
+
+def test_requests_that_are_in_no_bar_are_counted_beside_it() -> None:
+    shown = plots.where_the_waiting_went({"spike": log(10, 10), "all at once": log(10, 7)})
+
+    labels = [label.get_text() for label in shown.figure.axes[0].get_yticklabels()]
+    assert labels == ["spike\nall 10", "all at once\n3 of 10 not done"]
+    assert "all at once: 3 of 10 not done" in shown.alt
+
+
+def test_the_mean_that_is_asked_for_stands_in_the_legend() -> None:
+    legend = plots.drains({"a": RECORDED}).figure.axes[0].get_legend()
+
+    assert [text.get_text() for text in legend.get_texts()] == [f"a: {RECORDED.drain_rate_per_s:,.0f}/s on average"]
