@@ -1,4 +1,4 @@
-"""What all commands share: one-line errors, and stopping on Ctrl-C and SIGTERM."""
+"""What all commands share: one-line errors, and stopping on Ctrl-C, SIGTERM and SIGHUP."""
 
 import signal
 import sys
@@ -27,11 +27,15 @@ def one_line_errors() -> Iterator[None]:
 
 
 def on_stop_signals(stop: Callable[[], object]) -> None:
-    """Call ``stop`` on the first SIGINT or SIGTERM; a second one ends the process at once."""
+    """Call ``stop`` on the first SIGINT, SIGTERM or SIGHUP; a second one of its kind ends the process at once.
+
+    A SIGHUP that is ignored, as ``nohup`` asks, stays ignored.
+    """
 
     def first(number: int, _: object) -> None:
         signal.signal(number, signal.SIG_DFL)
         stop()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, first)
+    for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):  # Windows has none
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, first)
