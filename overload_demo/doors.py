@@ -36,6 +36,7 @@ def on_stop_signals(stop: Callable[[], object]) -> None:
         signal.signal(number, signal.SIG_DFL)
         stop()
 
-    for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):  # Windows has none
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, first)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, first)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # Windows has none
+        signal.signal(signal.SIGHUP, first)

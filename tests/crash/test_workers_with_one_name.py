@@ -7,6 +7,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 
 from overload_demo.store.opening import Store
@@ -22,6 +23,10 @@ def at(store: Store, prefix: str, **more: object) -> dict[str, object]:
     return {**here, "OVERLOAD_KEY_PREFIX": prefix, **more}
 
 
+def workers_alive(client: httpx.Client) -> int:
+    return int(client.get("/queue/stats").json()["workers_alive"])
+
+
 @pytest.mark.parametrize("name", ["worker", ""])
 def test_live_workers_with_one_name_run_a_job_once(tmp_path: Path, store: Store, name: str) -> None:
     """Each in a data directory of its own, as in containers with equal host names."""
@@ -34,7 +39,7 @@ def test_live_workers_with_one_name_run_a_job_once(tmp_path: Path, store: Store,
             folder.mkdir()
             effects = tmp_path / "effects.log"
             workers.enter_context(worker_process(folder, WORKER_EFFECT_LOG=effects, **variables))
-            wait_until("it is counted", lambda: client.get("/queue/stats").json()["workers_alive"] > number)
+            wait_until("all are counted", lambda alive=number + 1: workers_alive(client) == alive)
         wait_for(client, [job_id])
         stats = client.get("/queue/stats").json()
 
@@ -53,7 +58,7 @@ def test_the_job_of_a_killed_worker_is_run_again_at_once(tmp_path: Path, store: 
             worker.kill()
         with worker_process(tmp_path, **variables):
             wait_for(client, [job_id])
-            assert client.get("/queue/stats").json()["workers_alive"] == 1
+            assert workers_alive(client) == 1
 
 
 def test_a_second_worker_with_one_worker_id_is_refused_in_one_line(tmp_path: Path, store: Store) -> None:

@@ -48,7 +48,7 @@ def test_a_live_worker_is_nobodys_predecessor(tmp_path: Path) -> None:
 def test_a_second_live_worker_with_one_worker_id_is_refused_in_one_line(tmp_path: Path) -> None:
     settings = make_settings(tmp_path, worker_id="worker")
     with WorkerIdentity(settings):
-        with pytest.raises(ConfigurationError, match="^WORKER_ID: .*'worker'"), WorkerIdentity(settings):
+        with pytest.raises(ConfigurationError, match=r"^WORKER_ID: .*'worker'"), WorkerIdentity(settings):
             pass
         with WorkerIdentity(make_settings(tmp_path, worker_id="another")) as another:
             assert another.predecessors == ()
