@@ -1,4 +1,4 @@
-"""What all commands share: one-line errors, and stopping on Ctrl-C and SIGTERM."""
+"""What all commands share: one-line errors, and stopping on Ctrl-C, SIGTERM and SIGHUP."""
 
 import signal
 import sys
@@ -27,7 +27,10 @@ def one_line_errors() -> Iterator[None]:
 
 
 def on_stop_signals(stop: Callable[[], object]) -> None:
-    """Call ``stop`` on the first SIGINT or SIGTERM; a second one ends the process at once."""
+    """Call ``stop`` on the first SIGINT, SIGTERM or SIGHUP; a second one of its kind ends the process at once.
+
+    A SIGHUP that is ignored, as ``nohup`` asks, stays ignored.
+    """
 
     def first(number: int, _: object) -> None:
         signal.signal(number, signal.SIG_DFL)
@@ -35,3 +38,5 @@ def on_stop_signals(stop: Callable[[], object]) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, first)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # Windows has none
+        signal.signal(signal.SIGHUP, first)

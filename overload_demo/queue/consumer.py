@@ -75,16 +75,20 @@ class Settlement:
 
 
 class Consumer:
-    """Leases and settles on behalf of one ``worker_id``. Raises :class:`StoreError` where the store does not answer."""
+    """Leases and settles on behalf of one ``worker_id``. Raises :class:`StoreError` where the store does not answer.
 
-    def __init__(self, upstash: Upstash, settings: Settings, worker_id: str) -> None:
+    No two live workers may have the same ``worker_id``. ``predecessors`` are worker ids proved dead: the first lease
+    call takes back their leases; those of all others come back when they expire.
+    """
+
+    def __init__(self, upstash: Upstash, settings: Settings, worker_id: str, predecessors: Sequence[str] = ()) -> None:
         self._upstash, self._protocol, self._settings = upstash, Protocol(settings.overload_key_prefix), settings
         self.worker_id = worker_id
         self._token: str | None = None
-        self._reclaim_own = True
+        self._predecessors = " ".join(predecessors)
 
     async def lease(self, max_jobs: int) -> Lease:
-        """Lease up to ``max_jobs`` jobs; the first successful call also brings back this worker's old leases."""
+        """Lease up to ``max_jobs`` jobs; the first successful call also takes back the predecessors' leases."""
         return self._leased(await self._upstash.run(self._lease_call(max_jobs)))
 
     async def settle(self, settlements: Sequence[Settlement]) -> int:
@@ -138,7 +142,7 @@ class Consumer:
             MAX_LEASE_BYTES,
             settings.worker_max_attempts,
             utc_now(),
-            "1" if self._reclaim_own else "0",
+            self._predecessors,
             self._upstash.calls,
             settings.queue_result_ttl,
             MAX_DEAD_ENTRIES,
@@ -152,7 +156,7 @@ class Consumer:
             lease = Lease(jobs, int(queue_length), int(in_flight), hint == "again", hint == "paused")
         except (ValueError, TypeError) as error:
             raise malformed(LEASE, error) from None
-        self._token, self._reclaim_own = None, False
+        self._token, self._predecessors = None, ""
         return lease
 
     def _settle_call(self, settlements: Sequence[Settlement]) -> ScriptCall:

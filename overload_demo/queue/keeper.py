@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from overload_demo.address import Address
@@ -44,6 +44,8 @@ class LeaseKeeper:
         worker_id: str,
         on_overdue: Callable[[LeasedJob], None],
         metrics: LeaseMetrics,
+        *,
+        predecessors: Sequence[str] = (),
     ) -> None:
         self._settings, self._on_overdue, self._metrics = settings, on_overdue, metrics
         self._todo: deque[LeasedJob] = deque()
@@ -57,15 +59,15 @@ class LeaseKeeper:
         self._thread = threading.Thread(target=self._run_loop, name="lease-keeper", daemon=True)
         self._thread.start()
         self._consumer, self._upstash, self._one_at_a_time, self._ticking = self._call(
-            self._open(address, refresh, worker_id)
+            self._open(address, refresh, worker_id, predecessors)
         )
 
     async def _open(
-        self, address: Address, refresh: Callable[[], Address] | None, worker_id: str
+        self, address: Address, refresh: Callable[[], Address] | None, worker_id: str, predecessors: Sequence[str]
     ) -> "tuple[Consumer, Upstash, asyncio.Lock, asyncio.Task[None]]":
         timeout_s, on_error = self._settings.overload_store_deadline_s, self._metrics.store_error
         upstash = Upstash(address, connections=2, timeout_s=timeout_s, refresh=refresh, on_error=on_error)
-        consumer = Consumer(upstash, self._settings, worker_id)
+        consumer = Consumer(upstash, self._settings, worker_id, predecessors)
         return consumer, upstash, asyncio.Lock(), asyncio.create_task(self._keep())
 
     def _run_loop(self) -> None:

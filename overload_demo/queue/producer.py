@@ -64,7 +64,7 @@ class Producer:
         self, upstash: Upstash, settings: Settings, *, on_commit: Callable[[int, float], object] = lambda *_: None
     ) -> None:
         self._upstash, self._protocol = upstash, Protocol(settings.overload_key_prefix)
-        self._on_commit = on_commit
+        self._on_commit, self._ttl_s = on_commit, settings.queue_result_ttl
         self._bounds = (
             settings.overload_max_queue_depth,
             settings.overload_max_wait_s,
@@ -102,7 +102,7 @@ class Producer:
 
     async def _commit(self, jobs: Sequence[NewJob], deadline_s: float) -> list[Enqueued | OverloadDemoError]:
         args = [field for job in jobs for field in (job.job_id, job.payload, job.options)]
-        call = self._protocol.call(ENQUEUE, self._protocol.prefix, *self._bounds, utc_now(), *args)
+        call = self._protocol.call(ENQUEUE, self._protocol.prefix, *self._bounds, utc_now(), self._ttl_s, *args)
         since = time.perf_counter()
         try:
             reply = await self._upstash.run(call, deadline_s=deadline_s)

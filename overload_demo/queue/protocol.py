@@ -21,8 +21,12 @@ MAX_DEAD_ENTRIES = 10_000
 MAX_RETURNED_DISTANCE = 1_024
 
 
+def _text(name: str) -> str:
+    return files(__package__).joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
+
+
 def _script(name: str) -> Script:
-    return Script(name, files(__package__).joinpath("lua", f"{name}.lua").read_text(encoding="utf-8"))
+    return Script(name, _text("prelude") + _text(name))
 
 
 ENQUEUE, LEASE, EXTEND, SETTLE, STATUS, STATS, CANCEL = map(

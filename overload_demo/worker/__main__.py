@@ -1,4 +1,4 @@
-"""``python -m overload_demo.worker``: one worker, one job at a time, until Ctrl-C or SIGTERM."""
+"""``python -m overload_demo.worker``: one worker, one job at a time, until Ctrl-C, SIGTERM or SIGHUP."""
 
 import logging
 import os

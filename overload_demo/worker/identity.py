@@ -1,37 +1,110 @@
-"""Who a worker is: the name under which it finds its own leases again after a crash."""
+"""The identity of a worker process, and the proof that earlier workers with the same name are dead."""
 
-import fcntl
+import logging
 import os
 import re
+import secrets
 import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
 
 from overload_demo.config import Settings
 from overload_demo.errors import ConfigurationError
+from overload_demo.store.locks import FileLock
+
+log = logging.getLogger("overload_demo.worker")
+
+MAX_PREDECESSORS = 8
+MAX_SLOTS = 1000
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+WORKER_ID = re.compile(r"[A-Za-z0-9._:-]+/[0-9a-f]{16}")
 
 
-class WorkerId:
-    """The stable name of this worker, held by a file lock while it lives: host and first free slot, or WORKER_ID."""
+@dataclass(frozen=True)
+class Identity:
+    """``worker_id`` is unique to one run of a worker; ``predecessors`` are worker ids that are proved dead.
+
+    ``name`` is a label for logs: WORKER_ID, or host and slot. Two live workers may share a name, never a worker id.
+    """
+
+    name: str
+    worker_id: str
+    predecessors: tuple[str, ...] = ()
+
+
+class WorkerIdentity:
+    """Holds a lock file of the data directory and yields an :class:`Identity` that is new each time.
+
+    The file records the worker ids of its last holders. Each of them would still hold the lock if it lived, so their
+    leases may be taken back at once. A record is proof only in the same file and since the same boot of the machine: a
+    lock on a copied or network file system proves nothing about another machine. Without a usable directory there is no
+    lock and no proof: leases of earlier workers then expire. Raises :class:`ConfigurationError` if a live worker
+    has the same WORKER_ID in the same data directory.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._given, self._dir = settings.worker_id, settings.overload_data_dir / "workers"
-        self._fd: int | None = None
+        self._lock: FileLock | None = None
 
-    def __enter__(self) -> str:
-        if self._given:
-            return self._given
-        host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:60] or "host"
-        self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for slot in range(1000):
-            fd = os.open(self._dir / f"slot-{slot}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                os.close(fd)
-                continue
-            self._fd = fd
-            return f"{host}-{slot}"
-        raise ConfigurationError("no worker slot is free on this machine: set WORKER_ID")
+    def __enter__(self) -> Identity:
+        name = self._given or re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:60] or "host"
+        slot = self._take_lock()
+        if self._lock is None:
+            log.warning("no lock file in %s: leases of a worker that died come back when they expire", self._dir)
+            return Identity(name, _new_worker_id(name))
+        name += "" if self._given else f"-{slot}"
+        worker_id = _new_worker_id(name)
+        return Identity(name, worker_id, _succeed(self._lock.descriptor, worker_id))
 
     def __exit__(self, *_: object) -> None:
-        if self._fd is not None:
-            os.close(self._fd)
+        if self._lock is not None:
+            self._lock.release()
+
+    def _take_lock(self) -> int:
+        """Take the first free lock and return its slot; a given name has one slot."""
+        files = [f"id-{self._given}.lock"] if self._given else [f"slot-{slot}.lock" for slot in range(MAX_SLOTS)]
+        try:
+            self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for slot, file in enumerate(files):
+                lock = FileLock(self._dir / file)
+                if lock.take():
+                    self._lock = lock
+                    return slot
+        except (OSError, ConfigurationError):  # not writable, or a file system without locks
+            return 0
+        if self._given is None:
+            raise ConfigurationError(f"no worker slot is free in {self._dir}: set WORKER_ID")
+        raise ConfigurationError(
+            f"WORKER_ID: a live worker with the data directory {self._dir.parent} has the name {self._given!r}; "
+            "choose another name or unset it"
+        )
+
+
+def _new_worker_id(name: str) -> str:
+    return f"{name}/{secrets.token_hex(8)}"
+
+
+def _succeed(descriptor: int, worker_id: str) -> tuple[str, ...]:
+    """Record a worker id in the locked file; returns those of the last holders, each proved dead by the lock."""
+    try:
+        file = os.fstat(descriptor)
+        here = f"{_boot()} {file.st_dev}:{file.st_ino} "
+        lines = os.pread(descriptor, 65_536, 0).decode(errors="replace").splitlines()[-MAX_PREDECESSORS:]
+        text = "".join(f"{line}\n" for line in [*lines, here + worker_id]).encode()
+        os.pwrite(descriptor, text, 0)
+        os.ftruncate(descriptor, len(text))
+    except OSError as error:
+        log.warning("cannot write the worker's lock file: %s", error.strerror)
+        return ()
+    found = [line.removeprefix(here) for line in lines if line.startswith(here)]
+    return tuple(one for one in found if WORKER_ID.fullmatch(one))
+
+
+def _boot() -> str:
+    """What names one run of this machine's kernel."""
+    try:
+        return BOOT_ID.read_text().strip()
+    except OSError:  # macOS
+        return f"{socket.gethostname()}:{psutil.boot_time():.0f}"

@@ -20,7 +20,7 @@ from overload_demo.queue.consumer import LeasedJob, Settlement, Verdict, about
 from overload_demo.queue.keeper import LeaseKeeper
 from overload_demo.work import Slot, utc_now
 from overload_demo.worker.handler import JobContext, LazyRunner, load_handler
-from overload_demo.worker.identity import WorkerId
+from overload_demo.worker.identity import WorkerIdentity
 from overload_demo.worker.journal import EffectLog, JobLog
 from overload_demo.worker.metrics import WorkerMetrics
 
@@ -69,10 +69,16 @@ class Worker:
 
     def run(self, *, until_empty: bool = False) -> None:
         """Work until :meth:`stop`, or with ``until_empty`` until nothing is waiting or in flight."""
-        with WorkerId(self.settings) as worker_id:
-            log.info("worker %s is up", worker_id)
+        with WorkerIdentity(self.settings) as own:
+            log.info("worker %s is up", own.name)
             keeper = LeaseKeeper(
-                self._address, self._refresh, self.settings, worker_id, self._on_overdue, self._metrics.leases
+                self._address,
+                self._refresh,
+                self.settings,
+                own.worker_id,
+                self._on_overdue,
+                self._metrics.leases,
+                predecessors=own.predecessors,
             )
             try:
                 self._work(keeper, until_empty)
@@ -80,7 +86,7 @@ class Worker:
                 keeper.close()
                 self._async_runner.close()
                 self._job_log.flush()
-                log.info("worker %s stopped: %d done, %d failed", worker_id, self.done, self.failed)
+                log.info("worker %s stopped: %d done, %d failed", own.name, self.done, self.failed)
 
     def _work(self, keeper: LeaseKeeper, until_empty: bool) -> None:
         idle = IdleBackoff(self.settings, self._stopping)

@@ -102,16 +102,17 @@ async def test_a_lost_lease_is_reported_by_extend_and_not_taken_back(queue: Queu
     assert await late.extend(jobs) == {jobs[0].job_id}
 
 
-async def test_a_restarted_worker_takes_its_own_jobs_back_at_once(queue: Queue) -> None:
+async def test_a_worker_takes_back_the_leases_of_a_predecessor_proved_dead_at_once(queue: Queue) -> None:
     ids = await queue.enqueue(3)
-    await queue.worker("w").lease(2)
-    await queue.worker("other").lease(1)
+    await queue.worker("w/1").lease(2)
+    await queue.worker("other/1").lease(1)
 
-    again = await queue.worker("w").lease(5)
+    again = await queue.worker("w/2", predecessors=["w/0", "w/1"]).lease(5)
 
     assert ids_of(again.jobs) == ids[:1]
     assert again.jobs[0].attempt == 2
     assert await queue.waiting() == ids[1:2]
+    assert (await queue.results.stats()).workers_alive == 2
 
 
 async def test_an_interrupted_job_is_leased_alone(queue: Queue) -> None:

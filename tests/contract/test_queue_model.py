@@ -126,8 +126,9 @@ class QueueMachine(RuleBasedStateMachine):
         self.admin = Admin(bench.upstash, self.queue.settings)
         self.model = QueueModel()
         self.sent: list[NewJob] = []
+        self.started = 0
         self.workers: dict[str, Consumer] = {}
-        self.starting = set(WORKERS)
+        self.predecessors: dict[str, list[str]] = {name: [] for name in WORKERS}
         self.held: dict[str, list[LeasedJob]] = {name: [] for name in WORKERS}
         self.lost: list[tuple[Consumer, LeasedJob]] = []
 
@@ -234,7 +235,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(name=names, lost=st.booleans())
     def extend(self, name: str, lost: bool) -> None:
-        expected = self.model.extend(self.held[name], name)
+        expected = self.model.extend(self.held[name], self.workers[name].worker_id)
         assert self._call(lost, self.workers[name].extend(self.held[name])) == expected
 
     @precondition(lambda self: self.lost)
@@ -259,15 +260,22 @@ class QueueMachine(RuleBasedStateMachine):
         expected = self.model.extend([job], worker.worker_id)
         assert self.do(worker.extend([job])) == expected
 
-    @rule(name=names, cleanly=st.booleans(), is_back_at_once=st.booleans(), count=counts, lost=st.booleans())
-    def end(self, name: str, cleanly: bool, is_back_at_once: bool, count: int, lost: bool) -> None:
-        """A clean stop gives everything back. After a crash a new worker of that name takes its leases back first."""
+    @rule(
+        name=names,
+        cleanly=st.booleans(),
+        is_proved=st.booleans(),
+        is_back=st.booleans(),
+        count=counts,
+        lost=st.booleans(),
+    )
+    def end(self, name: str, cleanly: bool, is_proved: bool, is_back: bool, count: int, lost: bool) -> None:
+        """A clean stop gives everything back. After a crash that is proved, the next of that name takes it back."""
         if cleanly:
             self._stop(name)
         self.lost += [(self.workers[name], job) for job in self.held[name]]
+        self.predecessors[name] = [*self.predecessors[name], self.workers[name].worker_id] if is_proved else []
         self.workers[name], self.held[name] = self._new_worker(name), []
-        self.starting.add(name)
-        if is_back_at_once:
+        if is_back:
             self.lease(name, count, 1_000_000, lost)
 
     @precondition(lambda self: self.model.leases)
@@ -345,9 +353,8 @@ class QueueMachine(RuleBasedStateMachine):
     def _lease_in_model(self, name: str, count: int, max_bytes: int) -> list[LeasedJob]:
         """Ask the model; a repeated lease call is answered as the first one was."""
         consumer.MAX_LEASE_BYTES = max_bytes  # put back by the test
-        expected = self.model.lease(name, count, max_bytes, has_just_started=name in self.starting)
-        self.starting.discard(name)
-        return expected
+        dead, self.predecessors[name] = self.predecessors[name], []
+        return self.model.lease(self.workers[name].worker_id, count, max_bytes, dead)
 
     def _leased(self, name: str, lease: Any, expected: list[LeasedJob]) -> None:
         assert lease.jobs == expected
@@ -371,10 +378,12 @@ class QueueMachine(RuleBasedStateMachine):
         if settlements:
             assert self.do(self.workers[name].settle(settlements)) == self.model.settle(settlements)
         self.do(self.workers[name].leave())
-        self.model.workers.discard(name)
+        self.model.workers.discard(self.workers[name].worker_id)
 
     def _new_worker(self, name: str) -> Consumer:
-        return self.queue.worker(name, worker_max_attempts=self.model.max_attempts)
+        self.started += 1
+        predecessors, attempts = self.predecessors[name], self.model.max_attempts
+        return self.queue.worker(f"{name}/{self.started}", predecessors=predecessors, worker_max_attempts=attempts)
 
     # ---- what must hold after every step
 
@@ -537,7 +546,11 @@ MUTANTS = {
     "an attempt too many": ("lease", "if attempts >= tonumber(ARGV[7])", "if attempts > tonumber(ARGV[7])"),
     "a poison job not alone": ("lease", "    if attempts > 0 then break end\n", ""),
     "a repeated lease call that leases more": ("lease", "if sign and string.match", "if false and string.match"),
-    "a restarted worker that forgets": ("lease", "if ARGV[9] == '1' then", "if false then"),
+    "a dead worker's leases not taken back": ("lease", "if #dead_workers > 0 then", "if false then"),
+    "a live worker's leases taken back": ("lease", "holder and is_dead[holder] and", "holder and"),
+    "a dead worker that still counts": ("lease", "'', unpack(dead_workers))", "'')"),
+    "cancelled entries that are never taken out": ("enqueue", "if entries > depth then", "if false then"),
+    "cancelled entries without a bound": ("enqueue", "2 * bound -", "2 * math.huge -"),
     "leases that never end": ("lease", "'-inf', now_ms, 'LIMIT', 0, 500", "'-inf', 0, 'LIMIT', 0, 500"),
     "a lease of any size": ("lease", "> tonumber(ARGV[6])", "> 1e9"),
     "an enqueue that is not idempotent": (

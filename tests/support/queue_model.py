@@ -1,7 +1,7 @@
 """What the queue's scripts promise, as plain Python: each method does what one call must do, and returns its answer."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from overload_demo.queue.consumer import LeasedJob, Settlement, Verdict
@@ -83,7 +83,14 @@ class QueueModel:
 
     def enqueue(self, batch: Sequence[NewJob], max_depth: int) -> list[str]:
         """For each job the id it is accepted as, CONFLICT or FULL."""
+        self._take_out_cancelled()
         return [self._enqueue_one(new, max_depth) for new in batch]
+
+    def _take_out_cancelled(self) -> None:
+        """Those at the head, at most so many."""
+        for _ in range(MOST_PASSED_OVER):
+            if self.waiting and self.jobs[self.waiting[0]].status == "cancelled":
+                self.waiting.pop(0)
 
     def _enqueue_one(self, new: NewJob, max_depth: int) -> str:
         earlier = self.records.get(new.idem) if new.idem else None
@@ -91,7 +98,7 @@ class QueueModel:
             return new.job_id
         if earlier:
             return earlier.job_id if earlier.fingerprint == new.fingerprint else CONFLICT
-        if max_depth and self.depth >= max_depth:
+        if max_depth and (self.depth >= max_depth or len(self.waiting) >= 2 * max_depth):
             return FULL
         self.counted["accepted"] += 1
         self.jobs[new.job_id] = ModelJob(new, self.counted["accepted"])
@@ -100,16 +107,11 @@ class QueueModel:
             self.records[new.idem] = new
         return new.job_id
 
-    def lease(self, worker: str, max_jobs: int, max_bytes: int, *, has_just_started: bool) -> list[LeasedJob]:
-        """The jobs leased, in order; first what is over, or this worker's own from before, goes back."""
+    def lease(self, worker: str, max_jobs: int, max_bytes: int, dead: Collection[str] = ()) -> list[LeasedJob]:
+        """The jobs leased, in order; first what is over, or held by workers proved ``dead``, goes back."""
         self.workers.add(worker)
-        self._take_back(
-            [
-                job_id
-                for job_id, lease in self.leases.items()
-                if lease.is_over or (has_just_started and lease.worker == worker)
-            ]
-        )
+        self.workers.difference_update(dead)
+        self._take_back([one for one, lease in self.leases.items() if lease.is_over or lease.worker in dead])
         chosen = self._choose(max_jobs, max_bytes)
         self.last_fence += bool(chosen)
         for job_id in chosen:

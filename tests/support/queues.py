@@ -1,7 +1,7 @@
 """A queue under test: producer, workers and reader over a real store, and a look behind the scripts."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -39,9 +39,9 @@ class Queue:
         self.prefix = settings.overload_key_prefix
         self.producer, self.results = Producer(upstash, settings), Results(upstash, settings)
 
-    def worker(self, name: str = "w", **changes: Any) -> Consumer:
+    def worker(self, worker_id: str = "w", *, predecessors: Sequence[str] = (), **changes: Any) -> Consumer:
         """A worker that has just started."""
-        return Consumer(self.upstash, self.settings.model_copy(update=changes), name)
+        return Consumer(self.upstash, self.settings.model_copy(update=changes), worker_id, predecessors)
 
     async def enqueue(self, count: int, payload: str | None = None) -> list[str]:
         """Enqueue jobs one after the other; returns their ids in order."""

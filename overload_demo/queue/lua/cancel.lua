@@ -1,6 +1,7 @@
 -- Cancel jobs that are waiting. Their ids stay in the list, as tombstones, until a lease reaches them: taking them out
 -- of the middle would take time and spoil the positions of others. The lease then sets the TTL, not we: a job that
--- expired while its id is still in the list would look as if its data had been lost. At most 256 jobs.
+-- expired while its id is still in the list would look as if its data had been lost. An enqueue takes out those at
+-- the head. At most 256 jobs.
 --
 -- Idempotent. The first write frees memory (HDEL of the payload), so a full store can still cancel.
 --
@@ -8,12 +9,6 @@
 -- ARGV  1 key prefix  2 now, as stored in completed_at, then for each job: id, owner who asks ('' = anybody may)
 -- Derived key: job:{id}
 -- Reply: for each job its state from now on; nil if there is no such job, or it is somebody else's
-local function add(counter, count) -- one that holds something else begins anew
-  if type(redis.pcall('HINCRBY', KEYS[1], counter, count)) ~= 'number' then
-    redis.call('HSET', KEYS[1], counter, count)
-  end
-end
-
 redis.call('HLEN', KEYS[1]) -- a key of another type is met before the first write
 local reply, cancelled = {}, 0
 for i = 3, #ARGV, 2 do
@@ -30,7 +25,7 @@ for i = 3, #ARGV, 2 do
   reply[#reply + 1] = state
 end
 if cancelled > 0 then
-  add('tombstones', cancelled)
-  add('cancelled', cancelled)
+  add(KEYS[1], 'tombstones', cancelled)
+  add(KEYS[1], 'cancelled', cancelled)
 end
 return reply

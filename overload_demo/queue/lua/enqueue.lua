@@ -4,37 +4,46 @@
 -- repeat the whole call after a lost reply. A repeated or refused job uses up no sequence number.
 -- The first write is an HSET, which the server refuses when it is full: then nothing at all was written. A key of
 -- another type is met before it. A value that is no number counts as none.
+-- Cancelled jobs at the head of the list are taken out. The depth does not count those behind a waiting job, but they
+-- take memory: the list holds no more than twice the bound.
 --
 -- KEYS  1 jobs:queue  2 jobs:seq  3 jobs:stats  4 jobs:workers
 -- ARGV  1 key prefix  2 bound on depth (0 = none)  3 bound on wait, seconds (0 = none)
---       4 service time to assume before any was measured, seconds  5 created_at
+--       4 service time to assume before any was measured, seconds  5 created_at  6 seconds a finished job is kept
 --       then for each job: id, payload, options: '' or 'RECORD WITHIN OWNER FINGERPRINT', each '-' if it has none:
 --       idempotency record, seconds within which it must start, owner, fingerprint of the body
--- Derived keys: job:{id}, idem:{record}
+-- Derived keys: job:{id}, also of ids at the head of jobs:queue, and idem:{record}
 -- Reply: {estimated wait of a job enqueued next, seconds as text, verdict, verdict, ...}; a verdict is
 --       '+' accepted, '=ID' the same request was accepted before as ID, '!' same key with another body, 'f' queue full
-local prefix, max_depth, max_wait_s = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local count = (#ARGV - 5) / 3
+local prefix, max_depth, max_wait_s, service_s, ttl = ARGV[1], whole(2), argument(3), argument(4), whole(6)
+local MOST_TAKEN_OUT = 200 -- cancelled entries in one call, more than the jobs of a usual batch
+local first, width = 7, 3
 
-local function number(text) -- nil for what is none, or not finite
-  local value = tonumber(text or '')
-  return value and value == value and math.abs(value) ~= math.huge and value or nil
+local job_keys, options = {}, {}
+for i = 1, (#ARGV - first + 1) / width do
+  local at = first + (i - 1) * width
+  job_keys[i] = prefix .. 'job:' .. ARGV[at]
+  if ARGV[at + 2] == '' then
+    options[i] = { '-', '-', '-', '-' }
+  else
+    options[i] = { string.match(ARGV[at + 2], '^(%S+) (%S+) (%S+) (.+)$') }
+    if not options[i][1] then error('argument ' .. at + 2 .. ' holds no options') end
+    if options[i][2] ~= '-' and not number(options[i][2]) then error('argument ' .. at + 2 .. ' has no deadline') end
+  end
 end
-
-local function count_in(text) -- nil for what is no whole number
-  local value = string.match(text or '', '^%d+$') and tonumber(text)
-  return value and value < 1e15 and value or nil
-end
-
-local job_keys = {}
-for i = 1, count do
-  job_keys[i] = prefix .. 'job:' .. ARGV[3 * i + 3]
-end
+local count = #job_keys
 local any_known = redis.call('EXISTS', unpack(job_keys)) > 0
 
 local measured = redis.call('HMGET', KEYS[3], 'recent_jobs', 'recent_busy_s', 'tombstones')
-local depth = math.max(0, redis.call('LLEN', KEYS[1]) - (count_in(measured[3]) or 0))
-local service_s = tonumber(ARGV[4])
+local entries, cancelled = redis.call('LLEN', KEYS[1]), {}
+local depth = math.max(0, entries - (count_in(measured[3]) or 0))
+if entries > depth then -- cancelled jobs at the head: taken out below, after the first write that a full store refuses
+  for _, id in ipairs(redis.call('LRANGE', KEYS[1], 0, MOST_TAKEN_OUT - 1)) do
+    local job = redis.pcall('HMGET', prefix .. 'job:' .. id, 'status', 'idem')
+    if job.err or job[1] ~= 'cancelled' then break end
+    cancelled[#cancelled + 1] = { prefix .. 'job:' .. id, job[2] }
+  end
+end
 if (number(measured[1]) or 0) > 0 then
   service_s = math.max(0, math.min((number(measured[2]) or 0) / number(measured[1]), 86400))
 end
@@ -46,23 +55,16 @@ for _, sign in ipairs(redis.call('HVALS', KEYS[4])) do
 end
 local per_job_s = service_s / math.max(1, workers)
 
-local room = count
-if max_depth > 0 then room = math.min(room, max_depth - depth) end
-if max_wait_s > 0 and per_job_s > 0 then
-  room = math.min(room, math.floor(max_wait_s / per_job_s) - depth)
-end
+local bound = max_depth > 0 and max_depth or math.huge
+if max_wait_s > 0 and per_job_s > 0 then bound = math.min(bound, math.floor(max_wait_s / per_job_s)) end
+-- Cancelled entries between waiting jobs take memory too: the list holds at most twice the bound.
+local room = math.min(count, bound - depth, 2 * bound - (entries - #cancelled))
 
-local last_seq = count_in(redis.call('GET', KEYS[2]) or '0')
-if not last_seq then -- the last job's number tells it as well
-  local last = redis.call('LINDEX', KEYS[1], -1)
-  local its_seq = last and redis.pcall('HGET', prefix .. 'job:' .. last, 'seq')
-  last_seq = type(its_seq) == 'string' and count_in(its_seq) or 0
-end
+local last_seq = last_sequence(KEYS[1], KEYS[2], prefix)
 local accepted, verdicts, in_this_call = {}, {}, {}
 for i = 1, count do
-  local id, payload, options = ARGV[3 * i + 3], ARGV[3 * i + 4], ARGV[3 * i + 5]
-  local record, within_s, owner, fingerprint = '-', '-', '-', '-'
-  if options ~= '' then record, within_s, owner, fingerprint = string.match(options, '^(%S+) (%S+) (%S+) (.+)$') end
+  local id, payload = ARGV[first + (i - 1) * width], ARGV[first + (i - 1) * width + 1]
+  local record, within_s, owner, fingerprint = unpack(options[i])
   local earlier = record ~= '-' and redis.pcall('GET', prefix .. 'idem:' .. record)
   if type(earlier) == 'table' then earlier = '' end -- a key of another type: nobody's request
   if in_this_call[id] or (any_known and redis.call('EXISTS', job_keys[i]) == 1) then
@@ -94,8 +96,16 @@ end
 if #accepted > 0 then
   redis.call('RPUSH', KEYS[1], unpack(accepted))
   redis.call('SET', KEYS[2], string.format('%.0f', last_seq + #accepted))
-  if type(redis.pcall('HINCRBY', KEYS[3], 'accepted', #accepted)) ~= 'number' then
-    redis.call('HSET', KEYS[3], 'accepted', #accepted)
+  add(KEYS[3], 'accepted', #accepted)
+end
+if #cancelled > 0 then
+  redis.call('LPOP', KEYS[1], #cancelled)
+  local taken_out = 0
+  for _, job in ipairs(cancelled) do
+    taken_out = taken_out + redis.call('HDEL', job[1], 'seq') -- 0 for a stray second entry
+    redis.call('EXPIRE', job[1], ttl)
+    if job[2] then redis.call('EXPIRE', prefix .. 'idem:' .. job[2], ttl) end
   end
+  add(KEYS[3], 'tombstones', -taken_out)
 end
 return { tostring((depth + #accepted) * per_job_s), unpack(verdicts) }

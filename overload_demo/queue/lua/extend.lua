@@ -5,7 +5,7 @@
 -- ARGV  1 lease, ms  2 worker id  3 the worker's REST calls so far, then for each job: id, fence
 -- Reply: {lost id, lost id, ...}
 local time = redis.call('TIME')
-local until_ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[1]))
+local until_ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + whole(1))
 local ids, scores, lost = {}, {}, {}
 for i = 4, #ARGV, 2 do ids[#ids + 1] = ARGV[i] end
 local owners = #ids > 0 and redis.call('HMGET', KEYS[2], unpack(ids)) or {}

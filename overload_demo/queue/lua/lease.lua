@@ -10,41 +10,47 @@
 --
 -- KEYS  1 jobs:queue  2 jobs:leases  3 jobs:owners  4 jobs:dead  5 jobs:stats  6 jobs:workers
 -- ARGV  1 key prefix  2 worker id  3 lease token  4 lease, ms  5 most jobs  6 most payload bytes  7 most attempts
---       8 now, as stored in started_at  9 '1' = first bring back this worker's own leases (it has just started)
+--       8 now, as stored in started_at  9 worker ids, with blanks between, that are proved dead: their leases come back
 --       10 the worker's REST calls so far (published with its sign of life)  11 seconds a finished job is kept
 --       12 most entries of the dead list
 -- Derived keys: job:{id} of ids read from jobs:queue, jobs:leases and jobs:dead, idem:{record} of these jobs
 -- Reply: {fence, jobs waiting, jobs in flight, hint, id, payload, attempt, idempotency record, id, ...}; the hint
 --       explains why there are no jobs: 'paused', 'again' = there may be some further on, '' = there are none
 local prefix, worker, token, now_iso = ARGV[1], ARGV[2], ARGV[3], ARGV[8]
+local lease_ms, most_jobs, most_bytes, most_attempts = whole(4), whole(5), whole(6), whole(7)
+local ttl, most_dead = whole(11), whole(12)
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local MOST_PASSED_OVER = 200 -- in one call; whoever calls is told to come again
-local alive_until = string.format('%.0f', now_ms + tonumber(ARGV[4]))
-
-local function count_in(text) -- nil for what is no whole number
-  local value = string.match(text or '', '^%d+$') and tonumber(text)
-  return value and value < 1e15 and value or nil
-end
+local MOST_TAKEN_BACK = 1000 -- in one call; the others come back when they expire
+local SIGNS_LOOKED_AT = 100 -- in one call, at random, so that those of dead workers are soon removed
+local alive_until = string.format('%.0f', now_ms + lease_ms)
 
 local control = redis.call('HMGET', KEYS[5], 'tombstones', 'paused', 'fence')
 local tombstones, is_paused = count_in(control[1]) or 0, control[2] == '1'
 local last_fence = count_in(control[3] or '0') or now_ms -- ahead of any count
 
-local function add(counter, count) -- one that holds something else begins anew
-  if type(redis.pcall('HINCRBY', KEYS[5], counter, count)) ~= 'number' then
-    redis.call('HSET', KEYS[5], counter, count)
-  end
+local dead_workers, is_dead = {}, {}
+for id in string.gmatch(ARGV[9], '%S+') do
+  dead_workers[#dead_workers + 1] = id
+  is_dead[id] = true
 end
 
+-- Publish this worker's sign of life and remove signs that are over: readers walk through all of them.
 local function sign_of_life()
-  redis.call('HDEL', KEYS[6], '') -- a first write that could free memory, in case there was none yet
+  local signs = redis.call('HRANDFIELD', KEYS[6], SIGNS_LOOKED_AT, 'WITHVALUES')
+  for i = 1, #signs, 2 do
+    if (tonumber(string.match(signs[i + 1], '^%d+') or '') or 0) < now_ms then
+      dead_workers[#dead_workers + 1] = signs[i]
+    end
+  end
+  redis.call('HDEL', KEYS[6], '', unpack(dead_workers)) -- a first write that could free memory, if there was none yet
   redis.call('HSET', KEYS[6], worker, alive_until .. ' ' .. token .. ' ' .. ARGV[10])
 end
 
-local function mine(owner, lease_token)
-  local fence, owner_worker, owner_token, place = string.match(owner, '^(%d+) (%S+) (%S+) ?(%d*)$')
-  return owner_worker == worker and (lease_token == nil or owner_token == lease_token), fence, tonumber(place)
+local function parts_of(owner)
+  local fence, holder, lease_token, place = string.match(owner, '^(%d+) (%S+) (%S+) ?(%d*)$')
+  return holder, lease_token, fence, tonumber(place)
 end
 
 local function job(id)
@@ -58,8 +64,8 @@ local function let_expire(letter)
   local id = is_json and type(entry) == 'table' and entry.job_id
   local fields = type(id) == 'string' and job(id)
   if fields and fields[1] == 'failed' then -- else it is no dead job's letter, or no longer
-    redis.call('EXPIRE', prefix .. 'job:' .. id, ARGV[11])
-    if fields[4] then redis.call('EXPIRE', prefix .. 'idem:' .. fields[4], ARGV[11]) end
+    redis.call('EXPIRE', prefix .. 'job:' .. id, ttl)
+    if fields[4] then redis.call('EXPIRE', prefix .. 'idem:' .. fields[4], ttl) end
   end
 end
 
@@ -67,9 +73,9 @@ local function dead_letter(id, reason)
   -- pcall: the key of an unreadable job may hold anything
   redis.pcall('HSET', prefix .. 'job:' .. id, 'status', 'failed', 'error', reason, 'completed_at', now_iso)
   redis.call('RPUSH', KEYS[4], cjson.encode({ job_id = id, reason = reason, at = now_iso }))
-  add('dead', 1)
-  add('failed', 1)
-  if redis.call('LLEN', KEYS[4]) > tonumber(ARGV[12]) then
+  add(KEYS[5], 'dead', 1)
+  add(KEYS[5], 'failed', 1)
+  if redis.call('LLEN', KEYS[4]) > most_dead then
     -- the dead list is bounded; what falls off it is kept no longer than any other finished job
     let_expire(redis.call('LPOP', KEYS[4]))
   end
@@ -88,8 +94,8 @@ if sign and string.match(sign, '^%d+ (%S+)') == token then
   local fence, again = '0', {}
   local owners = redis.call('HGETALL', KEYS[3]) -- in no order, when there are many
   for i = 1, #owners, 2 do
-    local is_mine, its_fence, place = mine(owners[i + 1], token)
-    local fields = is_mine and job(owners[i])
+    local holder, its_token, its_fence, place = parts_of(owners[i + 1])
+    local fields = holder == worker and its_token == token and job(owners[i])
     if fields then
       fence = its_fence
       local attempt = string.format('%.0f', count_in(fields[3]) or 1)
@@ -104,15 +110,18 @@ if sign and string.match(sign, '^%d+ (%S+)') == token then
   return reply
 end
 
--- Expired leases, and after a restart this worker's own: back to the head in their old order, or to the dead list.
+-- Expired leases, and those of workers proved dead: back to the head in their old order, or to the dead list.
 redis.call('HLEN', KEYS[3])
 local back = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now_ms, 'LIMIT', 0, 500)
-if ARGV[9] == '1' then
+if #dead_workers > 0 then
   local seen = {}
   for _, id in ipairs(back) do seen[id] = true end
   local owners = redis.call('HGETALL', KEYS[3])
   for i = 1, #owners, 2 do
-    if mine(owners[i + 1]) and not seen[owners[i]] then back[#back + 1] = owners[i] end
+    local holder = parts_of(owners[i + 1])
+    if holder and is_dead[holder] and not seen[owners[i]] and #back < MOST_TAKEN_BACK then
+      back[#back + 1] = owners[i]
+    end
   end
 end
 if #back > 0 then
@@ -125,7 +134,7 @@ if #back > 0 then
     local fields = job(id)
     if fields and fields[1] == 'processing' then
       local attempts = count_in(fields[3]) or 1
-      if attempts >= tonumber(ARGV[7]) then
+      if attempts >= most_attempts then
         dead_letter(id, 'interrupted ' .. attempts .. ' times: the worker died or the job ran too long')
       else
         redis.call('HSET', prefix .. 'job:' .. id, 'status', 'queued')
@@ -135,7 +144,7 @@ if #back > 0 then
   end
   table.sort(again, function(a, b) return a[2] > b[2] end)
   for _, entry in ipairs(again) do redis.call('LPUSH', KEYS[1], entry[1]) end
-  add('interrupted', #again)
+  add(KEYS[5], 'interrupted', #again)
 end
 
 local function is_late(start_by)
@@ -146,12 +155,12 @@ end
 local chosen, unreadable, passed_over, seen, bytes, looked_at = {}, {}, {}, {}, 0, 0
 local has_moved_on = { processing = true, done = true, failed = true }
 repeat
-  local ids = is_paused and {} or redis.call('LRANGE', KEYS[1], 0, tonumber(ARGV[5]) - 1)
+  local ids = is_paused and {} or redis.call('LRANGE', KEYS[1], 0, most_jobs - 1)
   local taken = 0
   for _, id in ipairs(ids) do
     local fields = job(id)
     local attempts = fields and count_in(fields[3]) or 0
-    if #chosen > 0 and (attempts > 0 or bytes + #(fields and fields[2] or '') > tonumber(ARGV[6])) then break end
+    if #chosen > 0 and (attempts > 0 or bytes + #(fields and fields[2] or '') > most_bytes) then break end
     taken = taken + 1
     if seen[id] then -- a stray second entry, dropped
     elseif not fields or not fields[1] then
@@ -184,16 +193,16 @@ for _, entry in ipairs(passed_over) do
     redis.call('HSET', key, 'status', 'failed', 'completed_at', now_iso,
       'error', 'expired: not started within ' .. (string.match(fields[6], ' (%S+)') or '?') .. ' s')
   end
-  redis.call('EXPIRE', key, ARGV[11])
-  if fields[4] then redis.call('EXPIRE', prefix .. 'idem:' .. fields[4], ARGV[11]) end
+  redis.call('EXPIRE', key, ttl)
+  if fields[4] then redis.call('EXPIRE', prefix .. 'idem:' .. fields[4], ttl) end
 end
 if buried > 0 then
   tombstones = tombstones - buried
-  add('tombstones', -buried)
+  add(KEYS[5], 'tombstones', -buried)
 end
 if expired > 0 then
-  add('expired', expired)
-  add('failed', expired)
+  add(KEYS[5], 'expired', expired)
+  add(KEYS[5], 'failed', expired)
 end
 
 local fence = '0'

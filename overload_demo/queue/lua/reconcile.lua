@@ -13,9 +13,12 @@
 -- Reply: for each job '' = healthy, 'queued' = waits again at the tail, 'leased' = has a lease again, which expires
 --        unless a worker still extends it, 'freed' = a lease or owner without a running job was removed,
 --        'buried' = cancelled, and not in the list any more: expires now
-local prefix, last_seq, last_fence = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local prefix, last_seq, last_fence, ttl = ARGV[1], whole(2), whole(3), whole(5)
 local time = redis.call('TIME')
-local lease_until = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[4]))
+local lease_until = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + whole(4))
+redis.call('LLEN', KEYS[1]) -- a key of another type is met before the first write
+redis.call('ZCARD', KEYS[3])
+redis.call('HLEN', KEYS[4])
 redis.call('HDEL', KEYS[5], '')
 
 local function mended(id, was_somewhere)
@@ -37,18 +40,18 @@ local function mended(id, was_somewhere)
   if status == 'queued' then
     if seq <= last_seq then
       redis.call('HDEL', key, 'fence')
-      redis.call('HSET', key, 'seq', redis.call('INCR', KEYS[2]))
+      local next_seq = string.format('%.0f', last_sequence(KEYS[1], KEYS[2], prefix) + 1)
+      redis.call('SET', KEYS[2], next_seq)
+      redis.call('HSET', key, 'seq', next_seq)
       redis.call('RPUSH', KEYS[1], id)
     end
     return 'queued'
   end
   if status == 'cancelled' and job[2] and seq <= last_seq then
     redis.call('HDEL', key, 'seq')
-    redis.call('EXPIRE', key, ARGV[5])
-    if job[4] then redis.call('EXPIRE', prefix .. 'idem:' .. job[4], ARGV[5]) end
-    if tonumber(redis.call('HGET', KEYS[5], 'tombstones') or 0) > 0 then
-      redis.call('HINCRBY', KEYS[5], 'tombstones', -1)
-    end
+    redis.call('EXPIRE', key, ttl)
+    if job[4] then redis.call('EXPIRE', prefix .. 'idem:' .. job[4], ttl) end
+    if (count_in(redis.call('HGET', KEYS[5], 'tombstones')) or 0) > 0 then add(KEYS[5], 'tombstones', -1) end
     return 'buried'
   end
   return ''

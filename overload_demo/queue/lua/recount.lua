@@ -5,12 +5,14 @@
 --       jobs were counted  5 tombstones counted ('' = not counted); of use only if nobody has cancelled meanwhile
 -- Reply: {names of the counters that were wrong}
 local wrong = {}
-if tonumber(redis.call('GET', KEYS[1]) or 0) < tonumber(ARGV[1]) then
+local greatest_seq, greatest_fence = whole(1), whole(2)
+local now = redis.call('HMGET', KEYS[2], 'fence', 'cancelled', 'tombstones')
+local last_seq = redis.call('GET', KEYS[1])
+if (count_in(last_seq or '0') or -1) < greatest_seq then
   wrong[#wrong + 1] = 'jobs:seq'
   redis.call('SET', KEYS[1], ARGV[1])
 end
-local now = redis.call('HMGET', KEYS[2], 'fence', 'cancelled', 'tombstones')
-if tonumber(now[1] or 0) < tonumber(ARGV[2]) then
+if (count_in(now[1] or '0') or -1) < greatest_fence then
   wrong[#wrong + 1] = 'fence'
   redis.call('HSET', KEYS[2], 'fence', ARGV[2])
 end

@@ -8,6 +8,8 @@
 -- Derived key: job:{id}
 -- Reply: for each job 'queued', or why it was left alone: 'no payload', 'not dead', 'unknown', or the state it is in
 local prefix, reply = ARGV[1], {}
+redis.call('HLEN', KEYS[4]) -- a key of another type is met before the first write
+local last_seq = last_sequence(KEYS[1], KEYS[2], prefix)
 for i = 2, #ARGV, 2 do
   local id, key = ARGV[i], ARGV[1] .. 'job:' .. ARGV[i]
   local job = redis.pcall('HMGET', key, 'status', 'payload')
@@ -18,10 +20,13 @@ for i = 2, #ARGV, 2 do
     verdict = 'not dead'
     if redis.call('LREM', KEYS[3], 1, ARGV[i + 1]) == 1 then
       verdict = 'queued'
+      last_seq = last_seq + 1
+      local next_seq = string.format('%.0f', last_seq)
       redis.call('HDEL', key, 'attempts', 'fence', 'started_at', 'completed_at', 'error', 'start_by')
-      redis.call('HSET', key, 'status', 'queued', 'seq', redis.call('INCR', KEYS[2]))
+      redis.call('HSET', key, 'status', 'queued', 'seq', next_seq)
+      redis.call('SET', KEYS[2], next_seq)
       redis.call('RPUSH', KEYS[1], id)
-      redis.call('HINCRBY', KEYS[4], 'failed', -1)
+      add(KEYS[4], 'failed', -1)
     end
   end
   reply[#reply + 1] = verdict

@@ -1,6 +1,7 @@
 -- Settle a batch: write results, dead-letter, or put unstarted jobs back at the head in their old order.
 --
--- Fenced: a job whose lease has gone to somebody else is left alone. Write-once: a repeated call reports success
+-- Fenced: a job whose lease has gone to somebody else is left alone, and so is one that is on the dead list because its
+-- last lease expired: clients may have read that it failed. Write-once: a repeated call reports success
 -- for what it settled before. The first write frees memory (ZREM), so a full store can still be drained. A key of
 -- another type is met before it; a value that is no number counts as none.
 --
@@ -11,16 +12,15 @@
 --       completed_at, attempt, idempotency record
 -- Derived keys: job:{id} and idem:{record}, also of what falls off the dead list
 -- Reply: for each job 1 = settled, 0 = fenced: its lease was lost and nothing was changed
-local prefix, ttl, first, width = ARGV[1], ARGV[2], 6, 8
-local function number(text) -- nil for what is none, or not finite
-  local value = tonumber(text or '')
-  return value and value == value and math.abs(value) ~= math.huge and value or nil
-end
-
+local prefix, ttl, fade_s, busy_s, most_dead = ARGV[1], whole(2), argument(3), argument(4), whole(5)
+local first, width = 6, 8
 local was = redis.call('HMGET', KEYS[5], 'recent_jobs', 'recent_busy_s', 'recent_at', 'done', 'failed', 'dead')
 local ids, list_of = {}, { released = KEYS[1], dead = KEYS[4] }
+local counts, released, finished_jobs = { done = 0, failed = 0, dead = 0, released = 0 }, {}, 0
 for i = first, #ARGV, width do
   ids[#ids + 1] = ARGV[i]
+  whole(i + 6)
+  if not counts[ARGV[i + 2]] or not ARGV[i + 7] then error('argument ' .. i + 2 .. ' is no verdict') end
   local list = list_of[ARGV[i + 2]]
   if list then
     redis.call('LLEN', list)
@@ -64,21 +64,20 @@ if #held > 0 then
   redis.call('HDEL', KEYS[3], unpack(held))
 end
 
-local counts, released, finished_jobs = { done = 0, failed = 0, dead = 0, released = 0 }, {}, 0
 for i, id in ipairs(ids) do
   if reply[i] == 1 then
     local at = first + (i - 1) * width
     local verdict, text, started_at, completed_at = ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
-    local key = prefix .. 'job:' .. id
+    local key = prefix .. 'job:' .. id -- written by pcall: it may have become anything
     counts[verdict] = counts[verdict] + 1
     if verdict == 'released' then
       -- it never started: the attempt is refunded
-      redis.call('HSET', key, 'status', 'queued', 'attempts', tonumber(ARGV[at + 6]) - 1)
+      redis.pcall('HSET', key, 'status', 'queued', 'attempts', tonumber(ARGV[at + 6]) - 1)
       released[#released + 1] = id
     else
       finished_jobs = finished_jobs + 1
       local field = verdict == 'done' and 'result' or 'error'
-      redis.call('HSET', key, 'status', verdict == 'done' and 'done' or 'failed', field, text,
+      redis.pcall('HSET', key, 'status', verdict == 'done' and 'done' or 'failed', field, text,
         'started_at', started_at, 'completed_at', completed_at)
       if verdict == 'dead' then
         redis.call('RPUSH', KEYS[4], cjson.encode({ job_id = id, reason = text, at = completed_at }))
@@ -93,7 +92,7 @@ for i = #released, 1, -1 do redis.call('LPUSH', KEYS[1], released[i]) end
 
 if counts.dead > 0 then
   -- the dead list is bounded; what falls off it is kept no longer than any other finished job
-  local excess = redis.call('LLEN', KEYS[4]) - tonumber(ARGV[5])
+  local excess = redis.call('LLEN', KEYS[4]) - most_dead
   for _ = 1, excess do
     let_expire(redis.call('LPOP', KEYS[4]))
   end
@@ -108,10 +107,10 @@ end
 if finished_jobs > 0 then
   local time = redis.call('TIME')
   local now_s = time[1] + time[2] / 1000000
-  local fade = math.exp(-math.max(0, now_s - (number(was[3]) or now_s)) / tonumber(ARGV[3]))
+  local fade = math.exp(-math.max(0, now_s - (number(was[3]) or now_s)) / fade_s)
   redis.call('HSET', KEYS[5],
     'recent_jobs', string.format('%.17g', (number(was[1]) or 0) * fade + finished_jobs),
-    'recent_busy_s', string.format('%.17g', (number(was[2]) or 0) * fade + tonumber(ARGV[4])),
+    'recent_busy_s', string.format('%.17g', (number(was[2]) or 0) * fade + busy_s),
     'recent_at', string.format('%.6f', now_s),
     'done', total(was[4], counts.done),
     'failed', total(was[5], counts.failed + counts.dead),

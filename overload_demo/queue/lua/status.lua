@@ -11,12 +11,7 @@
 -- Reply: {live workers, recent_jobs, recent_busy_s, then for each job: nil if unknown, else
 --       {status, position, started_at, result, error, owner if it has one}}
 local prefix = ARGV[1]
-local depth = redis.call('LLEN', KEYS[1])
-local function count_in(text) -- nil for what is no whole number
-  local value = string.match(text or '', '^%d+$') and tonumber(text)
-  return value and value < 1e15 and value or nil
-end
-
+local depth, most_bytes = redis.call('LLEN', KEYS[1]), whole(3)
 local last_seq = count_in(redis.call('GET', KEYS[2]) or '0') or 0
 local stats = redis.call('HMGET', KEYS[3], 'recent_jobs', 'recent_busy_s', 'tombstones')
 local waiting = depth - (count_in(stats[3]) or 0)
@@ -29,7 +24,7 @@ end
 local reply = { workers, stats[1] or '0', stats[2] or '0' }
 local bytes = 0
 for i = 4, #ARGV do
-  if bytes >= tonumber(ARGV[3]) then break end
+  if bytes >= most_bytes then break end
   local job = redis.pcall('HMGET', prefix .. 'job:' .. ARGV[i],
     'status', 'seq', 'fence', 'started_at', 'result', 'error', 'owner')
   if job.err or not job[1] then
