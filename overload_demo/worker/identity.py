@@ -1,10 +1,12 @@
 """Who a worker is: the name under which it finds its own leases again after a crash."""
 
+import contextlib
 import fcntl
 import os
 import re
 import socket
 
+from overload_demo.children import PARENT_ONLY
 from overload_demo.config import Settings
 from overload_demo.errors import ConfigurationError
 
@@ -29,9 +31,12 @@ class WorkerId:
                 os.close(fd)
                 continue
             self._fd = fd
+            PARENT_ONLY.add(fd)
             return f"{host}-{slot}"
         raise ConfigurationError("no worker slot is free on this machine: set WORKER_ID")
 
     def __exit__(self, *_: object) -> None:
         if self._fd is not None:
-            os.close(self._fd)
+            PARENT_ONLY.discard(self._fd)
+            with contextlib.suppress(OSError):  # a handler may have closed it
+                os.close(self._fd)
