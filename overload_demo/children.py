@@ -12,10 +12,29 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 STOP_WITHIN_S = 20.0
+# Descriptors of locks and sockets that a child made by fork must not hold; their owners add and discard them.
+PARENT_ONLY: set[int] = set()
+
+
+def drop(descriptors: Iterable[int]) -> None:
+    """Put ``/dev/null`` in the place of each descriptor, so that an object that knows its number can still close it."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in descriptors:
+        os.dup2(null, descriptor, inheritable=False)
+    os.close(null)
+
+
+def after_fork(action: Callable[[], object]) -> None:
+    """Call ``action`` in each child that this process forks; one that runs another program at once is not concerned."""
+    if hasattr(os, "register_at_fork"):  # Windows does not fork
+        os.register_at_fork(after_in_child=action)
+
+
+after_fork(lambda: drop(PARENT_ONLY))
 
 
 def watch_parent(on_gone: Callable[[], object]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import signal
 from collections.abc import Coroutine
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from overload_demo.config import load_settings
 from overload_demo.doors import fail, one_line_errors
 from overload_demo.errors import ConfigurationError
+from overload_demo.logs import log_to_stderr
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -31,6 +34,7 @@ def main(
 ) -> None:
     """Show a spike live, on a page: watch an API, play the acts of a class, or replay a recorded run."""
     with one_line_errors():
+        log_to_stderr(load_settings().overload_log_format, logging.WARNING)
         if sum((url is not None, control, rehearse, replay is not None)) > 1:
             raise ConfigurationError("one at a time: a URL to watch, --control, --rehearse or --replay")
         if replay is not None:

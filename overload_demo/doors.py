@@ -1,10 +1,12 @@
 """What all commands share: one-line errors, and stopping on Ctrl-C, SIGTERM and SIGHUP."""
 
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rich.console import Console
 
@@ -26,6 +28,11 @@ def one_line_errors() -> Iterator[None]:
         fail(error)
 
 
+STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM} | ({signal.SIGHUP} if hasattr(signal, "SIGHUP") else set())  # Windows
+_ours: dict[int, tuple[Any, Any]] = {}  # by signal: our handler, and the one before it
+_forking = threading.local()
+
+
 def on_stop_signals(stop: Callable[[], object]) -> None:
     """Call ``stop`` on the first SIGINT, SIGTERM or SIGHUP; a second one of its kind ends the process at once.
 
@@ -36,7 +43,41 @@ def on_stop_signals(stop: Callable[[], object]) -> None:
         signal.signal(number, signal.SIG_DFL)
         stop()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, first)
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # Windows has none
-        signal.signal(signal.SIGHUP, first)
+    for number in STOP_SIGNALS:
+        if number.name != "SIGHUP" or signal.getsignal(number) is not signal.SIG_IGN:
+            _ours[number] = first, signal.signal(number, first)
+
+
+def _before_fork() -> None:
+    """Hold signals back: one that reached the child before it has its own handlers would be lost."""
+    _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ours)
+
+
+def _after_fork_in_child() -> None:
+    """Give the child the signal handlers from before ours: a stop signal must end it, not ask us to stop."""
+    for number, (ours, before) in _ours.items():
+        if signal.getsignal(number) is ours:
+            signal.signal(number, before)
+    _after_fork()
+
+
+def _after_fork() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _forking.mask)
+
+
+if hasattr(os, "register_at_fork"):  # Windows does not fork
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
+
+
+class SignalHandlers:
+    """What the stop signals do now, so that it can be put back after other code has changed it."""
+
+    def __init__(self) -> None:
+        self._wanted = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+
+    def restore(self) -> list[str]:
+        """Put the handlers back; returns the names of the signals whose handler was another one. Main thread only."""
+        changed = [number for number, wanted in self._wanted.items() if signal.getsignal(number) is not wanted]
+        for number in changed:
+            signal.signal(number, self._wanted[number])
+        return [signal.Signals(number).name for number in changed]

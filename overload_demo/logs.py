@@ -6,16 +6,37 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 Format = Literal["text", "json"]
 
 ABOUT = ("request_id", "job_id", "attempt")  # what a line may carry beside its text: the ``extra`` of a log call
 QUIET_ABOVE_PER_S = 20
+MAX_TRACEBACK = 20_000  # characters
 _TEXT = "%(asctime)s %(process)d %(levelname)s %(message)s"
 
 
-class JsonFormatter(logging.Formatter):
+def one_line(text: str) -> str:
+    """A text without line breaks and control characters, which could pass for other lines: they are escaped."""
+    return text if text.isprintable() else "".join(one if one.isprintable() else _escaped(one) for one in text)
+
+
+def _escaped(character: str) -> str:
+    return repr(character)[1:-1]
+
+
+class _Formatter(logging.Formatter):
+    def formatException(self, exc_info: Any) -> str:  # noqa: N802 - the library's name
+        """A traceback of bounded length, with causes and groups; whatever it is that was raised."""
+        try:
+            text = super().formatException(exc_info)
+        except BaseException:  # the texts of a handler's own class may fail
+            return "the traceback cannot be formatted"
+        half = MAX_TRACEBACK // 2
+        return text if len(text) <= MAX_TRACEBACK else f"{text[:half]}\n[...]\n{text[-half:]}"
+
+
+class JsonFormatter(_Formatter):
     """One JSON object a line: time (UTC, ISO 8601 with Z), level, logger, process, message, and what it is about."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -33,13 +54,21 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(told)
 
 
-class TextFormatter(logging.Formatter):
-    """A line for people; the id of a request, which no message tells, comes last."""
+class TextFormatter(_Formatter):
+    """A line for people; the id of a request, which no message tells, comes last.
+
+    The lines of a traceback are indented, so that none of them passes for a log line.
+    """
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
         """The library's hook."""
         request_id = getattr(record, "request_id", "")
+        record.message = one_line(record.message.rstrip())
         return super().formatMessage(record) + (f" (request {request_id})" if request_id else "")
+
+    def formatException(self, exc_info: Any) -> str:  # noqa: N802 - the library's name
+        """The library's hook."""
+        return "\n".join(f"    {one_line(line)}" for line in super().formatException(exc_info).splitlines())
 
 
 def log_to_stderr(
@@ -54,6 +83,7 @@ def log_to_stderr(
     if note is not None:
         handler.addFilter(note)
     logging.basicConfig(level=level, handlers=[handler])
+    logging.captureWarnings(True)
     # httpx logs every exchange at INFO, with its URL
     logging.getLogger("httpx").setLevel(logging.WARNING)
 

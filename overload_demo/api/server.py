@@ -27,6 +27,7 @@ class Server(uvicorn.Server):
     def __init__(self, app: FastAPI, settings: Settings, *, ready_fd: int | None = None) -> None:
         config = uvicorn.Config(
             app,
+            log_config=None,
             log_level="warning",
             access_log=False,
             proxy_headers=False,

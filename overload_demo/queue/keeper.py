@@ -6,16 +6,20 @@ work cannot starve it; a C call that holds the GIL longer than the lease can, an
 """
 
 import asyncio
+import contextlib
 import logging
+import selectors
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from overload_demo.address import Address
+from overload_demo.children import after_fork, drop
 from overload_demo.config import Settings
-from overload_demo.errors import StoreError
+from overload_demo.errors import OverloadDemoError, StoreError
 from overload_demo.queue.consumer import Consumer, Lease, LeasedJob, Settlement, Verdict, about
 from overload_demo.queue.lease_metrics import LeaseMetrics
 from overload_demo.upstash import Upstash
@@ -26,6 +30,7 @@ Value = TypeVar("Value")
 TICK_S = 0.03
 SETTLE_AFTER_S = 0.05  # with the tick and one exchange: a result is in the store within 100 ms
 OVERRUN_S = 0.25
+LOOK_AT_THREAD_S = 0.5
 MAX_SETTLE_BYTES = 2_097_152  # a request over 10 MB is refused, and JSON in JSON may double
 
 
@@ -55,7 +60,10 @@ class LeaseKeeper:
         self._current_since = 0.0
         self._overdue = False
         self._extended_at = time.monotonic()
-        self._loop = asyncio.new_event_loop()
+        self._lost_loop: BaseException | None = None
+        self._selector = selectors.DefaultSelector()
+        self._loop = asyncio.SelectorEventLoop(self._selector)
+        _keepers.add(self)
         self._thread = threading.Thread(target=self._run_loop, name="lease-keeper", daemon=True)
         self._thread.start()
         self._consumer, self._upstash, self._one_at_a_time, self._ticking = self._call(
@@ -72,11 +80,24 @@ class LeaseKeeper:
 
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
-        self._loop.close()
+        try:
+            self._loop.run_forever()
+            self._loop.close()
+        except OSError as error:  # its descriptors are gone
+            self._lost_loop = error
 
     def _call(self, work: Coroutine[Any, Any, Value]) -> Value:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        call = asyncio.run_coroutine_threadsafe(work, self._loop)
+        while self._thread.is_alive():
+            try:
+                return call.result(LOOK_AT_THREAD_S)
+            except TimeoutError:
+                if call.done():
+                    raise
+        with contextlib.suppress(RuntimeError):
+            work.close()
+        what = "the lease keeper has lost its event loop: %s; does the handler close descriptors it has not opened?"
+        raise OverloadDemoError(what % self._lost_loop)
 
     # ---- for the thread that does the jobs
 
@@ -107,6 +128,9 @@ class LeaseKeeper:
 
     def close(self) -> None:
         """Settle what is finished, give back what was not started, leave, end the thread."""
+        _keepers.discard(self)
+        if not self._thread.is_alive():  # told by the call that has met it
+            return
         try:
             self._call(self._close())
         except StoreError as error:
@@ -114,6 +138,11 @@ class LeaseKeeper:
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(timeout=5.0)
+
+    def descriptors(self) -> list[int]:
+        """Those of the connections to the store and of the loop: a forked child must not use them."""
+        own = [key.fd for key in (self._selector.get_map() or {}).values()]
+        return own + ([self._selector.fileno()] if isinstance(self._selector, selectors.EpollSelector) else [])
 
     # ---- in the helper thread
 
@@ -229,3 +258,8 @@ class LeaseKeeper:
         self._metrics.settled(settlements, fenced)
         if fenced:
             log.warning("%d results came too late: their leases had been lost, nothing was changed", fenced)
+
+
+_keepers: "weakref.WeakSet[LeaseKeeper]" = weakref.WeakSet()
+# Where a child shared the connections and the epoll set, what it does with them would reach the parent's.
+after_fork(lambda: drop(descriptor for keeper in _keepers for descriptor in keeper.descriptors()))

@@ -31,8 +31,8 @@ class EmbeddedStore:
     """Makes this process a user of the store of ``data_dir``, from :meth:`acquire` to :meth:`release`.
 
     The store (a gateway process and its server) is shared by all users of the directory; whoever comes first starts it,
-    and it ends when the last one has released it or died. The data outlives it. Safe to use from several threads; never
-    ``fork`` (without ``exec``) while it is held.
+    and it ends when the last one has released it or died. The data outlives it. Safe to use from several threads; a
+    child made by ``fork`` does not hold it.
     """
 
     def __init__(self, data_dir: Path, settings: Settings) -> None:

@@ -14,6 +14,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+from overload_demo.children import PARENT_ONLY
 from overload_demo.errors import ConfigurationError
 from overload_demo.store.own_files import open_file
 
@@ -23,8 +24,8 @@ POLL_S = 0.01
 class FileLock:
     """One ``flock`` on one file (created 0600 when missing), shared or exclusive.
 
-    Not inherited by children unless its descriptor is passed on purpose. Never ``fork`` without ``exec`` while holding
-    one: the copy would hold it too. Raises :class:`ConfigurationError` when the file cannot be opened.
+    Not inherited by children unless its descriptor is passed on purpose. Raises :class:`ConfigurationError` when the
+    file cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
@@ -55,12 +56,15 @@ class FileLock:
                 return False
             time.sleep(POLL_S)
         self._descriptor = descriptor
+        PARENT_ONLY.add(descriptor)
         return True
 
     def release(self) -> None:
         """Let go of the lock, unless a child holds the same descriptor; harmless when it is not held."""
         if self._descriptor is not None:
-            os.close(self._descriptor)
+            PARENT_ONLY.discard(self._descriptor)
+            with contextlib.suppress(OSError):  # a handler may have closed it
+                os.close(self._descriptor)
             self._descriptor = None
 
     def is_free(self) -> bool:

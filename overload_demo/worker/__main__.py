@@ -2,8 +2,9 @@
 
 import logging
 import os
+import sys
 import threading
-from functools import partial
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -16,8 +17,10 @@ from overload_demo.queue.consumer import LeasedJob, about
 from overload_demo.store.opening import open_store
 from overload_demo.worker.loop import Worker
 from overload_demo.worker.metrics import WorkerMetrics, serving
+from overload_demo.worker.watchdog import Watchdog
 
 EXIT_JOB_OVERDUE = 3
+TELL_AFTER_S = 1.0
 log = logging.getLogger("overload_demo.worker")
 
 
@@ -28,17 +31,53 @@ def _give_up(job: LeasedJob) -> None:
     os._exit(EXIT_JOB_OVERDUE)
 
 
-def _stop(one: Worker, grace_s: float) -> None:
-    """Let the running job end, but not for ever. By then the others of its batch are settled or given back."""
+class _Ending:
+    """Bounds the end of the process by WORKER_GRACE_S, from a stop on and again from the end of the last job on."""
 
-    def leave() -> None:
-        log.error("the running job did not end within WORKER_GRACE_S and counts as interrupted")
-        os._exit(EXIT_JOB_OVERDUE)
+    def __init__(self, one: Worker, grace_s: float) -> None:
+        self._one, self._grace_s = one, grace_s
+        self._exit_code: int | None = None
 
-    one.stop()
-    patience = threading.Timer(grace_s, leave)
-    patience.daemon = True
-    patience.start()
+    def stop(self) -> None:
+        """Let the running job end, but not for ever. By then the others of its batch are settled or given back."""
+        self._one.stop()
+        _later(self._grace_s, self._leave)
+
+    def work_is_over(self, exit_code: int) -> None:
+        """End with this code even where the interpreter would wait for what a handler has left running."""
+        self._exit_code = exit_code
+        _later(TELL_AFTER_S, self._tell)
+        _later(max(self._grace_s, 2 * TELL_AFTER_S), self._leave)
+
+    def _leave(self) -> None:
+        if self._exit_code is not None:
+            log.warning("WORKER_GRACE_S is over: ending without what a handler has left running: %s", _leftovers())
+        elif job_id := self._one.running_job:
+            log.error("%s did not end within WORKER_GRACE_S and counts as interrupted", job_id)
+        else:
+            log.error("the worker did not end within WORKER_GRACE_S; jobs that are not settled are done again")
+        sys.stdout.flush()
+        os._exit(EXIT_JOB_OVERDUE if self._exit_code is None else self._exit_code)
+
+    def _tell(self) -> None:
+        if found := _leftovers():
+            log.warning("waiting up to WORKER_GRACE_S for what a handler has left running: %s", found)
+
+
+def _later(seconds: float, action: Callable[[], object]) -> None:
+    timer = threading.Timer(seconds, action)
+    timer.daemon = True
+    timer.start()
+
+
+def _leftovers() -> str:
+    """The threads and processes that the interpreter waits for at its end."""
+    main = threading.main_thread()
+    found = [f"thread {one.name!r}" for one in threading.enumerate() if one is not main and not one.daemon]
+    if "multiprocessing" in sys.modules:
+        children = sys.modules["multiprocessing"].active_children()
+        found += [f"process {one.name!r}" for one in children]
+    return ", ".join(found)
 
 
 def worker(
@@ -55,20 +94,27 @@ def worker(
     WORKER_JOB_TIMEOUT_S (seconds, 300), WORKER_HANDLER (module:function), WORKER_ID, QUEUE_RESULT_TTL (seconds, 3600),
     UPSTASH_REDIS_REST_URL and UPSTASH_REDIS_REST_TOKEN, WORKER_METRICS_PORT (unset: no /metrics), OVERLOAD_LOG_FORMAT
     (text or json). Exit code 3: a job
-    ran over its time limit, or at a stop over WORKER_GRACE_S (seconds, 25).
+    ran over its time limit, or at a stop over WORKER_GRACE_S (seconds, 25); one that keeps the interpreter's lock is
+    ended by SIGKILL two seconds later.
     """
     with one_line_errors():
         overrides = {} if processing_delay is None else {"worker_processing_delay": processing_delay}
         settings = load_settings(**overrides)
         log_to_stderr(settings.overload_log_format)
-        metrics = WorkerMetrics()
+        watchdog, metrics = Watchdog(settings), WorkerMetrics()
         with serving(metrics, settings), open_store(settings) as (address, refresh):
-            one = Worker(settings, address, refresh, metrics=metrics, on_overdue=_give_up)
-            stop = partial(_stop, one, settings.worker_grace_s)
-            on_stop_signals(stop)
+            one = Worker(settings, address, refresh, metrics=metrics, on_overdue=_give_up, watchdog=watchdog)
+            ending = _Ending(one, settings.worker_grace_s)
+            on_stop_signals(ending.stop)
             if parent_pipe:
-                watch_parent(stop)
-            one.run(until_empty=until_empty)
+                watch_parent(ending.stop)
+            watchdog.guard_signals()
+            exit_code = 1
+            try:
+                one.run(until_empty=until_empty)
+                exit_code = 0
+            finally:
+                ending.work_is_over(exit_code)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import inspect
+import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,14 @@ from typing import Any
 
 from overload_demo.config import Settings
 from overload_demo.errors import ConfigurationError
+from overload_demo.logs import one_line
 from overload_demo.work import Slot, process
+from overload_demo.worker.journal import describe
+
+log = logging.getLogger("overload_demo.worker")
+
+CANCEL_WITHIN_S = 1.0
+_ACCEPTED = "a handler takes the payload and, if it wants it, a JobContext as `context`"
 
 
 @dataclass(frozen=True)
@@ -28,26 +36,77 @@ Handler = Callable[[dict[str, Any], JobContext], Any]
 def load_handler(settings: Settings, slot: Slot, runner: "LazyRunner") -> Handler:
     """The function that does a job: the demo's own, or ``WORKER_HANDLER=module:function``, sync or async.
 
-    A handler takes the payload (a dict) and, if it has a second parameter, the :class:`JobContext`; what it returns
-    must be JSON. Async ones run on ``runner``. Raises :class:`ConfigurationError` if there is no such function.
+    A handler takes the payload (a dict) and, in a parameter named ``context`` or annotated with it, the
+    :class:`JobContext`; what it returns must be JSON. ``module:Class.method`` is a method of one instance, made without
+    arguments. Async ones run on ``runner``. Raises :class:`ConfigurationError` if there is no such function.
     """
     if settings.worker_handler is None:
         delay_s = settings.worker_processing_delay
         return lambda payload, _: process(payload, delay_s=delay_s, slot=slot)
-    module_name, _, function_name = settings.worker_handler.partition(":")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
-        function = getattr(importlib.import_module(module_name), function_name)
-        wants_context = len(inspect.signature(function).parameters) > 1
-    except Exception as error:
-        raise ConfigurationError(f"WORKER_HANDLER: cannot load {settings.worker_handler!r}: {error}") from None
+        function = _find(settings.worker_handler)
+        context_name, by_keyword = _wanted_context(function)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a module may even exit while it is imported
+        reason = one_line(describe(error))
+        raise ConfigurationError(f"WORKER_HANDLER: cannot load {settings.worker_handler!r}: {reason}") from None
 
     def handle(payload: dict[str, Any], context: JobContext) -> Any:
-        result = function(payload, context) if wants_context else function(payload)
+        if context_name is None:
+            result = function(payload)
+        elif by_keyword:
+            result = function(payload, **{context_name: context})
+        else:
+            result = function(payload, context)
         return runner.run(result) if inspect.iscoroutine(result) else result
 
     return handle
+
+
+def _find(name: str) -> Callable[..., Any]:
+    """The callable that ``module:function`` or ``module:Class.method`` names."""
+    module_name, _, path = name.partition(":")
+    if not module_name or not path:
+        raise ValueError("it must look like module:function")
+    found: Any = importlib.import_module(module_name)
+    for part in path.split("."):
+        owner, found = found, getattr(found, part)
+        if inspect.isclass(owner) and inspect.isfunction(inspect.getattr_static(owner, part)):
+            found = getattr(owner(), part)
+    if not callable(found):
+        raise TypeError(f"it is of type {type(found).__name__}, which cannot be called")
+    if inspect.isgeneratorfunction(found) or inspect.isasyncgenfunction(found):
+        raise TypeError("it is a generator function; a handler returns its result")
+    return found  # type: ignore[no-any-return]
+
+
+def _wanted_context(function: Callable[..., Any]) -> tuple[str | None, bool]:
+    """The parameter that asks for the context, if any, and whether it takes it by keyword.
+
+    Raises TypeError when the function cannot be called with a payload and that.
+    """
+    signature = inspect.signature(function)
+    variable = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+    one: inspect.Parameter | None = None
+    for parameter in list(signature.parameters.values())[1:]:
+        is_annotated = parameter.annotation is JobContext or "JobContext" in str(parameter.annotation)
+        if parameter.kind not in variable and (parameter.name == "context" or is_annotated):
+            one = parameter
+            break
+    by_keyword = one is not None and one.kind is not inspect.Parameter.POSITIONAL_ONLY
+    try:
+        if one is None:
+            signature.bind({})
+        elif by_keyword:
+            signature.bind({}, **{one.name: None})
+        else:
+            signature.bind({}, None)
+    except TypeError as error:
+        raise TypeError(f"{error} in {signature}: {_ACCEPTED}") from None
+    return (one.name if one else None), by_keyword
 
 
 class LazyRunner:
@@ -61,7 +120,26 @@ class LazyRunner:
         return self._runner.run(coroutine)
 
     def close(self) -> None:
-        """End what handlers have left running; the next :meth:`run` begins anew."""
+        """End what handlers have left running; the next :meth:`run` begins anew.
+
+        A task that is still there a second after its cancellation is named in the log and abandoned.
+        """
         runner, self._runner = self._runner, None
-        if runner is not None:
-            runner.close()
+        if runner is None:
+            return
+        try:
+            if self._cancel_tasks(runner.get_loop()):
+                runner.close()
+        except OSError as error:  # a handler has closed its descriptors
+            log.warning("the event loop of the handlers is lost: %s", error)
+
+    def _cancel_tasks(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Cancel the tasks of a loop; returns whether all of them have ended."""
+        stubborn: set[asyncio.Task[Any]] = set()
+        if tasks := asyncio.all_tasks(loop):
+            for task in tasks:
+                task.cancel()
+            _, stubborn = loop.run_until_complete(asyncio.wait(tasks, timeout=CANCEL_WITHIN_S))
+        for task in stubborn:
+            log.warning("the handler has left a task that ignores its cancellation, it is abandoned: %r", task)
+        return not stubborn

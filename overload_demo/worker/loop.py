@@ -6,9 +6,13 @@ All talking to the store happens in the :class:`~overload_demo.queue.keeper.Leas
 
 import json
 import logging
+import os
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -21,8 +25,9 @@ from overload_demo.queue.keeper import LeaseKeeper
 from overload_demo.work import Slot, utc_now
 from overload_demo.worker.handler import JobContext, LazyRunner, load_handler
 from overload_demo.worker.identity import WorkerIdentity
-from overload_demo.worker.journal import EffectLog, JobLog
+from overload_demo.worker.journal import EffectLog, FailureLog, JobLog, describe
 from overload_demo.worker.metrics import WorkerMetrics
+from overload_demo.worker.watchdog import Watchdog
 
 log = logging.getLogger("overload_demo.worker")
 
@@ -30,7 +35,6 @@ BATCH_TARGET_S = 0.05  # a batch holds about this much work
 STORE_RETRY_FIRST_S = 0.25  # doubles up to the longest idle poll
 MAX_RESULT_BYTES = 1_000_000
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
-MAX_ERROR_LENGTH = 1_000
 
 
 class Worker:
@@ -48,8 +52,11 @@ class Worker:
         *,
         metrics: WorkerMetrics | None = None,
         on_overdue: Callable[[LeasedJob], None] | None = None,
+        watchdog: Watchdog | None = None,
     ) -> None:
         self.settings = settings
+        self.running_job: str | None = None
+        self.is_settled = False  # nothing is left to tell the store
         self.done = self.failed = 0
         self.overdue_job: str | None = None
         self.slot = Slot()
@@ -61,7 +68,8 @@ class Worker:
         self._effects = EffectLog(settings.worker_effect_log) if settings.worker_effect_log else None
         self._stopping = threading.Event()
         self._recent_job_s: float | None = None
-        self._job_log = JobLog()
+        self._job_log, self._failure_log = JobLog(), FailureLog()
+        self._watchdog = watchdog
 
     def stop(self) -> None:
         """Finish the running job, give the rest back, end. Idempotent."""
@@ -69,6 +77,7 @@ class Worker:
 
     def run(self, *, until_empty: bool = False) -> None:
         """Work until :meth:`stop`, or with ``until_empty`` until nothing is waiting or in flight."""
+        self._pid = os.getpid()
         with WorkerIdentity(self.settings) as own:
             log.info("worker %s is up", own.name)
             keeper = LeaseKeeper(
@@ -84,6 +93,7 @@ class Worker:
                 self._work(keeper, until_empty)
             finally:
                 keeper.close()
+                self.is_settled = True
                 self._async_runner.close()
                 self._job_log.flush()
                 log.info("worker %s stopped: %d done, %d failed", own.name, self.done, self.failed)
@@ -113,7 +123,13 @@ class Worker:
     def _do_batch(self, keeper: LeaseKeeper) -> None:
         since = time.perf_counter()
         while not self._stopping.is_set() and (job := keeper.take()):
+            self.running_job = job.job_id
+            if self._watchdog:
+                self._watchdog.job_begins(job.job_id)
             settlement = self._do(job, since)
+            if self._watchdog:
+                self._watchdog.job_ended(is_stopping=self._stopping.is_set())
+            self.running_job = None
             keeper.finish(settlement)
             since = time.perf_counter()
 
@@ -141,10 +157,28 @@ class Worker:
             result = self._handler(payload, JobContext(job.job_id, job.attempt))
             text = _encode(result)
         except BaseException as error:  # a handler may raise anything; the worker goes on
-            return Verdict.FAILED, _told(error)
+            self._end_if_forked(error)
+            self._failure_log.write(job, error)
+            return Verdict.FAILED, describe(error)
+        self._end_if_forked(None)
         if len(text) > MAX_RESULT_BYTES:
             return Verdict.FAILED, f"the result is {len(text)} bytes of JSON, more than {MAX_RESULT_BYTES}"
         return Verdict.DONE, text
+
+    def _end_if_forked(self, error: BaseException | None) -> None:
+        """End a child of fork in which the handler has returned or raised: jobs are the parent's."""
+        if os.getpid() == self._pid:
+            return
+        code: Any = None if error is None else error.code if isinstance(error, SystemExit) else 1
+        try:
+            if code is not None and not isinstance(code, int):  # as the interpreter does it
+                sys.stderr.write(f"{code}\n")
+                code = 1
+            elif error is not None and not isinstance(error, SystemExit):
+                traceback.print_exception(error)
+            sys.stdout.flush()
+        finally:
+            os._exit((code or 0) & 0xFF if isinstance(code, int | None) else 1)
 
     def _count(self, job: LeasedJob, verdict: Verdict, text: str, busy_s: float) -> None:
         if verdict is Verdict.DONE:
@@ -167,15 +201,6 @@ class Worker:
         limit_s = self.settings.worker_job_timeout_s
         log.error("%s has run over its %.1f s: this worker is lost", job.job_id, limit_s, extra=about(job))
         self._stopping.set()
-
-
-def _told(error: BaseException) -> str:
-    """What an error says, as text that can be stored and logged: UTF-8 has no form for lone surrogates."""
-    name = type(error).__name__
-    try:
-        return f"{name}: {error}"[:MAX_ERROR_LENGTH].encode("utf-8", "replace").decode()
-    except Exception:  # it is a handler's class: its text may fail as well
-        return name
 
 
 class StoreTrouble:

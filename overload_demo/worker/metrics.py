@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, start_http_server
 
+from overload_demo.children import PARENT_ONLY
 from overload_demo.config import Settings
 from overload_demo.errors import ConfigurationError
 from overload_demo.metrics.families import Sheet
@@ -56,10 +57,12 @@ def serving(metrics: WorkerMetrics, settings: Settings) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or error
         raise ConfigurationError(f"WORKER_METRICS_PORT: cannot listen on {host}:{port}: {reason}") from None
+    PARENT_ONLY.add(server.fileno())
     log.info("metrics at http://%s:%d/metrics", host, server.server_port)
     try:
         yield
     finally:
+        PARENT_ONLY.discard(server.fileno())
         server.shutdown()
         server.server_close()
         thread.join()

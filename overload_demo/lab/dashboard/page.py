@@ -83,7 +83,12 @@ class Page:
             ) from None
         self.address = f"http://127.0.0.1:{listener.getsockname()[1]}/" + (f"#{self._token}" if self._controls else "")
         config = uvicorn.Config(
-            self._app(), log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1
+            self._app(),
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=1,
         )
         self._server = _Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([listener],), name="live-page", daemon=True)

@@ -1,0 +1,101 @@
+"""What the worker's command keeps around each job: a watchdog process, and its own signal handlers.
+
+A call that keeps the interpreter's lock (a regular expression that backtracks, one huge sum) stops all threads of its
+process, those that watch time limits too, and Python's signal handlers. The watchdog is a forked process. It reads in
+shared memory which job runs since when, and in a pipe that a stop signal has arrived or that the worker has ended.
+"""
+
+import logging
+import mmap
+import os
+import select
+import signal
+import struct
+import time
+from typing import NoReturn
+
+from overload_demo.children import PARENT_ONLY
+from overload_demo.config import Settings
+from overload_demo.doors import STOP_SIGNALS, SignalHandlers
+
+log = logging.getLogger("overload_demo.worker")
+
+LOOK_AGAIN_S = 3600.0
+MARGIN_S = 2.0  # a worker that is merely busy ends itself before that
+_RUNNING = struct.Struct("d64s")  # since when, CLOCK_MONOTONIC, 0 while no job runs; its id
+
+
+class Watchdog:
+    """Ends this process by SIGKILL when a job outlasts a limit by 2 s, which only one that keeps the interpreter does.
+
+    The limits are WORKER_JOB_TIMEOUT_S and, from a stop signal on, WORKER_GRACE_S. Create it in the main thread, before
+    there are others; the second process ends with this one.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._limit_s, self._grace_s = settings.worker_job_timeout_s, settings.worker_grace_s
+        self._memory = mmap.mmap(-1, _RUNNING.size)
+        self._handlers: SignalHandlers | None = None
+        self._worker = os.getpid()
+        reader, self._writer = os.pipe()
+        if (middle := os.fork()) == 0:
+            # Forked twice: a handler that waits for all children of this process must not wait for the watchdog.
+            if os.fork() == 0:
+                self._watch(reader)
+            os._exit(0)
+        os.waitpid(middle, 0)
+        os.close(reader)
+        os.set_blocking(self._writer, False)
+        PARENT_ONLY.add(self._writer)
+
+    def guard_signals(self) -> None:
+        """From now on, a signal handler that a job changes is put back; the number of each signal goes to the pipe."""
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        self._handlers = SignalHandlers()
+
+    def job_begins(self, job_id: str) -> None:
+        """Start the time limit of a job."""
+        _RUNNING.pack_into(self._memory, 0, time.monotonic(), job_id.encode())
+
+    def job_ended(self, *, is_stopping: bool) -> None:
+        """End it, and undo what the job did to the stop signals, unless they have done their work already."""
+        _RUNNING.pack_into(self._memory, 0, 0.0, b"")
+        if is_stopping or self._handlers is None or not (changed := self._handlers.restore()):
+            return
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        log.warning("the handler has replaced the signal handler of %s: restored", " and ".join(changed))
+
+    # ---- in the second process
+
+    def _watch(self, reader: int) -> NoReturn:
+        try:
+            os.close(self._writer)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # meant for the worker
+                signal.signal(number, signal.SIG_IGN)
+            self._wait(reader)
+        finally:
+            os._exit(0)
+
+    def _wait(self, reader: int) -> None:
+        """Return when the worker has ended, or must."""
+        stop_at, stopped_job = 0.0, 0.0
+        while True:
+            now = time.monotonic()
+            since, job_id = _RUNNING.unpack_from(self._memory)
+            end_at, limit = (since or now) + self._limit_s, "WORKER_JOB_TIMEOUT_S"
+            if since and since == stopped_job and stop_at < end_at:
+                end_at, limit = stop_at, "WORKER_GRACE_S"
+            if since and now > end_at + MARGIN_S:
+                name = job_id.rstrip(b"\0").decode()
+                what = "%s has outlasted %s and keeps the interpreter: the worker is killed and the job interrupted"
+                log.error(what, name, limit, extra={"job_id": name})
+                os.kill(self._worker, signal.SIGKILL)
+                return
+            if select.select([reader], [], [], min(end_at + MARGIN_S - now + 0.01, LOOK_AGAIN_S))[0]:
+                signals = os.read(reader, 64)
+                if not signals:
+                    return
+                now, stopped_job = time.monotonic(), _RUNNING.unpack_from(self._memory)[0]
+                for _ in STOP_SIGNALS & set(signals):
+                    # the second one ends it at once, as it does where the interpreter can handle it
+                    stop_at = now - MARGIN_S if stop_at else now + self._grace_s

@@ -1,0 +1,118 @@
+"""What a handler leaves behind in the worker's process is named, and does not hold up or falsify the process's end."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from overload_demo.store.opening import Store
+from tests.support.running import events, submit, wait_for
+from tests.support.waiting import wait_until
+from tests.support.workers import exit_code, handler_lab
+
+THREAD = """
+import threading
+def handle(payload):
+    threading.Thread(target=threading.Event().wait, name="left-behind").start()
+    return {}
+"""
+PROCESS = """
+import multiprocessing, os, signal, time
+def stay():
+    while os.getppid() == parent:
+        time.sleep(0.05)
+def handle(payload):
+    global parent
+    parent = os.getpid()
+    multiprocessing.get_context("fork").Process(target=stay, name="left-behind").start()
+    return {}
+"""
+IDLE_POOL = """
+from concurrent.futures import ThreadPoolExecutor
+pool = ThreadPoolExecutor(2)
+def handle(payload):
+    return pool.submit(len, "four").result()
+"""
+TASK = """
+import asyncio
+async def left_behind():
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            pass
+async def handle(payload):
+    handle.task = asyncio.create_task(left_behind())
+    await asyncio.sleep(0)
+    return {}
+"""
+DESCRIPTORS = """
+import os
+def handle(payload):
+    os.closerange(3, 1000)
+    return {}
+"""
+SIGNALS = """
+import signal
+def handle(payload):
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    return {}
+"""
+
+
+@pytest.mark.parametrize("code", [THREAD, PROCESS], ids=["thread", "process"])
+@pytest.mark.parametrize("ends_by", ["--until-empty", "SIGTERM"])
+def test_a_thread_or_process_left_behind_is_named_and_not_waited_for(
+    tmp_path: Path, store: Store, code: str, ends_by: str
+) -> None:
+    with handler_lab(tmp_path, store) as lab:
+        ids = submit(lab.client)
+        arguments = [ends_by] if ends_by.startswith("--") else []
+        with lab.worker(code, *arguments, WORKER_GRACE_S=0.5) as worker:
+            wait_for(lab.client, ids)
+            if not arguments:
+                worker.terminate()
+            wait_until("the worker ends", lambda: exit_code(worker) is not None, timeout_s=15.0)
+            assert exit_code(worker) == 0
+
+        assert "without what a handler has left running: " in worker.log.read_text()
+        assert "'left-behind'" in worker.log.read_text()
+        assert "did not end within" not in worker.log.read_text()
+
+
+@pytest.mark.parametrize("code", [IDLE_POOL, TASK], ids=["idle pool", "task"])
+def test_an_idle_pool_and_a_task_that_ignores_its_cancellation_do_not_hold_up_the_end(
+    tmp_path: Path, store: Store, code: str
+) -> None:
+    with handler_lab(tmp_path, store) as lab:
+        submit(lab.client)
+        with lab.worker(code, "--until-empty", WORKER_GRACE_S=600) as worker:
+            wait_until("the worker ends", lambda: exit_code(worker) is not None, timeout_s=15.0)
+            assert exit_code(worker) == 0
+
+        assert ("left a task" in worker.log.read_text()) == (code is TASK)
+
+
+def test_closed_descriptors_end_the_worker_with_the_reason(tmp_path: Path, store: Store) -> None:
+    with handler_lab(tmp_path, store) as lab:
+        submit(lab.client)
+        with lab.worker(DESCRIPTORS, WORKER_EFFECT_LOG="") as worker:
+            wait_until("the worker ends", lambda: exit_code(worker) is not None, timeout_s=15.0)
+            assert exit_code(worker) == 1
+
+        assert "Traceback" not in worker.log.read_text()
+        assert "Bad file descriptor; does the handler close descriptors" in worker.log.read_text().splitlines()[-1]
+
+
+def test_a_handler_of_its_own_for_sigterm_is_undone_and_named(tmp_path: Path, store: Store) -> None:
+    with handler_lab(tmp_path, store) as lab:
+        ids = submit(lab.client, 2)
+        with lab.worker(SIGNALS) as worker:
+            wait_for(lab.client, ids)
+            assert worker.pid is not None
+            os.kill(worker.pid, signal.SIGTERM)
+            wait_until("the worker ends", lambda: exit_code(worker) == 0)
+
+        assert "replaced the signal handler of SIGTERM: restored" in worker.log.read_text()
+        assert len(events(tmp_path)) == 4
