@@ -20,7 +20,17 @@ from overload_demo.lab.records.recorded import equal_recorded
 from overload_demo.lab.records.result import NOT_ASKED_FOR, Conditions, SpikeResult, SpikeSeries
 from overload_demo.lab.running.baseline import run_baseline
 from overload_demo.lab.running.cost import Cost, read_cost
-from overload_demo.lab.running.plan import UPSTASH_RATE_PER_S, LiveView, OnProgress, SpikePlan, SpikeProgress, Stage
+from overload_demo.lab.running.plan import (
+    BASELINE_TIMEOUT_S,
+    UPSTASH_RATE_PER_S,
+    LiveView,
+    OnProgress,
+    SpikePlan,
+    SpikeProgress,
+    Stage,
+    baseline_fires_s,
+    sized_delay_s,
+)
 from overload_demo.lab.running.sampler import Sample, Sampler
 from overload_demo.lab.running.stack import Stack
 from overload_demo.load import LoadPlan, LoadProgress, LoadResult, calibrate, run_load
@@ -31,8 +41,6 @@ from overload_demo.work import utc_now
 
 RATE_SHARE_OF_CALIBRATION = 0.6
 STUCK_AFTER_S = 60.0
-BASELINE_FIRES_S = 12.0
-BASELINE_TIMEOUT_S = 10.0
 BASELINE_VARIANT: Variant = "def-slot"
 
 
@@ -97,7 +105,7 @@ class _Spike:
             cost = await read_cost(self.stack, self._upstash, counting)
         account = reconcile(accepted, read_effects(self.stack.effect_log), stored.states)
         self._tell(sampler.samples[-1], account.lost)
-        baseline, note = await self._baseline(rate_per_s, load.environment)
+        baseline, note = await self._baseline(load_plan, load.environment)
         result = self._result(load, sampler, account, stored, cost, baseline, note)
         result.save(self._out_dir)
         if self._live:
@@ -112,8 +120,9 @@ class _Spike:
         if wanted is None:
             self._report(SpikeProgress("calibrate", self.plan.requests))
             self.calibrated_per_s = await calibrate(self.stack.url)
-            await self.stack.fresh()
-            return float(round(self.calibrated_per_s * RATE_SHARE_OF_CALIBRATION, -1)) or 1.0
+            rate_per_s = float(round(self.calibrated_per_s * RATE_SHARE_OF_CALIBRATION, -1)) or 1.0
+            await self.stack.fresh(sized_delay_s(rate_per_s) if self.plan.sizes_work else None)
+            return rate_per_s
         async with self._reading() as results:
             used = (await results.stats()).accepted > 0
         if used:
@@ -174,8 +183,8 @@ class _Spike:
                     moved_at, last = time.monotonic(), stats.done + stats.failed
             await asyncio.sleep(0.1)
 
-    async def _baseline(self, rate_per_s: float, here: Environment) -> tuple[BaselineRun | None, str]:
-        """The naive API under the same offered load, for a bounded time; or a recorded run of equal conditions."""
+    async def _baseline(self, load_plan: LoadPlan, here: Environment) -> tuple[BaselineRun | None, str]:
+        """Fire the same schedule at the naive API, for a bounded time, or find a recorded run of equal conditions."""
         plan, delay_s = self.plan, self.stack.settings.worker_processing_delay
         if plan.baseline == "none":
             return None, NOT_ASKED_FOR
@@ -186,24 +195,25 @@ class _Spike:
                 here,
                 variant=BASELINE_VARIANT,
                 delay_s=delay_s,
-                rate_per_s=rate_per_s,
+                rate_per_s=load_plan.rate_per_s,
                 shape=plan.shape,
                 timeout_s=BASELINE_TIMEOUT_S,
                 requests=plan.requests,
             )
+        fires_s = baseline_fires_s(load_plan)
         self._report(SpikeProgress("baseline", plan.requests))
         run = await run_baseline(
             BASELINE_VARIANT,
             requests=plan.requests,
-            rate_per_s=rate_per_s,
+            rate_per_s=load_plan.rate_per_s,
             shape=plan.shape,
             delay_s=delay_s,
             timeout_s=BASELINE_TIMEOUT_S,
-            max_duration_s=BASELINE_FIRES_S,
+            max_duration_s=fires_s,
             seed=plan.seed,
             on_progress=lambda load: self._report(SpikeProgress.of_baseline(load)),
         )
-        return run, f"measured now, fired for {BASELINE_FIRES_S:g} s, clients waited {BASELINE_TIMEOUT_S:g} s"
+        return run, f"measured now, fired for {fires_s:g} s, clients waited {BASELINE_TIMEOUT_S:g} s"
 
     def _result(
         self,
