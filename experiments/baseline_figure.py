@@ -36,7 +36,7 @@ def draw(runs: list[BaselineRun], path: Path) -> None:
 def _rates(axes: Axes, run: BaselineRun) -> None:
     start_s = run.series.start_s
     axes.step(start_s, run.series.offered_per_s, color=BLACK, ls=":", where="post", label="offered")
-    axes.step(start_s, run.series.accepted_per_s, color=GREEN, where="post", label="answered 200")
+    axes.step(start_s, run.answered_per_s(), color=GREEN, where="post", label="answered 200")
     axes.step(start_s, run.series.failed_per_s, color=RED, ls="--", where="post", label="failed")
     axes.axhline(run.capacity_per_s, color=ORANGE, ls="-.", label=f"capacity, {run.capacity_per_s:,.0f}/s")
     axes.set(title="Offered, answered, failed", xlabel="time, s", ylabel="requests a second", ylim=(0, None))

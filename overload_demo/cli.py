@@ -21,7 +21,7 @@ from overload_demo.lab.course.level import Level
 from overload_demo.lab.records import report
 from overload_demo.lab.records.price import estimate
 from overload_demo.lab.records.result import SpikeResult
-from overload_demo.lab.running.plan import DEFAULT_DELAY_S, DEFAULT_REQUESTS, LiveView, SpikePlan
+from overload_demo.lab.running.plan import DEFAULT_REQUESTS, MIN_DELAY_S, LiveView, SpikePlan, sized_delay_s
 from overload_demo.lab.running.progress import spike_progress
 from overload_demo.lab.running.spike import run_spike
 from overload_demo.lab.running.stack import Stack
@@ -61,7 +61,9 @@ def spike(
     ] = None,
     shape: Annotated[Shape, typer.Option(help="When requests are sent.")] = Shape.SPIKE,
     processes: Annotated[int | None, typer.Option(help="Load processes.", show_default="chosen from the load")] = None,
-    processing_delay: Annotated[float, typer.Option(help="Work of one job, seconds.")] = DEFAULT_DELAY_S,
+    processing_delay: Annotated[
+        float | None, typer.Option(help="Work of one job, seconds.", show_default="2 ÷ rate, at least 0.0004")
+    ] = None,
     timeout: Annotated[float, typer.Option(help="A client waits this long for an answer, seconds.")] = 30.0,
     seed: Annotated[int, typer.Option(help="Seed of random shapes.")] = 0,
     baseline: Annotated[
@@ -84,11 +86,14 @@ def spike(
         processes=processes,
         seed=seed,
         timeout_s=timeout,
+        sizes_work=processing_delay is None,
         baseline=baseline.value,
         command=shlex.join(["overload-demo", *sys.argv[1:]]),
     )
     with one_line_errors():
         _check(plan)
+        if processing_delay is None:
+            processing_delay = sized_delay_s(rate) if rate is not None and not upstash else MIN_DELAY_S
         if upstash:
             _ask_before_upstash(console, requests, processing_delay, yes=yes)
         try:

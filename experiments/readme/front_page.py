@@ -43,7 +43,8 @@ def spike_block(result: SpikeResult) -> str:
         (
             "requests fired",
             f"{result.offered:,}",
-            f"{naive.summary.planned:,} (stopped after {naive.max_duration_s:g} s)",
+            f"{naive.summary.planned:,}"
+            + (f" (stopped after {naive.max_duration_s:g} s)" if naive.summary.not_fired else ""),
         ),
         ("accepted / answered in time", f"{result.accepted:,}", f"{naive.summary.accepted:,}"),
         ("failed", f"{result.offered - result.accepted:,}", f"{lost:,}"),

@@ -21,6 +21,7 @@ from overload_demo.config import load_settings
 from overload_demo.lab import plots
 from overload_demo.lab.records.job_log import read_events
 from overload_demo.lab.records.result import SpikeResult
+from overload_demo.lab.running.plan import sized_delay_s
 from overload_demo.queue.protocol import Protocol
 from overload_demo.store.data_dir import DataDir
 from overload_demo.store.embedded import EmbeddedStore
@@ -94,6 +95,19 @@ def test_a_spike_is_absorbed_and_every_request_accounted_for(tmp_path: Path) -> 
     [figure] = tmp_path.glob("runs/*/figure.png")
     assert figure.stat().st_size > 10_000
     wait_until("nothing of the run is alive", lambda: not processes_living_in(tmp_path))
+
+
+@pytest.mark.parametrize("options", [["--requests", "3000", "--rate", "1430"], ["--requests", "2000"]])
+def test_without_a_given_delay_the_work_is_sized_so_that_a_queue_grows(tmp_path: Path, options: list[str]) -> None:
+    outcome = run_spike(tmp_path, *options)
+
+    result = the_result(tmp_path)
+    asked = result.conditions
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    assert asked.processing_delay_s == sized_delay_s(asked.rate_per_s)
+    assert result.peak_queue_depth > 0.3 * result.offered
+    assert result.drain_rate_per_s <= result.capacity_per_s <= 1 / asked.processing_delay_s
+    assert "SAYS NOTHING" not in outcome.stdout
 
 
 def test_one_injected_loss_and_one_injected_duplicate_are_reported_and_fail_the_run(tmp_path: Path) -> None:

@@ -54,17 +54,17 @@ def test_each_chart_is_told_to_whoever_cannot_see_it() -> None:
 
 def test_the_end_of_a_spike_says_how_far_off_the_class_was() -> None:
     result = SpikeResult.read(RESULTS / "spike.json").model_copy(
-        update={"peak_queue_depth": 1000, "seconds_to_empty": 50.0}
+        update={"peak_queue_depth": 20_000, "seconds_to_empty": 50.0}
     )
 
     assert words.absorbed(result) == (
-        f"Absorbed: {result.accepted:,} of {result.offered:,} accepted, 0 lost. Peak 1,000. Empty after 50 s."
+        f"Absorbed: {result.accepted:,} of {result.offered:,} accepted, 0 lost. Peak 20,000. Empty after 50 s."
     )
-    assert words.absorbed(result, 1500, 25).endswith(
-        "Peak 1,000 (predicted 1,500, +50%). Empty after 50 s (predicted 25, -50%)."
+    assert words.absorbed(result, 30_000, 25).endswith(
+        "Peak 20,000 (predicted 30,000, +50%). Empty after 50 s (predicted 25, -50%)."
     )
     assert words.absorbed(result, 0, 0).endswith(
-        "Peak 1,000 (predicted 0, -100%). Empty after 50 s (predicted 0, -100%)."
+        "Peak 20,000 (predicted 0, -100%). Empty after 50 s (predicted 0, -100%)."
     )
 
 

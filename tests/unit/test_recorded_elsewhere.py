@@ -87,11 +87,10 @@ def table_row(result: SpikeResult, name: str) -> list[str]:
 
 def test_rates_are_also_told_as_shares_of_each_ones_own_capacity(recorded: BaselineRun) -> None:
     result = SpikeResult.read(RESULTS / "spike.json").model_copy(update={"baseline": recorded})
-    best = max(recorded.series.accepted_per_s)
 
     assert table_row(result, "drain rate as a share of that") == [
         f"{result.drain_rate_per_s / result.capacity_per_s:.0%}",
-        f"{best / recorded.capacity_per_s:.0%} at best",
+        f"{recorded.summary.accepted_per_s / recorded.capacity_per_s:.0%}",
     ]
 
 

@@ -23,6 +23,7 @@ MARKS_FILE = "marks.json"
 EVERY_S = 0.2
 APART_S = 0.75 * EVERY_S  # a queue that drains is looked at more often: a view of that would show its end only
 RATE_OVER_S = 1.0  # a rate over less than that is noise, and 0 until then
+BURST_S = 10.0  # the naive API's answers leave in bursts no longer than its clients wait: its rates are over that time
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,11 @@ class Feed:
             if len(track) > 1 and track[-1].at_s - track[-2].at_s < APART_S:
                 track.pop()
             after_s = track[-1].at_s if track else -1.0
-            before = next((one for one in reversed(track) if sample.at_s - one.at_s >= RATE_OVER_S), None)
-            sample = _with_rates(sample, before)
+            over_s = RATE_OVER_S if sample.track == "queue" else BURST_S
+            oldest = track[0] if track else sample
+            sample = _with_rates(
+                sample, next((one for one in reversed(track) if sample.at_s - one.at_s >= over_s), oldest)
+            )
             track.append(sample)
             self._latest = sample.track
             self._tell("sample", asdict(sample) | self._now() | {"after_s": after_s})
@@ -163,10 +167,10 @@ class Feed:
         return {"track": self._latest, "numbers": words.numbers(sample), "labels": words.labels(sample, peak)}
 
 
-def _with_rates(sample: LiveSample, before: LiveSample | None) -> LiveSample:
-    if before is None:
-        return sample
+def _with_rates(sample: LiveSample, before: LiveSample) -> LiveSample:
     seconds = sample.at_s - before.at_s
+    if seconds < RATE_OVER_S:
+        return sample
     return replace(
         sample,
         accepted_per_s=max(0.0, round((sample.accepted - before.accepted) / seconds, 1)),

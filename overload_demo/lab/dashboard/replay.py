@@ -74,7 +74,7 @@ def spike_samples(result: SpikeResult) -> Iterator[LiveSample]:
 def baseline_samples(run: BaselineRun) -> Iterator[LiveSample]:
     """The course of the naive API's run, one sample a second."""
     series = run.series
-    answered, failed = list(accumulate(series.accepted_per_s)), list(accumulate(series.failed_per_s))
+    answered, failed = list(accumulate(run.answered_per_s())), list(accumulate(series.failed_per_s))
     for number, at_s in enumerate(series.start_s):
         yield LiveSample(
             track="naive",

@@ -12,8 +12,9 @@ class LiveSample:
     """The numbers of one moment. Of the naive API, which has no queue, depth is requests in flight.
 
     ``at_s`` counts from the start of the spike, or of the watching where there is none. ``accepted``, ``errors`` and
-    ``settled`` are totals. Rates are over the last second. None is what nobody knows: ``acceptance_p99_s`` without an
-    answer in the last second, ``errors`` where no client is ours, ``lost`` before every id was reconciled.
+    ``settled`` are totals. Rates are over the last second, of the naive API over the last ten.
+    None is what nobody knows: ``acceptance_p99_s`` without an answer in the last second, ``errors`` where no client is
+    ours, ``lost`` before every id was reconciled.
     """
 
     track: Track

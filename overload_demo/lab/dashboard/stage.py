@@ -16,8 +16,8 @@ from overload_demo.lab.dashboard.sizes import Sizes
 from overload_demo.lab.dashboard.words import collapsed
 from overload_demo.lab.records.baseline_run import BaselineRun
 from overload_demo.lab.running.baseline import run_baseline
-from overload_demo.lab.running.plan import SpikePlan, SpikeProgress
-from overload_demo.lab.running.spike import BASELINE_FIRES_S, BASELINE_TIMEOUT_S, BASELINE_VARIANT, run_spike
+from overload_demo.lab.running.plan import BASELINE_SPIKE_S, BASELINE_TIMEOUT_S, SpikePlan, SpikeProgress
+from overload_demo.lab.running.spike import BASELINE_VARIANT, run_spike
 from overload_demo.lab.running.stack import Stack
 from overload_demo.load import Shape
 
@@ -136,7 +136,7 @@ class Stage:
             shape=Shape.SPIKE,
             delay_s=self.sizes.delay_s,
             timeout_s=BASELINE_TIMEOUT_S,
-            max_duration_s=BASELINE_FIRES_S,
+            max_duration_s=BASELINE_SPIKE_S,
             on_progress=lambda load: follow(SpikeProgress.of_baseline(load)),
         )
         self._seen = run

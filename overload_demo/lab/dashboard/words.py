@@ -71,6 +71,8 @@ def absorbed(result: SpikeResult, peak: float | None = None, empty_s: float | No
         ("Peak", result.peak_queue_depth, peak, ""),
         ("Empty after", result.seconds_to_empty, empty_s, " s"),
     )
+    if result.caveat:
+        text = f"It says nothing: {result.caveat}. {text}"
     for name, value, guess, unit in measured:
         text += f" {name} {value:,.0f}{unit}"
         if guess is not None:

@@ -111,7 +111,7 @@ def _drain(axes: Axes, result: SpikeResult) -> None:
     axes.plot(result.series.start_s, result.series.offered_per_s, label="offered", **OFFERED)
     if result.baseline:
         naive = result.baseline.series
-        axes.plot(naive.start_s, naive.accepted_per_s, label=_naive(result, "answered in time"), **NAIVE)
+        axes.plot(naive.start_s, result.baseline.answered_per_s(), label=_naive(result, "answered in time"), **NAIVE)
     axes.set_ylabel("per second")
     axes.set_ylim(bottom=0)
     thousands(axes.yaxis)

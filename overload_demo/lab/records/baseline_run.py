@@ -71,8 +71,31 @@ class BaselineRun(BaseModel):
 
     @property
     def capacity_per_s(self) -> float:
-        """What the app can complete at its best, jobs a second: the slot's capacity, or what it did without one."""
-        return self.slot_capacity_per_s or self.unloaded_per_s
+        """What the app can complete at its best, jobs a second: the slot's capacity, or what it did without one.
+
+        The slot is held longer while threads contend for Python's lock, so the better of its two measurements counts.
+        """
+        slot = max(self.slot_capacity_per_s or 0.0, self.slot_under_load_per_s or 0.0)
+        return slot or self.unloaded_per_s
+
+    @property
+    def failed(self) -> int:
+        """Requests that were due and not answered in time."""
+        return self.summary.planned - self.summary.accepted
+
+    def answered_per_s(self) -> list[float]:
+        """Return the answers in time for each second of the run, by when the slot did the work at the latest.
+
+        Answers leave in bursts (thousands in a second were seen after seconds without any). What a second holds beyond
+        the slot's capacity was worked on before it, so it is counted in the seconds before.
+        """
+        if self.slot_capacity_per_s is None:
+            return self.series.accepted_per_s
+        rates, excess = [], 0.0
+        for answered in reversed(self.series.accepted_per_s):
+            rates.append(min(answered + excess, self.capacity_per_s))
+            excess += answered - rates[-1]
+        return rates[::-1]
 
     def matches(self, *, delay_s: float, rate_per_s: float, shape: str, timeout_s: float, requests: int) -> bool:
         """Whether this run may be laid over another one: only at equal work, load and time-out."""

@@ -2,7 +2,6 @@
 
 from rich.table import Table
 
-from overload_demo.lab.records.baseline_run import BaselineRun
 from overload_demo.lab.records.price import dollars
 from overload_demo.lab.records.result import SpikeResult
 from overload_demo.load.summary import LoadSummary
@@ -11,7 +10,7 @@ from overload_demo.load.summary import LoadSummary
 def table(result: SpikeResult) -> Table:
     """All numbers of a result, beside those of the naive API where it was run. Times in ms, memory in MB (10^6)."""
     baseline = result.baseline
-    shown = Table(title=f"{result.verdict.upper()}: {_headline(result)}", title_justify="left", show_edge=False)
+    shown = Table(title=_headline(result), title_justify="left", show_edge=False)
     shown.add_column("")
     shown.add_column("queue API", justify="right")
     if baseline:
@@ -31,9 +30,9 @@ def table(result: SpikeResult) -> Table:
         f"{max(baseline.series.in_flight, default=0):,.0f}" if baseline else "",
     )
     row(
-        "drain rate, jobs/s",
+        "drain rate, jobs/s (naive: answered)",
         f"{result.drain_rate_per_s:,.0f}",
-        f"{_best(baseline):,.0f} at best" if baseline else "",
+        f"{baseline.summary.accepted_per_s:,.0f}" if baseline else "",
     )
     row(
         "capacity of the one slot, jobs/s",
@@ -43,7 +42,7 @@ def table(result: SpikeResult) -> Table:
     row(
         "drain rate as a share of that",
         _share(result.drain_rate_per_s, result.capacity_per_s),
-        f"{_share(_best(baseline), baseline.capacity_per_s)} at best" if baseline else "",
+        _share(baseline.summary.accepted_per_s, baseline.capacity_per_s) if baseline else "",
     )
     row("seconds to empty", f"{result.seconds_to_empty:,.1f}")
     row(
@@ -63,15 +62,12 @@ def table(result: SpikeResult) -> Table:
 
 def notes(result: SpikeResult) -> list[str]:
     """What has to be said beside the table."""
-    said = [f"load: {result.load.reason}", *result.load.remarks, f"naive API: {result.baseline_note}"]
+    asked = result.conditions
+    size = f"{asked.rate_per_s:,.0f} requests/s at the height, {asked.processing_delay_s * 1000:g} ms of work a job"
+    said = [f"size: {size}", f"load: {result.load.reason}", *result.load.remarks, f"naive API: {result.baseline_note}"]
     if result.restarts:
         said.append("started again: " + ", ".join(f"{name} {count} times" for name, count in result.restarts.items()))
     return said + result.reasons + result.examples
-
-
-def _best(baseline: BaselineRun) -> float:
-    """The most answers in one second."""
-    return max(baseline.series.accepted_per_s, default=0.0)
 
 
 def _share(rate_per_s: float, capacity_per_s: float) -> str:
@@ -80,7 +76,11 @@ def _share(rate_per_s: float, capacity_per_s: float) -> str:
 
 
 def _headline(result: SpikeResult) -> str:
-    return f"{result.accepted:,} of {result.offered:,} accepted, {result.lost:,} lost, {result.duplicated:,} duplicated"
+    verdict = result.verdict.upper()
+    if result.caveat:
+        verdict += f", BUT THE COMPARISON SAYS NOTHING: {result.caveat}.\n{verdict}"
+    accepted = f"{result.accepted:,} of {result.offered:,} accepted"
+    return f"{verdict}: {accepted}, {result.lost:,} lost, {result.duplicated:,} duplicated"
 
 
 def _price(least: int, most: int) -> str:

@@ -9,6 +9,8 @@ from overload_demo.lab.records.baseline_run import BaselineRun
 from overload_demo.load import LoadSummary, Shape
 
 SCHEMA_VERSION: Literal[1] = 1
+WAITING_SHARE = 0.1  # chosen: with fewer jobs waiting at the peak, the worker had kept up with the spike
+GIVEN_UP_SHARE = 0.05  # chosen: with fewer clients of the naive API that gave up, it had kept up too
 NOT_ASKED_FOR = "not asked for"  # the note where nobody wanted a naive API beside the run
 
 
@@ -143,6 +145,27 @@ class SpikeResult(BaseModel):
         missing = [f"{self.verdict}: {reason}" for reason in self.reasons]
         late = [] if self.load.verdict == "valid" else [f"{self.load.verdict}: {self.load.reason}"]
         return missing + late
+
+    @property
+    def caveat(self) -> str:
+        """Why this run shows nothing about a queue in overload; empty where it does.
+
+        An absorbed spike shows something only if jobs had to wait, and a naive API only if its clients gave up.
+        """
+        if self.verdict != "absorbed":
+            return ""
+        if not self.conditions.max_queue_depth and self.peak_queue_depth < WAITING_SHARE * self.offered:
+            return (
+                f"the worker kept up: at most {self.peak_queue_depth:,} of {self.offered:,} jobs waited. "
+                "Raise --rate or --processing-delay, or fire more --requests"
+            )
+        if self.baseline is not None and self.baseline.failed < GIVEN_UP_SHARE * self.baseline.summary.planned:
+            return (
+                f"the naive API kept up: it answered {self.baseline.summary.accepted:,} of "
+                f"{self.baseline.summary.planned:,} clients within {self.baseline.timeout_s:g} s. "
+                "Raise --rate or --processing-delay, or fire more --requests"
+            )
+        return ""
 
     @property
     def upstash_commands(self) -> tuple[int, int] | None:

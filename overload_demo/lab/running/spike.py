@@ -20,7 +20,17 @@ from overload_demo.lab.records.recorded import equal_recorded
 from overload_demo.lab.records.result import NOT_ASKED_FOR, Conditions, SpikeResult, SpikeSeries
 from overload_demo.lab.running.baseline import run_baseline
 from overload_demo.lab.running.cost import Cost, read_cost
-from overload_demo.lab.running.plan import UPSTASH_RATE_PER_S, LiveView, OnProgress, SpikePlan, SpikeProgress, Stage
+from overload_demo.lab.running.plan import (
+    BASELINE_TIMEOUT_S,
+    UPSTASH_RATE_PER_S,
+    LiveView,
+    OnProgress,
+    SpikePlan,
+    SpikeProgress,
+    Stage,
+    baseline_fires_s,
+    sized_delay_s,
+)
 from overload_demo.lab.running.sampler import Sample, Sampler
 from overload_demo.lab.running.stack import Stack
 from overload_demo.load import LoadPlan, LoadProgress, LoadResult, calibrate, run_load
@@ -31,8 +41,6 @@ from overload_demo.work import utc_now
 
 RATE_SHARE_OF_CALIBRATION = 0.6
 STUCK_AFTER_S = 60.0
-BASELINE_FIRES_S = 12.0
-BASELINE_TIMEOUT_S = 10.0
 BASELINE_VARIANT: Variant = "def-slot"
 
 
@@ -96,10 +104,7 @@ class _Spike:
             async with Sampler(results, self.stack.process_ids, self._tell) as sampler:
                 self._stage = "fire"
                 load = await run_load(
-                    load_plan,
-                    out_dir=self._out_dir,
-                    on_progress=self._note_load,
-                    api_key=self.stack.api_key,
+                    load_plan, out_dir=self._out_dir, on_progress=self._note_load, api_key=self.stack.api_key
                 )
                 self._stage = "drain"
                 await self._drain(sampler)
@@ -112,7 +117,7 @@ class _Spike:
         self._tell(sampler.samples[-1], account.lost)
         result = self._result(load, sampler, account, stored, cost)
         result.save(self._out_dir)  # the naive part may fail, be interrupted, or take the kernel with it
-        baseline, note = await self._baseline_if_possible(rate_per_s, load.environment)
+        baseline, note = await self._baseline_if_possible(load_plan, load.environment)
         source = self.plan.baseline if baseline is not None else "none"
         beside = {"baseline": baseline, "baseline_source": source, "baseline_note": note}
         result = result.model_copy(update=beside)
@@ -130,8 +135,9 @@ class _Spike:
         if wanted is None:
             self._report(SpikeProgress("calibrate", self.plan.requests))
             self.calibrated_per_s = await calibrate(self.stack.url, api_key=self.stack.api_key)
-            await self.stack.fresh()
-            return float(round(self.calibrated_per_s * RATE_SHARE_OF_CALIBRATION, -1)) or 1.0
+            rate_per_s = float(round(self.calibrated_per_s * RATE_SHARE_OF_CALIBRATION, -1)) or 1.0
+            await self.stack.fresh(sized_delay_s(rate_per_s) if self.plan.sizes_work else None)
+            return rate_per_s
         async with self._reading() as results:
             used = (await results.stats()).accepted > 0
         if used or any(self.stack.run_folder.glob("*.json")):
@@ -192,20 +198,19 @@ class _Spike:
                     moved_at, last = time.monotonic(), stats.done + stats.failed
             await asyncio.sleep(0.1)
 
-    async def _baseline_if_possible(self, rate_per_s: float, here: Environment) -> tuple[BaselineRun | None, str]:
+    async def _baseline_if_possible(self, load_plan: LoadPlan, here: Environment) -> tuple[BaselineRun | None, str]:
         """The naive part; when it fails or is interrupted, None and why: the main result is finished by then."""
         try:
-            return await self._baseline(rate_per_s, here)
+            return await self._baseline(load_plan, here)
         except OverloadDemoError as error:
             return None, f"it could not be measured: {error}"
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None:
+            if task := asyncio.current_task():
                 task.uncancel()
             return None, "interrupted before its end"
 
-    async def _baseline(self, rate_per_s: float, here: Environment) -> tuple[BaselineRun | None, str]:
-        """The naive API under the same offered load, for a bounded time; or a recorded run of equal conditions."""
+    async def _baseline(self, load_plan: LoadPlan, here: Environment) -> tuple[BaselineRun | None, str]:
+        """Fire the same schedule at the naive API, for a bounded time, or find a recorded run of equal conditions."""
         plan, delay_s = self.plan, self.stack.settings.worker_processing_delay
         if plan.baseline == "none":
             return None, NOT_ASKED_FOR
@@ -216,24 +221,25 @@ class _Spike:
                 here,
                 variant=BASELINE_VARIANT,
                 delay_s=delay_s,
-                rate_per_s=rate_per_s,
+                rate_per_s=load_plan.rate_per_s,
                 shape=plan.shape,
                 timeout_s=BASELINE_TIMEOUT_S,
                 requests=plan.requests,
             )
+        fires_s = baseline_fires_s(load_plan)
         self._report(SpikeProgress("baseline", plan.requests))
         run = await run_baseline(
             BASELINE_VARIANT,
             requests=plan.requests,
-            rate_per_s=rate_per_s,
+            rate_per_s=load_plan.rate_per_s,
             shape=plan.shape,
             delay_s=delay_s,
             timeout_s=BASELINE_TIMEOUT_S,
-            max_duration_s=BASELINE_FIRES_S,
+            max_duration_s=fires_s,
             seed=plan.seed,
             on_progress=lambda load: self._report(SpikeProgress.of_baseline(load)),
         )
-        return run, f"measured now, fired for {BASELINE_FIRES_S:g} s, clients waited {BASELINE_TIMEOUT_S:g} s"
+        return run, f"measured now, fired for {fires_s:g} s, clients waited {BASELINE_TIMEOUT_S:g} s"
 
     def _result(
         self,

@@ -112,8 +112,13 @@ class Stack:
         while self.on_stop:
             self.on_stop.pop()()
 
-    async def fresh(self) -> None:
-        """Start again on empty data, so that no old backlog falsifies a figure. The URL changes."""
+    async def fresh(self, processing_delay_s: float | None = None) -> None:
+        """Start again on empty data, so that no old backlog falsifies a figure. The URL changes.
+
+        ``processing_delay_s`` is the work of one job from then on, seconds; None keeps it.
+        """
+        if processing_delay_s is not None:
+            self._wanted = self._wanted | {"processing_delay_s": processing_delay_s}
         await self._take_over_from(self)
 
     @property
