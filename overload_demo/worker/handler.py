@@ -127,11 +127,8 @@ class LazyRunner:
         runner, self._runner = self._runner, None
         if runner is None:
             return
-        try:
-            if self._cancel_tasks(runner.get_loop()):
-                runner.close()
-        except OSError as error:  # a handler has closed its descriptors
-            log.warning("the event loop of the handlers is lost: %s", error)
+        if self._cancel_tasks(runner.get_loop()):
+            runner.close()
 
     def _cancel_tasks(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Cancel the tasks of a loop; returns whether all of them have ended."""
