@@ -58,7 +58,6 @@ class Worker:
     ) -> None:
         self.settings = settings
         self.running_job: str | None = None
-        self.is_settled = False  # nothing is left to tell the store
         self.done = self.failed = 0
         self.overdue_job: str | None = None
         self.slot = Slot()
@@ -96,7 +95,6 @@ class Worker:
                 self._work(keeper, until_empty)
             finally:
                 keeper.close()
-                self.is_settled = True
                 self._async_runner.close()
                 self._job_log.flush()
                 log.info("worker %s stopped: %d done, %d failed", worker_id, self.done, self.failed)

@@ -17,6 +17,16 @@ def handle(payload):
     threading.Thread(target=threading.Event().wait, name="left-behind").start()
     return {}
 """
+EXECUTOR = """
+import asyncio, threading
+def stay():
+    threading.current_thread().name = "left-behind"
+    threading.Event().wait()
+async def handle(payload):
+    handle.task = asyncio.create_task(asyncio.to_thread(stay))
+    await asyncio.sleep(0.1)
+    return {}
+"""
 PROCESS = """
 import multiprocessing, os, signal, time
 def stay():
@@ -62,8 +72,11 @@ def handle(payload):
 """
 
 
-@pytest.mark.parametrize("code", [THREAD, PROCESS], ids=["thread", "process"])
-@pytest.mark.parametrize("ends_by", ["--until-empty", "SIGTERM"])
+@pytest.mark.parametrize(
+    ("code", "ends_by"),
+    [(THREAD, "--until-empty"), (EXECUTOR, "--until-empty"), (THREAD, "SIGTERM"), (PROCESS, "SIGTERM")],
+    ids=["thread", "executor", "thread and SIGTERM", "process and SIGTERM"],
+)
 def test_a_thread_or_process_left_behind_is_named_and_not_waited_for(
     tmp_path: Path, store: Store, code: str, ends_by: str
 ) -> None:
