@@ -52,7 +52,9 @@ class Settings(BaseSettings):
     worker_id: str | None = Field(
         None, pattern=r"^[A-Za-z0-9._:-]{1,100}$", description="stable name (default: host and first free slot)"
     )
-    worker_handler: str | None = Field(None, description="module:function that does a job (default: the demo's own)")
+    worker_handler: str | None = Field(
+        None, description="module:function that does a job, or module:Class.method (default: the demo's own)"
+    )
     worker_lease_s: float = Field(30.0, ge=1, le=3600, description="visibility timeout, seconds; extended every third")
     worker_job_timeout_s: float = Field(300.0, gt=0, description="a job running longer counts as interrupted, seconds")
     worker_grace_s: float = Field(

@@ -4,9 +4,10 @@ import json
 import logging
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Literal
 
 Format = Literal["text", "json"]
 
@@ -25,18 +26,23 @@ def _escaped(character: str) -> str:
     return repr(character)[1:-1]
 
 
-class _Formatter(logging.Formatter):
-    def formatException(self, exc_info: Any) -> str:  # noqa: N802 - the library's name
-        """A traceback of bounded length, with causes and groups; whatever it is that was raised."""
-        try:
-            text = super().formatException(exc_info)
-        except BaseException:  # the texts of a handler's own class may fail
-            return "the traceback cannot be formatted"
-        half = MAX_TRACEBACK // 2
-        return text if len(text) <= MAX_TRACEBACK else f"{text[:half]}\n[...]\n{text[-half:]}"
+def traceback_of(error: BaseException) -> str:
+    """The traceback of an error with its causes and the members of a group, at most 20,000 characters of it."""
+    try:
+        text = "".join(traceback.format_exception(error)).encode("utf-8", "backslashreplace").decode()
+    except BaseException:  # the texts of a handler's own class may fail
+        return "the traceback cannot be formatted"
+    half = MAX_TRACEBACK // 2
+    return text if len(text) <= MAX_TRACEBACK else f"{text[:half]}\n[...]\n{text[-half:]}"
 
 
-class JsonFormatter(_Formatter):
+def _exception(record: logging.LogRecord) -> str:
+    """The traceback that a record carries, "" without one."""
+    error = record.exc_info[1] if record.exc_info else None
+    return record.exc_text or (traceback_of(error) if error is not None else "")
+
+
+class JsonFormatter(logging.Formatter):
     """One JSON object a line: time (UTC, ISO 8601 with Z), level, logger, process, message, and what it is about."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -49,26 +55,24 @@ class JsonFormatter(_Formatter):
             "message": record.getMessage(),
         }
         told |= {name: getattr(record, name) for name in ABOUT if hasattr(record, name)}
-        if record.exc_info:
-            told["exception"] = self.formatException(record.exc_info)
+        if exception := _exception(record):
+            told["exception"] = exception
         return json.dumps(told)
 
 
-class TextFormatter(_Formatter):
+class TextFormatter(logging.Formatter):
     """A line for people; the id of a request, which no message tells, comes last.
 
     The lines of a traceback are indented, so that none of them passes for a log line.
     """
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
+    def format(self, record: logging.LogRecord) -> str:
         """The library's hook."""
+        record.message, record.asctime = one_line(record.getMessage().rstrip()), self.formatTime(record)
         request_id = getattr(record, "request_id", "")
-        record.message = one_line(record.message.rstrip())
-        return super().formatMessage(record) + (f" (request {request_id})" if request_id else "")
-
-    def formatException(self, exc_info: Any) -> str:  # noqa: N802 - the library's name
-        """The library's hook."""
-        return "\n".join(f"    {one_line(line)}" for line in super().formatException(exc_info).splitlines())
+        about = f" (request {request_id})" if request_id else ""
+        lines = _exception(record).splitlines()
+        return "\n".join([self.formatMessage(record) + about, *(f"    {one_line(line)}" for line in lines)])
 
 
 def log_to_stderr(

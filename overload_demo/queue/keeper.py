@@ -38,7 +38,8 @@ class LeaseKeeper:
     """Holds one worker's leases. ``fetch``, ``take``, ``finish``, ``close`` are for the thread that does the jobs.
 
     ``on_overdue`` is called once, in the helper thread, when a job has run longer than ``worker_job_timeout_s``: by
-    then the rest of its batch is settled or given back, and its own lease is left to expire.
+    then the rest of its batch is settled or given back, and its own lease is left to expire. ``on_lost`` is called
+    there when its event loop has broken, as when a handler closes descriptors that are not its own: calls then fail.
     """
 
     def __init__(
@@ -48,11 +49,13 @@ class LeaseKeeper:
         settings: Settings,
         worker_id: str,
         on_overdue: Callable[[LeasedJob], None],
+        on_lost: Callable[[OSError], None],
         metrics: LeaseMetrics,
         *,
         predecessors: Sequence[str] = (),
     ) -> None:
-        self._settings, self._on_overdue, self._metrics = settings, on_overdue, metrics
+        self._settings, self._metrics = settings, metrics
+        self._on_overdue, self._on_lost = on_overdue, on_lost
         self._todo: deque[LeasedJob] = deque()
         self._finished: deque[Settlement] = deque()
         self._oldest_finished = 0.0
@@ -60,7 +63,6 @@ class LeaseKeeper:
         self._current_since = 0.0
         self._overdue = False
         self._extended_at = time.monotonic()
-        self._lost_loop: BaseException | None = None
         self._selector = selectors.DefaultSelector()
         self._loop = asyncio.SelectorEventLoop(self._selector)
         _keepers.add(self)
@@ -83,8 +85,8 @@ class LeaseKeeper:
         try:
             self._loop.run_forever()
             self._loop.close()
-        except OSError as error:  # its descriptors are gone
-            self._lost_loop = error
+        except OSError as error:
+            self._on_lost(error)
 
     def _call(self, work: Coroutine[Any, Any, Value]) -> Value:
         call = asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -96,8 +98,7 @@ class LeaseKeeper:
                     raise
         with contextlib.suppress(RuntimeError):
             work.close()
-        what = "the lease keeper has lost its event loop: %s; does the handler close descriptors it has not opened?"
-        raise OverloadDemoError(what % self._lost_loop)
+        raise OverloadDemoError("the lease keeper has lost its event loop")
 
     # ---- for the thread that does the jobs
 

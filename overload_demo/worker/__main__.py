@@ -15,7 +15,7 @@ from overload_demo.doors import on_stop_signals, one_line_errors
 from overload_demo.logs import log_to_stderr
 from overload_demo.queue.consumer import LeasedJob, about
 from overload_demo.store.opening import open_store
-from overload_demo.worker.loop import Worker
+from overload_demo.worker.loop import LOST, Worker
 from overload_demo.worker.metrics import WorkerMetrics, serving
 from overload_demo.worker.watchdog import Watchdog
 
@@ -29,6 +29,12 @@ def _give_up(job: LeasedJob) -> None:
     what = "%s has run over WORKER_JOB_TIMEOUT_S; this worker ends and the job counts as interrupted"
     log.error(what, job.job_id, extra=about(job))
     os._exit(EXIT_JOB_OVERDUE)
+
+
+def _give_up_store(error: OSError) -> None:
+    """Without its descriptors the process can neither go on nor end in order; the job counts as interrupted."""
+    log.error(LOST, error.strerror)
+    os._exit(1)
 
 
 class _Ending:
@@ -103,7 +109,15 @@ def worker(
         log_to_stderr(settings.overload_log_format)
         watchdog, metrics = Watchdog(settings), WorkerMetrics()
         with serving(metrics, settings), open_store(settings) as (address, refresh):
-            one = Worker(settings, address, refresh, metrics=metrics, on_overdue=_give_up, watchdog=watchdog)
+            one = Worker(
+                settings,
+                address,
+                refresh,
+                metrics=metrics,
+                on_overdue=_give_up,
+                on_lost=_give_up_store,
+                watchdog=watchdog,
+            )
             ending = _Ending(one, settings.worker_grace_s)
             on_stop_signals(ending.stop)
             if parent_pipe:

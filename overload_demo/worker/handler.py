@@ -127,19 +127,17 @@ class LazyRunner:
         runner, self._runner = self._runner, None
         if runner is None:
             return
-        try:
-            if self._cancel_tasks(runner.get_loop()):
-                runner.close()
-        except OSError as error:  # a handler has closed its descriptors
-            log.warning("the event loop of the handlers is lost: %s", error)
-
-    def _cancel_tasks(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Cancel the tasks of a loop; returns whether all of them have ended."""
-        stubborn: set[asyncio.Task[Any]] = set()
-        if tasks := asyncio.all_tasks(loop):
-            for task in tasks:
-                task.cancel()
-            _, stubborn = loop.run_until_complete(asyncio.wait(tasks, timeout=CANCEL_WITHIN_S))
+        loop = runner.get_loop()
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+        stubborn = _wait(loop, tasks) or _wait(loop, {loop.create_task(loop.shutdown_asyncgens())})
         for task in stubborn:
             log.warning("the handler has left a task that ignores its cancellation, it is abandoned: %r", task)
-        return not stubborn
+        if not stubborn:
+            loop.close()  # not runner.close(), which waits for the threads of asyncio.to_thread without a bound
+
+
+def _wait(loop: asyncio.AbstractEventLoop, tasks: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
+    """Run tasks for up to a second; returns those that have not ended."""
+    return loop.run_until_complete(asyncio.wait(tasks, timeout=CANCEL_WITHIN_S))[1] if tasks else tasks

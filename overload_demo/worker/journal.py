@@ -8,7 +8,7 @@ import traceback
 from pathlib import Path
 
 from overload_demo.errors import ConfigurationError, OverloadDemoError
-from overload_demo.logs import Journal
+from overload_demo.logs import Journal, traceback_of
 from overload_demo.queue.consumer import LeasedJob, Verdict, about
 
 log = logging.getLogger("overload_demo.worker")
@@ -60,7 +60,10 @@ class FailureLog:
         if what not in self._logged_at and len(self._logged_at) < MAX_DISTINCT_ERRORS:
             self._logged_at[what] = now
             where = "the handler failed at %s; the like is logged again in %g s at the earliest"
-            log.error(where, what[1], TRACEBACK_EVERY_S, exc_info=error, extra=about(job))
+            arguments = what[1], TRACEBACK_EVERY_S
+            record = log.makeRecord(log.name, logging.ERROR, __file__, 0, where, arguments, None, extra=about(job))
+            record.exc_text = traceback_of(error)  # here, where its own texts cannot do harm
+            log.handle(record)
 
 
 class JobLog:

@@ -31,6 +31,7 @@ from overload_demo.worker.watchdog import Watchdog
 
 log = logging.getLogger("overload_demo.worker")
 
+LOST = "the connection to the store is lost (%s): does the handler close descriptors it has not opened?"
 BATCH_TARGET_S = 0.05  # a batch holds about this much work
 STORE_RETRY_FIRST_S = 0.25  # doubles up to the longest idle poll
 MAX_RESULT_BYTES = 1_000_000
@@ -52,16 +53,17 @@ class Worker:
         *,
         metrics: WorkerMetrics | None = None,
         on_overdue: Callable[[LeasedJob], None] | None = None,
+        on_lost: Callable[[OSError], None] | None = None,
         watchdog: Watchdog | None = None,
     ) -> None:
         self.settings = settings
         self.running_job: str | None = None
-        self.is_settled = False  # nothing is left to tell the store
         self.done = self.failed = 0
         self.overdue_job: str | None = None
         self.slot = Slot()
         self._address, self._refresh = address, refresh
         self._on_overdue = on_overdue or self._mark_overdue
+        self._on_lost = on_lost or (lambda error: log.error(LOST, error.strerror))
         self._metrics = metrics or WorkerMetrics()
         self._async_runner = LazyRunner()
         self._handler = load_handler(settings, self.slot, self._async_runner)
@@ -86,6 +88,7 @@ class Worker:
                 self.settings,
                 own.worker_id,
                 self._on_overdue,
+                self._on_lost,
                 self._metrics.leases,
                 predecessors=own.predecessors,
             )
@@ -93,7 +96,6 @@ class Worker:
                 self._work(keeper, until_empty)
             finally:
                 keeper.close()
-                self.is_settled = True
                 self._async_runner.close()
                 self._job_log.flush()
                 log.info("worker %s stopped: %d done, %d failed", own.name, self.done, self.failed)

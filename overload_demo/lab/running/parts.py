@@ -1,6 +1,8 @@
 """The API and the worker as parts of a stack, in threads of this process.
 
-They take no signals at all. As child processes they are a :class:`~overload_demo.children.Child` each.
+They take no signals at all. A job that keeps the interpreter's lock stops the whole kernel, and no limit ends it but a
+restart of the kernel; as a child process the worker has a watchdog. As child processes they are a
+:class:`~overload_demo.children.Child` each.
 """
 
 import os
