@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from overload_demo.errors import ConfigurationError
 
+YEAR_S = 31_536_000
 MIN_KEY_LENGTH = 16
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
@@ -34,7 +35,9 @@ class Settings(BaseSettings):
     overload_redis_server: Path | None = Field(None, description="server binary to start instead of the bundled one")
     overload_redis_url: SecretStr | None = Field(None, description="a running server to put the gateway before")
     overload_maxmemory: str = Field(
-        "0", pattern=r"^\d+([kmg]b?)?$", description="memory limit of the embedded server, e.g. 256mb; 0 = none"
+        "0",
+        pattern=r"^\d{1,15}$|^\d{1,9}[kmg]b?$",
+        description="memory limit of the embedded server, e.g. 256mb; 0 = none",
     )
     overload_durability: Literal["always", "everysec"] = Field(
         "always", description="when the embedded server makes a write durable: before it answers, or each second"
@@ -48,7 +51,9 @@ class Settings(BaseSettings):
     worker_max_poll_interval: float | None = Field(
         None, gt=0, le=3600, description="the idle back-off ends here, seconds (default 5.0; 10.0 on Upstash)"
     )
-    queue_result_ttl: int = Field(3600, ge=1, description="seconds a finished job is kept; waiting jobs never expire")
+    queue_result_ttl: int = Field(
+        3600, ge=1, le=10 * YEAR_S, description="seconds a finished job is kept; waiting jobs never expire"
+    )
     worker_id: str | None = Field(
         None, pattern=r"^[A-Za-z0-9._:-]{1,100}$", description="stable name (default: host and first free slot)"
     )
@@ -56,7 +61,9 @@ class Settings(BaseSettings):
         None, description="module:function that does a job, or module:Class.method (default: the demo's own)"
     )
     worker_lease_s: float = Field(30.0, ge=1, le=3600, description="visibility timeout, seconds; extended every third")
-    worker_job_timeout_s: float = Field(300.0, gt=0, description="a job running longer counts as interrupted, seconds")
+    worker_job_timeout_s: float = Field(
+        300.0, gt=0, le=YEAR_S, description="a job running longer counts as interrupted, seconds"
+    )
     worker_grace_s: float = Field(
         25.0, ge=0, le=86_400, description="at a stop the running job may take so long; then it counts as interrupted"
     )
@@ -70,9 +77,14 @@ class Settings(BaseSettings):
 
     # The API
     overload_max_body_bytes: int = Field(65_536, ge=256, le=1_000_000, description="largest accepted body, bytes")
-    overload_max_connections: int = Field(2_000, ge=8, description="live connections let in; more wait in the kernel")
+    overload_max_connections: int = Field(
+        2_000, ge=8, le=1_000_000, description="live connections let in; more wait in the kernel"
+    )
     overload_connections_mb: int = Field(
-        256, ge=1, description="memory that live connections of one API process may take at worst, MB; lowers their cap"
+        256,
+        ge=1,
+        le=1_000_000,
+        description="memory that live connections of one API process may take at worst, MB; lowers their cap",
     )
     overload_request_patience_s: float = Field(
         20.0, gt=0, le=600, description="a request must be whole by then, seconds"
@@ -80,8 +92,12 @@ class Settings(BaseSettings):
     overload_grace_s: float = Field(
         10.0, ge=0, le=600, description="at a stop: to let in who waits outside, then to answer who is inside, seconds"
     )
-    overload_max_queue_depth: int = Field(0, ge=0, description="refuse jobs above this queue depth; 0 = no bound")
-    overload_max_wait_s: float = Field(0, ge=0, description="refuse jobs that would wait longer, seconds; 0 = no bound")
+    overload_max_queue_depth: int = Field(
+        0, ge=0, le=1_000_000_000, description="refuse jobs above this queue depth; 0 = no bound"
+    )
+    overload_max_wait_s: float = Field(
+        0, ge=0, le=YEAR_S, description="refuse jobs that would wait longer, seconds; 0 = no bound"
+    )
     overload_api_keys: SecretStr | None = Field(
         None, description="keys that the API asks for, with commas between them, 16 characters at least; unset = none"
     )

@@ -1,6 +1,7 @@
 """Cancel: a waiting job is never run; what it leaves behind disturbs nobody and is cleared away."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -101,6 +102,57 @@ async def test_tombstones_count_nowhere(queue: Queue) -> None:
     with pytest.raises(QueueFullError):
         await bounded.enqueue(NewJob(new_job_id(), "{}"))
     await bounded.aclose()
+
+
+async def test_what_is_posted_and_cancelled_without_a_worker_leaves_the_list_within_its_bound(queue: Queue) -> None:
+    bounded = Producer(queue.upstash, queue.settings.model_copy(update={"overload_max_queue_depth": 10}))
+
+    for _ in range(50):
+        job = NewJob(new_job_id(), "{}", "record", "print")
+        await bounded.enqueue(replace(job, idem=job.job_id))
+        await bounded.cancel(job.job_id)
+    await bounded.aclose()
+
+    assert await queue.waiting() == [job.job_id]
+    assert await tombstones(queue) == 1
+    stats = await queue.results.stats()
+    assert (stats.accepted, stats.cancelled, stats.queue_length) == (50, 50, 0)
+
+
+@pytest.mark.parametrize("bounds", [{"overload_max_queue_depth": 10}, {"overload_max_wait_s": 20.0}])
+async def test_cancelled_entries_behind_a_waiting_job_count_towards_twice_the_bound(
+    queue: Queue, bounds: dict[str, float]
+) -> None:
+    """They are taken out, and there is room again, when the job before them has left."""
+    bounded = Producer(queue.upstash, queue.settings.model_copy(update={"worker_processing_delay": 2.0} | bounds))
+    [first] = await queue.enqueue(1)
+    with pytest.raises(QueueFullError):
+        for _ in range(25):
+            job = NewJob(new_job_id(), "{}")
+            await bounded.enqueue(job)
+            await bounded.cancel(job.job_id)
+
+    assert len(await queue.waiting()) == 20
+    await bounded.cancel(first)
+    await bounded.enqueue(NewJob(new_job_id(), "{}"))
+    assert len(await queue.waiting()) == 1
+    assert await tombstones(queue) == 0
+    await bounded.aclose()
+
+
+async def test_what_an_enqueue_takes_out_expires_like_any_finished_job(queue: Queue) -> None:
+    job = NewJob(new_job_id(), "{}", "record", "print")
+    await queue.producer.enqueue(job)
+    await queue.producer.cancel(job.job_id)
+    behind = await queue.enqueue(2)
+
+    assert await queue.waiting() == behind
+    statuses = await queue.results.statuses(behind)
+    assert [one.queue_position for one in statuses if one] == [1, 2]
+    ttl = queue.settings.queue_result_ttl
+    assert ttl - 30 <= await queue.ttl(job.job_id) <= ttl
+    assert ttl - 30 <= await queue.redis("TTL", f"{queue.prefix}idem:record") <= ttl
+    assert await queue.state(job.job_id) == "cancelled"
 
 
 async def test_a_position_is_an_upper_bound_and_never_more_than_are_waiting(queue: Queue) -> None:

@@ -188,6 +188,44 @@ async def test_a_sign_of_life_is_seen_and_taken_back(queue: Queue) -> None:
     assert (await queue.results.stats()).workers_alive == 0
 
 
+async def test_signs_of_life_that_are_over_are_removed_by_a_few_lease_calls(queue: Queue) -> None:
+    dead = [text for number in range(300) for text in (f"dead/{number}", f"{1_700_000_000_000 + number} token 5")]
+    await queue.redis("HSET", f"{queue.prefix}jobs:workers", *dead)
+    workers = [queue.worker("a/1"), queue.worker("b/1")]
+
+    for _ in range(10):
+        for worker in workers:
+            await worker.lease(1)
+
+    assert sorted(await queue.redis("HKEYS", f"{queue.prefix}jobs:workers")) == ["a/1", "b/1"]
+    assert (await queue.results.stats()).workers_alive == 2
+
+
+async def test_a_job_is_not_run_twice_because_two_live_workers_have_one_name(queue: Queue) -> None:
+    [job_id] = await queue.enqueue(1)
+    first, second = queue.worker("worker/1"), queue.worker("worker/2")
+    [job] = (await first.lease(1)).jobs
+
+    assert (await second.lease(1)).jobs == []
+
+    assert await first.settle([settled(job)]) == 0
+    assert await queue.state(job_id) == "done"
+
+
+async def test_a_job_dead_by_expired_leases_stays_so_when_its_result_comes_late(queue: Queue) -> None:
+    """Write-once: a client may have read that it failed."""
+    [job_id] = await queue.enqueue(1)
+    late = queue.worker("late", worker_max_attempts=1)
+    [job] = (await late.lease(1)).jobs
+    await queue.expire_lease(job_id)
+    await queue.worker("other", worker_max_attempts=1).lease(1)
+
+    assert await late.settle([settled(job)]) == 1
+
+    assert await queue.state(job_id) == "failed"
+    assert [letter["job_id"] for letter in await queue.dead_letters()] == [job_id]
+
+
 async def test_a_job_that_stands_twice_in_the_list_is_leased_once(queue: Queue) -> None:
     ids = await queue.enqueue(2)
     await queue.redis("RPUSH", f"{queue.prefix}jobs:queue", ids[0])

@@ -1,6 +1,7 @@
 """Settings: read from the environment, wrong ones named in one line, secrets never shown."""
 
 import traceback
+from typing import get_args
 
 import pytest
 
@@ -63,6 +64,13 @@ def test_the_longest_poll_interval_is_never_below_the_shortest() -> None:
         ("OVERLOAD_MAXMEMORY", "plenty"),
         ("OVERLOAD_MAX_BODY_BYTES", "10"),
         ("OVERLOAD_MAX_QUEUE_DEPTH", "-1"),
+        ("QUEUE_RESULT_TTL", "9999999999999999"),
+        ("OVERLOAD_MAX_QUEUE_DEPTH", "9999999999999999"),
+        ("OVERLOAD_MAX_WAIT_S", "1e300"),
+        ("WORKER_JOB_TIMEOUT_S", "1e300"),
+        ("OVERLOAD_MAX_CONNECTIONS", "9999999999999999"),
+        ("OVERLOAD_CONNECTIONS_MB", "9999999999999999"),
+        ("OVERLOAD_MAXMEMORY", "9999999999999999gb"),
     ],
 )
 def test_a_wrong_value_is_one_line_that_names_the_variable(
@@ -75,6 +83,21 @@ def test_a_wrong_value_is_one_line_that_names_the_variable(
 
     assert str(caught.value).startswith(f"{variable}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_every_number_has_a_lower_and_an_upper_bound() -> None:
+    numbers = {name: field for name, field in Settings.model_fields.items() if _is_number(field.annotation)}
+
+    for name, field in numbers.items():
+        bounds = {type(one).__name__ for one in field.metadata}
+        assert bounds & {"Ge", "Gt"}, name
+        assert bounds & {"Le", "Lt"}, name
+    assert "queue_result_ttl" in numbers
+    assert "worker_metrics_port" in numbers
+
+
+def _is_number(annotation: object) -> bool:
+    return bool({int, float} & {annotation, *get_args(annotation)})
 
 
 @pytest.mark.parametrize("given", ["URL", "TOKEN"])
