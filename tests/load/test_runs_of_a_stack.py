@@ -17,6 +17,7 @@ from overload_demo.lab.running.spike import run_spike
 from overload_demo.lab.running.stack import Stack
 from overload_demo.load import calibrate
 from tests.support.running import JOB
+from tests.support.waiting import wait_until_async
 
 PLAN = SpikePlan(60, 300, baseline="none")
 pytestmark = pytest.mark.anyio
@@ -89,9 +90,10 @@ async def test_a_live_view_run_again_and_again_leaves_one_page_and_none_after_th
         result = await run_spike(stack, PLAN, live=live)
         assert result.conditions.dashboard == "on"
 
-    while held()[2] > before[2]:
-        await asyncio.sleep(0.05)
-    assert held() == before
+    async def is_as_before() -> bool:
+        return held() == before
+
+    await wait_until_async("threads, listeners and tasks are those of before", is_as_before)
 
 
 async def test_a_run_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

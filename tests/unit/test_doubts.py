@@ -24,6 +24,10 @@ def test_a_result_as_expected_has_no_doubts() -> None:
     assert "\n" not in plots.trio(RECORDED).figure.get_suptitle()
 
 
+def test_a_baseline_whose_load_was_generator_bound_says_so_below_the_figure() -> None:
+    assert "Its load was generator-bound: 1 % of the requests left more than" in plots.trio(RECORDED).caption
+
+
 def test_a_verdict_that_is_not_the_expected_one_stands_in_the_title_and_the_caption() -> None:
     assert DOUBTFUL.doubts == [f"not absorbed: {LATE}", "generator-bound: a load process used 97% of a core"]
 

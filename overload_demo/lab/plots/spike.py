@@ -35,6 +35,8 @@ def trio(result: SpikeResult, *, peak: float | None = None, empty_s: float | Non
         _drain(drain, result)
         drain.set_xlabel("seconds since the spike began")
     said = [] if result.baseline_note == NOT_ASKED_FOR else [f"The naive API: {result.baseline_note}."]
+    if result.baseline is not None and result.baseline.summary.verdict != "valid":
+        said.append(f"Its load was {result.baseline.summary.verdict}: {result.baseline.summary.reason}.")
     caption = " ".join([*said, *(f"{doubt[0].upper()}{doubt[1:]}." for doubt in result.doubts)])
     return Picture(figure, _in_words(result, peak, empty_s), caption)
 
