@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import json
 import os
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
@@ -20,7 +19,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from overload_demo.children import end
+from overload_demo.children import PYTHON_M, end
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.load.limits import descriptor_limit, processes_for, source_addresses
 from overload_demo.load.measure import LoadResult, ProcessReport
@@ -170,7 +169,7 @@ async def _child(
     arrays_path, errors_path = folder / f"{number}.npz", folder / f"{number}.err"
     with errors_path.open("wb") as errors:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "overload_demo.load.client"),
+            *(*PYTHON_M, "overload_demo.load.client"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=errors,

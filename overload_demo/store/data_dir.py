@@ -15,11 +15,13 @@
 Lock files are never deleted: a second file of the same name would be a second lock.
 """
 
+import contextlib
 import json
 import os
 import secrets
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from overload_demo.errors import ConfigurationError
 from overload_demo.store.locks import FileLock
@@ -50,10 +52,20 @@ class Tokens(NamedTuple):
 
 
 class DataDir:
-    """The files of one data directory; nothing is touched before :meth:`prepare`."""
+    """The files of one data directory; nothing is touched before :meth:`prepare`.
+
+    Raises :class:`ConfigurationError` for a path below a home or working directory that does not exist.
+    """
 
     def __init__(self, path: Path) -> None:
-        self.path = path.absolute()
+        if str(path).startswith("~"):
+            raise ConfigurationError(f"OVERLOAD_DATA_DIR: {path}: no such home directory; set an absolute path")
+        try:
+            self.path = path.absolute()
+        except FileNotFoundError:
+            raise ConfigurationError(
+                f"OVERLOAD_DATA_DIR: {path}: the working directory no longer exists; set an absolute path"
+            ) from None
 
     def prepare(self) -> None:
         """Create the directory (0700) if it is missing; raises :class:`ConfigurationError` when that fails."""
@@ -120,8 +132,9 @@ class DataDir:
     def read_state(self) -> State | None:
         """The running gateway's state; None when there is none or it cannot be read."""
         try:
-            return State(**json.loads((self.path / "state.json").read_text()))
-        except (OSError, ValueError, TypeError):
+            state = State(**json.loads((self.path / "state.json").read_text()))
+            return state if urlsplit(state.url).port else None
+        except (OSError, ValueError, TypeError, AttributeError):
             return None
 
     def write_state(self, state: State) -> None:
@@ -131,6 +144,19 @@ class DataDir:
     def remove_state(self) -> None:
         """Nobody shall find this gateway any more."""
         (self.path / "state.json").unlink(missing_ok=True)
+
+    def write_problem(self) -> str:
+        """Try to write 4 KB here; return the system's reason why not, e.g. a full disk, or an empty text."""
+        probe = self.path / f"probe-{os.getpid()}"
+        try:
+            self._replace(probe, "." * 4096)
+        except OSError as error:
+            return error.strerror or str(error)
+        finally:
+            for name in (probe.name, probe.name + ".new"):
+                with contextlib.suppress(OSError):
+                    probe.with_name(name).unlink()
+        return ""
 
     def _replace(self, file: Path, text: str) -> None:
         new = file.with_name(file.name + ".new")
