@@ -108,7 +108,7 @@ def test_the_users_own_queue_py_shadows_nothing_and_their_handler_is_found(cours
 
         assert outcome.returncode == 0, outcome.stderr
         wait_for(client, [job_id])
-        assert client.get(f"/jobs/{job_id}").json()["result"] == {"own": 42}
+        assert client.get(f"/jobs/{job_id}").json()["result"] == {"own": 0}
 
 
 def test_children_started_in_a_folder_with_a_queue_py_run(course_folder: Path) -> None:
