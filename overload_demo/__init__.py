@@ -5,6 +5,12 @@ settle), ``api`` and ``worker`` (its two sides), ``store`` (the embedded Redis b
 ``load`` (the measuring side), ``lab`` (what notebooks import), ``cli`` (the ``overload-demo`` command).
 """
 
+import sys
+
+if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:  # python -m overload_demo…
+    # The working directory comes last: a queue.py or json.py of the user's must not shadow the standard library.
+    sys.path.append(sys.path.pop(0))
+
 from importlib.metadata import version
 
 __version__ = version("overload-demo")

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 STOP_WITHIN_S = 20.0
+# -P: the working directory may hold a queue.py or json.py of the user's, which must not shadow the standard library
+PYTHON_M = (sys.executable, "-P", "-m")
 # Descriptors of locks and sockets that a child made by fork must not hold; their owners add and discard them.
 PARENT_ONLY: set[int] = set()
 
@@ -74,7 +76,7 @@ class Child:
         log: Path | None = None,
         fds: Sequence[int] = (),
     ) -> None:
-        self._command = [sys.executable, "-m", module, "--parent-pipe", *arguments]
+        self._command = [*PYTHON_M, module, "--parent-pipe", *arguments]
         self._environment = None if environment is None else dict(environment)
         self._log, self._fds = log, tuple(fds)
         self._process: subprocess.Popen[bytes] | None = None

@@ -30,7 +30,7 @@ class Settings(BaseSettings):
     upstash_redis_rest_url: str | None = Field(None, description="Upstash REST endpoint; unset = the embedded store")
     upstash_redis_rest_token: SecretStr | None = Field(None, description="its token; set both or neither")
     overload_data_dir: Path = Field(
-        default_factory=lambda: user_data_path("overload_demo"), description="where the embedded store keeps its files"
+        default_factory=lambda: _default_data_dir(), description="where the embedded store keeps its files"
     )
     overload_redis_server: Path | None = Field(None, description="server binary to start instead of the bundled one")
     overload_redis_url: SecretStr | None = Field(None, description="a running server to put the gateway before")
@@ -104,6 +104,14 @@ class Settings(BaseSettings):
     overload_api_key: SecretStr | None = Field(None, description="the key that the load generator sends; unset = none")
     overload_store_deadline_s: float = Field(5.0, gt=0, le=60, description="a request waits this long for the store")
 
+    @field_validator("overload_data_dir", "overload_redis_server", "worker_effect_log", mode="after")
+    @classmethod
+    def _expand_home(cls, path: Path | None) -> Path | None:
+        try:
+            return path and path.expanduser()
+        except RuntimeError:  # no such home: whoever uses the path says so, on Upstash nothing does
+            return path
+
     @field_validator("upstash_redis_rest_url", mode="after")
     @classmethod
     def _https_unless_loopback(cls, url: str | None) -> str | None:
@@ -167,6 +175,13 @@ class Settings(BaseSettings):
         """Longest pause between two polls of an empty queue, seconds; never below the poll interval."""
         longest = self.worker_max_poll_interval or (10.0 if self.uses_upstash else 5.0)
         return max(longest, self.worker_poll_interval)
+
+
+def _default_data_dir() -> Path:
+    try:
+        return user_data_path("overload_demo")
+    except RuntimeError:  # no home directory is known; DataDir refuses the path in one line
+        return Path("~/overload_demo")
 
 
 def _split(keys: SecretStr | None) -> list[str]:

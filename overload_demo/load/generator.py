@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import json
 import os
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
@@ -21,7 +20,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from pydantic import SecretStr
 
-from overload_demo.children import end
+from overload_demo.children import PYTHON_M, end
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.load.limits import descriptor_limit, processes_for, source_addresses
 from overload_demo.load.measure import LoadResult, ProcessReport
@@ -182,7 +181,7 @@ async def _child(
     key = {} if api_key is None else {"OVERLOAD_API_KEY": api_key.get_secret_value()}
     with errors_path.open("wb") as errors:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "overload_demo.load.client"),
+            *(*PYTHON_M, "overload_demo.load.client"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=errors,

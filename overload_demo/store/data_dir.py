@@ -66,10 +66,20 @@ def new_tokens() -> Tokens:
 
 
 class DataDir:
-    """The files of one data directory; nothing is touched before :meth:`prepare`."""
+    """The files of one data directory; nothing is touched before :meth:`prepare`.
+
+    Raises :class:`ConfigurationError` for a path below a home or working directory that does not exist.
+    """
 
     def __init__(self, path: Path) -> None:
-        self.path = path.absolute()
+        if str(path).startswith("~"):
+            raise ConfigurationError(f"OVERLOAD_DATA_DIR: {path}: no such home directory; set an absolute path")
+        try:
+            self.path = path.absolute()
+        except FileNotFoundError:
+            raise ConfigurationError(
+                f"OVERLOAD_DATA_DIR: {path}: the working directory no longer exists; set an absolute path"
+            ) from None
         self._known: dict[str, os.stat_result] = {}
 
     def prepare(self) -> None:
@@ -177,3 +187,13 @@ class DataDir:
         """Where users of this machine reach the gateway: its socket in this directory."""
         url = f"unix://{self.path / GATEWAY_SOCKET}"
         return Address(url, SecretStr(state.token), cast(Durability, state.durability))
+
+    def write_problem(self) -> str:
+        """Try to write 4 KB here; return the system's reason why not, e.g. a full disk, or an empty text."""
+        probe = self.path / f"probe-{os.getpid()}"
+        try:
+            replace_file(probe, [b"." * 4096])
+            probe.unlink()
+        except OSError as error:
+            return error.strerror or str(error)
+        return ""

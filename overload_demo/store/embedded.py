@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from overload_demo.address import Address
+from overload_demo.children import PYTHON_M
 from overload_demo.config import Settings
 from overload_demo.errors import ConfigurationError, StoreUnavailableError
 from overload_demo.loopback import connect
@@ -145,7 +145,7 @@ class _Starter:
     def __init__(self, data_dir: DataDir, settings: Settings) -> None:
         self._data_dir, self._log_start = data_dir, data_dir.log_size()
         log_file = data_dir.open_log()
-        command = [sys.executable, "-m", "overload_demo.store", "--data-dir", str(data_dir.path), "--until-unused"]
+        command = [*PYTHON_M, "overload_demo.store", "--data-dir", str(data_dir.path), "--until-unused"]
         try:
             self._process = subprocess.Popen(
                 command,
@@ -169,8 +169,10 @@ class _Starter:
         said = self._data_dir.last_log_line(self._log_start)
         if said.startswith("error: "):
             return ConfigurationError(said.removeprefix("error: "))
-        code = self._process.returncode
-        return StoreUnavailableError(f"the store ended while starting (exit code {code}); see {self._data_dir.log}")
+        if reason := self._data_dir.write_problem():  # then its log cannot say it
+            return ConfigurationError(f"cannot write to the data directory {self._data_dir.path}: {reason}")
+        what = f"the store ended while starting (exit code {self._process.returncode}): {said or 'it said nothing'}"
+        return StoreUnavailableError(f"{what}; see {self._data_dir.log}")
 
 
 def _environment(settings: Settings) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Which function does a job, and how it is called."""
 
 import asyncio
+import contextlib
 import importlib
 import inspect
 import logging
@@ -43,8 +44,9 @@ def load_handler(settings: Settings, slot: Slot, runner: "LazyRunner") -> Handle
     if settings.worker_handler is None:
         delay_s = settings.worker_processing_delay
         return lambda payload, _: process(payload, delay_s=delay_s, slot=slot)
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    with contextlib.suppress(FileNotFoundError):  # a working directory that was removed
+        if str(Path.cwd()) not in sys.path:
+            sys.path.append(str(Path.cwd()))  # last: a queue.py there must not shadow the standard library's
     try:
         function = _find(settings.worker_handler)
         context_name, by_keyword = _wanted_context(function)
