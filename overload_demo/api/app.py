@@ -14,10 +14,12 @@ from starlette.types import ASGIApp
 
 from overload_demo import __version__
 from overload_demo.api import problems
+from overload_demo.api.hosts import HostCheck, HostRule
 from overload_demo.api.intake import MAX_IDEMPOTENCY_KEY, PATH, JobIntakeRoute, ShortCut, submit
 from overload_demo.api.keys import ApiKeys, KeyCheck, describe, owner_of
 from overload_demo.api.metrics import ApiMetrics
 from overload_demo.api.models import SERVICE, Accepted, AnyJob, CancelledJob, Health, Problem, Stats
+from overload_demo.api.pages import pages
 from overload_demo.api.requests import HEADER
 from overload_demo.config import Settings, load_settings
 from overload_demo.errors import StoreError
@@ -283,6 +285,7 @@ def create_app(
             stack.push_async_callback(results.aclose)
             stack.push_async_callback(producer.aclose)
             app.state.settings, app.state.upstash, app.state.keys = current, upstash, ApiKeys(current)
+            app.state.hosts = HostRule(current.allowed_hosts)
             app.state.producer, app.state.results = producer, results
             yield
 
@@ -290,16 +293,18 @@ def create_app(
         title="overload_demo",
         version=__version__,
         lifespan=lifespan,
-        docs_url=None,  # its page would fetch a viewer from the internet
+        docs_url=None,  # its page would fetch a viewer from the internet: /docs is our own
         redoc_url=None,
+        redirect_slashes=False,  # its Location would repeat whatever Host was sent
         telemetry={"tracing": False, "metrics": False, "logs": False},  # looking for it took 6 % of a request's time
     )
     app.state.metrics = counting
     app.add_middleware(ShortCut)
     if settings is None or settings.api_keys:  # without settings they are read when it starts
         app.add_middleware(KeyCheck)
+    app.add_middleware(HostCheck)
     # Not include_router, which would put one more router around each request.
-    app.router.routes.extend([*intake.routes, *reading.routes])
+    app.router.routes.extend([*intake.routes, *reading.routes, *pages.routes])
     problems.install(app)
 
     def openapi() -> dict[str, Any]:
