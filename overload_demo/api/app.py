@@ -81,6 +81,7 @@ _NUMBERS: dict[str, Any] = {
     "description": "all numbers, in the format that Accept asks for",
     "content": {"application/openmetrics-text": {"schema": {"type": "string"}}},
 }
+DESCRIPTION = "Accepts jobs at once and stores them durably; a worker does them later. Poll a job for its result."
 NO_SUCH_JOB = "no such job: unknown, or expired after it was done"
 _STORE_GONE = "the store cannot be asked; carries Retry-After"
 
@@ -150,7 +151,7 @@ async def delete_job(job_id: str, request: Request) -> Response:
     return _job_response(job_id, JobStatus(state, 0, 0.0, "", None, ""))
 
 
-@reading.get("/queue/stats", response_model=Stats, responses=_problems(s503=_STORE_GONE))
+@reading.get("/queue/stats", response_model=Stats, operation_id="get_stats", responses=_problems(s503=_STORE_GONE))
 async def get_stats(request: Request) -> dict[str, Any]:
     """The queue's numbers in one consistent look."""
     results: Results = request.app.state.results
@@ -178,14 +179,18 @@ async def get_metrics(request: Request) -> Response:
     return Response(body, media_type=media_type)
 
 
-@reading.get("/health", response_model=Health, response_model_exclude_none=True)
+@reading.get("/health", response_model=Health, response_model_exclude_none=True, operation_id="get_health")
 async def get_health(request: Request) -> dict[str, Any]:
     """Liveness. Always 200 while the API serves; ``status`` and ``queue_connected`` tell of the store."""
     return await _health(request)
 
 
 @reading.get(
-    "/health/ready", response_model=Health, response_model_exclude_none=True, responses=_problems(s503=_STORE_GONE)
+    "/health/ready",
+    response_model=Health,
+    response_model_exclude_none=True,
+    operation_id="get_ready",
+    responses=_problems(s503=_STORE_GONE),
 )
 async def get_ready(request: Request) -> Any:
     """Readiness: 200 while the store answers, else 503."""
@@ -309,7 +314,7 @@ def create_app(
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            schema = get_openapi(title=app.title, version=app.version, routes=app.routes, description=__doc__)
+            schema = get_openapi(title=app.title, version=app.version, routes=app.routes, description=DESCRIPTION)
             schema["components"]["schemas"]["Problem"] = Problem.model_json_schema()
             if (settings or app.state.settings).api_keys:
                 describe(schema)

@@ -113,7 +113,7 @@ ODD = {
         chunked(SIZE + b"\r\n" + BODY + b"\r\n0\r\nContent-Length: 5\r\n\r\n") + post(), [400]
     ),
     "a target in absolute form": Case(lines(b"POST http://x/jobs HTTP/1.1", JSON + LENGTH), [202]),
-    "a target of somebody else": Case(lines(b"POST http://elsewhere/ HTTP/1.1", JSON + LENGTH), [404]),
+    "a target of somebody else": Case(lines(b"POST http://elsewhere/ HTTP/1.1", JSON + LENGTH), [405]),
     "a target in two slashes": Case(lines(b"POST //jobs HTTP/1.1", JSON + LENGTH), [404]),
     "all of the server": Case(b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n", [404]),
     "TRACE": Case(b"TRACE /jobs HTTP/1.1\r\nHost: localhost\r\n\r\n", [405]),
