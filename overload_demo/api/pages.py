@@ -47,7 +47,8 @@ async def get_root(request: Request) -> Response:
     if "text/html" in request.headers.get("accept", ""):
         items = "".join(f'<li><a href="{path}">{name}</a></li>' for name, path in links.items())
         title = f"{SERVICE} {__version__}"
-        page = f'<!doctype html><html lang="en"><link rel="icon" href="data:,"><title>{title}</title><h1>{title}</h1><ul>{items}</ul></html>'
+        head = f'<!doctype html><html lang="en"><link rel="icon" href="data:,"><title>{title}</title>'
+        page = f"{head}<h1>{title}</h1><ul>{items}</ul></html>"
         return HTMLResponse(page, headers=headers)
     root_path = request.scope.get("root_path", "")
     urls = {name: f"{root_path}/{path}" for name, path in links.items()}
