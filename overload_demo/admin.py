@@ -24,7 +24,10 @@ from overload_demo.upstash import Upstash
 Value = TypeVar("Value")
 
 dead = typer.Typer(
-    no_args_is_help=True, help="Look after dead jobs: interrupted too often, or unreadable. They wait for a person."
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Look after dead jobs: interrupted too often, or unreadable. They wait for a person.",
+    short_help="List, show, requeue or give up dead jobs.",
 )
 
 WHY_NOT = {
@@ -46,8 +49,9 @@ REPAIRS = {
 def install(app: typer.Typer) -> None:
     """Add the commands to ``overload-demo``."""
     app.add_typer(dead, name="dead")
-    for command in (reconcile, pause, resume):
-        app.command()(command)
+    app.command(short_help="Repair the queue after a failover that has lost some keys.")(reconcile)
+    app.command(short_help="Hand no more jobs to workers.")(pause)
+    app.command()(resume)
 
 
 @dead.command("list")
@@ -78,7 +82,7 @@ def dead_show(job_id: Annotated[str, typer.Argument(help="A job's id.")]) -> Non
     _say(json.dumps(fields, indent=2))
 
 
-@dead.command("requeue")
+@dead.command("requeue", short_help="Let dead jobs wait again.")
 def dead_requeue(
     job_ids: Annotated[list[str] | None, typer.Argument(help="Ids of dead jobs.", show_default=False)] = None,
     everything: Annotated[bool, typer.Option("--all", help="All dead jobs.")] = False,
@@ -104,7 +108,7 @@ def dead_requeue(
         fail("not requeued: " + "; ".join(left[:5]) + (f"; and {len(left) - 5} more" if len(left) > 5 else ""))
 
 
-@dead.command("purge")
+@dead.command("purge", short_help="Empty the dead list.")
 def dead_purge(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
     """Empty the dead list; its jobs are kept QUEUE_RESULT_TTL seconds from now, like any other finished job."""
 

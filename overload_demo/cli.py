@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from overload_demo import admin
+from overload_demo import __version__, admin
 from overload_demo.address import Address
 from overload_demo.config import load_settings
 from overload_demo.doors import fail, one_line_errors
@@ -29,14 +29,24 @@ from overload_demo.load import LoadPlan, Shape
 from overload_demo.store.embedded import EmbeddedStore
 from overload_demo.upstash import Upstash
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="A queue-based API that survives the traffic spike which kills an API doing its work inline.",
-)
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 admin.install(app)
+
+
+def _show_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"overload-demo {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """A queue-based API that survives the traffic spike which kills an API doing its work inline."""
 
 
 VIEWER_WITHIN_S = 30.0
@@ -50,7 +60,7 @@ class Baseline(StrEnum):
     NONE = "none"
 
 
-@app.command()
+@app.command(short_help="Fire a spike at the queue API and account for every request.")
 def spike(
     requests: Annotated[int, typer.Option(help="Requests to fire.")] = DEFAULT_REQUESTS,
     rate: Annotated[
@@ -163,7 +173,7 @@ def _ask_before_upstash(console: Console, requests: int, processing_delay_s: flo
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(short_help="Show the numbers of a running API in this terminal.")
 def watch(
     url: Annotated[str, typer.Argument(help="URL of a running API.")] = "http://127.0.0.1:8000",
 ) -> None:
@@ -188,7 +198,7 @@ async def _watch(url: str) -> None:
             both.create_task(terminal.show(feed, Console()))
 
 
-@app.command()
+@app.command(short_help="Run notebooks again and report their exercises.")
 def check(
     notebooks: Annotated[list[Path], typer.Argument(help="Notebooks to run again, e.g. notebooks/*.ipynb.")],
     level: Annotated[Level, typer.Option(help="How heavy their loads are.")] = Level.TEST,
@@ -212,7 +222,7 @@ def check(
     raise typer.Exit(1 if any(finding.is_open for finding in found) else 0)
 
 
-@app.command()
+@app.command(short_help="Empty the embedded store of OVERLOAD_DATA_DIR.")
 def reset(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:

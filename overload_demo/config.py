@@ -4,6 +4,7 @@ The name of a variable is the field's name in capitals (``worker_poll_interval``
 Seconds are seconds, bytes are bytes. This is the one place that documents them all; the README shows the main ones.
 """
 
+import re
 from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ from overload_demo.errors import ConfigurationError
 
 YEAR_S = 31_536_000
 MIN_KEY_LENGTH = 16
+_HOST_NAME = re.compile(r"\*|[A-Za-z0-9._-]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -101,6 +103,12 @@ class Settings(BaseSettings):
     overload_api_keys: SecretStr | None = Field(
         None, description="keys that the API asks for, with commas between them, 16 characters at least; unset = none"
     )
+    overload_allowed_hosts: str | None = Field(
+        None,
+        description="host names that requests may be sent to, with commas between them, beside loopback names; * = any;"
+        " unset: any, but loopback names only where the API or the live page listens on loopback",
+    )
+    overload_docs: bool = Field(True, description="whether the API serves an interactive page of itself at /docs")
     overload_api_key: SecretStr | None = Field(None, description="the key that the load generator sends; unset = none")
     overload_store_deadline_s: float = Field(5.0, gt=0, le=60, description="a request waits this long for the store")
 
@@ -140,6 +148,14 @@ class Settings(BaseSettings):
             raise ValueError("the same key stands there twice")
         return keys
 
+    @field_validator("overload_allowed_hosts", mode="after")
+    @classmethod
+    def _host_names(cls, hosts: str | None) -> str | None:
+        for host in _split(hosts):
+            if not _HOST_NAME.fullmatch(host):
+                raise ValueError(f"{host!r} is not a host name or address without a port, nor *")
+        return hosts
+
     @field_validator("upstash_redis_rest_token", "overload_api_key", mode="after")
     @classmethod
     def _fits_a_header(cls, token: SecretStr | None) -> SecretStr | None:
@@ -166,6 +182,11 @@ class Settings(BaseSettings):
         return [key.encode() for key in _split(self.overload_api_keys)]
 
     @property
+    def allowed_hosts(self) -> list[str]:
+        """The names of ``overload_allowed_hosts``, one by one, in small letters."""
+        return [host.lower() for host in _split(self.overload_allowed_hosts)]
+
+    @property
     def uses_upstash(self) -> bool:
         """Whether the queue lives at an Upstash endpoint rather than in the embedded store."""
         return self.upstash_redis_rest_url is not None
@@ -184,8 +205,9 @@ def _default_data_dir() -> Path:
         return Path("~/overload_demo")
 
 
-def _split(keys: SecretStr | None) -> list[str]:
-    return [] if keys is None else [key.strip() for key in keys.get_secret_value().split(",")]
+def _split(listed: SecretStr | str | None) -> list[str]:
+    text = listed.get_secret_value() if isinstance(listed, SecretStr) else listed
+    return [] if text is None else [one.strip() for one in text.split(",")]
 
 
 def _is_header_text(text: str) -> bool:

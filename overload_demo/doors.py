@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+import typer
 from rich.console import Console
 
 from overload_demo.errors import OverloadDemoError
@@ -17,6 +18,13 @@ def fail(message: object, code: int = 1) -> NoReturn:
     """Say in one line on stderr what is wrong, and end with ``code``."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {message}", style="red", markup=False)
     sys.exit(code)
+
+
+def run_command(command: Callable[..., None], name: str) -> None:
+    """Run a function as the command ``name``; its help is plain text, which wraps at any width."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command()(command)
+    app(prog_name=name)
 
 
 @contextmanager

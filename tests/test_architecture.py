@@ -50,7 +50,7 @@ HOMES = {
     "rich": {"admin", "doors", "load", "lab", "cli", "dashboard"},
     "starlette": {"api"},
     "traitlets": {"lab"},
-    "typer": {"admin", "api", "worker", "store", "load", "cli", "dashboard"},
+    "typer": {"admin", "doors", "store", "api", "worker", "load", "cli", "dashboard"},
     "uvicorn": {"api", "store", "lab"},
     "uvloop": {"store", "load"},
     "yarl": {"load"},

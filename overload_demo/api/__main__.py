@@ -13,7 +13,7 @@ from overload_demo.api.parent import Parent
 from overload_demo.api.requests import with_request_id
 from overload_demo.children import watch_parent
 from overload_demo.config import Settings, load_settings
-from overload_demo.doors import fail, on_stop_signals, one_line_errors
+from overload_demo.doors import fail, on_stop_signals, one_line_errors, run_command
 from overload_demo.logs import log_to_stderr
 from overload_demo.store.opening import open_store
 
@@ -43,7 +43,8 @@ def api(
     All settings are environment variables: UPSTASH_REDIS_REST_URL and UPSTASH_REDIS_REST_TOKEN (unset: the embedded
     store in OVERLOAD_DATA_DIR), OVERLOAD_MAX_BODY_BYTES (bytes, 65536), OVERLOAD_MAX_QUEUE_DEPTH (jobs, 0 = no bound),
     OVERLOAD_MAX_WAIT_S (seconds, 0 = no bound), OVERLOAD_STORE_DEADLINE_S (seconds, 5), OVERLOAD_API_KEYS (unset: none
-    is asked for), OVERLOAD_LOG_FORMAT (text or json).
+    is asked for), OVERLOAD_ALLOWED_HOSTS (unset: on loopback, loopback names only), OVERLOAD_DOCS (true: a page
+    at /docs), OVERLOAD_LOG_FORMAT (text or json).
     """
     with one_line_errors():
         settings = load_settings()
@@ -99,4 +100,4 @@ def _serve_by_children(
 
 
 if __name__ == "__main__":
-    typer.run(api)
+    run_command(api, "python -m overload_demo.api")

@@ -14,10 +14,12 @@ from starlette.types import ASGIApp
 
 from overload_demo import __version__
 from overload_demo.api import problems
+from overload_demo.api.hosts import HostCheck, HostRule
 from overload_demo.api.intake import MAX_IDEMPOTENCY_KEY, PATH, JobIntakeRoute, ShortCut, submit
 from overload_demo.api.keys import ApiKeys, KeyCheck, describe, owner_of
 from overload_demo.api.metrics import ApiMetrics
 from overload_demo.api.models import SERVICE, Accepted, AnyJob, CancelledJob, Health, Problem, Stats
+from overload_demo.api.pages import pages
 from overload_demo.api.requests import HEADER
 from overload_demo.config import Settings, load_settings
 from overload_demo.errors import StoreError
@@ -79,6 +81,7 @@ _NUMBERS: dict[str, Any] = {
     "description": "all numbers, in the format that Accept asks for",
     "content": {"application/openmetrics-text": {"schema": {"type": "string"}}},
 }
+DESCRIPTION = "Accepts jobs at once and stores them durably; a worker does them later. Poll a job for its result."
 NO_SUCH_JOB = "no such job: unknown, or expired after it was done"
 _STORE_GONE = "the store cannot be asked; carries Retry-After"
 
@@ -148,7 +151,7 @@ async def delete_job(job_id: str, request: Request) -> Response:
     return _job_response(job_id, JobStatus(state, 0, 0.0, "", None, ""))
 
 
-@reading.get("/queue/stats", response_model=Stats, responses=_problems(s503=_STORE_GONE))
+@reading.get("/queue/stats", response_model=Stats, operation_id="get_stats", responses=_problems(s503=_STORE_GONE))
 async def get_stats(request: Request) -> dict[str, Any]:
     """The queue's numbers in one consistent look."""
     results: Results = request.app.state.results
@@ -176,14 +179,18 @@ async def get_metrics(request: Request) -> Response:
     return Response(body, media_type=media_type)
 
 
-@reading.get("/health", response_model=Health, response_model_exclude_none=True)
+@reading.get("/health", response_model=Health, response_model_exclude_none=True, operation_id="get_health")
 async def get_health(request: Request) -> dict[str, Any]:
     """Liveness. Always 200 while the API serves; ``status`` and ``queue_connected`` tell of the store."""
     return await _health(request)
 
 
 @reading.get(
-    "/health/ready", response_model=Health, response_model_exclude_none=True, responses=_problems(s503=_STORE_GONE)
+    "/health/ready",
+    response_model=Health,
+    response_model_exclude_none=True,
+    operation_id="get_ready",
+    responses=_problems(s503=_STORE_GONE),
 )
 async def get_ready(request: Request) -> Any:
     """Readiness: 200 while the store answers, else 503."""
@@ -283,6 +290,7 @@ def create_app(
             stack.push_async_callback(results.aclose)
             stack.push_async_callback(producer.aclose)
             app.state.settings, app.state.upstash, app.state.keys = current, upstash, ApiKeys(current)
+            app.state.hosts = HostRule(current.allowed_hosts)
             app.state.producer, app.state.results = producer, results
             yield
 
@@ -290,21 +298,23 @@ def create_app(
         title="overload_demo",
         version=__version__,
         lifespan=lifespan,
-        docs_url=None,  # its page would fetch a viewer from the internet
+        docs_url=None,  # its page would fetch a viewer from the internet: /docs is our own
         redoc_url=None,
+        redirect_slashes=False,  # its Location would repeat whatever Host was sent
         telemetry={"tracing": False, "metrics": False, "logs": False},  # looking for it took 6 % of a request's time
     )
     app.state.metrics = counting
     app.add_middleware(ShortCut)
     if settings is None or settings.api_keys:  # without settings they are read when it starts
         app.add_middleware(KeyCheck)
+    app.add_middleware(HostCheck)
     # Not include_router, which would put one more router around each request.
-    app.router.routes.extend([*intake.routes, *reading.routes])
+    app.router.routes.extend([*intake.routes, *reading.routes, *pages.routes])
     problems.install(app)
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            schema = get_openapi(title=app.title, version=app.version, routes=app.routes, description=__doc__)
+            schema = get_openapi(title=app.title, version=app.version, routes=app.routes, description=DESCRIPTION)
             schema["components"]["schemas"]["Problem"] = Problem.model_json_schema()
             if (settings or app.state.settings).api_keys:
                 describe(schema)

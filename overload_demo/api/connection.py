@@ -12,6 +12,7 @@ import socket
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -54,6 +55,7 @@ class GatedProtocol(HttpToolsProtocol):
         self.url, self.headers = b"", []
         self._unparsed = b""  # read, but not to be parsed before earlier requests have been answered
         self._in_head = True  # what comes next is part of a head, or the first byte of one
+        self._head_again = b""  # of a request that offers another protocol, without the offer
         self._barren = 0  # bytes of the present request since its beginning, or since its last byte of body
         self._last_words: bytes | None = None  # once there are any, even empty ones, nothing more is parsed
         self._has_eof = self._has_hung_up = False
@@ -90,8 +92,16 @@ class GatedProtocol(HttpToolsProtocol):
         if self.flow.is_held:
             self.flow.pause_reading()
 
-    def _parse(self, piece: bytes) -> None:
-        super().data_received(piece)
+    def _parse(self, piece: bytes, head: bytes = b"") -> None:
+        """Parse what was read, behind a head that was read before."""
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(head + piece)
+        except HttpParserUpgrade as offer:
+            self._decline((head + piece)[offer.args[0] :])
+            return
+        except HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
         if self._last_words is not None:
             return
         if self.waited_since != self.NEVER:  # the request is not whole
@@ -99,6 +109,18 @@ class GatedProtocol(HttpToolsProtocol):
         elif self.idle_since != self.NEVER:  # blank lines where a request should begin
             self.waited_since = self.loop.time()
             self._bound(len(piece))
+
+    def _decline(self, rest: bytes) -> None:
+        """Parse a head again without its offer of another protocol, which the parser takes for the request's end."""
+        head, self._head_again, self._barren = self._head_again, b"", 0
+        self.parser = HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        self._parse(rest, head)
+
+    def _head_without_offer(self) -> bytes:
+        kept = [b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade"]
+        version = self.parser.get_http_version().encode()
+        return b"%b %b HTTP/%b\r\n%b\r\n" % (self.parser.get_method(), self.url, version, b"".join(kept))
 
     def _bound(self, size: int) -> None:
         self._barren += size
@@ -133,13 +155,7 @@ class GatedProtocol(HttpToolsProtocol):
             self._refuse(400, "not a valid HTTP request")
 
     def _should_upgrade(self) -> bool:
-        return False  # another protocol would take the connection, and its place, out of our hands
-
-    def _unsupported_upgrade_warning(self) -> None:
-        """uvicorn's hook: the parser has taken a request that asks for another protocol for one without a body."""
-        if any(name in {b"content-length", b"transfer-encoding"} for name, _ in self.headers):
-            self._in_head = False  # it is not whole
-            self._refuse(400, "a request with a body cannot ask for another protocol: send it without Upgrade")
+        return False  # uvicorn's hook: every offer is declined
 
     @property
     def _is_answering(self) -> bool:
@@ -202,6 +218,9 @@ class GatedProtocol(HttpToolsProtocol):
         """The head was read: its time counts from now on. While others wait outside, this answer is the last."""
         if len(self.headers) > MAX_HEADERS or not self._is_http():
             raise ValueError("too many headers, or no HTTP/1")  # the parser gives up, and asks for a 400
+        if self.parser.should_upgrade():
+            self._head_again = self._head_without_offer()
+            return
         super().on_headers_complete()
         self._heads_read_at.append(perf_counter())
         self._in_head = False
@@ -210,7 +229,10 @@ class GatedProtocol(HttpToolsProtocol):
 
     def _is_http(self) -> bool:
         """Whether this is a request of HTTP/1.x to one host: the parser takes others, which we would answer wrongly."""
-        return self.parser.get_http_version() in VERSIONS and [name for name, _ in self.headers].count(b"host") <= 1
+        hosts = [name for name, _ in self.headers].count(b"host")
+        version = self.parser.get_http_version()
+        is_tunnel = self.parser.should_upgrade() and self.parser.get_method() == b"CONNECT"
+        return version in VERSIONS and (hosts == 1 or (not hosts and version == "1.0")) and not is_tunnel
 
     def on_body(self, body: bytes) -> None:
         """The body has come on."""
@@ -219,6 +241,8 @@ class GatedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is whole: from now on it is we who take our time."""
+        if self._head_again:
+            return
         self.waited_since, self._in_head, self._barren = self.NEVER, True, 0
         super().on_message_complete()
 

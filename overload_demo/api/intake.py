@@ -5,6 +5,7 @@ The route stays an ordinary FastAPI route, with its OpenAPI and its validation e
 prebuilt bytes); it hands everything else to them. A test compares both over a corpus.
 """
 
+import codecs
 import hashlib
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -43,6 +44,8 @@ class ShortCut:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http" or scope["path"] != PATH or not _is_plain(scope):
+            if scope["type"] == "http" and scope["method"] == "HEAD":
+                scope = {**scope, "method": "GET"}  # the server, which has the other scope, leaves the body out
             begin(scope)
             await self._app(scope, receive, send)
             return
@@ -60,12 +63,12 @@ class ShortCut:
 
 
 def _is_plain(scope: Scope) -> bool:
-    """Whether it is a POST of JSON without an Idempotency-Key; begins one that has an id to be found by."""
+    """Whether it is a POST of JSON without an Idempotency-Key or a coding; begins one that has an id to be found by."""
     is_json = False
     for name, value in scope["headers"]:
         if name == b"content-type":
             is_json = value == b"application/json"
-        elif name == b"idempotency-key":
+        elif name == b"idempotency-key" or name == b"content-encoding":
             return False
         elif name == b"x-request-id":
             begin(scope)
@@ -125,30 +128,33 @@ async def _enqueue(producer: Producer, job: NewJob, scope: Scope) -> Response:
         begin(scope)
         return from_error(error, job.job_id)
     accepted(enqueued.job_id)
-    return _Accepted(enqueued.job_id, enqueued.estimated_wait_s)
+    return _Accepted(enqueued.job_id, enqueued.estimated_wait_s, scope.get("root_path", ""))
 
 
 class _Accepted(Response):
     """The 202 with its bytes written down directly: this is the hot path."""
 
-    def __init__(self, job_id: str, wait_s: float) -> None:
+    def __init__(self, job_id: str, wait_s: float, root_path: str) -> None:
         self.status_code, self.background = 202, None
         self.body = f'{{"status":"accepted","job_id":"{job_id}","message":"{ACCEPTED_MESSAGE}"}}'.encode()
         self.raw_headers = [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(self.body)).encode()),
-            (b"location", b"/jobs/" + job_id.encode()),
+            (b"location", f"{root_path}/jobs/{job_id}".encode()),
             (b"retry-after", retry_after(wait_s).encode()),
         ]
 
 
 async def _read_json_body(request: Request, limit: int) -> bytes:
-    """The body, at most ``limit`` bytes, whatever the client declared. Raises 413 and 415."""
+    """The body, at most ``limit`` bytes, without a byte order mark. Raises 413 and 415."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json" and not (
         media_type.startswith("application/") and media_type.endswith("+json")
     ):
         raise HTTPException(415, "send the job as application/json")
+    codings = {coding.strip().lower() for coding in ",".join(request.headers.getlist("content-encoding")).split(",")}
+    if codings - {"", "identity"}:
+        raise HTTPException(415, "send the job without a Content-Encoding", {"Accept-Encoding": "identity"})
     too_large = HTTPException(413, f"the body is larger than {limit} bytes")
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
@@ -158,6 +164,7 @@ async def _read_json_body(request: Request, limit: int) -> bytes:
         body += chunk
         if len(body) > limit:
             raise too_large
+    body = body.removeprefix(codecs.BOM_UTF8)  # RFC 8259, 8.1: parsers may ignore it
     request._body = body  # where Starlette keeps it, for FastAPI's own handler
     return body
 

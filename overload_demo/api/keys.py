@@ -8,13 +8,14 @@ import hashlib
 import hmac
 from typing import Any
 
+from starlette._utils import get_route_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from overload_demo.api import problems
+from overload_demo.api import pages, problems
 from overload_demo.api.requests import begin
 from overload_demo.config import Settings
 
-OPEN_PATHS = frozenset({"/health", "/health/ready"})
+OPEN_PATHS = frozenset({"/health", "/health/ready", "/openapi.json"}) | pages.PATHS
 SCHEME = "apiKey"
 _OWNER = "overload_demo.owner"
 
@@ -47,7 +48,8 @@ def _digest(key: bytes) -> bytes:
 
 
 class KeyCheck:
-    """ASGI middleware: refuses a request without a key with a 401, whatever its path, except for the health checks.
+    """ASGI middleware: refuses a request without a key with a 401, whatever its path, except for OPEN_PATHS: the
+    health checks, and what describes the API.
 
     It goes by the path that is routed, never by a URL put together from what the client says (CVE-2026-48710).
     """
@@ -58,7 +60,7 @@ class KeyCheck:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         begin(scope)
-        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+        if scope["type"] == "http" and get_route_path(scope) not in OPEN_PATHS:
             keys: ApiKeys = scope["app"].state.keys
             if keys:
                 owner = keys.owner(scope)

@@ -13,7 +13,7 @@ from overload_demo.logs import log_to_stderr
 from overload_demo.store.data_dir import State, Tokens
 from overload_demo.store.service import StoreOptions, run_store
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 @app.command()

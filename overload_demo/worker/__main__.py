@@ -11,7 +11,7 @@ import typer
 
 from overload_demo.children import watch_parent
 from overload_demo.config import load_settings
-from overload_demo.doors import on_stop_signals, one_line_errors
+from overload_demo.doors import on_stop_signals, one_line_errors, run_command
 from overload_demo.logs import log_to_stderr
 from overload_demo.queue.consumer import LeasedJob, about
 from overload_demo.store.opening import open_store
@@ -132,4 +132,4 @@ def worker(
 
 
 if __name__ == "__main__":
-    typer.run(worker)
+    run_command(worker, "python -m overload_demo.worker")

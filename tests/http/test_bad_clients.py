@@ -108,7 +108,7 @@ def test_who_takes_no_answers_is_cut_off(tmp_path: Path, store: Store) -> None:
         greedy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         greedy.settimeout(20)
         greedy.connect((client.base_url.host, client.base_url.port))
-        greedy.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 500)
+        greedy.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 500)
 
         wait_until("it is cut off", lambda: is_cut_off(greedy, b"\r\n"))
 
@@ -168,7 +168,7 @@ def test_no_protocol_is_changed_behind_the_gates_back(
     """Where a WebSocket library is installed, uvicorn would hand the connection, and its place, to it."""
     monkeypatch.setattr("uvicorn.protocols.websockets.auto.AutoWebSocketsProtocol", object)
     upgrade = (
-        b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
     )
     with serving_api(make_settings(tmp_path), store) as client, connections(client, 1) as [connection]:

@@ -175,16 +175,3 @@ def test_a_bad_request_in_a_pipeline_ends_it_after_the_answers_to_those_before(c
         assert [answer.status for answer in good] == [202] * 3
         assert_problem(bad, 400)
     assert accepted(client) == 3
-
-
-def test_a_request_to_speak_another_protocol_is_answered_or_refused_but_never_taken_apart(
-    client: httpx.Client,
-) -> None:
-    upgrade = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
-    with connections(client, 2) as [without_body, with_body]:
-        without_body.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n" + upgrade + b"\r\n")
-        with_body.sendall(post(more_headers=upgrade))
-
-        assert read_answer(without_body).status == 200
-        assert_only_problem(answers_until_closed(with_body), 400)
-    assert accepted(client) == 0

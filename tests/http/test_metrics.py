@@ -168,7 +168,7 @@ def test_while_it_is_full_the_one_inside_hears_of_the_pause(tmp_path: Path, stor
 
 def _asked_on(connection: socket.socket) -> Numbers:
     """A scrape on a connection of ours, which stays open only while there is no crowd."""
-    connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+    connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
     read = b""
     while b"\r\n\r\n" not in read:
         read += connection.recv(65_536)

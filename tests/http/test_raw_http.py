@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings(
 LONG = pytest.mark.timeout(900)
 SIZE = b"%x" % len(BODY)
 CHUNKS = SIZE + b"\r\n" + BODY + b"\r\n0\r\n\r\n"
-JSON = b"Host: x\r\nContent-Type: application/json\r\n"
+JSON = b"Host: localhost\r\nContent-Type: application/json\r\n"
 LENGTH = b"Content-Length: %d\r\n" % len(BODY)
 
 
@@ -113,11 +113,11 @@ ODD = {
         chunked(SIZE + b"\r\n" + BODY + b"\r\n0\r\nContent-Length: 5\r\n\r\n") + post(), [400]
     ),
     "a target in absolute form": Case(lines(b"POST http://x/jobs HTTP/1.1", JSON + LENGTH), [202]),
-    "a target of somebody else": Case(lines(b"POST http://elsewhere/ HTTP/1.1", JSON + LENGTH), [404]),
+    "a target of somebody else": Case(lines(b"POST http://elsewhere/ HTTP/1.1", JSON + LENGTH), [405]),
     "a target in two slashes": Case(lines(b"POST //jobs HTTP/1.1", JSON + LENGTH), [404]),
-    "all of the server": Case(b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", [404]),
-    "TRACE": Case(b"TRACE /jobs HTTP/1.1\r\nHost: x\r\n\r\n", [405]),
-    "CONNECT": Case(b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n" + post(), [400]),
+    "all of the server": Case(b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n", [404]),
+    "TRACE": Case(b"TRACE /jobs HTTP/1.1\r\nHost: localhost\r\n\r\n", [405]),
+    "CONNECT": Case(b"CONNECT x:80 HTTP/1.1\r\nHost: localhost\r\n\r\n" + post(), [400]),
     "a request after the last one": Case(post(more_headers=b"Connection: close\r\n") + post(), [202]),
     "a request after the only one of HTTP/1.0": Case(lines(b"POST /jobs HTTP/1.0", JSON + LENGTH) + post(), [202]),
     "HTTP/1.0": Case(lines(b"POST /jobs HTTP/1.0", JSON + LENGTH), [202]),
@@ -126,9 +126,9 @@ ODD = {
     "a request in the place of a body": Case(post(post()), [400]),
     "a request inside a job": Case(post(b'{"name":"POST /jobs HTTP/1.1\\r\\n\\r\\n","value":1,"message":""}'), [202]),
     "a request in a body that nobody reads": Case(
-        b"GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(post()), post()), [200]
+        b"GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(post()), post()), [200]
     ),
-    "a request after one without a body": Case(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" + post(), [200, 202]),
+    "a request after one without a body": Case(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" + post(), [200, 202]),
     "good and bad ones": Case(post() + post(b"{}") + post() + post(b"x") + post(), [202, 422, 202, 400, 202]),
     "a good one before a bad one": Case(post() + REFUSED["two lengths"] + post(), [202, 400]),
 }
@@ -258,10 +258,10 @@ PIPELINED = {
     post(b"{}"): 422,
     post(b"{"): 400,
     post(post()): 400,
-    b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n": 200,
-    b"GET /jobs/x HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nGET": 404,
-    b"PUT /jobs HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(post()), post()): 405,
-    lines(b"POST /jobs HTTP/1.1", b"Host: x\r\nContent-Type: text/plain\r\n" + LENGTH): 415,
+    b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n": 200,
+    b"GET /jobs/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nGET": 404,
+    b"PUT /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(post()), post()): 405,
+    lines(b"POST /jobs HTTP/1.1", b"Host: localhost\r\nContent-Type: text/plain\r\n" + LENGTH): 415,
 }
 
 

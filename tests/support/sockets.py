@@ -10,16 +10,21 @@ from typing import Any, NamedTuple
 import httpx
 
 BODY = b'{"name":"a","value":1,"message":"hi"}'
-CHUNKED_HEAD = b"POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+CHUNKED_HEAD = (
+    b"POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+)
 
 
 def post(body: bytes = BODY, *, declared: int | None = None, more_headers: bytes = b"") -> bytes:
     """One ``POST /jobs``, by default with a true Content-Length."""
     length = len(body) if declared is None else declared
-    return b"POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n%bContent-Length: %d\r\n\r\n%b" % (
-        more_headers,
-        length,
-        body,
+    return (
+        b"POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n%bContent-Length: %d\r\n\r\n%b"
+        % (
+            more_headers,
+            length,
+            body,
+        )
     )
 
 
