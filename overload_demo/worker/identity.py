@@ -38,9 +38,9 @@ class WorkerIdentity:
 
     The file records the worker ids of its last holders. Each of them would still hold the lock if it lived, so their
     leases may be taken back at once. A record is proof only in the file it was written to and under the same kernel: a
-    lock proves nothing about the holder of a copied file, or about another machine on a network file system. Without a usable directory there is no
-    lock and no proof: leases of earlier workers then expire. Raises :class:`ConfigurationError` if a live worker
-    has the same WORKER_ID in the same data directory.
+    lock proves nothing about the holder of a copied file, or about another machine on a network file system. Without a
+    usable directory there is no lock and no proof: leases of earlier workers then expire.
+    Raises :class:`ConfigurationError` if a live worker has the same WORKER_ID in the same data directory.
     """
 
     def __init__(self, settings: Settings) -> None:
