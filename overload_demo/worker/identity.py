@@ -5,10 +5,9 @@ import os
 import re
 import secrets
 import socket
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
-
-import psutil
 
 from overload_demo.config import Settings
 from overload_demo.errors import ConfigurationError
@@ -38,10 +37,10 @@ class WorkerIdentity:
     """Holds a lock file of the data directory and yields an :class:`Identity` that is new each time.
 
     The file records the worker ids of its last holders. Each of them would still hold the lock if it lived, so their
-    leases may be taken back at once. A record is proof only in the same file and since the same boot of the machine: a
-    lock on a copied or network file system proves nothing about another machine. Without a usable directory there is no
-    lock and no proof: leases of earlier workers then expire. Raises :class:`ConfigurationError` if a live worker
-    has the same WORKER_ID in the same data directory.
+    leases may be taken back at once. A record is proof only in the file it was written to and under the same kernel: a
+    lock proves nothing about the holder of a copied file, or about another machine on a network file system. Without a
+    usable directory there is no lock and no proof: leases of earlier workers then expire.
+    Raises :class:`ConfigurationError` if a live worker has the same WORKER_ID in the same data directory.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -103,8 +102,8 @@ def _succeed(descriptor: int, worker_id: str) -> tuple[str, ...]:
 
 
 def _boot() -> str:
-    """What names one run of this machine's kernel."""
+    """What tells this machine from others: its kernel's boot id, else its network address."""
     try:
         return BOOT_ID.read_text().strip()
     except OSError:  # macOS
-        return f"{socket.gethostname()}:{psutil.boot_time():.0f}"
+        return f"{socket.gethostname()}:{uuid.getnode():x}"

@@ -59,10 +59,11 @@ class Model:
         self._loses(name)
 
     async def restart(self) -> None:
-        """A worker dies, and comes back under its name."""
+        """A worker dies; the next of its name takes back its leases."""
         name = self.random.choice(list(self.workers))
         self._loses(name)
-        self.workers[name] = self.queue.worker(name, worker_max_attempts=4)
+        dead = self.workers[name].worker_id
+        self.workers[name] = self.queue.worker(f"{dead}+", predecessors=[dead], worker_max_attempts=4)
         self.held[name] += (await self.workers[name].lease(2)).jobs
 
     async def come_late(self) -> None:

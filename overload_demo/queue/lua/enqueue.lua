@@ -19,19 +19,16 @@ local prefix, max_depth, max_wait_s, service_s, ttl = ARGV[1], whole(2), argumen
 local MOST_TAKEN_OUT = 200 -- cancelled entries in one call, more than the jobs of a usual batch
 local first, width = 7, 3
 
-local job_keys, options = {}, {}
-for i = 1, (#ARGV - first + 1) / width do
+local count, job_keys, options = (#ARGV - first + 1) / width, {}, {}
+for i = 1, count do
   local at = first + (i - 1) * width
   job_keys[i] = prefix .. 'job:' .. ARGV[at]
-  if ARGV[at + 2] == '' then
-    options[i] = { '-', '-', '-', '-' }
-  else
+  if ARGV[at + 2] ~= '' then
     options[i] = { string.match(ARGV[at + 2], '^(%S+) (%S+) (%S+) (.+)$') }
     if not options[i][1] then error('argument ' .. at + 2 .. ' holds no options') end
     if options[i][2] ~= '-' and not number(options[i][2]) then error('argument ' .. at + 2 .. ' has no deadline') end
   end
 end
-local count = #job_keys
 local any_known = redis.call('EXISTS', unpack(job_keys)) > 0
 
 local measured = redis.call('HMGET', KEYS[3], 'recent_jobs', 'recent_busy_s', 'tombstones')
@@ -64,7 +61,8 @@ local last_seq = last_sequence(KEYS[1], KEYS[2], prefix)
 local accepted, verdicts, in_this_call = {}, {}, {}
 for i = 1, count do
   local id, payload = ARGV[first + (i - 1) * width], ARGV[first + (i - 1) * width + 1]
-  local record, within_s, owner, fingerprint = unpack(options[i])
+  local record, within_s, owner, fingerprint = '-', '-', '-', '-'
+  if options[i] then record, within_s, owner, fingerprint = unpack(options[i]) end
   local earlier = record ~= '-' and redis.pcall('GET', prefix .. 'idem:' .. record)
   if type(earlier) == 'table' then earlier = '' end -- a key of another type: nobody's request
   if in_this_call[id] or (any_known and redis.call('EXISTS', job_keys[i]) == 1) then
