@@ -115,11 +115,12 @@ def faults_block(matrix: FaultMatrix) -> str:
 
 
 UNDETECTED = (
-    "Damage in the append-only file of the embedded store: an incomplete command or transaction at the end is dropped, with a "
-    "line on the terminal and a copy beside it. Damage with commands behind it stops the start; `python -m overload_demo.store "
-    "--repair` drops the damaged commands only and says how many bytes. A snapshot (`*.base.rdb`) has a CRC and is refused when "
-    "it is damaged; it cannot be repaired. Not detected: a flipped bit inside a key or a value, since the file has no "
-    "checksums, and acknowledged commands at the very end that zeros or a cut have taken."
+    "Damage in the append-only file of the embedded store: an incomplete command or transaction at the end is dropped, "
+    "with a line on the terminal and a copy beside it. Damage with commands behind it stops the start; "
+    "`python -m overload_demo.store --repair` drops the damaged commands only and says how many bytes. A snapshot "
+    "(`*.base.rdb`) has a CRC and is refused when it is damaged; it cannot be repaired. Not detected: a flipped bit "
+    "inside a key or a value, since the file has no checksums, and acknowledged commands at the very end that zeros or "
+    "a cut have taken."
 )
 
 

