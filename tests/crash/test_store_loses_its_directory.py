@@ -2,7 +2,9 @@
 
 import contextlib
 import logging
+import os
 import shutil
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ from overload_demo.store.embedded import EmbeddedStore
 from tests.support.running import JOB, make_settings, serving_api, submit
 from tests.support.stores import (
     Rest,
+    gateway_pid,
     no_process_left_in,
     processes_of,
     read_introduction,
@@ -98,16 +101,18 @@ def test_a_second_server_never_lives_beside_the_first(data_dir: Path, remove: Ca
         address = first.acquire()
         rest = Rest(address.url, address.token.get_secret_value())
         rest.run("SET", "k", "v")
-        [server] = servers_of(data_dir)
+        [server], gateway = servers_of(data_dir), gateway_pid(data_dir)
+        os.kill(gateway, signal.SIGSTOP)  # it does not notice in time
         remove(data_dir)
         watcher = threading.Thread(target=watch, args=(data_dir, server, both, seen, done))
         watcher.start()
         try:
-            with EmbeddedStore(data_dir, load_settings()) as second:  # at once, within the first one's window
+            with EmbeddedStore(data_dir, load_settings()) as second:
                 address = second.acquire()
                 kept = Rest(address.url, address.token.get_secret_value()).run("GET", "k")
                 wait_until("the watcher saw the second", lambda: seen)
         finally:
+            os.kill(gateway, signal.SIGCONT)
             done.set()
             watcher.join()
         with pytest.raises(StoreUnavailableError, match="removed or replaced"):
