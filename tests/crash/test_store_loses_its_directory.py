@@ -47,8 +47,9 @@ def remove_locks(data_dir: Path) -> None:
         (data_dir / name).unlink()
 
 
-def remove_data(data_dir: Path) -> None:
-    shutil.rmtree(data_dir / "appendonlydir")
+def remove_data_files(data_dir: Path) -> None:
+    for file in data_dir.glob("appendonlydir/*"):
+        file.unlink()
 
 
 def remove_one_data_file(data_dir: Path) -> None:
@@ -61,7 +62,9 @@ def move_away(data_dir: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "remove", [remove_all, remove_locks, remove_data, remove_one_data_file, move_away], ids=lambda one: one.__name__
+    "remove",
+    [remove_all, remove_locks, remove_data_files, remove_one_data_file, move_away],
+    ids=lambda one: one.__name__,
 )
 def test_acceptance_stops_with_one_clear_line_and_a_503(
     tmp_path: Path, data_dir: Path, caplog: pytest.LogCaptureFixture, remove: Callable[[Path], None]
@@ -81,7 +84,8 @@ def test_acceptance_stops_with_one_clear_line_and_a_503(
             assert client.get("/health/ready").status_code == 503
     lines = [record.getMessage() for record in caplog.records if record.name == "overload_demo.store.embedded"]
     assert len(lines) == 1
-    assert ("No such file" if remove is remove_one_data_file else f"{data_dir}") in lines[0]
+    assert str(data_dir) in lines[0]
+    assert "removed" in lines[0]
 
 
 def test_the_standalone_store_says_so_and_ends(data_dir: Path) -> None:
