@@ -16,7 +16,7 @@ import uvloop
 from pydantic import SecretStr
 
 from experiments.bench.record import Benchmark, Place, Row
-from experiments.bench.servers import folder_in, our_api, state, uvicorn
+from experiments.bench.servers import folder_in, store_on_a_port, uvicorn
 from overload_demo.doors import one_line_errors
 from overload_demo.upstash import Address, Upstash
 
@@ -41,10 +41,10 @@ def main(
     with (
         one_line_errors(),
         folder_in(folder) as own,
-        our_api(own),
+        store_on_a_port(own) as told,
         uvicorn("experiments.bench.bare_endpoint:app", own, "--no-date-header") as (bare_url, bare_pid),
     ):
-        place, told = Place.here("experiments.bench.gateway", folder), state(own)
+        place = Place.here("experiments.bench.gateway", folder)
         addresses = [(told["url"], told["token"], told["pid"]), (bare_url, "none", bare_pid)]
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             seen = [runner.run(_costs(addresses)) for _ in range(pairs)]

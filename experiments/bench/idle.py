@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from experiments.bench.record import Benchmark, Place, Row
-from experiments.bench.servers import folder_in, our_api, p50_of, state
+from experiments.bench.servers import folder_in, our_api, p50_of, store_on_a_port
 from overload_demo.doors import one_line_errors
 from overload_demo.load.client import sample_body
 
@@ -27,8 +27,7 @@ def main(
     """Measure all three in turn, and record the ratio."""
     with one_line_errors(), folder_in(folder) as own:
         place = Place.here("experiments.bench.idle", folder)
-        with our_api(own) as (url, _):
-            store = state(own)
+        with store_on_a_port(own) as store, our_api(own) as (url, _):
             durable = json.dumps(["SET", "bench", "x" * 100]).encode()
             token, as_json = {"Authorization": f"Bearer {store['token']}"}, {"Content-Type": "application/json"}
             posted_s, bare_s, set_s = [], [], []

@@ -29,6 +29,7 @@ from overload_demo.errors import OverloadDemoError
 from overload_demo.jobs import new_job_id
 from overload_demo.lab.running.cost import count_commands
 from overload_demo.load.client import sample_body
+from overload_demo.loopback import connect
 from overload_demo.queue.producer import NewJob, Producer
 from overload_demo.store.data_dir import DataDir
 from overload_demo.upstash import Upstash
@@ -211,7 +212,8 @@ def p50_of(
 def command(folder: Path, *arguments: str) -> Any:
     """Run one command on the store in ``folder``, through its gateway."""
     told = state(folder)
-    connection = http.client.HTTPConnection(urlsplit(told["url"]).netloc, timeout=60)
+    connection = http.client.HTTPConnection("localhost", timeout=60)
+    connection.sock = connect(Address(told["url"], SecretStr("")).socket, timeout_s=60.0)
     try:
         connection.request("POST", "/", json.dumps(arguments), {"Authorization": f"Bearer {told['token']}"})
         return json.loads(connection.getresponse().read())["result"]
@@ -280,6 +282,22 @@ async def fill(folder: Path, jobs: int) -> list[str]:
 
 
 def state(folder: Path) -> dict[str, Any]:
-    """Where the store in ``folder`` answers: url, token, pid."""
-    told: dict[str, Any] = json.loads((folder / "data" / "state.json").read_text())
-    return told
+    """Where the store in ``folder`` answers: url (of its socket), token, pid."""
+    data_dir = DataDir(folder / "data")
+    until(lambda: data_dir.read_state() is not None, START_WITHIN_S)
+    told = data_dir.read_state()
+    assert told is not None
+    return {"url": data_dir.address(told).url, "token": told.token, "pid": told.pid}
+
+
+@contextlib.contextmanager
+def store_on_a_port(folder: Path) -> Iterator[dict[str, Any]]:
+    """The store in ``folder`` by itself, for clients over TCP; yields its state with the URL of that port."""
+    port = free_port()
+    command = [sys.executable, "-m", "overload_demo.store", "--port", str(port)]
+    process = subprocess.Popen(command, env=environment(folder), stdout=subprocess.DEVNULL)
+    try:
+        yield state(folder) | {"url": f"http://127.0.0.1:{port}"}
+    finally:
+        process.terminate()
+        process.wait(LEAVES_WITHIN_S)

@@ -14,7 +14,7 @@ import uvloop
 from pydantic import SecretStr
 
 from experiments.bench.record import Benchmark, Place, Row
-from experiments.bench.servers import folder_in, our_api, state
+from experiments.bench.servers import folder_in, store_on_a_port
 from overload_demo.address import Address
 from overload_demo.doors import one_line_errors
 from overload_demo.upstash import Upstash
@@ -28,8 +28,8 @@ def main(
     folder: Annotated[Path, typer.Option(help="where the store's data goes for the while; not on tmpfs")] = Path(),
 ) -> None:
     """Measure both in turn, and record the ratio."""
-    with one_line_errors(), folder_in(folder) as own, our_api(own):
-        place, near = Place.here("experiments.bench.transport", folder), state(own)
+    with one_line_errors(), folder_in(folder) as own, store_on_a_port(own) as near:
+        place = Place.here("experiments.bench.transport", folder)
         far = near | {"url": near["url"].replace("127.0.0.1", ELSEWHERE)}
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             measured = [(runner.run(_p50_s(near)), runner.run(_p50_s(far))) for _ in range(pairs)]

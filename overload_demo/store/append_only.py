@@ -9,14 +9,18 @@ server checks its CRC) are found; a flipped bit inside a value or a key is not.
 import mmap
 import os
 import re
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from overload_demo.errors import StoreUnavailableError
 from overload_demo.store.data_dir import DATA
 from overload_demo.store.own_files import open_file, replace_file
 
+MANIFEST = "appendonly.aof.manifest"
+LOOK_AGAIN_S = 0.05
 COUNT, LENGTH = re.compile(rb"\*(\d{1,7})\r\n"), re.compile(rb"\$(\d{1,10})\r\n")
 START = re.compile(rb"\*\d{1,7}\r\n\$\d{1,10}\r\n[A-Za-z]")
 PREAMBLE = re.compile(rb"(?:REDIS|VALKEY)\d.*?\xff.{8}(?=\*\d+\r\n\$\d+\r\n)", re.DOTALL)  # before version 7
@@ -49,17 +53,33 @@ class Damage(NamedTuple):
 
 
 def files_of(data_dir: Path) -> list[Path]:
-    """The append-only files in the order in which the server loads them, without a base that is a snapshot."""
-    manifest = data_dir / DATA / "appendonly.aof.manifest"
-    if not manifest.exists():
+    """The data files in the order in which the server loads them; before version 7 it is a single one."""
+    try:
+        names = re.findall(r"^file (\S+)", (data_dir / DATA / MANIFEST).read_text(errors="replace"), re.MULTILINE)
+    except OSError:
         return [file for file in [data_dir / "appendonly.aof"] if file.exists()]
-    names = re.findall(r"^file (\S+)", manifest.read_text(errors="replace"), re.MULTILINE)
-    return [manifest.parent / Path(name).name for name in names if name.endswith(".aof")]
+    return [data_dir / DATA / Path(name).name for name in names]
+
+
+def refuse_if_missing(data_dir: Path) -> None:
+    """Raise :class:`StoreUnavailableError` when a data file that is listed has gone, or the list."""
+    before = None
+    while (missing := _missing_from(data_dir)) is not None:
+        if missing == before:
+            raise StoreUnavailableError(f"{missing} was removed while in use: stopped; start again")
+        before = missing
+        time.sleep(LOOK_AGAIN_S)  # a rewrite changes the list and then deletes
+
+
+def _missing_from(data_dir: Path) -> Path | None:
+    listed = [data_dir / DATA / MANIFEST, *files_of(data_dir)] if (data_dir / DATA).exists() else []
+    return next((file for file in listed if not file.exists()), None)
 
 
 def find_damage(data_dir: Path, unknown: str = "") -> Damage | None:
     """The first file that is damaged; ``unknown`` is a command name that the server refused, which counts as damage."""
-    files = [file for file in files_of(data_dir) if file.exists() and file.stat().st_size]
+    aofs = [file for file in files_of(data_dir) if file.suffix == ".aof"]  # of a snapshot the server checks the CRC
+    files = [file for file in aofs if file.exists() and file.stat().st_size]
     for number, file in enumerate(files):
         with _Mapped(file) as data:
             if gaps := list(find_gaps(data, unknown)):

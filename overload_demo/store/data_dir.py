@@ -18,6 +18,7 @@ Lock files are never deleted: a second file of the same name would be a second l
 user, and no other user may write to it: whoever listens on its sockets then runs as this user.
 """
 
+import contextlib
 import json
 import os
 import secrets
@@ -93,7 +94,8 @@ class DataDir:
             check(self.path, may_be_link=True)
             # The server opens these by name and would follow a link.
             for data in (*self.path.glob("appendonly*"), *self.path.glob(f"{DATA}/*")):
-                check(data)
+                with contextlib.suppress(FileNotFoundError):  # a rewrite has just deleted it
+                    check(data)
         except OSError as error:
             raise ConfigurationError(f"cannot use the data directory {self.path}: {error.strerror}") from None
 

@@ -16,6 +16,7 @@ from overload_demo.children import PYTHON_M
 from overload_demo.config import Settings
 from overload_demo.errors import ConfigurationError, StoreUnavailableError
 from overload_demo.loopback import connect
+from overload_demo.store import append_only
 from overload_demo.store.data_dir import DataDir, State
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class EmbeddedStore:
             held_before = self._users_lock.is_held
             if held_before:
                 self._data_dir.refuse_if_lost()
+                append_only.refuse_if_missing(self._data_dir.path)
             self._data_dir.prepare()
             # Held before the state is read: otherwise the store we read about could leave before we use it.
             if not self._users_lock.take(shared=True, timeout_s=LEAVING_TIMEOUT_S):
@@ -93,6 +95,7 @@ class EmbeddedStore:
         """Stop being a user; the last one's release ends the store soon after. Harmless when nothing is held."""
         with self._mutex:
             self._users_lock.release()
+            self._data_dir = DataDir(self._data_dir.path)  # the next hold may find another directory there
 
     def _find_or_start(self) -> Address:
         start_lock, gateway_lock = self._data_dir.start_lock(), self._data_dir.gateway_lock()

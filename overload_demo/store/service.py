@@ -21,7 +21,7 @@ from pydantic import SecretStr
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from overload_demo.config import LOOPBACK_HOSTS, Settings
-from overload_demo.errors import ConfigurationError, StoreUnavailableError
+from overload_demo.errors import ConfigurationError
 from overload_demo.one_write import OneWrite
 from overload_demo.store import append_only
 from overload_demo.store.data_dir import GATEWAY_SOCKET, DataDir, State, Tokens, new_tokens
@@ -264,14 +264,10 @@ class _Store:
 
     async def _lose_data(self) -> None:
         """Raise :class:`StoreUnavailableError` once a lock or a data file has gone: what is accepted then is lost."""
-        missing = None
         while True:
             await asyncio.sleep(LOST_POLL_S)
             self._data_dir.refuse_if_lost()
-            before = missing  # a rewrite replaces the list of files and then deletes: look twice
-            missing = next((file for file in append_only.files_of(self._data_dir.path) if not file.exists()), None)
-            if missing is not None and missing == before:
-                raise StoreUnavailableError(f"{missing} was removed while in use: stopped; start again")
+            append_only.refuse_if_missing(self._data_dir.path)
 
 
 def _http_config(app: Gateway) -> uvicorn.Config:

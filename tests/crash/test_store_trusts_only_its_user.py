@@ -95,7 +95,7 @@ def test_a_listener_of_another_user_is_sent_nothing(data_dir: Path) -> None:
 # --- the data directory -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", [0o770, 0o777, 0o1777, 0o702])
+@pytest.mark.parametrize("mode", [0o770, 0o1702])
 def test_a_directory_that_others_can_write_is_refused_with_the_remedy(data_dir: Path, mode: int) -> None:
     data_dir.mkdir()
     data_dir.chmod(mode)
@@ -134,7 +134,7 @@ def test_a_link_of_ones_own_for_the_directory_is_followed(tmp_path: Path) -> Non
         assert store.acquire() == store.refresh()
 
 
-@pytest.mark.parametrize("name", ["users.lock", "start.lock", "gateway.lock", "redis.lock", "store.log"])
+@pytest.mark.parametrize("name", ["users.lock", "redis.lock", "store.log"])
 def test_a_planted_link_is_refused_and_its_target_untouched(tmp_path: Path, data_dir: Path, name: str) -> None:
     (tmp_path / "precious").write_text("of another")
     data_dir.mkdir(mode=0o700)
