@@ -35,7 +35,7 @@ HOMES = {
     "bokeh": {"dashboard", "lab"},
     "fastapi": {"api", "lab"},
     "hiredis": {"store"},
-    "httptools": {"loopback"},
+    "httptools": {"api", "loopback", "store"},
     "httpx": {"loopback", "upstash"},
     "ipywidgets": {"lab"},
     "matplotlib": {"lab"},

@@ -36,6 +36,7 @@ def prepare(arguments: list[Any], scripts: Scripts, *, read_only: bool) -> Comma
     texts = arguments if set(map(type, arguments)) == {str} else [_as_text(one) for one in arguments]
     name = _shown(texts[0]).upper()
     admit(name, texts, read_only=read_only)
+    _refuse_unlogged_writes(name, texts)
     answer = ""
     if name in SCRIPTED:
         texts, answer = scripts.adapt(name, texts)
@@ -57,7 +58,7 @@ def admit(name: str, arguments: list[Any], *, read_only: bool = False) -> None:
         raise RefusedError(not_over_rest(name) if name in NOT_OVER_REST else not_available(_shown(arguments[0])))
     if name in SUBCOMMANDS and len(arguments) > 1 and arguments[1].upper() not in SUBCOMMANDS[name]:
         raise RefusedError(not_available(f"{arguments[0]} {_shown(arguments[1])}"))
-    if name in {"XREAD", "XREADGROUP"} and _blocks(name, arguments):
+    if name in {"XREAD", "XREADGROUP"} and _blocks(arguments):
         raise RefusedError(not_over_rest(f"{name} BLOCK"))
     if read_only and (name in WRITES or name in NOT_FOR_READERS):
         raise RefusedError(no_permission(name))
@@ -104,12 +105,27 @@ def _shown(argument: str | bytes) -> str:
     return argument if isinstance(argument, str) else argument.decode(errors="replace")
 
 
-def _blocks(name: str, arguments: list[Any]) -> bool:
-    """Whether the option BLOCK stands before the streams (after GROUP, group and consumer, which may have any name)."""
-    for argument in arguments[4 if name == "XREADGROUP" else 1 :]:
-        option = argument.upper()
+_SCRIPT_AT = {"EVAL": 1, "EVAL_RO": 1, "SCRIPT": 2, "FUNCTION": -1}
+
+
+def _refuse_unlogged_writes(name: str, arguments: list[Any]) -> None:
+    """Refuse a script that keeps its writes out of the append-only file, as far as its text says so."""
+    at = _SCRIPT_AT.get(name)
+    if at is not None and len(arguments) > at and "set_repl" in _shown(arguments[at]):
+        raise RefusedError("ERR set_repl is not allowed in scripts: what they write would be lost in a restart")
+
+
+_ARGUMENTS_OF_OPTION = {"GROUP": 2, "COUNT": 1, "NOACK": 0}  # of XREAD and XREADGROUP, in any order before STREAMS
+
+
+def _blocks(arguments: list[Any]) -> bool:
+    """Whether the option BLOCK stands before the streams, as the server reads it: groups may have any name."""
+    at = 1
+    while at < len(arguments):
+        option = _shown(arguments[at]).upper()
         if option == "STREAMS":
             return False
-        if option == "BLOCK":
-            return True
+        if option not in _ARGUMENTS_OF_OPTION:  # BLOCK, or an option of a newer server before it
+            return "BLOCK" in (_shown(argument).upper() for argument in arguments[at:])
+        at += 1 + _ARGUMENTS_OF_OPTION[option]
     return False

@@ -11,12 +11,13 @@ from pydantic import SecretStr
 
 from overload_demo.errors import ConfigurationError, StoreUnavailableError
 from overload_demo.store.resp import RedisConnection, ReplyError
-from overload_demo.store.server_facts import facts, refuse_unsafe
-from overload_demo.store.upstream import wait_until_loaded
+from overload_demo.store.server_facts import LOADING, facts, refuse_unsafe, why_no_writes
 
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 5.0
+REACH_TIMEOUT_S = 0.5  # a host that takes longer to accept a connection counts as gone
+CHECK_INTERVAL_S = 0.5
 SCHEMES = (
     "OVERLOAD_REDIS_URL: must look like redis://[user:password@]host[:port][/db], rediss:// for TLS, or "
     "unix:///path[?db=0]"
@@ -70,22 +71,33 @@ class ExternalServer:
         self._target = target
 
     async def connect(self) -> RedisConnection:
-        """A connection, signed in and on the right database; raises :class:`StoreUnavailableError`."""
-        connection = await self.connect_again()
-        await wait_until_loaded(connection)
-        return connection
+        """A connection, signed in and on the right database, to a server that takes writes.
+
+        The host is looked up anew each time, also while the server loads its data. Raises
+        :class:`StoreUnavailableError`.
+        """
+        while True:
+            connection = await self.connect_again()
+            try:
+                async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                    reason = why_no_writes(facts(await connection.ask("INFO")))
+                if not reason:
+                    return connection
+            except TimeoutError:
+                reason = "it did not answer in time"
+            except ReplyError as error:
+                reason = str(error)
+            connection.close()
+            if reason != LOADING:
+                raise StoreUnavailableError(f"the server at {self._target.name} cannot be used: {reason}")
+            await asyncio.sleep(CHECK_INTERVAL_S)
 
     async def connect_again(self) -> RedisConnection:
         """The same while the server is known to have its data."""
         target = self._target
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                connection = await self._open()
-                if target.password.get_secret_value():
-                    secret = target.password.get_secret_value()
-                    await connection.ask("AUTH", *([target.user] if target.user else []), secret)
-                if target.database:
-                    await connection.ask("SELECT", str(target.database))
+                return await self._connect(target.database)
         except TimeoutError:
             raise StoreUnavailableError(f"the server at {target.name} did not answer in time") from None
         except ssl.SSLError as error:
@@ -95,17 +107,56 @@ class ExternalServer:
             raise StoreUnavailableError(f"no server at {target.name}: {error.strerror or error}") from None
         except ReplyError as error:
             raise StoreUnavailableError(f"the server at {target.name} refused us: {error}") from None
-        return connection
+
+    async def connect_aside(self) -> RedisConnection:
+        """A connection, signed in; raises OSError or ReplyError."""
+        return await self._connect()
+
+    async def is_reachable(self) -> bool:
+        """Whether the host accepts a connection, which its kernel does for a busy server too."""
+        try:
+            async with asyncio.timeout(REACH_TIMEOUT_S):
+                (await self._open(is_encrypted=False)).close()
+        except (OSError, TimeoutError):
+            return False
+        return True
+
+    async def check(self, connection: RedisConnection) -> None:
+        """Wait for the next look, then raise :class:`StoreUnavailableError` if the server refuses writes."""
+        await asyncio.sleep(CHECK_INTERVAL_S)
+        with contextlib.suppress(ReplyError):  # BUSY passes
+            if reason := why_no_writes(facts(await connection.ask("INFO"))):
+                raise StoreUnavailableError(f"the server at {self._target.name} cannot be used: {reason}")
+
+    async def end_stuck_script(self, connection: RedisConnection) -> None:
+        """Tell of it: only who runs the server may end it."""
+        log.error(
+            "a script at %s has written and runs past its time limit: it cannot be killed. "
+            "SHUTDOWN NOSAVE there ends the server without what it wrote",
+            self._target.name,
+        )
 
     async def aclose(self) -> None:
         """Nothing to end: the server is not ours."""
 
-    async def _open(self) -> RedisConnection:
+    async def _connect(self, database: int = 0) -> RedisConnection:
+        connection, target = await self._open(), self._target
+        try:
+            if secret := target.password.get_secret_value():
+                await connection.ask("AUTH", *([target.user] if target.user else []), secret)
+            if database:
+                await connection.ask("SELECT", str(database))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    async def _open(self, *, is_encrypted: bool = True) -> RedisConnection:
         loop, target = asyncio.get_running_loop(), self._target
         if target.path:
             return (await loop.create_unix_connection(RedisConnection, target.path))[1]
         # Certificates are checked against those the system trusts, or SSL_CERT_FILE names.
-        context = ssl.create_default_context() if target.is_encrypted else None
+        context = ssl.create_default_context() if is_encrypted and target.is_encrypted else None
         return (await loop.create_connection(RedisConnection, target.host, target.port, ssl=context))[1]
 
 

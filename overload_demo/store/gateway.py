@@ -7,7 +7,7 @@ repeats a command: only the client knows whether a repeat does harm.
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from overload_demo.errors import Outcome, StoreUnavailableError
 from overload_demo.store import events
@@ -15,8 +15,10 @@ from overload_demo.store.commands import Command, RefusedError, no_permission, p
 from overload_demo.store.data_dir import Tokens
 from overload_demo.store.key_locking import Scripts
 from overload_demo.store.replies import JSON, Form, form_for
+from overload_demo.store.resp import TOO_LARGE, Room
 from overload_demo.store.rest import (
     MAX_BODY_BYTES,
+    MAX_READER_BODY_BYTES,
     decode_array,
     decode_commands,
     path_arguments,
@@ -24,17 +26,25 @@ from overload_demo.store.rest import (
     text_of,
 )
 from overload_demo.store.tokens import Guard
-from overload_demo.store.upstream import Upstream
+from overload_demo.store.upstream import Lane, Upstream
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-Prepare = Callable[[list[Any]], Command]
 Answer = tuple[int, bytes]
-Handler = Callable[[bytes, Prepare, Form], Awaitable[Answer]]
+Handler = Callable[[bytes, "Way"], Awaitable[Answer]]
 
 METHODS, METHODS_WITH_BODY = frozenset({"GET", "HEAD", "POST", "PUT"}), frozenset({"POST", "PUT"})
 MULTI, EXEC = b"*1\r\n$5\r\nMULTI\r\n", b"*1\r\n$4\r\nEXEC\r\n"
+FIRST_BATCH, BATCH_GROWTH = 16, 4  # of a pipeline: at worst so many replies of 10 MiB come before it is stopped
+
+
+class Way(NamedTuple):
+    """How a request's commands go to the server, and their replies back."""
+
+    prepare: Callable[[list[Any]], Command]
+    form: Form
+    lane: Lane
 
 
 class Gateway:
@@ -45,7 +55,7 @@ class Gateway:
         # Opaque to clients. It starts at the clock, so that a restarted gateway does not say the same again.
         self._writes = time.time_ns()
         scripts = Scripts()
-        self._prepare: dict[bool, Prepare] = {
+        self._prepare = {
             read_only: partial(prepare, scripts=scripts, read_only=read_only) for read_only in (False, True)
         }
         self._bodies: dict[bytes, Handler] = {
@@ -70,10 +80,12 @@ class Gateway:
             if method != "HEAD" and (arguments := events.asked_for(headers, path)):
                 await self._serve_events(arguments, read_only, headers, receive, send)
                 return
-            body = await _read_body(headers, receive) if method in METHODS_WITH_BODY else b""
+            limit = MAX_READER_BODY_BYTES if read_only else MAX_BODY_BYTES
+            body = await _read_body(headers, receive, limit) if method in METHODS_WITH_BODY else b""
             if body is None:
                 return  # the client is gone
-            status, content = await self._run(path, scope["query_string"], body, self._prepare[read_only], form)
+            way = Way(self._prepare[read_only], form, Lane(form.is_raw, read_only))
+            status, content = await self._run(path, scope["query_string"], body, way)
         except RefusedError as refused:
             status, content = refused.status, form.error(str(refused))
         except StoreUnavailableError as error:
@@ -82,13 +94,13 @@ class Gateway:
         about = [(b"content-type", form.content_type), (b"upstash-sync-token", b"%x" % self._writes), *_cors(headers)]
         await _respond(send, status, content, about)
 
-    async def _run(self, path: bytes, query: bytes, body: bytes, prepared: Prepare, form: Form) -> Answer:
+    async def _run(self, path: bytes, query: bytes, body: bytes, way: Way) -> Answer:
         """Do what path, query and body ask for."""
         handler = self._bodies.get(path)
         if handler is not None:
-            return await handler(body, prepared, form)
+            return await handler(body, way)
         arguments = [*path_arguments(path), *([text_of(body)] if body else []), *query_arguments(query)]
-        return await self._run_one(prepared(arguments), form)
+        return await self._run_one(arguments, way)
 
     async def _serve_events(
         self, arguments: list[Any], read_only: bool, headers: dict[bytes, bytes], receive: Receive, send: Send
@@ -97,58 +109,66 @@ class Gateway:
             raise RefusedError(no_permission(arguments[0]))
         await self._events.serve(arguments, _cors(headers), receive, send)
 
-    async def _command(self, body: bytes, prepared: Prepare, form: Form) -> Answer:
-        return await self._run_one(prepared(decode_array(body)), form)
+    async def _command(self, body: bytes, way: Way) -> Answer:
+        return await self._run_one(decode_array(body), way)
 
-    async def _run_one(self, command: Command, form: Form) -> Answer:
-        (reply,) = await self._ask(command.packed, 1, form, command.is_write)
-        return 200 if form.error_in(reply) is None else 400, form.item(reply, command)
+    async def _run_one(self, arguments: list[Any], way: Way) -> Answer:
+        command, form = way.prepare(arguments), way.form
+        (reply,) = await self._ask(command.packed, 1, way.lane, command.is_write)
+        error = form.error_in(reply)
+        status = 200 if error is None or error.startswith(TOO_LARGE) else 400  # too large: it was carried out
+        return status, form.item(reply, command)
 
-    async def _pipeline(self, body: bytes, prepared: Prepare, form: Form) -> Answer:
-        """Each command for itself: what is refused here or by the server takes nothing from its neighbours."""
-        commands = [_prepared_or_refused(prepared, arguments) for arguments in decode_commands(body)]
+    async def _pipeline(self, body: bytes, way: Way) -> Answer:
+        """Each command for itself: what is refused here or by the server takes nothing from its neighbours.
+
+        Commands are sent in batches, so that others have their turn, until their replies are too large together.
+        """
+        commands = [_prepared_or_refused(way.prepare, arguments) for arguments in decode_commands(body)]
         sent = [command for command in commands if isinstance(command, Command)]
-        replies = iter(await self._ask_all(sent, form))
-        items = [
-            form.item(next(replies), command) if isinstance(command, Command) else form.error(str(command))
-            for command in commands
-        ]
-        return 200, form.together(items)
+        replies: list[Any] = []
+        room, size = Room(), FIRST_BATCH
+        while (batch := sent[len(replies) : len(replies) + size]) and not room.is_exceeded_by():
+            packed = b"".join([command.packed for command in batch])
+            is_write = any(command.is_write for command in batch)
+            replies += await self._ask(packed, len(batch), way.lane, is_write, room)
+            size *= BATCH_GROWTH
+        items = iter([way.form.item(*pair) for pair in zip(replies, sent, strict=False)])
+        not_run = way.form.error(f"{room.refusal()}: not carried out")
+        told = [next(items, not_run) if isinstance(one, Command) else way.form.error(str(one)) for one in commands]
+        return 200, way.form.together(told)
 
-    async def _transaction(self, body: bytes, prepared: Prepare, form: Form) -> Answer:
+    async def _transaction(self, body: bytes, way: Way) -> Answer:
         """All or nothing is sent; a command that fails while running does not stop the others."""
-        commands = [prepared(arguments) for arguments in decode_commands(body)]
+        form, commands = way.form, [way.prepare(arguments) for arguments in decode_commands(body)]
         if not commands:
             return 200, form.together([])
         packed = b"".join((MULTI, *(command.packed for command in commands), EXEC))
         is_write = any(command.is_write for command in commands)
-        _, *queued, results = await self._ask(packed, len(commands) + 2, form, is_write)
-        if form.error_in(results) is not None:
+        _, *queued, results = await self._ask(packed, len(commands) + 2, way.lane, is_write)
+        error = form.error_in(results)
+        if error is not None and error.startswith(TOO_LARGE):  # carried out
+            return 200, form.together([form.error(error)] * len(commands))
+        if error is not None:
             # The server says why when it queues a command, and only "discarded" at the end.
             refused = (pair for pair in zip(queued, commands, strict=True) if form.error_in(pair[0]) is not None)
             return 400, form.item(*next(refused, (results, commands[0])))
         replies = zip(form.elements(results), commands, strict=True)
         return 200, form.together([form.item(reply, command) for reply, command in replies])
 
-    async def _ask_all(self, commands: list[Command], form: Form) -> list[Any]:
-        if not commands:
-            return []
-        packed = b"".join([command.packed for command in commands])
-        return await self._ask(packed, len(commands), form, any(command.is_write for command in commands))
-
-    async def _ask(self, packed: bytes, expected: int, form: Form, is_write: bool) -> list[Any]:
-        if form.is_raw:
-            connection = await self._upstream.raw()
-        else:
-            connection = self._upstream.live or await self._upstream.wait_for_connection()
+    async def _ask(
+        self, packed: bytes, expected: int, lane: Lane, is_write: bool, room: Room | None = None
+    ) -> list[Any]:
+        main = None if lane.is_raw or lane.read_only else self._upstream.live
+        connection = main or await self._upstream.lane(lane)
         try:
-            return await connection.send(packed, expected)
+            return await connection.send(packed, expected, room)
         finally:
             if is_write:
                 self._writes += 1
 
 
-def _prepared_or_refused(prepared: Prepare, arguments: list[Any]) -> Command | RefusedError:
+def _prepared_or_refused(prepared: Callable[[list[Any]], Command], arguments: list[Any]) -> Command | RefusedError:
     try:
         return prepared(arguments)
     except RefusedError as refused:
@@ -180,11 +200,11 @@ async def _respond(send: Send, status: int, content: bytes, about: list[tuple[by
     await send({"type": "http.response.body", "body": content})
 
 
-async def _read_body(headers: dict[bytes, bytes], receive: Receive) -> bytes | None:
+async def _read_body(headers: dict[bytes, bytes], receive: Receive, limit: int) -> bytes | None:
     """The whole body, or None when the client left before its end; raises :class:`RefusedError` (413)."""
     declared = headers.get(b"content-length", b"0")
-    if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
-        raise RefusedError(too_large(int(declared), MAX_BODY_BYTES), status=413)
+    if declared.isdigit() and int(declared) > limit:
+        raise RefusedError(too_large(int(declared), limit), status=413)
     message = await receive()
     if not message.get("more_body") and message["type"] == "http.request":
         return bytes(message.get("body", b""))
@@ -192,8 +212,8 @@ async def _read_body(headers: dict[bytes, bytes], receive: Receive) -> bytes | N
     while message["type"] == "http.request":
         chunks.append(message.get("body", b""))
         size += len(chunks[-1])
-        if size > MAX_BODY_BYTES:
-            raise RefusedError(too_large(size, MAX_BODY_BYTES), status=413)
+        if size > limit:
+            raise RefusedError(too_large(size, limit), status=413)
         if not message.get("more_body"):
             return b"".join(chunks)
         message = await receive()

@@ -31,9 +31,13 @@ END_TIMEOUT_S = 8.0
 ORPHAN_PATIENCE_S = 2.0  # short, because somebody waits; harmless, because what was acknowledged is on disk
 FORK_GRACE_S = 0.2
 _PR_SET_PDEATHSIG = 1
-# Of all that the gateway refuses, what the server would let a script do (probed; the rest it refuses itself). MIGRATE
-# would even connect to any host and take the data there. An append-only file that holds one of these is still loaded.
-NOT_EVEN_IN_SCRIPTS = ("flushall", "migrate", "swapdb", "slowlog", "cluster", "pfdebug", "restore-asking")
+# What the server would let a script do, and the gateway refuses. The category also covers what only newer servers have
+# (COMMANDLOG); those given back cannot be called in scripts. MIGRATE would even connect to any host and take the data
+# there. An append-only file that holds one of these is still loaded.
+NOT_EVEN_IN_SCRIPTS = (
+    *("-@admin", "+client", "+config", "+monitor", "+shutdown", "-memory", "+memory|usage"),
+    *("-flushall", "-migrate", "-swapdb", "-slowlog", "-cluster", "-pfdebug", "-restore-asking"),
+)
 
 
 def server_options(maxmemory: str, durability: Durability) -> list[str]:
@@ -59,11 +63,15 @@ def server_options(maxmemory: str, durability: Durability) -> list[str]:
         "hash-max-ziplist-entries": "128",
         "hash-max-ziplist-value": "4096",
         "list-max-ziplist-size": "-2",  # 8 KB a list node
+        # A script that takes longer can be killed, and the gateway does; the old name of busy-reply-threshold.
+        "lua-time-limit": "2000",
+        # Bounds the memory of replies that are not read, such as MGET of one large key a thousand times.
+        "client-output-buffer-limit": "normal 256mb 0 0",
         "loglevel": "warning",
         "logfile": LOG,
     }
     words = [text for name, value in options.items() for text in (f"--{name}", value)]
-    rights = ["default", "on", "nopass", "~*", "&*", "+@all", *(f"-{name}" for name in NOT_EVEN_IN_SCRIPTS)]
+    rights = ["default", "on", "nopass", "~*", "&*", "+@all", *NOT_EVEN_IN_SCRIPTS]
     return [*words, "--user", *rights]
 
 

@@ -22,7 +22,10 @@ class Form:
         """The reply to a command, or its error in Upstash's words where these differ."""
         if (error := self.error_in(reply)) is not None:
             return self.error(not_available(command.name) if error.startswith("ERR unknown command") else error)
-        encoded = self.encode(self.bulk(command.answer) if command.answer else reply)
+        try:
+            encoded = self.encode(self.bulk(command.answer) if command.answer else reply)
+        except RecursionError:
+            return self.error("ERR the reply is nested too deeply for JSON")
         if len(encoded) > MAX_COMMAND_BYTES:
             return self.error(too_large(len(encoded), MAX_COMMAND_BYTES))
         return self.wrap(encoded)
@@ -74,7 +77,11 @@ class _Base64(_RawForm):
     """Every string in base64, at any depth, so that any bytes fit into JSON; only the status ``OK`` stays as it is."""
 
     def encode(self, reply: Any) -> bytes:
-        return b'"OK"' if reply == b"+OK\r\n" else _encode(parsed(reply)).encode()
+        if reply == b"+OK\r\n":
+            return b'"OK"'
+        if isinstance(value := parsed(reply), ReplyError):  # the bytes are no error, so it is about parsing
+            raise RecursionError
+        return _encode(value).encode()
 
 
 class _Resp2(_RawForm):

@@ -16,6 +16,9 @@ from overload_demo.errors import Outcome, StoreUnavailableError
 ReplyError = hiredis.ReplyError
 
 INCOMPLETE = object()
+MAX_REPLY_BYTES = 32 * 1024 * 1024  # all replies to one request together; the client of this package takes no more
+MAX_REPLY_ELEMENTS = 1_000_000  # of arrays; one takes about 100 bytes while the answer is made
+TOO_LARGE = "ERR max request size exceeded."
 _BULK, _ARRAY = b"$*"
 _pack_command = cast(Callable[[tuple[str | bytes, ...]], bytes], hiredis.pack_command)  # its stub: tuples of one
 
@@ -42,18 +45,24 @@ def pack(arguments: Sequence[str | bytes]) -> bytes:
 
 
 class RawReader:
-    """Cuts a stream into whole replies without parsing them; reads like :class:`hiredis.Reader`."""
+    """Cut a stream into whole replies without parsing them; reads like :class:`hiredis.Reader`.
+
+    A reply that exceeds the room given to :meth:`gets` is dropped as it arrives, and read as an error reply.
+    """
 
     def __init__(self) -> None:
         self._unread = bytearray()
         self._at, self._parts_left = 0, 1  # how far the first reply is known, and what is still to come of it
+        self._dropped, self._to_drop = 0, 0  # bytes of the first reply gone already, and still to arrive
 
     def feed(self, data: bytes) -> None:
-        """More of the stream."""
-        self._unread += data
+        """Append the next bytes of the stream."""
+        dropped = min(len(data), self._to_drop)
+        self._to_drop -= dropped
+        self._unread += memoryview(data)[dropped:] if dropped else data
 
-    def gets(self, _should_decode: bool = False) -> Any:
-        """The next reply, its bytes as they came; raises ValueError for what is none."""
+    def gets(self, room: "Room | None" = None) -> Any:
+        """Return the next reply, its bytes as they came; raises ValueError for what is none."""
         while self._parts_left:
             line_end = self._unread.find(b"\r\n", self._at)
             if line_end < 0:
@@ -64,19 +73,60 @@ class RawReader:
             length = int(self._unread[self._at + 1 : line_end]) if kind in b"$*" else -1
             if kind == _BULK and length >= 0:
                 end += length + 2
-            if end > len(self._unread):
+            must_drop = self._dropped or (room is not None and room.is_exceeded_by(end))
+            if end > len(self._unread) and not must_drop:
                 return INCOMPLETE
             if kind == _ARRAY and length > 0:
                 self._parts_left += length
+                if room is not None:
+                    room.elements_left -= length
             self._at, self._parts_left = end, self._parts_left - 1
+            if must_drop:
+                self._drop()
+        return INCOMPLETE if self._to_drop else self._take(room)
+
+    def _take(self, room: "Room | None") -> bytes:
+        """Return the first reply, now complete, and begin with the next."""
+        if room is not None:
+            room.bytes_left -= self._dropped + self._at
         reply = bytes(self._unread[: self._at])
+        if room is not None and self._dropped:
+            reply = b"-%b\r\n" % room.refusal().encode()
         del self._unread[: self._at]
-        self._at, self._parts_left = 0, 1
+        self._at, self._parts_left, self._dropped = 0, 1, 0
         return reply
+
+    def _drop(self) -> None:
+        """Forget what is known of the first reply, also what is still to arrive of its last part."""
+        self._dropped += self._at
+        self._to_drop = max(0, self._at - len(self._unread))
+        del self._unread[: self._at]
+        self._at = 0
 
     def has_data(self) -> bool:
         """Whether something is left that belongs to no reply given out."""
-        return bool(self._unread)
+        return bool(self._unread or self._at or self._dropped or self._parts_left != 1)
+
+
+class Room:
+    """What the replies to one request may still take, in bytes and in elements of arrays."""
+
+    __slots__ = ("bytes_left", "elements_left")
+
+    def __init__(self) -> None:
+        self.bytes_left, self.elements_left = MAX_REPLY_BYTES, MAX_REPLY_ELEMENTS
+
+    def is_exceeded_by(self, size: int = 0) -> bool:
+        """Whether a reply of ``size`` bytes is too large."""
+        return size > self.bytes_left or self.elements_left < 0
+
+    def refusal(self) -> str:
+        """Return the error in place of a reply that was dropped."""
+        if self.elements_left < 0:
+            limit, actual = MAX_REPLY_ELEMENTS, MAX_REPLY_ELEMENTS - self.elements_left
+            return f"{TOO_LARGE} Limit: {limit} elements in the replies to a request, Actual: {actual}"
+        limit, actual = MAX_REPLY_BYTES, MAX_REPLY_BYTES - self.bytes_left
+        return f"{TOO_LARGE} Limit: {limit} bytes of replies to a request, Actual: {actual}"
 
 
 def elements_of(array: bytes) -> list[bytes]:
@@ -88,10 +138,18 @@ def elements_of(array: bytes) -> list[bytes]:
 
 
 def parsed(reply: bytes) -> Any:
-    """An unparsed reply parsed, its strings as bytes."""
-    reader = hiredis.Reader()
-    reader.feed(reply)
-    return reader.gets()
+    """Parse a reply, its strings as bytes; one that is nested too deeply is a :class:`ReplyError`."""
+    return _parse(hiredis.Reader(), reply)
+
+
+def _parse(reader: hiredis.Reader, reply: bytes) -> Any:
+    try:
+        reader.feed(reply)
+        return reader.gets()
+    except hiredis.ProtocolError as error:
+        return ReplyError(
+            f"ERR the reply cannot be parsed: {error}"
+        )  # its bytes are a reply, such as one nested deeply
 
 
 def reader_of_text() -> hiredis.Reader:
@@ -99,13 +157,19 @@ def reader_of_text() -> hiredis.Reader:
     return hiredis.Reader(encoding="utf-8", errors="replace", notEnoughData=INCOMPLETE)
 
 
+def _is_between_replies(reader: hiredis.Reader) -> bool:
+    """Whether a reader without data has parsed whole replies only; if not, it is spoilt by the question."""
+    reader.feed(b"+\r\n")
+    return bool(reader.gets() == "")
+
+
 class _Call:
-    """A request under way: how many replies it still expects, and who waits for them."""
+    """A request under way: how many replies it still expects, the room they may take, and its future."""
 
-    __slots__ = ("expected", "future", "replies")
+    __slots__ = ("expected", "future", "replies", "room")
 
-    def __init__(self, expected: int, future: asyncio.Future[list[Any]]) -> None:
-        self.expected, self.future = expected, future
+    def __init__(self, expected: int, future: asyncio.Future[list[Any]], room: Room) -> None:
+        self.expected, self.future, self.room = expected, future, room
         self.replies: list[Any] = []
 
 
@@ -114,27 +178,31 @@ class RedisConnection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._reader: hiredis.Reader | RawReader = reader_of_text()
+        self._reader = reader_of_text()
+        self._cutter: RawReader | None = None  # while a reply has arrived in part
+        self._is_raw = False
         self._calls: deque[_Call] = deque()
         self._transport: asyncio.Transport | None = None
+        self._received, self._last_seen, self._idle_looks = 0, (0, 0, 0), 0
 
     @property
     def is_open(self) -> bool:
         """Whether a request can still be sent."""
         return self._transport is not None and not self._transport.is_closing()
 
-    def send(self, packed: bytes, expected: int) -> asyncio.Future[list[Any]]:
+    def send(self, packed: bytes, expected: int, room: Room | None = None) -> asyncio.Future[list[Any]]:
         """Send packed commands in one piece; the future holds their ``expected`` replies, in order.
 
         Nothing of another request comes between them. An error reply is a :class:`ReplyError` in its place; strings are
-        ``str`` (U+FFFD where they are not UTF-8). After :meth:`stop_parsing` all are ``bytes``. The future fails with
-        :class:`RedisConnectionLostError`. Raises :class:`StoreUnavailableError` when nothing was sent.
+        ``str`` (U+FFFD where they are not UTF-8). After :meth:`stop_parsing` all are ``bytes``. Replies beyond ``room``
+        (its default is that of one request) are dropped as they arrive, an error takes their place. The future fails
+        with :class:`RedisConnectionLostError`. Raises :class:`StoreUnavailableError` when nothing was sent.
         """
         transport = self._transport
         if transport is None or transport.is_closing():
             raise StoreUnavailableError("there is no connection to the server")
         future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        self._calls.append(_Call(expected, future))
+        self._calls.append(_Call(expected, future, room or Room()))
         transport.write(packed)
         return future
 
@@ -147,7 +215,7 @@ class RedisConnection(asyncio.Protocol):
 
     def stop_parsing(self) -> None:
         """From now on replies are ``bytes`` as the server sent them; call while no request is under way."""
-        self._reader = RawReader()
+        self._is_raw, self._cutter = True, RawReader()
 
     def as_stream(self) -> tuple[asyncio.StreamReader, asyncio.Transport]:
         """Hand over to somebody who reads on his own, with flow control; call while no request is under way."""
@@ -155,6 +223,16 @@ class RedisConnection(asyncio.Protocol):
         transport.set_protocol(asyncio.StreamReaderProtocol(reader))
         reader.set_transport(transport)
         return reader, transport
+
+    def count_idle_looks(self) -> int:
+        """Return how many calls in a row have found the oldest request waiting, and no byte moved either way."""
+        if not self._calls or self._transport is None:
+            self._idle_looks = 0
+            return 0
+        seen = (id(self._calls[0]), self._received, self._transport.get_write_buffer_size())
+        self._idle_looks = self._idle_looks + 1 if seen == self._last_seen else 0
+        self._last_seen = seen
+        return self._idle_looks
 
     def close(self) -> None:
         """End the connection; requests under way fail."""
@@ -167,22 +245,57 @@ class RedisConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop: hand each complete reply to the oldest request that waits for one."""
+        self._received += len(data)
         try:
-            self._reader.feed(data)
-            while self._calls:
-                call = self._calls[0]
-                reply = self._reader.gets()
-                if reply is INCOMPLETE:
-                    return
-                call.replies.append(reply)
-                if len(call.replies) == call.expected:
-                    self._calls.popleft()
-                    if not call.future.done():  # its waiter may have been cancelled meanwhile
-                        call.future.set_result(call.replies)
-            if self._reader.has_data():  # a reply nobody asked for: the order can no longer be trusted
-                self.close()
-        except (hiredis.ProtocolError, ValueError):
+            if self._cutter is None:
+                self._read_whole(data)
+            else:
+                self._cutter.feed(data)
+                self._read_cut(self._cutter)
+        except ValueError:
             self.close()
+
+    def _read_whole(self, data: bytes) -> None:
+        """Parse replies that arrive in one piece; if one does not, or is too much for the parser, cut it out first."""
+        calls, reader, number = self._calls, self._reader, 0
+        if calls:
+            first = calls[0]
+            first.room.bytes_left -= len(data)
+            try:
+                reader.feed(data)
+                while calls and (reply := reader.gets()) is not INCOMPLETE:
+                    self._give(reply)
+                    number += 1
+                if not reader.has_data() and (not calls or _is_between_replies(reader)):
+                    return
+            except hiredis.ProtocolError:
+                pass
+            first.room.bytes_left += len(data)  # the cutter counts them
+        self._reader, cutter = reader_of_text(), RawReader()
+        self._cutter = cutter
+        cutter.feed(data)
+        for _ in range(number):
+            cutter.gets()
+        self._read_cut(cutter)
+
+    def _read_cut(self, cutter: RawReader) -> None:
+        while self._calls:
+            reply = cutter.gets(self._calls[0].room)
+            if reply is INCOMPLETE:
+                break
+            self._give(reply if self._is_raw else _parse(reader_of_text(), reply))
+        if not cutter.has_data():
+            self._cutter = cutter if self._is_raw else None
+        elif not self._calls:  # a reply to no request: the order can no longer be trusted
+            self.close()
+
+    def _give(self, reply: Any) -> None:
+        call = self._calls[0]
+        call.replies.append(reply)
+        if len(call.replies) == call.expected:
+            self._calls.popleft()
+            if not call.future.done():  # its waiter may have been cancelled meanwhile
+                call.future.set_result(call.replies)
 
     def connection_lost(self, error: Exception | None) -> None:
         """Called by the event loop: whoever still waits learns that the outcome is unknown."""

@@ -1,12 +1,17 @@
 """What a request of the Upstash REST contract asks for: its body or its path as argument lists. No I/O."""
 
 import json
+import re
+from itertools import islice
 from typing import Any, NoReturn
 from urllib.parse import unquote_to_bytes
 
 from overload_demo.store.commands import RefusedError
 
 MAX_BODY_BYTES = 64 * 1024 * 1024  # all commands of one request together
+MAX_READER_BODY_BYTES = 1024 * 1024  # with the read-only token
+MAX_COMMANDS = 10_000  # in one pipeline or transaction
+MAX_VALUES = 1_000_000  # in one body; one takes about 60 bytes in memory, and as few as 2 in the body
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -17,10 +22,24 @@ def _refuse_constant(name: str) -> NoReturn:
 _decode = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=_refuse_constant).decode
 
 
+# A string (closed or not, so that none is read twice), the start of an array or object, or another value.
+_VALUE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[{]|[^\s,:"\[\]{}]++', re.DOTALL)
+
+
+def _refuse_too_many_values(body: bytes) -> None:
+    """Raise :class:`RefusedError` for more than ``MAX_VALUES``, before any of them is made."""
+    if sum(map(body.count, (b",", b"[", b"{"))) < MAX_VALUES:  # the usual case; those in strings count here too
+        return
+    if next(islice(_VALUE.finditer(body), MAX_VALUES, None), None) is not None:
+        raise RefusedError(f"ERR too many values in one request. Limit: {MAX_VALUES}", status=413)
+
+
 def decode_array(body: bytes) -> list[Any]:
     """The JSON array in a request body, its numbers as text; raises :class:`RefusedError`."""
     if not body.strip():
         raise RefusedError("EOF")
+    if len(body) > MAX_VALUES:  # a smaller one cannot hold so many
+        _refuse_too_many_values(body)
     try:
         array = _decode(body.decode("utf-8", "replace"))
     except RecursionError:
@@ -35,6 +54,8 @@ def decode_array(body: bytes) -> list[Any]:
 def decode_commands(body: bytes) -> list[list[Any]]:
     """The array of arrays in the body of a pipeline or transaction; raises :class:`RefusedError`."""
     commands = decode_array(body)
+    if len(commands) > MAX_COMMANDS:
+        raise RefusedError(f"ERR too many commands in one request. Limit: {MAX_COMMANDS}", status=413)
     if not all(isinstance(command, list) for command in commands):
         raise RefusedError("expected JSON array")
     return commands

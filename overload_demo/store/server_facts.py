@@ -15,3 +15,13 @@ def refuse_unsafe(told: dict[str, str]) -> None:
     policy = told.get("maxmemory_policy", "noeviction")
     if policy != "noeviction" and told.get("maxmemory") != "0":
         raise ConfigurationError(f"the server evicts keys when full ({policy}): set maxmemory-policy noeviction")
+
+
+LOADING = "it is loading its data"
+
+
+def why_no_writes(told: dict[str, str]) -> str:
+    """Return why the server refuses writes at present, as far as INFO tells; empty if it does not."""
+    if told.get("role") == "slave" and told.get("slave_read_only") != "0":
+        return "it is a read-only replica"
+    return LOADING if told.get("loading") == "1" else ""

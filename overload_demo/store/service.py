@@ -18,15 +18,14 @@ from pathlib import Path
 
 import uvicorn
 from pydantic import SecretStr
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from overload_demo.config import LOOPBACK_HOSTS, Settings
 from overload_demo.errors import ConfigurationError
-from overload_demo.one_write import OneWrite
 from overload_demo.store import append_only
 from overload_demo.store.data_dir import GATEWAY_SOCKET, DataDir, State, Tokens, new_tokens
 from overload_demo.store.external_server import ExternalServer, inspect, parse_target
 from overload_demo.store.gateway import Gateway
+from overload_demo.store.http_protocol import HttpProtocol
 from overload_demo.store.locks import FileLock
 from overload_demo.store.redis_server import RedisServer
 from overload_demo.store.server_binary import find_server
@@ -168,18 +167,6 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-class _HttpProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol; an answer, which somebody waits for, leaves at once and in one piece."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._one_write = self.transport = OneWrite(transport, self.loop)  # type: ignore[assignment]
-
-    def on_response_complete(self) -> None:
-        self._one_write.flush()
-        super().on_response_complete()
-
-
 class _HttpServer(uvicorn.Server):
     """uvicorn without hands on our signals: it would raise them again before our server has ended."""
 
@@ -273,7 +260,7 @@ class _Store:
 def _http_config(app: Gateway) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=_HttpProtocol,
+        http=HttpProtocol,
         loop="none",
         lifespan="off",
         ws="none",

@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 import logging
 import time
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from overload_demo.address import Durability
 from overload_demo.errors import StoreUnavailableError
+from overload_demo.store import watchdog
 from overload_demo.store.data_dir import SERVER_SOCKET
 from overload_demo.store.redis_server import RedisServer
 from overload_demo.store.resp import RedisConnection, ReplyError
@@ -20,7 +21,7 @@ RETRY_FIRST_S, RETRY_LONGEST_S = 0.25, 2.0
 POLL_S = 0.01
 
 
-class Server(Protocol):
+class Server(watchdog.Server, Protocol):
     """Something behind the gateway that can be connected to."""
 
     async def connect(self) -> RedisConnection:
@@ -36,6 +37,16 @@ class Server(Protocol):
         ...
 
 
+class Lane(NamedTuple):
+    """Which connection requests share. Those with the read-only token can hold up each other only."""
+
+    is_raw: bool
+    read_only: bool
+
+
+MAIN_LANE = Lane(is_raw=False, read_only=False)
+
+
 class Upstream:
     """Keeps a connection to a :class:`Server` alive from :meth:`open` to :meth:`aclose`, and opens more on demand."""
 
@@ -43,15 +54,16 @@ class Upstream:
         self._server = server
         self._connection: RedisConnection | None = None
         self._connected = asyncio.Event()
-        self._keeper: asyncio.Task[None] | None = None
-        self._raw: RedisConnection | None = None
-        self._opening_raw = asyncio.Lock()
+        self._is_held = False  # the server does not answer, see the watchdog
+        self._tasks: list[asyncio.Task[None]] = []
+        self._lanes: dict[Lane, RedisConnection] = {}
+        self._opening_lane = asyncio.Lock()
 
     @property
     def live(self) -> RedisConnection | None:
         """The connection, if there is one that can be used at once."""
         connection = self._connection
-        return connection if connection is not None and connection.is_open else None
+        return connection if connection is not None and connection.is_open and not self._is_held else None
 
     async def wait_for_connection(self) -> RedisConnection:
         """The connection, waiting up to ``REQUEST_PATIENCE_S``; raises :class:`StoreUnavailableError`: nothing sent."""
@@ -61,16 +73,35 @@ class Upstream:
             try:
                 await asyncio.wait_for(self._connected.wait(), give_up_at - time.monotonic())
             except TimeoutError:
-                raise StoreUnavailableError("the store is down or starting") from None
+                state = "does not answer" if self._is_held else "is down or starting"
+                raise StoreUnavailableError(f"the store {state}") from None
         return connection
 
-    async def raw(self) -> RedisConnection:
-        """A connection whose replies are not parsed, shared by all who want that; raises as the one above."""
-        async with self._opening_raw:
-            if self._raw is None or not self._raw.is_open:
-                self._raw = await self.another()
-                self._raw.stop_parsing()
-        return self._raw
+    async def lane(self, lane: Lane) -> RedisConnection:
+        """A connection shared by all requests of a lane; raises as the one above."""
+        if lane == MAIN_LANE:
+            return await self.wait_for_connection()
+        if self._is_held:
+            await self.wait_for_connection()
+        async with self._opening_lane:
+            connection = self._lanes.get(lane)
+            if connection is None or not connection.is_open:
+                connection = self._lanes[lane] = await self.another()
+                if lane.is_raw:
+                    connection.stop_parsing()
+        return connection
+
+    def connections(self) -> list[RedisConnection]:
+        """The open connections that requests share, the main one first."""
+        shared = (self._connection, *self._lanes.values())
+        return [connection for connection in shared if connection is not None and connection.is_open]
+
+    def hold(self, is_held: bool) -> None:
+        """Let further requests wait, as while there is no connection; or serve them again."""
+        if is_held != self._is_held:
+            log.warning("the server %s", "does not answer: requests wait" if is_held else "answers again")
+            self._is_held = is_held
+            self._connected.set()
 
     async def another(self) -> RedisConnection:
         """A connection for the caller alone, who closes it; raises :class:`StoreUnavailableError`: nothing sent."""
@@ -83,17 +114,17 @@ class Upstream:
     async def open(self) -> None:
         """Connect for the first time and keep connected from then on; raises when the first time fails."""
         self._use(await self._server.connect())
-        self._keeper = asyncio.create_task(self._keep_connected())
+        watching = watchdog.Watchdog(self._server, self).run()
+        self._tasks = [asyncio.create_task(self._keep_connected()), asyncio.create_task(watching)]
 
     async def aclose(self) -> None:
         """Close the connection and end the server, if it is ours."""
-        if self._keeper is not None:
-            self._keeper.cancel()
+        for task in self._tasks:
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._keeper
-        for connection in (self._connection, self._raw):
-            if connection is not None:
-                connection.close()
+                await task
+        for connection in self.connections():
+            connection.close()
         await self._server.aclose()
 
     def _use(self, connection: RedisConnection) -> None:
@@ -105,6 +136,7 @@ class Upstream:
         retry_s, tried_at = RETRY_FIRST_S, 0.0
         while True:
             await asyncio.shield(self._connection.closed)
+            log.warning("the connection to the server was lost")
             # At once after a long life; never in a tight loop, even when each new server dies on its first write.
             await asyncio.sleep(tried_at + retry_s - time.monotonic())
             tried_at = time.monotonic()
@@ -144,6 +176,29 @@ class EmbeddedServer:
         """Another connection to the running server."""
         return (await asyncio.get_running_loop().create_unix_connection(RedisConnection, SERVER_SOCKET))[1]
 
+    async def connect_aside(self) -> RedisConnection:
+        """Another connection to the server, whatever its state; raises :class:`StoreUnavailableError`."""
+        try:
+            return await self.connect_again()
+        except OSError as error:
+            raise StoreUnavailableError(f"no connection to the server: {error.strerror or error}") from None
+
+    async def is_reachable(self) -> bool:
+        """Always: a server that dies closes its connections."""
+        return True
+
+    async def check(self, connection: RedisConnection) -> None:
+        """Nothing to check: the server is ours."""
+
+    async def end_stuck_script(self, connection: RedisConnection) -> None:
+        """End the server, which is then started again without what the script wrote.
+
+        All that was acknowledged is in the append-only file; what a script writes gets there when the script ends.
+        """
+        log.error("a script that had written ran past its time limit: the server is restarted, without what it wrote")
+        with contextlib.suppress(StoreUnavailableError):  # the connection ends with the server
+            await connection.ask("SHUTDOWN", "NOSAVE")
+
     async def aclose(self) -> None:
         """End the server."""
         await asyncio.to_thread(self._server.end)
@@ -167,7 +222,8 @@ async def wait_until_loaded(connection: RedisConnection) -> None:
     """Return once the server has its data; raises :class:`StoreUnavailableError` when it does not answer at all."""
     while True:
         try:
-            await asyncio.wait_for(connection.ask("PING"), ANSWER_TIMEOUT_S)
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):  # wait_for of Python 3.11 can swallow a cancellation
+                await connection.ask("PING")
         except TimeoutError:
             connection.close()
             raise StoreUnavailableError(f"the server did not answer within {ANSWER_TIMEOUT_S:g} s") from None

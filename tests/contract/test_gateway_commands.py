@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from overload_demo.store.command_names import NOT_OVER_REST
 from tests.support.stores import Rest
 
 README = Path(__file__).parents[2] / "README.md"
@@ -68,3 +69,59 @@ def test_what_upstash_does_not_have_is_not_to_be_had_here(rest: Rest, name: str)
     page = "https://upstash.com/docs/redis/overall/rediscompatibility"
     expected = f"ERR Command is not available: '{name}'. See {page} for details"
     assert rest.post("/", [name, "k"])[:2] == (400, {"error": expected})
+
+
+BLOCK = ["XREADGROUP COUNT 1 BLOCK 0 GROUP g c STREAMS s >", "XREADGROUP NOACK BLOCK 0 GROUP g c STREAMS s >"]
+BLOCK += ["XREADGROUP BLOCK 0 GROUP g c STREAMS s >", "XREADGROUP GROUP g c BLOCK 0 STREAMS s >"]
+BLOCK += ["xreadgroup group g c count 1 block 0 streams s >", "XREADGROUP LATER 1 BLOCK 0 GROUP g c STREAMS s >"]
+BLOCK += ["XREAD COUNT 1 BLOCK 0 STREAMS s $", "XREAD BLOCK 0 STREAMS s $"]
+
+
+@pytest.mark.parametrize("command", BLOCK)
+def test_an_option_that_blocks_is_refused_wherever_it_stands(rest: Rest, command: str) -> None:
+    rest.run("XGROUP", "CREATE", "s", "g", "$", "MKSTREAM")
+    expected = {"error": NOT_IN_REST.format(f"{command.split()[0].upper()} BLOCK")}
+    assert rest.post("/", command.split())[:2] == (400, expected)
+    assert rest.send("GET", "/" + "/".join(command.split()))[:2] == (400, expected)
+    assert rest.post("/pipeline", [command.split()]).body == [expected]
+
+
+@pytest.mark.parametrize("command", ["XREADGROUP COUNT 1 GROUP BLOCK STREAMS STREAMS BLOCK >", "XREAD STREAMS BLOCK 0"])
+def test_groups_consumers_and_streams_may_have_the_name_of_an_option(rest: Rest, command: str) -> None:
+    rest.run("XGROUP", "CREATE", "BLOCK", "BLOCK", "$", "MKSTREAM")
+    assert rest.run(*command.split()) is None
+
+
+def test_every_command_that_the_server_says_can_block_is_refused_or_bounded(rest: Rest) -> None:
+    blocking = {row[0].upper() for row in rest.run("COMMAND") if "blocking" in row[2]}
+    assert len(blocking) > 8
+    by_option = {"XREAD", "XREADGROUP", "WAIT", "WAITAOF"}
+    assert blocking - NOT_OVER_REST == by_option
+
+
+def test_no_administrative_command_can_be_called_in_a_script(rest: Rest) -> None:
+    rows = [row for family in rest.run("COMMAND") for row in (family, *family[9])]
+    names = [row[0] for row in rows if "@admin" in row[6] and "noscript" not in row[2]]
+    assert {"commandlog|get", "slowlog|reset"} <= set(names)
+    for name in [*names, "memory|purge", "memory|doctor", "memory|stats", "memory|malloc-stats"]:
+        words = ", ".join(f"'{word}'" for word in [*name.split("|"), *["1", "2", "3"]])
+        for count in range(4):
+            call = words.rsplit(", ", count)[0]
+            reply = rest.post("/", ["EVAL", f"return redis.call({call})", 0])
+            assert reply.status == 400, (call, reply)
+            if "ermission" in reply.body["error"] or "NOPERM" in reply.body["error"]:
+                break
+        else:
+            pytest.fail(f"{name}: {reply}")
+
+
+@pytest.mark.parametrize("script", ["redis.set_repl(redis.REPL_NONE)", "server.set_repl(0) return 1"])
+def test_a_script_cannot_keep_its_writes_from_the_disk(rest: Rest, script: str) -> None:
+    library = f"#!lua name=l\nredis.register_function('f', function() {script} end)"
+    for command in (
+        *(["EVAL", script, 0], ["EVAL_RO", script, 0], ["SCRIPT", "LOAD", script], ["FUNCTION", "LOAD", library]),
+        ["FUNCTION", "LOAD", "REPLACE", library],
+    ):
+        reply = rest.post("/", command)
+        assert (reply.status, reply.body["error"][:39]) == (400, "ERR set_repl is not allowed in scripts:"), reply
+    assert rest.run("EVAL", "return ARGV[1]", 0, "set_repl") == "set_repl"

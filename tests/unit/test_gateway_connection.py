@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from overload_demo.errors import Outcome, StoreUnavailableError
 from overload_demo.store.resp import (
     INCOMPLETE,
+    MAX_REPLY_BYTES,
     RawReader,
     RedisConnection,
     RedisConnectionLostError,
@@ -106,6 +107,51 @@ def wire_form(reply: Any) -> bytes:
         case bytes():
             return b"$%d\r\n%b\r\n" % (len(reply), reply)
     return b"*%d\r\n%b" % (len(reply), b"".join(map(wire_form, reply)))
+
+
+def test_a_reply_in_pieces_among_others_keeps_its_place_and_the_parser_its_speed() -> None:
+    stream = b"+OK\r\n*2\r\n:1\r\n*1\r\n$1\r\nx\r\n:3\r\n"
+
+    async def scenario(connection: RedisConnection, wire: Wire) -> None:
+        for cut in range(len(stream)):
+            waiting = [connection.send(b"x", 1) for _ in range(4)]  # one more than there are replies
+            connection.data_received(stream[:cut])
+            connection.data_received(stream[cut:])
+            assert [await future for future in waiting[:3]] == [["OK"], [[1, ["x"]]], [3]]
+            connection.data_received(b"+last\r\n")
+            assert await waiting[3] == ["last"]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("parsing", [True, False], ids=["parsed", "unparsed"])
+def test_replies_beyond_the_room_of_a_request_are_dropped_and_others_arrive(parsing: bool) -> None:
+    large = b"$%d\r\n%b\r\n" % (MAX_REPLY_BYTES // 2, b"x" * (MAX_REPLY_BYTES // 2))
+
+    async def scenario(connection: RedisConnection, wire: Wire) -> None:
+        if not parsing:
+            connection.stop_parsing()
+        first, second = connection.send(b"x", 3), connection.send(b"y", 1)
+        for piece in (b"*1\r\n", large, b"*2\r\n:5\r\n", large, large, b"+OK\r\n"):
+            for at in range(0, len(piece), 65_536):
+                connection.data_received(piece[at : at + 65_536])
+        kept, *dropped = await first
+        assert len(kept[0] if parsing else kept) >= MAX_REPLY_BYTES // 2
+        assert all("max request size exceeded" in str(reply) for reply in dropped)
+        assert await second == (["OK"] if parsing else [b"+OK\r\n"])
+
+    run(scenario)
+
+
+def test_a_reply_too_deep_for_the_parser_is_an_error_in_its_place() -> None:
+    async def scenario(connection: RedisConnection, wire: Wire) -> None:
+        waiting = [connection.send(b"x", 1) for _ in range(3)]
+        connection.data_received(b":1\r\n" + b"*1\r\n" * 5000 + b":2\r\n:3\r\n")
+        (one,), (two,), (three,) = [await future for future in waiting]
+        assert (one, isinstance(two, ReplyError), three) == (1, True, 3)
+        assert not wire.closed
+
+    run(scenario)
 
 
 def test_a_request_is_one_write() -> None:

@@ -1,0 +1,155 @@
+"""One request does not hold up the store for all others: blocking commands, endless scripts, dead connections."""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from overload_demo.errors import Outcome
+from overload_demo.store.external_server import ExternalServer, parse_target
+from overload_demo.store.resp import RedisConnectionLostError, pack
+from overload_demo.store.upstream import Upstream
+from tests.crash.test_store_before_a_server_of_ones_own import own_server
+from tests.support.stores import Rest, door
+from tests.support.waiting import wait_until
+
+ENDLESS = "while true do end"
+SLOW = """
+    local function now() local t = redis.call('TIME') return t[1] + t[2] / 1e6 end
+    local stop = now() + 1.2
+    repeat until now() > stop
+    return 'done'
+"""
+WRITES_ENDLESSLY = "redis.call('SET', 'half', 'done') while true do end"
+
+
+@contextlib.contextmanager
+def meanwhile(rest: Rest, *command: Any) -> Iterator["concurrent.futures.Future[Any]"]:
+    """Send a command and go on; the future is its reply."""
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        yield pool.submit(rest.post, "/", command)
+
+
+@pytest.mark.parametrize("call", [["EVAL", ENDLESS, 0], ["FCALL", "endless", 0]], ids=lambda call: call[0])
+def test_an_endless_script_is_killed_and_the_store_goes_on(tmp_path: Path, call: list[Any]) -> None:
+    with door(tmp_path) as rest:
+        rest.run("SET", "k", "v")
+        rest.run("FUNCTION", "LOAD", f"#!lua name=l\nredis.register_function('endless', function() {ENDLESS} end)")
+        with meanwhile(rest, *call) as stuck:
+            wait_until("others are served", lambda: rest.post("/", ["GET", "k"]).body == {"result": "v"}, 15)
+            reply = stuck.result(15)
+        assert (reply.status, "killed by user" in reply.body["error"]) == (400, True), reply
+
+
+def test_an_endless_script_that_has_written_is_undone_and_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
+    with door(tmp_path) as rest:
+        rest.run("SET", "k", "v")
+        with meanwhile(rest, "EVAL", WRITES_ENDLESSLY, 0) as stuck:
+            reply = stuck.result(20)
+            assert (reply.status, "the outcome is unknown" in reply.body["error"]) == (503, True), reply
+        wait_until("others are served", lambda: rest.post("/", ["GET", "k"]).body == {"result": "v"}, 15)
+        assert rest.run("EXISTS", "half") == 0
+
+
+def test_a_slow_script_is_left_to_end_and_keeps_its_connection(tmp_path: Path) -> None:
+    with door(tmp_path) as rest:
+        with meanwhile(rest, "EVAL", SLOW, 0) as slow_one:
+            replies = [rest.post("/", ["GET", "k"]) for _ in range(3)]
+            assert slow_one.result(15).body == {"result": "done"}
+        assert [reply.body for reply in replies] == [{"result": None}] * 3
+
+
+class Relay:
+    """A way to a server that can go silent: what was connected before stays connected, and nothing passes."""
+
+    def __init__(self, target: str) -> None:
+        self._target, self._listener = target, socket.create_server(("127.0.0.1", 0))
+        self._silent: set[socket.socket] = set()
+        self.links: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"redis://localhost:{self._listener.getsockname()[1]}"
+
+    def silence(self) -> None:
+        self._silent |= set(self.links)
+
+    def close(self) -> None:
+        self._listener.close()
+        for link in self.links:
+            link.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.socket(socket.AF_UNIX)
+                far.connect(self._target)
+                self.links += [near, far]
+                for source, sink in ((near, far), (far, near)):
+                    threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if source not in self._silent:
+                    sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+
+DURABLE = ["--appendonly", "yes", "--appendfsync", "always"]
+
+
+def test_a_connection_that_goes_silent_is_left(tmp_path: Path) -> None:
+    with own_server(tmp_path / "own", *DURABLE) as url, contextlib.closing(Relay(url.removeprefix("unix://"))) as relay:
+        with door(tmp_path / "data", OVERLOAD_REDIS_URL=relay.url) as rest:
+            rest.run("SET", "k", "v")
+            relay.silence()
+            began = time.monotonic()
+            reply = rest.post("/", ["GET", "k"])
+            assert (reply.status, "unknown" in str(reply.body)) in {(503, True), (200, False)}
+            wait_until("it is served", lambda: rest.post("/", ["GET", "k"]).body == {"result": "v"}, 8)
+            assert time.monotonic() - began < 8
+
+
+def test_a_demoted_primary_is_left_until_it_takes_writes_again(tmp_path: Path) -> None:
+    with own_server(tmp_path / "own", *DURABLE) as url, door(tmp_path / "data", OVERLOAD_REDIS_URL=url) as rest:
+        rest.run("SET", "k", "v")
+        with socket.socket(socket.AF_UNIX) as admin:
+            admin.connect(url.removeprefix("unix://"))
+            admin.sendall(b"REPLICAOF 127.0.0.1 1\r\n")
+            assert admin.recv(100) == b"+OK\r\n"
+            wait_until("it is told", lambda: rest.post("/", ["PING"]).status == 503)
+            reply = rest.post("/", ["SET", "k", "w"])
+            assert (reply.status, "nothing was done" in reply.body["error"]) == (503, True)
+            admin.sendall(b"REPLICAOF NO ONE\r\n")
+            assert admin.recv(100) == b"+OK\r\n"
+            wait_until("writes are taken again", lambda: rest.post("/", ["SET", "k", "w"]).status == 200)
+
+
+def test_a_connection_that_blocks_is_left_within_seconds(tmp_path: Path) -> None:
+    """The command list keeps such commands away; this is for one that it does not know."""
+
+    async def scenario(url: str) -> None:
+        upstream = Upstream(ExternalServer(parse_target(url)))
+        await upstream.open()
+        connection = upstream.live
+        assert connection is not None
+        blocked, behind = connection.send(pack(["BLPOP", "q", "0"]), 1), connection.send(pack(["PING"]), 1)
+        for future in (blocked, behind):
+            with pytest.raises(RedisConnectionLostError) as lost:
+                await asyncio.wait_for(future, 5)
+            assert lost.value.outcome is Outcome.UNKNOWN
+        assert await (await upstream.wait_for_connection()).ask("PING") == "PONG"
+        await upstream.aclose()
+
+    with own_server(tmp_path, *DURABLE) as url:
+        asyncio.run(scenario(url))
