@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetPyda
 MAX_DEPTH = 32
 MAX_VALUE = 1e15
 MAX_EXPIRES_IN_S = 31_536_000  # a year
+_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 JOB_ID = re.compile(r"job_[0-9a-f]{24,64}")
 
 
@@ -121,6 +122,29 @@ def why_not_strict(body: bytes) -> tuple[str, str] | None:
         return "json_invalid", f"not valid JSON in UTF-8: {str(error)[:120]}"
     reason = _refused_inside(parsed)
     return ("value_error", reason) if reason else None
+
+
+def encode_result(result: Any) -> str:
+    """Encode what a handler returned as JSON, within the bounds of a request.
+
+    The bounds do not depend on the stack of the process that reads it. Raises ValueError with the reason if it is
+    beyond them, and TypeError if it is no JSON.
+    """
+    try:
+        text = _encode(result)
+        reason = why_not_shown(text)
+    except RecursionError:
+        reason = f"more than {MAX_DEPTH} levels deep"
+    if reason:
+        raise ValueError(f"the result cannot be stored: {reason}")
+    return text
+
+
+def why_not_shown(text: str) -> str | None:
+    """Why no answer can hold a result, given as JSON text; None = it can. Raises ValueError for lone surrogates."""
+    body = text.encode()
+    refused = None if is_plainly_strict(body) else why_not_strict(body)
+    return refused[1] if refused else None
 
 
 def _refuse_constant(name: str) -> None:

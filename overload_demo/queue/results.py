@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from overload_demo.config import Settings
-from overload_demo.jobs import JobState
+from overload_demo.jobs import JobState, why_not_shown
 from overload_demo.queue.group_commit import GroupCommit
 from overload_demo.queue.protocol import MAX_RETURNED_DISTANCE, STATS, STATUS, Protocol, RecentRates, malformed
 from overload_demo.upstash import Upstash
@@ -188,7 +187,7 @@ def _status_from(job: list[Any] | None, per_job_s: float) -> JobStatus | None:
             int(position),
             round(int(position) * per_job_s, 3),
             str(started_at),
-            _strict_json(result) if result else None,
+            _result_from(result) if result else None,
             str(error),
             owner[0] if owner else "",
         )
@@ -197,13 +196,8 @@ def _status_from(job: list[Any] | None, per_job_s: float) -> JobStatus | None:
         return JobStatus(JobState.FAILED, 0, 0.0, "", None, reason, owner[0] if owner else "")
 
 
-def _strict_json(text: str) -> Any:
-    """The value of a JSON text; raises ValueError for numbers that no JSON text can hold again."""
-    return json.loads(text, parse_float=_finite, parse_constant=_finite)
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(text)
-    return number
+def _result_from(text: str) -> Any:
+    """The value of a stored result; raises ValueError for one that an answer could not hold."""
+    if reason := why_not_shown(text):
+        raise ValueError(reason)
+    return json.loads(text)

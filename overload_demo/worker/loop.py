@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from overload_demo.address import Address
 from overload_demo.config import Settings
 from overload_demo.errors import StoreError
-from overload_demo.jobs import JobRequest
+from overload_demo.jobs import JobRequest, encode_result
 from overload_demo.queue.consumer import LeasedJob, Settlement, Verdict, about
 from overload_demo.queue.keeper import LeaseKeeper
 from overload_demo.work import Slot, utc_now
@@ -35,7 +35,6 @@ LOST = "the connection to the store is lost (%s): does the handler close descrip
 BATCH_TARGET_S = 0.05  # a batch holds about this much work
 STORE_RETRY_FIRST_S = 0.25  # doubles up to the longest idle poll
 MAX_RESULT_BYTES = 1_000_000
-_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 
 class Worker:
@@ -156,8 +155,7 @@ class Worker:
             reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "not JSON"
             return Verdict.DEAD, f"unreadable: the stored payload is malformed ({reason})"
         try:
-            result = self._handler(payload, JobContext(job.job_id, job.attempt))
-            text = _encode(result)
+            text = encode_result(self._handler(payload, JobContext(job.job_id, job.attempt)))
         except BaseException as error:  # a handler may raise anything; the worker goes on
             self._end_if_forked(error)
             self._failure_log.write(job, error)

@@ -24,8 +24,10 @@ from fastapi import FastAPI, Header, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
+from overload_demo.api.hosts import HostCheck, HostRule
+from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.lab.dashboard import figure, markup
 from overload_demo.lab.dashboard.feed import EVERY_S, Feed
@@ -42,6 +44,8 @@ READY_WITHIN_S = 10.0
 BEAT_S = 1.0  # a page that hears nothing for longer than three of these says so
 RECONNECT_MS = 1000
 MAX_PREDICTION = 1e9
+MAX_HEAD_BYTES, MAX_BODY_BYTES = 32_768, 4_096
+CLOSE = {"Connection": "close"}  # the rest of the body is not read
 
 
 class Prediction(BaseModel):
@@ -86,6 +90,9 @@ class Page:
             self._app(),
             log_config=None,
             log_level="warning",
+            http="h11",  # bounds heads, and ignores an offer of another protocol
+            h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+            ws="none",
             access_log=False,
             lifespan="off",
             timeout_graceful_shutdown=1,
@@ -105,7 +112,9 @@ class Page:
         await asyncio.to_thread(self._is_seen.wait, within_s)
 
     def _app(self) -> FastAPI:
-        app = FastAPI(openapi_url=None)
+        app = FastAPI(openapi_url=None, redirect_slashes=False)
+        app.add_middleware(HostCheck)
+        app.state.hosts = HostRule(load_settings().allowed_hosts)
         app.exception_handler(RequestValidationError)(_no_prediction)
         app.get("/", response_class=HTMLResponse)(self._index)
         app.get("/panels.json")(_panels)
@@ -134,14 +143,13 @@ class Page:
             await asyncio.sleep(EVERY_S / 2)
         yield _event("end", {})
 
-    async def _control(
-        self, order: str, prediction: Prediction, x_control_token: Annotated[str, Header()] = ""
-    ) -> None:
+    async def _control(self, order: str, request: Request, x_control_token: Annotated[str, Header()] = "") -> None:
         controls = self._controls
         if controls is None or not secrets.compare_digest(x_control_token.encode(), self._token.encode()):
-            raise HTTPException(403, "no controls here: open the address that was printed, with what is after #")
+            raise HTTPException(403, "no controls here: open the address that was printed, with what is after #", CLOSE)
         if order not in controls.buttons:
-            raise HTTPException(404, f"there is no control {order!r}")
+            raise HTTPException(404, f"there is no control {order!r}", CLOSE)
+        prediction = await _prediction(request)
         done = asyncio.run_coroutine_threadsafe(controls.act(order, prediction), controls.loop)
         try:
             await asyncio.wrap_future(done)
@@ -171,9 +179,22 @@ def _panels() -> dict[str, Any]:
     return figure.panels()
 
 
+async def _prediction(request: Request) -> Prediction:
+    """Read the body, not before its sender has shown the token. Raises 413 and :class:`RequestValidationError`."""
+    body = b""
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MAX_BODY_BYTES:
+            raise HTTPException(413, f"the body is larger than {MAX_BODY_BYTES} bytes", CLOSE)
+    try:
+        return Prediction.model_validate_json(body)
+    except ValidationError as error:
+        raise RequestValidationError(error.errors()) from None
+
+
 def _no_prediction(_: Request, error: RequestValidationError) -> JSONResponse:
     """In words for the page, and without what was sent: that may be NaN, which no answer can hold."""
-    wrong = "; ".join(f"{one['loc'][-1]}: {one['msg']}" for one in error.errors())
+    wrong = "; ".join(": ".join([*map(str, one["loc"][-1:]), one["msg"]]) for one in error.errors())
     return JSONResponse({"detail": wrong}, 422)
 
 
