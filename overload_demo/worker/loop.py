@@ -128,11 +128,11 @@ class Worker:
             if self._watchdog:
                 self._watchdog.job_begins(job.job_id)
             settlement = self._do(job, since)
-            if self._watchdog:
-                self._watchdog.job_ended(is_stopping=self._stopping.is_set())
             self.running_job = None
             keeper.finish(settlement)
             since = time.perf_counter()
+        if self._watchdog:
+            self._watchdog.batch_ended(is_stopping=self._stopping.is_set())
 
     def _do(self, job: LeasedJob, since: float) -> Settlement:
         """Do one job; whatever it raises becomes its error. ``since``: when the worker turned to it, perf_counter."""
