@@ -68,13 +68,13 @@ async def in_a_loop(payload):
 """
 CODES = {"returns": 0, "exits": 5, "exits with a text": 1, "raises": 1}
 STAYS = """
-import os, time
+import os, threading
 
 def handle(payload):
     if payload["name"] == "fork" and os.fork() == 0:
         with open(payload["message"], "w") as file:
             file.write(str(os.getpid()))
-        time.sleep(60)
+        threading.Event().wait(60)
         os._exit(0)
     return {}
 """
