@@ -2,7 +2,8 @@
 
 While a job runs, the helper keeps the batch honest: it extends the leases, settles results that have waited, gives the
 unstarted rest back when the running job overruns, and stops extending a job that has used up its time. Pure-Python
-work cannot starve it; a C call that holds the GIL longer than the lease can, and is then fenced and counted.
+work cannot starve it; a C call that holds the GIL longer than the lease can, and is then fenced and counted. One that
+outlasts the time limit too is ended by the command's watchdog (``worker/watchdog.py``).
 """
 
 import asyncio
