@@ -21,8 +21,10 @@ def double(n):
 def handle(payload):
     what = payload["message"]
     if what == "pool":
-        with multiprocessing.Pool(2) as pool:
-            return pool.map(double, [1, 2])
+        for _ in range(8):  # a stop signal that the pool's processes do not obey holds it up at times only
+            with multiprocessing.Pool(2) as pool:
+                result = pool.map(double, [1, 2])
+        return result
     if what == "empty pool":
         with multiprocessing.Pool(2):
             return "ended at once"
