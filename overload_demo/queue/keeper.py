@@ -261,5 +261,5 @@ class LeaseKeeper:
 
 
 _keepers: "weakref.WeakSet[LeaseKeeper]" = weakref.WeakSet()
-# Where a child shared the connections and the epoll set, what it does with them would reach the parent's.
+# A child that shared the connections and the epoll set could change those of the parent.
 after_fork(lambda: drop(descriptor for keeper in _keepers for descriptor in keeper.descriptors()))
