@@ -129,7 +129,7 @@ class LeaseKeeper:
     def close(self) -> None:
         """Settle what is finished, give back what was not started, leave, end the thread."""
         _keepers.discard(self)
-        if not self._thread.is_alive():  # told by the call that has met it
+        if not self._thread.is_alive():  # reported by the call that met it
             return
         try:
             self._call(self._close())
