@@ -57,12 +57,12 @@ def on_stop_signals(stop: Callable[[], object]) -> None:
 
 
 def _before_fork() -> None:
-    """Hold signals back: one that reached the child before it has its own handlers would be lost."""
+    """Block the stop signals: one that reached the child before its handlers are restored would be lost."""
     _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ours)
 
 
 def _after_fork_in_child() -> None:
-    """Give the child the signal handlers from before ours: a stop signal must end it, not ask us to stop."""
+    """Restore the earlier signal handlers in the child, so that a stop signal ends it."""
     for number, (ours, before) in _ours.items():
         if signal.getsignal(number) is ours:
             signal.signal(number, before)

@@ -2,7 +2,8 @@
 
 While a job runs, the helper keeps the batch honest: it extends the leases, settles results that have waited, gives the
 unstarted rest back when the running job overruns, and stops extending a job that has used up its time. Pure-Python
-work cannot starve it; a C call that holds the GIL longer than the lease can, and is then fenced and counted.
+work cannot starve it; a C call that holds the GIL longer than the lease can, and is then fenced and counted. One that
+outlasts the time limit too is ended by the command's watchdog (``worker/watchdog.py``).
 """
 
 import asyncio
@@ -130,7 +131,7 @@ class LeaseKeeper:
     def close(self) -> None:
         """Settle what is finished, give back what was not started, leave, end the thread."""
         _keepers.discard(self)
-        if not self._thread.is_alive():  # told by the call that has met it
+        if not self._thread.is_alive():  # reported by the call that met it
             return
         try:
             self._call(self._close())
@@ -262,5 +263,5 @@ class LeaseKeeper:
 
 
 _keepers: "weakref.WeakSet[LeaseKeeper]" = weakref.WeakSet()
-# Where a child shared the connections and the epoll set, what it does with them would reach the parent's.
+# A child that shared the connections and the epoll set could change those of the parent.
 after_fork(lambda: drop(descriptor for keeper in _keepers for descriptor in keeper.descriptors()))

@@ -33,7 +33,7 @@ class EmbeddedStore:
 
     The store (a gateway process and its server) is shared by all users of the directory; whoever comes first starts it,
     and it ends when the last one has released it or died. The data outlives it. Safe to use from several threads; a
-    child made by ``fork`` does not hold it.
+    child made by ``fork`` does not hold the store.
     """
 
     def __init__(self, data_dir: Path, settings: Settings) -> None:

@@ -99,9 +99,8 @@ def worker(
     All settings are environment variables: WORKER_PROCESSING_DELAY (seconds, 2.0), WORKER_POLL_INTERVAL (seconds, 1.0),
     WORKER_JOB_TIMEOUT_S (seconds, 300), WORKER_HANDLER (module:function), WORKER_ID, QUEUE_RESULT_TTL (seconds, 3600),
     UPSTASH_REDIS_REST_URL and UPSTASH_REDIS_REST_TOKEN, WORKER_METRICS_PORT (unset: no /metrics), OVERLOAD_LOG_FORMAT
-    (text or json). Exit code 3: a job
-    ran over its time limit, or at a stop over WORKER_GRACE_S (seconds, 25); one that keeps the interpreter's lock is
-    ended by SIGKILL two seconds later.
+    (text or json). Exit code 3: a job ran over its time limit, or at a stop over WORKER_GRACE_S (seconds, 25). A worker
+    whose job keeps the interpreter's lock is killed (SIGKILL) two seconds after these limits.
     """
     with one_line_errors():
         overrides = {} if processing_delay is None else {"worker_processing_delay": processing_delay}

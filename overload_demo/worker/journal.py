@@ -35,12 +35,13 @@ def describe(error: BaseException) -> str:
 
 def _place(error: BaseException) -> str:
     """File, line and function that raised an error: the last ones outside the standard library, if there are any."""
-    frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
-    own = [one for one in frames if not one[0].co_filename.startswith((_STANDARD_LIBRARY, "<frozen"))]
-    if not frames:
+    try:
+        frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+        own = [one for one in frames if not one[0].co_filename.startswith((_STANDARD_LIBRARY, "<frozen"))]
+        code, line = (own or frames)[-1]
+        return f"{Path(code.co_filename).name}:{line} in {code.co_name}"
+    except BaseException:  # without a traceback, or of a handler's class that gives nothing away
         return "an unknown place"
-    code, line = (own or frames)[-1]
-    return f"{Path(code.co_filename).name}:{line} in {code.co_name}"
 
 
 class FailureLog:

@@ -12,7 +12,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -128,11 +127,11 @@ class Worker:
             if self._watchdog:
                 self._watchdog.job_begins(job.job_id)
             settlement = self._do(job, since)
-            if self._watchdog:
-                self._watchdog.job_ended(is_stopping=self._stopping.is_set())
             self.running_job = None
             keeper.finish(settlement)
             since = time.perf_counter()
+        if self._watchdog:
+            self._watchdog.batch_ended(is_stopping=self._stopping.is_set())
 
     def _do(self, job: LeasedJob, since: float) -> Settlement:
         """Do one job; whatever it raises becomes its error. ``since``: when the worker turned to it, perf_counter."""
@@ -166,19 +165,22 @@ class Worker:
         return Verdict.DONE, text
 
     def _end_if_forked(self, error: BaseException | None) -> None:
-        """End a child of fork in which the handler has returned or raised: jobs are the parent's."""
+        """End a child of fork in which the handler has returned or raised: the jobs belong to the parent."""
         if os.getpid() == self._pid:
             return
-        code: Any = None if error is None else error.code if isinstance(error, SystemExit) else 1
+        status = 1
         try:
-            if code is not None and not isinstance(code, int):  # as the interpreter does it
-                sys.stderr.write(f"{code}\n")
-                code = 1
-            elif error is not None and not isinstance(error, SystemExit):
+            if error is None or isinstance(error, SystemExit):
+                code: object = None if error is None else error.code
+                if code is None or isinstance(code, int):
+                    status = (code or 0) & 0xFF
+                else:
+                    sys.stderr.write(f"{code}\n")  # as the interpreter does
+            else:
                 traceback.print_exception(error)
             sys.stdout.flush()
         finally:
-            os._exit((code or 0) & 0xFF if isinstance(code, int | None) else 1)
+            os._exit(status)
 
     def _count(self, job: LeasedJob, verdict: Verdict, text: str, busy_s: float) -> None:
         if verdict is Verdict.DONE:

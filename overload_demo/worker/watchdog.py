@@ -54,11 +54,11 @@ class Watchdog:
         self._handlers = SignalHandlers()
 
     def job_begins(self, job_id: str) -> None:
-        """Start the time limit of a job."""
+        """Start the time limit of a job, and end that of the one before."""
         _RUNNING.pack_into(self._memory, 0, time.monotonic(), job_id.encode())
 
-    def job_ended(self, *, is_stopping: bool) -> None:
-        """End it, and undo what the job did to the stop signals, unless they have done their work already."""
+    def batch_ended(self, *, is_stopping: bool) -> None:
+        """End it, and undo what a job did to the stop signals, unless they have done their work already."""
         _RUNNING.pack_into(self._memory, 0, 0.0, b"")
         if is_stopping or self._handlers is None or not (changed := self._handlers.restore()):
             return

@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from overload_demo.store.opening import Store
-from tests.support.running import events, submit, wait_for
+from tests.support.running import events, make_settings, serving_api, submit, wait_for, working
 from tests.support.waiting import wait_until
 from tests.support.workers import exit_code, handler_lab
 
@@ -21,8 +21,10 @@ def double(n):
 def handle(payload):
     what = payload["message"]
     if what == "pool":
-        with multiprocessing.Pool(2) as pool:
-            return pool.map(double, [1, 2])
+        for _ in range(8):  # a stop signal that the pool's processes do not obey holds it up at times only
+            with multiprocessing.Pool(2) as pool:
+                result = pool.map(double, [1, 2])
+        return result
     if what == "empty pool":
         with multiprocessing.Pool(2):
             return "ended at once"
@@ -68,13 +70,13 @@ async def in_a_loop(payload):
 """
 CODES = {"returns": 0, "exits": 5, "exits with a text": 1, "raises": 1}
 STAYS = """
-import os, time
+import os, threading
 
 def handle(payload):
     if payload["name"] == "fork" and os.fork() == 0:
         with open(payload["message"], "w") as file:
             file.write(str(os.getpid()))
-        time.sleep(60)
+        threading.Event().wait(60)
         os._exit(0)
     return {}
 """
@@ -102,6 +104,20 @@ def test_a_forked_child_that_returns_or_exits_ends_and_settles_nothing(tmp_path:
         assert found == CODES
         assert len(events(tmp_path)) == 2 * (len(CODES) + 1)
         assert lab.client.get("/queue/stats").json()["done"] == len(CODES) + 1
+
+
+def test_a_fork_in_a_kernels_worker_thread_ends_there_too(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "forks_in_a_thread.py").write_text(FORKS)
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = make_settings(tmp_path, worker_handler="forks_in_a_thread:handle")
+    with serving_api(settings, store) as client, working(settings, store):
+        ids = {what: submit(client, message=what)[0] for what in CODES}
+        wait_for(client, list(ids.values()))
+
+        assert {what: client.get(f"/jobs/{job_id}").json()["result"] for what, job_id in ids.items()} == CODES
+        assert len(events(tmp_path)) == 2 * len(CODES)
 
 
 def test_a_forked_child_that_stays_holds_no_lock_no_port_and_no_connection(tmp_path: Path, store: Store) -> None:

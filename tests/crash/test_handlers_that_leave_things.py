@@ -28,10 +28,10 @@ async def handle(payload):
     return {}
 """
 PROCESS = """
-import multiprocessing, os, signal, time
+import multiprocessing, os, threading
 def stay():
     while os.getppid() == parent:
-        time.sleep(0.05)
+        threading.Event().wait(0.05)
 def handle(payload):
     global parent
     parent = os.getpid()

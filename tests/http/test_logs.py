@@ -53,6 +53,8 @@ def test_a_job_is_followed_by_its_ids_through_api_and_worker(tmp_path: Path) -> 
         all_lines = lines_of(api.log) + lines_of(worker.log) + of_gateway
 
     assert (accepted["job_id"], accepted["request_id"]) == (job_id, "order-17/a:b")
+    [told] = [line for line in all_lines if "exception" in line]
+    assert (told["job_id"], told["exception"].splitlines()[-1]) == (job_id, "ValueError: this one fails")
     assert (failed["job_id"], failed["attempt"], failed["level"]) == (job_id, 1, "WARNING")
     for line in all_lines:
         assert {"time", "level", "logger", "process", "message"} <= line.keys()
