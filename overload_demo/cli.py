@@ -102,6 +102,8 @@ def spike(
     )
     with one_line_errors():
         _check(plan)
+        if live:
+            from overload_demo.lab.dashboard import figure  # noqa: F401 - its extra is missed before anything starts
         if processing_delay is None:
             processing_delay = sized_delay_s(rate) if rate is not None and not upstash else MIN_DELAY_S
         if upstash:

@@ -194,7 +194,7 @@ def baseline_block(runs: list[BaselineRun]) -> str:
         lines.append(
             f"| `{run.variant}` | {summary.planned:,} at {run.rate_per_s:,.0f}/s | {summary.accepted:,} "
             f"| {summary.planned - summary.accepted:,} | {_ms(times.p50_s) if times else '-'} "
-            f"| {max(run.series.accepted_per_s):,.0f}/s |"
+            f"| {max(run.answered_per_s()):,.0f}/s |"
         )
     return "\n".join(lines)
 

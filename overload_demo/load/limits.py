@@ -1,4 +1,4 @@
-"""How many sockets this machine allows, and how the load stays below that.
+"""How many sockets, cores and bytes this machine or its container allows, and how the load stays below that.
 
 Two limits end a careless load test, and both look like the server's fault: the descriptors of a process (EMFILE) and
 the ephemeral ports between two addresses (EADDRNOTAVAIL, about 28,000 on Linux). The second hurts long before its end:
@@ -12,8 +12,10 @@ because a plain bind would take a port for all destinations.
 import contextlib
 import itertools
 import math
+import os
+import re
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,6 +34,8 @@ PORT_SHARE = 0.9  # the rest is for everybody else on this machine
 SOURCES_PER_PROCESS = 4
 RATE_PER_PROCESS_PER_S = 5000.0  # half of what one process was measured to carry
 IP_BIND_ADDRESS_NO_PORT = 24  # Linux; the socket module has the name from Python 3.12 on
+
+CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 SocketFactory = Callable[[Any], socket.socket]
 
@@ -67,6 +71,33 @@ def port_cap(sources: int) -> int:
     except (OSError, ValueError):
         first, last = 49_152, 65_535  # what IANA reserves and macOS uses
     return int(sources * (last - first + 1) * PORT_SHARE)
+
+
+def usable_cores(root: Path = CGROUPS, own: Path = OWN_CGROUPS) -> float:
+    """Return the cores this process may use: those it is allowed to run on, or a container's CPU quota if lower."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quotas = [float(allowed)]
+    for folder in _cgroups("cpu", root, own):
+        old = _numbers(folder / "cpu.cfs_quota_us") and [
+            *_numbers(folder / "cpu.cfs_quota_us"),
+            *_numbers(folder / "cpu.cfs_period_us"),
+        ]
+        if bounds := _numbers(folder / "cpu.max") or old:
+            quotas.append(bounds[0] / bounds[1])
+    return min(quotas)
+
+
+def container_memory_bytes(root: Path = CGROUPS, own: Path = OWN_CGROUPS) -> int | None:
+    """Return how much memory a container's limit leaves, bytes; None without a limit.
+
+    File contents that the kernel keeps and can drop (``inactive_file``) count as free, as outside a container.
+    """
+    left = []
+    for folder in _cgroups("memory", root, own):
+        for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+            if bounds := _numbers(folder / limit):
+                left.append(bounds[0] - sum(_numbers(folder / used)) + _droppable(folder / "memory.stat"))
+    return max(0, int(min(left))) if left else None
 
 
 def processes_for(plan: LoadPlan, descriptors: int) -> int:
@@ -115,6 +146,35 @@ def socket_factory(addresses: Sequence[str]) -> SocketFactory | None:
         return _bound_socket(next(turns), family, kind, protocol)
 
     return make
+
+
+def _cgroups(controller: str, root: Path, own: Path) -> Iterator[Path]:
+    """The control groups of this process, versions 1 and 2, and all those above them: the lowest limit holds."""
+    for line in _read(own).splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        inside = Path(path.lstrip("/"))
+        # Inside a container the path may be the host's; then only the root is there, and it is the container's own.
+        yield from (root / (controller if controllers else "") / one for one in (inside, *inside.parents))
+
+
+def _numbers(file: Path) -> list[float]:
+    """The numbers in a file of the kernel; empty where there is none or no limit (``max``, -1)."""
+    words = _read(file).split()
+    return [] if not words or words[0] in ("max", "-1") else [float(word) for word in words]
+
+
+def _droppable(stat: Path) -> float:
+    found = re.findall(r"^(?:total_)?inactive_file (\d+)$", _read(stat), re.MULTILINE)
+    return max(map(float, found), default=0.0)  # version 1 has both: of the group alone, and with those below it
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError:
+        return ""
 
 
 def _bound_socket(address: str, family: int, kind: int, protocol: int) -> socket.socket:

@@ -3,7 +3,7 @@
 Plain models without any I/O, so that a recorded summary can be validated wherever it is read.
 """
 
-import os
+import math
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +12,8 @@ from typing import Literal, Self
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, model_validator
+
+from overload_demo.load.limits import usable_cores
 
 Floats = npt.NDArray[np.float64]
 Verdict = Literal["valid", "generator-bound"]
@@ -59,7 +61,7 @@ class Environment(BaseModel):
         return cls(
             processor=_processor(),
             system=f"{platform.system()} {platform.release()}",
-            cores=os.cpu_count() or 1,
+            cores=math.ceil(usable_cores()),
             python=platform.python_version(),
             versions={name: version(name) for name in ("overload-demo", "aiohttp", "numpy")},
             descriptor_limit=descriptor_limit,

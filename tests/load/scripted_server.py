@@ -98,7 +98,7 @@ def freeze(*, at_request: int, for_s: float, delay_s: float) -> Script:
 
 
 @contextlib.contextmanager
-def scripted_server(script: Script) -> Iterator[ScriptedServer]:
+def scripted_server(script: Script, host: str = "127.0.0.1") -> Iterator[ScriptedServer]:
     seen, ready = ScriptedServer(), threading.Event()
     loop, stop = asyncio.new_event_loop(), asyncio.Event()
 
@@ -112,8 +112,9 @@ def scripted_server(script: Script) -> Iterator[ScriptedServer]:
                 await script(Request(len(seen.bodies) - 1, body, writer))
 
     async def serve() -> None:
-        server = await asyncio.start_server(converse, "127.0.0.1", 0, backlog=1024)
-        seen.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        server = await asyncio.start_server(converse, host, 0, backlog=1024)
+        shown = f"[{host}]" if ":" in host else host
+        seen.url = f"http://{shown}:{server.sockets[0].getsockname()[1]}"
         ready.set()
         await stop.wait()
         server.close()

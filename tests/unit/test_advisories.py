@@ -31,8 +31,8 @@ ADVISORIES = [
 
 def minimum(package: str) -> Version | None:
     """The lowest version that the project lets in; None where it does not ask for the package itself."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for text in project["dependencies"]:
+    hooks = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["metadata"]["hooks"]
+    for text in hooks["custom"]["dependencies"]:
         requirement = Requirement(text)
         if requirement.name == package:
             return max(Version(one.version) for one in requirement.specifier if one.operator in {">=", "=="})

@@ -5,18 +5,21 @@ A panel is a document of its own and holds no data: a browser fills its sources,
 ``empty`` the class's predictions. The range of time has the name ``time``.
 """
 
+from pathlib import Path
 from typing import Any
 
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab.colours import BLUE, GREY, ORANGE, PURPLE
 
 try:
+    import bokeh
     from bokeh.embed import json_item
     from bokeh.models import BasicTicker, ColumnDataSource, DataRange1d, FixedTicker, NumeralTickFormatter, Range1d
     from bokeh.plotting import figure
 except ImportError:
     raise ConfigurationError("the live view needs more packages: pip install -e '.[dashboard]'") from None
 
+BOKEH_JS = Path(bokeh.__file__).parent / "server" / "static" / "js" / "bokeh.min.js"
 CURVES = ("at_s", "acceptance_p99_s", "queue_depth", "accepted_per_s", "drain_rate_per_s")
 LINE_PX, TEXT_PX = 4, 18
 FASTEST_S, SLOWEST_S = 0.0007, 200.0  # a latency panel that does not jump, with room for its legend

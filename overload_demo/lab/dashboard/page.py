@@ -18,7 +18,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, Protocol, Self
 
-import bokeh
 import uvicorn
 from fastapi import FastAPI, Header, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
@@ -33,8 +32,7 @@ from overload_demo.lab.dashboard import figure, markup
 from overload_demo.lab.dashboard.feed import EVERY_S, Feed
 
 STATIC = Path(__file__).with_name("static")
-BOKEH_JS = Path(bokeh.__file__).parent / "server" / "static" / "js" / "bokeh.min.js"
-ASSETS = {name: STATIC / name for name in ("live.js", "page.js", "live.css")} | {"bokeh.js": BOKEH_JS}
+ASSETS = {name: STATIC / name for name in ("live.js", "page.js", "live.css")} | {"bokeh.js": figure.BOKEH_JS}
 # BokehJS styles its elements from script; nothing else is inline, and nothing comes from elsewhere.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; img-src 'self' data:;"

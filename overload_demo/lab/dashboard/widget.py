@@ -3,12 +3,16 @@
 import asyncio
 from typing import Any
 
-import anywidget
-import traitlets
-
+from overload_demo.errors import ConfigurationError
 from overload_demo.lab.dashboard import figure, markup
 from overload_demo.lab.dashboard.feed import EVERY_S, Feed
-from overload_demo.lab.dashboard.page import BOKEH_JS, STATIC
+from overload_demo.lab.dashboard.page import STATIC
+
+try:
+    import anywidget
+    import traitlets
+except ImportError:
+    raise ConfigurationError("the live view needs more packages: pip install -e '.[dashboard]'") from None
 
 
 class LiveWidget(anywidget.AnyWidget):
@@ -21,7 +25,7 @@ class LiveWidget(anywidget.AnyWidget):
     panels = traitlets.Dict().tag(sync=True)
 
     def __init__(self, feed: Feed) -> None:
-        super().__init__(bokeh_js=BOKEH_JS.read_bytes(), markup=markup.live_view(), panels=figure.panels())
+        super().__init__(bokeh_js=figure.BOKEH_JS.read_bytes(), markup=markup.live_view(), panels=figure.panels())
         self._feed = feed
         self.on_msg(self._asked)
         self._number = feed.number

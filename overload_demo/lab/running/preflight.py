@@ -14,7 +14,13 @@ import psutil
 
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab.running.spike import filesystem_of
-from overload_demo.load.limits import descriptor_limit, port_cap, socket_cap
+from overload_demo.load.limits import (
+    container_memory_bytes,
+    descriptor_limit,
+    port_cap,
+    socket_cap,
+    usable_cores,
+)
 from overload_demo.store.server_binary import find_server
 
 Limit = Literal["descriptors", "ports", "memory"]
@@ -37,7 +43,7 @@ class Preflight:
 
     python: str
     system: str
-    cores: int
+    cores: float
     memory_bytes: int
     descriptors_now: int
     descriptors: int
@@ -53,8 +59,8 @@ class Preflight:
         return cls(
             python=platform.python_version(),
             system=f"{platform.system()} {platform.release()}",
-            cores=_cores(),
-            memory_bytes=psutil.virtual_memory().available,
+            cores=usable_cores(),
+            memory_bytes=_free_memory(),
             descriptors_now=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
             descriptors=descriptor_limit(),
             ports=port_cap(1),
@@ -82,7 +88,7 @@ class Preflight:
         sockets = self.sockets_by_limit()
         return [
             ("Python", self.python, f"on {self.system}"),
-            ("cores", str(self.cores), _about_cores(self.cores)),
+            ("cores", f"{self.cores:g}", _about_cores(self.cores)),
             ("free memory", f"{self.memory_bytes / 1e9:,.1f} GB", f"{sockets['memory']:,} sockets at 25 KB each"),
             (
                 "descriptor limit",
@@ -106,9 +112,10 @@ class Preflight:
         return "\n".join(f"{what:<20} {value:<{width}}  {meaning}" for what, value, meaning in self.rows())
 
 
-def _cores() -> int:
-    """Cores this process may use; a container or taskset may allow fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _free_memory() -> int:
+    """What is free on the machine, or what a container's limit leaves if that is less; bytes."""
+    free, container = int(psutil.virtual_memory().available), container_memory_bytes()
+    return free if container is None else min(free, container)
 
 
 def _proxies(environment: Mapping[str, str]) -> tuple[str, ...]:
@@ -122,8 +129,8 @@ def _store_server() -> str:
         return str(error)
 
 
-def _about_cores(cores: int) -> str:
-    if cores == 1:
+def _about_cores(cores: float) -> str:
+    if cores <= 1:
         return "all share it, also the load generator: expect lower rates and a generator-bound verdict"
     return "load generator, API, worker and store share them"
 
