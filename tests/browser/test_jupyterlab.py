@@ -75,7 +75,7 @@ def test_a_students_prediction_is_kept_and_drawn_onto_the_spike_it_was_made_for(
     lab.type_into_field(PEAK_CELL, "1,234")
     wait_until("it is taken", lambda: "your prediction: 1,234 jobs" in lab.text_below(PEAK_CELL))
     lab.type_into_field(EMPTY_CELL, "soon")
-    wait_until("it says why not", lambda: "'soon' is no number" in lab.text_below(EMPTY_CELL))
+    wait_until("it says why not", lambda: "'soon' is not read as a number" in lab.text_below(EMPTY_CELL))
     lab.run_cell(FIGURE_CELL)
     wait_until("it is drawn", lambda: "A peak of 1,234 jobs was predicted" in (image.get_attribute("alt") or ""))
     lab.run_cell(PEAK_CELL)
