@@ -75,7 +75,7 @@ def test_a_students_prediction_is_kept_and_drawn_onto_the_spike_it_was_made_for(
     lab.type_into_field(PEAK_CELL, "1,234")
     wait_until("it is taken", lambda: "your prediction: 1,234 jobs" in lab.text_below(PEAK_CELL))
     lab.type_into_field(EMPTY_CELL, "soon")
-    wait_until("it says why not", lambda: "'soon' is no number" in lab.text_below(EMPTY_CELL))
+    wait_until("it says why not", lambda: "'soon' is not read as a number" in lab.text_below(EMPTY_CELL))
     lab.run_cell(FIGURE_CELL)
     wait_until("it is drawn", lambda: "A peak of 1,234 jobs was predicted" in (image.get_attribute("alt") or ""))
     lab.run_cell(PEAK_CELL)
@@ -86,7 +86,7 @@ def test_a_students_prediction_is_kept_and_drawn_onto_the_spike_it_was_made_for(
 
 
 def test_the_stop_button_ends_a_spike_and_a_reloaded_page_can_run_it_again(lab: LabPage) -> None:
-    lab.type_into(0, "requests, rate_per_s, delay_s, naive = 3_000, 300, 0.001, 'none'")
+    lab.type_into(0, "requests, rate_per_s, delay_s, naive, patience_s, few = 3_000, 300, 0.001, 'none', 60, 300")
     lab.start("notebook:run-all-cells")
     wait_for_mid_spike(lab)
 
@@ -97,14 +97,14 @@ def test_the_stop_button_ends_a_spike_and_a_reloaded_page_can_run_it_again(lab: 
     lab.run_cell(SPIKE_CELL)
     wait_until("it runs again", lambda: lab.accepted(SPIKE_CELL) > 100, 40.0)
     lab.open(SPIKE.name, expect_idle=False)
-    lab.type_into(0, "requests, rate_per_s, delay_s, naive = 300, 300, 0.001, 'none'")
+    lab.type_into(0, "requests, rate_per_s, delay_s, naive, patience_s, few = 300, 300, 0.001, 'none', 60, 300")
     lab.start("notebook:run-all-cells")
     wait_until("it is absorbed", lambda: "ABSORBED: 300 of 300 accepted, 0 lost" in lab.outputs(), 60.0)
     assert lab.errors() == []
 
 
 def test_a_kernel_killed_in_mid_spike_takes_everything_with_it(lab: LabPage, tmp_path: Path) -> None:
-    lab.type_into(0, "requests, rate_per_s, delay_s, naive = 40_000, 400, 0.001, 'none'")
+    lab.type_into(0, "requests, rate_per_s, delay_s, naive, patience_s, few = 40_000, 400, 0.001, 'none', 60, 300")
     lab.start("notebook:run-all-cells")
     wait_for_mid_spike(lab)
     [kernel] = running(tmp_path, "ipykernel_launcher")
