@@ -35,7 +35,7 @@ HOMES = {
     "bokeh": {"dashboard", "lab"},
     "fastapi": {"api", "lab"},
     "hiredis": {"store"},
-    "httptools": {"loopback"},
+    "httptools": {"loopback", "api"},
     "httpx": {"loopback", "upstash"},
     "ipywidgets": {"lab"},
     "matplotlib": {"lab"},
