@@ -1,5 +1,6 @@
 """What a job is: its request, its states, its ids, and the strict reading of what clients send. No I/O."""
 
+import codecs
 import json
 import math
 import os
@@ -11,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetPydanticSchema
 
 MAX_DEPTH = 32
+BYTE_ORDER_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 MAX_VALUE = 1e15
 MAX_EXPIRES_IN_S = 31_536_000  # a year
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
@@ -112,6 +114,8 @@ def why_not_strict(body: bytes) -> tuple[str, str] | None:
     Kind ``json_invalid``: not JSON in UTF-8 (NaN and Infinity are not JSON). Kind ``value_error``: JSON, but with a
     number beyond float range, a lone surrogate, or more than 32 levels.
     """
+    if body.startswith(BYTE_ORDER_MARKS):
+        return "json_invalid", "the body begins with a byte order mark: send JSON in UTF-8 without one"
     try:
         parsed = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
     except RecursionError:

@@ -9,6 +9,7 @@ import os
 import select
 import socket
 import time
+from collections.abc import Sequence
 
 from overload_demo.api.front_door import url_of
 from overload_demo.children import Child
@@ -47,24 +48,32 @@ class Parent:
         self._is_to_replace = True
 
     def run(self) -> None:
-        """Serve. Raises :class:`OverloadDemoError` when the first processes do not get ready."""
+        """Serve. Raises :class:`OverloadDemoError` when none of the first processes gets ready.
+
+        One that does not get ready while others do is replaced like one that has died.
+        """
         try:
             for seat in self._seats:
                 seat.fill()
-            if not all(self._gets_ready(seat) for seat in self._seats):
-                if not self._is_stopping:
-                    raise OverloadDemoError("the API could not start; the lines above say why")
-            else:
-                log.info("%d processes serve at %s", len(self._seats), url_of(self._listeners))
+            ready = self._get_ready(self._seats)
+            if not ready and not self._is_stopping:
+                raise OverloadDemoError("the API could not start; the lines above say why")
+            if ready:
+                log.info("%d processes serve at %s", ready, url_of(self._listeners))
             while not self._is_stopping:
                 time.sleep(LOOK_EVERY_S)
                 self._look()
         finally:
-            for seat in self._seats:
-                seat.child.let_go()  # all at once: together they let in who waits
-            for seat in self._seats:
-                seat.empty(self._patience_s)
+            self._empty(self._seats)
             self._numbers.close()
+
+    def _empty(self, seats: Sequence["_Seat"]) -> None:
+        """Stop processes at the same time, within one grace for all: together they let in who waits."""
+        for seat in seats:
+            seat.child.let_go()
+        give_up_at = time.monotonic() + self._patience_s
+        for seat in seats:
+            seat.empty(max(0.0, give_up_at - time.monotonic()))
 
     def _seat(self, row: int) -> "_Seat":
         return _Seat(self._listeners, self._numbers.fileno(), row)
@@ -80,23 +89,27 @@ class Parent:
         for number, old in enumerate(self._seats):
             new = self._seat(self._free_row)
             new.fill()
-            if not self._gets_ready(new):
-                new.empty(self._patience_s)
+            if not self._get_ready([new]):
+                new.empty(0.0)  # it holds no connection
                 log.error("the new process does not serve: the old ones stay")
                 return
             self._seats[number] = new
             log.info("process %s takes the place of %s", new.child.pid, old.child.pid)
             old.child.terminate()
-            old.empty(self._patience_s)
+            give_up_at = time.monotonic() + self._patience_s
+            while old.child.pid and not self._is_stopping and time.monotonic() < give_up_at:
+                time.sleep(LOOK_EVERY_S / 5)
+            if self._is_stopping:
+                self._seats.append(old)  # it is stopped with all others
+                return
+            old.empty(0.0)
             self._free_row = old.row
 
-    def _gets_ready(self, seat: "_Seat") -> bool:
-        give_up_at = time.monotonic() + READY_WITHIN_S
-        while not seat.is_ready():
-            if self._is_stopping or not seat.child.pid or time.monotonic() > give_up_at:
-                return False
+    def _get_ready(self, seats: Sequence["_Seat"]) -> int:
+        """Wait until each process serves, has died or has used up its time; returns how many serve."""
+        while not self._is_stopping and any(seat.is_starting() for seat in seats):
             time.sleep(LOOK_EVERY_S / 5)
-        return True
+        return sum(seat.is_ready() for seat in seats)
 
 
 class _Seat:
@@ -135,15 +148,22 @@ class _Seat:
 
     def is_ready(self) -> bool:
         """Whether the process serves; stays true."""
-        return bool(select.select([self._ready], [], [], 0)[0]) and self.child.pid is not None
+        return self.child.pid is not None and bool(select.select([self._ready], [], [], 0)[0])
+
+    def is_starting(self) -> bool:
+        """Whether the process may still get ready."""
+        in_time = time.monotonic() < self._filled_at + READY_WITHIN_S
+        return in_time and self.child.pid is not None and not self.is_ready()
 
     def refill_if_dead(self) -> None:
-        """Start another process, at once after a long life."""
+        """Start another process, at once after a long life; kill one that hangs at its start."""
         if self.child.pid:
-            return
+            if self.is_ready() or self.is_starting():
+                return
+            log.error("process %s does not serve after %g s and is killed", self.child.pid, READY_WITHIN_S)
         now = time.monotonic()
         if self._fill_at is None:
-            Rows(self._numbers).vacate(self.row)
+            self.empty(0.0)
             steady = now - self._filled_at > STEADY_AFTER_S
             self._pause_s = 0.0 if steady else min(2 * self._pause_s or BACKOFF_FIRST_S, BACKOFF_LONGEST_S)
             self._fill_at = now + self._pause_s

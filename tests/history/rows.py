@@ -214,10 +214,10 @@ def over_a_network(run: Scenario, **faults: float) -> Iterator[None]:
 
 
 BAD_REQUESTS = [
-    b"POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 60\r\n\r\n{",
-    b"POST /jobs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-    b"POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" * 50,
+    b"POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60\r\n\r\n{",
+    b"POST /jobs HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    b"POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" * 50,
     b"GET /" + b"a" * 100_000,
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     b"G",

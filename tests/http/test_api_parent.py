@@ -3,16 +3,21 @@
 import asyncio
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import psutil
+import pytest
 
+from overload_demo.api.front_door import url_of
+from overload_demo.api.parent import Parent
 from overload_demo.children import Child
 from overload_demo.load import LoadPlan, LoadProgress, LoadResult, LoadSummary, Shape, run_load
-from tests.support.running import JOB, child, free_port
+from tests.support.running import JOB, child, environment, free_port, listening
 from tests.support.waiting import wait_until
 
 
@@ -111,3 +116,68 @@ def test_processes_that_cannot_start_are_one_line_and_no_endless_loop(tmp_path: 
         assert "error: the API could not start" in parent.log.read_text()
     finally:
         parent.stop()
+
+
+GRACE_S = 1.0
+PATIENCE_S = 2.0 * GRACE_S + 5.0  # of a parent with that grace, for a child that does not end
+
+
+@pytest.mark.parametrize("is_replacing", [False, True])
+def test_stopped_children_are_ended_together_within_one_grace(tmp_path: Path, is_replacing: bool) -> None:
+    with parent_of(3, tmp_path, OVERLOAD_GRACE_S=GRACE_S) as (parent, _):
+        stuck = serving(parent)
+        for pid in stuck:
+            os.kill(pid, signal.SIGSTOP)
+        if is_replacing:
+            os.kill(parent.pid or 0, signal.SIGHUP)
+            wait_until("a new one takes a place", lambda: "takes the place of" in parent.log.read_text(), 20.0)
+        began = time.monotonic()
+        parent.stop(60.0)
+        took_s = time.monotonic() - began
+
+    assert not any(psutil.pid_exists(pid) for pid in stuck)
+    assert took_s < 1.8 * PATIENCE_S  # one after the other, they take three times as long
+
+
+# The first process that would serve hangs before it does anything; the parent itself does not serve.
+HANG_ONCE = r"""
+import pathlib, signal
+if b"--ready-fd" in pathlib.Path("/proc/self/cmdline").read_bytes().split(b"\0"):
+    try:
+        (pathlib.Path(__file__).parent / "one_hangs").touch(exist_ok=False)
+        signal.pause()
+    except FileExistsError:
+        pass
+"""
+
+
+def test_a_child_that_hangs_at_its_start_is_replaced_and_the_others_serve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(HANG_ONCE)
+    for name, value in environment(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("overload_demo.api.parent.READY_WITHIN_S", 8.0)
+    with listening() as listeners:
+        parent = Parent(listeners, 2, 1.0)
+        runner = threading.Thread(target=parent.run)
+        runner.start()
+        try:
+            wait_until("one hangs", (tmp_path / "one_hangs").exists)
+            wait_until("the other serves", lambda: _accepts(url_of(listeners)), timeout_s=20.0)
+            wait_until("the hanging one is replaced", lambda: len(_ready(parent)) == 2, timeout_s=40.0)
+            assert runner.is_alive()
+        finally:
+            parent.stop()
+            runner.join(30.0)
+    assert not runner.is_alive()
+
+
+def _accepts(url: str) -> bool:
+    with suppress(httpx.HTTPError):
+        return httpx.post(f"{url}/jobs", json=JOB, trust_env=False, timeout=1.0).status_code == 202
+    return False
+
+
+def _ready(parent: Parent) -> list[int | None]:
+    return [seat.child.pid for seat in parent._seats if seat.is_ready()]
