@@ -133,16 +133,18 @@ class Upstream:
 
     async def _keep_connected(self) -> None:
         assert self._connection is not None
-        retry_s, tried_at = RETRY_FIRST_S, 0.0
+        retry_s, tried_at, is_lost = RETRY_FIRST_S, 0.0, False
         while True:
             await asyncio.shield(self._connection.closed)
-            log.warning("the connection to the server was lost")
+            if not is_lost:
+                log.warning("the connection to the server was lost")
+            is_lost = True
             # At once after a long life; never in a tight loop, even when each new server dies on its first write.
             await asyncio.sleep(tried_at + retry_s - time.monotonic())
             tried_at = time.monotonic()
             try:
                 self._use(await self._server.connect())
-                retry_s = RETRY_FIRST_S
+                retry_s, is_lost = RETRY_FIRST_S, False
             except (StoreUnavailableError, OSError) as error:
                 log.error("no server to talk to: %s", error)
                 retry_s = min(2 * retry_s, RETRY_LONGEST_S)
