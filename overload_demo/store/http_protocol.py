@@ -23,6 +23,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Called by the event loop."""
         super().connection_made(transport)
         self._one_write = self.transport = OneWrite(transport, self.loop)  # type: ignore[assignment]
+        self.url, self.headers = b"", []  # until a request begins
         self._barren = 0  # bytes since the last part of a body, or the last request
         self._head_again = b""  # of a request that offers another protocol
         self._write_timer: asyncio.TimerHandle | None = None
@@ -38,20 +39,26 @@ class HttpProtocol(HttpToolsProtocol):
             self.parser = HttpRequestParser(self)
             self.data_received((head + data)[offer.args[0] :], head_again)
         except HttpParserError:
-            self.send_400_response("Invalid HTTP request received.")
+            if not self._is_head_too_large():
+                self.send_400_response("Invalid HTTP request received.")
         if self._barren > MAX_HEAD_BYTES and not self.transport.is_closing():
             status = 414 if len(self.url) > MAX_HEAD_BYTES // 2 else 431
-            about = b"content-length: 0\r\nconnection: close\r\n\r\n"
-            self.transport.write(STATUS_LINE[status] + about)
+            self.transport.write(STATUS_LINE[status] + b"content-length: 0\r\nconnection: close\r\n\r\n")
             self.transport.close()
 
+    def _is_head_too_large(self) -> bool:
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        return self._barren > MAX_HEAD_BYTES and size > MAX_HEAD_BYTES
+
     def on_headers_complete(self) -> None:
-        """Called by the parser."""
+        """Called by the parser, which gives up on an error."""
+        if self._barren > MAX_HEAD_BYTES and self._is_head_too_large():
+            raise ValueError("the head is too large")
         if not self.parser.should_upgrade():
             super().on_headers_complete()
             return
         if self.parser.get_method() == b"CONNECT":
-            raise ValueError("no tunnel is to be had here")  # the parser gives up, which is answered with 400
+            raise ValueError("there are no tunnels here")
         kept = [b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade"]
         version = self.parser.get_http_version().encode()
         self._head_again = b"%b %b HTTP/%b\r\n%b\r\n" % (self.parser.get_method(), self.url, version, b"".join(kept))

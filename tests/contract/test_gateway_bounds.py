@@ -151,6 +151,15 @@ def test_a_head_that_does_not_end_is_cut_without_a_token(rest: Rest, gateway: ps
         assert answer_to(rest, b"GET /", *[b"x" * 65_536] * 100)[:12] in {b"HTTP/1.1 414", b""}
 
 
+@pytest.mark.parametrize("extra", [1, 60_000])
+def test_a_head_past_the_limit_is_refused_also_when_it_comes_at_once(rest: Rest, extra: int) -> None:
+    long = b"x" * (MAX_HEAD_BYTES + extra)
+    assert answer_to(rest, b"GET /%b HTTP/1.1\r\nHost: x\r\n\r\n" % long)[:12] == b"HTTP/1.1 414"
+    assert answer_to(rest, b"GET / HTTP/1.1\r\nHost: x\r\na: %b\r\n\r\n" % long)[:12] == b"HTTP/1.1 431"
+    assert answer_to(rest, b"\r\n" * len(long))[:12] in {b"HTTP/1.1 431", b""}
+    assert answer_to(rest, b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\n\r\n")[:12] == b"HTTP/1.1 400"
+
+
 def test_a_head_within_the_limit_is_served(rest: Rest) -> None:
     assert rest.send("GET", f"/echo/{'x' * (MAX_HEAD_BYTES // 2)}").body == {"result": "x" * (MAX_HEAD_BYTES // 2)}
 
