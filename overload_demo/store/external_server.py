@@ -86,7 +86,7 @@ class ExternalServer:
             except TimeoutError:
                 reason = "it did not answer in time"
             except ReplyError as error:
-                reason = str(error)
+                reason = f"it does not tell what it is: {error}"
             connection.close()
             if reason != LOADING:
                 raise StoreUnavailableError(f"the server at {self._target.name} cannot be used: {reason}")

@@ -18,6 +18,7 @@ ReplyError = hiredis.ReplyError
 INCOMPLETE = object()
 MAX_REPLY_BYTES = 32 * 1024 * 1024  # all replies to one request together; the client of this package takes no more
 MAX_REPLY_ELEMENTS = 1_000_000  # of arrays; one takes about 100 bytes while the answer is made
+KEPT_BYTES = 1024 * 1024  # a reply that is larger is cut out of the stream before it is parsed
 TOO_LARGE = "ERR max request size exceeded."
 _BULK, _ARRAY = b"$*"
 _pack_command = cast(Callable[[tuple[str | bytes, ...]], bytes], hiredis.pack_command)  # its stub: tuples of one
@@ -103,6 +104,10 @@ class RawReader:
         del self._unread[: self._at]
         self._at = 0
 
+    def rest(self) -> bytes:
+        """Return what follows the last reply given out; call only directly after it."""
+        return bytes(self._unread)
+
     def has_data(self) -> bool:
         """Whether something is left that belongs to no reply given out."""
         return bool(self._unread or self._at or self._dropped or self._parts_left != 1)
@@ -115,6 +120,11 @@ class Room:
 
     def __init__(self) -> None:
         self.bytes_left, self.elements_left = MAX_REPLY_BYTES, MAX_REPLY_ELEMENTS
+
+    def take(self, data: bytes, times: int = 1) -> None:
+        """Count what was received; a line is at most one element."""
+        self.bytes_left -= times * len(data)
+        self.elements_left -= times * data.count(b"\r\n")
 
     def is_exceeded_by(self, size: int = 0) -> bool:
         """Whether a reply of ``size`` bytes is too large."""
@@ -157,12 +167,6 @@ def reader_of_text() -> hiredis.Reader:
     return hiredis.Reader(encoding="utf-8", errors="replace", notEnoughData=INCOMPLETE)
 
 
-def _is_between_replies(reader: hiredis.Reader) -> bool:
-    """Whether a reader without data has parsed whole replies only; if not, it is spoilt by the question."""
-    reader.feed(b"+\r\n")
-    return bool(reader.gets() == "")
-
-
 class _Call:
     """A request under way: how many replies it still expects, the room they may take, and its future."""
 
@@ -179,7 +183,10 @@ class RedisConnection(asyncio.Protocol):
     def __init__(self) -> None:
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._reader = reader_of_text()
-        self._cutter: RawReader | None = None  # while a reply has arrived in part
+        self._cutter: RawReader | None = None  # while a large reply arrives
+        # What was received from a known start of a reply on, and how many whole replies it begins with.
+        self._kept: list[bytes] = []
+        self._kept_bytes, self._known = 0, 0
         self._is_raw = False
         self._calls: deque[_Call] = deque()
         self._transport: asyncio.Transport | None = None
@@ -256,41 +263,64 @@ class RedisConnection(asyncio.Protocol):
             self.close()
 
     def _read_whole(self, data: bytes) -> None:
-        """Parse replies that arrive in one piece; if one does not, or is too much for the parser, cut it out first."""
-        calls, reader, number = self._calls, self._reader, 0
+        """Parse replies; leave one that is large, or too much for the parser, to the cutter."""
+        calls, reader = self._calls, self._reader
+        self._kept.append(data)
+        self._kept_bytes += len(data)
         if calls:
-            first = calls[0]
-            first.room.bytes_left -= len(data)
-            try:
-                reader.feed(data)
-                while calls and (reply := reader.gets()) is not INCOMPLETE:
-                    self._give(reply)
-                    number += 1
-                if not reader.has_data() and (not calls or _is_between_replies(reader)):
-                    return
-            except hiredis.ProtocolError:
-                pass
-            first.room.bytes_left += len(data)  # the cutter counts them
-        self._reader, cutter = reader_of_text(), RawReader()
-        self._cutter = cutter
-        cutter.feed(data)
-        for _ in range(number):
+            calls[0].room.take(data)
+        try:
+            reader.feed(data)
+            size = reader.len()
+            while calls and (reply := reader.gets()) is not INCOMPLETE:
+                self._give(reply)
+                self._known += 1
+                if (left := reader.len()) != size:  # it has discarded all up to the end of this reply
+                    self._keep(data[len(data) - left :])
+                    size = left
+            if not calls and reader.has_data():  # a reply to no request: the order can no longer be trusted
+                self.close()
+            if self._kept_bytes <= KEPT_BYTES:
+                return
+        except hiredis.ProtocolError:
+            pass
+        self._cut()
+
+    def _keep(self, data: bytes) -> None:
+        self._kept, self._kept_bytes, self._known = [data] if data else [], len(data), 0
+
+    def _cut(self) -> None:
+        """Go on without the parser until the next reply is complete."""
+        kept, cutter = b"".join(self._kept), RawReader()
+        cutter.feed(kept)
+        for _ in range(self._known):
             cutter.gets()
+        if self._calls:
+            self._calls[0].room.take(kept, -1)  # the cutter counts it again
+        self._cutter, self._reader = cutter, reader_of_text()
+        self._keep(b"")
         self._read_cut(cutter)
 
     def _read_cut(self, cutter: RawReader) -> None:
         while self._calls:
             reply = cutter.gets(self._calls[0].room)
             if reply is INCOMPLETE:
-                break
-            self._give(reply if self._is_raw else _parse(reader_of_text(), reply))
-        if not cutter.has_data():
-            self._cutter = cutter if self._is_raw else None
-        elif not self._calls:  # a reply to no request: the order can no longer be trusted
+                return
+            if self._is_raw:
+                self._give(reply)
+                continue
+            self._give(_parse(reader_of_text(), reply))
+            self._cutter = None
+            if rest := cutter.rest():
+                self._read_whole(rest)
+            return
+        if cutter.has_data():
             self.close()
 
     def _give(self, reply: Any) -> None:
         call = self._calls[0]
+        if call.room.is_exceeded_by() and not self._is_raw:
+            reply = ReplyError(call.room.refusal())
         call.replies.append(reply)
         if len(call.replies) == call.expected:
             self._calls.popleft()

@@ -23,7 +23,7 @@ from tests.support.waiting import wait_until
 ENDLESS = "while true do end"
 SLOW = """
     local function now() local t = redis.call('TIME') return t[1] + t[2] / 1e6 end
-    local stop = now() + 1.2
+    local stop = now() + 0.9
     repeat until now() > stop
     return 'done'
 """

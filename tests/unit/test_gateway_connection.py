@@ -1,6 +1,7 @@
 """The pipelined connection: each request gets its own replies, and nobody waits for ever."""
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -109,7 +110,7 @@ def wire_form(reply: Any) -> bytes:
     return b"*%d\r\n%b" % (len(reply), b"".join(map(wire_form, reply)))
 
 
-def test_a_reply_in_pieces_among_others_keeps_its_place_and_the_parser_its_speed() -> None:
+def test_a_reply_in_pieces_among_others_keeps_its_place() -> None:
     stream = b"+OK\r\n*2\r\n:1\r\n*1\r\n$1\r\nx\r\n:3\r\n"
 
     async def scenario(connection: RedisConnection, wire: Wire) -> None:
@@ -120,6 +121,25 @@ def test_a_reply_in_pieces_among_others_keeps_its_place_and_the_parser_its_speed
             assert [await future for future in waiting[:3]] == [["OK"], [[1, ["x"]]], [3]]
             connection.data_received(b"+last\r\n")
             assert await waiting[3] == ["last"]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("largest", [100, 5_000, 3_000_000])
+def test_replies_of_any_size_cut_anywhere_keep_their_order(largest: int) -> None:
+    chance = random.Random(largest)
+    sizes = [int(largest ** chance.random()) for _ in range(60)]
+    stream = b"".join(b"*2\r\n:%d\r\n$%d\r\n%b\r\n" % (n, size, b"x" * size) for n, size in enumerate(sizes))
+
+    async def scenario(connection: RedisConnection, wire: Wire) -> None:
+        waiting, at = [connection.send(b"x", 1) for _ in sizes], 0
+        while at < len(stream):
+            step = chance.randint(1, max(2, len(stream) // 50))
+            connection.data_received(stream[at : at + step])
+            at += step
+        replies = [(await future)[0] for future in waiting]
+        assert [(number, len(text)) for number, text in replies] == list(enumerate(sizes))
+        assert not wire.closed
 
     run(scenario)
 
