@@ -31,6 +31,8 @@ def trio(result: SpikeResult, *, peak: float | None = None, empty_s: float | Non
         _drain(drain, result)
         drain.set_xlabel("seconds since the spike began")
     caption = "" if result.baseline_note == NOT_ASKED_FOR else f"The naive API: {result.baseline_note}."
+    if result.caveat:
+        caption = f"It says nothing: {result.caveat}. {caption}"
     return Picture(figure, _in_words(result, peak, empty_s), caption)
 
 
