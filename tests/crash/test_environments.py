@@ -112,6 +112,7 @@ def test_the_users_own_queue_py_shadows_nothing_and_their_handler_is_found(cours
 
 
 def test_children_started_in_a_folder_with_a_queue_py_run(course_folder: Path) -> None:
+    (course_folder / "types.py").write_text("raise RuntimeError('shadowed')\n")  # -m itself imports it
     told = environment(course_folder.parent)
     script = "from overload_demo.cli import main; main()"  # as the console script, which has no working directory
     options = ["spike", "--requests", "20", "--rate", "100", "--baseline", "none"]
