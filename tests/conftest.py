@@ -9,8 +9,10 @@ from typing import Any
 
 import psutil
 import pytest
+from pydantic import SecretStr
 
 from experiments.simulated_cloud import COMMANDS_PER_S
+from overload_demo.address import Address
 from overload_demo.config import Settings, load_settings
 from overload_demo.errors import ConfigurationError
 from overload_demo.store.embedded import EmbeddedStore
@@ -20,6 +22,7 @@ from overload_demo.upstash import Upstash
 from tests.support.cloud import lagging_cloud, real_database, store_of
 from tests.support.queues import Queue, Stammering, open_queue
 from tests.support.running import make_settings
+from tests.support.stores import door
 from tests.support.waiting import wait_until
 
 
@@ -34,6 +37,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     folder = tmp_path_factory.mktemp("store")
     with EmbeddedStore(folder, load_settings(overload_data_dir=folder)) as embedded:
         yield embedded.acquire(), embedded.refresh
+
+
+@pytest.fixture(scope="session")
+def store_on_a_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """A store with a URL, for processes that are to use it as if it were Upstash."""
+    with door(tmp_path_factory.mktemp("store-on-a-port")) as rest:
+        yield Address(rest.url, SecretStr(rest.token)), None
 
 
 @pytest.fixture(scope="session")

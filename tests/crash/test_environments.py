@@ -48,8 +48,9 @@ def test_without_a_home_the_data_directory_is_asked_for_in_one_line(tmp_path: Pa
     assert not list(tmp_path.glob("~*"))
 
 
-def test_without_a_home_a_worker_on_upstash_works(tmp_path: Path, store: Store) -> None:
-    access = {"UPSTASH_REDIS_REST_URL": store[0].url, "UPSTASH_REDIS_REST_TOKEN": store[0].token.get_secret_value()}
+def test_without_a_home_a_worker_on_upstash_works(tmp_path: Path, store_on_a_port: Store) -> None:
+    address = store_on_a_port[0]
+    access = {"UPSTASH_REDIS_REST_URL": address.url, "UPSTASH_REDIS_REST_TOKEN": address.token.get_secret_value()}
     own = {"OVERLOAD_DATA_DIR": "", "OVERLOAD_KEY_PREFIX": "homeless:", "WORKER_ID": "homeless"}
 
     outcome = run(tmp_path, "-c", WITHOUT_HOME, "overload_demo.worker", "--until-empty", **access, **own)
@@ -112,6 +113,7 @@ def test_the_users_own_queue_py_shadows_nothing_and_their_handler_is_found(cours
 
 
 def test_children_started_in_a_folder_with_a_queue_py_run(course_folder: Path) -> None:
+    (course_folder / "types.py").write_text("raise RuntimeError('shadowed')\n")  # -m itself imports it
     told = environment(course_folder.parent)
     script = "from overload_demo.cli import main; main()"  # as the console script, which has no working directory
     options = ["spike", "--requests", "20", "--rate", "100", "--baseline", "none"]

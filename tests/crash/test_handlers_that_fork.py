@@ -82,8 +82,8 @@ def handle(payload):
 """
 
 
-def test_pools_executors_and_commands_work_inside_a_handler(tmp_path: Path, store: Store) -> None:
-    with handler_lab(tmp_path, store) as lab:
+def test_pools_executors_and_commands_work_inside_a_handler(tmp_path: Path, store_on_a_port: Store) -> None:
+    with handler_lab(tmp_path, store_on_a_port) as lab:
         ids = {what: submit(lab.client, message=what)[0] for what in RESULTS}
         with lab.worker(POOLS, WORKER_JOB_TIMEOUT_S=20):
             wait_for(lab.client, list(ids.values()), timeout_s=30.0)
@@ -93,8 +93,10 @@ def test_pools_executors_and_commands_work_inside_a_handler(tmp_path: Path, stor
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-def test_a_forked_child_that_returns_or_exits_ends_and_settles_nothing(tmp_path: Path, store: Store, kind: str) -> None:
-    with handler_lab(tmp_path, store) as lab:
+def test_a_forked_child_that_returns_or_exits_ends_and_settles_nothing(
+    tmp_path: Path, store_on_a_port: Store, kind: str
+) -> None:
+    with handler_lab(tmp_path, store_on_a_port) as lab:
         ids = {what: submit(lab.client, message=what, name=kind)[0] for what in CODES}
         last = submit(lab.client, message="returns", name=kind)
         with lab.worker(FORKS, WORKER_JOB_TIMEOUT_S=20):
@@ -107,12 +109,12 @@ def test_a_forked_child_that_returns_or_exits_ends_and_settles_nothing(tmp_path:
 
 
 def test_a_fork_in_a_kernels_worker_thread_ends_there_too(
-    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, store_on_a_port: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "forks_in_a_thread.py").write_text(FORKS)
     monkeypatch.syspath_prepend(tmp_path)
     settings = make_settings(tmp_path, worker_handler="forks_in_a_thread:handle")
-    with serving_api(settings, store) as client, working(settings, store):
+    with serving_api(settings, store_on_a_port) as client, working(settings, store):
         ids = {what: submit(client, message=what)[0] for what in CODES}
         wait_for(client, list(ids.values()))
 
@@ -120,10 +122,12 @@ def test_a_fork_in_a_kernels_worker_thread_ends_there_too(
         assert len(events(tmp_path)) == 2 * len(CODES)
 
 
-def test_a_forked_child_that_stays_holds_no_lock_no_port_and_no_connection(tmp_path: Path, store: Store) -> None:
+def test_a_forked_child_that_stays_holds_no_lock_no_port_and_no_connection(
+    tmp_path: Path, store_on_a_port: Store
+) -> None:
     """It outlives its worker, and the next worker has the same slot and the same port."""
     pid_file = tmp_path / "pid"
-    with handler_lab(tmp_path, store) as lab:
+    with handler_lab(tmp_path, store_on_a_port) as lab:
         [job_id] = submit(lab.client, name="fork", message=str(pid_file))
         with lab.worker(STAYS, WORKER_METRICS_PORT=0) as worker:
             wait_for(lab.client, [job_id])

@@ -78,9 +78,9 @@ def handle(payload):
     ids=["thread", "executor", "thread and SIGTERM", "process and SIGTERM"],
 )
 def test_a_thread_or_process_left_behind_is_named_and_not_waited_for(
-    tmp_path: Path, store: Store, code: str, ends_by: str
+    tmp_path: Path, store_on_a_port: Store, code: str, ends_by: str
 ) -> None:
-    with handler_lab(tmp_path, store) as lab:
+    with handler_lab(tmp_path, store_on_a_port) as lab:
         ids = submit(lab.client)
         arguments = [ends_by] if ends_by.startswith("--") else []
         with lab.worker(code, *arguments, WORKER_GRACE_S=0.5) as worker:
@@ -97,9 +97,9 @@ def test_a_thread_or_process_left_behind_is_named_and_not_waited_for(
 
 @pytest.mark.parametrize("code", [IDLE_POOL, TASK], ids=["idle pool", "task"])
 def test_an_idle_pool_and_a_task_that_ignores_its_cancellation_do_not_hold_up_the_end(
-    tmp_path: Path, store: Store, code: str
+    tmp_path: Path, store_on_a_port: Store, code: str
 ) -> None:
-    with handler_lab(tmp_path, store) as lab:
+    with handler_lab(tmp_path, store_on_a_port) as lab:
         submit(lab.client)
         with lab.worker(code, "--until-empty", WORKER_GRACE_S=600) as worker:
             wait_until("the worker ends", lambda: exit_code(worker) is not None, timeout_s=15.0)
@@ -109,8 +109,8 @@ def test_an_idle_pool_and_a_task_that_ignores_its_cancellation_do_not_hold_up_th
 
 
 @pytest.mark.parametrize("code", [DESCRIPTORS, ASYNC_DESCRIPTORS], ids=["sync", "async"])
-def test_closed_descriptors_end_the_worker_with_the_reason(tmp_path: Path, store: Store, code: str) -> None:
-    with handler_lab(tmp_path, store) as lab:
+def test_closed_descriptors_end_the_worker_with_the_reason(tmp_path: Path, store_on_a_port: Store, code: str) -> None:
+    with handler_lab(tmp_path, store_on_a_port) as lab:
         submit(lab.client)
         with lab.worker(code, WORKER_EFFECT_LOG="") as worker:
             wait_until("the worker ends", lambda: exit_code(worker) is not None, timeout_s=15.0)
@@ -119,8 +119,8 @@ def test_closed_descriptors_end_the_worker_with_the_reason(tmp_path: Path, store
         assert "(Bad file descriptor): does the handler close descriptors" in worker.log.read_text().splitlines()[-1]
 
 
-def test_a_handler_of_its_own_for_sigterm_is_undone_and_named(tmp_path: Path, store: Store) -> None:
-    with handler_lab(tmp_path, store) as lab:
+def test_a_handler_of_its_own_for_sigterm_is_undone_and_named(tmp_path: Path, store_on_a_port: Store) -> None:
+    with handler_lab(tmp_path, store_on_a_port) as lab:
         ids = submit(lab.client, 2)
         with lab.worker(SIGNALS) as worker:
             wait_for(lab.client, ids)

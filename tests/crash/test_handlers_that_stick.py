@@ -26,10 +26,10 @@ def wait_for_end(worker: Child) -> int | None:
 
 
 def test_a_job_that_keeps_the_interpreter_ends_its_workers_and_then_on_the_dead_list(
-    tmp_path: Path, store: Store
+    tmp_path: Path, store_on_a_port: Store
 ) -> None:
     limits = {"WORKER_JOB_TIMEOUT_S": 0.2, "WORKER_LEASE_S": 1, "WORKER_MAX_ATTEMPTS": 2}
-    with handler_lab(tmp_path, store) as lab:
+    with handler_lab(tmp_path, store_on_a_port) as lab:
         [job_id] = submit(lab.client, name="stuck")
         others = submit(lab.client, 3)
         for attempt in (1, 2):
@@ -44,8 +44,8 @@ def test_a_job_that_keeps_the_interpreter_ends_its_workers_and_then_on_the_dead_
         assert lab.client.get("/queue/stats").json()["dead"] == 1
 
 
-def test_a_stop_is_bounded_in_time_by_wall_clock_even_then(tmp_path: Path, store: Store) -> None:
-    with handler_lab(tmp_path, store) as lab:
+def test_a_stop_is_bounded_in_time_by_wall_clock_even_then(tmp_path: Path, store_on_a_port: Store) -> None:
+    with handler_lab(tmp_path, store_on_a_port) as lab:
         submit(lab.client)
         with lab.worker(STUCK_IN_A_SUM, WORKER_GRACE_S=0.2) as worker:
             wait_until("the job runs", lambda: events(tmp_path), timeout_s=20.0)
@@ -54,8 +54,8 @@ def test_a_stop_is_bounded_in_time_by_wall_clock_even_then(tmp_path: Path, store
             assert "outlasted WORKER_GRACE_S" in worker.log.read_text()
 
 
-def test_a_second_stop_signal_ends_it_at_once_even_then(tmp_path: Path, store: Store) -> None:
-    with handler_lab(tmp_path, store) as lab:
+def test_a_second_stop_signal_ends_it_at_once_even_then(tmp_path: Path, store_on_a_port: Store) -> None:
+    with handler_lab(tmp_path, store_on_a_port) as lab:
         submit(lab.client)
         with lab.worker(STUCK_IN_A_SUM, WORKER_GRACE_S=600) as worker:
             wait_until("the job runs", lambda: events(tmp_path), timeout_s=20.0)

@@ -28,13 +28,13 @@ def workers_alive(client: httpx.Client) -> int:
 
 
 @pytest.mark.parametrize("name", ["worker", ""])
-def test_live_workers_with_one_name_run_a_job_once(tmp_path: Path, store: Store, name: str) -> None:
+def test_live_workers_with_one_name_run_a_job_once(tmp_path: Path, store_on_a_port: Store, name: str) -> None:
     """Each in a data directory of its own, as in containers with equal host names."""
     settings = make_settings(tmp_path)
-    with serving_api(settings, store) as client, ExitStack() as workers:
+    with serving_api(settings, store_on_a_port) as client, ExitStack() as workers:
         [job_id] = submit(client)
         for number in range(3):
-            variables = at(store, settings.overload_key_prefix, WORKER_ID=name, WORKER_PROCESSING_DELAY=4)
+            variables = at(store_on_a_port, settings.overload_key_prefix, WORKER_ID=name, WORKER_PROCESSING_DELAY=4)
             folder = tmp_path / str(number)
             folder.mkdir()
             effects = tmp_path / "effects.log"
@@ -48,10 +48,10 @@ def test_live_workers_with_one_name_run_a_job_once(tmp_path: Path, store: Store,
 
 
 @pytest.mark.parametrize("name", ["worker", ""])
-def test_the_job_of_a_killed_worker_is_run_again_at_once(tmp_path: Path, store: Store, name: str) -> None:
+def test_the_job_of_a_killed_worker_is_run_again_at_once(tmp_path: Path, store_on_a_port: Store, name: str) -> None:
     settings = make_settings(tmp_path)
-    variables = at(store, settings.overload_key_prefix, WORKER_ID=name, WORKER_LEASE_S=600)
-    with serving_api(settings, store) as client:
+    variables = at(store_on_a_port, settings.overload_key_prefix, WORKER_ID=name, WORKER_LEASE_S=600)
+    with serving_api(settings, store_on_a_port) as client:
         [job_id] = submit(client)
         with worker_process(tmp_path, WORKER_PROCESSING_DELAY=600, **variables) as worker:
             wait_until("it runs", lambda: events(tmp_path))
@@ -61,9 +61,9 @@ def test_the_job_of_a_killed_worker_is_run_again_at_once(tmp_path: Path, store: 
             assert workers_alive(client) == 1
 
 
-def test_a_second_worker_with_one_worker_id_is_refused_in_one_line(tmp_path: Path, store: Store) -> None:
+def test_a_second_worker_with_one_worker_id_is_refused_in_one_line(tmp_path: Path, store_on_a_port: Store) -> None:
     settings = make_settings(tmp_path)
-    variables = at(store, settings.overload_key_prefix, WORKER_ID="worker")
+    variables = at(store_on_a_port, settings.overload_key_prefix, WORKER_ID="worker")
     with worker_process(tmp_path, **variables) as first:
         wait_until("it is up", lambda: "is up" in first.log.read_text(), timeout_s=20.0)
         outcome = subprocess.run(
@@ -83,12 +83,12 @@ def test_a_second_worker_with_one_worker_id_is_refused_in_one_line(tmp_path: Pat
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signalled_worker_finishes_its_job_and_takes_back_its_sign_of_life(
-    tmp_path: Path, store: Store, number: signal.Signals
+    tmp_path: Path, store_on_a_port: Store, number: signal.Signals
 ) -> None:
     settings = make_settings(tmp_path)
-    variables = at(store, settings.overload_key_prefix, WORKER_PROCESSING_DELAY=1)
+    variables = at(store_on_a_port, settings.overload_key_prefix, WORKER_PROCESSING_DELAY=1)
     workers = f"{settings.overload_key_prefix}jobs:workers"
-    with serving_api(settings, store) as client:
+    with serving_api(settings, store_on_a_port) as client:
         [job_id] = submit(client)
         with worker_process(tmp_path, **variables) as worker:
             wait_until("it runs", lambda: events(tmp_path))
@@ -96,4 +96,4 @@ def test_a_signalled_worker_finishes_its_job_and_takes_back_its_sign_of_life(
             wait_until("it has ended", lambda: worker.pid is None)
 
         assert client.get(f"/jobs/{job_id}").json()["status"] == "done"
-        assert Rest.to(store).run("HLEN", workers) == 0
+        assert Rest.to(store_on_a_port).run("HLEN", workers) == 0

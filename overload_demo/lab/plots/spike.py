@@ -37,7 +37,7 @@ def trio(result: SpikeResult, *, peak: float | None = None, empty_s: float | Non
     said = [] if result.baseline_note == NOT_ASKED_FOR else [f"The naive API: {result.baseline_note}."]
     if result.baseline is not None and result.baseline.summary.verdict != "valid":
         said.append(f"Its load was {result.baseline.summary.verdict}: {result.baseline.summary.reason}.")
-    caption = " ".join([*said, *(f"{doubt[0].upper()}{doubt[1:]}." for doubt in result.doubts)])
+    caption = " ".join([*(f"{doubt[0].upper()}{doubt[1:]}." for doubt in result.doubts), *said])
     return Picture(figure, _in_words(result, peak, empty_s), caption)
 
 
