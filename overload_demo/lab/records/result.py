@@ -141,10 +141,13 @@ class SpikeResult(BaseModel):
 
     @property
     def doubts(self) -> list[str]:
-        """What a reader of its numbers must know first, a line each: requests or jobs missing, a load off schedule."""
+        """What a reader of its numbers must know first, a line each.
+
+        Requests or jobs that are missing, a load off schedule, a comparison that shows nothing.
+        """
         missing = [f"{self.verdict}: {reason}" for reason in self.reasons]
         late = [] if self.load.verdict == "valid" else [f"{self.load.verdict}: {self.load.reason}"]
-        return missing + late
+        return missing + late + ([f"the comparison shows nothing: {self.caveat}"] if self.caveat else [])
 
     @property
     def caveat(self) -> str:
