@@ -114,7 +114,7 @@ def test_a_fork_in_a_kernels_worker_thread_ends_there_too(
     (tmp_path / "forks_in_a_thread.py").write_text(FORKS)
     monkeypatch.syspath_prepend(tmp_path)
     settings = make_settings(tmp_path, worker_handler="forks_in_a_thread:handle")
-    with serving_api(settings, store_on_a_port) as client, working(settings, store):
+    with serving_api(settings, store_on_a_port) as client, working(settings, store_on_a_port):
         ids = {what: submit(client, message=what)[0] for what in CODES}
         wait_for(client, list(ids.values()))
 
