@@ -164,13 +164,14 @@ class RedisServer:
         """Start the server and hand it the lock; call from the main thread, with the data directory as cwd."""
         self._log_start = self._data_dir.log_size()
         log_file = self._data_dir.open_log()
+        handed = os.dup(lock.descriptor)  # a child that runs preexec_fn drops the lock's own descriptor, see children
         try:
             self._process = subprocess.Popen(
                 [self._binary, *self._options],
                 stdin=subprocess.DEVNULL,
                 stdout=log_file,
                 stderr=log_file,
-                pass_fds=[lock.descriptor],
+                pass_fds=[handed],
                 umask=0o077,
                 start_new_session=True,  # a Ctrl-C in our terminal is ours to handle: the server goes last
                 preexec_fn=die_with(os.getpid()),
@@ -179,6 +180,7 @@ class RedisServer:
             raise StoreUnavailableError(f"cannot start {self._binary}: {error.strerror}") from None
         finally:
             os.close(log_file)
+            os.close(handed)
             lock.release()  # our copy; the server's keeps it locked
         log.info("server started, pid %d", self._process.pid)
 

@@ -98,7 +98,8 @@ def lagging_cloud(folder: Path) -> Iterator[tuple[SimulatedCloud, Relay]]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(server(folder / "primary", ports[0]))
         relay = stack.enter_context(Relay(ports[0]).serving())
-        follow = ["--replicaof", "127.0.0.1", str(relay.port)]
+        # Writable, since a gateway refuses a replica that is not; the cloud sends it reads only.
+        follow = ["--replicaof", "127.0.0.1", str(relay.port), "--replica-read-only", "no"]
         stack.enter_context(server(folder / "replica", ports[1], *follow))
         both = [
             stack.enter_context(

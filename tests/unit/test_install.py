@@ -18,7 +18,7 @@ pytest.importorskip("hatchling", reason="the extra [test] is not installed anew"
 
 @pytest.fixture(scope="module")
 def hatch_build() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
+    spec = importlib.util.spec_from_file_location("hatch_build", ROOT / HOOK["path"])
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -87,7 +87,7 @@ class Page:
         config = uvicorn.Config(
             self._app(),
             log_config=None,
-            log_level="error",
+            log_level="warning",
             http="h11",  # bounds heads, and ignores an offer of another protocol
             h11_max_incomplete_event_size=MAX_HEAD_BYTES,
             ws="none",

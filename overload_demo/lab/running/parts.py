@@ -5,12 +5,16 @@ restart of the kernel; as a child process the worker has a watchdog. As child pr
 :class:`~overload_demo.children.Child` each.
 """
 
+import contextlib
 import os
 import socket
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Protocol
+
+import psutil
 
 from overload_demo.api.app import create_app
 from overload_demo.api.server import Server
@@ -115,3 +119,11 @@ class WorkerThread(_PartThread):
     def pid(self) -> int | None:
         """This process, while the thread lives and its worker is not lost in a job that overran its time limit."""
         return None if self._worker and self._worker.overdue_job else super().pid
+
+
+def lives_in(data_dir: Path, pid: int) -> bool:
+    """Whether this is a live process of the store there: its state may name one that is long gone."""
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()) == data_dir.resolve()
+    return False

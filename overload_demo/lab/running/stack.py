@@ -22,7 +22,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Self
 
-import psutil
 from pydantic import SecretStr
 
 from overload_demo.api.front_door import listen, url_of
@@ -32,7 +31,7 @@ from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.lab.records.job_log import EFFECTS
 from overload_demo.lab.running.json_connection import JsonConnection, is_ready
 from overload_demo.lab.running.leftovers import remove_abandoned, remove_data, remove_keys
-from overload_demo.lab.running.parts import ApiThread, Part, WorkerThread, start_all, stop_all
+from overload_demo.lab.running.parts import ApiThread, Part, WorkerThread, lives_in, start_all, stop_all
 from overload_demo.lab.running.run_folder import new_run_folder, tail
 from overload_demo.lab.running.unbroken import finish, in_thread
 from overload_demo.store.data_dir import DataDir
@@ -197,7 +196,7 @@ class Stack:
                 f'with placement="kernel" the {name} is a thread: to kill it would kill this kernel'
             )
         pid = part.pid if part is not None else self.process_ids().get(name)
-        if pid is None or (part is None and not _lives_in(self.data_dir, pid)):
+        if pid is None or (part is None and not lives_in(self.data_dir, pid)):
             raise OverloadDemoError(f"the {name} is not running")
         if part is not None:
             if hold:
@@ -343,11 +342,3 @@ def _end(parts: Iterable[Part], cleanup: contextlib.ExitStack, data_dir: Path) -
     stop_all(parts)
     cleanup.close()
     remove_data(data_dir)
-
-
-def _lives_in(data_dir: Path, pid: int) -> bool:
-    """Whether this is a live process of the store there: its state may name one that is long gone."""
-    with contextlib.suppress(psutil.Error):
-        process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()) == data_dir.resolve()
-    return False
