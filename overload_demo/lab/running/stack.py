@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Self
 
+import psutil
 from pydantic import SecretStr
 
 from overload_demo.api.front_door import listen, url_of
