@@ -67,7 +67,7 @@ class Clients:
             outcome, status, job_id = await self._post(session, value)
             self._recorder.write(outcome, value=value, status=status, job_id=job_id)
             if job_id and value % EVERY_NTH_IS_POLLED == 0 and len(self._polling) < MOST_POLLED:
-                task = asyncio.create_task(self._poll(session, job_id))
+                task = asyncio.create_task(self._poll(session, job_id, is_accepted=outcome == "ok"))
                 self._polling.add(task)
                 task.add_done_callback(self._polling.discard)
             await asyncio.sleep(self._pause_s * random.uniform(0, 2))
@@ -87,12 +87,15 @@ class Clients:
         definite = answer.status < 500 or told.get("outcome") == "not_enqueued"
         return "fail" if definite else "info", answer.status, None if definite else told.get("job_id")
 
-    async def _poll(self, session: aiohttp.ClientSession, job_id: str) -> None:
+    async def _poll(self, session: aiohttp.ClientSession, job_id: str, *, is_accepted: bool) -> None:
+        """Poll until the job has ended. One whose outcome was unknown may never have been enqueued: a 404 is right."""
         while True:
             with contextlib.suppress(aiohttp.ClientError, TimeoutError, ValueError):
                 async with session.get(f"/jobs/{job_id}") as answer:
                     told: dict[str, Any] = await answer.json(content_type=None)
-                if answer.status != 200:
+                if answer.status == 404 and not is_accepted:
+                    pass
+                elif answer.status != 200:
                     self._recorder.write("no answer", job_id=job_id, status=answer.status)
                 else:
                     seen = {"position": told.get("queue_position"), "result": told.get("result")}
