@@ -147,7 +147,8 @@ class SpikeResult(BaseModel):
         """
         missing = [f"{self.verdict}: {reason}" for reason in self.reasons]
         late = [] if self.load.verdict == "valid" else [f"{self.load.verdict}: {self.load.reason}"]
-        return missing + late + ([f"the comparison shows nothing: {self.caveat}"] if self.caveat else [])
+        what, _, _ = self.caveat.partition(". ")  # without the advice, which names options of the command
+        return missing + late + ([f"the comparison shows nothing: {what}"] if what else [])
 
     @property
     def caveat(self) -> str:
