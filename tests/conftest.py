@@ -118,7 +118,11 @@ def _no_child_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
         request.getfixturevalue("queue_parts")  # what is shared by the session is no leftover
     before = _children()
     yield
-    wait_until("no child process is left", lambda: _children() <= before, timeout_s=20.0)
+    try:
+        wait_until("no child process is left", lambda: _children() <= before, timeout_s=20.0)
+    except AssertionError as error:
+        left = [" ".join(psutil.Process(pid).cmdline()) for pid in _children() - before]
+        raise AssertionError(f"{error}: {left}") from None
 
 
 def _children() -> set[int]:
