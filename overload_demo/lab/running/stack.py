@@ -251,7 +251,7 @@ class Stack:
             self.parts = self._threads()
             await in_thread(start_all, self.parts.values())
         await self._ready()
-        self._supervisor = asyncio.create_task(self._supervise())
+        self._supervisor = asyncio.create_task(self._supervise(self.parts))
 
     def _overrides(self) -> dict[str, Any]:
         own: dict[str, Any] = {
@@ -308,10 +308,11 @@ class Stack:
                 raise OverloadDemoError(f"the stack did not start: {why}\n{self.logs(5)}")
             await asyncio.sleep(0.05)
 
-    async def _supervise(self) -> None:
+    async def _supervise(self, parts: dict[str, Part]) -> None:
+        """Start again what has died of ``parts``, and nothing of a later generation that is being started."""
         while True:
             await asyncio.sleep(SUPERVISE_EVERY_S)
-            for name, part in self.parts.items():
+            for name, part in parts.items():
                 if not part.pid and name not in self.held:
                     self.restarts[name] += 1
                     await in_thread(part.start)
