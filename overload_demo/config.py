@@ -117,7 +117,7 @@ class Settings(BaseSettings):
     def _expand_home(cls, path: Path | None) -> Path | None:
         try:
             return path and path.expanduser()
-        except RuntimeError:  # no such home: whoever uses the path says so, on Upstash nothing does
+        except RuntimeError:  # no such home: DataDir refuses the path when it is used
             return path
 
     @field_validator("upstash_redis_rest_url", mode="after")

@@ -68,7 +68,7 @@ class Parent:
             self._numbers.close()
 
     def _empty(self, seats: Sequence["_Seat"]) -> None:
-        """Stop processes at the same time, within one grace for all: together they let in who waits."""
+        """Stop processes at the same time, within one shared grace; together they drain the accept queues."""
         for seat in seats:
             seat.child.let_go()
         give_up_at = time.monotonic() + self._patience_s
