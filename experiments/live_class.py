@@ -1,6 +1,6 @@
 """A class played through on the live page, in a real Chromium: ``python -m experiments.live_class``.
 
-Opens the stage as an instructor does (``python -m overload_demo.dashboard --control``), presses its buttons, and keeps
+Opens the stage as an instructor does (``python -m overload_demo.live --control``), presses its buttons, and keeps
 a picture of each step: the naive API collapses, the spike is absorbed, the worker is killed, the store is frozen. One
 of the pictures is the README's. Needs playwright and a Chromium on PATH; takes about four minutes.
 """
@@ -22,7 +22,7 @@ from playwright.sync_api import Page, sync_playwright
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from experiments.bench.record import RESULTS, Place
-from overload_demo.doors import one_line_errors
+from overload_demo.console import one_line_errors
 from overload_demo.errors import OverloadDemoError
 
 FILE = RESULTS / "live_class.json"
@@ -137,7 +137,7 @@ class Instructor:
 def stage(folder: Path) -> Iterator[tuple[str, float]]:
     """The stage's command for the length of the block; yields the page's address and after how long it was there."""
     began = time.monotonic()
-    command = [sys.executable, "-m", "overload_demo.dashboard", "--control"]
+    command = [sys.executable, "-m", "overload_demo.live", "--control"]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

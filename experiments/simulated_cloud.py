@@ -16,10 +16,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from experiments.proxy import Proxy
-from overload_demo.address import Address
-from overload_demo.lab.running.cost import count_commands
-from overload_demo.loopback import connect
-from overload_demo.store.commands import READS
+from overload_demo.lab.cost import count_commands
+from overload_demo.rest.address import Address
+from overload_demo.rest.loopback import connect
+from overload_demo.store.gateway.commands import READS
 
 # https://upstash.com/docs/redis/troubleshooting/max_requests_limit; that its status is 400 is a user's report.
 QUOTA = (

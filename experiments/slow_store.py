@@ -19,8 +19,8 @@ from experiments.bench.servers import environment, folder_in
 from experiments.readme.documents import bring_up_to_date
 from experiments.simulated_cloud import COMMANDS_PER_S, SimulatedCloud
 from overload_demo.config import load_settings
-from overload_demo.doors import fail, one_line_errors
-from overload_demo.lab.records.result import SpikeResult
+from overload_demo.console import fail, one_line_errors
+from overload_demo.lab.result import SpikeResult
 from overload_demo.store.embedded import EmbeddedStore
 
 

@@ -22,9 +22,9 @@ from pydantic import BaseModel, ConfigDict
 
 from experiments.bench.record import RESULTS, Place
 from experiments.bench.servers import free_port, wait_for
-from overload_demo.doors import one_line_errors
+from overload_demo.console import one_line_errors
+from overload_demo.course.level import Level
 from overload_demo.errors import OverloadDemoError
-from overload_demo.lab.course.level import Level
 
 FILE = RESULTS / "student_cost.json"
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "04_spike.ipynb"

@@ -12,13 +12,13 @@ import pytest
 from pydantic import SecretStr
 
 from experiments.simulated_cloud import COMMANDS_PER_S
-from overload_demo.address import Address
 from overload_demo.config import Settings, load_settings
 from overload_demo.errors import ConfigurationError
+from overload_demo.rest.address import Address
+from overload_demo.rest.client import Upstash
+from overload_demo.store.connect import Store
 from overload_demo.store.embedded import EmbeddedStore
-from overload_demo.store.opening import Store
 from overload_demo.store.server_binary import find_server
-from overload_demo.upstash import Upstash
 from tests.support.cloud import lagging_cloud, real_database, store_of
 from tests.support.queues import Queue, Stammering, open_queue
 from tests.support.running import make_settings

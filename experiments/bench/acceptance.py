@@ -16,7 +16,7 @@ import typer
 
 from experiments.bench.record import Benchmark, Place, Row
 from experiments.bench.servers import FLAGS, folder_in, our_api, posting, stats, uvicorn, wrk
-from overload_demo.doors import one_line_errors
+from overload_demo.console import one_line_errors
 from overload_demo.load import LoadPlan, Shape, run_load
 
 MOST_PER_S = 50_000

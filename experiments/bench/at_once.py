@@ -28,10 +28,10 @@ from experiments.bench.servers import (
     uvicorn,
     worker,
 )
-from overload_demo.doors import one_line_errors
+from overload_demo.console import one_line_errors
 from overload_demo.errors import OverloadDemoError
 from overload_demo.lab.colours import BLUE, GREY, ORANGE
-from overload_demo.lab.plots.picture import NAIVE, QUEUE, drawing
+from overload_demo.lab.plots.accessible_figure import NAIVE, QUEUE, drawing
 from overload_demo.load import LoadPlan, LoadResult, Shape, run_load
 
 CLIENTS_WAIT_S = 60.0

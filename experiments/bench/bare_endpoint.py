@@ -11,7 +11,7 @@ from typing import Any
 
 from overload_demo.config import load_settings
 from overload_demo.store.data_dir import SERVER_SOCKET
-from overload_demo.store.resp import RedisConnection
+from overload_demo.store.gateway.resp import RedisConnection
 
 _connection: RedisConnection | None = None
 

@@ -12,7 +12,7 @@ import typer
 
 from experiments.bench.record import Benchmark, Place, Row
 from experiments.bench.servers import folder_in, info, our_api, stats, until, worker
-from overload_demo.doors import one_line_errors
+from overload_demo.console import one_line_errors
 from overload_demo.errors import OverloadDemoError
 from overload_demo.load import LoadPlan, run_load
 

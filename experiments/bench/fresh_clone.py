@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from experiments.bench.record import Benchmark, Place, Row
-from overload_demo.doors import one_line_errors
+from overload_demo.console import one_line_errors
 from overload_demo.errors import OverloadDemoError
 
 ROOT = Path(__file__).parents[2]

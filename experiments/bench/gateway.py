@@ -17,8 +17,8 @@ from pydantic import SecretStr
 
 from experiments.bench.record import Benchmark, Place, Row
 from experiments.bench.servers import folder_in, store_on_a_port, uvicorn
-from overload_demo.doors import one_line_errors
-from overload_demo.upstash import Address, Upstash
+from overload_demo.console import one_line_errors
+from overload_demo.rest.client import Address, Upstash
 
 EXCHANGES = 8000
 TOGETHER = 16

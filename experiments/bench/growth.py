@@ -21,9 +21,9 @@ from matplotlib.ticker import StrMethodFormatter
 from experiments.bench.acceptance import by_own_loader, by_wrk
 from experiments.bench.record import RESULTS, Benchmark, Place, Row
 from experiments.bench.servers import drained, fill, folder_in, info, our_api, p50_of, stats, store_processes, worker
-from overload_demo.doors import one_line_errors
+from overload_demo.console import one_line_errors
 from overload_demo.lab.colours import BLUE, GREY, ORANGE
-from overload_demo.lab.plots.picture import drawing
+from overload_demo.lab.plots.accessible_figure import drawing
 
 DEPTHS = (1_000, 10_000, 100_000, 1_000_000)
 API_PROCESSES = (1, 2)

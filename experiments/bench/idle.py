@@ -13,8 +13,8 @@ import typer
 
 from experiments.bench.record import Benchmark, Place, Row
 from experiments.bench.servers import folder_in, our_api, p50_of, store_on_a_port
-from overload_demo.doors import one_line_errors
-from overload_demo.load.client import sample_body
+from overload_demo.console import one_line_errors
+from overload_demo.load.sender import sample_body
 
 REQUESTS = 500
 BARE = "/jobs/none"  # an id of another shape: a 404 without a question to the store

@@ -16,7 +16,7 @@ import typer
 
 from experiments.bench.record import Benchmark, Place, Row
 from experiments.bench.servers import fill, folder_in, our_api, p50_of, stats, wrk
-from overload_demo.doors import one_line_errors
+from overload_demo.console import one_line_errors
 from overload_demo.errors import OverloadDemoError
 
 CROWD = 256

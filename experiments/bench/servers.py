@@ -21,18 +21,18 @@ from urllib.parse import urlsplit
 import psutil
 from pydantic import SecretStr
 
-from overload_demo.address import Address
-from overload_demo.api.front_door import listen, url_of
-from overload_demo.children import Child
+from overload_demo.api.front_door.listeners import listen, url_of
 from overload_demo.config import load_settings
 from overload_demo.errors import OverloadDemoError
 from overload_demo.jobs import new_job_id
-from overload_demo.lab.running.cost import count_commands
-from overload_demo.load.client import sample_body
-from overload_demo.loopback import connect
+from overload_demo.lab.cost import count_commands
+from overload_demo.load.sender import sample_body
+from overload_demo.process import Child
 from overload_demo.queue.producer import NewJob, Producer
+from overload_demo.rest.address import Address
+from overload_demo.rest.client import Upstash
+from overload_demo.rest.loopback import connect
 from overload_demo.store.data_dir import DataDir
-from overload_demo.upstash import Upstash
 
 START_WITHIN_S = 20.0
 FILLED_AT_ONCE = 10_000

@@ -15,9 +15,9 @@ from pydantic import SecretStr
 
 from experiments.bench.record import Benchmark, Place, Row
 from experiments.bench.servers import folder_in, store_on_a_port
-from overload_demo.address import Address
-from overload_demo.doors import one_line_errors
-from overload_demo.upstash import Upstash
+from overload_demo.console import one_line_errors
+from overload_demo.rest.address import Address
+from overload_demo.rest.client import Upstash
 
 EXCHANGES = 1000
 ELSEWHERE = "127.1"  # 127.0.0.1 to the operating system, and no name of this machine to the client

@@ -17,17 +17,17 @@ from overload_demo.api import problems
 from overload_demo.api.hosts import HostCheck, HostRule
 from overload_demo.api.intake import MAX_IDEMPOTENCY_KEY, PATH, JobIntakeRoute, ShortCut, submit
 from overload_demo.api.keys import ApiKeys, KeyCheck, describe, owner_of
-from overload_demo.api.metrics import ApiMetrics
 from overload_demo.api.models import SERVICE, Accepted, AnyJob, CancelledJob, Health, Problem, Stats
 from overload_demo.api.pages import pages
-from overload_demo.api.requests import HEADER
+from overload_demo.api.request_context import HEADER
+from overload_demo.api.request_metrics import ApiMetrics
 from overload_demo.config import Settings, load_settings
 from overload_demo.errors import StoreError
 from overload_demo.jobs import JOB_ID, JobRequest, JobState
 from overload_demo.queue.producer import Producer
 from overload_demo.queue.results import JobStatus, Results
-from overload_demo.store.opening import Store, open_store
-from overload_demo.upstash import Upstash
+from overload_demo.rest.client import Upstash
+from overload_demo.store.connect import Store, open_store
 from overload_demo.work import utc_now
 
 # The pool serves the senders of jobs (2), cancels (1) and reads (2), one shared statistics read and one ping, with a

@@ -12,7 +12,7 @@ from ipaddress import IPv6Address, ip_address
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from overload_demo.api import problems
-from overload_demo.api.requests import begin
+from overload_demo.api.request_context import begin
 
 _HOST = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::[0-9]{0,5})?")
 KNOWN_HOSTS = 256  # judgements remembered

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from overload_demo.api.keys import owner_of
 from overload_demo.api.models import ACCEPTED_MESSAGE
 from overload_demo.api.problems import from_error, retry_after
-from overload_demo.api.requests import accepted, begin
+from overload_demo.api.request_context import accepted, begin
 from overload_demo.errors import OverloadDemoError
 from overload_demo.jobs import JobRequest, is_plainly_strict, new_job_id, why_not_strict
 from overload_demo.queue.producer import NewJob, Producer

@@ -12,7 +12,7 @@ from starlette._utils import get_route_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from overload_demo.api import pages, problems
-from overload_demo.api.requests import begin
+from overload_demo.api.request_context import begin
 from overload_demo.config import Settings
 
 OPEN_PATHS = frozenset({"/health", "/health/ready", "/openapi.json"}) | pages.PATHS

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Match
 
-from overload_demo.api import requests
+from overload_demo.api import request_context as requests
 from overload_demo.errors import (
     IdempotencyConflictError,
     OverloadDemoError,

@@ -20,13 +20,13 @@ from urllib.parse import urlsplit
 import numpy as np
 from pydantic import SecretStr
 
-from overload_demo.children import PYTHON_M, end
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.load.limits import descriptor_limit, processes_for, source_addresses
 from overload_demo.load.measure import LoadResult, ProcessReport
 from overload_demo.load.plan import LoadPlan
 from overload_demo.load.recent import RecentTimes
 from overload_demo.load.summary import Environment
+from overload_demo.process import PYTHON_M, end
 
 HEAD_START_S = 0.1
 CONNECT_WITHIN_S = 3.0
@@ -181,7 +181,7 @@ async def _child(
     key = {} if api_key is None else {"OVERLOAD_API_KEY": api_key.get_secret_value()}
     with errors_path.open("wb") as errors:
         process = await asyncio.create_subprocess_exec(
-            *(*PYTHON_M, "overload_demo.load.client"),
+            *(*PYTHON_M, "overload_demo.load.sender"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=errors,

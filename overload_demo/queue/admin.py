@@ -8,7 +8,7 @@ from typing import Any
 from overload_demo.config import Settings
 from overload_demo.errors import ConfigurationError
 from overload_demo.queue.protocol import MAX_DEAD_ENTRIES, PURGE, REQUEUE, Protocol, malformed, pages
-from overload_demo.upstash import Upstash
+from overload_demo.rest.client import Upstash
 
 PAGE = 500
 REMOVE_PAGE = 1_000

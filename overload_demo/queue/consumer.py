@@ -17,7 +17,7 @@ from overload_demo.queue.protocol import (
     Protocol,
     malformed,
 )
-from overload_demo.upstash import ScriptCall, Upstash
+from overload_demo.rest.client import ScriptCall, Upstash
 from overload_demo.work import utc_now
 
 MAX_LEASE_BYTES = 1_048_576

@@ -13,7 +13,7 @@ from overload_demo.errors import IdempotencyConflictError, OverloadDemoError, Qu
 from overload_demo.jobs import JOB_ID, JobState
 from overload_demo.queue.group_commit import GroupCommit
 from overload_demo.queue.protocol import CANCEL, ENQUEUE, Protocol, malformed
-from overload_demo.upstash import Upstash
+from overload_demo.rest.client import Upstash
 from overload_demo.work import utc_now
 
 MAX_BATCH_JOBS = 256

@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Any, TypeVar
 
 from overload_demo.errors import Outcome, StoreUnavailableError
-from overload_demo.upstash import Argument, Script, ScriptCall
+from overload_demo.rest.client import Argument, Script, ScriptCall
 
 Item = TypeVar("Item")
 

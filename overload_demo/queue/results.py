@@ -12,7 +12,7 @@ from overload_demo.config import Settings
 from overload_demo.jobs import JobState, why_not_shown
 from overload_demo.queue.group_commit import GroupCommit
 from overload_demo.queue.protocol import MAX_RETURNED_DISTANCE, STATS, STATUS, Protocol, RecentRates, malformed
-from overload_demo.upstash import Upstash
+from overload_demo.rest.client import Upstash
 
 MAX_READ_JOBS = 500
 # A reply over 10 MB is an error, and a text of quotes and backslashes doubles on its way.

@@ -28,8 +28,8 @@ from typing import NamedTuple, cast
 
 from pydantic import SecretStr
 
-from overload_demo.address import Address, Durability
 from overload_demo.errors import ConfigurationError, StoreUnavailableError
+from overload_demo.rest.address import Address, Durability
 from overload_demo.store.locks import FileLock
 from overload_demo.store.own_files import check, open_file, replace_file
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from overload_demo.address import Address
-from overload_demo.children import PYTHON_M
 from overload_demo.config import Settings
 from overload_demo.errors import ConfigurationError, StoreUnavailableError
-from overload_demo.loopback import connect
+from overload_demo.process import PYTHON_M
+from overload_demo.rest.address import Address
+from overload_demo.rest.loopback import connect
 from overload_demo.store import append_only
 from overload_demo.store.data_dir import DataDir, State
 

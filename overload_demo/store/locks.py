@@ -14,8 +14,8 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-from overload_demo.children import PARENT_ONLY
 from overload_demo.errors import ConfigurationError
+from overload_demo.process import PARENT_ONLY
 from overload_demo.store.own_files import open_file
 
 POLL_S = 0.01

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import psutil
 
-from overload_demo.address import Durability
 from overload_demo.errors import StoreUnavailableError
+from overload_demo.rest.address import Durability
 from overload_demo.store import append_only
 from overload_demo.store.data_dir import LOG, SERVER_LOCK, SERVER_SOCKET, DataDir
 from overload_demo.store.locks import FileLock

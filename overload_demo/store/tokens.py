@@ -2,9 +2,9 @@
 
 import hmac
 
-from overload_demo.store.commands import RefusedError
 from overload_demo.store.data_dir import Tokens
-from overload_demo.store.rest import query_token
+from overload_demo.store.gateway.commands import RefusedError
+from overload_demo.store.gateway.request_body import query_token
 
 UNAUTHORIZED = (
     "WRONGPASS invalid or missing auth token. "

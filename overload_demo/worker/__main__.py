@@ -9,14 +9,14 @@ from typing import Annotated
 
 import typer
 
-from overload_demo.children import watch_parent
 from overload_demo.config import load_settings
-from overload_demo.doors import on_stop_signals, one_line_errors, run_command
+from overload_demo.console import on_stop_signals, one_line_errors, run_command
 from overload_demo.logs import log_to_stderr
+from overload_demo.process import watch_parent
 from overload_demo.queue.consumer import LeasedJob, about
-from overload_demo.store.opening import open_store
+from overload_demo.store.connect import open_store
+from overload_demo.worker.job_metrics import WorkerMetrics, serving
 from overload_demo.worker.loop import LOST, Worker
-from overload_demo.worker.metrics import WorkerMetrics, serving
 from overload_demo.worker.watchdog import Watchdog
 
 EXIT_JOB_OVERDUE = 3

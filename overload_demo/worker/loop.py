@@ -1,7 +1,7 @@
 """The loop: lease a few jobs, do them one by one, settle them together with the next lease.
 
-All talking to the store happens in the :class:`~overload_demo.queue.keeper.LeaseKeeper`'s thread; the thread that runs
-:meth:`Worker.run` only does jobs.
+The thread of :class:`~overload_demo.worker.lease_renewer.LeaseKeeper` sends every request to the store; the thread that
+runs :meth:`Worker.run` only does jobs.
 """
 
 import json
@@ -15,17 +15,17 @@ from collections.abc import Callable
 
 from pydantic import ValidationError
 
-from overload_demo.address import Address
 from overload_demo.config import Settings
 from overload_demo.errors import StoreError
 from overload_demo.jobs import JobRequest, encode_result
 from overload_demo.queue.consumer import LeasedJob, Settlement, Verdict, about
-from overload_demo.queue.keeper import LeaseKeeper
+from overload_demo.rest.address import Address
 from overload_demo.work import Slot, utc_now
 from overload_demo.worker.handler import JobContext, LazyRunner, load_handler
 from overload_demo.worker.identity import WorkerIdentity
+from overload_demo.worker.job_metrics import WorkerMetrics
 from overload_demo.worker.journal import EffectLog, FailureLog, JobLog, describe
-from overload_demo.worker.metrics import WorkerMetrics
+from overload_demo.worker.lease_renewer import LeaseKeeper
 from overload_demo.worker.watchdog import Watchdog
 
 log = logging.getLogger("overload_demo.worker")

@@ -14,9 +14,9 @@ import struct
 import time
 from typing import NoReturn
 
-from overload_demo.children import PARENT_ONLY
 from overload_demo.config import Settings
-from overload_demo.doors import STOP_SIGNALS, SignalHandlers
+from overload_demo.console import STOP_SIGNALS, SignalHandlers
+from overload_demo.process import PARENT_ONLY
 
 log = logging.getLogger("overload_demo.worker")
 

@@ -108,7 +108,7 @@ def test_a_kernel_killed_in_mid_spike_takes_everything_with_it(lab: LabPage, tmp
     lab.start("notebook:run-all-cells")
     wait_for_mid_spike(lab)
     [kernel] = running(tmp_path, "ipykernel_launcher")
-    spike = {*running(tmp_path, "overload_demo.load.client"), *running(tmp_path, "overload_demo.store")}
+    spike = {*running(tmp_path, "overload_demo.load.sender"), *running(tmp_path, "overload_demo.store")}
     assert len(spike) >= 2
 
     kernel.kill()

@@ -18,12 +18,12 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, ViewportSize
 
 from experiments.bench.record import RESULTS
-from overload_demo.lab.dashboard import words
-from overload_demo.lab.dashboard.feed import KEPT, Feed
-from overload_demo.lab.dashboard.page import Page
-from overload_demo.lab.dashboard.replay import spike_samples
-from overload_demo.lab.dashboard.sample import LiveSample
-from overload_demo.lab.records.result import SpikeResult
+from overload_demo.lab.result import SpikeResult
+from overload_demo.live import live_text as words
+from overload_demo.live.feed import KEPT, Feed
+from overload_demo.live.page import Page
+from overload_demo.live.replay import spike_samples
+from overload_demo.live.sample import LiveSample
 from tests.browser.live import PANELS, SOURCES, LiveTab, live_tab
 from tests.browser.tab import running_chromium
 from tests.support.running import child, environment, free_port, submit
@@ -289,7 +289,7 @@ def test_behind_a_proxy_with_a_path_all_is_found(browser: Browser, stage: Staged
 @contextmanager
 def watching(folder: Path, url: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
     """The door that watches an API; yields its process and the address of its page."""
-    command = [sys.executable, "-m", "overload_demo.dashboard", url]
+    command = [sys.executable, "-m", "overload_demo.live", url]
     door = subprocess.Popen(command, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert door.stdout is not None

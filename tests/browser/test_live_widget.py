@@ -9,8 +9,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from overload_demo.lab.dashboard.words import NOT_KNOWN
-from overload_demo.lab.records.result import SpikeResult
+from overload_demo.lab.result import SpikeResult
+from overload_demo.live.live_text import NOT_KNOWN
 from tests.browser.lab import LabPage, lab_page, lab_server
 from tests.browser.live import COLUMN
 from tests.browser.tab import chromium
@@ -21,10 +21,10 @@ pytestmark = pytest.mark.course
 
 NAME = "live.ipynb"
 START = """
-from overload_demo.lab.dashboard.notebook import Dashboard
-from overload_demo.lab.running.plan import SpikePlan
-from overload_demo.lab.running.spike import run_spike
-from overload_demo.lab.running.stack import Stack
+from overload_demo.live.live_view import Dashboard
+from overload_demo.lab.spike_plan import SpikePlan
+from overload_demo.lab.spike_run import run_spike
+from overload_demo.lab.stack import Stack
 stack = await Stack.start(placement="process", processing_delay_s=0.004)
 live = Dashboard("A spike")
 live

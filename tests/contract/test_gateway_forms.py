@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from overload_demo.errors import Outcome, StoreAuthError
-from overload_demo.upstash import Address, Upstash
+from overload_demo.rest.client import Address, Upstash
 from tests.support.stores import Rest, b64, door, kill, servers_of, start_door, stop, token_file
 from tests.support.waiting import wait_until
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from overload_demo.config import Settings
-from overload_demo.lab.running.parts import WorkerThread
+from overload_demo.lab.parts import WorkerThread
 from overload_demo.queue.admin import Admin
 from overload_demo.queue.consumer import Verdict
+from overload_demo.queue.maintenance import Reconciler
 from overload_demo.queue.protocol import RECONCILE, Protocol
-from overload_demo.queue.reconcile import Reconciler
-from overload_demo.store.opening import Store
-from overload_demo.upstash import Argument, Upstash
+from overload_demo.rest.client import Argument, Upstash
+from overload_demo.store.connect import Store
 from tests.support.queues import Queue, Stammering, ids_of, open_queue, settled
 from tests.support.running import events, make_settings
 from tests.support.stores import Rest
@@ -467,7 +467,7 @@ async def test_whatever_happens_between_two_steps_of_a_repair_is_no_damage(
 ) -> None:
     """At each moment once, with pages of two, so that there are many; what others left in the store would add more."""
     Rest.to(store).run("FLUSHDB")
-    monkeypatch.setattr("overload_demo.queue.reconcile.PAGE", 2)
+    monkeypatch.setattr("overload_demo.queue.maintenance.PAGE", 2)
     moment, commands = 0, 1
     while moment < commands:
         moment += 1

@@ -11,8 +11,8 @@ from overload_demo.queue import protocol
 from overload_demo.queue.admin import Admin
 from overload_demo.queue.consumer import Consumer, LeasedJob, Verdict
 from overload_demo.queue.protocol import Protocol
-from overload_demo.store.opening import Store
-from overload_demo.upstash import ScriptCall
+from overload_demo.rest.client import ScriptCall
+from overload_demo.store.connect import Store
 from tests.support.queues import Queue, open_queue, settled
 
 pytestmark = pytest.mark.anyio

@@ -8,10 +8,10 @@ import pytest
 from overload_demo.config import Settings
 from overload_demo.errors import QueueFullError
 from overload_demo.jobs import new_job_id
-from overload_demo.lab.running.parts import WorkerThread
+from overload_demo.lab.parts import WorkerThread
 from overload_demo.queue.consumer import Verdict
 from overload_demo.queue.producer import NewJob, Producer
-from overload_demo.store.opening import Store
+from overload_demo.store.connect import Store
 from tests.support.queues import Queue, ids_of, open_queue, settled
 from tests.support.waiting import wait_until_async
 

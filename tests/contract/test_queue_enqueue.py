@@ -8,8 +8,8 @@ import pytest
 from overload_demo.errors import IdempotencyConflictError, QueueFullError, StoreRefusedError
 from overload_demo.jobs import new_job_id
 from overload_demo.queue.producer import NewJob, Producer
-from overload_demo.store.opening import Store
-from overload_demo.upstash import Upstash
+from overload_demo.rest.client import Upstash
+from overload_demo.store.connect import Store
 from tests.support.queues import Queue, ids_of, open_queue, settled
 from tests.support.running import make_settings
 

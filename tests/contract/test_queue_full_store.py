@@ -9,9 +9,9 @@ from overload_demo.config import load_settings
 from overload_demo.errors import Outcome, StoreFullError
 from overload_demo.queue.admin import Admin
 from overload_demo.queue.consumer import Verdict
-from overload_demo.queue.reconcile import Reconciler
+from overload_demo.queue.maintenance import Reconciler
+from overload_demo.store.connect import Store
 from overload_demo.store.embedded import EmbeddedStore
-from overload_demo.store.opening import Store
 from tests.support.queues import Queue, ids_of, open_queue, settled
 from tests.support.running import make_settings
 

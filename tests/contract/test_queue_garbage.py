@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from overload_demo.config import Settings
 from overload_demo.jobs import JobRequest
 from overload_demo.queue.protocol import Protocol
-from overload_demo.store.opening import Store
+from overload_demo.store.connect import Store
 from tests.support.running import JOB, events, make_settings, serving_api, submit, wait_for, working
 from tests.support.stores import Rest
 from tests.support.waiting import wait_until

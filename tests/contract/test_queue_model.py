@@ -32,8 +32,8 @@ from overload_demo.queue import consumer, producer, protocol, results
 from overload_demo.queue.admin import Admin
 from overload_demo.queue.consumer import Consumer, LeasedJob, Settlement, Verdict
 from overload_demo.queue.producer import NewJob
-from overload_demo.store.opening import Store
-from overload_demo.upstash import Script, ScriptCall, Upstash
+from overload_demo.rest.client import Script, ScriptCall, Upstash
+from overload_demo.store.connect import Store
 from tests.support.queue_model import CONFLICT, FULL, QueueModel
 from tests.support.queues import Queue, settled
 from tests.support.running import make_settings

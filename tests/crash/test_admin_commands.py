@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from overload_demo.queue.consumer import Verdict
-from overload_demo.store.opening import open_store
+from overload_demo.store.connect import open_store
 from tests.support.network import Network
 from tests.support.queues import Queue, open_queue, settled
 from tests.support.running import JOB, environment, free_port, make_settings

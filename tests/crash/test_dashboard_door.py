@@ -1,4 +1,4 @@
-"""``python -m overload_demo.dashboard`` as it is started: bad input in one line, and nothing left however it ends."""
+"""``python -m overload_demo.live`` as it is started: bad input in one line, and nothing left however it ends."""
 
 import os
 import re
@@ -15,7 +15,7 @@ import httpx
 import psutil
 import pytest
 
-from overload_demo.lab.dashboard.rehearsal import FILE, Rehearsal
+from overload_demo.live.rehearsal import FILE, Rehearsal
 from overload_demo.load.limits import descriptor_limit
 from overload_demo.load.summary import Environment
 from tests.notebooks.kernels import command_lines, no_process_left, processes_of
@@ -23,7 +23,7 @@ from tests.support.running import environment, free_port
 from tests.support.stages import SIZES
 from tests.support.waiting import wait_until
 
-DOOR = [sys.executable, "-m", "overload_demo.dashboard"]
+DOOR = [sys.executable, "-m", "overload_demo.live"]
 
 
 def the_error(folder: Path, *arguments: str) -> str:
@@ -133,7 +133,7 @@ def test_a_door_that_ends_in_mid_spike_with_a_frozen_store_leaves_nothing(
 ) -> None:
     with on_stage(tmp_path) as (door, address):
         order(address, "spike")
-        wait_until("it fires", lambda: any("overload_demo.load.client" in line for line in started(tmp_path)), 30.0)
+        wait_until("it fires", lambda: any("overload_demo.load.sender" in line for line in started(tmp_path)), 30.0)
         order(address, "freeze")
         wait_until("the store stands still", lambda: stopped(tmp_path))
         [store] = stopped(tmp_path)

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from overload_demo.store.opening import Store
+from overload_demo.store.connect import Store
 from tests.support.network import Network
 from tests.support.running import (
     JOB,

@@ -12,8 +12,8 @@ import pytest
 
 from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError
+from overload_demo.store.connect import Store
 from overload_demo.store.data_dir import DataDir
-from overload_demo.store.opening import Store
 from tests.support.running import api_process, environment, submit, wait_for
 
 # An unknown user without HOME; the tests' own user may be any.
@@ -115,7 +115,7 @@ def test_the_users_own_queue_py_shadows_nothing_and_their_handler_is_found(cours
 def test_children_started_in_a_folder_with_a_queue_py_run(course_folder: Path) -> None:
     (course_folder / "types.py").write_text("raise RuntimeError('shadowed')\n")  # -m itself imports it
     told = environment(course_folder.parent)
-    script = "from overload_demo.cli import main; main()"  # as the console script, which has no working directory
+    script = "from overload_demo.cli.application import main; main()"  # no working directory on the path
     options = ["spike", "--requests", "20", "--rate", "100", "--baseline", "none"]
     outcome = subprocess.run(
         [sys.executable, "-P", "-c", script, *options],

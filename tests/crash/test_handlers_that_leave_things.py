@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from overload_demo.store.opening import Store
+from overload_demo.store.connect import Store
 from tests.support.running import events, submit, wait_for
 from tests.support.waiting import wait_until
 from tests.support.workers import exit_code, handler_lab

@@ -3,8 +3,8 @@
 import signal
 from pathlib import Path
 
-from overload_demo.children import Child
-from overload_demo.store.opening import Store
+from overload_demo.process import Child
+from overload_demo.store.connect import Store
 from tests.support.running import events, submit, wait_for
 from tests.support.waiting import wait_until
 from tests.support.workers import exit_code, handler_lab

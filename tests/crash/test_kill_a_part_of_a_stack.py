@@ -12,11 +12,11 @@ import pytest
 
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.lab import plots
-from overload_demo.lab.records.crash_result import CrashResult
-from overload_demo.lab.records.ledger import ledger_of, read_charges
-from overload_demo.lab.running.crashes import Kill, run_with_kills
-from overload_demo.lab.running.plan import SpikePlan, SpikeProgress
-from overload_demo.lab.running.stack import KILLABLE, Stack
+from overload_demo.lab.crash_result import CrashResult
+from overload_demo.lab.crashes import Kill, run_with_kills
+from overload_demo.lab.ledger import ledger_of, read_charges
+from overload_demo.lab.spike_plan import SpikePlan, SpikeProgress
+from overload_demo.lab.stack import KILLABLE, Stack
 from tests.support.running import JOB, wait_for
 from tests.support.waiting import wait_until
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 PLAN = SpikePlan(requests=120, rate_per_s=400, baseline="none")
 # a kill may fall between two batches, where it repeats nothing; four of them will hardly do
 KILLS = [Kill("worker", share) for share in (0.15, 0.3, 0.5, 0.7)]
-CHARGE, CHARGE_ONCE = "overload_demo.lab.records.ledger:charge", "overload_demo.lab.records.ledger:charge_once"
+CHARGE, CHARGE_ONCE = "overload_demo.lab.ledger:charge", "overload_demo.lab.ledger:charge_once"
 
 
 @asynccontextmanager

@@ -32,10 +32,10 @@ def run(folder: Path, code: str, *arguments: str) -> "subprocess.CompletedProces
 @pytest.mark.parametrize(
     ("command", "extra"),
     [
-        ("overload_demo.dashboard", "dashboard"),
-        ("overload_demo.dashboard --control", "dashboard"),
-        ("overload_demo.dashboard --rehearse", "dashboard"),
-        ("overload_demo.dashboard --replay runs/one", "dashboard"),
+        ("overload_demo.live", "dashboard"),
+        ("overload_demo.live --control", "dashboard"),
+        ("overload_demo.live --rehearse", "dashboard"),
+        ("overload_demo.live --replay runs/one", "dashboard"),
         ("overload_demo spike --live --requests 10", "dashboard"),
         ("overload_demo check 00.ipynb", "notebooks"),
     ],
@@ -59,7 +59,7 @@ def test_a_command_that_needs_no_extra_does_not_ask_for_one(tmp_path: Path, comm
 
 
 def test_the_live_view_of_a_notebook_names_its_extra(tmp_path: Path) -> None:
-    code = WITHOUT_EXTRAS.replace('"bokeh", ', "") + "import overload_demo.lab.dashboard.notebook"
+    code = WITHOUT_EXTRAS.replace('"bokeh", ', "") + "import overload_demo.live.live_view"
 
     outcome = run(tmp_path, code, "")
 

@@ -11,11 +11,11 @@ import psutil
 import pytest
 
 from overload_demo.errors import OverloadDemoError
-from overload_demo.lab.dashboard.feed import Feed
-from overload_demo.lab.dashboard.page import Prediction
-from overload_demo.lab.dashboard.stage import BUTTONS, STARTS, TITLES, Stage
-from overload_demo.lab.records import baseline_run
-from overload_demo.lab.running.stack import Stack
+from overload_demo.lab import baseline_run
+from overload_demo.lab.stack import Stack
+from overload_demo.live.feed import Feed
+from overload_demo.live.page import Prediction
+from overload_demo.live.stage import BUTTONS, STARTS, TITLES, Stage
 from tests.support.stages import SIZES
 from tests.support.waiting import wait_until
 
@@ -165,7 +165,7 @@ async def test_a_reset_ends_act_freeze_and_backlog_and_takes_no_order_meanwhile(
         assert set(stack.process_ids()) == {"api", "worker", "gateway", "redis"}
         assert not before & set(stack.process_ids().values())
         ours = set(psutil.Process().children(recursive=True)) - others
-        assert not [child for child in ours if "overload_demo.load.client" in child.cmdline()]
+        assert not [child for child in ours if "overload_demo.load.sender" in child.cmdline()]
 
         await stage.act("at_once", NOTHING)
         await stage.wait()

@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from overload_demo.address import Address
 from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError
+from overload_demo.rest.address import Address
 from overload_demo.store.embedded import EmbeddedStore
 from overload_demo.store.server_binary import find_server
 from tests.support.stores import (

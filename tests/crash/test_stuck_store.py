@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from overload_demo.errors import Outcome
-from overload_demo.store.external_server import ExternalServer, parse_target
-from overload_demo.store.resp import RedisConnectionLostError, pack
-from overload_demo.store.upstream import Upstream
+from overload_demo.store.gateway.external_server import ExternalServer, parse_target
+from overload_demo.store.gateway.resp import RedisConnectionLostError, pack
+from overload_demo.store.gateway.upstream import Upstream
 from tests.crash.test_store_before_a_server_of_ones_own import own_server
 from tests.support.stores import Rest, door
 from tests.support.waiting import wait_until

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import httpx
 
-from overload_demo.children import Child
 from overload_demo.errors import StoreError
+from overload_demo.process import Child
 from tests.support.running import api_process, child, environment, events, submit, wait_for, worker_process
 from tests.support.scraping import Numbers, numbers_in
 from tests.support.waiting import wait_until

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from overload_demo.store.opening import Store
+from overload_demo.store.connect import Store
 from tests.support.running import environment, events, make_settings, serving_api, submit, wait_for, worker_process
 from tests.support.stores import Rest
 from tests.support.waiting import wait_until

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from overload_demo.queue.keeper import LeaseKeeper
 from overload_demo.worker import JobContext
+from overload_demo.worker.lease_renewer import LeaseKeeper
 from tests.history.record import Recorder
 
 FILE = "HISTORY_FILE"

@@ -18,10 +18,10 @@ from typing import Any, Self
 import httpx
 import psutil
 
-from overload_demo.api.front_door import listen, url_of
-from overload_demo.children import Child
+from overload_demo.api.front_door.listeners import listen, url_of
 from overload_demo.load import LoadPlan, Shape, run_load
-from overload_demo.store.opening import Store, open_store
+from overload_demo.process import Child
+from overload_demo.store.connect import Store, open_store
 from tests.history.clients import Clients, final_states
 from tests.history.handlers import EXITS, FILE
 from tests.history.houses import House

@@ -15,7 +15,7 @@ from overload_demo.api.app import create_app
 from overload_demo.api.keys import ApiKeys
 from overload_demo.config import Settings, load_settings
 from overload_demo.errors import ConfigurationError
-from overload_demo.store.opening import Store
+from overload_demo.store.connect import Store
 from tests.http.test_jobs_contract import assert_problem
 from tests.http.test_thin_route import validate
 from tests.support.running import (

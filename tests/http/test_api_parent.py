@@ -13,10 +13,10 @@ import httpx
 import psutil
 import pytest
 
-from overload_demo.api.front_door import url_of
-from overload_demo.api.parent import Parent
-from overload_demo.children import Child
+from overload_demo.api.front_door.listeners import url_of
+from overload_demo.api.front_door.parent import Parent
 from overload_demo.load import LoadPlan, LoadProgress, LoadResult, LoadSummary, Shape, run_load
+from overload_demo.process import Child
 from tests.support.running import JOB, child, environment, free_port, listening
 from tests.support.waiting import wait_until
 
@@ -157,7 +157,7 @@ def test_a_child_that_hangs_at_its_start_is_replaced_and_the_others_serve(
     (tmp_path / "sitecustomize.py").write_text(HANG_ONCE)
     for name, value in environment(tmp_path).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("overload_demo.api.parent.READY_WITHIN_S", 8.0)
+    monkeypatch.setattr("overload_demo.api.front_door.parent.READY_WITHIN_S", 8.0)
     with listening() as listeners:
         parent = Parent(listeners, 2, 1.0)
         runner = threading.Thread(target=parent.run)

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from overload_demo.config import Settings
-from overload_demo.store.opening import Store
+from overload_demo.store.connect import Store
 from tests.support.running import serving_api, submit
 from tests.support.sockets import (
     BODY,

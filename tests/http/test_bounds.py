@@ -12,14 +12,14 @@ import aiohttp
 import httpx
 import pytest
 
-from overload_demo.api.front_door import url_of
+from overload_demo.api.front_door.listeners import url_of
 from overload_demo.config import Settings
 from overload_demo.errors import QueueFullError
 from overload_demo.jobs import new_job_id
-from overload_demo.lab.running.parts import ApiThread
+from overload_demo.lab.parts import ApiThread
 from overload_demo.queue.consumer import Settlement, Verdict
 from overload_demo.queue.producer import NewJob, Producer
-from overload_demo.store.opening import Store
+from overload_demo.store.connect import Store
 from tests.support.queues import END, START, Queue
 from tests.support.running import JOB, listening, make_settings
 from tests.support.stores import in_store

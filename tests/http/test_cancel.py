@@ -8,7 +8,7 @@ import pytest
 
 from overload_demo.api.app import create_app
 from overload_demo.config import Settings
-from overload_demo.store.opening import Store
+from overload_demo.store.connect import Store
 from tests.http.test_jobs_contract import assert_problem
 from tests.support import hostile as h
 from tests.support.running import JOB, client_of, make_settings, serving_api, submit, wait_for, working

@@ -12,8 +12,8 @@ import pytest
 from experiments.simulated_cloud import COMMANDS_PER_S, SimulatedCloud
 from overload_demo.api.app import create_app
 from overload_demo.config import Settings
-from overload_demo.store.opening import Store
-from overload_demo.upstash import Upstash
+from overload_demo.rest.client import Upstash
+from overload_demo.store.connect import Store
 from tests.support.cloud import Relay, lagging_cloud, store_of
 from tests.support.running import JOB, client_of, events, make_settings, serving_api, submit, wait_for, working
 from tests.support.waiting import wait_until, wait_until_async

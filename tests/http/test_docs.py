@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from overload_demo.api.pages import POLICY
-from overload_demo.store.opening import Store
+from overload_demo.store.connect import Store
 from tests.support.running import make_settings, serving_api
 
 HTML = {"Accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"}

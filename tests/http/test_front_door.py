@@ -11,13 +11,13 @@ import httpx
 import psutil
 import pytest
 
-from overload_demo.api.front_door import listen, url_of
-from overload_demo.api.gate import connection_cap
-from overload_demo.children import Child
+from overload_demo.api.front_door.gate import connection_cap
+from overload_demo.api.front_door.listeners import listen, url_of
 from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError
 from overload_demo.load import LoadPlan, Shape, run_load
-from overload_demo.store.opening import Store
+from overload_demo.process import Child
+from overload_demo.store.connect import Store
 from tests.support.running import api_process, child, free_port, make_settings, serving_api
 from tests.support.sockets import connections, post, read_answer, was_closed
 from tests.support.waiting import wait_until

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import httpx
 
-from overload_demo.api.gate import CROWDED_IDLE_S
-from overload_demo.children import Child
+from overload_demo.api.front_door.gate import CROWDED_IDLE_S
+from overload_demo.process import Child
 from tests.support.running import api_process
 from tests.support.sockets import connections, post, read_answer
 from tests.support.waiting import wait_until

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from overload_demo.config import Settings
-from overload_demo.store.opening import Store
+from overload_demo.store.connect import Store
 from tests.support.running import JOB, make_settings, serving_api, submit, wait_for, working
 
 UTC_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")

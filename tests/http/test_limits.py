@@ -14,10 +14,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from overload_demo.api.gate import connection_cap
+from overload_demo.api.front_door.gate import connection_cap
 from overload_demo.config import Settings, load_settings
 from overload_demo.errors import ConfigurationError
-from overload_demo.store.opening import Store
+from overload_demo.store.connect import Store
 from tests.http.test_jobs_contract import assert_problem
 from tests.support.running import JOB, make_settings, serving_api
 

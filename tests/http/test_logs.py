@@ -13,7 +13,7 @@ import pytest
 
 from overload_demo.config import Settings
 from overload_demo.logs import JsonFormatter
-from overload_demo.store.opening import Store
+from overload_demo.store.connect import Store
 from tests.http.test_jobs_contract import assert_problem
 from tests.support.running import JOB, api_process, environment, serving_api, submit, wait_for, worker_process
 from tests.support.stores import processes_of

@@ -11,10 +11,10 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from pydantic import SecretStr
 
-from overload_demo.children import Child
 from overload_demo.config import Settings
-from overload_demo.store.opening import Store
-from overload_demo.upstash import Address
+from overload_demo.process import Child
+from overload_demo.rest.client import Address
+from overload_demo.store.connect import Store
 from tests.http.test_api_parent import fire, parent_of, serving
 from tests.http.test_jobs_contract import assert_problem
 from tests.support import sockets

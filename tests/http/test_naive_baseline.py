@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from overload_demo.errors import ConfigurationError, OverloadDemoError
-from overload_demo.lab.records import baseline_run
-from overload_demo.lab.records.baseline_run import VARIANTS, BaselineRecording, Variant, recorded_baseline
-from overload_demo.lab.running.baseline import run_baseline
+from overload_demo.lab import baseline_run
+from overload_demo.lab.baseline import run_baseline
+from overload_demo.lab.baseline_run import VARIANTS, BaselineRecording, Variant, recorded_baseline
 from overload_demo.load import LoadPlan, Shape, run_load
 from tests.support.waiting import wait_until
 

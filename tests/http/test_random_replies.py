@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from overload_demo.lab.running.parts import WorkerThread
-from overload_demo.store.opening import Store
+from overload_demo.lab.parts import WorkerThread
+from overload_demo.store.connect import Store
 from tests.support.network import Network
 from tests.support.running import JOB, make_settings, serving_api, submit, working
 from tests.support.waiting import wait_until

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from overload_demo.store.opening import Store
+from overload_demo.store.connect import Store
 from tests.support.running import make_settings, serving_api, submit
 from tests.support.sockets import BODY, CHUNKED_HEAD, connections, post
 

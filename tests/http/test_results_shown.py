@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from overload_demo.jobs import MAX_DEPTH, encode_result
-from overload_demo.store.opening import Store
+from overload_demo.store.connect import Store
 from tests.support.running import make_settings, serving_api, submit, wait_for, working
 from tests.support.stores import Rest
 

@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 
 from overload_demo.api.app import create_app
 from overload_demo.config import Settings
-from overload_demo.store.opening import Store
+from overload_demo.store.connect import Store
 from tests.support.running import JOB, client_of, make_settings
 
 pytestmark = pytest.mark.anyio

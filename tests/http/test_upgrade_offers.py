@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from overload_demo.config import Settings
-from overload_demo.store.opening import Store
+from overload_demo.store.connect import Store
 from tests.support.running import serving_api
 from tests.support.sockets import BODY, CHUNKED_HEAD, answers_until_closed, connections, post, read_answer
 from tests.support.stores import payload_in_store

@@ -7,14 +7,14 @@ import anyio
 import httpx
 import pytest
 
-from overload_demo.lab.records.ledger import ledger_of, read_charges
-from overload_demo.lab.running.stack import Stack
+from overload_demo.lab.ledger import ledger_of, read_charges
+from overload_demo.lab.stack import Stack
 from tests.support.running import JOB
 
 
 @pytest.mark.anyio
 async def test_the_line_for_a_terminal_starts_one_more_worker_that_does_what_the_first_one_does(tmp_path: Path) -> None:
-    handler = "overload_demo.lab.records.ledger:charge"
+    handler = "overload_demo.lab.ledger:charge"
     wanted = {"placement": "process", "processing_delay_s": 0.1, "worker_handler": handler}
     async with await Stack.start(runs=tmp_path, **wanted) as stack:
         async with httpx.AsyncClient(base_url=stack.url, headers=stack.headers, trust_env=False) as client:

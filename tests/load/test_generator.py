@@ -24,7 +24,7 @@ def fire(url: str, requests: int = 20, **settings: object) -> LoadResult:
 
 def load_processes() -> list[psutil.Process]:
     children = psutil.Process().children(recursive=True)
-    return [child for child in children if "overload_demo.load.client" in child.cmdline()]
+    return [child for child in children if "overload_demo.load.sender" in child.cmdline()]
 
 
 def test_every_request_is_sent_once_and_its_id_kept() -> None:

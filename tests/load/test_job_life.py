@@ -7,8 +7,8 @@ import pytest
 
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.lab import plots
-from overload_demo.lab.running.job_life import follow, read_life
-from overload_demo.lab.running.stack import Stack
+from overload_demo.lab.job_timeline import follow, read_life
+from overload_demo.lab.stack import Stack
 from tests.support.running import JOB
 
 

@@ -4,14 +4,14 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from overload_demo.lab.plots.bounds import ends_of
-from overload_demo.lab.running.plan import SpikePlan
-from overload_demo.lab.running.promise import PromiseRun
-from overload_demo.lab.running.spike import run_spike
-from overload_demo.lab.running.stack import Stack
+from overload_demo.lab.plots.bounds_figure import ends_of
+from overload_demo.lab.promise import PromiseRun
+from overload_demo.lab.spike_plan import SpikePlan
+from overload_demo.lab.spike_run import run_spike
+from overload_demo.lab.stack import Stack
 from overload_demo.load import Shape
 from overload_demo.queue.results import Results
-from overload_demo.upstash import Upstash
+from overload_demo.rest.client import Upstash
 
 REQUESTS, DELAY_S = 60, 0.02  # offered in 0.1 s; they would take 1.2 s
 

@@ -9,12 +9,12 @@ import psutil
 import pytest
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab.dashboard.notebook import Dashboard
-from overload_demo.lab.records.job_log import JobLog
-from overload_demo.lab.records.result import SpikeResult
-from overload_demo.lab.running.plan import SpikePlan, SpikeProgress
-from overload_demo.lab.running.spike import run_spike
-from overload_demo.lab.running.stack import Stack
+from overload_demo.lab.job_log import JobLog
+from overload_demo.lab.result import SpikeResult
+from overload_demo.lab.spike_plan import SpikePlan, SpikeProgress
+from overload_demo.lab.spike_run import run_spike
+from overload_demo.lab.stack import Stack
+from overload_demo.live.live_view import Dashboard
 from overload_demo.load import calibrate
 from tests.support.running import JOB
 from tests.support.waiting import wait_until_async

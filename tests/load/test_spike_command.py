@@ -16,13 +16,13 @@ import pytest
 from pydantic import SecretStr
 
 from experiments.simulated_cloud import SimulatedCloud
-from overload_demo.address import Address
 from overload_demo.config import load_settings
 from overload_demo.lab import plots
-from overload_demo.lab.records.job_log import read_events
-from overload_demo.lab.records.result import SpikeResult
-from overload_demo.lab.running.plan import sized_delay_s
+from overload_demo.lab.job_log import read_events
+from overload_demo.lab.result import SpikeResult
+from overload_demo.lab.spike_plan import sized_delay_s
 from overload_demo.queue.protocol import Protocol
+from overload_demo.rest.address import Address
 from overload_demo.store.data_dir import DataDir
 from overload_demo.store.embedded import EmbeddedStore
 from tests.support.stores import Rest, door

@@ -8,10 +8,9 @@ import psutil
 import pytest
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab import plots
-from overload_demo.lab.records import baseline_run
-from overload_demo.lab.records.baseline_run import recorded_baseline
-from overload_demo.lab.running.steps import StepProgress, breaks_at_per_s, load_steps
+from overload_demo.lab import baseline_run, plots
+from overload_demo.lab.baseline_run import recorded_baseline
+from overload_demo.lab.steps import StepProgress, breaks_at_per_s, load_steps
 from tests.support.steps import step
 
 SHORT = {"seconds": 0.5, "delay_s": 0.01, "timeout_s": 0.2}

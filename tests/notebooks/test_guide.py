@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from overload_demo.lab.course import theory
-from overload_demo.lab.course.checks.exercise import Status, exercises
-from overload_demo.lab.course.level import Level
-from overload_demo.lab.course.rerun import Finding
+from overload_demo.course.checks.exercise import Status, exercises
+from overload_demo.course.level import Level
+from overload_demo.course.rerun import Finding
+from overload_demo.lab import theory
 from tests.notebooks.kernels import NOTEBOOKS, ROOT, read
 
 GUIDE = (ROOT / "notebooks" / "README.md").read_text()

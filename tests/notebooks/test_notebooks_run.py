@@ -12,8 +12,8 @@ import psutil
 import pytest
 from nbformat import NotebookNode
 
-from overload_demo.lab.course.checks.exercise import exercises
-from overload_demo.lab.course.rerun import findings
+from overload_demo.course.checks.exercise import exercises
+from overload_demo.course.rerun import findings
 from tests.notebooks.kernels import (
     NOTEBOOKS,
     STOP,
@@ -58,7 +58,7 @@ def effects(folder: Path) -> int:
 
 def wait_for_mid_spike(folder: Path) -> None:
     wait_until("the spike is under way", lambda: effects(folder) > 100, 40.0)
-    assert "overload_demo.load.client" in " ".join(command_lines(processes_of(folder)))
+    assert "overload_demo.load.sender" in " ".join(command_lines(processes_of(folder)))
 
 
 def url_in(text: str) -> str:
@@ -137,7 +137,7 @@ def test_a_start_that_is_interrupted_can_be_repeated(folder: Path) -> None:
         notebook = first_spike(**SHORT)
         code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
         parameters, start = code[0], next(source for source in code if "Stack.start(" in source)
-        one.run(cells(parameters, "import overload_demo.lab.running.stack"))
+        one.run(cells(parameters, "import overload_demo.lab.stack"))
         running = one.start(cells(start))
         wait_until("the store starts", lambda: "overload_demo.store" in " ".join(command_lines(processes_of(folder))))
         one.interrupt()

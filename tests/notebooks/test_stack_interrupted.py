@@ -11,8 +11,8 @@ import httpx
 import psutil
 import pytest
 
-from overload_demo.lab.running import stack as lab_stack
-from overload_demo.lab.running.stack import Placement, Stack
+from overload_demo.lab import stack as lab_stack
+from overload_demo.lab.stack import Placement, Stack
 from tests.support.waiting import wait_until
 
 MOMENTS: dict[str, Callable[[Path], bool]] = {

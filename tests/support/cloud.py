@@ -14,10 +14,10 @@ from pydantic import SecretStr
 
 from experiments.proxy import Proxy
 from experiments.simulated_cloud import SimulatedCloud
-from overload_demo.address import Address
 from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError
-from overload_demo.store.opening import Store
+from overload_demo.rest.address import Address
+from overload_demo.store.connect import Store
 from overload_demo.store.server_binary import find_server
 from tests.support.running import free_port
 from tests.support.stores import door, token_file

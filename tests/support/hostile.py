@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from overload_demo.address import Address
-from overload_demo.upstash import Upstash
+from overload_demo.rest.address import Address
+from overload_demo.rest.client import Upstash
 
 TOKEN = "the-secret-token"
 HOST = "127.0.0.1"

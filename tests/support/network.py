@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from experiments.proxy import Proxy
 from experiments.simulated_cloud import open_line, read_message
-from overload_demo.store.opening import Store
+from overload_demo.store.connect import Store
 
 GARBAGE = (  # what a broken proxy may say about a request that was carried out
     b"HTTP/1.1 502 X\r\nContent-Type: text/html\r\nContent-Length: 16\r\n\r\n<html>502</html>",

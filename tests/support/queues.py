@@ -12,8 +12,8 @@ from overload_demo.queue.consumer import Consumer, LeasedJob, Settlement, Verdic
 from overload_demo.queue.producer import NewJob, Producer
 from overload_demo.queue.protocol import Protocol
 from overload_demo.queue.results import JobStatus, Results
-from overload_demo.store.opening import Store
-from overload_demo.upstash import ScriptCall, Upstash
+from overload_demo.rest.client import ScriptCall, Upstash
+from overload_demo.store.connect import Store
 from tests.support.running import JOB
 
 START, END = "2026-01-01T12:00:00.000Z", "2026-01-01T12:00:01.000Z"

@@ -14,12 +14,12 @@ import psutil
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from overload_demo.api.front_door import listen, url_of
-from overload_demo.children import Child
+from overload_demo.api.front_door.listeners import listen, url_of
 from overload_demo.config import Settings, load_settings
-from overload_demo.lab.records.job_log import read_events
-from overload_demo.lab.running.parts import ApiThread, WorkerThread
-from overload_demo.store.opening import Store
+from overload_demo.lab.job_log import read_events
+from overload_demo.lab.parts import ApiThread, WorkerThread
+from overload_demo.process import Child
+from overload_demo.store.connect import Store
 from tests.support.waiting import wait_until
 
 JOB = {"name": "my-demo-job", "value": 42, "message": "Hello, World!"}

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from overload_demo.lab.records.baseline_run import recorded_baseline
-from overload_demo.lab.running.steps import LoadStep
+from overload_demo.lab.baseline_run import recorded_baseline
+from overload_demo.lab.steps import LoadStep
 
 
 def step(**changes: Any) -> LoadStep:

@@ -17,11 +17,11 @@ from urllib.parse import urlsplit
 import psutil
 from pydantic import SecretStr
 
-from overload_demo.address import Address
 from overload_demo.config import Settings
-from overload_demo.loopback import connect
+from overload_demo.rest.address import Address
+from overload_demo.rest.loopback import connect
+from overload_demo.store.connect import Store
 from overload_demo.store.data_dir import DataDir
-from overload_demo.store.opening import Store
 from tests.support.waiting import wait_until
 
 

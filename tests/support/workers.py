@@ -7,8 +7,8 @@ from pathlib import Path
 
 import httpx
 
-from overload_demo.children import Child
-from overload_demo.store.opening import Store
+from overload_demo.process import Child
+from overload_demo.store.connect import Store
 from tests.support.running import child, make_settings, serving_api
 
 

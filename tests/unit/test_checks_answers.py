@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from overload_demo.lab.course.checks import Status, check
+from overload_demo.course.checks import Status, check
 from tests.unit.answers import naive, preflight, spike
 
 NOTEBOOKS = (preflight, naive, spike)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from overload_demo.lab.course.checks import check
+from overload_demo.course.checks import check
 
 FACTS = {"age_s": 4.0, "drain_per_s": 200.0, "arrival_per_s": 600.0}
 Headers = Mapping[str, str]

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from overload_demo.lab.course.checks import Status, check
-from overload_demo.lab.course.checks.exercise import exercises
+from overload_demo.course.checks import Status, check
+from overload_demo.course.checks.exercise import exercises
 
 FACTS: dict[str, dict[str, Any]] = {
     "07.idempotent": {},

@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from overload_demo.lab.course.checks import check
-from overload_demo.lab.records.job_log import JobLog
+from overload_demo.course.checks import check
+from overload_demo.lab.job_log import JobLog
 
 SALE = {"arrival_per_s": 800, "drain_per_s": 300, "spike_s": 30}
 ARITHMETIC = {"02.peak_depth": 15_000, "02.seconds_to_empty": 80, "02.wait": 50, "02.half": 6_000}

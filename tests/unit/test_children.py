@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from overload_demo.children import end
+from overload_demo.process import end
 
 PYTHON_THAT_WAITS = (sys.executable, "-S", "-c", "import sys; print(flush=True); sys.stdin.read()")
 

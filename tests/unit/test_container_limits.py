@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from overload_demo.lab.running import preflight
+from overload_demo.lab import preflight
 from overload_demo.load.limits import container_memory_bytes, usable_cores
 
 GB, MB = 1_000_000_000, 1_000_000

@@ -5,8 +5,8 @@ import pytest
 
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab import plots
-from overload_demo.lab.plots.spike import short_doubts
-from overload_demo.lab.records.job_log import JobLog
+from overload_demo.lab.job_log import JobLog
+from overload_demo.lab.plots.spike_figure import short_doubts
 from tests.unit.answers.spike import RECORDED
 
 BOUND = RECORDED.load.model_copy(update={"verdict": "generator-bound", "reason": "a load process used 97% of a core"})

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from overload_demo.store.command_names import NOT_FOR_READERS, NOT_OVER_REST, READS, WRITES
-from overload_demo.store.commands import MAX_COMMAND_BYTES, Command, RefusedError, prepare
 from overload_demo.store.data_dir import Tokens
-from overload_demo.store.gateway import Gateway
-from overload_demo.store.key_locking import REMEMBERED, Scripts
-from overload_demo.store.replies import BASE64, JSON, RESP2, Form
-from overload_demo.store.resp import ReplyError, pack
-from overload_demo.store.rest import MAX_BODY_BYTES, path_arguments, query_arguments
+from overload_demo.store.gateway.command_names import NOT_FOR_READERS, NOT_OVER_REST, READS, WRITES
+from overload_demo.store.gateway.commands import MAX_COMMAND_BYTES, Command, RefusedError, prepare
+from overload_demo.store.gateway.endpoint import Gateway
+from overload_demo.store.gateway.key_locking import REMEMBERED, Scripts
+from overload_demo.store.gateway.replies import BASE64, JSON, RESP2, Form
+from overload_demo.store.gateway.request_body import MAX_BODY_BYTES, path_arguments, query_arguments
+from overload_demo.store.gateway.resp import ReplyError, pack
 
 DANGEROUS = """ACL BGREWRITEAOF BGSAVE CLUSTER CONFIG DEBUG FAILOVER FLUSHALL LATENCY MIGRATE MODULE PSYNC REPLICAOF
 SAVE RESTORE-ASKING SHUTDOWN SLAVEOF SLOWLOG SWAPDB SYNC REPLCONF ASKING READONLY PFDEBUG"""

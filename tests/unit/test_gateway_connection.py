@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overload_demo.errors import Outcome, StoreUnavailableError
-from overload_demo.store.resp import (
+from overload_demo.store.gateway.resp import (
     INCOMPLETE,
     MAX_REPLY_BYTES,
     RawReader,

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from overload_demo.lab.records.job_log import JobEvent, JobLog, read_events
+from overload_demo.lab.job_log import JobEvent, JobLog, read_events
 from overload_demo.load import Kind, LoadPlan, LoadResult
 from overload_demo.load.summary import Environment
 

@@ -5,9 +5,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from overload_demo.lab.dashboard import words
-from overload_demo.lab.dashboard.feed import EVERY_S, KEPT, KEPT_MARKS, MARKS_FILE, Feed, Message
-from overload_demo.lab.dashboard.sample import LiveSample
+from overload_demo.live import live_text as words
+from overload_demo.live.feed import EVERY_S, KEPT, KEPT_MARKS, MARKS_FILE, Feed, Message
+from overload_demo.live.sample import LiveSample
 
 
 def a_sample(at_s: float, **changes: Any) -> LiveSample:

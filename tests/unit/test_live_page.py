@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab.dashboard.feed import Feed
-from overload_demo.lab.dashboard.page import ASSETS, POLICY, Page
-from overload_demo.lab.dashboard.sample import LiveSample
+from overload_demo.live.feed import Feed
+from overload_demo.live.page import ASSETS, POLICY, Page
+from overload_demo.live.sample import LiveSample
 from tests.support.stages import Staged, on_stage
 from tests.support.waiting import wait_until
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from overload_demo.lab.dashboard.feed import Feed
-from overload_demo.lab.dashboard.page import MAX_BODY_BYTES, MAX_HEAD_BYTES, Page
+from overload_demo.live.feed import Feed
+from overload_demo.live.page import MAX_BODY_BYTES, MAX_HEAD_BYTES, Page
 from tests.support.stages import Staged, on_stage
 from tests.support.waiting import wait_until
 

@@ -15,8 +15,8 @@ class NotHere:
 for name in {UNIX_ONLY!r}:
     sys.modules.pop(name, None)
 sys.meta_path.insert(0, NotHere())
-import overload_demo.dashboard
-from overload_demo.lab.dashboard import feed, page, replay
+import overload_demo.live
+from overload_demo.live import feed, page, replay
 """
 
 

@@ -5,7 +5,7 @@ import asyncio
 import httpx
 import pytest
 
-from overload_demo.loopback import LoopbackTransport
+from overload_demo.rest.loopback import LoopbackTransport
 from tests.support import hostile as h
 
 pytestmark = pytest.mark.anyio

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from overload_demo.one_write import OneWrite
+from overload_demo.write_coalescing import OneWrite
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from overload_demo.course.predictions import MIME, Comparison, Prediction, _field
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab.course.predictions import MIME, Comparison, Prediction, _field
 
 
 @pytest.fixture(autouse=True)

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from overload_demo.lab.running.preflight import Preflight
+from overload_demo.lab.preflight import Preflight
 from tests.unit.answers.preflight import machine
 
 # A kernel started from a shell where this was set: descriptors, and then what it found.
-UNDER_256 = (
-    "ulimit -n 256 && exec {} -c 'from overload_demo.lab.running.preflight import Preflight; print(Preflight.here())'"
-)
+UNDER_256 = "ulimit -n 256 && exec {} -c 'from overload_demo.lab.preflight import Preflight; print(Preflight.here())'"
 
 
 def test_it_reads_this_machine(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 import pytest
 
 from experiments.bench.record import RESULTS
-from overload_demo.lab.records import price
-from overload_demo.lab.records.result import SpikeResult
+from overload_demo.lab import price
+from overload_demo.lab.result import SpikeResult
 
 
 def test_what_is_told_beforehand_is_what_the_recorded_run_asked_rounded_up() -> None:

@@ -8,10 +8,10 @@ import pytest
 
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab import plots
-from overload_demo.lab.plots.bounds import ends_of
-from overload_demo.lab.records.job_log import JobLog
-from overload_demo.lab.records.result import Conditions, SpikeResult, SpikeSeries
-from overload_demo.lab.running.promise import PromiseRun
+from overload_demo.lab.job_log import JobLog
+from overload_demo.lab.plots.bounds_figure import ends_of
+from overload_demo.lab.promise import PromiseRun
+from overload_demo.lab.result import Conditions, SpikeResult, SpikeSeries
 
 ACCEPTED_S = np.array([0.0, 0.5, 1.0, 1.5])
 LOG = JobLog(ACCEPTED_S, ACCEPTED_S, np.array([0.0, 1.0, 2.0, 3.0]), np.array([1.0, 2.0, 3.0, 4.0]), 4)

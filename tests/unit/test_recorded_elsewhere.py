@@ -7,11 +7,10 @@ import pytest
 from rich.console import Console
 
 from experiments.bench.record import RESULTS
-from overload_demo.lab import plots
-from overload_demo.lab.records import report
-from overload_demo.lab.records.baseline_run import BaselineRun, recorded_baseline
-from overload_demo.lab.records.recorded import equal_recorded
-from overload_demo.lab.records.result import SpikeResult
+from overload_demo.lab import plots, report
+from overload_demo.lab.baseline_run import BaselineRun, recorded_baseline
+from overload_demo.lab.recorded import equal_recorded
+from overload_demo.lab.result import SpikeResult
 from overload_demo.load import Shape
 from overload_demo.load.summary import Environment
 

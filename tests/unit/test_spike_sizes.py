@@ -8,20 +8,19 @@ import pytest
 from rich.console import Console
 
 from experiments.bench.record import RESULTS
-from overload_demo.lab import plots
-from overload_demo.lab.dashboard.feed import Feed
-from overload_demo.lab.dashboard.sample import LiveSample
-from overload_demo.lab.dashboard.words import absorbed
-from overload_demo.lab.records import report
-from overload_demo.lab.records.baseline_run import BaselineRun
-from overload_demo.lab.records.result import SpikeResult
-from overload_demo.lab.running.plan import (
+from overload_demo.lab import plots, report
+from overload_demo.lab.baseline_run import BaselineRun
+from overload_demo.lab.result import SpikeResult
+from overload_demo.lab.spike_plan import (
     BASELINE_SPIKE_S,
     BASELINE_TIMEOUT_S,
     MIN_DELAY_S,
     baseline_fires_s,
     sized_delay_s,
 )
+from overload_demo.live.feed import Feed
+from overload_demo.live.live_text import absorbed
+from overload_demo.live.sample import LiveSample
 from overload_demo.load import LoadPlan, Shape
 
 URL = "http://127.0.0.1:1"

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overload_demo.lab.course import theory
-from overload_demo.lab.records.job_log import JobLog
+from overload_demo.lab import theory
+from overload_demo.lab.job_log import JobLog
 
 rates = st.floats(1.0, 1000.0)
 sizes = st.integers(2, 300)

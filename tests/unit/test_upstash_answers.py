@@ -16,7 +16,7 @@ from overload_demo.errors import (
     StoreRefusedError,
     StoreUnavailableError,
 )
-from overload_demo.upstash import Script, ScriptCall, Upstash
+from overload_demo.rest.client import Script, ScriptCall, Upstash
 from tests.support import hostile as h
 from tests.support.running import free_port
 

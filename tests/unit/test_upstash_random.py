@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from overload_demo.errors import StoreError
-from overload_demo.upstash import Upstash
+from overload_demo.rest.client import Upstash
 from tests.support import hostile as h
 
 lines = st.sampled_from(

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from overload_demo.address import Address
 from overload_demo.config import load_settings
 from overload_demo.errors import Outcome, StoreError, StoreRefusedError, StoreUnavailableError
-from overload_demo.upstash import Script, ScriptCall, Upstash
+from overload_demo.rest.address import Address
+from overload_demo.rest.client import Script, ScriptCall, Upstash
 from tests.support import hostile as h
 from tests.support.running import free_port
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from overload_demo.store.opening import Store
+from overload_demo.store.connect import Store
 from tests.support.handlers import RAISED, RETURNED
 from tests.support.running import make_settings, serving_api, status, submit, wait_for, working
 from tests.support.waiting import wait_until

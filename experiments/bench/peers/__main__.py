@@ -18,7 +18,7 @@ from experiments.bench.peers.figure import draw
 from experiments.bench.peers.libraries import LIBRARIES, OURS
 from experiments.bench.peers.measure import CONNECTIONS, Meter, Rates
 from experiments.bench.record import RESULTS, Place
-from overload_demo.doors import one_line_errors
+from overload_demo.console import one_line_errors
 from overload_demo.errors import ConfigurationError
 
 

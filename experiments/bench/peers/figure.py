@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from experiments.bench.peers.comparison import ACCEPTED, DONE, Comparison
 from experiments.bench.peers.libraries import OURS
 from overload_demo.lab.colours import BLUE
-from overload_demo.lab.plots.picture import drawing
+from overload_demo.lab.plots.accessible_figure import drawing
 
 PEER, SPREAD = "#bbbbbb", "#333333"
 

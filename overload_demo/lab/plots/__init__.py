@@ -3,15 +3,15 @@
 Each function returns a :class:`Picture`, which a notebook shows when it is the last line of a cell.
 """
 
-from overload_demo.lab.plots.bounds import outcomes, side_by_side
+from overload_demo.lab.plots.accessible_figure import Picture
+from overload_demo.lab.plots.bounds_figure import outcomes, side_by_side
 from overload_demo.lab.plots.comparisons import drains, where_the_waiting_went
-from overload_demo.lab.plots.crash import designs, lives, recovery
-from overload_demo.lab.plots.flow import cumulative, depth, waits
-from overload_demo.lab.plots.life import life
-from overload_demo.lab.plots.picture import Picture
-from overload_demo.lab.plots.recorded import variants
-from overload_demo.lab.plots.spike import trio
-from overload_demo.lab.plots.steps import ccdf, endings, goodput, spoiled
+from overload_demo.lab.plots.crash_figure import designs, lives, recovery
+from overload_demo.lab.plots.flow_figure import cumulative, depth, waits
+from overload_demo.lab.plots.recorded_figure import variants
+from overload_demo.lab.plots.spike_figure import trio
+from overload_demo.lab.plots.steps_figure import ccdf, endings, goodput, spoiled
+from overload_demo.lab.plots.timeline_figure import life
 
 __all__ = [
     "Picture",

@@ -7,10 +7,10 @@ import numpy as np
 
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab.colours import BLUE, GREEN, GREY, ORANGE
-from overload_demo.lab.plots.picture import Picture, drawing, legend, thousands
-from overload_demo.lab.plots.spike import short_doubts
-from overload_demo.lab.records.job_log import JobLog
-from overload_demo.lab.records.result import SpikeResult
+from overload_demo.lab.job_log import JobLog
+from overload_demo.lab.plots.accessible_figure import Picture, drawing, legend, thousands
+from overload_demo.lab.plots.spike_figure import short_doubts
+from overload_demo.lab.result import SpikeResult
 
 _PLACES = (("at the door", ORANGE, "//"), ("in the queue", BLUE, ""), ("being done", GREEN, "xx"))
 _LINES = ((BLUE, "-"), (ORANGE, (0, (4, 1.5))), (GREEN, (0, (1, 1))), (GREY, "-."))

@@ -5,8 +5,8 @@ from typing import Any
 import httpx
 
 from overload_demo.jobs import JobState
-from overload_demo.lab.running.job_life import JobLife
-from overload_demo.lab.running.preflight import Preflight
+from overload_demo.lab.job_timeline import JobLife
+from overload_demo.lab.preflight import Preflight
 
 DONE = JobLife(
     job_id="job_1",

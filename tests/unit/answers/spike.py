@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from overload_demo.lab.records.result import SpikeResult
+from overload_demo.lab.result import SpikeResult
 
 ROOT = Path(__file__).parents[3]
 RECORDED = SpikeResult.read(ROOT / "experiments" / "results" / "spike.json")

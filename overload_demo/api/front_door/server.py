@@ -1,0 +1,89 @@
+"""One serving process: uvicorn behind sockets that somebody has bound, and behind the gate."""
+
+import math
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from fastapi import FastAPI
+
+from overload_demo.api.front_door.connection import GatedProtocol
+from overload_demo.api.front_door.gate import Gate, connection_cap
+from overload_demo.api.request_metrics import ApiMetrics
+from overload_demo.config import Settings
+
+KEEP_ALIVE_S = 30
+
+
+class Server(uvicorn.Server):
+    """``run(sockets=[...])`` serves; :meth:`stop` and :meth:`stop_for_good` end it, from any thread.
+
+    ``ready_fd`` is a pipe that gets a byte, and is closed, once it serves. Signals are left to the command that runs
+    it: a notebook's Interrupt must not reach the API.
+    """
+
+    def __init__(self, app: FastAPI, settings: Settings, *, ready_fd: int | None = None) -> None:
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=math.ceil(settings.overload_grace_s),
+        )
+        super().__init__(config)
+        self._settings, self._ready_fd = settings, ready_fd
+        self._metrics: ApiMetrics = app.state.metrics
+        self._drains = False
+        self._gate: Gate | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """uvicorn's hook, with the gate in the place of its own accepting."""
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            return
+        listeners = sockets or []
+        cap = connection_cap(self._settings, len(listeners))
+        gate = self._gate = Gate(listeners, cap, self._settings.overload_request_patience_s, self._metrics)
+        state, app_state = self.server_state, self.lifespan.state
+        gate.open(lambda: GatedProtocol(gate, config=self.config, server_state=state, app_state=app_state))
+        self.servers = []
+        self.started = True
+        if self._ready_fd is not None:
+            os.write(self._ready_fd, b"1")
+            os.close(self._ready_fd)
+
+    async def on_tick(self, counter: int) -> bool:
+        """uvicorn's hook, every tenth of a second."""
+        self._metrics.fold()
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """uvicorn's hook: accept no more, then let it answer what is inside."""
+        if self._gate is not None:
+            if self._drains:
+                await self._gate.drain(self._settings.overload_grace_s)
+            await self._gate.retire(self._settings.overload_grace_s)
+        await super().shutdown(sockets)
+        self._metrics.fold()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """uvicorn's hook, left empty."""
+        yield
+
+    def stop(self) -> None:
+        """Answer who is inside, then end; who waits in the kernel waits for whoever else has the sockets."""
+        self.should_exit = True
+
+    def stop_for_good(self) -> None:
+        """Nobody comes after us: first let in who is waiting in the kernel, for up to ``overload_grace_s``.
+
+        Closing the sockets would reset them.
+        """
+        if not self.should_exit:  # a successor was promised before
+            self._drains = self.should_exit = True

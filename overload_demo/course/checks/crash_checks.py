@@ -1,0 +1,163 @@
+"""Exercises of 07: an idempotent handler, a lease, how much a kill may repeat, and what is promised."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from overload_demo.course.checks.exercise import NotDoneError, choice, exercise, finite, function, number
+
+Charge = Callable[[dict[Any, Any], str, float], object]
+_CHARGES = {"job_a1": 5.0, "job_b2": 5.0, "job_c3": 2.5}  # two jobs of the same amount are two charges
+_AGAIN = ("job_b2", "job_a1", "job_a1", "job_c3", "job_b2", "job_c3", "job_b2")
+
+
+@exercise(
+    "07.idempotent",
+    "Ask of each line: what if the worker is killed right after it, and the function is called again?",
+    "One assignment is enough: the job's id is the key, the amount is the value.",
+)
+def _idempotent(answer: Any) -> str:
+    if not_callable := function(answer, "charge(ledger, job_id, amount)"):
+        return not_callable
+    if _is_stub(answer):
+        raise NotDoneError
+    ledger = _Ledger()
+    for job_id, amount in _CHARGES.items():
+        answer(ledger, job_id, amount)
+    return _once(ledger) or _repeated(answer, ledger) or _interrupted(answer)
+
+
+def _once(ledger: dict[Any, Any]) -> str:
+    if not ledger:
+        return "After three jobs the ledger is still empty: write into the ledger that is passed in."
+    if set(ledger) & set(_CHARGES.values()):
+        return "Two different jobs with the same amount became one entry: the amount does not say which job it was."
+    if not set(ledger) >= set(_CHARGES):
+        return "The ledger has no entry for each job: a running total cannot tell whether a job is already in it."
+    if set(ledger) > set(_CHARGES):
+        return (
+            "The ledger holds more than one entry a job: its sum is what customers pay, and two entries can disagree."
+        )
+    if ledger != _CHARGES:
+        return "Each job was done once, and an entry is not the amount of its job."
+    return ""
+
+
+def _repeated(answer: Charge, ledger: dict[Any, Any]) -> str:
+    for job_id in _AGAIN:
+        answer(ledger, job_id, _CHARGES[job_id])
+    if ledger == _CHARGES:
+        return ""
+    return "Right for jobs done once. Called again with the same job_id, it charges again: adding is not idempotent."
+
+
+def _interrupted(answer: Charge) -> str:
+    ledger = _Ledger()
+    for job_id, amount in _CHARGES.items():
+        ledger.writes_left = 1
+        try:
+            answer(ledger, job_id, amount)
+        except _KilledError:
+            ledger.writes_left = None
+            answer(ledger, job_id, amount)
+    if ledger == _CHARGES:
+        return ""
+    return "Killed after its first write and called again, it leaves a wrong amount: mark and charge must be one write."
+
+
+class _KilledError(BaseException):
+    """The worker dies here; nothing of the student's may catch it."""
+
+
+class _Ledger(dict[Any, Any]):
+    """A dict during whose user's work a kill may strike: right after so many writes."""
+
+    writes_left: int | None = None
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__(key, value)
+        self._written()
+
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        kept = super().setdefault(key, default)
+        self._written()
+        return kept
+
+    def update(self, *others: Any, **named: Any) -> None:
+        super().update(*others, **named)
+        self._written()
+
+    def _written(self) -> None:
+        if self.writes_left is not None:
+            self.writes_left -= 1
+            if self.writes_left == 0:
+                raise _KilledError
+
+
+def _is_stub(answer: Any) -> bool:
+    def charge(ledger: object, job_id: object, amount: object) -> None: ...
+
+    code = getattr(answer, "__code__", None)
+    return code is not None and code.co_code == charge.__code__.co_code
+
+
+@exercise(
+    "07.lease",
+    "Two bounds: below the lower one jobs are repeated without a crash, above the upper one a crash is felt too long.",
+    "Anything between the longest job and the promised time is right; leave the longest job some room.",
+)
+def _lease(answer: Any, *, job_times_s: Sequence[float], back_within_s: float) -> str:
+    value = finite(answer)
+    if isinstance(value, str):
+        return value
+    longest_s, mean_s = max(job_times_s), sum(job_times_s) / len(job_times_s)
+    if value <= 0:
+        return "A lease is a time, more than 0 seconds."
+    if value <= mean_s:
+        return f"Too short: the mean job takes {mean_s:g} s, so most jobs would lose their lease while they run."
+    if value <= longest_s:
+        return (
+            f"Too short: the job of {longest_s:g} s loses its lease while it runs, and a second worker starts it too, "
+            "without any crash. The mean or the median is not enough."
+        )
+    if value > back_within_s:
+        return (
+            f"Too long: the jobs of a worker that is gone wait {value:g} s until their lease ends, and "
+            f"{back_within_s:g} s are promised."
+        )
+    return ""
+
+
+@exercise(
+    "07.duplicates",
+    "A job may be repeated from the moment it is leased and started until its result is in the store.",
+    "The worker leases as many jobs as fit into batch_s: batch_s / job_s. Each kill can hit one batch.",
+)
+def _duplicates(answer: Any, *, kills: int, batch_s: float, job_s: float) -> str:
+    batch = batch_s / job_s
+    value = finite(answer)
+    if not isinstance(value, str) and value >= 5 * kills * batch:
+        return (
+            "Far too many. Jobs that wait in the queue are not touched by a worker's death: only what it has leased is."
+        )
+    return number(
+        answer,
+        kills * batch,
+        mistakes={
+            kills: "Not only the running job: those before it in the batch are done, and their results not stored yet.",
+            batch: "That is the bound for one kill.",
+            0: "No duplicates is what nobody can promise: the effect and the stored result are two steps.",
+        },
+    )
+
+
+@exercise("07.promise", "Look at the ledger of the design whose accepted jobs were all charged, and at its kills.")
+def _promise(answer: Any) -> str:
+    return choice(
+        answer,
+        "at least once",
+        {
+            "at most once": "Then an interrupted job would not be repeated: the first design, with jobs never charged.",
+            "exactly once": "The second ledger says no: jobs ran twice. The third is right because its handler makes a "
+            "repeat harmless; the queue still delivered some jobs twice.",
+        },
+    )

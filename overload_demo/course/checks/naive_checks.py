@@ -1,0 +1,80 @@
+"""Exercises of the notebook 01: what the naive API can do, how it fails, and why threads do not help."""
+
+from collections.abc import Sequence
+
+from overload_demo.course.checks.exercise import MEASURED, choice, exercise, number, shown
+from overload_demo.lab.baseline_run import BaselineRun, Variant
+from overload_demo.lab.steps import LoadStep
+from overload_demo.lab.theory import capacity_per_s
+
+THREADS = 40  # in the pool in which the framework runs a plain def
+_CLASSES = {
+    "answered": "That is what did not happen to most of them. Look at the largest piece of the last bar.",
+    "read timeout": "A read timeout is a connection that was made and gave no answer in time. Most ended otherwise.",
+    "connect timeout": "Then most would not have got a connection at all. Look at the largest piece of the last bar.",
+    "refused": "Refused means that nobody listens. The app was there all the time: it was busy.",
+    "reset": "A reset is a connection cut by the server's side. Look at the largest piece of the last bar.",
+    "disconnected": "Then the server would have closed most of the connections. Look at the largest piece.",
+    "status 500": "The app answered no request with an error. That is the trouble: it said nothing at all.",
+    "status 503": "A 503 would have been an honest refusal. This app never refuses: it lets everybody wait.",
+}
+
+
+@exercise("01.capacity", "If one job holds the slot for half a second, two jobs a second go through. And here?")
+def capacity(answer: object, *, delay_s: float) -> str:
+    """Jobs a second that one slot allows."""
+    right = capacity_per_s(delay_s)
+    mistakes = {
+        delay_s: "That is the time one job takes, in seconds. How many of those fit into a second?",
+        delay_s * 1000: "That is the time one job takes, in milliseconds. How many of those fit into a second?",
+        THREADS * right: f"{THREADS} threads, but one slot: {THREADS - 1} of them wait for it.",
+    }
+    return number(answer, right, mistakes=mistakes)
+
+
+@exercise("01.error_class", "The names are those in the legend of the figure.")
+def error_class(answer: object, *, step: LoadStep) -> str:
+    """How most requests of a step ended, in the words of the load generator."""
+    right = max(step.outcomes, key=lambda name: step.outcomes[name])
+    word = answer.replace("_", " ") if isinstance(answer, str) else answer
+    return choice(word, right, {name: hint for name, hint in _CLASSES.items() if name != right})
+
+
+@exercise("01.wasted", "The app's work is step.completed; the answers somebody still waited for are step.answered.")
+def wasted(answer: object, *, step: LoadStep) -> str:
+    """The share of the app's work whose client had left, 0 to 1."""
+    completed, answered, share = step.completed or 1, step.answered, step.wasted_share
+    mistakes = {
+        float(step.done_for_nobody): "That is the number of jobs. Which share is it of all the app has completed?",
+        100 * share: "Nearly: write it as a share between 0 and 1, not in percent.",
+        answered / completed: "That is the share somebody was glad of. The rest was for nobody.",
+        1 - answered / step.planned: "That is the share of the requests that failed. Ask about the app's work instead.",
+        step.done_for_nobody / step.planned: "Divide by the work the app has completed, not by the requests sent.",
+    }
+    return number(answer, share, within=MEASURED, mistakes=mistakes)
+
+
+@exercise("01.threads", "Divide what def-no-slot answered in the spike by what def-slot answered.")
+def threads(answer: object, *, runs: Sequence[BaselineRun]) -> str:
+    """(why def-no-slot wins, how many times as many requests it answered in the recorded spike as def-slot)."""
+    if not isinstance(answer, tuple) or len(answer) != 2:
+        return f"The answer is a pair: why, times; not {shown(answer)}."
+    why, times = answer
+    others = {
+        "more threads": f"def-slot has the same {THREADS} threads, and answers the fewest.",
+        "faster code": "It is the same code and the same work. One thing is missing in it.",
+        "async": "The one variant with async def is async-blocking, and it does not win.",
+    }
+    if mistake := choice(why, "no scarce resource", others):
+        return mistake
+    with_slot, without = (_spike(runs, variant).summary for variant in ("def-slot", "def-no-slot"))
+    mistakes = {
+        with_slot.accepted / without.accepted: "Upside down: how many times as many did def-no-slot answer?",
+        float(THREADS): f"{THREADS} is what the threads promise. What was measured?",
+        float(without.accepted - with_slot.accepted): "That is the difference. How many times as many?",
+    }
+    return number(times, without.accepted / with_slot.accepted, within=MEASURED, mistakes=mistakes)
+
+
+def _spike(runs: Sequence[BaselineRun], variant: Variant) -> BaselineRun:
+    return next(run for run in runs if run.variant == variant and run.shape == "spike")

@@ -1,0 +1,145 @@
+"""What this machine allows, before anything is measured on it: the limits that a student meets, and what they mean."""
+
+import html
+import importlib.util
+import os
+import platform
+import resource
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+import psutil
+
+from overload_demo.errors import ConfigurationError
+from overload_demo.lab.spike_run import filesystem_of
+from overload_demo.load.limits import (
+    container_memory_bytes,
+    descriptor_limit,
+    port_cap,
+    socket_cap,
+    usable_cores,
+)
+from overload_demo.store.server_binary import find_server
+
+Limit = Literal["descriptors", "ports", "memory"]
+
+NOTEBOOK_PACKAGES = ("jupyterlab", "ipykernel", "ipywidgets", "nbclient")
+PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy")
+# One open connection held by a Python server, at worst: the upper end of the 10 to 25 KB that uvicorn's memory was
+# measured to grow by for each request in flight. Kernel buffers and the client's own side come on top.
+BYTES_A_SOCKET = 25_000
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What one process may use on this machine; shown as a table when it is the last line of a cell.
+
+    ``descriptors`` is what a process may raise its limit to (``descriptors_now`` is the kernel's own at present),
+    ``ports`` how many connections to one server address we allow ourselves, nine tenths of the ephemeral ports.
+    ``memory_bytes`` is free now. ``proxies`` are names of variables that are set, never their values.
+    """
+
+    python: str
+    system: str
+    cores: float
+    memory_bytes: int
+    descriptors_now: int
+    descriptors: int
+    ports: int
+    filesystem: str
+    store_server: str
+    proxies: tuple[str, ...]
+    missing_packages: tuple[str, ...]
+
+    @classmethod
+    def here(cls, runs: Path = Path("runs")) -> Self:
+        """Look at this machine and environment; ``runs`` is where the run folders will be, if it exists yet or not."""
+        return cls(
+            python=platform.python_version(),
+            system=f"{platform.system()} {platform.release()}",
+            cores=usable_cores(),
+            memory_bytes=_free_memory(),
+            descriptors_now=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+            descriptors=descriptor_limit(),
+            ports=port_cap(1),
+            filesystem=filesystem_of(runs),
+            store_server=_store_server(),
+            proxies=_proxies(os.environ),
+            missing_packages=tuple(name for name in NOTEBOOK_PACKAGES if importlib.util.find_spec(name) is None),
+        )
+
+    def sockets_by_limit(self) -> dict[Limit, int]:
+        """How many sockets one process can hold to one server address, were each limit the only one."""
+        return {
+            "descriptors": socket_cap(self.descriptors),
+            "ports": self.ports,
+            "memory": self.memory_bytes // BYTES_A_SOCKET,
+        }
+
+    def first_limit(self) -> Limit:
+        """The limit that a growing crowd of sockets in one process meets first."""
+        sockets = self.sockets_by_limit()
+        return min(sockets, key=lambda limit: sockets[limit])
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """What, how much, and what it means."""
+        sockets = self.sockets_by_limit()
+        return [
+            ("Python", self.python, f"on {self.system}"),
+            ("cores", f"{self.cores:g}", _about_cores(self.cores)),
+            ("free memory", f"{self.memory_bytes / 1e9:,.1f} GB", f"{sockets['memory']:,} sockets at 25 KB each"),
+            (
+                "descriptor limit",
+                f"{self.descriptors:,} (now {self.descriptors_now:,})",
+                f"{sockets['descriptors']:,} sockets a process; the rest is for files and the interpreter",
+            ),
+            ("ephemeral ports", f"{self.ports:,}", "connections from one address to one server"),
+            ("file system of runs", self.filesystem, _about_filesystem(self.filesystem)),
+            ("store", self.store_server, "the server that keeps the queue on disk"),
+            ("proxy variables", ", ".join(self.proxies) or "none", "ignored: all traffic stays on this machine"),
+            ("notebook packages", *_about_packages(self.missing_packages)),
+        ]
+
+    def _repr_html_(self) -> str:
+        heads = "".join(f'<th style="text-align:left">{head}</th>' for head in ("", "here", "which means"))
+        rows = ("".join(f'<td style="text-align:left">{html.escape(cell)}</td>' for cell in row) for row in self.rows())
+        return f"<table><tr>{heads}</tr>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
+
+    def __repr__(self) -> str:
+        width = max(len(value) for _, value, _ in self.rows())
+        return "\n".join(f"{what:<20} {value:<{width}}  {meaning}" for what, value, meaning in self.rows())
+
+
+def _free_memory() -> int:
+    """What is free on the machine, or what a container's limit leaves if that is less; bytes."""
+    free, container = int(psutil.virtual_memory().available), container_memory_bytes()
+    return free if container is None else min(free, container)
+
+
+def _proxies(environment: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(sorted(name for name, value in environment.items() if name.lower() in PROXY_VARIABLES and value))
+
+
+def _store_server() -> str:
+    try:
+        return find_server(None).name
+    except ConfigurationError as error:
+        return str(error)
+
+
+def _about_cores(cores: float) -> str:
+    if cores <= 1:
+        return "all share it, also the load generator: expect lower rates and a generator-bound verdict"
+    return "load generator, API, worker and store share them"
+
+
+def _about_filesystem(kind: str) -> str:
+    return "memory, not a disk: durable writes look faster than they are" if kind == "tmpfs" else "a 202 waits for it"
+
+
+def _about_packages(missing: tuple[str, ...]) -> tuple[str, str]:
+    if missing:
+        return f"missing: {', '.join(missing)}", "pip install -e '.[notebooks]'"
+    return "complete", "the extra [notebooks] is installed"

@@ -1,0 +1,98 @@
+"""Progress of a spike or of steps, in a terminal and in a notebook alike."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from overload_demo.lab.spike_plan import OnProgress, SpikeProgress
+from overload_demo.lab.steps import OnStepProgress, StepProgress
+
+_Show = Callable[[Sequence[str]], None]
+_WORDS = {
+    "calibrate": "calibrating: how much does this machine take?",
+    "baseline": "the same load on the naive API",
+    "reconcile": "reconciling every accepted id",
+    "over": "over",
+}
+
+
+@contextmanager
+def spike_progress(requests: int, console: Console | None = None) -> Iterator[OnProgress]:
+    """Show two bars, accepted and done, for the length of the block; yields what :func:`run_spike` reports to.
+
+    In a notebook the doubts about the result, such as "not absorbed" or "generator-bound", stay below the bars.
+    """
+    columns = (TextColumn("{task.description:<9}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
+    bars = Progress(*columns, TextColumn("{task.fields[note]}"), console=console, refresh_per_second=5)
+    accepted = bars.add_task("accepted", total=requests, note="")
+    done = bars.add_task("done", total=requests, note="")
+    with _below_a_cell(bars) if bars.console.is_jupyter else _in_a_terminal(bars) as show:
+
+        def report(progress: SpikeProgress) -> None:
+            errors = f"{progress.errors:,} errors" if progress.errors else ""
+            note = _WORDS.get(progress.stage) or (
+                f"queue {progress.queue_depth:,}, draining {progress.drain_rate_per_s:,.0f}/s"
+            )
+            bars.update(done, note=note)
+            if progress.stage not in ("calibrate", "baseline", "over"):
+                bars.update(accepted, completed=progress.accepted, note=errors)
+                bars.update(done, completed=progress.settled)
+            show(progress.doubts)
+
+        yield report
+        bars.update(done, note="")
+
+
+@contextmanager
+def steps_progress(steps: int, console: Console | None = None) -> Iterator[OnStepProgress]:
+    """Show a bar over all steps for the length of the block; yields what :func:`load_steps` reports to."""
+    columns = (TextColumn("steps"), BarColumn(24), TimeElapsedColumn(), TextColumn("{task.fields[note]}"))
+    bars = Progress(*columns, console=console, refresh_per_second=5)
+    bar = bars.add_task("steps", total=steps, note="starting the naive API")
+    with _below_a_cell(bars) if bars.console.is_jupyter else _in_a_terminal(bars) as show:
+
+        def report(progress: StepProgress) -> None:
+            load = progress.load
+            said = f"{load.accepted:,} answered, {load.failed:,} failed, {load.in_flight:,} waiting"
+            ended = (load.accepted + load.failed + load.dropped) / load.requests
+            note = f"step {progress.number} of {progress.steps}: {progress.offered_per_s:,.0f}/s, {said}"
+            bars.update(bar, completed=progress.number - 1 + ended, note=note)
+            show(())
+
+        yield report
+        bars.update(bar, completed=steps, note="")
+
+
+@contextmanager
+def _in_a_terminal(bars: Progress) -> Iterator[_Show]:
+    with bars:
+        yield lambda _: None  # a thread of rich's own refreshes it; the command prints what is to be known
+
+
+@contextmanager
+def _below_a_cell(bars: Progress) -> Iterator[_Show]:
+    """One output, replaced in place, that a saved notebook keeps; rich's own is a widget that drops the last state."""
+    from IPython.display import display  # only where there is a notebook
+
+    lines: list[Text] = []
+
+    def picture() -> Table:
+        whole = Table.grid()  # unlike a Group, it shows itself in a notebook
+        whole.add_row(bars.make_tasks_table(bars.tasks))
+        for line in lines:
+            whole.add_row(line)
+        return whole
+
+    def show(doubts: Sequence[str]) -> None:
+        lines[:] = [Text(f"! {doubt}", style="bold red") for doubt in doubts]
+        shown.update(picture())
+
+    shown = display(picture(), display_id=True)  # type: ignore[no-untyped-call]
+    try:
+        yield show
+    finally:
+        shown.update(picture())

@@ -1,1 +1,0 @@
-"""What starts, fires, kills and watches: a stack, a spike, crashes, rising steps, the naive baseline."""

@@ -1,0 +1,122 @@
+"""``python -m overload_demo.live``: one page to project in class."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from overload_demo.config import load_settings
+from overload_demo.console import fail, one_line_errors
+from overload_demo.errors import ConfigurationError
+from overload_demo.logs import log_to_stderr
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+@app.command()
+def main(
+    url: Annotated[str | None, typer.Argument(help="URL of a running API to watch.", show_default=DEFAULT_URL)] = None,
+    control: Annotated[bool, typer.Option("--control", help="A stack of its own, and buttons to act on it.")] = False,
+    rehearse: Annotated[
+        bool, typer.Option("--rehearse", help="Play every act before the class, and print what it will see.")
+    ] = False,
+    replay: Annotated[Path | None, typer.Option(help="Play a recorded run folder; needs no store.")] = None,
+    speed: Annotated[float, typer.Option(help="Times as fast as it was recorded.", min=0.1, max=100)] = 1.0,
+    port: Annotated[int, typer.Option(help="Port of the page.", show_default="a free one", min=0, max=65535)] = 0,
+    output: Annotated[Path, typer.Option(help="Where run folders are made.")] = Path("runs"),
+) -> None:
+    """Show a spike live, on a page: watch an API, play the acts of a class, or replay a recorded run."""
+    with one_line_errors():
+        log_to_stderr(load_settings().overload_log_format, logging.WARNING)
+        if sum((url is not None, control, rehearse, replay is not None)) > 1:
+            raise ConfigurationError("one at a time: a URL to watch, --control, --rehearse or --replay")
+        if replay is not None:
+            _run(_replay(replay, speed, port))
+        elif rehearse:
+            _run(_rehearse(output))
+        elif control:
+            _run(_control(output, port))
+        else:
+            _run(_watch(url or DEFAULT_URL, port))
+
+
+async def _watch(url: str, port: int) -> None:
+    from overload_demo.live.feed import Feed
+    from overload_demo.live.page import Page
+    from overload_demo.live.watch import ApiWatch
+
+    feed = Feed(title="overload_demo", status=f"watching {url}")
+    watch = ApiWatch(url, feed)
+    with contextlib.closing(watch):
+        await watch.check()
+        with Page(feed, port=port) as page:
+            _say(f"{page.address}  watching {url}")
+            await watch.run()
+
+
+async def _replay(folder: Path, speed: float, port: int) -> None:
+    from overload_demo.live.feed import Feed
+    from overload_demo.live.page import Page
+    from overload_demo.live.replay import Replay
+
+    feed, recorded = Feed(), Replay(folder)
+    with Page(feed, port=port) as page:
+        _say(f"{page.address}  a recorded run, {speed:g} times as fast; it plays again and again")
+        while True:
+            await recorded.play(feed, speed)
+            await asyncio.sleep(10.0)
+
+
+async def _control(output: Path, port: int) -> None:
+    from overload_demo.live import rehearsal
+    from overload_demo.live.feed import Feed
+    from overload_demo.live.page import Page
+
+    sizes = rehearsal.last(output)
+    if sizes is None:
+        _say("no rehearsal of this machine: measuring what it takes (ten seconds)")
+    feed = Feed()
+    async with rehearsal.open_stage(feed, output, sizes) as stage:
+        with Page(feed, port=port, controls=stage) as page:
+            _say(f"{page.address}  with controls; keep what is behind # to yourself")
+            await asyncio.Event().wait()
+
+
+async def _rehearse(output: Path) -> None:
+    from overload_demo.live import rehearsal
+
+    console = Console()
+    console.print(await rehearsal.rehearse(output, lambda text: console.print(f"  {text}", highlight=False)))
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    """Until it ends, or Ctrl-C or SIGTERM end it."""
+
+    async def stoppable() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        with contextlib.suppress(NotImplementedError):  # Windows, where a recorded run can be played
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        await work
+
+    try:
+        asyncio.run(stoppable())
+    except KeyboardInterrupt:
+        fail("stopped; everything it had started has ended", 130)
+    except asyncio.CancelledError:
+        fail("terminated; everything it had started has ended", 128 + signal.SIGTERM)
+
+
+def _say(text: str) -> None:
+    Console().print(text, highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m overload_demo.live")

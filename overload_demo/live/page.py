@@ -1,0 +1,203 @@
+"""The page: one address on loopback that shows a feed, and takes an instructor's orders where it was given controls.
+
+Everything it sends is in this package or in the installed ``bokeh``; addresses are relative, so that it works behind
+any path prefix, and a strict content security policy holds the browser to that.
+"""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import socket
+import string
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Any, Protocol, Self
+
+import uvicorn
+from fastapi import FastAPI, Header, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from pydantic import BaseModel, Field, ValidationError
+
+from overload_demo.api.hosts import HostCheck, HostRule
+from overload_demo.config import load_settings
+from overload_demo.errors import ConfigurationError, OverloadDemoError
+from overload_demo.live import live_figure as figure
+from overload_demo.live import markup
+from overload_demo.live.feed import EVERY_S, Feed
+
+STATIC = Path(__file__).with_name("static")
+ASSETS = {name: STATIC / name for name in ("live.js", "page.js", "live.css")} | {"bokeh.js": figure.BOKEH_JS}
+# BokehJS styles its elements from script; nothing else is inline, and nothing comes from elsewhere.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; img-src 'self' data:;"
+    " base-uri 'none'; form-action 'none'"
+)
+READY_WITHIN_S = 10.0
+BEAT_S = 1.0  # a page that hears nothing for longer than three of these says so
+RECONNECT_MS = 1000
+MAX_PREDICTION = 1e9
+MAX_HEAD_BYTES, MAX_BODY_BYTES = 32_768, 4_096
+CLOSE = {"Connection": "close"}  # the rest of the body is not read
+
+
+class Prediction(BaseModel):
+    """The class's two numbers: the highest queue depth, jobs, and the seconds until the queue is empty."""
+
+    peak: float | None = Field(None, ge=0, le=MAX_PREDICTION)
+    empty_s: float | None = Field(None, ge=0, le=MAX_PREDICTION)
+
+
+class Controls(Protocol):
+    """What an instructor can do to what is shown; its coroutines run in its own event loop."""
+
+    loop: asyncio.AbstractEventLoop
+    buttons: dict[str, str]
+
+    async def act(self, order: str, prediction: Prediction) -> None:
+        """Carry out one of ``buttons``. Raises :class:`OverloadDemoError` with the reason if it cannot be done now."""
+
+
+class Page:
+    """The page of a feed, served from a thread of its own while entered; ``address`` is what to open.
+
+    With ``controls``, the address ends in a token behind a ``#``, which a browser never sends as part of an address;
+    without the token the same page only shows. Raises :class:`ConfigurationError` when the port cannot be had.
+    """
+
+    def __init__(self, feed: Feed, *, port: int = 0, controls: Controls | None = None) -> None:
+        self._feed, self._port, self._controls = feed, port, controls
+        self._token = secrets.token_urlsafe(16)
+        self._is_seen = threading.Event()
+        self.address = ""
+
+    def __enter__(self) -> Self:
+        try:
+            listener = socket.create_server(("127.0.0.1", self._port))
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot serve the page on port {self._port}: {os.strerror(error.errno or 0)}"
+            ) from None
+        self.address = f"http://127.0.0.1:{listener.getsockname()[1]}/" + (f"#{self._token}" if self._controls else "")
+        config = uvicorn.Config(
+            self._app(),
+            log_config=None,
+            log_level="warning",
+            http="h11",  # bounds heads, and ignores an offer of another protocol
+            h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+            ws="none",
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+        )
+        self._server = _Server(config)
+        self._thread = threading.Thread(target=self._server.run, args=([listener],), name="live-page", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._feed.close()
+        self._server.should_exit = True
+        self._thread.join(READY_WITHIN_S)
+
+    async def first_viewer(self, within_s: float) -> None:
+        """Return when somebody looks, or after ``within_s`` seconds."""
+        await asyncio.to_thread(self._is_seen.wait, within_s)
+
+    def _app(self) -> FastAPI:
+        app = FastAPI(openapi_url=None, redirect_slashes=False)
+        app.add_middleware(HostCheck)
+        app.state.hosts = HostRule(load_settings().allowed_hosts)
+        app.exception_handler(RequestValidationError)(_no_prediction)
+        app.get("/", response_class=HTMLResponse)(self._index)
+        app.get("/panels.json")(_panels)
+        app.get("/events", response_class=EventSourceResponse)(self._events)
+        app.get("/{asset}", response_class=FileResponse)(_asset)
+        app.post("/control/{order}", status_code=204)(self._control)
+        return app
+
+    def _index(self) -> HTMLResponse:
+        buttons = self._controls.buttons if self._controls else {}
+        return HTMLResponse(_document(tuple(buttons.items())), headers={"Content-Security-Policy": POLICY})
+
+    async def _events(self) -> AsyncIterator[ServerSentEvent]:
+        """The whole first, then whatever comes; a browser that was away connects again and gets the whole again."""
+        self._is_seen.set()
+        number, told_at = -1, 0.0
+        is_over = False
+        while not is_over:
+            is_over = self._feed.is_closed  # what was told before is still sent
+            for message in self._feed.since(number):
+                number, told_at = message.number, time.monotonic()
+                yield _event(message.kind, message.data)
+            if time.monotonic() - told_at > BEAT_S:
+                told_at = time.monotonic()
+                yield _event("beat", {})
+            await asyncio.sleep(EVERY_S / 2)
+        yield _event("end", {})
+
+    async def _control(self, order: str, request: Request, x_control_token: Annotated[str, Header()] = "") -> None:
+        controls = self._controls
+        if controls is None or not secrets.compare_digest(x_control_token.encode(), self._token.encode()):
+            raise HTTPException(403, "no controls here: open the address that was printed, with what is after #", CLOSE)
+        if order not in controls.buttons:
+            raise HTTPException(404, f"there is no control {order!r}", CLOSE)
+        prediction = await _prediction(request)
+        done = asyncio.run_coroutine_threadsafe(controls.act(order, prediction), controls.loop)
+        try:
+            await asyncio.wrap_future(done)
+        except OverloadDemoError as error:
+            raise HTTPException(409, str(error)) from None
+
+
+def _event(kind: str, data: dict[str, Any]) -> ServerSentEvent:
+    return ServerSentEvent(data={"kind": kind, "data": data}, retry=RECONNECT_MS)
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are left to the command that runs the page, and to a notebook's kernel."""
+        yield
+
+
+@cache
+def _document(buttons: tuple[tuple[str, str], ...]) -> str:
+    text = string.Template((STATIC / "index.html").read_text())
+    return text.substitute(markup=markup.live_view(dict(buttons)))
+
+
+@cache
+def _panels() -> dict[str, Any]:
+    return figure.panels()
+
+
+async def _prediction(request: Request) -> Prediction:
+    """Read the body, not before its sender has shown the token. Raises 413 and :class:`RequestValidationError`."""
+    body = b""
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MAX_BODY_BYTES:
+            raise HTTPException(413, f"the body is larger than {MAX_BODY_BYTES} bytes", CLOSE)
+    try:
+        return Prediction.model_validate_json(body)
+    except ValidationError as error:
+        raise RequestValidationError(error.errors()) from None
+
+
+def _no_prediction(_: Request, error: RequestValidationError) -> JSONResponse:
+    """In words for the page, and without what was sent: that may be NaN, which no answer can hold."""
+    wrong = "; ".join(": ".join([*map(str, one["loc"][-1:]), one["msg"]]) for one in error.errors())
+    return JSONResponse({"detail": wrong}, 422)
+
+
+def _asset(asset: str) -> FileResponse:
+    if asset not in ASSETS:
+        raise HTTPException(404)
+    return FileResponse(ASSETS[asset], headers={"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"})

@@ -1,0 +1,1 @@
+"""The REST transport to a store: client, loopback transport, error mapping."""

@@ -1,0 +1,1 @@
+"""The Upstash REST contract in front of a Redis server."""
