@@ -105,7 +105,7 @@ def spike(
         _check(plan)
         if live:
             from overload_demo.live import (  # noqa: F401 - its extra is missed before anything starts
-                live_figure as figure,
+                panels as figure,
             )
         if processing_delay is None:
             processing_delay = sized_delay_s(rate) if rate is not None and not upstash else MIN_DELAY_S
@@ -192,8 +192,8 @@ def watch(
 
 async def _watch(url: str) -> None:
     from overload_demo.live import terminal
+    from overload_demo.live.api_watch import ApiWatch
     from overload_demo.live.feed import Feed
-    from overload_demo.live.watch import ApiWatch
 
     feed = Feed(title="overload_demo", status=f"watching {url}")
     with closing(ApiWatch(url, feed)) as api:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from overload_demo.course.checks import EXERCISES, Exercise, Status, check
-from overload_demo.course.checks.exercise import MIME, called, choice, function, number
+from overload_demo.course.exercise import MIME, called, choice, function, number
 
 
 def answer_is_four(answer: object) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from overload_demo.course.checks import Status, check
-from overload_demo.course.checks.exercise import exercises
+from overload_demo.course.exercise import exercises
 
 FACTS: dict[str, dict[str, Any]] = {
     "07.idempotent": {},

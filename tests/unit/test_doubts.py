@@ -6,7 +6,7 @@ import pytest
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab import plots
 from overload_demo.lab.job_log import JobLog
-from overload_demo.lab.plots.spike_figure import short_doubts
+from overload_demo.lab.plots.spike_figures import short_doubts
 from tests.unit.answers.spike import RECORDED
 
 BOUND = RECORDED.load.model_copy(update={"verdict": "generator-bound", "reason": "a load process used 97% of a core"})

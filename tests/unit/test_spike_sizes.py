@@ -19,8 +19,8 @@ from overload_demo.lab.spike_plan import (
     sized_delay_s,
 )
 from overload_demo.live.feed import Feed
-from overload_demo.live.live_text import absorbed
 from overload_demo.live.sample import LiveSample
+from overload_demo.live.samples import absorbed
 from overload_demo.load import LoadPlan, Shape
 
 URL = "http://127.0.0.1:1"

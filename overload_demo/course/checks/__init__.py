@@ -4,6 +4,6 @@ A check never stops Run All. It says *not done yet*, *not yet* with a hint (anot
 *right*; and leaves the verdict in the cell's output, where ``overload-demo check`` finds it.
 """
 
-from overload_demo.course.checks.exercise import EXERCISES, Exercise, Status, Verdict, check
+from overload_demo.course.exercise import EXERCISES, Exercise, Status, Verdict, check
 
 __all__ = ["EXERCISES", "Exercise", "Status", "Verdict", "check"]

@@ -5,7 +5,7 @@ import numbers
 from collections.abc import Callable
 from email.message import Message
 
-from overload_demo.course.checks.exercise import MEASURED, NotDoneError, choice, exercise, function, number, shown
+from overload_demo.course.exercise import MEASURED, NotDoneError, choice, exercise, function, number, shown
 from overload_demo.lab import theory
 
 LONGEST_S = 120.0  # jitter and back-off on top of what the server asked for may add so much

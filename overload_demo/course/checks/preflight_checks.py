@@ -1,6 +1,6 @@
 """Exercises of the notebook 00: the first job, the first limit, what a 202 says."""
 
-from overload_demo.course.checks.exercise import choice, exercise, shown
+from overload_demo.course.exercise import choice, exercise, shown
 from overload_demo.jobs import JobState
 from overload_demo.lab.job_timeline import JobLife
 from overload_demo.lab.preflight import Preflight

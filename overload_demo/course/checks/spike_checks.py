@@ -2,7 +2,7 @@
 
 import math
 
-from overload_demo.course.checks.exercise import MEASURED, READ_OFF, called, choice, exercise, function, number, shown
+from overload_demo.course.exercise import MEASURED, READ_OFF, called, choice, exercise, function, number, shown
 from overload_demo.lab.result import SpikeResult
 
 

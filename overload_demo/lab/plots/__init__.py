@@ -4,13 +4,13 @@ Each function returns a :class:`Picture`, which a notebook shows when it is the 
 """
 
 from overload_demo.lab.plots.accessible_figure import Picture
-from overload_demo.lab.plots.bounds_figure import outcomes, side_by_side
+from overload_demo.lab.plots.bounds_figures import outcomes, side_by_side
 from overload_demo.lab.plots.comparisons import drains, where_the_waiting_went
-from overload_demo.lab.plots.crash_figure import designs, lives, recovery
-from overload_demo.lab.plots.flow_figure import cumulative, depth, waits
+from overload_demo.lab.plots.crash_figures import designs, lives, recovery
+from overload_demo.lab.plots.flow_figures import cumulative, depth, waits
+from overload_demo.lab.plots.naive_figures import ccdf, endings, goodput, spoiled
 from overload_demo.lab.plots.recorded_figure import variants
-from overload_demo.lab.plots.spike_figure import trio
-from overload_demo.lab.plots.steps_figure import ccdf, endings, goodput, spoiled
+from overload_demo.lab.plots.spike_figures import trio
 from overload_demo.lab.plots.timeline_figure import life
 
 __all__ = [

@@ -9,7 +9,7 @@ from overload_demo.errors import ConfigurationError
 from overload_demo.lab.colours import BLUE, GREEN, GREY, ORANGE
 from overload_demo.lab.job_log import JobLog
 from overload_demo.lab.plots.accessible_figure import Picture, drawing, legend, thousands
-from overload_demo.lab.plots.spike_figure import short_doubts
+from overload_demo.lab.plots.spike_figures import short_doubts
 from overload_demo.lab.result import SpikeResult
 
 _PLACES = (("at the door", ORANGE, "//"), ("in the queue", BLUE, ""), ("being done", GREEN, "xx"))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from overload_demo.course.checks.exercise import NotDoneError, choice, exercise, finite, function, number
+from overload_demo.course.exercise import NotDoneError, choice, exercise, finite, function, number
 
 Charge = Callable[[dict[Any, Any], str, float], object]
 _CHARGES = {"job_a1": 5.0, "job_b2": 5.0, "job_c3": 2.5}  # two jobs of the same amount are two charges

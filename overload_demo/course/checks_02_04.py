@@ -1,6 +1,6 @@
 """Exercises of 02: depth, wait and time to empty of a queue as a fluid, and Little's law on a log."""
 
-from overload_demo.course.checks.exercise import MEASURED, exercise, number
+from overload_demo.course.exercise import MEASURED, exercise, number
 from overload_demo.lab import theory
 from overload_demo.lab.job_log import JobLog
 
