@@ -87,7 +87,7 @@ def test_a_naive_api_that_answered_all_is_said_in_the_first_line(recorded: Spike
 
     assert "SAYS NOTHING: the naive API kept up: it answered 9,160 of 9,160 clients within 10 s" in first_line(result)
     assert absorbed(result).startswith("It says nothing: the naive API kept up")
-    assert plots.trio(result).caption.startswith("The comparison shows nothing: the naive API kept up")
+    assert plots.spike(result).caption.startswith("The comparison shows nothing: the naive API kept up")
 
 
 def test_a_queue_that_stayed_short_is_said_in_the_first_line(recorded: SpikeResult) -> None:
