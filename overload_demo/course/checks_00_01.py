@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from overload_demo.course.exercise import MEASURED, choice, exercise, multiple_choice, number, shown
 from overload_demo.jobs import JobState
-from overload_demo.lab.baseline_run import BaselineRun
+from overload_demo.lab.baseline import BaselineRun
 from overload_demo.lab.job_timeline import JobLife
 from overload_demo.lab.preflight import Preflight
 from overload_demo.lab.steps import LoadStep

@@ -167,7 +167,7 @@ def _idempotent(answer: Any) -> str:
             ledger.writes_left = None
             answer(ledger, job_id, amount)
     if ledger != _CHARGES:
-        return "Killed after its first write and called again, it leaves a wrong amount: mark and charge must be one write."
+        return "Killed after its first write and called again, it leaves a wrong amount: the whole charge is one write."
     return ""
 
 
@@ -206,7 +206,7 @@ class _Ledger(dict[Any, Any]):
     """A dict that simulates a kill right after ``writes_left`` writes."""
 
     writes_left: int | None = None
-    __setitem__, setdefault, update = map(_counted, (dict.__setitem__, dict.setdefault, dict.update))
+    __setitem__, setdefault, update = _counted(dict.__setitem__), _counted(dict.setdefault), _counted(dict.update)
 
 
 def _is_stub(answer: Any) -> bool:
@@ -266,8 +266,8 @@ multiple_choice(
     "at least once",
     {
         "at most once": "Then an interrupted job would not be repeated: the first design, with jobs never charged.",
-        "exactly once": "The second ledger contradicts it: jobs ran twice. The third is right because its handler makes "
-        "a repeat harmless; the queue still delivered some jobs twice.",
+        "exactly once": "The second ledger contradicts it: jobs ran twice. The third is right because its handler "
+        "makes a repeat harmless; the queue still delivered some jobs twice.",
     },
     "Look at the ledger of the design whose accepted jobs were all charged, and at its kills.",
 )

@@ -66,7 +66,7 @@ def test_the_right_number_is_right(key: str, answer: float) -> None:
         ("02.little", 3.5, "That is W"),
         ("02.little", 14, "sum of all waits"),
         ("02.little", 0.5, "That is λ"),
-        ("02.little", 2, "a guess from the picture"),
+        ("02.little", 2, "a guess from the figure"),
     ],
 )
 def test_a_usual_mistake_gets_its_own_hint(key: str, wrong: float, hint: str) -> None:
