@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from overload_demo.lab import plots, report, theory
-    from overload_demo.lab.baseline_run import recorded_baseline, require_checkout
+    from overload_demo.lab.baseline import recorded_baseline, require_checkout
     from overload_demo.lab.crashes import Kill, run_with_kills
     from overload_demo.lab.job_log import EFFECTS, JobLog, read_events
     from overload_demo.lab.job_timeline import follow, read_life
@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "lab.baseline_run": ("recorded_baseline", "require_checkout"),
+    "lab.baseline": ("recorded_baseline", "require_checkout"),
     "lab.crashes": ("Kill", "run_with_kills"),
     "lab.job_log": ("EFFECTS", "JobLog", "read_events"),
     "lab.job_timeline": ("follow", "read_life"),

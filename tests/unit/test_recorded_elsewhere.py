@@ -8,7 +8,7 @@ from rich.console import Console
 
 from experiments.bench.record import RESULTS
 from overload_demo.lab import plots, report
-from overload_demo.lab.baseline_run import BaselineRun, recorded_baseline
+from overload_demo.lab.baseline import BaselineRun, recorded_baseline
 from overload_demo.lab.recorded import equal_recorded
 from overload_demo.lab.result import SpikeResult
 from overload_demo.load import Shape
@@ -73,7 +73,7 @@ def test_the_figure_and_the_notes_say_it(recorded: BaselineRun) -> None:
     told = {"baseline": recorded, "baseline_source": "recorded", "baseline_note": note}
     result = SpikeResult.read(RESULTS / "spike.json").model_copy(update=told)
 
-    assert ELSEWHERE in plots.trio(result).caption
+    assert ELSEWHERE in plots.spike(result).caption
     assert ELSEWHERE in " ".join(report.notes(result))
 
 
