@@ -25,7 +25,7 @@ from overload_demo.load.limits import descriptor_limit, processes_for, source_ad
 from overload_demo.load.measure import LoadResult, ProcessReport, RecentTimes
 from overload_demo.load.plan import LoadPlan
 from overload_demo.load.summary import Environment
-from overload_demo.process import PYTHON_M, end
+from overload_demo.process import PYTHON_M, kill_and_wait
 
 HEAD_START_S = 0.1
 CONNECT_WITHIN_S = 3.0
@@ -227,7 +227,7 @@ async def _load_process(
             await child.send(order)
         yield child
     finally:
-        await end(process)
+        await kill_and_wait(process)
 
 
 async def _all_ready(children: list[_LoadProcess]) -> None:

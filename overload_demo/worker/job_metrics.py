@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from overload_demo.config import Settings
 from overload_demo.errors import ConfigurationError
-from overload_demo.metrics.families import Sheet
+from overload_demo.metric_set import MetricSet
 from overload_demo.process import PARENT_ONLY
 from overload_demo.worker.lease_metrics import LeaseMetrics
 
@@ -22,7 +22,7 @@ class WorkerMetrics:
     """The numbers of one worker. What the doing of jobs counts is here, the rest with the ``leases``."""
 
     def __init__(self) -> None:
-        self.sheet = Sheet()
+        self.sheet = MetricSet()
         self.leases = LeaseMetrics(self.sheet)
         attempts = self.sheet.counters(
             "overload_worker_attempts_total", "Jobs started, by how often they have been.", "attempt", ATTEMPTS
