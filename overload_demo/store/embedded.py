@@ -40,7 +40,7 @@ class EmbeddedStore:
         self._data_dir = DataDir(data_dir)
         self._settings = settings
         self._users_lock = self._data_dir.users_lock()
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()
         self._last_error = ""
 
     def __enter__(self) -> Self:
@@ -80,10 +80,14 @@ class EmbeddedStore:
     def refresh(self) -> Address:
         """Where the store answers now, after starting it again if its gateway is dead; the hold is kept.
 
-        Call it when nobody answers at the last address. Raises :class:`StoreUnavailableError`.
+        Call it when nobody answers at the last address. Raises :class:`StoreUnavailableError`, also after
+        :meth:`release`: a request that outlives its user starts no store.
         """
         try:
-            return self.acquire()
+            with self._mutex:
+                if not self._users_lock.is_held:
+                    raise StoreUnavailableError(f"the store on {self._data_dir.path} was released")
+                return self.acquire()
         except (ConfigurationError, StoreUnavailableError) as error:
             if str(error) != self._last_error:  # one line, however often it is asked for
                 log.error("%s", error)
