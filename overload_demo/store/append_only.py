@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from overload_demo.errors import StoreUnavailableError
 from overload_demo.store.data_dir import DATA
-from overload_demo.store.own_files import open_file, replace_file
+from overload_demo.store.files import open_file, replace_file
 
 MANIFEST = "appendonly.aof.manifest"
 LOOK_AGAIN_S = 0.05

@@ -30,8 +30,8 @@ from pydantic import SecretStr
 
 from overload_demo.errors import ConfigurationError, StoreUnavailableError
 from overload_demo.rest.address import Address, Durability
+from overload_demo.store.files import check, open_file, replace_file
 from overload_demo.store.locks import FileLock
-from overload_demo.store.own_files import check, open_file, replace_file
 
 GATEWAY_SOCKET, SERVER_LOCK, SERVER_SOCKET, LOG = "gateway.sock", "redis.lock", "redis.sock", "store.log"
 DATA, TEMPORARY = "appendonlydir", "temporary"

@@ -16,7 +16,7 @@ except ImportError:  # Windows
 
 from overload_demo.errors import ConfigurationError
 from overload_demo.process import PARENT_ONLY
-from overload_demo.store.own_files import open_file
+from overload_demo.store.files import open_file
 
 POLL_S = 0.01
 

@@ -23,8 +23,8 @@ from overload_demo.config import LOOPBACK_HOSTS, Settings
 from overload_demo.errors import ConfigurationError
 from overload_demo.store import append_only
 from overload_demo.store.data_dir import GATEWAY_SOCKET, DataDir, State, Tokens, new_tokens
+from overload_demo.store.gateway.backing_server import ExternalServer, inspect, parse_target
 from overload_demo.store.gateway.endpoint import Gateway
-from overload_demo.store.gateway.external_server import ExternalServer, inspect, parse_target
 from overload_demo.store.gateway.http_protocol import HttpProtocol
 from overload_demo.store.gateway.upstream import EmbeddedServer, Upstream
 from overload_demo.store.locks import FileLock

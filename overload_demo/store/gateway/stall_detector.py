@@ -28,7 +28,7 @@ PROBE_S, LONGEST_PROBE_S = 0.5, 2.0  # the longer a stall, the longer a far serv
 WRITING_SCRIPT_GRACE_S = 3.0  # past the limit of scripts: one that has written cannot be killed, only undone
 
 
-class Server(Protocol):
+class StallableServer(Protocol):
     """What the watchdog needs of the server behind the gateway."""
 
     async def connect_aside(self) -> RedisConnection:
@@ -48,7 +48,7 @@ class Server(Protocol):
         ...
 
 
-class Upstream(Protocol):
+class SharedConnections(Protocol):
     """What the watchdog needs of the link to the server."""
 
     def connections(self) -> list[RedisConnection]:
@@ -60,10 +60,10 @@ class Upstream(Protocol):
         ...
 
 
-class Watchdog:
+class StallDetector:
     """Looks after the connections of one link until :meth:`run` is cancelled."""
 
-    def __init__(self, server: Server, upstream: Upstream) -> None:
+    def __init__(self, server: StallableServer, upstream: SharedConnections) -> None:
         self._server, self._upstream = server, upstream
         self._stalled_since: float | None = None
         self._busy_since: float | None = None

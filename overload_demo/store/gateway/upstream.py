@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 from overload_demo.errors import StoreUnavailableError
 from overload_demo.rest.address import Durability
 from overload_demo.store.data_dir import SERVER_SOCKET
-from overload_demo.store.gateway import stall_detector as watchdog
+from overload_demo.store.gateway import stall_detector
 from overload_demo.store.gateway.resp import RedisConnection, ReplyError
 from overload_demo.store.redis_server import RedisServer
 
@@ -21,7 +21,7 @@ RETRY_FIRST_S, RETRY_LONGEST_S = 0.25, 2.0
 POLL_S = 0.01
 
 
-class Server(watchdog.Server, Protocol):
+class BackingServer(stall_detector.StallableServer, Protocol):
     """Something behind the gateway that can be connected to."""
 
     async def connect(self) -> RedisConnection:
@@ -48,9 +48,9 @@ MAIN_LANE = Lane(is_raw=False, read_only=False)
 
 
 class Upstream:
-    """Keeps a connection to a :class:`Server` alive from :meth:`open` to :meth:`aclose`, and opens more on demand."""
+    """Keeps a connection to a :class:`BackingServer` alive from :meth:`open` to :meth:`aclose`, and opens more on demand."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: BackingServer) -> None:
         self._server = server
         self._connection: RedisConnection | None = None
         self._connected = asyncio.Event()
@@ -114,7 +114,7 @@ class Upstream:
     async def open(self) -> None:
         """Connect for the first time and keep connected from then on; raises when the first time fails."""
         self._use(await self._server.connect())
-        watching = watchdog.Watchdog(self._server, self).run()
+        watching = stall_detector.StallDetector(self._server, self).run()
         self._tasks = [asyncio.create_task(self._keep_connected()), asyncio.create_task(watching)]
 
     async def aclose(self) -> None:
@@ -153,7 +153,7 @@ class Upstream:
 
 
 class EmbeddedServer:
-    """The :class:`Server` of a data directory: started when it does not run, and started again when it has died."""
+    """The :class:`BackingServer` of a data directory: started when it does not run, and started again when it has died."""
 
     def __init__(self, server: RedisServer, durability: Durability) -> None:
         self._server, self.durability, self.notices = server, durability, server.notices

@@ -65,7 +65,7 @@ def parse_target(url: str) -> Target:
 
 
 class ExternalServer:
-    """The :class:`~overload_demo.store.gateway.upstream.Server` at a :class:`Target`; never started or changed."""
+    """The :class:`~overload_demo.store.gateway.upstream.BackingServer` at a :class:`Target`; never started or changed."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
