@@ -1,9 +1,10 @@
-"""A server of your own behind the gateway (``OVERLOAD_REDIS_URL``), and what it is asked before it is trusted."""
+"""The server behind the gateway: what every kind can do, and a server of the user's own (``OVERLOAD_REDIS_URL``)."""
 
 import asyncio
 import contextlib
 import logging
 import ssl
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -24,6 +25,63 @@ SCHEMES = (
 )
 
 
+class BackingServer(ABC):
+    """A server that the gateway connects to; all methods that connect raise :class:`StoreUnavailableError`."""
+
+    name = "of this data directory"
+    answer_timeout_s, loading_poll_s = CONNECT_TIMEOUT_S, CHECK_INTERVAL_S
+
+    def __init__(self) -> None:
+        self.notices: list[str] = []  # what was dropped from the data at the start
+
+    async def connect(self) -> RedisConnection:
+        """Open a connection to a server that takes writes, waiting while it loads its data.
+
+        Each attempt opens a new connection, so that a host name is looked up anew.
+        """
+        while True:
+            connection = await self.connect_again()
+            try:
+                async with asyncio.timeout(self.answer_timeout_s):  # wait_for of Python 3.11 can swallow a cancellation
+                    reason = why_no_writes(facts(await connection.ask("INFO")))
+                if not reason:
+                    return connection
+            except TimeoutError:
+                reason = f"it did not answer within {self.answer_timeout_s:g} s"
+            except ReplyError as error:
+                reason = f"it refuses INFO: {error}"
+            connection.close()
+            if reason != LOADING:
+                raise StoreUnavailableError(f"the server {self.name} cannot be used: {reason}")
+            await asyncio.sleep(self.loading_poll_s)
+
+    @abstractmethod
+    async def connect_again(self) -> RedisConnection:
+        """Open another connection to a server that is known to have its data."""
+
+    async def connect_aside(self) -> RedisConnection:
+        """Open a connection for PING and KILL, whatever the server's state; may raise OSError or ReplyError too."""
+        return await self.connect_again()
+
+    async def is_reachable(self) -> bool:
+        """Whether a new connection is accepted, by the kernel at least."""
+        return True
+
+    async def check(self, connection: RedisConnection) -> None:  # noqa: B027 - most need no check
+        """Wait for the next check, then raise :class:`StoreUnavailableError` if the server refuses writes."""
+
+    @abstractmethod
+    async def end_stuck_script(self, connection: RedisConnection) -> None:
+        """End a script that has written and exceeds its time limit, if that is possible."""
+
+    @abstractmethod
+    async def durability(self, connection: RedisConnection) -> str:
+        """When an acknowledged write is on disk; raises :class:`ConfigurationError` if jobs are not safe there."""
+
+    async def aclose(self) -> None:  # noqa: B027 - only a server that was started here is ended
+        """End the server if the gateway started it."""
+
+
 @dataclass(frozen=True)
 class Target:
     """Where a running server listens, and how to sign in; secrets are masked in its repr."""
@@ -31,15 +89,10 @@ class Target:
     host: str
     port: int
     is_encrypted: bool
-    path: str  # of a unix socket; then host and port mean nothing
+    path: str  # of a Unix socket; host and port are not used then
     user: str
     password: SecretStr
     database: int
-
-    @property
-    def name(self) -> str:
-        """What messages call it; holds no secret."""
-        return self.path or f"{self.host}:{self.port}"
 
 
 def parse_target(url: str) -> Target:
@@ -64,56 +117,35 @@ def parse_target(url: str) -> Target:
         raise ConfigurationError(SCHEMES) from None
 
 
-class ExternalServer:
-    """The :class:`~overload_demo.store.gateway.upstream.BackingServer` at a :class:`Target`; never started or changed."""
+class ExternalServer(BackingServer):
+    """The server at a :class:`Target`; never started, ended or configured."""
 
     def __init__(self, target: Target) -> None:
+        super().__init__()
         self._target = target
-
-    async def connect(self) -> RedisConnection:
-        """A connection, signed in and on the right database, to a server that takes writes.
-
-        The host is looked up anew each time, also while the server loads its data. Raises
-        :class:`StoreUnavailableError`.
-        """
-        while True:
-            connection = await self.connect_again()
-            try:
-                async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                    reason = why_no_writes(facts(await connection.ask("INFO")))
-                if not reason:
-                    return connection
-            except TimeoutError:
-                reason = "it did not answer in time"
-            except ReplyError as error:
-                reason = f"it does not tell what it is: {error}"
-            connection.close()
-            if reason != LOADING:
-                raise StoreUnavailableError(f"the server at {self._target.name} cannot be used: {reason}")
-            await asyncio.sleep(CHECK_INTERVAL_S)
+        self.name = f"at {target.path or f'{target.host}:{target.port}'}"
 
     async def connect_again(self) -> RedisConnection:
-        """The same while the server is known to have its data."""
-        target = self._target
+        """Open a connection, signed in and on the right database."""
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                return await self._connect(target.database)
+                return await self._sign_in(self._target.database)
         except TimeoutError:
-            raise StoreUnavailableError(f"the server at {target.name} did not answer in time") from None
+            raise StoreUnavailableError(f"the server {self.name} did not answer in time") from None
         except ssl.SSLError as error:
             reason = getattr(error, "verify_message", "") or error.reason
-            raise StoreUnavailableError(f"no TLS with the server at {target.name}: {reason}") from None
+            raise StoreUnavailableError(f"no TLS with the server {self.name}: {reason}") from None
         except OSError as error:
-            raise StoreUnavailableError(f"no server at {target.name}: {error.strerror or error}") from None
+            raise StoreUnavailableError(f"no server {self.name}: {error.strerror or error}") from None
         except ReplyError as error:
-            raise StoreUnavailableError(f"the server at {target.name} refused us: {error}") from None
+            raise StoreUnavailableError(f"the server {self.name} refused the connection: {error}") from None
 
     async def connect_aside(self) -> RedisConnection:
-        """A connection, signed in; raises OSError or ReplyError."""
-        return await self._connect()
+        """Open a connection, signed in; SELECT would fail while a script runs."""
+        return await self._sign_in()
 
     async def is_reachable(self) -> bool:
-        """Whether the host accepts a connection, which its kernel does for a busy server too."""
+        """Whether the host accepts a connection; its kernel does so for a busy server too."""
         try:
             async with asyncio.timeout(REACH_TIMEOUT_S):
                 (await self._open(is_encrypted=False)).close()
@@ -122,24 +154,38 @@ class ExternalServer:
         return True
 
     async def check(self, connection: RedisConnection) -> None:
-        """Wait for the next look, then raise :class:`StoreUnavailableError` if the server refuses writes."""
+        """Ask INFO after a pause: a primary can have become a replica."""
         await asyncio.sleep(CHECK_INTERVAL_S)
         with contextlib.suppress(ReplyError):  # BUSY passes
             if reason := why_no_writes(facts(await connection.ask("INFO"))):
-                raise StoreUnavailableError(f"the server at {self._target.name} cannot be used: {reason}")
+                raise StoreUnavailableError(f"the server {self.name} cannot be used: {reason}")
 
     async def end_stuck_script(self, connection: RedisConnection) -> None:
-        """Tell of it: only who runs the server may end it."""
+        """Log it: ending the server is up to its operator."""
         log.error(
-            "a script at %s has written and runs past its time limit: it cannot be killed. "
-            "SHUTDOWN NOSAVE there ends the server without what it wrote",
-            self._target.name,
+            "a script on the server %s has written and exceeds its time limit: it cannot be killed. "
+            "SHUTDOWN NOSAVE there ends the server without the script's writes",
+            self.name,
         )
 
-    async def aclose(self) -> None:
-        """Nothing to end: the server is not ours."""
+    async def durability(self, connection: RedisConnection) -> str:
+        """Return ``always``, ``everysec``, ``none`` or ``unknown``; warns about anything but ``always``."""
+        try:
+            told = facts(await connection.ask("INFO"))
+        except ReplyError as error:
+            raise ConfigurationError(f"OVERLOAD_REDIS_URL: the server refuses INFO: {error}") from None
+        refuse_unsafe(told)
+        durability = "none"
+        if told.get("aof_enabled") != "0":
+            durability = "unknown"
+            with contextlib.suppress(ReplyError):  # hosted servers often have no CONFIG
+                answer = await connection.ask("CONFIG", "GET", "appendfsync") or [""]
+                durability = {"always": "always", "everysec": "everysec", "no": "none"}.get(answer[-1], "unknown")
+        if durability != "always":
+            log.warning("durability of the server is %r: an acknowledged job can be lost in a crash", durability)
+        return durability
 
-    async def _connect(self, database: int = 0) -> RedisConnection:
+    async def _sign_in(self, database: int = 0) -> RedisConnection:
         connection, target = await self._open(), self._target
         try:
             if secret := target.password.get_secret_value():
@@ -158,30 +204,3 @@ class ExternalServer:
         # Certificates are checked against those the system trusts, or SSL_CERT_FILE names.
         context = ssl.create_default_context() if is_encrypted and target.is_encrypted else None
         return (await loop.create_connection(RedisConnection, target.host, target.port, ssl=context))[1]
-
-
-async def inspect(connection: RedisConnection) -> str:
-    """When an acknowledged write is on disk there: ``always``, ``everysec``, ``none`` or ``unknown``.
-
-    Raises :class:`ConfigurationError` for a server that could lose jobs by its nature: one that evicts, or a cluster.
-    Warns once when durability is less than ``always``.
-    """
-    try:
-        told = facts(await connection.ask("INFO"))
-    except ReplyError as error:
-        raise ConfigurationError(f"OVERLOAD_REDIS_URL: the server does not tell what it is: {error}") from None
-    refuse_unsafe(told)
-    durability = "none"
-    if told.get("aof_enabled") != "0":
-        durability = await _fsync_policy(connection)
-    if durability != "always":
-        log.warning("durability of the server is %r: an acknowledged job can be lost in a crash", durability)
-    return durability
-
-
-async def _fsync_policy(connection: RedisConnection) -> str:
-    with contextlib.suppress(ReplyError):  # hosted servers often have no CONFIG
-        answer = await connection.ask("CONFIG", "GET", "appendfsync")
-        if len(answer) == 2:
-            return {"always": "always", "everysec": "everysec", "no": "none"}.get(answer[1], "unknown")
-    return "unknown"
