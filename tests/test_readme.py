@@ -16,12 +16,12 @@ from typer.main import get_command, get_group
 from experiments.bench.record import RESULTS
 from experiments.readme.documents import DOCUMENTS, with_blocks
 from experiments.readme.recordings import all_recordings, program_of
-from overload_demo.api.request_metrics import ApiMetrics
+from overload_demo.api.api_metrics import ApiMetrics
 from overload_demo.cli.application import application as cli
 from overload_demo.config import Settings
 from overload_demo.errors import OverloadDemoError
 from overload_demo.queue.results import QueueStats
-from overload_demo.worker.job_metrics import WorkerMetrics
+from overload_demo.worker.worker_metrics import WorkerMetrics
 
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "experiments" / "README.md"

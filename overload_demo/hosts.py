@@ -5,14 +5,9 @@ name is accepted, unless OVERLOAD_ALLOWED_HOSTS is set: then only those, loopbac
 """
 
 import re
-from collections.abc import Awaitable, Iterable
+from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
-
-from starlette.types import ASGIApp, Receive, Scope, Send
-
-from overload_demo.api import problems
-from overload_demo.api.request_context import begin
 
 _HOST = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::[0-9]{0,5})?")
 KNOWN_HOSTS = 256  # judgements remembered
@@ -45,26 +40,3 @@ def _is_loopback(host: str) -> bool:
     if isinstance(address, IPv6Address) and address.ipv4_mapped:
         address = address.ipv4_mapped
     return address.is_loopback
-
-
-class HostCheck:
-    """ASGI middleware: answers a request whose Host ``app.state.hosts`` refuses with a 400, whatever its path."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Serve one request."""
-        if scope["type"] == "http" and (refusal := _refusal(scope)):
-            begin(scope)
-            return problems.problem(400, refusal, {"Connection": "close"})(scope, receive, send)
-        return self._app(scope, receive, send)
-
-
-def _refusal(scope: Scope) -> str | None:
-    hosts = [value for name, value in scope["headers"] if name == b"host"]
-    if len(hosts) == 1:
-        rule: HostRule = scope["app"].state.hosts
-        return rule.refusal(hosts[0], (scope.get("server") or [""])[0])
-    is_old = not hosts and scope["http_version"] == "1.0"
-    return None if is_old else "a request must have one Host header"

@@ -6,7 +6,7 @@ told from, goes into the store as a job's owner. Somebody else's job is as unkno
 
 import hashlib
 import hmac
-from typing import Any
+from collections.abc import Awaitable
 
 from starlette._utils import get_route_path
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -14,10 +14,33 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from overload_demo.api import pages, problems
 from overload_demo.api.request_context import begin
 from overload_demo.config import Settings
+from overload_demo.hosts import HostRule
 
 OPEN_PATHS = frozenset({"/health", "/health/ready", "/openapi.json"}) | pages.PATHS
-SCHEME = "apiKey"
 _OWNER = "overload_demo.owner"
+
+
+class HostCheck:
+    """ASGI middleware: answers a request whose Host ``app.state.hosts`` refuses with a 400, whatever its path."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Serve one request."""
+        if scope["type"] == "http" and (refusal := _refusal(scope)):
+            begin(scope)
+            return problems.problem(400, refusal, {"Connection": "close"})(scope, receive, send)
+        return self._app(scope, receive, send)
+
+
+def _refusal(scope: Scope) -> str | None:
+    hosts = [value for name, value in scope["headers"] if name == b"host"]
+    if len(hosts) == 1:
+        rule: HostRule = scope["app"].state.hosts
+        return rule.refusal(hosts[0], (scope.get("server") or [""])[0])
+    is_old = not hosts and scope["http_version"] == "1.0"
+    return None if is_old else "a request must have one Host header"
 
 
 class ApiKeys:
@@ -78,18 +101,3 @@ def owner_of(scope: Scope) -> str:
     """The owner of the jobs that a request submits, and of those it may see; '' where no keys are asked for."""
     owner: str = scope.get(_OWNER, "")
     return owner
-
-
-def describe(schema: dict[str, Any]) -> None:
-    """Say in an OpenAPI document that keys are asked for."""
-    schema["components"]["securitySchemes"] = {SCHEME: {"type": "http", "scheme": "bearer"}}
-    refused = {
-        "description": "no key, or not one of the API's",
-        "headers": {"WWW-Authenticate": {"schema": {"type": "string"}}},
-        "content": {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-    }
-    for path, operations in schema["paths"].items():
-        if path not in OPEN_PATHS:
-            for operation in operations.values():
-                operation["security"] = [{SCHEME: []}]
-                operation["responses"]["401"] = refused
