@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from overload_demo.lab.baseline_run import BaselineRun
+from overload_demo.lab.baseline import BaselineRun
 
 # Okabe and Ito's colours, told apart by colour-blind people; dashes besides, for black and white.
 BLUE, ORANGE, RED, GREEN, BLACK = "#0072B2", "#E69F00", "#D55E00", "#009E73", "#000000"

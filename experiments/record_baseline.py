@@ -17,8 +17,8 @@ from rich.table import Table
 
 from experiments.baseline_figure import draw
 from overload_demo.errors import OverloadDemoError
-from overload_demo.lab.baseline import baseline_server, run_baseline
-from overload_demo.lab.baseline_run import VARIANTS, BaselineRecording, BaselineRun, Variant
+from overload_demo.lab.baseline import VARIANTS, BaselineRecording, BaselineRun, Variant
+from overload_demo.lab.naive_api import baseline_server, run_baseline
 from overload_demo.load import LoadPlan, Shape, calibrate
 
 RESULTS = Path(__file__).parent / "results"

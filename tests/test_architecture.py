@@ -1,8 +1,10 @@
-"""The house rules, checked: which room may know which, where each library lives, and that the code is clean."""
+"""The rules of the layout: import direction, sizes, unique names, the home of each library, and clean code."""
 
 import ast
+import functools
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,6 +51,58 @@ HOMES = {
 }
 
 
+# Room -> most lines of Python. A room inside another one (api/front_door, store/gateway) counts by itself.
+STACK = {
+    "vocabulary": 1_400,
+    "rest": 750,
+    "queue": 1_250,
+    "api": 1_400,
+    "api/front_door": 900,
+    "worker": 1_350,
+    "store": 1_600,
+    "store/gateway": 1_900,
+}
+WORKBENCH = {"load": 1_750, "lab": 4_700, "live": 1_750, "course": 1_200, "cli": 600}
+MOST_LINES_OF_THE_STACK = 9_900
+MOST_LINES_OF_THE_WORKBENCH = 9_400
+MOST_LINES_OF_LUA = 800
+MOST_FILES = 165
+MOST_LINES_OF_A_FILE = 350
+MOST_LINES_OF_A_FUNCTION = 60
+
+LONG_FILES = {"test_queue_admin.py", "test_queue_model.py", "rows.py"}
+LONG_FUNCTIONS = {"create_app", "main"}
+DOUBLE_NAMES = {"Health", "JobLog", "Prediction", "Server", "Upstream", "Verdict", "Watchdog", "_App"}
+
+
+def room_of(path: Path) -> str:
+    *folders, _ = path.relative_to(PACKAGE).parts
+    if "/".join(folders[:2]) in STACK:
+        return "/".join(folders[:2])
+    return folders[0] if folders and folders[0] not in VOCABULARY else "vocabulary"
+
+
+def lines_of(path: Path) -> int:
+    return len(path.read_text().splitlines())
+
+
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def lines_by_room() -> dict[str, int]:
+    lines: dict[str, int] = defaultdict(int)
+    for path in PACKAGE.rglob("*.py"):
+        lines[room_of(path)] += lines_of(path)
+    return dict(lines)
+
+
+def all_python() -> Iterator[Path]:
+    for folder in ("overload_demo", "experiments", "tests"):
+        yield from (ROOT / folder).rglob("*.py")
+
+
 def sources() -> Iterator[tuple[str, Path]]:
     for path in PACKAGE.rglob("*.py"):
         room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
@@ -58,7 +112,7 @@ def sources() -> Iterator[tuple[str, Path]]:
 
 def imports_of(path: Path) -> set[str]:
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -115,10 +169,52 @@ def test_each_library_has_its_home() -> None:
     assert strangers == []
 
 
-def test_files_can_be_read_in_one_sitting() -> None:
-    long = [path.name for _, path in sources() if len(path.read_text().splitlines()) > 350]
+@pytest.mark.parametrize("room", [*STACK, *WORKBENCH])
+def test_a_room_keeps_its_budget(room: str) -> None:
+    assert lines_by_room()[room] <= (STACK | WORKBENCH)[room]
 
-    assert long == []
+
+def test_every_room_has_a_budget() -> None:
+    assert lines_by_room().keys() == (STACK | WORKBENCH).keys()
+
+
+def test_the_stack_the_workbench_and_lua_keep_their_budgets() -> None:
+    lines = lines_by_room()
+
+    assert sum(lines[room] for room in STACK) <= MOST_LINES_OF_THE_STACK
+    assert sum(lines[room] for room in WORKBENCH) <= MOST_LINES_OF_THE_WORKBENCH
+    assert sum(map(lines_of, PACKAGE.rglob("*.lua"))) <= MOST_LINES_OF_LUA
+    assert len(list(PACKAGE.rglob("*.py"))) <= MOST_FILES
+
+
+def test_no_file_is_too_long() -> None:
+    long = {path.name for path in all_python() if lines_of(path) > MOST_LINES_OF_A_FILE}
+
+    assert long - LONG_FILES == set()
+
+
+def test_no_function_is_too_long() -> None:
+    long = {
+        node.name
+        for path in all_python()
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (node.end_lineno or 0) - node.lineno >= MOST_LINES_OF_A_FUNCTION
+    }
+
+    assert long - LONG_FUNCTIONS == set()
+
+
+def test_class_and_module_names_are_unique() -> None:
+    places: dict[str, list[Path]] = defaultdict(list)
+    for path in PACKAGE.rglob("*.py"):
+        if path.stem not in {"__init__", "__main__"}:
+            places[path.stem].append(path)
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.ClassDef):
+                places[node.name].append(path)
+
+    assert {name for name, paths in places.items() if len(paths) > 1} - DOUBLE_NAMES == set()
 
 
 def test_tests_wait_for_something_instead_of_sleeping() -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from overload_demo.lab.baseline_run import BaselineRun, Variant, recorded_baseline
+from overload_demo.lab.baseline import BaselineRun, Variant, recorded_baseline
 from overload_demo.load.summary import Environment
 
 

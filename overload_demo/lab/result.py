@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from overload_demo.lab.baseline_run import BaselineRun
+from overload_demo.lab.baseline import BaselineRun
 from overload_demo.load import LoadSummary, Shape
 
 SCHEMA_VERSION: Literal[1] = 1

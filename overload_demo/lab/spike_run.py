@@ -15,9 +15,9 @@ import psutil
 
 from overload_demo.errors import ConfigurationError, OverloadDemoError, StoreError
 from overload_demo.lab.accounting import Reconciliation, StoredJobs, read_effects, read_stored, reconcile
-from overload_demo.lab.baseline import run_baseline
-from overload_demo.lab.baseline_run import BaselineRun, Variant, checkout_root
+from overload_demo.lab.baseline import BaselineRun, Variant, checkout_root
 from overload_demo.lab.cost import Cost, read_cost
+from overload_demo.lab.naive_api import run_baseline
 from overload_demo.lab.recorded import equal_recorded
 from overload_demo.lab.result import NOT_ASKED_FOR, Conditions, SpikeResult, SpikeSeries
 from overload_demo.lab.sampler import Sample, Sampler

@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict
 
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.lab.app_stats import AppMonitor, AppSample
-from overload_demo.lab.baseline import baseline_server, processes_to_hold
-from overload_demo.lab.baseline_run import Variant
+from overload_demo.lab.baseline import Variant
+from overload_demo.lab.naive_api import baseline_server, processes_to_hold
 from overload_demo.load import LoadPlan, LoadProgress, LoadResult, Shape, run_load
 from overload_demo.load.summary import Environment, Floats, Percentiles, Verdict
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from overload_demo.lab.baseline_run import BaselineRun
+from overload_demo.lab.baseline import BaselineRun
 from overload_demo.lab.result import SpikeResult
 from overload_demo.live.sample import LiveSample
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab.baseline_run import BaselineRun
+from overload_demo.lab.baseline import BaselineRun
 from overload_demo.lab.result import SCHEMA_VERSION, SpikeResult
 from overload_demo.live.feed import MARKS_FILE, Feed, Mark
 from overload_demo.live.live_text import absorbed

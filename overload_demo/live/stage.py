@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import Self
 
 from overload_demo.errors import OverloadDemoError
-from overload_demo.lab.baseline import run_baseline
-from overload_demo.lab.baseline_run import BaselineRun
+from overload_demo.lab.baseline import BaselineRun
+from overload_demo.lab.naive_api import run_baseline
 from overload_demo.lab.spike_plan import BASELINE_SPIKE_S, BASELINE_TIMEOUT_S, SpikePlan, SpikeProgress
 from overload_demo.lab.spike_run import BASELINE_VARIANT, run_spike
 from overload_demo.lab.stack import Stack

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from overload_demo.errors import OverloadDemoError
-from overload_demo.lab import baseline_run
+from overload_demo.lab import baseline
 from overload_demo.lab.stack import Stack
 from overload_demo.live.feed import Feed
 from overload_demo.live.page import Prediction
@@ -186,7 +186,7 @@ async def test_a_stage_that_is_left_in_mid_act_leaves_no_load(tmp_path: Path) ->
 async def test_an_act_that_cannot_be_played_says_why_and_the_next_one_can(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(baseline_run.overload_demo, "__file__", str(tmp_path / "overload_demo" / "__init__.py"))
+    monkeypatch.setattr(baseline.overload_demo, "__file__", str(tmp_path / "overload_demo" / "__init__.py"))
     async with a_stage(tmp_path) as (stage, feed, _):
         await stage.act("naive", NOTHING)
         await stage.wait()

@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from overload_demo.errors import ConfigurationError, OverloadDemoError
-from overload_demo.lab import baseline_run
-from overload_demo.lab.baseline import run_baseline
-from overload_demo.lab.baseline_run import VARIANTS, BaselineRecording, Variant, recorded_baseline
+from overload_demo.lab import baseline
+from overload_demo.lab.baseline import VARIANTS, BaselineRecording, Variant, recorded_baseline
+from overload_demo.lab.naive_api import run_baseline
 from overload_demo.load import LoadPlan, Shape, run_load
 from tests.support.waiting import wait_until
 
@@ -49,7 +49,7 @@ def naive(variant: Variant, delay_s: float) -> Iterator[Client]:
     arguments = ["--port", "0", "--variant", variant, "--delay", str(delay_s), "--parent-pipe"]
     process = subprocess.Popen(
         [sys.executable, "-m", "experiments.naive_sync", *arguments],
-        cwd=baseline_run.checkout_root(),
+        cwd=baseline.checkout_root(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -164,7 +164,7 @@ def test_the_runner_writes_a_file_the_lab_can_read(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "experiments.record_baseline", *options.split(), "--output", str(tmp_path)]
 
     done = subprocess.run(
-        command, cwd=baseline_run.checkout_root(), capture_output=True, text=True, timeout=60, check=False
+        command, cwd=baseline.checkout_root(), capture_output=True, text=True, timeout=60, check=False
     )
 
     assert done.returncode == 0, done.stderr
@@ -191,7 +191,7 @@ def test_a_file_of_another_form_is_refused_in_one_line(tmp_path: Path) -> None:
 
 
 def test_without_a_checkout_the_live_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(baseline_run, "checkout_root", lambda: None)
+    monkeypatch.setattr(baseline, "checkout_root", lambda: None)
 
     with pytest.raises(ConfigurationError, match="needs a checkout"):
         asyncio.run(run_baseline("def-slot", requests=1, rate_per_s=1.0, shape=Shape.CONSTANT, delay_s=0.0))

@@ -8,8 +8,8 @@ import psutil
 import pytest
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab import baseline_run, plots
-from overload_demo.lab.baseline_run import recorded_baseline
+from overload_demo.lab import baseline, plots
+from overload_demo.lab.baseline import recorded_baseline
 from overload_demo.lab.steps import StepProgress, breaks_at_per_s, load_steps
 from tests.support.steps import step
 
@@ -74,7 +74,7 @@ async def test_a_load_that_is_none_is_refused(rates_per_s: list[float], seconds:
 
 @pytest.mark.anyio
 async def test_without_a_checkout_it_says_so_and_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(baseline_run.overload_demo, "__file__", str(tmp_path / "overload_demo" / "__init__.py"))
+    monkeypatch.setattr(baseline.overload_demo, "__file__", str(tmp_path / "overload_demo" / "__init__.py"))
 
     with pytest.raises(ConfigurationError, match=r"needs a checkout.* Clone the repository"):
         await load_steps("def-slot", [10], **SHORT)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from experiments.bench.record import RESULTS
-from overload_demo.lab.baseline_run import recorded_baseline
+from overload_demo.lab.baseline import recorded_baseline
 from overload_demo.lab.result import SpikeResult
 from overload_demo.live import live_text as words
 from overload_demo.live.sample import LiveSample

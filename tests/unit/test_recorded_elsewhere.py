@@ -8,7 +8,7 @@ from rich.console import Console
 
 from experiments.bench.record import RESULTS
 from overload_demo.lab import plots, report
-from overload_demo.lab.baseline_run import BaselineRun, recorded_baseline
+from overload_demo.lab.baseline import BaselineRun, recorded_baseline
 from overload_demo.lab.recorded import equal_recorded
 from overload_demo.lab.result import SpikeResult
 from overload_demo.load import Shape

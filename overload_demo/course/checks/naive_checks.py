@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from overload_demo.course.checks.exercise import MEASURED, choice, exercise, number, shown
-from overload_demo.lab.baseline_run import BaselineRun, Variant
+from overload_demo.lab.baseline import BaselineRun, Variant
 from overload_demo.lab.steps import LoadStep
 from overload_demo.lab.theory import capacity_per_s
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab.baseline_run import VARIANTS, BaselineRun
+from overload_demo.lab.baseline import VARIANTS, BaselineRun
 from overload_demo.lab.colours import BLUE, GREEN, ORANGE
 from overload_demo.lab.plots.accessible_figure import Picture, drawing, legend
 from overload_demo.lab.recorded import note_on

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from overload_demo.lab.baseline_run import recorded_baseline
+from overload_demo.lab.baseline import recorded_baseline
 from tests.support.steps import step
 
 OVERLOAD = step()
