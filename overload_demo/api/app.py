@@ -58,8 +58,8 @@ def create_app(
         async with AsyncExitStack() as stack:
             blocking = ExitStack()
             stack.push_async_callback(asyncio.to_thread, blocking.close)
-            opened: Store = store or await asyncio.to_thread(blocking.enter_context, open_store(current))
-            address, refresh = opened
+            opening = open_store(current)
+            address, refresh = store if store else await asyncio.to_thread(blocking.enter_context, opening)
             upstash = Upstash(
                 address,
                 connections=CONNECTIONS,
