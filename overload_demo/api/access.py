@@ -1,27 +1,26 @@
-"""Optional API keys: who may call, and whose a job is.
+"""Access control: the Host check and the optional API keys.
 
-A key travels as ``Authorization: Bearer KEY``. Only digests are kept, and only a short digest, which the key cannot be
-told from, goes into the store as a job's owner. Somebody else's job is as unknown as one that never was.
+A key travels as ``Authorization: Bearer KEY``. The process keeps only digests of keys. A job stores a shorter digest as
+its owner, from which the key cannot be derived. Another owner's job is a 404, like an unknown id.
 """
 
 import hashlib
 import hmac
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Set
 
 from starlette._utils import get_route_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from overload_demo.api import pages, problems
+from overload_demo.api import problems
 from overload_demo.api.request_context import begin
 from overload_demo.config import Settings
-from overload_demo.hosts import HostRule
+from overload_demo.headers import HostRule
 
-OPEN_PATHS = frozenset({"/health", "/health/ready", "/openapi.json"}) | pages.PATHS
 _OWNER = "overload_demo.owner"
 
 
 class HostCheck:
-    """ASGI middleware: answers a request whose Host ``app.state.hosts`` refuses with a 400, whatever its path."""
+    """ASGI middleware: answers a request whose Host ``app.state.hosts`` refuses with a 400, on every path."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -44,7 +43,7 @@ def _refusal(scope: Scope) -> str | None:
 
 
 class ApiKeys:
-    """The digests of the keys that are let in; empty = no key is asked for."""
+    """The digests of the accepted keys; empty = no key is needed."""
 
     def __init__(self, settings: Settings) -> None:
         self._digests = [_digest(key) for key in settings.api_keys]
@@ -53,9 +52,9 @@ class ApiKeys:
         return bool(self._digests)
 
     def owner(self, scope: Scope) -> str | None:
-        """Who sends this request, 16 hexadecimal digits; None without a key of ours.
+        """Return the owner id of a request's key, 16 hexadecimal digits; None without an accepted key.
 
-        Looks at all digests, each in constant time, so that nothing can be learned from how long it takes.
+        Compares with every digest in constant time, so the duration reveals nothing.
         """
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         scheme, _, key = (given[0] if len(given) == 1 else b"").partition(b" ")
@@ -71,33 +70,30 @@ def _digest(key: bytes) -> bytes:
 
 
 class KeyCheck:
-    """ASGI middleware: refuses a request without a key with a 401, whatever its path, except for OPEN_PATHS: the
-    health checks, and what describes the API.
+    """ASGI middleware: answers a request without an accepted key with a 401, except on ``open_paths``.
 
-    It goes by the path that is routed, never by a URL put together from what the client says (CVE-2026-48710).
+    It checks the path that is routed, never a URL built from the request's headers (CVE-2026-48710).
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, open_paths: Set[str]) -> None:
+        self._app, self._open_paths = app, open_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         begin(scope)
-        if scope["type"] == "http" and get_route_path(scope) not in OPEN_PATHS:
+        if scope["type"] == "http" and get_route_path(scope) not in self._open_paths:
             keys: ApiKeys = scope["app"].state.keys
             if keys:
                 owner = keys.owner(scope)
                 if owner is None:
-                    refusal = problems.problem(
-                        401, "send one of the API's keys as Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"}
-                    )
-                    await refusal(scope, receive, send)
+                    detail = "send one of the API's keys as Authorization: Bearer KEY"
+                    await problems.problem(401, detail, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
                     return
                 scope[_OWNER] = owner
         await self._app(scope, receive, send)
 
 
 def owner_of(scope: Scope) -> str:
-    """The owner of the jobs that a request submits, and of those it may see; '' where no keys are asked for."""
+    """Return the owner of the jobs that a request submits and may read; '' where no key is needed."""
     owner: str = scope.get(_OWNER, "")
     return owner

@@ -6,18 +6,19 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from overload_demo import __version__
-from overload_demo.api import openapi, pages, problems, routes
+from overload_demo.api import openapi, problems, routes
 from overload_demo.api.access import ApiKeys, HostCheck, KeyCheck
 from overload_demo.api.api_metrics import ApiMetrics
 from overload_demo.api.intake import ShortCut
 from overload_demo.config import Settings, load_settings
-from overload_demo.hosts import HostRule
+from overload_demo.headers import HostRule
 from overload_demo.queue.producer import Producer
 from overload_demo.queue.results import Results
 from overload_demo.rest.client import Upstash
@@ -27,7 +28,7 @@ from overload_demo.store.connect import Store, open_store
 CONNECTIONS = 8
 
 
-class _App(FastAPI):
+class IngressApp(FastAPI):
     """FastAPI with ``layers`` outside its own middleware, the innermost first.
 
     :class:`ShortCut` needs none of FastAPI's layers, which take half of a request's time in this process (measured).
@@ -77,7 +78,7 @@ def create_app(
             state.upstash, state.results, state.producer = upstash, results, producer
             yield
 
-    app = _App(
+    app = IngressApp(
         title="overload_demo",
         version=__version__,
         lifespan=lifespan,
@@ -89,14 +90,16 @@ def create_app(
     app.state.metrics = counts
     # Without settings, the keys are known only at the start of the app.
     asks_for_keys = settings is None or settings.api_keys
-    app.layers = (ShortCut, KeyCheck, HostCheck) if asks_for_keys else (ShortCut, HostCheck)
+    key_check = [partial(KeyCheck, open_paths=routes.OPEN_PATHS)] if asks_for_keys else []
+    app.layers = (ShortCut, *key_check, HostCheck)
     # Not include_router, which would put one more router around each request.
-    app.router.routes.extend([*routes.intake.routes, *routes.reading.routes, *pages.pages.routes])
+    app.router.routes.extend([*routes.intake.routes, *routes.reading.routes])
     problems.install(app)
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = openapi.describe(app, has_keys=bool((settings or app.state.settings).api_keys))
+            has_keys = (settings or app.state.settings).api_keys
+            app.openapi_schema = openapi.describe(app, routes.OPEN_PATHS if has_keys else None)
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]

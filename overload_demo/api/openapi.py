@@ -1,12 +1,12 @@
 """The OpenAPI document: descriptions of responses, headers and errors that FastAPI cannot derive from the routes."""
 
+from collections.abc import Set
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from overload_demo.api import problems
-from overload_demo.api.access import OPEN_PATHS
 from overload_demo.api.intake import MAX_IDEMPOTENCY_KEY
 from overload_demo.api.models import Problem
 from overload_demo.api.request_context import HEADER
@@ -63,12 +63,12 @@ METRICS: dict[str, Any] = {
 }
 
 
-def describe(app: FastAPI, *, has_keys: bool) -> dict[str, Any]:
-    """Return the OpenAPI document of ``app``; ``has_keys``: the API asks for a key."""
+def describe(app: FastAPI, open_paths: Set[str] | None) -> dict[str, Any]:
+    """Return the OpenAPI document of ``app``. All paths but ``open_paths`` need an API key; None = no path does."""
     document = get_openapi(title=app.title, version=app.version, routes=app.routes, description=DESCRIPTION)
     components = document["components"]
     components["schemas"]["Problem"] = Problem.model_json_schema()
-    if has_keys:
+    if open_paths is not None:
         components["securitySchemes"] = {SCHEME: {"type": "http", "scheme": "bearer"}}
     for path, operations in document["paths"].items():
         for operation in operations.values():
@@ -76,7 +76,7 @@ def describe(app: FastAPI, *, has_keys: bool) -> dict[str, Any]:
             # FastAPI adds a 422 wherever there is a parameter; here any path text is at worst an unknown id.
             if responses.get("422", {}).get("description") == "Validation Error":
                 del responses["422"]
-            if has_keys and path not in OPEN_PATHS:
+            if open_paths is not None and path not in open_paths:
                 operation["security"] = [{SCHEME: []}]
                 responses["401"] = {
                     "description": "no key, or an unknown key",

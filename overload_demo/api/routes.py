@@ -1,13 +1,19 @@
-"""The routes, except those for a browser."""
+"""The routes: jobs, the queue's statistics, metrics, health, and the pages for a browser.
+
+``/docs`` is Swagger UI from the installed ``fastapi_swagger``. It loads nothing from elsewhere, and a strict content
+security policy enforces that. The pages contain no data, so they need no API key.
+"""
 
 import asyncio
 import json
 from contextlib import suppress
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.exceptions import HTTPException
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
 
 from overload_demo import __version__
 from overload_demo.api import openapi, problems
@@ -19,11 +25,35 @@ from overload_demo.errors import StoreError
 from overload_demo.jobs import JOB_ID, JobRequest, JobState
 from overload_demo.queue.producer import Producer
 from overload_demo.queue.results import JobStatus, Results
-from overload_demo.rest.client import Upstash
 from overload_demo.work import utc_now
 
-SCRAPE_TIMEOUT_S = 5.0  # for the queue's numbers: half of Prometheus' default scrape timeout
+SCRAPE_TIMEOUT_S = 5.0  # for the queue's metrics: half of Prometheus's default scrape timeout
 NO_SUCH_JOB = "no such job: unknown, or expired after it was done"
+STATIC = Path(__file__).with_name("static")
+SWAGGER = Path(str(files("fastapi_swagger"))) / "resources"
+ASSETS = {
+    "docs.html": STATIC,
+    "docs.js": STATIC,
+    "swagger-ui-bundle.js": SWAGGER,
+    "swagger-ui.css": SWAGGER,
+    "favicon-32x32.png": SWAGGER,
+}
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:;"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
+LINKS = {
+    "docs": "docs",
+    "openapi": "openapi.json",
+    "health": "health",
+    "ready": "health/ready",
+    "stats": "queue/stats",
+    "metrics": "metrics",
+}
+OPEN_PATHS = frozenset(
+    {"/", "/docs", *(f"/docs/{name}" for name in ASSETS), "/health", "/health/ready", "/openapi.json"}
+)
 
 intake = APIRouter(route_class=JobIntakeRoute)
 reading = APIRouter()
@@ -41,9 +71,9 @@ reading = APIRouter()
             s400="not JSON, or an unusable Idempotency-Key",
             s413="the body is too large",
             s415="not application/json",
-            s422="JSON, but not a job; or the Idempotency-Key came with another body before",
+            s422="JSON, but not a job; or the Idempotency-Key was used before with another body",
             s429="a configured bound on the queue refuses the job; carries Retry-After",
-            s503="the store did not confirm; outcome tells whether it may have enqueued; carries Retry-After",
+            s503="the store did not confirm; outcome is whether it may have enqueued; carries Retry-After",
         ),
     },
 )
@@ -59,7 +89,7 @@ async def post_job(job: JobRequest, request: Request) -> Response:
     responses={200: openapi.FOUND, **openapi.errors(s404="unknown or expired", s503=openapi.STORE_UNAVAILABLE)},
 )
 async def get_job(job_id: str, request: Request) -> Response:
-    """Where a job stands, and its result once it is done."""
+    """Return the state of a job, and its result once it is done."""
     results: Results = request.app.state.results
     status = await results.status(job_id) if JOB_ID.fullmatch(job_id) else None
     if status is None or (owner_of(request.scope) and status.owner != owner_of(request.scope)):
@@ -73,8 +103,8 @@ async def get_job(job_id: str, request: Request) -> Response:
     operation_id="delete_job",
     responses=openapi.errors(
         s404="unknown or expired",
-        s409="it runs already, or has ended",
-        s503="the store did not confirm; outcome tells whether it may have been cancelled, and a repeat is harmless",
+        s409="the job is running or has ended",
+        s503="the store did not confirm; outcome is whether it may have cancelled; a repeat is harmless",
     ),
 )
 async def delete_job(job_id: str, request: Request) -> Response:
@@ -91,81 +121,8 @@ async def delete_job(job_id: str, request: Request) -> Response:
     return _job_response(job_id, JobStatus(state, 0, 0.0, "", None, ""))
 
 
-@reading.get(
-    "/queue/stats",
-    response_model=Stats,
-    operation_id="get_stats",
-    responses=openapi.errors(s503=openapi.STORE_UNAVAILABLE),
-)
-async def get_stats(request: Request) -> dict[str, Any]:
-    """The queue's numbers in one consistent look."""
-    results: Results = request.app.state.results
-    stats = await results.stats()
-    upstash: Upstash = request.app.state.upstash
-    return {
-        **vars(stats),
-        "estimated_wait_seconds": stats.estimated_wait_s,
-        "rest_calls": stats.worker_rest_calls + upstash.calls,
-        "timestamp": utc_now(),
-    }
-
-
-@reading.get("/metrics", response_class=PlainTextResponse, operation_id="get_metrics", responses={200: openapi.METRICS})
-async def get_metrics(request: Request) -> Response:
-    """All numbers for Prometheus. Always 200; while the store is gone, ``overload_store_up`` is 0 and the queue's are
-    left out.
-    """
-    results: Results = request.app.state.results
-    stats = None
-    with suppress(StoreError, TimeoutError):
-        stats = await asyncio.wait_for(results.stats(), SCRAPE_TIMEOUT_S)
-    metrics: ApiMetrics = request.app.state.metrics
-    body, media_type = metrics.exposition(stats, request.headers.get("accept", ""))
-    return Response(body, media_type=media_type)
-
-
-@reading.get("/health", response_model=HealthReport, response_model_exclude_none=True, operation_id="get_health")
-async def get_health(request: Request) -> dict[str, Any]:
-    """Liveness. Always 200 while the API serves; ``status`` and ``queue_connected`` tell of the store."""
-    return await _health(request)
-
-
-@reading.get(
-    "/health/ready",
-    response_model=HealthReport,
-    response_model_exclude_none=True,
-    operation_id="get_ready",
-    responses=openapi.errors(s503=openapi.STORE_UNAVAILABLE),
-)
-async def get_ready(request: Request) -> Any:
-    """Readiness: 200 while the store answers, else 503."""
-    health = await _health(request)
-    if not health["queue_connected"]:
-        headers = {"Retry-After": problems.retry_after(problems.STORE_RETRY_AFTER_S)}
-        return problems.problem(503, health["detail"], headers)
-    return health
-
-
-async def _health(request: Request) -> dict[str, Any]:
-    state = request.app.state
-    detail = None
-    try:
-        await state.results.ping()
-    except StoreError as error:
-        detail = str(error)
-    return {
-        "status": "degraded" if detail else "healthy",
-        "service": SERVICE,
-        "version": __version__,
-        "queue_connected": detail is None,
-        "timestamp": utc_now(),
-        "durability": state.upstash.address.durability,
-        "detail": detail,
-    }
-
-
 def _job_response(job_id: str, status: JobStatus) -> Response:
-    """The body by state; a job that is still on its way also says when to look again."""
+    """The body by state; an unfinished job also gets a ``Retry-After``."""
     headers: dict[str, str] = {}
     body: dict[str, Any] = {"status": status.state.value, "job_id": job_id}
     if status.state is JobState.QUEUED:
@@ -179,3 +136,98 @@ def _job_response(job_id: str, status: JobStatus) -> Response:
     elif status.state is JobState.FAILED:
         body["error"] = status.error
     return Response(json.dumps(body, separators=(",", ":")), 200, headers, "application/json")
+
+
+@reading.get(
+    "/queue/stats",
+    response_model=Stats,
+    operation_id="get_stats",
+    responses=openapi.errors(s503=openapi.STORE_UNAVAILABLE),
+)
+async def get_stats(request: Request) -> dict[str, Any]:
+    """Return the queue's statistics, from one consistent read."""
+    stats = await request.app.state.results.stats()
+    return {
+        **vars(stats),
+        "estimated_wait_seconds": stats.estimated_wait_s,
+        "rest_calls": stats.worker_rest_calls + request.app.state.upstash.calls,
+        "timestamp": utc_now(),
+    }
+
+
+@reading.get("/metrics", response_class=PlainTextResponse, operation_id="get_metrics", responses={200: openapi.METRICS})
+async def get_metrics(request: Request) -> Response:
+    """Return all metrics for Prometheus. Always 200.
+
+    While the store does not answer, ``overload_store_up`` is 0 and the queue's metrics are left out.
+    """
+    stats = None
+    with suppress(StoreError, TimeoutError):
+        stats = await asyncio.wait_for(request.app.state.results.stats(), SCRAPE_TIMEOUT_S)
+    metrics: ApiMetrics = request.app.state.metrics
+    body, media_type = metrics.exposition(stats, request.headers.get("accept", ""))
+    return Response(body, media_type=media_type)
+
+
+@reading.get("/health", response_model=HealthReport, response_model_exclude_none=True, operation_id="get_health")
+async def get_health(request: Request) -> dict[str, Any]:
+    """Report liveness. Always 200 while the API serves; ``status`` and ``queue_connected`` are about the store."""
+    detail = None
+    try:
+        await request.app.state.results.ping()
+    except StoreError as error:
+        detail = str(error)
+    return {
+        "status": "degraded" if detail else "healthy",
+        "service": SERVICE,
+        "version": __version__,
+        "queue_connected": detail is None,
+        "timestamp": utc_now(),
+        "durability": request.app.state.upstash.address.durability,
+        "detail": detail,
+    }
+
+
+@reading.get(
+    "/health/ready",
+    response_model=HealthReport,
+    response_model_exclude_none=True,
+    operation_id="get_ready",
+    responses=openapi.errors(s503=openapi.STORE_UNAVAILABLE),
+)
+async def get_ready(request: Request) -> Any:
+    """Report readiness: 200 while the store answers, else 503."""
+    health = await get_health(request)
+    if not health["queue_connected"]:
+        headers = {"Retry-After": problems.retry_after(problems.STORE_RETRY_AFTER_S)}
+        return problems.problem(503, health["detail"], headers)
+    return health
+
+
+@reading.get("/", include_in_schema=False)
+async def get_root(request: Request) -> Response:
+    """Return the service's name, version and links: JSON, or HTML for a browser."""
+    links = {name: path for name, path in LINKS.items() if name != "docs" or _has_docs(request)}
+    headers = HEADERS | {"Vary": "Accept"}
+    if "text/html" in request.headers.get("accept", ""):
+        items = "".join(f'<li><a href="{path}">{name}</a></li>' for name, path in links.items())
+        title = f"{SERVICE} {__version__}"
+        head = f'<!doctype html><html lang="en"><link rel="icon" href="data:,"><title>{title}</title>'
+        return HTMLResponse(f"{head}<h1>{title}</h1><ul>{items}</ul></html>", headers=headers)
+    root_path = request.scope.get("root_path", "")
+    urls = {name: f"{root_path}/{path}" for name, path in links.items()}
+    return JSONResponse({"service": SERVICE, "version": __version__, **urls}, headers=headers)
+
+
+@reading.get("/docs", include_in_schema=False)
+@reading.get("/docs/{asset}", include_in_schema=False)
+async def get_docs(request: Request) -> Response:
+    """Return the interactive description or a file of it; 404 while OVERLOAD_DOCS is off."""
+    name = request.path_params.get("asset", "docs.html")
+    if not _has_docs(request) or name not in ASSETS:
+        raise HTTPException(404)
+    return FileResponse(ASSETS[name] / name, headers=HEADERS)
+
+
+def _has_docs(request: Request) -> bool:
+    return bool(request.app.state.settings.overload_docs)

@@ -28,7 +28,7 @@ from pydantic import BaseModel, Field, ValidationError
 from overload_demo.api.access import HostCheck
 from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError, OverloadDemoError
-from overload_demo.hosts import HostRule
+from overload_demo.headers import HostRule
 from overload_demo.live import live_figure as figure
 from overload_demo.live import markup
 from overload_demo.live.feed import EVERY_S, Feed

@@ -1,8 +1,4 @@
-"""Which Host headers are accepted: no web page may reach a loopback server under a name of its own (DNS rebinding).
-
-At a loopback address only loopback names are accepted, and those of OVERLOAD_ALLOWED_HOSTS. At any other address every
-name is accepted, unless OVERLOAD_ALLOWED_HOSTS is set: then only those, loopback names, and the address itself.
-"""
+"""Which Host and Accept headers the HTTP servers of this package understand."""
 
 import re
 from collections.abc import Iterable
@@ -10,11 +6,17 @@ from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
 _HOST = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::[0-9]{0,5})?")
-KNOWN_HOSTS = 256  # judgements remembered
+KNOWN_HOSTS = 256  # decisions kept
+# An entry of Accept that is refused (q=0), or whose version prometheus-client cannot parse: it raises.
+_UNUSABLE = re.compile(r";\s*(?:q=0(?:\.0*)?\s*(?:;|$)|version=(?![0-9]{1,4}(?:\.[0-9]{1,4})*\s*(?:;|$)))")
 
 
 class HostRule:
-    """Judges Host headers; ``allowed`` are names beside those of loopback, ``*`` stands for any."""
+    """Decides which Host headers are accepted, against DNS rebinding: ``allowed`` are extra names, ``*`` is any.
+
+    A connection to a loopback address accepts loopback names and the allowed names. One to another address accepts
+    every name; with allowed names it accepts only these, loopback names, and the address itself.
+    """
 
     def __init__(self, allowed: Iterable[str]) -> None:
         self._allowed = frozenset(allowed)
@@ -40,3 +42,8 @@ def _is_loopback(host: str) -> bool:
     if isinstance(address, IPv6Address) and address.ipv4_mapped:
         address = address.ipv4_mapped
     return address.is_loopback
+
+
+def usable_accept(accept: str) -> str:
+    """Return the entries of an Accept header for metrics that are not refused and that prometheus-client can parse."""
+    return ",".join(entry for entry in accept.replace('"', "").split(",") if not _UNUSABLE.search(entry))
