@@ -54,7 +54,7 @@ def test_every_variable_it_names_is_a_setting(path: Path) -> None:
 def test_the_table_of_metrics_names_exactly_those_that_are_told() -> None:
     stats = QueueStats(*[0] * len(fields(QueueStats)))
     by_api, _ = ApiMetrics().exposition(stats, "")
-    by_worker = generate_latest(WorkerMetrics().sheet)
+    by_worker = generate_latest(WorkerMetrics().metrics)
     told = set(re.findall(r"^# TYPE (\S+)", (by_api + by_worker).decode(), re.MULTILINE))
 
     assert set(re.findall(r"`(overload_[a-z_]+)[`{ ]", (ROOT / "README.md").read_text())) == told

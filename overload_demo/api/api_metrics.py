@@ -6,8 +6,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import choose_encoder
 
 from overload_demo.headers import usable_accept
-from overload_demo.metrics.families import Sheet
-from overload_demo.metrics.store_errors import store_errors
+from overload_demo.metric_set import MetricSet
 from overload_demo.queue.results import QueueStats
 
 STATUSES = ["200", "202", "400", "401", "404", "405", "409", "413", "414", "415", "422", "429", "431", "500", "503"]
@@ -43,7 +42,7 @@ class ApiMetrics:
     """What one API process counts, in its row of the shared memory ``fd``; without one, for itself alone."""
 
     def __init__(self, fd: int = -1, row: int = 0) -> None:
-        sheet = self._sheet = Sheet(fd, row)
+        sheet = self._sheet = MetricSet(fd, row)
         requests = sheet.counters(
             "overload_http_requests_total", "Answers sent, by status.", "status", [*STATUSES, OTHER]
         )
@@ -59,7 +58,7 @@ class ApiMetrics:
         self.connections = sheet.gauge("overload_live_connections", "Connections let in.")
         self.paused = sheet.gauge("overload_accepting_paused", "API processes that let nobody in: they are full.")
         self.pauses = sheet.counter("overload_accepting_pauses_total", "How often a process stopped letting in.")
-        self.store_error = store_errors(sheet)
+        self.store_error = sheet.store_errors()
         self._unfolded: list[float] = []
         sheet.begin()
 

@@ -21,7 +21,7 @@ from overload_demo.load import LoadPlan, LoadResult, Shape, calibrate, run_load
 from overload_demo.load.generator import ProgressCallback
 from overload_demo.load.limits import RATE_PER_PROCESS_PER_S, descriptor_limit, socket_cap
 from overload_demo.load.summary import Floats
-from overload_demo.process import end
+from overload_demo.process import kill_and_wait
 
 CALIBRATION_S = 1.5
 START_WITHIN_S = 30.0
@@ -115,7 +115,7 @@ async def baseline_server(variant: Variant, delay_s: float) -> AsyncIterator[str
                 raise OverloadDemoError(f"the naive baseline did not start: {said[-1]}")
             yield json.loads(line)["url"]
         finally:
-            await end(process)
+            await kill_and_wait(process)
 
 
 async def _first_line(process: asyncio.subprocess.Process) -> bytes:

@@ -26,7 +26,7 @@ from overload_demo.load.measure import LoadResult, ProcessReport
 from overload_demo.load.plan import LoadPlan
 from overload_demo.load.recent import RecentTimes
 from overload_demo.load.summary import Environment
-from overload_demo.process import PYTHON_M, end
+from overload_demo.process import PYTHON_M, kill_and_wait
 
 HEAD_START_S = 0.1
 CONNECT_WITHIN_S = 3.0
@@ -200,7 +200,7 @@ async def _child(
             await child.send(order)
         yield child
     finally:
-        await end(process)  # it holds nothing worth a farewell
+        await kill_and_wait(process)  # it holds nothing worth a farewell
 
 
 async def _all_ready(children: list[_Child]) -> None:

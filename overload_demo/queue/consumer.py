@@ -23,7 +23,7 @@ from overload_demo.work import utc_now
 MAX_LEASE_BYTES = 1_048_576
 
 
-class Verdict(StrEnum):
+class LeaseEnd(StrEnum):
     """How a leased job ends: with a result, with an error, on the dead list, or back at the head of the queue."""
 
     DONE = "done"
@@ -40,7 +40,7 @@ class LeasedJob:
     payload: str
     attempt: int
     fence: str
-    idem: str
+    idempotency_record: str
 
 
 def about(job: LeasedJob) -> dict[str, str | int]:
@@ -67,7 +67,7 @@ class Settlement:
     """The end of one leased job: ``text`` is the result as JSON or the error, ``busy_s`` the seconds it took."""
 
     job: LeasedJob
-    verdict: Verdict
+    end: LeaseEnd
     text: str = ""
     started_at: str = ""
     completed_at: str = ""
@@ -166,12 +166,12 @@ class Consumer:
             for field in (
                 one.job.job_id,
                 one.job.fence,
-                one.verdict.value,
+                one.end.value,
                 one.text,
                 one.started_at,
                 one.completed_at,
                 one.job.attempt,
-                one.job.idem,
+                one.job.idempotency_record,
             )
         ]
         ttl, dead = self._settings.queue_result_ttl, MAX_DEAD_ENTRIES

@@ -32,7 +32,7 @@ class NewJob:
 
     job_id: str
     payload: str
-    idem: str = ""
+    idempotency_record: str = ""
     fingerprint: str = ""
     owner: str = ""
     expires_in_s: float | None = None
@@ -40,10 +40,10 @@ class NewJob:
     @property
     def options(self) -> str:
         """What only some jobs have, as the script reads it; '' for a plain one."""
-        if not self.idem and not self.owner and self.expires_in_s is None:
+        if not self.idempotency_record and not self.owner and self.expires_in_s is None:
             return ""
         within_s = "-" if self.expires_in_s is None else repr(self.expires_in_s)
-        return f"{self.idem or '-'} {within_s} {self.owner or '-'} {self.fingerprint or '-'}"
+        return f"{self.idempotency_record or '-'} {within_s} {self.owner or '-'} {self.fingerprint or '-'}"
 
 
 @dataclass(frozen=True, slots=True)

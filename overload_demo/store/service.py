@@ -21,6 +21,7 @@ from pydantic import SecretStr
 
 from overload_demo.config import LOOPBACK_HOSTS, Settings
 from overload_demo.errors import ConfigurationError
+from overload_demo.http_server import SignalFreeServer
 from overload_demo.store import append_only
 from overload_demo.store.data_dir import GATEWAY_SOCKET, DataDir, State, Tokens, new_tokens
 from overload_demo.store.gateway.endpoint import Gateway
@@ -167,14 +168,6 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-class _HttpServer(uvicorn.Server):
-    """uvicorn without hands on our signals: it would raise them again before our server has ended."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 class _Store:
     """The part that lives in the event loop."""
 
@@ -206,7 +199,7 @@ class _Store:
                 announce(state)
                 return
             gateway = Gateway(upstream, self._tokens)
-            http = _HttpServer(_http_config(gateway))
+            http = SignalFreeServer(_http_config(gateway))
             serving = asyncio.create_task(http.serve(sockets=listeners))
             self._data_dir.remember()
             self._data_dir.write_state(state)

@@ -19,11 +19,11 @@ from typing import Any, TypeVar
 
 from overload_demo.config import Settings
 from overload_demo.errors import OverloadDemoError, StoreError
-from overload_demo.process import after_fork, drop
-from overload_demo.queue.consumer import Consumer, Lease, LeasedJob, Settlement, Verdict, about
+from overload_demo.process import after_fork, replace_with_null
+from overload_demo.queue.consumer import Consumer, Lease, LeasedJob, LeaseEnd, Settlement, about
 from overload_demo.rest.address import Address
 from overload_demo.rest.client import Upstash
-from overload_demo.worker.worker_metrics import LeaseMetrics
+from overload_demo.worker.worker_metrics import WorkerMetrics
 
 log = logging.getLogger(__name__)
 Value = TypeVar("Value")
@@ -51,7 +51,7 @@ class LeaseRenewer:
         worker_id: str,
         on_overdue: Callable[[LeasedJob], None],
         on_lost: Callable[[OSError], None],
-        metrics: LeaseMetrics,
+        metrics: WorkerMetrics,
         *,
         predecessors: Sequence[str] = (),
     ) -> None:
@@ -251,7 +251,7 @@ class LeaseRenewer:
         rest: list[Settlement] = []
         while self._todo:
             try:
-                rest.append(Settlement(self._todo.pop(), Verdict.RELEASED))
+                rest.append(Settlement(self._todo.pop(), LeaseEnd.RELEASED))
             except IndexError:  # the worker was quicker
                 break
         return rest[::-1]
@@ -264,4 +264,4 @@ class LeaseRenewer:
 
 _keepers: "weakref.WeakSet[LeaseRenewer]" = weakref.WeakSet()
 # A child that shared the connections and the epoll set could change those of the parent.
-after_fork(lambda: drop(descriptor for keeper in _keepers for descriptor in keeper.descriptors()))
+after_fork(lambda: replace_with_null(descriptor for keeper in _keepers for descriptor in keeper.descriptors()))

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from overload_demo.config import Settings
 from overload_demo.errors import StoreError
 from overload_demo.jobs import JobRequest, encode_result
-from overload_demo.queue.consumer import LeasedJob, Settlement, Verdict, about
+from overload_demo.queue.consumer import LeasedJob, LeaseEnd, Settlement, about
 from overload_demo.rest.address import Address
 from overload_demo.work import Slot, utc_now
 from overload_demo.worker.handler import JobContext, LazyRunner, load_handler
@@ -87,7 +87,7 @@ class Worker:
                 own.worker_id,
                 self._on_overdue,
                 self._on_lost,
-                self._metrics.leases,
+                self._metrics,
                 predecessors=own.predecessors,
             )
             try:
@@ -140,29 +140,29 @@ class Worker:
         if self._effects:
             self._effects.write("start", job)
         verdict, text = self._outcome(job)
-        if self._effects and verdict is Verdict.DONE:
+        if self._effects and verdict is LeaseEnd.DONE:
             self._effects.write("effect", job)
         busy_s = time.perf_counter() - since
         self._count(job, verdict, text, busy_s)
         return Settlement(job, verdict, text, started_at, utc_now(), busy_s)
 
-    def _outcome(self, job: LeasedJob) -> tuple[Verdict, str]:
+    def _outcome(self, job: LeasedJob) -> tuple[LeaseEnd, str]:
         try:
             payload = json.loads(job.payload)
             JobRequest.model_validate(payload)
         except (ValueError, RecursionError) as error:
             reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "not JSON"
-            return Verdict.DEAD, f"unreadable: the stored payload is malformed ({reason})"
+            return LeaseEnd.DEAD, f"unreadable: the stored payload is malformed ({reason})"
         try:
             text = encode_result(self._handler(payload, JobContext(job.job_id, job.attempt)))
         except BaseException as error:  # a handler may raise anything; the worker goes on
             self._end_if_forked(error)
             self._failure_log.write(job, error)
-            return Verdict.FAILED, describe(error)
+            return LeaseEnd.FAILED, describe(error)
         self._end_if_forked(None)
         if len(text) > MAX_RESULT_BYTES:
-            return Verdict.FAILED, f"the result is {len(text)} bytes of JSON, more than {MAX_RESULT_BYTES}"
-        return Verdict.DONE, text
+            return LeaseEnd.FAILED, f"the result is {len(text)} bytes of JSON, more than {MAX_RESULT_BYTES}"
+        return LeaseEnd.DONE, text
 
     def _end_if_forked(self, error: BaseException | None) -> None:
         """End a child of fork in which the handler has returned or raised: the jobs belong to the parent."""
@@ -182,8 +182,8 @@ class Worker:
         finally:
             os._exit(status)
 
-    def _count(self, job: LeasedJob, verdict: Verdict, text: str, busy_s: float) -> None:
-        if verdict is Verdict.DONE:
+    def _count(self, job: LeasedJob, verdict: LeaseEnd, text: str, busy_s: float) -> None:
+        if verdict is LeaseEnd.DONE:
             self.done += 1
         else:
             self.failed += 1

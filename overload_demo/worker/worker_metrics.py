@@ -1,18 +1,20 @@
-"""What a worker counts, and its own door for Prometheus."""
+"""What a worker counts, and its own ``/metrics`` for Prometheus."""
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, make_wsgi_app, start_http_server
 
 from overload_demo.config import Settings
 from overload_demo.errors import ConfigurationError
-from overload_demo.metrics.families import Sheet
-from overload_demo.metrics.store_errors import store_errors
+from overload_demo.headers import HostRule, usable_accept
+from overload_demo.metric_set import MetricSet
 from overload_demo.process import PARENT_ONLY
-from overload_demo.queue.consumer import Settlement, Verdict
+from overload_demo.queue.consumer import LeaseEnd, Settlement
 
 log = logging.getLogger("overload_demo.worker")
 
@@ -23,29 +25,45 @@ CALL_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 BATCH_JOBS = (0, 1, 2, 4, 8, 16, 32, 64, 128)
 
 
-class LeaseMetrics:
-    """Leases, settlements, and how the store took them."""
+class WorkerMetrics:
+    """The metrics of one worker.
 
-    def __init__(self, sheet: Sheet) -> None:
-        jobs = sheet.counters(
+    The thread that runs the jobs calls :meth:`started` and :meth:`ended`, the lease renewer's thread calls the rest.
+    """
+
+    def __init__(self) -> None:
+        metrics = self.metrics = MetricSet()
+        ends = metrics.counters(
             "overload_worker_jobs_total",
-            "Jobs settled, by outcome; released: given back unstarted.",
+            "Jobs settled, by outcome; released: returned unstarted.",
             "outcome",
-            [*Verdict],
+            [*LeaseEnd],
         )
-        self._jobs = {Verdict(outcome): counter for outcome, counter in jobs.items()}
-        self._in_flight = sheet.gauge("overload_worker_in_flight", "Jobs leased and not settled by this worker.")
-        self._lease_jobs = sheet.histogram("overload_worker_lease_jobs", "Jobs that a lease call brought.", BATCH_JOBS)
-        self._settle_jobs = sheet.histogram("overload_worker_settle_jobs", "Jobs settled in one call.", BATCH_JOBS)
-        self._calls = sheet.histograms(
-            "overload_worker_store_seconds", "How long the store takes, by call.", "call", CALLS, CALL_S
+        self._ends = {LeaseEnd(end): counter for end, counter in ends.items()}
+        self._in_flight = metrics.gauge("overload_worker_in_flight", "Jobs leased and not settled by this worker.")
+        self._lease_jobs = metrics.histogram("overload_worker_lease_jobs", "Jobs leased in one call.", BATCH_JOBS)
+        self._settle_jobs = metrics.histogram("overload_worker_settle_jobs", "Jobs settled in one call.", BATCH_JOBS)
+        self._calls = metrics.histograms(
+            "overload_worker_store_seconds", "Duration of a store call, by call.", "call", CALLS, CALL_S
         )
-        self._fenced = sheet.counter("overload_worker_fenced_total", "Results that came after their lease was lost.")
-        self.store_error = store_errors(sheet)
+        self._fenced = metrics.counter("overload_worker_fenced_total", "Results that came after their lease was lost.")
+        self.store_error = metrics.store_errors()
+        attempts = metrics.counters("overload_worker_attempts_total", "Jobs started, by attempt.", "attempt", ATTEMPTS)
+        self._attempts = list(attempts.values())
+        self._handler = metrics.histogram("overload_worker_handler_seconds", "Duration of a job.", HANDLER_S)
+        metrics.begin()
+
+    def started(self, attempt: int) -> None:
+        """Count the start of a job; ``attempt`` counts from 1."""
+        self._attempts[min(attempt, len(self._attempts)) - 1].add()
+
+    def ended(self, busy_s: float) -> None:
+        """Count the end of a job, whatever its outcome."""
+        self._handler.observe(busy_s)
 
     @contextmanager
     def timed(self, call: str) -> Iterator[None]:
-        """Take the time of one call, whether it ends well or not."""
+        """Measure the duration of one of ``CALLS``, also if it fails."""
         since = time.perf_counter()
         try:
             yield
@@ -53,62 +71,67 @@ class LeaseMetrics:
             self._calls[call].observe(time.perf_counter() - since)
 
     def leased(self, jobs: int) -> None:
-        """A lease call has brought so many jobs."""
+        """Count one lease call."""
         self._lease_jobs.observe(jobs)
         self._in_flight.add(jobs)
 
     def settled(self, settlements: Sequence[Settlement], fenced: int) -> None:
-        """The store has settled these, but for so many that it had given to others."""
+        """Count one settle call; ``fenced`` of its jobs had lost their lease."""
         self._settle_jobs.observe(len(settlements))
         self._in_flight.add(-len(settlements))
         self._fenced.add(fenced)
         for one in settlements:
-            self._jobs[one.verdict].add()
+            self._ends[one.end].add()
 
     def lost(self) -> None:
-        """The lease of an unstarted job has gone to another worker."""
+        """Count the lost lease of an unstarted job."""
         self._in_flight.add(-1)
 
 
-class WorkerMetrics:
-    """The numbers of one worker. What the doing of jobs counts is here, the rest with the ``leases``."""
+class _Request(WSGIRequestHandler):
+    """One scrape: no access log; the checked application needs the address that the client has connected to."""
 
-    def __init__(self) -> None:
-        self.sheet = Sheet()
-        self.leases = LeaseMetrics(self.sheet)
-        attempts = self.sheet.counters(
-            "overload_worker_attempts_total", "Jobs started, by how often they have been.", "attempt", ATTEMPTS
-        )
-        self._attempts = list(attempts.values())
-        self._handler = self.sheet.histogram("overload_worker_handler_seconds", "How long a job takes.", HANDLER_S)
-        self.sheet.begin()
+    def log_message(self, *_: Any) -> None:
+        """The library's hook."""
 
-    def started(self, attempt: int) -> None:
-        """A job begins, for the ``attempt``-th time."""
-        self._attempts[min(attempt, len(self._attempts)) - 1].add()
+    def get_environ(self) -> dict[str, Any]:
+        """The library's hook."""
+        environ: dict[str, Any] = super().get_environ()
+        return environ | {"LOCAL_ADDRESS": self.connection.getsockname()[0]}
 
-    def ended(self, busy_s: float) -> None:
-        """It has ended, well or not, after so many seconds."""
-        self._handler.observe(busy_s)
+
+def _checked(app: Callable[..., Iterable[bytes]], rule: HostRule) -> Callable[..., Iterable[bytes]]:
+    """Refuse a Host header as the API does, and hide entries of Accept that the library cannot parse."""
+
+    def checked(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        host = environ.get("HTTP_HOST")  # absent in HTTP/1.0
+        if host is not None and (refusal := rule.refusal(host.encode("latin-1"), environ["LOCAL_ADDRESS"])):
+            start_response("400 Bad Request", [("Content-Type", "text/plain")])
+            return [refusal.encode()]
+        return app(environ | {"HTTP_ACCEPT": usable_accept(environ.get("HTTP_ACCEPT", ""))}, start_response)
+
+    return checked
 
 
 @contextmanager
 def serving(metrics: WorkerMetrics, settings: Settings) -> Iterator[None]:
-    """Answer ``GET /metrics`` at WORKER_METRICS_PORT for the length of the block, if it is set.
+    """Answer ``GET /metrics`` on WORKER_METRICS_PORT during the block, if it is set.
 
-    Raises :class:`ConfigurationError` when the port cannot be had, as when another worker has it.
+    Raises :class:`ConfigurationError` if the port is taken, for example by another worker.
     """
     if settings.worker_metrics_port is None:
         yield
         return
     host, port = settings.worker_metrics_host, settings.worker_metrics_port
     registry = CollectorRegistry()
-    registry.register(metrics.sheet)
+    registry.register(metrics.metrics)
     try:
         server, thread = start_http_server(port, host, registry)
     except OSError as error:
         reason = error.strerror or error
         raise ConfigurationError(f"WORKER_METRICS_PORT: cannot listen on {host}:{port}: {reason}") from None
+    server.RequestHandlerClass = _Request
+    server.set_app(_checked(make_wsgi_app(registry), HostRule(settings.allowed_hosts)))
     PARENT_ONLY.add(server.fileno())
     log.info("metrics at http://%s:%d/metrics", host, server.server_port)
     try:

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from pydantic import SecretStr
 
 from overload_demo.errors import ConfigurationError, StoreUnavailableError
-from overload_demo.rest.server_facts import LOADING, facts, refuse_unsafe, why_no_writes
+from overload_demo.rest.address import LOADING, info_facts, refuse_unsafe, why_no_writes
 from overload_demo.store.gateway.resp import RedisConnection, ReplyError
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class ExternalServer:
             connection = await self.connect_again()
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                    reason = why_no_writes(facts(await connection.ask("INFO")))
+                    reason = why_no_writes(info_facts(await connection.ask("INFO")))
                 if not reason:
                     return connection
             except TimeoutError:
@@ -125,7 +125,7 @@ class ExternalServer:
         """Wait for the next look, then raise :class:`StoreUnavailableError` if the server refuses writes."""
         await asyncio.sleep(CHECK_INTERVAL_S)
         with contextlib.suppress(ReplyError):  # BUSY passes
-            if reason := why_no_writes(facts(await connection.ask("INFO"))):
+            if reason := why_no_writes(info_facts(await connection.ask("INFO"))):
                 raise StoreUnavailableError(f"the server at {self._target.name} cannot be used: {reason}")
 
     async def end_stuck_script(self, connection: RedisConnection) -> None:
@@ -167,7 +167,7 @@ async def inspect(connection: RedisConnection) -> str:
     Warns once when durability is less than ``always``.
     """
     try:
-        told = facts(await connection.ask("INFO"))
+        told = info_facts(await connection.ask("INFO"))
     except ReplyError as error:
         raise ConfigurationError(f"OVERLOAD_REDIS_URL: the server does not tell what it is: {error}") from None
     refuse_unsafe(told)

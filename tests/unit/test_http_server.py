@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from overload_demo.write_coalescing import OneWrite
+from overload_demo.http_server import CoalescingTransport
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
@@ -22,7 +22,7 @@ def socket_pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield ours, theirs
 
 
-def run(loop: str, use: Callable[[OneWrite], Awaitable[None]]) -> tuple[bytes, list[dict[str, Any]]]:
+def run(loop: str, use: Callable[[CoalescingTransport], Awaitable[None]]) -> tuple[bytes, list[dict[str, Any]]]:
     """What the other side got, and the errors the event loop was told of."""
     errors: list[dict[str, Any]] = []
 
@@ -30,7 +30,7 @@ def run(loop: str, use: Callable[[OneWrite], Awaitable[None]]) -> tuple[bytes, l
         running = asyncio.get_running_loop()
         running.set_exception_handler(lambda _, context: errors.append(context))
         transport, _ = await running.create_connection(asyncio.Protocol, sock=ours)
-        await use(OneWrite(transport, running))
+        await use(CoalescingTransport(transport, running))
         for _ in range(5):
             await asyncio.sleep(0)
         transport.close()
@@ -46,7 +46,7 @@ def run(loop: str, use: Callable[[OneWrite], Awaitable[None]]) -> tuple[bytes, l
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_what_is_written_comes_out_in_order_also_before_an_end(loop: str) -> None:
-    async def use(transport: OneWrite) -> None:
+    async def use(transport: CoalescingTransport) -> None:
         transport.write(b"a")
         transport.write(b"b")
         await asyncio.sleep(0)
@@ -58,7 +58,7 @@ def test_what_is_written_comes_out_in_order_also_before_an_end(loop: str) -> Non
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_an_answer_to_a_client_that_goes_in_the_same_turn_is_dropped_without_an_error(loop: str) -> None:
-    async def use(transport: OneWrite) -> None:
+    async def use(transport: CoalescingTransport) -> None:
         transport.abort()
         transport.write(b"a")
 

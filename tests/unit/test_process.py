@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from overload_demo.process import end
+from overload_demo.process import kill_and_wait
 
 PYTHON_THAT_WAITS = (sys.executable, "-S", "-c", "import sys; print(flush=True); sys.stdin.read()")
 
@@ -24,8 +24,8 @@ async def child() -> asyncio.subprocess.Process:
 def test_a_child_is_gone_after_its_end() -> None:
     async def start_and_end() -> int:
         process = await child()
-        await end(process)
-        await end(process)  # again is harmless
+        await kill_and_wait(process)
+        await kill_and_wait(process)  # again is harmless
         return process.pid
 
     with pytest.raises(ProcessLookupError):
@@ -41,7 +41,7 @@ def test_a_child_that_ends_at_that_very_moment_is_not_reported_as_unknown(caplog
             process = await child()
             os.kill(process.pid, signal.SIGTERM)
             sum(range(500 * distance))  # up to about a millisecond later
-            await end(process)
+            await kill_and_wait(process)
             codes.append(process.returncode)
         return codes
 

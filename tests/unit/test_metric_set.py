@@ -14,9 +14,7 @@ from overload_demo.errors import (
     StoreRefusedError,
     StoreUnavailableError,
 )
-from overload_demo.metrics.families import Histogram, Number, Sheet
-from overload_demo.metrics.rows import Rows, shared_memory
-from overload_demo.metrics.store_errors import store_errors
+from overload_demo.metric_set import Counter, Gauge, Histogram, MetricSet, mark_dead, shared_memory
 
 
 @pytest.fixture
@@ -29,11 +27,11 @@ class Process:
     """What a process declares and counts."""
 
     def __init__(self, fd: int, row: int, newer: bool = False) -> None:
-        self.sheet = Sheet(fd, row)
+        self.sheet = MetricSet(fd, row)
         if newer:
             self.sheet.counter("new_total", "What the next version counts first.")
-        self.count: Number = self.sheet.counter("count_total", "A counter.")
-        self.level: Number = self.sheet.gauge("level", "A gauge.")
+        self.count: Counter = self.sheet.counter("count_total", "A counter.")
+        self.level: Gauge = self.sheet.gauge("level", "A gauge.")
         self.times: Histogram = self.sheet.histogram("times_seconds", "A histogram.", (0.1, 1.0))
         self.sheet.begin()
 
@@ -79,7 +77,7 @@ def test_what_a_dead_process_counted_stays_and_what_it_had_does_not(memory: int)
         one.count.add(4)
         one.level.set(7)
 
-    Rows(memory).vacate(0)
+    mark_dead(memory, 0)
 
     assert (alive.told()["count_total"], alive.told()["level"]) == (8, 7)
 
@@ -106,8 +104,8 @@ def test_after_an_update_rows_of_another_layout_are_neither_added_nor_counted_on
     ],
 )
 def test_an_error_of_the_store_is_counted_by_its_kind(error: type[StoreError], kind: str) -> None:
-    sheet = Sheet()
-    count = store_errors(sheet)
+    sheet = MetricSet()
+    count = sheet.store_errors()
     sheet.begin()
 
     count(error("it did not"))
