@@ -205,6 +205,13 @@ def test_no_function_is_too_long() -> None:
     assert long - LONG_FUNCTIONS == set()
 
 
+def test_the_first_page_is_short() -> None:
+    text = (ROOT / "README.md").read_text()
+
+    assert len(text.splitlines()) <= 150
+    assert len(text.encode()) <= 12_288
+
+
 def test_class_and_module_names_are_unique() -> None:
     places: dict[str, list[Path]] = defaultdict(list)
     for path in PACKAGE.rglob("*.py"):
