@@ -1,4 +1,4 @@
-"""The live trio in Bokeh, defined once for the page and for JupyterLab.
+"""The three live panels in Bokeh, defined once for the page and for JupyterLab.
 
 A panel is a document of its own and holds no data: a browser fills its sources, which are found by their names.
 ``queue`` and ``naive`` have the curves (:data:`CURVES`), ``marks`` the events (``at_s``, ``text``), ``peak`` and

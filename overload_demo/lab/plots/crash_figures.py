@@ -8,14 +8,14 @@ from matplotlib.patches import Patch
 
 from overload_demo.lab.colours import BLUE, GREEN, GREY, ORANGE
 from overload_demo.lab.crash_result import CrashResult, JobRuns, KillSeen, Run
-from overload_demo.lab.plots.accessible_figure import PREDICTED, QUEUE, Picture, drawing, legend, thousands
+from overload_demo.lab.plots.accessible_figure import PREDICTED, QUEUE, AccessibleFigure, drawing, legend, thousands
 
 SKY = "#56B4E9"  # Okabe-Ito
 BAR = 0.75
 MARGIN_S = 0.02
 
 
-def lives(result: CrashResult) -> Picture:
+def lives(result: CrashResult) -> AccessibleFigure:
     """The jobs around the first kill of a worker, a line each, in the order they were first started.
 
     Seconds count from the kill. A job whose work was done before the kill and whose result was not stored yet is done
@@ -24,7 +24,7 @@ def lives(result: CrashResult) -> Picture:
     killed = [kill for kill in result.kills if kill.part == "worker"]
     if not killed or not result.lives:
         with drawing(title="No worker was killed in this run") as (figure, _):
-            return Picture(figure, "An empty figure: no worker was killed in this run.")
+            return AccessibleFigure(figure, "An empty figure: no worker was killed in this run.")
     kill = killed[0]
     title = f"One kill: {kill.held} jobs were leased, {kill.again} of them had been started and are done again"
     with drawing(1, 2, height=9, title=title, sharey=True) as (figure, (before, after)):
@@ -42,7 +42,7 @@ def lives(result: CrashResult) -> Picture:
         _cut_the_silence_out(before, after, result, kill)
         handles = [Patch(label=name, **look) for name, look in _LOOKS.items()]
         figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False, fontsize=13)
-    return Picture(figure, _lives_in_words(result, kill), "Thin lines: the job waits.")
+    return AccessibleFigure(figure, _lives_in_words(result, kill), "Thin lines: the job waits.")
 
 
 def _cut_the_silence_out(before: Axes, after: Axes, result: CrashResult, kill: KillSeen) -> None:
@@ -94,7 +94,7 @@ def _lives_in_words(result: CrashResult, kill: KillSeen) -> str:
     )
 
 
-def recovery(result: CrashResult, *, back_s: float | None = None) -> Picture:
+def recovery(result: CrashResult, *, back_s: float | None = None) -> AccessibleFigure:
     """Accepted and done a second over time, with each kill and, shaded, how long it silenced what it hit.
 
     ``back_s`` is a prediction of that length, seconds, drawn after each kill.
@@ -117,7 +117,7 @@ def recovery(result: CrashResult, *, back_s: float | None = None) -> Picture:
                 textcoords="offset points", fontsize=13, color=ORANGE, weight="bold",
             )  # fmt: skip
         done.set_xlabel("seconds since the spike began")
-    return Picture(figure, _recovery_in_words(result, back_s), _caption(back_s))
+    return AccessibleFigure(figure, _recovery_in_words(result, back_s), _caption(back_s))
 
 
 def _kills(result: CrashResult) -> str:
@@ -156,7 +156,7 @@ def _back(kill: KillSeen) -> str:
     return "" if kill.back_s is None else f", back after {kill.back_s:.2f} s"
 
 
-def designs(results: Mapping[str, CrashResult], *, twice: Mapping[str, float] | None = None) -> Picture:
+def designs(results: Mapping[str, CrashResult], *, twice: Mapping[str, float] | None = None) -> AccessibleFigure:
     """Jobs never charged and jobs charged more than once, by design, from the ledger of each run.
 
     ``twice`` are predictions of the jobs charged more than once, by design.
@@ -183,7 +183,7 @@ def designs(results: Mapping[str, CrashResult], *, twice: Mapping[str, float] | 
         legend(axes)
     words = [_design_in_words(name, results[name]) for name in charged]
     words += [f"{name}: {jobs:,.0f} charged more than once were predicted." for name, jobs in (twice or {}).items()]
-    return Picture(figure, " ".join(words))
+    return AccessibleFigure(figure, " ".join(words))
 
 
 def _bar(axes: Axes, at: float, jobs: int, color: str, hatch: str) -> None:

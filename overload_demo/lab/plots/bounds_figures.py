@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from overload_demo.lab.colours import BLUE, GREEN, GREY, ORANGE
-from overload_demo.lab.plots.accessible_figure import PREDICTED, QUEUE, Picture, drawing, legend, thousands
+from overload_demo.lab.plots.accessible_figure import PREDICTED, QUEUE, AccessibleFigure, drawing, legend, thousands
 from overload_demo.lab.promise import PromiseRun
 
 # Colour and hatch: told apart also in grey.
@@ -19,7 +19,7 @@ _ENDS: dict[str, dict[str, Any]] = {
 }
 
 
-def side_by_side(runs: Sequence[PromiseRun], *, oldest_s: float | None = None) -> Picture:
+def side_by_side(runs: Sequence[PromiseRun], *, oldest_s: float | None = None) -> AccessibleFigure:
     """Depth and age of the oldest job over time, a column a run; the bound and the promise are drawn.
 
     ``oldest_s`` is the age predicted for the bounded queues.
@@ -32,14 +32,14 @@ def side_by_side(runs: Sequence[PromiseRun], *, oldest_s: float | None = None) -
             age.set_xlabel("seconds since the spike began")
         grid[0][0].set_ylabel("jobs waiting")
         grid[1][0].set_ylabel("age of the oldest, s")
-    return Picture(
+    return AccessibleFigure(
         figure,
         " ".join(_course(run) for run in runs) + _expected("oldest age", oldest_s, " s"),
         "The same spike each time; the scales are equal.",
     )
 
 
-def outcomes(runs: Sequence[PromiseRun], *, refused_percent: float | None = None) -> Picture:
+def outcomes(runs: Sequence[PromiseRun], *, refused_percent: float | None = None) -> AccessibleFigure:
     """A bar a run: how many requests came to which end.
 
     ``refused_percent`` is what was predicted for the bounded queues: a mark where the refused would begin.
@@ -63,7 +63,7 @@ def outcomes(runs: Sequence[PromiseRun], *, refused_percent: float | None = None
         axes.set_xlabel("requests")
         thousands(axes.xaxis)
         legend(axes, columns=4)
-    return Picture(
+    return AccessibleFigure(
         figure,
         " ".join(_ended(run) for run in runs) + _expected("share refused", refused_percent, " %"),
         f"In time: within {runs[0].promise_s:g} s of the 202.",

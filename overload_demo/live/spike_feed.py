@@ -12,8 +12,8 @@ from overload_demo.errors import ConfigurationError
 from overload_demo.lab.baseline import BaselineRun
 from overload_demo.lab.result import SCHEMA_VERSION, SpikeResult
 from overload_demo.live.feed import MARKS_FILE, Feed, Mark
-from overload_demo.live.live_text import absorbed
 from overload_demo.live.sample import LiveSample
+from overload_demo.live.samples import absorbed
 
 _MARKS = TypeAdapter(list[Mark])
 

@@ -9,14 +9,14 @@ from overload_demo.errors import ConfigurationError
 from overload_demo.lab import theory
 from overload_demo.lab.colours import BLUE, GREEN, GREY, ORANGE
 from overload_demo.lab.job_log import JobLog
-from overload_demo.lab.plots.accessible_figure import PREDICTED, QUEUE, Picture, drawing, legend, thousands
+from overload_demo.lab.plots.accessible_figure import PREDICTED, QUEUE, AccessibleFigure, drawing, legend, thousands
 
 _ARROW: dict[str, Any] = {"arrowstyle": "<->", "linewidth": 2.5, "shrinkA": 0, "shrinkB": 0}
 _WHITE: dict[str, Any] = {"color": "white", "alpha": 0.8, "pad": 1.5}
 _ARRIVED: dict[str, Any] = {"color": GREY, "linewidth": 2.5, "linestyle": (0, (5, 1.5))}
 
 
-def cumulative(log: JobLog, *, peak: float | None = None, empty_s: float | None = None) -> Picture:
+def cumulative(log: JobLog, *, peak: float | None = None, empty_s: float | None = None) -> AccessibleFigure:
     """Jobs accepted until a moment, A(t), and jobs done until then, D(t).
 
     An arrow down marks the largest gap, the peak depth; an arrow across the wait of one job. ``peak`` (jobs) and
@@ -50,12 +50,12 @@ def cumulative(log: JobLog, *, peak: float | None = None, empty_s: float | None 
         f" lies below it and reaches the same number after {left_s[-1]:,.1f} s. The gap between them is widest after"
         f" {at_s[deepest]:,.1f} s: {depth[deepest]:,.0f} jobs. Job number {job + 1:,} waited {wait_s:,.2f} s."
     )
-    return Picture(
+    return AccessibleFigure(
         figure, text + _expected(peak, empty_s), "Down: how many wait at a moment. Across: how long a job waits."
     )
 
 
-def waits(log: JobLog) -> Picture:
+def waits(log: JobLog) -> AccessibleFigure:
     """The wait of every job, from its 202 to its effect, over the moment it was accepted; mean, median, maximum."""
     _check(log)
     wait_s = log.done_s - log.accepted_s
@@ -78,10 +78,10 @@ def waits(log: JobLog) -> Picture:
         f" the first, {wait_s[-1]:,.2f} s for the last. Mean {mean_s:,.2f} s, median {half_s:,.2f} s, longest"
         f" {most_s:,.2f} s; {longer:.0%} of the jobs waited longer than the mean."
     )
-    return Picture(figure, text, f"{longer:.0%} of the jobs waited longer than the mean.")
+    return AccessibleFigure(figure, text, f"{longer:.0%} of the jobs waited longer than the mean.")
 
 
-def depth(log: JobLog, *, arrival_per_s: float, drain_per_s: float, spike_s: float) -> Picture:
+def depth(log: JobLog, *, arrival_per_s: float, drain_per_s: float, spike_s: float) -> AccessibleFigure:
     """Jobs accepted and not done over time, and the triangle that theory expects: up at λ - μ, down at μ."""
     _check(log)
     at_s, measured = log.depth()
@@ -101,7 +101,7 @@ def depth(log: JobLog, *, arrival_per_s: float, drain_per_s: float, spike_s: flo
         f"Jobs in the system over time: up to {measured.max():,.0f} and back to 0 after {at_s[-1]:,.1f} s. Theory, laid"
         f" over it, is a triangle: up to {peak:,.0f} at {spike_s:,.1f} s, back to 0 after {empty_s:,.1f} s."
     )
-    return Picture(figure, text, f"Theory with λ = {arrival_per_s:,.0f}/s and μ = {drain_per_s:,.0f}/s.")
+    return AccessibleFigure(figure, text, f"Theory with λ = {arrival_per_s:,.0f}/s and μ = {drain_per_s:,.0f}/s.")
 
 
 def _check(log: JobLog) -> None:

@@ -1,4 +1,4 @@
-"""The live trio of a spike: acceptance latency, queue depth, drain rate."""
+"""The three curves of a spike: acceptance latency, queue depth, drain rate."""
 
 import textwrap
 
@@ -10,7 +10,7 @@ from overload_demo.lab.plots.accessible_figure import (
     OFFERED,
     PREDICTED,
     QUEUE,
-    Picture,
+    AccessibleFigure,
     drawing,
     legend,
     numbers,
@@ -22,7 +22,7 @@ from overload_demo.lab.result import NOT_ASKED_FOR, SpikeResult
 _TITLE_WIDTH = 86  # letters in a line of a figure's title
 
 
-def trio(result: SpikeResult, *, peak: float | None = None, empty_s: float | None = None) -> Picture:
+def spike(result: SpikeResult, *, peak: float | None = None, empty_s: float | None = None) -> AccessibleFigure:
     """Acceptance latency, queue depth and drain rate of a spike over time, the naive API laid over where it was run.
 
     Latency counts from the intended send, on a log axis: a tail is seen, not averaged away. For the naive API, which
@@ -38,7 +38,7 @@ def trio(result: SpikeResult, *, peak: float | None = None, empty_s: float | Non
     if result.baseline is not None and result.baseline.summary.verdict != "valid":
         said.append(f"Its load was {result.baseline.summary.verdict}: {result.baseline.summary.reason}.")
     caption = " ".join([*(f"{doubt[0].upper()}{doubt[1:]}." for doubt in result.doubts), *said])
-    return Picture(figure, _in_words(result, peak, empty_s), caption)
+    return AccessibleFigure(figure, _in_words(result, peak, empty_s), caption)
 
 
 def _in_words(result: SpikeResult, peak: float | None, empty_s: float | None) -> str:

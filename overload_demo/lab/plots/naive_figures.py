@@ -12,7 +12,7 @@ from overload_demo.lab.plots.accessible_figure import (
     OFFERED,
     PREDICTED,
     QUEUE,
-    Picture,
+    AccessibleFigure,
     drawing,
     legend,
     thousands,
@@ -44,7 +44,7 @@ _REST: dict[str, Any] = {"color": GREY, "hatch": "\\\\"}
 
 def goodput(
     steps: Sequence[LoadStep], *, breaks_at_per_s: float | None = None, last_per_s: float | None = None
-) -> Picture:
+) -> AccessibleFigure:
     """Answers in time a second against requests a second, a point a step, between y = x and the capacity of one slot.
 
     ``breaks_at_per_s`` (the offered rate where it breaks) and ``last_per_s`` (goodput at the highest step) are
@@ -77,10 +77,10 @@ def goodput(
         alt += f" It was predicted to break at {breaks_at_per_s:,.0f}/s."
     if last_per_s is not None:
         alt += f" {last_per_s:,.0f}/s were predicted for the last step."
-    return Picture(figure, alt, _conditions(steps))
+    return AccessibleFigure(figure, alt, _conditions(steps))
 
 
-def ccdf(steps: Sequence[LoadStep]) -> Picture:
+def ccdf(steps: Sequence[LoadStep]) -> AccessibleFigure:
     """How many clients still wait after a time, a curve a step, both axes logarithmic.
 
     The share counts all requests of a step: a curve that ends flat, above the bottom, ends at the share that never got
@@ -103,10 +103,10 @@ def ccdf(steps: Sequence[LoadStep]) -> Picture:
         axes.set_ylim(top=1.3)
         legend(axes, columns=3)
     alt = "Share of clients still waiting against time, a curve a step. " + " ".join(map(_times, steps))
-    return Picture(figure, alt, _conditions(steps))
+    return AccessibleFigure(figure, alt, _conditions(steps))
 
 
-def endings(steps: Sequence[LoadStep]) -> Picture:
+def endings(steps: Sequence[LoadStep]) -> AccessibleFigure:
     """How the requests of each step ended, stacked to 100 %. Raises :class:`ConfigurationError` without a step."""
     _some(steps)
     names = list(dict.fromkeys(["answered", *(name for one in steps for name in one.outcomes)]))
@@ -129,10 +129,10 @@ def endings(steps: Sequence[LoadStep]) -> Picture:
         f"{one.offered_per_s:,.0f}/s: " + ", ".join(f"{count:,} {name}" for name, count in one.outcomes.items()) + "."
         for one in steps
     )
-    return Picture(figure, alt, _conditions(steps))
+    return AccessibleFigure(figure, alt, _conditions(steps))
 
 
-def spoiled(steps: Sequence[LoadStep]) -> Picture:
+def spoiled(steps: Sequence[LoadStep]) -> AccessibleFigure:
     """The first and the last of steps on one server: equal load, once on a fresh server, once after an overload.
 
     Raises :class:`ConfigurationError` unless the first step met a fresh server and the last had the same load on a used
@@ -158,7 +158,7 @@ def spoiled(steps: Sequence[LoadStep]) -> Picture:
         f" {last.backlog_before:,} requests behind, {last.answered:,} of {last.planned:,}. Meanwhile the app completed"
         f" {last.completed:,} jobs, {last.done_for_nobody:,} of them for nobody."
     )
-    return Picture(figure, alt, _conditions(steps))
+    return AccessibleFigure(figure, alt, _conditions(steps))
 
 
 def _over_time(axes: Axes, step: LoadStep, label: str, look: dict[str, Any]) -> None:
