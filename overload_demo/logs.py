@@ -92,7 +92,7 @@ def log_to_stderr(
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
-class Journal:
+class LogThrottle:
     """Whether to write a log line for each of many events: yes while they are few.
 
     Above 20 a second, one line a second that sums them up takes their place; ``what`` they are is its word for them.
@@ -102,7 +102,7 @@ class Journal:
         self._log, self._what = log, what
         self._since, self._count, self._failed, self._is_quiet = time.monotonic(), 0, 0, False
 
-    def has_room(self, failed: bool = False) -> bool:
+    def admit(self, failed: bool = False) -> bool:
         """Count one event; whether it may have a line of its own, or is told of in the next summary."""
         if time.monotonic() - self._since >= 1.0:
             self.flush()

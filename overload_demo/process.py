@@ -22,7 +22,7 @@ PYTHON_M = (sys.executable, "-P", "-m")
 PARENT_ONLY: set[int] = set()
 
 
-def drop(descriptors: Iterable[int]) -> None:
+def replace_with_null(descriptors: Iterable[int]) -> None:
     """Put ``/dev/null`` in the place of each descriptor, so that an object that knows its number can still close it."""
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in descriptors:
@@ -36,7 +36,7 @@ def after_fork(action: Callable[[], object]) -> None:
         os.register_at_fork(after_in_child=action)
 
 
-after_fork(lambda: drop(PARENT_ONLY))
+after_fork(lambda: replace_with_null(PARENT_ONLY))
 
 
 def watch_parent(on_gone: Callable[[], object]) -> None:
@@ -52,7 +52,7 @@ def watch_parent(on_gone: Callable[[], object]) -> None:
     threading.Thread(target=wait_for_end, name="parent-watch", daemon=True).start()
 
 
-async def end(process: asyncio.subprocess.Process) -> None:
+async def kill_and_wait(process: asyncio.subprocess.Process) -> None:
     """``kill -9`` a child of the event loop, if it still runs, and wait until it is gone.
 
     Not by ``process.kill()``: that one looks for the child's end first, and so takes it away from asyncio, which then
@@ -89,7 +89,7 @@ class Child:
 
     def start(self) -> None:
         """Start the child, or start it again after it has died."""
-        self.let_go()
+        self.request_stop()
         output = None if self._log is None else self._log.open("ab")
         try:
             self._process = subprocess.Popen(
@@ -106,7 +106,7 @@ class Child:
 
     def stop(self, within_s: float = STOP_WITHIN_S) -> None:
         """Close its stdin, which ends it cleanly; kill it if it has not ended in time."""
-        self.let_go()
+        self.request_stop()
         process, self._process = self._process, None
         if process is None:
             return
@@ -116,7 +116,7 @@ class Child:
             process.kill()
             process.wait()
 
-    def let_go(self) -> None:
+    def request_stop(self) -> None:
         """Close its stdin and do not wait: it ends as if this process had died."""
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()

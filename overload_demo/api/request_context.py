@@ -12,7 +12,7 @@ from contextvars import ContextVar
 
 from starlette.types import Scope
 
-from overload_demo.logs import Journal
+from overload_demo.logs import LogThrottle
 
 HEADER = "X-Request-ID"
 _SANE = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")  # what may stand in a log line and in a header as it came
@@ -20,7 +20,7 @@ _ID = "overload_demo.request_id"
 _current: ContextVar[Scope] = ContextVar("request")
 
 log = logging.getLogger("overload_demo.api")
-_journal = Journal(log, "requests")
+_throttle = LogThrottle(log, "requests")
 
 
 def begin(scope: Scope) -> None:
@@ -54,11 +54,11 @@ def with_request_id(record: logging.LogRecord) -> bool:
 def accepted(job_id: str) -> None:
     """A job was committed: a log line for a client that has sent an id, while there are few."""
     scope = _current.get(None)
-    if scope is not None and _given(scope) and _journal.has_room():
+    if scope is not None and _given(scope) and _throttle.admit():
         log.info("%s accepted", job_id, extra={"job_id": job_id})
 
 
 def refused(status: int, reason: str, job_id: str | None) -> None:
     """A request was answered with an error of ours: a log line while there are few."""
-    if _journal.has_room(failed=True):
+    if _throttle.admit(failed=True):
         log.warning("answered %d: %s", status, reason, extra={"job_id": job_id} if job_id else None)

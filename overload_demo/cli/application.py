@@ -105,7 +105,7 @@ def spike(
         _check(plan)
         if live:
             from overload_demo.live import (  # noqa: F401 - its extra is missed before anything starts
-                live_figure as figure,
+                panels as figure,
             )
         if processing_delay is None:
             processing_delay = sized_delay_s(rate) if rate is not None and not upstash else MIN_DELAY_S
@@ -135,7 +135,7 @@ async def _spike(
         view = await views.enter_async_context(_live_page(console)) if live else None
         with spike_progress(plan.requests, console) as bars:
             result = await run_spike(stack, plan, bars, live=view, out_dir=stack.folder)
-        plots.trio(result).save(stack.folder / "figure.png")
+        plots.spike(result).save(stack.folder / "figure.png")
     return result, stack.folder
 
 
@@ -192,8 +192,8 @@ def watch(
 
 async def _watch(url: str) -> None:
     from overload_demo.live import terminal
+    from overload_demo.live.api_watch import ApiWatch
     from overload_demo.live.feed import Feed
-    from overload_demo.live.watch import ApiWatch
 
     feed = Feed(title="overload_demo", status=f"watching {url}")
     with closing(ApiWatch(url, feed)) as api:
@@ -221,9 +221,9 @@ def check(
         found = [finding for notebook, path in opened for finding in rerun.rerun(notebook, path, level)]
         Console().print(rerun.table(found))
         if json:
-            rerun.write_json(found, json)
+            rerun.write(found, json, "json")
         if csv:
-            rerun.write_csv(found, csv)
+            rerun.write(found, csv, "csv")
     raise typer.Exit(1 if any(finding.is_open for finding in found) else 0)
 
 

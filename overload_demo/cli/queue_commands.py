@@ -16,8 +16,7 @@ from rich.console import Console
 from overload_demo.config import Settings, load_settings
 from overload_demo.console import fail, one_line_errors
 from overload_demo.errors import ConfigurationError
-from overload_demo.queue.admin import Admin, DeadLetter
-from overload_demo.queue.maintenance import Reconciler
+from overload_demo.queue.maintenance import DeadLetter, QueueAdmin, QueueRepair
 from overload_demo.rest.client import Upstash
 from overload_demo.store.connect import open_store
 
@@ -70,7 +69,7 @@ def dead_list(
 def dead_show(job_id: Annotated[str, typer.Argument(help="A job's id.")]) -> None:
     """Show all that the store holds of a job, as JSON."""
 
-    async def read(admin: Admin) -> dict[str, Any]:
+    async def read(admin: QueueAdmin) -> dict[str, Any]:
         return dict(await admin.job(job_id))
 
     fields = _with_admin(read)
@@ -90,7 +89,7 @@ def dead_requeue(
     """Let dead jobs wait again: at the tail, with all their attempts. Exit code 1 if one could not."""
     wanted = list(dict.fromkeys(job_ids or []))
 
-    async def requeue(admin: Admin) -> dict[str, str]:
+    async def requeue(admin: QueueAdmin) -> dict[str, str]:
         letters = {letter.job_id: letter for letter in await admin.dead_letters() if letter.job_id}
         # One that is not on the list may have been requeued by an earlier call: the script says where it stands.
         chosen = list(letters.values()) if everything else [letters.get(one, _absent(one)) for one in wanted]
@@ -112,7 +111,7 @@ def dead_requeue(
 def dead_purge(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
     """Empty the dead list; its jobs are kept QUEUE_RESULT_TTL seconds from now, like any other finished job."""
 
-    async def purge(admin: Admin) -> int:
+    async def purge(admin: QueueAdmin) -> int:
         letters = await admin.dead_letters()
         if letters and not yes and not typer.confirm(f"Give up {len(letters)} dead {_jobs(len(letters))}?"):
             raise typer.Exit(1)
@@ -125,7 +124,7 @@ def dead_purge(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] =
 
 def reconcile() -> None:
     """Repair the queue after a failover that has lost some keys; safe at any time, also while everything runs."""
-    mended = _with_store(lambda upstash, settings: Reconciler(upstash, settings).run())
+    mended = _with_store(lambda upstash, settings: QueueRepair(upstash, settings).run())
     for kind, count in sorted(mended.items()):
         _say(f"{count}  {REPAIRS.get(kind, kind)}")
     if not mended:
@@ -152,8 +151,8 @@ def _jobs(count: int) -> str:
     return "job" if count == 1 else "jobs"
 
 
-def _with_admin(work: Callable[[Admin], Awaitable[Value]]) -> Value:
-    return _with_store(lambda upstash, settings: work(Admin(upstash, settings)))
+def _with_admin(work: Callable[[QueueAdmin], Awaitable[Value]]) -> Value:
+    return _with_store(lambda upstash, settings: work(QueueAdmin(upstash, settings)))
 
 
 def _with_store(work: Callable[[Upstash, Settings], Awaitable[Value]]) -> Value:

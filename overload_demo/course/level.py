@@ -18,7 +18,7 @@ class Level(StrEnum):
 
 
 def by_level(test: Value, quick: Value, full: Value) -> Value:
-    """The value for the level in OVERLOAD_LEVEL: ``test``, ``quick`` (default) or ``full``.
+    """Return the value for the level in OVERLOAD_LEVEL: ``test``, ``quick`` (default) or ``full``.
 
     Raises :class:`ConfigurationError` for another level.
     """

@@ -1,8 +1,8 @@
-"""What a student expects before a run: entered below a cell, kept over restarts, drawn onto what was measured.
+"""A student's predictions before a run: entered below a cell, kept over restarts, drawn onto the measurement.
 
-A prediction always has a value. Until a number is entered it is the default, and the field says so: Run All needs no
-input. One rule reads what is typed, and the field shows the number read: a point before decimals, a comma or a space
-between groups of three digits, an exponent. Text that could be another number elsewhere is refused.
+A prediction always has a value, so Run All needs no input: until a number is entered, it is the default. The field
+shows the number that was read. One rule reads the text: a point before decimals, a comma or a space between groups of
+three digits, an exponent. Text that has another meaning in another country is refused.
 """
 
 import html
@@ -25,7 +25,7 @@ _AMBIGUOUS = re.compile(r"[1-9]\d{0,2}\.\d{3}", re.ASCII)  # 60.000: sixty, or s
 
 
 class Prediction:
-    """One number a student expects; shown as a field to fill in when it is the last line of a cell."""
+    """One number that a student expects; shown as an input field when it is the last line of a cell."""
 
     _unsaved: ClassVar[dict[str, str]] = {}  # texts that could not be written: kept until the kernel ends
 
@@ -42,12 +42,12 @@ class Prediction:
 
     @property
     def is_own(self) -> bool:
-        """Whether it was entered."""
+        """Whether the student has entered it."""
         return not isinstance(_number(self.text), str)
 
     @property
     def note(self) -> str:
-        """The number that counts, and why."""
+        """The number in use, and why."""
         entered = _number(self.text)
         if isinstance(entered, str):
             problem = f"{self.text[:40]!r} {entered}; " if self.text.strip() else ""
@@ -55,9 +55,9 @@ class Prediction:
         return f"your prediction: {entered:,.10g} {self.unit}".rstrip() + self._not_kept
 
     def enter(self, text: str) -> None:
-        """Take what was typed, and keep it for the next time this notebook is run.
+        """Take the text of the field, and keep it for the next run of this notebook.
 
-        In a folder that cannot be written it is kept until the kernel ends, and ``note`` names the folder.
+        Where it cannot be written it is kept until the kernel ends, and ``note`` names the folder.
         """
         self.text, self._not_kept = text, ""
         try:
@@ -81,12 +81,14 @@ class Prediction:
 
 
 class Comparison:
-    """A table: predicted, measured, and how far off, in percent of what was measured."""
+    """A table: predicted, measured, and the error in percent of the measured value."""
 
     def __init__(self, measured: Mapping[Prediction, float]) -> None:
-        self.rows = [
-            (one.question, _said(one), f"{it:,.6g} {one.unit}", _off(one.value, it)) for one, it in measured.items()
-        ]
+        self.rows: list[tuple[str, str, str, str]] = []
+        for one, value in measured.items():
+            mine = f"{one.value:,.10g}" + ("" if one.is_own else " (default)")
+            error = f"{(one.value - value) / value:+.0%}" if value else "-"
+            self.rows.append((one.question, mine, f"{value:,.6g} {one.unit}", error))
 
     def _repr_html_(self) -> str:
         heads = "".join(f"<th>{head}</th>" for head in ("", "predicted", "measured", "off by"))
@@ -104,14 +106,14 @@ def _field(prediction: Prediction) -> Any:
         raise ConfigurationError("notebooks need more packages: pip install -e '.[notebooks]'") from None
     default = f"{prediction.default:,.10g}"
     field = ipywidgets.Text(value=prediction.text, placeholder=default, description=prediction.unit)
-    question, note = ipywidgets.Label(prediction.question), ipywidgets.Label(prediction.note)
+    note = ipywidgets.Label(prediction.note)
 
     def entered(change: Any) -> None:
         prediction.enter(change["new"])
         note.value = prediction.note
 
     field.observe(entered, names="value")
-    return ipywidgets.VBox([question, field, note])
+    return ipywidgets.VBox([ipywidgets.Label(prediction.question), field, note])
 
 
 def _kept() -> dict[str, str]:
@@ -123,7 +125,7 @@ def _kept() -> dict[str, str]:
 
 
 def _number(text: str) -> float | str:
-    """The number in ``text``, or why it is not read."""
+    """Return the number in ``text``, or the reason why it is not read."""
     text = text.strip()
     if _AMBIGUOUS.fullmatch(text):
         whole = text.replace(".", "")
@@ -133,11 +135,3 @@ def _number(text: str) -> float | str:
         if math.isfinite(value):
             return value
     return "is not read as a number of 0 or more: write it like 0.5, 60000 or 60,000, without a unit"
-
-
-def _said(prediction: Prediction) -> str:
-    return f"{prediction.value:,.10g}" + ("" if prediction.is_own else " (default)")
-
-
-def _off(predicted: float, measured: float) -> str:
-    return f"{(predicted - measured) / measured:+.0%}" if measured else "-"

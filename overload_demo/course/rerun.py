@@ -1,6 +1,5 @@
-"""Run notebooks again, from an empty kernel, and collect what their exercises and predictions came to."""
+"""Run notebooks again, from an empty kernel, and collect the results of their exercises and predictions."""
 
-import contextlib
 import csv
 import json
 import os
@@ -12,8 +11,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from overload_demo.course import predictions
-from overload_demo.course.checks import exercise
+from overload_demo.course import exercise, predictions
 from overload_demo.errors import ConfigurationError
 
 CELL_TIMEOUT_S = 600
@@ -21,10 +19,10 @@ CELL_TIMEOUT_S = 600
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the table: an exercise, a prediction, or an error that a cell ended with.
+    """One line of the report: an exercise, a prediction, or an error in a cell.
 
-    ``status`` is "not done", "not yet" or "right" of an exercise, "entered" or "default" of a prediction, and the error
-    itself of a cell. ``hint_level`` counts the hints an exercise gave.
+    ``status`` is "not done", "not yet" or "right" for an exercise, "entered" or "default" for a prediction, the error
+    for a cell. ``hint_level`` counts the hints that an exercise has given.
     """
 
     notebook: str
@@ -40,21 +38,21 @@ class Finding:
 
 
 def read(path: Path) -> Any:
-    """A notebook. Raises :class:`ConfigurationError` when it is none, or the packages for notebooks are missing."""
+    """Read a notebook. Raises :class:`ConfigurationError` if it is none, or the packages for notebooks are missing."""
     try:
-        import nbclient  # noqa: F401  # what rerun needs; better known before minutes of work
+        import nbclient  # noqa: F401  # needed by rerun: report it before minutes of work
         import nbformat
     except ImportError:
         raise ConfigurationError("this needs more packages: pip install -e '.[notebooks]'") from None
     try:
         return nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
-    except Exception as error:  # whatever a broken file makes its reader say
+    except Exception as error:  # a broken file makes the reader raise many kinds of error
         reason = error.strerror if isinstance(error, OSError) else "it is not a notebook"
         raise ConfigurationError(f"cannot read {path}: {reason}") from None
 
 
 def rerun(notebook: Any, path: Path, level: str) -> list[Finding]:
-    """Run a notebook that was read from ``path`` top to bottom in its own folder, whatever fails; the file stays."""
+    """Run a notebook that was read from ``path`` in its own folder, past errors too; leave the file unchanged."""
     from nbclient import NotebookClient
 
     client = NotebookClient(
@@ -62,27 +60,27 @@ def rerun(notebook: Any, path: Path, level: str) -> list[Finding]:
         timeout=CELL_TIMEOUT_S,
         allow_errors=True,
         kernel_name="python3",
-        extra_arguments=["--log-level=ERROR"],  # its warnings are not the student's
+        extra_arguments=["--log-level=ERROR"],  # the kernel's warnings do not concern the student
     )
     client.execute(cwd=str(path.resolve().parent), env=os.environ | {"OVERLOAD_LEVEL": level})
     return list(findings(path.stem, notebook))
 
 
 def findings(name: str, notebook: Any) -> Iterator[Finding]:
-    """What the outputs of an executed notebook say, in its order."""
+    """Yield the findings in the outputs of an executed notebook, in its order."""
     for output in (one for cell in notebook.cells for one in cell.get("outputs", [])):
         data = output.get("data", {})
-        if told := data.get(exercise.MIME):
-            yield Finding(name, told["exercise"], told["status"], hint_level=told["hint_level"])
-        elif told := data.get(predictions.MIME):
-            status = "entered" if told["is_own"] else "default"
-            yield Finding(name, told["prediction"], status, prediction=told["value"])
+        if found := data.get(exercise.MIME):
+            yield Finding(name, found["exercise"], found["status"], hint_level=found["hint_level"])
+        elif found := data.get(predictions.MIME):
+            status = "entered" if found["is_own"] else "default"
+            yield Finding(name, found["prediction"], status, prediction=found["value"])
         elif output["output_type"] == "error":
             yield Finding(name, "a cell", f"{output['ename']}: {output['evalue']}"[:200])
 
 
 def table(found: Sequence[Finding]) -> Table:
-    """What notebooks that were run again came to, a line an exercise or prediction."""
+    """Return the findings as a table, a line each."""
     shown = Table(show_edge=False)
     for head in ("notebook", "exercise or prediction", "status", "hints", "predicted"):
         shown.add_column(head, justify="right" if head in ("hints", "predicted") else "left")
@@ -93,23 +91,16 @@ def table(found: Sequence[Finding]) -> Table:
     return shown
 
 
-def write_json(found: Sequence[Finding], path: Path) -> None:
-    """A list of objects, a finding each."""
-    with _writing(path):
-        path.write_text(json.dumps([asdict(one) for one in found], indent=1) + "\n")
-
-
-def write_csv(found: Sequence[Finding], path: Path) -> None:
-    """A head line and a line a finding, as any course system takes it."""
-    with _writing(path), path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Finding)])
-        writer.writeheader()
-        writer.writerows(asdict(one) for one in found)
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def write(found: Sequence[Finding], path: Path, form: str) -> None:
+    """Write the findings as ``form``: "json", a list of objects, or "csv", a head line and a line each."""
+    rows = [asdict(one) for one in found]
     try:
-        yield
+        with path.open("w", newline="") as file:
+            if form == "json":
+                file.write(json.dumps(rows, indent=1) + "\n")
+            else:
+                writer = csv.DictWriter(file, [field.name for field in fields(Finding)])
+                writer.writeheader()
+                writer.writerows(rows)
     except OSError as error:
         raise ConfigurationError(f"cannot write {path}: {error.strerror}") from None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from overload_demo.config import Settings
 from overload_demo.errors import ConfigurationError, StoreError
-from overload_demo.queue.admin import remove_all
+from overload_demo.queue.maintenance import remove_all
 from overload_demo.rest.address import Address
 from overload_demo.rest.client import Upstash
 from overload_demo.store.data_dir import TEMPORARY, DataDir

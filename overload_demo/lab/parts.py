@@ -25,12 +25,12 @@ from overload_demo.worker import Worker
 
 
 class Part(Protocol):
-    """Something that runs until stopped. ``start`` and ``stop`` block; ``let_go`` and ``stop`` may be repeated."""
+    """Something that runs until stopped. ``start`` and ``stop`` block; the stopping calls may be repeated."""
 
     def start(self) -> None:
         """Start, or start again."""
 
-    def let_go(self) -> None:
+    def request_stop(self) -> None:
         """Make it end cleanly, and do not wait."""
 
     def stop(self) -> None:
@@ -50,23 +50,23 @@ def start_all(parts: Iterable[Part]) -> None:
 def stop_all(parts: Iterable[Part]) -> None:
     """End them side by side."""
     for part in parts:
-        part.let_go()
+        part.request_stop()
     for part in parts:
         part.stop()
 
 
 class _PartThread(ABC):
-    """What both have in common: a thread that ends some time after ``let_go``."""
+    """What both have in common: a thread that ends some time after ``request_stop``."""
 
     _thread: threading.Thread | None = None
 
     @abstractmethod
-    def let_go(self) -> None:
+    def request_stop(self) -> None:
         """Make it end cleanly, and do not wait."""
 
     def stop(self) -> None:
         """The same, and wait."""
-        self.let_go()
+        self.request_stop()
         if self._thread:
             self._thread.join(STOP_WITHIN_S)
             self._thread = None
@@ -91,7 +91,7 @@ class ApiThread(_PartThread):
         self._thread = threading.Thread(target=self._server.run, args=(sockets,), name="api", daemon=True)
         self._thread.start()
 
-    def let_go(self) -> None:
+    def request_stop(self) -> None:
         """Answer what is under way, then end."""
         if self._server:
             self._server.stop()
@@ -110,7 +110,7 @@ class WorkerThread(_PartThread):
         self._thread = threading.Thread(target=self._worker.run, name="worker", daemon=True)
         self._thread.start()
 
-    def let_go(self) -> None:
+    def request_stop(self) -> None:
         """Finish the running job, give the rest back, end."""
         if self._worker:
             self._worker.stop()

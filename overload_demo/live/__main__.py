@@ -48,9 +48,9 @@ def main(
 
 
 async def _watch(url: str, port: int) -> None:
+    from overload_demo.live.api_watch import ApiWatch
     from overload_demo.live.feed import Feed
     from overload_demo.live.page import Page
-    from overload_demo.live.watch import ApiWatch
 
     feed = Feed(title="overload_demo", status=f"watching {url}")
     watch = ApiWatch(url, feed)
@@ -64,7 +64,7 @@ async def _watch(url: str, port: int) -> None:
 async def _replay(folder: Path, speed: float, port: int) -> None:
     from overload_demo.live.feed import Feed
     from overload_demo.live.page import Page
-    from overload_demo.live.replay import Replay
+    from overload_demo.live.spike_feed import Replay
 
     feed, recorded = Feed(), Replay(folder)
     with Page(feed, port=port) as page:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from overload_demo.live import live_text as words
+from overload_demo.live import samples as words
 from overload_demo.live.sample import TRACKS, LiveSample, Track
 
 KEPT = 600  # samples of a track: two minutes at five a second

@@ -3,8 +3,8 @@
 from overload_demo.lab.result import SpikeResult
 from overload_demo.lab.spike_plan import SpikeProgress
 from overload_demo.live.feed import Feed
-from overload_demo.live.live_text import absorbed
 from overload_demo.live.sample import LiveSample, Track
+from overload_demo.live.samples import absorbed
 
 _WORDS = {
     "calibrate": "calibrating: how much does this machine take?",

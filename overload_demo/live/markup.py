@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from overload_demo.live.live_text import NOT_KNOWN, NOTHING_YET, NUMBERS
+from overload_demo.live.samples import NOT_KNOWN, NOTHING_YET, NUMBERS
 
 _HEADER = """
 <header>

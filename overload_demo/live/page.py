@@ -5,14 +5,13 @@ any path prefix, and a strict content security policy holds the browser to that.
 """
 
 import asyncio
-import contextlib
 import os
 import secrets
 import socket
 import string
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -25,11 +24,13 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, Field, ValidationError
 
-from overload_demo.api.hosts import HostCheck, HostRule
+from overload_demo.api.access import HostCheck
 from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError, OverloadDemoError
-from overload_demo.live import live_figure as figure
+from overload_demo.headers import HostRule
+from overload_demo.http_server import SignalFreeServer
 from overload_demo.live import markup
+from overload_demo.live import panels as figure
 from overload_demo.live.feed import EVERY_S, Feed
 
 STATIC = Path(__file__).with_name("static")
@@ -96,7 +97,7 @@ class Page:
             lifespan="off",
             timeout_graceful_shutdown=1,
         )
-        self._server = _Server(config)
+        self._server = SignalFreeServer(config)
         self._thread = threading.Thread(target=self._server.run, args=([listener],), name="live-page", daemon=True)
         self._thread.start()
         return self
@@ -158,13 +159,6 @@ class Page:
 
 def _event(kind: str, data: dict[str, Any]) -> ServerSentEvent:
     return ServerSentEvent(data={"kind": kind, "data": data}, retry=RECONNECT_MS)
-
-
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Signals are left to the command that runs the page, and to a notebook's kernel."""
-        yield
 
 
 @cache

@@ -15,9 +15,9 @@ from overload_demo.lab.spike_run import BASELINE_VARIANT, run_spike
 from overload_demo.lab.stack import Stack
 from overload_demo.live.feed import Feed
 from overload_demo.live.follow import Follower
-from overload_demo.live.live_text import collapsed
 from overload_demo.live.page import Prediction
 from overload_demo.live.sample import TRACKS
+from overload_demo.live.samples import collapsed
 from overload_demo.live.sizes import Sizes
 from overload_demo.load import Shape
 

@@ -7,7 +7,7 @@ from rich.live import Live
 from rich.table import Table
 
 from overload_demo.live.feed import EVERY_S, Feed
-from overload_demo.live.live_text import NOT_KNOWN, NUMBERS
+from overload_demo.live.samples import NOT_KNOWN, NUMBERS
 
 
 async def show(feed: Feed, console: Console) -> None:

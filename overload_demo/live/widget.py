@@ -4,8 +4,8 @@ import asyncio
 from typing import Any
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.live import live_figure as figure
 from overload_demo.live import markup
+from overload_demo.live import panels as figure
 from overload_demo.live.feed import EVERY_S, Feed
 from overload_demo.live.page import STATIC
 

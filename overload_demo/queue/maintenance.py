@@ -1,26 +1,128 @@
-"""Repair after a failover that has lost some keys: every job is in its place again, and the counters count them.
+"""An operator's commands: dead letters, pause and resume, removal of a queue, and repair after a lost failover."""
 
-Works in pages, while everything runs, and changes nothing in a healthy store: what looks wrong from here is looked at
-again inside the script that mends it (``lua/reconcile.lua`` says why that is safe). What it reads takes about 200 bytes
-of memory a waiting job.
-"""
-
+import json
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from overload_demo.config import Settings
-from overload_demo.queue.protocol import INSPECT, RECONCILE, RECOUNT, Protocol, malformed, pages
+from overload_demo.errors import ConfigurationError
+from overload_demo.queue.protocol import (
+    INSPECT,
+    MAX_DEAD_ENTRIES,
+    PURGE,
+    RECONCILE,
+    RECOUNT,
+    REQUEUE,
+    Protocol,
+    malformed,
+    pages,
+)
 from overload_demo.rest.client import Upstash
 
 PAGE = 500
+REQUEUE_PAGE = 100  # each entry may be searched for in the whole dead-letter list
 MAX_PASSES = 10
 
 
+@dataclass(frozen=True)
+class DeadLetter:
+    """One entry of the dead-letter list; ``entry`` is its stored text. An unreadable entry has an empty ``job_id``."""
+
+    job_id: str
+    reason: str
+    at: str
+    entry: str
+
+
+class QueueAdmin:
+    """Manages the dead-letter list and pauses the queue. Each call is safe to repeat. Raises :class:`StoreError`."""
+
+    def __init__(self, upstash: Upstash, settings: Settings) -> None:
+        self._upstash, self._protocol = upstash, Protocol(settings.overload_key_prefix)
+        self._ttl_s = settings.queue_result_ttl
+
+    async def dead_letters(self, limit: int = MAX_DEAD_ENTRIES) -> list[DeadLetter]:
+        """Return the dead letters, oldest first, at most ``limit``; read in pages."""
+        found: list[DeadLetter] = []
+        while len(found) < limit:
+            last = min(len(found) + PAGE, limit) - 1
+            key = self._protocol.key("dead")
+            page = await self._upstash.command("LRANGE", key, len(found), last, repeatable=True)
+            if not page:
+                break
+            found += [_dead_letter(str(entry)) for entry in page]
+        return found
+
+    async def job(self, job_id: str) -> dict[str, str]:
+        """Return every stored field of a job; empty for an unknown id."""
+        flat = await self._upstash.command("HGETALL", f"{self._protocol.prefix}job:{job_id}", repeatable=True)
+        return dict(zip(flat[::2], flat[1::2], strict=True))
+
+    async def requeue(self, letters: Sequence[DeadLetter]) -> list[str]:
+        """Put dead jobs back at the tail of the queue, with all their attempts.
+
+        Returns ``"queued"`` for each, or why it was not changed: ``"no payload"``, ``"not dead"`` (its entry is gone),
+        ``"unknown"``, or the state it is in.
+        """
+        verdicts: list[str] = []
+        for page in pages(letters, REQUEUE_PAGE):
+            pairs = [text for letter in page for text in (letter.job_id, letter.entry)]
+            reply = await self._upstash.run(self._protocol.call(REQUEUE, self._protocol.prefix, *pairs))
+            if not isinstance(reply, list) or len(reply) != len(page):
+                raise malformed(REQUEUE)
+            verdicts += map(str, reply)
+        return verdicts
+
+    async def purge(self, letters: Sequence[DeadLetter]) -> None:
+        """Remove entries from the dead-letter list; their jobs expire after ``QUEUE_RESULT_TTL`` seconds."""
+        for page in pages(letters, PAGE):
+            pairs = [text for letter in page for text in (letter.job_id, letter.entry)]
+            await self._upstash.run(self._protocol.call(PURGE, self._protocol.prefix, self._ttl_s, *pairs))
+
+    async def pause(self) -> None:
+        """Lease no more jobs to workers; leased jobs finish, and the API still accepts jobs."""
+        await self._upstash.command("HSET", self._protocol.key("stats"), "paused", "1", repeatable=True)
+
+    async def resume(self) -> None:
+        """Lease jobs again; workers notice at their next poll."""
+        await self._upstash.command("HDEL", self._protocol.key("stats"), "paused", repeatable=True)
+
+
+def _dead_letter(entry: str) -> DeadLetter:
+    try:
+        fields: Any = json.loads(entry)
+        return DeadLetter(str(fields["job_id"]), str(fields["reason"]), str(fields["at"]), entry)
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return DeadLetter("", "unreadable entry", "", entry)
+
+
+async def remove_all(upstash: Upstash, prefix: str) -> None:
+    """Remove every key with the prefix and no other; keys added during the removal may remain.
+
+    Raises :class:`ConfigurationError` for an empty prefix, which would match all data, and :class:`StoreError`.
+    """
+    if not prefix:
+        raise ConfigurationError("without a key prefix all data of the database would be removed")
+    async for keys in _scan(upstash, "SCAN", after=("MATCH", Protocol(prefix).pattern())):
+        if keys:
+            await upstash.command("UNLINK", *keys, repeatable=True)
+
+
+async def _scan(upstash: Upstash, *before: str, after: Sequence[str] = ()) -> AsyncIterator[list[Any]]:
+    """The replies of SCAN, HSCAN or ZSCAN up to the last; the cursor comes between ``before`` and ``after``."""
+    cursor = "0"
+    while True:
+        cursor, found = await upstash.command(*before, cursor, *after, "COUNT", PAGE, repeatable=True)
+        yield found
+        if str(cursor) == "0":
+            return
+
+
 @dataclass
-class _Look:
-    """What one pass has read. Counters first, then leases and owners, then the list, then the jobs."""
+class _Snapshot:
+    """What one pass has read: first the counters, then leases and owners, then the list, then the jobs."""
 
     last_seq: int
     last_fence: int
@@ -29,69 +131,69 @@ class _Look:
     leased: set[str] = field(default_factory=set)
     waiting: set[str] = field(default_factory=set)
     suspects: list[str] = field(default_factory=list)
-    buried_alive: set[str] = field(default_factory=set)
+    cancelled_in_list: set[str] = field(default_factory=set)
     greatest_seq: int = 0
     greatest_fence: int = 0
 
-    def job(self, job_id: str, status: str, seq: int | None, fence: int) -> None:
-        """Take in one job: suspicious is what stands nowhere and is no newer than the counters read first."""
+    def add_job(self, job_id: str, status: str, seq: int | None, fence: int) -> None:
+        """Add a job. It is a suspect if it has no place and is no newer than the counters, which were read first."""
         self.greatest_seq, self.greatest_fence = max(self.greatest_seq, seq or 0), max(self.greatest_fence, fence)
         if status == "cancelled" and seq is not None and job_id in self.waiting:
-            self.buried_alive.add(job_id)
+            self.cancelled_in_list.add(job_id)
         if job_id in self.waiting or job_id in self.leased or fence > self.last_fence:
             return
         is_older = (seq or 0) <= self.last_seq
-        stray = status == "processing" or (is_older and (status == "queued" or (status == "cancelled" and seq)))
-        if stray:
+        if status == "processing" or (is_older and (status == "queued" or (status == "cancelled" and seq))):
             self.suspects.append(job_id)
 
 
-class Reconciler:
-    """Finds and mends. Raises :class:`StoreError`; may be run again at any time."""
+class QueueRepair:
+    """Restores consistency after a failover that lost keys: every job in its place, and the counters correct.
+
+    Runs while the queue is in use and changes nothing in a healthy store: each suspect is checked again inside the
+    script that repairs it (``lua/reconcile.lua`` explains why that is safe). Needs about 200 bytes of memory for each
+    waiting job. Raises :class:`StoreError`; may be run again at any time.
+    """
 
     def __init__(self, upstash: Upstash, settings: Settings) -> None:
         self._upstash, self._protocol = upstash, Protocol(settings.overload_key_prefix)
         self._lease_ms, self._ttl_s = int(settings.worker_lease_s * 1000), settings.queue_result_ttl
 
     async def run(self) -> Counter[str]:
-        """Mend until a pass finds nothing; returns how much of each kind was mended, nothing for a healthy store.
+        """Repair until a pass finds nothing; returns how many repairs of each kind were made, none if healthy.
 
         Kinds: ``queued``, ``leased``, ``freed``, ``buried`` (see ``lua/reconcile.lua``), and the names of counters.
         """
-        mended: Counter[str] = Counter()
+        repaired: Counter[str] = Counter()
         for _ in range(MAX_PASSES):
             found = await self._pass()
-            mended += found
+            repaired += found
             if not found:
                 break
-        return mended
+        return repaired
 
     async def _pass(self) -> Counter[str]:
-        look = await self._begin()
+        snapshot = await self._begin()
         async for job_id in self._list():
-            look.waiting.add(job_id)
+            snapshot.waiting.add(job_id)
         async for page in self._jobs():
             for job_id, (status, seq, fence) in zip(page, await self._inspect(page), strict=True):
-                look.job(job_id, status, _whole(seq), _whole(fence) or 0)
-        # Counters that have fallen behind spoil every comparison: mend them alone, then look again.
-        wrong = await self._recount(look)
-        if wrong:
-            return wrong
-        return await self._mend(look)
+                snapshot.add_job(job_id, status, _whole(seq), _whole(fence) or 0)
+        # Counters that are behind make every comparison wrong: repair them alone, then start again.
+        return await self._recount(snapshot) or await self._repair(snapshot)
 
-    async def _begin(self) -> _Look:
+    async def _begin(self) -> _Snapshot:
         names = ("fence", "cancelled", "tombstones")
         seq = await self._command("GET", self._protocol.key("seq"))
         fence, cancelled, tombstones = await self._command("HMGET", self._protocol.key("stats"), *names)
-        look = _Look(_whole(seq) or 0, _whole(fence) or 0, cancelled or "0", tombstones or "0")
-        async for member, _ in self._pairs("ZSCAN", "leases"):
-            look.leased.add(member)
-        async for member, _ in self._pairs("HSCAN", "owners"):
-            look.leased.add(member)
-        return look
+        snapshot = _Snapshot(_whole(seq) or 0, _whole(fence) or 0, cancelled or "0", tombstones or "0")
+        for scan, name in (("ZSCAN", "leases"), ("HSCAN", "owners")):
+            async for flat in _scan(self._upstash, scan, self._protocol.key(name)):
+                snapshot.leased.update(map(str, flat[::2]))
+        return snapshot
 
     async def _list(self) -> AsyncIterator[str]:
-        """The ids in the list, from the tail: what is pushed meanwhile is met twice, and nothing is missed."""
+        """The ids in the list, from the tail: an id pushed meanwhile makes others come twice, and none is missed."""
         at = -1
         while page := await self._command("LRANGE", self._protocol.key("queue"), at - PAGE + 1, at):
             for job_id in page:
@@ -99,43 +201,27 @@ class Reconciler:
             at -= PAGE
 
     async def _jobs(self) -> AsyncIterator[list[str]]:
-        """The ids of all jobs, in pages; one may come twice."""
+        """The ids of all jobs, in pages; an id may come twice."""
         start = f"{self._protocol.prefix}job:"
-        pattern = self._protocol.pattern("job:")
-        cursor = "0"
-        while True:
-            cursor, keys = await self._command("SCAN", cursor, "MATCH", pattern, "COUNT", PAGE)
+        async for keys in _scan(self._upstash, "SCAN", after=("MATCH", self._protocol.pattern("job:"))):
             for page in pages(keys, PAGE):
                 yield [str(key).removeprefix(start) for key in page]
-            if str(cursor) == "0":
-                return
-
-    async def _pairs(self, scan: str, name: str) -> AsyncIterator[tuple[str, str]]:
-        cursor = "0"
-        while True:
-            cursor, flat = await self._command(scan, self._protocol.key(name), cursor, "COUNT", PAGE)
-            for member, value in zip(flat[::2], flat[1::2], strict=True):
-                yield str(member), str(value)
-            if str(cursor) == "0":
-                return
 
     async def _inspect(self, page: list[str]) -> list[Any]:
         reply = await self._upstash.run(self._protocol.call(INSPECT, self._protocol.prefix, *page))
         if not isinstance(reply, list) or len(reply) != len(page):
-            raise malformed(INSPECT, ValueError())
+            raise malformed(INSPECT)
         return reply
 
-    async def _recount(self, look: _Look) -> Counter[str]:
-        call = self._protocol.call(
-            RECOUNT, look.greatest_seq, look.greatest_fence, look.cancelled, look.tombstones, len(look.buried_alive)
-        )
-        return Counter(map(str, await self._upstash.run(call)))
+    async def _recount(self, seen: _Snapshot) -> Counter[str]:
+        counted = seen.greatest_seq, seen.greatest_fence, seen.cancelled, seen.tombstones, len(seen.cancelled_in_list)
+        return Counter(map(str, await self._upstash.run(self._protocol.call(RECOUNT, *counted))))
 
-    async def _mend(self, look: _Look) -> Counter[str]:
+    async def _repair(self, seen: _Snapshot) -> Counter[str]:
         found: Counter[str] = Counter()
-        for page in pages([*look.leased, *look.suspects], PAGE):
-            pairs = [text for one in page for text in (one, "1" if one in look.leased or one in look.waiting else "0")]
-            about = (self._protocol.prefix, look.last_seq, look.last_fence, self._lease_ms, self._ttl_s)
+        for page in pages([*seen.leased, *seen.suspects], PAGE):
+            pairs = [text for one in page for text in (one, "1" if one in seen.leased or one in seen.waiting else "0")]
+            about = (self._protocol.prefix, seen.last_seq, seen.last_fence, self._lease_ms, self._ttl_s)
             reply = await self._upstash.run(self._protocol.call(RECONCILE, *about, *pairs))
             found.update(str(one) for one in reply if one)
         return found
@@ -145,7 +231,7 @@ class Reconciler:
 
 
 def _whole(text: object) -> int | None:
-    """A stored whole number; None for anything else, and for what no counter of ours ever reaches."""
+    """A stored whole number; None for anything else, and for numbers beyond every counter of the queue."""
     try:
         number = int(str(text))
     except ValueError:

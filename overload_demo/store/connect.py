@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from overload_demo.config import Settings
-from overload_demo.queue.startup_check import vet
+from overload_demo.queue.startup_check import check_store
 from overload_demo.rest.address import Address
 from overload_demo.store.embedded import EmbeddedStore
 
@@ -19,10 +19,10 @@ def open_store(settings: Settings) -> Iterator[Store]:
     """
     if settings.upstash_redis_rest_url and settings.upstash_redis_rest_token:
         address = Address(settings.upstash_redis_rest_url, settings.upstash_redis_rest_token)
-        vet(address, settings)
+        check_store(address, settings)
         yield address, None
         return
     with EmbeddedStore(settings.overload_data_dir, settings) as store:
         address = store.acquire()
-        vet(address, settings)
+        check_store(address, settings)
         yield address, store.refresh

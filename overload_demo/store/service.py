@@ -19,6 +19,7 @@ import uvicorn
 
 from overload_demo.config import LOOPBACK_HOSTS, Settings
 from overload_demo.errors import ConfigurationError
+from overload_demo.http_server import SignalFreeServer
 from overload_demo.store import append_only
 from overload_demo.store.data_dir import GATEWAY_SOCKET, DataDir, State
 from overload_demo.store.files import FileLock
@@ -149,14 +150,6 @@ def _url(listener: socket.socket, host: str) -> str:
     return f"http://{reachable}:{listener.getsockname()[1]}"
 
 
-class _HttpServer(uvicorn.Server):
-    """uvicorn without signal handlers: it would raise signals again before the server has ended."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 class _Store:
     """The part that runs in the event loop."""
 
@@ -182,7 +175,7 @@ class _Store:
                 announce(state)
                 return
             gateway = Gateway(upstream, self._tokens)
-            http = _HttpServer(_http_config(gateway))
+            http = SignalFreeServer(_http_config(gateway))
             serving = asyncio.create_task(http.serve(sockets=listeners))
             self._data_dir.remember_inodes()
             self._data_dir.write_state(state)

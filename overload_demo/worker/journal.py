@@ -8,8 +8,8 @@ import traceback
 from pathlib import Path
 
 from overload_demo.errors import ConfigurationError, OverloadDemoError
-from overload_demo.logs import Journal, traceback_of
-from overload_demo.queue.consumer import LeasedJob, Verdict, about
+from overload_demo.logs import LogThrottle, traceback_of
+from overload_demo.queue.consumer import LeasedJob, LeaseEnd, about
 
 log = logging.getLogger("overload_demo.worker")
 
@@ -67,18 +67,18 @@ class FailureLog:
             log.handle(record)
 
 
-class JobLog:
+class OutcomeLog:
     """A log line a job while there are few."""
 
     def __init__(self) -> None:
-        self._journal = Journal(log, "jobs")
-        self.flush = self._journal.flush
+        self._throttle = LogThrottle(log, "jobs")
+        self.flush = self._throttle.flush
 
-    def job(self, job: LeasedJob, verdict: Verdict, text: str, busy_s: float) -> None:
+    def job(self, job: LeasedJob, verdict: LeaseEnd, text: str, busy_s: float) -> None:
         """Say that a job has ended, now or in the next summary."""
-        if not self._journal.has_room(failed=verdict is not Verdict.DONE):
+        if not self._throttle.admit(failed=verdict is not LeaseEnd.DONE):
             return
-        if verdict is Verdict.DONE:
+        if verdict is LeaseEnd.DONE:
             log.info("%s done in %.3f s", job.job_id, busy_s, extra=about(job))
         else:
             log.warning("%s %s (attempt %d): %s", job.job_id, verdict.value, job.attempt, text[:200], extra=about(job))

@@ -18,7 +18,7 @@ CODE = [cell.source for cell in read(SPIKE).cells if cell.cell_type == "code"]
 RUN = [f"[{number}]:" for number in range(1, len(CODE) + 1)]
 PEAK_CELL, SPIKE_CELL, FIGURE_CELL = (
     next(number for number, source in enumerate(CODE) if call in source)
-    for call in ('"04.peak"', "run_spike(", "plots.trio(")
+    for call in ('"04.peak"', "run_spike(", "plots.spike(")
 )
 EMPTY_CELL = PEAK_CELL + 1
 

@@ -19,11 +19,11 @@ from playwright.sync_api import Browser, BrowserContext, ViewportSize
 
 from experiments.bench.record import RESULTS
 from overload_demo.lab.result import SpikeResult
-from overload_demo.live import live_text as words
+from overload_demo.live import samples as words
 from overload_demo.live.feed import KEPT, Feed
 from overload_demo.live.page import Page
-from overload_demo.live.replay import spike_samples
 from overload_demo.live.sample import LiveSample
+from overload_demo.live.spike_feed import spike_samples
 from tests.browser.live import PANELS, SOURCES, LiveTab, live_tab
 from tests.browser.tab import running_chromium
 from tests.support.running import child, environment, free_port, submit

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 
 from overload_demo.lab.result import SpikeResult
-from overload_demo.live.live_text import NOT_KNOWN
+from overload_demo.live.samples import NOT_KNOWN
 from tests.browser.lab import LabPage, lab_page, lab_server
 from tests.browser.live import COLUMN
 from tests.browser.tab import chromium
@@ -21,10 +21,8 @@ pytestmark = pytest.mark.course
 
 NAME = "live.ipynb"
 START = """
-from overload_demo.live.live_view import Dashboard
-from overload_demo.lab.spike_plan import SpikePlan
-from overload_demo.lab.spike_run import run_spike
-from overload_demo.lab.stack import Stack
+from overload_demo.lab import SpikePlan, Stack, run_spike
+from overload_demo.live import Dashboard
 stack = await Stack.start(placement="process", processing_delay_s=0.004)
 live = Dashboard("A spike")
 live

@@ -10,9 +10,8 @@ import pytest
 
 from overload_demo.config import Settings
 from overload_demo.lab.parts import WorkerThread
-from overload_demo.queue.admin import Admin
-from overload_demo.queue.consumer import Verdict
-from overload_demo.queue.maintenance import Reconciler
+from overload_demo.queue.consumer import LeaseEnd
+from overload_demo.queue.maintenance import QueueAdmin, QueueRepair
 from overload_demo.queue.protocol import RECONCILE, Protocol
 from overload_demo.rest.client import Argument, Upstash
 from overload_demo.store.connect import Store
@@ -24,12 +23,12 @@ from tests.support.waiting import wait_until_async
 pytestmark = pytest.mark.anyio
 
 
-def admin_of(queue: Queue, **changes: object) -> Admin:
-    return Admin(queue.upstash, queue.settings.model_copy(update=changes))
+def admin_of(queue: Queue, **changes: object) -> QueueAdmin:
+    return QueueAdmin(queue.upstash, queue.settings.model_copy(update=changes))
 
 
 async def reconcile(queue: Queue) -> Counter[str]:
-    return await Reconciler(queue.upstash, queue.settings).run()
+    return await QueueRepair(queue.upstash, queue.settings).run()
 
 
 async def kill_jobs(queue: Queue, count: int) -> list[str]:
@@ -37,7 +36,7 @@ async def kill_jobs(queue: Queue, count: int) -> list[str]:
     ids = await queue.enqueue(count)
     worker = queue.worker("killer")
     while jobs := (await worker.lease(100)).jobs:
-        await worker.settle([settled(job, Verdict.DEAD, "no good") for job in jobs])
+        await worker.settle([settled(job, LeaseEnd.DEAD, "no good") for job in jobs])
     return ids
 
 
@@ -122,9 +121,9 @@ async def test_hundreds_of_dead_jobs_are_requeued_in_order(queue: Queue) -> None
 
 
 async def test_what_is_given_up_is_kept_like_any_other_finished_job(queue: Queue) -> None:
-    job_id = await queue.enqueue_one("{}", idem="record", fingerprint="print")
+    job_id = await queue.enqueue_one("{}", idempotency_record="record", fingerprint="print")
     worker = queue.worker()
-    await worker.settle([settled(job, Verdict.DEAD, "no good") for job in (await worker.lease(1)).jobs])
+    await worker.settle([settled(job, LeaseEnd.DEAD, "no good") for job in (await worker.lease(1)).jobs])
     await queue.redis("RPUSH", f"{queue.prefix}jobs:dead", "not json")
     admin = admin_of(queue, queue_result_ttl=100)
 
@@ -228,7 +227,7 @@ async def test_a_healthy_store_is_left_as_it_is(queue: Queue) -> None:
     ids = await queue.enqueue(12)
     worker = queue.worker()
     jobs = (await worker.lease(6)).jobs
-    verdicts = (Verdict.DONE, Verdict.FAILED, Verdict.DEAD, Verdict.RELEASED)
+    verdicts = (LeaseEnd.DONE, LeaseEnd.FAILED, LeaseEnd.DEAD, LeaseEnd.RELEASED)
     await worker.settle([settled(job, verdict) for job, verdict in zip(jobs, verdicts, strict=False)])
     await queue.producer.cancel(ids[8])
     await queue.producer.cancel(ids[11])
@@ -421,7 +420,7 @@ class Interrupted(Upstash):
 async def give_back(queue: Queue) -> None:
     """Two waiting jobs are leased and given back."""
     worker = queue.worker("x")
-    await worker.settle([settled(job, Verdict.RELEASED) for job in (await worker.lease(2)).jobs])
+    await worker.settle([settled(job, LeaseEnd.RELEASED) for job in (await worker.lease(2)).jobs])
 
 
 async def give_back_all(queue: Queue) -> None:
@@ -479,7 +478,7 @@ async def test_whatever_happens_between_two_steps_of_a_repair_is_no_damage(
             await queue.producer.cancel(ids[5])
             upstash = Interrupted(queue, moment, lambda queue=queue: event(queue))  # type: ignore[misc]
             try:
-                assert await Reconciler(upstash, settings).run() == Counter(), f"at command {moment}"
+                assert await QueueRepair(upstash, settings).run() == Counter(), f"at command {moment}"
             finally:
                 await upstash.aclose()
             commands = upstash.commands

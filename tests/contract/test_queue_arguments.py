@@ -8,8 +8,8 @@ import pytest
 from overload_demo.config import Settings
 from overload_demo.errors import StoreError
 from overload_demo.queue import protocol
-from overload_demo.queue.admin import Admin
-from overload_demo.queue.consumer import Consumer, LeasedJob, Verdict
+from overload_demo.queue.consumer import Consumer, LeasedJob, LeaseEnd
+from overload_demo.queue.maintenance import QueueAdmin
 from overload_demo.queue.protocol import Protocol
 from overload_demo.rest.client import ScriptCall
 from overload_demo.store.connect import Store
@@ -40,7 +40,7 @@ async def scene_in(queue: Queue) -> Scene:
     ids = await queue.enqueue(9)
     worker = queue.worker("w/1")
     [dead] = (await worker.lease(1)).jobs
-    await worker.settle([settled(dead, Verdict.DEAD)])
+    await worker.settle([settled(dead, LeaseEnd.DEAD)])
     held = (await worker.lease(4)).jobs
     await queue.worker("dead/1", worker_max_attempts=1).lease(1)
     await queue.expire_lease(ids[5])
@@ -50,7 +50,7 @@ async def scene_in(queue: Queue) -> Scene:
 
 
 def settle(scene: Scene) -> ScriptCall:
-    verdicts = [Verdict.DONE, Verdict.FAILED, Verdict.DEAD, Verdict.RELEASED]
+    verdicts = [LeaseEnd.DONE, LeaseEnd.FAILED, LeaseEnd.DEAD, LeaseEnd.RELEASED]
     return scene.worker._settle_call([settled(job, verdict) for job, verdict in zip(scene.held, verdicts, strict=True)])
 
 
@@ -132,10 +132,10 @@ async def test_a_job_whose_key_has_become_something_else_does_not_stop_the_rest_
 async def test_a_sequence_number_that_is_none_does_not_stop_a_requeue(queue: Queue, stored: str) -> None:
     ids = await queue.enqueue(2)
     worker = queue.worker()
-    await worker.settle([settled(job, Verdict.DEAD) for job in (await worker.lease(2)).jobs])
+    await worker.settle([settled(job, LeaseEnd.DEAD) for job in (await worker.lease(2)).jobs])
     await queue.redis("SET", f"{queue.prefix}jobs:seq", stored)
     await queue.redis("HSET", f"{queue.prefix}jobs:stats", "failed", stored)
-    admin = Admin(queue.upstash, queue.settings)
+    admin = QueueAdmin(queue.upstash, queue.settings)
 
     assert await admin.requeue(await admin.dead_letters()) == ["queued"] * 2
 

@@ -9,7 +9,7 @@ from overload_demo.config import Settings
 from overload_demo.errors import QueueFullError
 from overload_demo.jobs import new_job_id
 from overload_demo.lab.parts import WorkerThread
-from overload_demo.queue.consumer import Verdict
+from overload_demo.queue.consumer import LeaseEnd
 from overload_demo.queue.producer import NewJob, Producer
 from overload_demo.store.connect import Store
 from tests.support.queues import Queue, ids_of, open_queue, settled
@@ -52,7 +52,7 @@ async def test_what_has_started_or_ended_is_left_alone(queue: Queue) -> None:
     ids = await queue.enqueue(3)
     worker = queue.worker()
     jobs = (await worker.lease(3)).jobs
-    await worker.settle([settled(jobs[1]), settled(jobs[2], Verdict.FAILED)])
+    await worker.settle([settled(jobs[1]), settled(jobs[2], LeaseEnd.FAILED)])
 
     assert [await queue.producer.cancel(one) for one in ids] == ["processing", "done", "failed"]
 
@@ -109,7 +109,7 @@ async def test_what_is_posted_and_cancelled_without_a_worker_leaves_the_list_wit
 
     for _ in range(50):
         job = NewJob(new_job_id(), "{}", "record", "print")
-        await bounded.enqueue(replace(job, idem=job.job_id))
+        await bounded.enqueue(replace(job, idempotency_record=job.job_id))
         await bounded.cancel(job.job_id)
     await bounded.aclose()
 
@@ -225,7 +225,7 @@ async def test_every_job_is_accounted_for(queue: Queue) -> None:
     ids = await queue.enqueue(12)
     worker = queue.worker()
     jobs = (await worker.lease(5)).jobs
-    await worker.settle([settled(jobs[0]), settled(jobs[1], Verdict.FAILED), settled(jobs[2], Verdict.DEAD)])
+    await worker.settle([settled(jobs[0]), settled(jobs[1], LeaseEnd.FAILED), settled(jobs[2], LeaseEnd.DEAD)])
     for job_id in ids[5:8]:
         await queue.producer.cancel(job_id)
     await queue.redis("HSET", f"{queue.prefix}job:{ids[8]}", "start_by", "1 1")

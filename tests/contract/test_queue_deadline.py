@@ -5,7 +5,7 @@ import pytest
 from overload_demo.api.app import create_app
 from overload_demo.config import Settings
 from overload_demo.jobs import new_job_id
-from overload_demo.queue.consumer import Verdict
+from overload_demo.queue.consumer import LeaseEnd
 from overload_demo.queue.producer import NewJob
 from overload_demo.store.connect import Store
 from tests.http.test_thin_route import ordinary_app
@@ -69,7 +69,7 @@ async def test_until_a_lease_reaches_it_it_is_queued(queue: Queue) -> None:
 async def test_a_job_that_was_given_back_unstarted_still_has_its_deadline(queue: Queue) -> None:
     [job_id] = await queue.enqueue(1)
     worker = queue.worker()
-    await worker.settle([settled(job, Verdict.RELEASED) for job in (await worker.lease(1)).jobs])
+    await worker.settle([settled(job, LeaseEnd.RELEASED) for job in (await worker.lease(1)).jobs])
     await queue.pass_deadline(job_id)
 
     assert (await worker.lease(1)).jobs == []

@@ -76,21 +76,23 @@ async def test_duplicates_and_refused_jobs_use_no_sequence_number(queue: Queue) 
 
 
 async def test_the_same_key_and_body_give_the_first_id(queue: Queue) -> None:
-    first, second = [await queue.enqueue_one("{}", idem="record", fingerprint="print") for _ in range(2)]
+    first, second = [await queue.enqueue_one("{}", idempotency_record="record", fingerprint="print") for _ in range(2)]
 
     assert first == second
     assert await queue.waiting() == [first]
 
 
 async def test_the_same_key_in_one_batch_is_one_job(queue: Queue) -> None:
-    ids = await asyncio.gather(*(queue.enqueue_one("{}", idem="record", fingerprint="print") for _ in range(20)))
+    ids = await asyncio.gather(
+        *(queue.enqueue_one("{}", idempotency_record="record", fingerprint="print") for _ in range(20))
+    )
 
     assert len(set(ids)) == 1
     assert await queue.waiting() == ids[:1]
 
 
 async def test_a_record_lives_as_long_as_its_job(queue: Queue) -> None:
-    job_id = await queue.enqueue_one("{}", idem="record", fingerprint="print")
+    job_id = await queue.enqueue_one("{}", idempotency_record="record", fingerprint="print")
     record = f"{queue.prefix}idem:record"
     assert await queue.redis("TTL", record) == -1
     worker = queue.worker(queue_result_ttl=100)
@@ -156,7 +158,7 @@ async def test_two_prefixes_do_not_see_each_other(
 
 async def test_nothing_is_written_outside_the_prefix(queue: Queue) -> None:
     outside = set(await queue.redis("KEYS", "*")) - set(await queue.redis("KEYS", f"{queue.prefix}*"))
-    await queue.enqueue_one("{}", idem="record", fingerprint="print")
+    await queue.enqueue_one("{}", idempotency_record="record", fingerprint="print")
     worker = queue.worker()
     jobs = (await worker.lease(1)).jobs
     await worker.extend(jobs)

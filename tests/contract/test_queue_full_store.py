@@ -7,9 +7,8 @@ import pytest
 
 from overload_demo.config import load_settings
 from overload_demo.errors import Outcome, StoreFullError
-from overload_demo.queue.admin import Admin
-from overload_demo.queue.consumer import Verdict
-from overload_demo.queue.maintenance import Reconciler
+from overload_demo.queue.consumer import LeaseEnd
+from overload_demo.queue.maintenance import QueueAdmin, QueueRepair
 from overload_demo.store.connect import Store
 from overload_demo.store.embedded import EmbeddedStore
 from tests.support.queues import Queue, ids_of, open_queue, settled
@@ -59,10 +58,10 @@ async def test_enqueue_is_refused_and_nothing_of_the_job_is_there(queue: Queue) 
 
 
 async def test_a_job_that_is_there_is_still_reported_as_accepted(queue: Queue) -> None:
-    job_id = await queue.enqueue_one("{}", idem="record", fingerprint="print")
+    job_id = await queue.enqueue_one("{}", idempotency_record="record", fingerprint="print")
     await fill(queue)
 
-    assert await queue.enqueue_one("{}", idem="record", fingerprint="print") == job_id
+    assert await queue.enqueue_one("{}", idempotency_record="record", fingerprint="print") == job_id
 
 
 async def test_jobs_are_leased_settled_and_released(queue: Queue) -> None:
@@ -71,7 +70,7 @@ async def test_jobs_are_leased_settled_and_released(queue: Queue) -> None:
     await fill(queue)
 
     jobs = (await worker.lease(2)).jobs
-    fenced = await worker.settle([settled(jobs[0]), settled(jobs[1], Verdict.RELEASED)])
+    fenced = await worker.settle([settled(jobs[0]), settled(jobs[1], LeaseEnd.RELEASED)])
 
     assert (ids_of(jobs), fenced) == (ids[:2], 0)
     assert [await queue.state(one) for one in ids] == ["done", "queued", "queued"]
@@ -133,8 +132,8 @@ async def test_a_waiting_job_is_cancelled_and_what_expired_is_cleared_away(queue
 
 async def test_dead_jobs_are_requeued_and_given_up(queue: Queue) -> None:
     ids = await queue.enqueue(2)
-    worker, admin = queue.worker(), Admin(queue.upstash, queue.settings)
-    await worker.settle([settled(job, Verdict.DEAD) for job in (await worker.lease(2)).jobs])
+    worker, admin = queue.worker(), QueueAdmin(queue.upstash, queue.settings)
+    await worker.settle([settled(job, LeaseEnd.DEAD) for job in (await worker.lease(2)).jobs])
     first, second = await admin.dead_letters()
     await fill(queue)
 
@@ -150,6 +149,6 @@ async def test_lost_keys_are_mended(queue: Queue) -> None:
     await queue.redis("DEL", f"{queue.prefix}jobs:queue")
     await fill(queue)
 
-    assert await Reconciler(queue.upstash, queue.settings).run() == {"queued": 2}
+    assert await QueueRepair(queue.upstash, queue.settings).run() == {"queued": 2}
 
     assert set(await queue.waiting()) == set(ids)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from overload_demo.queue.consumer import MAX_LEASE_BYTES, Verdict
+from overload_demo.queue.consumer import MAX_LEASE_BYTES, LeaseEnd
 from tests.support.queues import Queue, ids_of, settled
 from tests.support.waiting import wait_until_async
 
@@ -72,7 +72,7 @@ async def _comes_back(queue: Queue, worker: object, ids: list[str]) -> bool:
     """A lease call brings the four back and leases the first of them alone, as it was interrupted before."""
     lease = await worker.lease(1)  # type: ignore[attr-defined]
     if ids_of(lease.jobs) == ids[4:5]:  # the lease still stood
-        await worker.settle([settled(lease.jobs[0], Verdict.RELEASED)])  # type: ignore[attr-defined]
+        await worker.settle([settled(lease.jobs[0], LeaseEnd.RELEASED)])  # type: ignore[attr-defined]
         return False
     assert ids_of(lease.jobs) == ids[:1]
     assert lease.jobs[0].attempt == 2
@@ -133,7 +133,7 @@ async def test_a_fresh_job_is_not_leased_with_an_interrupted_one_behind_it(queue
     await queue.expire_lease(second.job_id)
     await queue.worker("other").lease(1)
     await queue.redis("LPUSH", f"{queue.prefix}jobs:queue", first.job_id)
-    await worker.settle([settled(first, Verdict.RELEASED)])
+    await worker.settle([settled(first, LeaseEnd.RELEASED)])
 
     assert ids[0] in ids_of((await queue.worker("third").lease(5)).jobs)
 
@@ -161,7 +161,7 @@ async def test_released_jobs_return_in_order_and_their_attempt_is_refunded(queue
         jobs = (await worker.lease(4)).jobs
         assert ids_of(jobs) == ids[:4]
         assert {job.attempt for job in jobs} == {1}
-        await worker.settle([settled(job, Verdict.RELEASED) for job in jobs])
+        await worker.settle([settled(job, LeaseEnd.RELEASED) for job in jobs])
         assert await queue.waiting() == ids
 
     assert await queue.state(ids[0]) == "queued"

@@ -29,8 +29,8 @@ from hypothesis.stateful import (
 from overload_demo.config import Settings
 from overload_demo.errors import IdempotencyConflictError, QueueFullError
 from overload_demo.queue import consumer, producer, protocol, results
-from overload_demo.queue.admin import Admin
-from overload_demo.queue.consumer import Consumer, LeasedJob, Settlement, Verdict
+from overload_demo.queue.consumer import Consumer, LeasedJob, LeaseEnd, Settlement
+from overload_demo.queue.maintenance import QueueAdmin
 from overload_demo.queue.producer import NewJob
 from overload_demo.rest.client import Script, ScriptCall, Upstash
 from overload_demo.store.connect import Store
@@ -47,7 +47,7 @@ names = st.sampled_from(WORKERS)
 counts = st.integers(1, 8)
 picks = st.integers(0, 1_000)
 sizes = st.sampled_from([15, 120, 1_000_000, 1_000_000])
-verdicts = st.lists(st.sampled_from(Verdict), min_size=1, max_size=8)
+verdicts = st.lists(st.sampled_from(LeaseEnd), min_size=1, max_size=8)
 owners = st.sampled_from(["", "", "me", "you"])
 # A job's size in bytes, its idempotency record ("" = none), which of two bodies that was, its owner ("" = none), and
 # the seconds within which it is to start.
@@ -123,7 +123,7 @@ class QueueMachine(RuleBasedStateMachine):
         prefix = f"{secrets.token_hex(4)}:"
         self.queue = bench.new_queue(prefix)
         self.bounded = bench.new_queue(prefix, overload_max_queue_depth=BOUND)
-        self.admin = Admin(bench.upstash, self.queue.settings)
+        self.admin = QueueAdmin(bench.upstash, self.queue.settings)
         self.model = QueueModel()
         self.sent: list[NewJob] = []
         self.started = 0
@@ -215,14 +215,14 @@ class QueueMachine(RuleBasedStateMachine):
         self._leased(name, lease, expected)
 
     @rule(name=names, keep=st.integers(0, 3), ends=verdicts, lost=st.booleans())
-    def settle(self, name: str, keep: int, ends: list[Verdict], lost: bool) -> None:
+    def settle(self, name: str, keep: int, ends: list[LeaseEnd], lost: bool) -> None:
         settlements = self._settlements(name, keep, ends)
         expected = self._as_often(lost, lambda: self.model.settle(settlements))
         if settlements:
             assert self._call(lost, self.workers[name].settle(settlements)) == expected
 
     @rule(name=names, ends=verdicts, count=counts, lost=st.booleans())
-    def settle_and_lease(self, name: str, ends: list[Verdict], count: int, lost: bool) -> None:
+    def settle_and_lease(self, name: str, ends: list[LeaseEnd], count: int, lost: bool) -> None:
         if not (settlements := self._settlements(name, 0, ends)):
             return
         fenced = self.model.settle(settlements)
@@ -239,8 +239,8 @@ class QueueMachine(RuleBasedStateMachine):
         assert self._call(lost, self.workers[name].extend(self.held[name])) == expected
 
     @precondition(lambda self: self.lost)
-    @rule(index=picks, ends=st.lists(st.sampled_from(Verdict), min_size=1, max_size=3), lost=st.booleans())
-    def settle_late(self, index: int, ends: list[Verdict], lost: bool) -> None:
+    @rule(index=picks, ends=st.lists(st.sampled_from(LeaseEnd), min_size=1, max_size=3), lost=st.booleans())
+    def settle_late(self, index: int, ends: list[LeaseEnd], lost: bool) -> None:
         """A result of somebody who was thought dead: it counts while nobody has taken the job back, never after.
 
         Of several, one after the other, the first counts, and the others are told that they do not.
@@ -366,7 +366,7 @@ class QueueMachine(RuleBasedStateMachine):
         )
         self.held[name] += lease.jobs
 
-    def _settlements(self, name: str, keep: int, ends: list[Verdict]) -> list[Settlement]:
+    def _settlements(self, name: str, keep: int, ends: list[LeaseEnd]) -> list[Settlement]:
         """How a worker's jobs end, but for the last few, which it keeps. It may no longer hold some of them."""
         jobs = self.held[name]
         split = max(0, len(jobs) - keep)
@@ -374,7 +374,7 @@ class QueueMachine(RuleBasedStateMachine):
         return [_settlement(job, ends[number % len(ends)]) for number, job in enumerate(ending)]
 
     def _stop(self, name: str) -> None:
-        settlements = [_settlement(job, Verdict.RELEASED) for job in self.held[name]]
+        settlements = [_settlement(job, LeaseEnd.RELEASED) for job in self.held[name]]
         if settlements:
             assert self.do(self.workers[name].settle(settlements)) == self.model.settle(settlements)
         self.do(self.workers[name].leave())
@@ -418,7 +418,7 @@ class QueueMachine(RuleBasedStateMachine):
         reads: list[list[Any]] = []
         for job_id, job in model.jobs.items():
             key = f"{prefix}job:{job_id}"
-            record = f"{prefix}idem:{job.new.idem}" if job.new.idem else key
+            record = f"{prefix}idem:{job.new.idempotency_record}" if job.new.idempotency_record else key
             reads += [["HMGET", key, "seq", "payload"], ["TTL", key], ["TTL", record]]
         answers = self.do(self.bench.upstash.pipeline(reads)) if reads else []
         for (job_id, job), (seq, payload), *ttls in zip(model.jobs.items(), *[iter(answers)] * 3, strict=True):
@@ -470,7 +470,7 @@ class QueueMachine(RuleBasedStateMachine):
             await queue.results.aclose()
 
 
-def _settlement(job: LeasedJob, verdict: Verdict) -> Settlement:
+def _settlement(job: LeasedJob, verdict: LeaseEnd) -> Settlement:
     return settled(job, verdict, f'"{verdict} by {job.fence}"')
 
 

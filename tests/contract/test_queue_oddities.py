@@ -103,7 +103,7 @@ async def test_a_record_of_another_type_takes_no_neighbour_with_it(queue: Queue)
 
     first, second, third = await asyncio.gather(
         queue.enqueue_one(),
-        queue.enqueue_one(idem="record", fingerprint="f"),
+        queue.enqueue_one(idempotency_record="record", fingerprint="f"),
         queue.enqueue_one(),
         return_exceptions=True,
     )

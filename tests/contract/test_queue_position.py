@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from overload_demo.queue.consumer import Consumer, LeasedJob, Verdict
+from overload_demo.queue.consumer import Consumer, LeasedJob, LeaseEnd
 from tests.support.queues import Queue, settled
 
 pytestmark = pytest.mark.anyio
@@ -47,10 +47,10 @@ class Model:
         self.held[name] += lease.jobs
 
     async def finish(self) -> None:
-        await self._settle(self.random.choice([Verdict.DONE, Verdict.DONE, Verdict.FAILED, Verdict.DEAD]))
+        await self._settle(self.random.choice([LeaseEnd.DONE, LeaseEnd.DONE, LeaseEnd.FAILED, LeaseEnd.DEAD]))
 
     async def release(self) -> None:
-        await self._settle(Verdict.RELEASED)
+        await self._settle(LeaseEnd.RELEASED)
 
     async def expire(self) -> None:
         """All leases of one worker run out; it does not know."""
@@ -73,7 +73,7 @@ class Model:
             if await worker.settle([settled(job, text=f'"{job.fence}"')]) == 0 and job.job_id not in self.finished:
                 self.finished[job.job_id] = await self.queue.state(job.job_id) or "gone"
 
-    async def _settle(self, verdict: Verdict) -> None:
+    async def _settle(self, verdict: LeaseEnd) -> None:
         name = self.random.choice([name for name, jobs in self.held.items() if jobs] or ["a"])
         jobs = self.held[name][: self.random.randint(1, 4)]
         self.held[name] = self.held[name][len(jobs) :]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from overload_demo.queue.consumer import Verdict
+from overload_demo.queue.consumer import LeaseEnd
 from tests.support.queues import END, START, Queue, ids_of, settled
 
 pytestmark = pytest.mark.anyio
@@ -29,7 +29,7 @@ async def test_each_verdict_has_its_state_and_count(queue: Queue) -> None:
     ids = await queue.enqueue(4)
     worker = queue.worker()
     jobs = (await worker.lease(4)).jobs
-    verdicts = (Verdict.DONE, Verdict.FAILED, Verdict.DEAD, Verdict.RELEASED)
+    verdicts = (LeaseEnd.DONE, LeaseEnd.FAILED, LeaseEnd.DEAD, LeaseEnd.RELEASED)
 
     await worker.settle([settled(job, verdict, '"why"') for job, verdict in zip(jobs, verdicts, strict=True)])
 
@@ -47,11 +47,11 @@ async def test_a_late_worker_changes_nothing(queue: Queue) -> None:
     await queue.expire_lease(job_id)
     [new] = (await quick.lease(1)).jobs
 
-    for verdict in Verdict:
+    for verdict in LeaseEnd:
         assert await late.settle([settled(old, verdict, '"late"')]) == 1
     assert await queue.state(job_id) == "processing"
     assert await quick.settle([settled(new, text='"quick"')]) == 0
-    for verdict in Verdict:
+    for verdict in LeaseEnd:
         assert await late.settle([settled(old, verdict, '"late"')]) == 1
 
     status = await queue.status(job_id)
@@ -80,9 +80,9 @@ async def test_a_result_that_comes_after_its_job_was_given_up_is_not_called_stor
     await queue.expire_lease(job_id)
     await queue.worker("other", worker_max_attempts=1).lease(1)
 
-    fenced = [await late.settle([settled(job, verdict)]) for verdict in Verdict]
+    fenced = [await late.settle([settled(job, verdict)]) for verdict in LeaseEnd]
 
-    assert fenced == [1] * len(Verdict)
+    assert fenced == [1] * len(LeaseEnd)
     assert await queue.state(job_id) == "failed"
 
 
@@ -93,7 +93,7 @@ async def test_a_result_is_written_once(queue: Queue) -> None:
     await worker.settle([settled(job, text='"first"')])
 
     assert await worker.settle([settled(job, text='"first"')]) == 0, "that is what it settled before"
-    for other in (settled(job, text='"second"'), settled(job, Verdict.FAILED, '"second"')):
+    for other in (settled(job, text='"second"'), settled(job, LeaseEnd.FAILED, '"second"')):
         assert await worker.settle([other]) == 1, "that is not"
 
     status = await queue.status(job_id)
@@ -108,7 +108,7 @@ async def test_a_waiting_or_running_job_has_no_time_to_live_and_a_finished_one_h
     done, failed, dead = (await worker.lease(3)).jobs
     assert [await queue.ttl(one) for one in ids] == [-1] * 4
 
-    await worker.settle([settled(done), settled(failed, Verdict.FAILED, "x"), settled(dead, Verdict.DEAD, "x")])
+    await worker.settle([settled(done), settled(failed, LeaseEnd.FAILED, "x"), settled(dead, LeaseEnd.DEAD, "x")])
 
     ttls = [await queue.ttl(one) for one in ids]
     assert all(0 < ttl <= 50 for ttl in ttls[:2])
@@ -146,11 +146,11 @@ async def test_the_dead_list_is_bounded_and_what_falls_off_expires_with_its_reco
 ) -> None:
     monkeypatch.setattr("overload_demo.queue.consumer.MAX_DEAD_ENTRIES", 2)
     records = [f"record{number}" for number in range(4)]
-    ids = [await queue.enqueue_one("{}", idem=record, fingerprint="p") for record in records]
+    ids = [await queue.enqueue_one("{}", idempotency_record=record, fingerprint="p") for record in records]
     worker = queue.worker(queue_result_ttl=50)
     for _ in range(4):
         [job] = (await worker.lease(1)).jobs
-        await worker.settle([settled(job, Verdict.DEAD, "unreadable")])
+        await worker.settle([settled(job, LeaseEnd.DEAD, "unreadable")])
 
     assert [letter["job_id"] for letter in await queue.dead_letters()] == ids[2:]
     assert [await queue.ttl(one) > 0 for one in ids] == [True, True, False, False]

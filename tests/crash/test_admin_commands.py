@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from overload_demo.queue.consumer import Verdict
+from overload_demo.queue.consumer import LeaseEnd
 from overload_demo.store.connect import open_store
 from tests.support.network import Network
 from tests.support.queues import Queue, open_queue, settled
@@ -56,7 +56,7 @@ async def die(queue: Queue, count: int) -> list[str]:
     ids = await queue.enqueue(count)
     worker = queue.worker("killer")
     jobs = (await worker.lease(count)).jobs
-    await worker.settle([settled(job, Verdict.DEAD, "unreadable: [b]no[/b] job") for job in jobs])
+    await worker.settle([settled(job, LeaseEnd.DEAD, "unreadable: [b]no[/b] job") for job in jobs])
     return ids
 
 

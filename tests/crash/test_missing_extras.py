@@ -59,7 +59,7 @@ def test_a_command_that_needs_no_extra_does_not_ask_for_one(tmp_path: Path, comm
 
 
 def test_the_live_view_of_a_notebook_names_its_extra(tmp_path: Path) -> None:
-    code = WITHOUT_EXTRAS.replace('"bokeh", ', "") + "import overload_demo.live.live_view"
+    code = WITHOUT_EXTRAS.replace('"bokeh", ', "") + "import overload_demo.live.dashboard"
 
     outcome = run(tmp_path, code, "")
 

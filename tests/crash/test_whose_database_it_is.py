@@ -14,7 +14,7 @@ from valkey import Valkey
 from overload_demo.config import Settings
 from overload_demo.errors import ConfigurationError
 from overload_demo.queue.protocol import TYPES
-from overload_demo.queue.startup_check import vet
+from overload_demo.queue.startup_check import check_store
 from overload_demo.store.connect import Store, open_store
 from tests.support import hostile as h
 from tests.support.cloud import server
@@ -100,7 +100,7 @@ def test_a_user_that_may_only_read_is_told_at_the_start_and_by_every_503(
         with on_own_server(tmp_path, f"redis://reader:right@127.0.0.1:{port}") as (settings, opened):
             with serving_api(settings, opened) as client:
                 refused = client.post("/jobs", json=JOB)
-    [said] = [record.getMessage() for record in caplog.records if "does not help" in record.getMessage()]
+    [said] = [record.getMessage() for record in caplog.records if "is not usable yet" in record.getMessage()]
     assert "does not allow this (NOPERM)" in said
     assert (refused.status_code, refused.json()["outcome"]) == (503, "not_enqueued")
     assert "does not allow this" in refused.json()["detail"]
@@ -128,7 +128,7 @@ def test_a_key_of_somebody_else_is_refused_at_the_start_and_left_alone(tmp_path:
     command, *values = PUT[foreign]
     rest.run(command, key, *values)
     before = rest.run("DUMP", key)
-    with pytest.raises(ConfigurationError, match=f"{key} is a {foreign} and not our {TYPES[name]}") as caught:
+    with pytest.raises(ConfigurationError, match=f"{key} is a {foreign}, not a {TYPES[name]}") as caught:
         open_like(settings, store)
     assert "OVERLOAD_KEY_PREFIX" in str(caught.value)
     assert rest.run("DUMP", key) == before
@@ -139,7 +139,7 @@ def test_a_list_of_somebody_else_is_refused_at_the_start_and_left_alone(tmp_path
     settings, rest = make_settings(tmp_path), Rest.to(store)
     key = f"{settings.overload_key_prefix}jobs:queue"
     rest.run("RPUSH", key, '{"their": "job"}')
-    with pytest.raises(ConfigurationError, match="entries that are not ours"):
+    with pytest.raises(ConfigurationError, match="entries that are no job ids"):
         open_like(settings, store)
     assert rest.run("LRANGE", key, 0, -1) == ['{"their": "job"}']
     rest.run("DEL", key)
@@ -201,7 +201,7 @@ async def test_what_may_get_better_is_told_at_the_start_and_waited_for(
     async with h.hostile(script) as gateway:
         with caplog.at_level(logging.INFO, "overload_demo"):
             await asyncio.to_thread(open_like, make_settings(tmp_path), (gateway.address, None))
-    [line] = [record.getMessage() for record in caplog.records if "does not help" in record.getMessage()]
+    [line] = [record.getMessage() for record in caplog.records if "is not usable yet" in record.getMessage()]
     assert said in line
     assert h.TOKEN not in line
 
@@ -217,4 +217,4 @@ def test_a_slash_at_the_end_of_the_url_changes_nothing(tmp_path: Path) -> None:
 
 def open_like(settings: Settings, opened: Store) -> None:
     """Look at a store that runs already as :func:`open_store` does."""
-    vet(opened[0], settings)
+    check_store(opened[0], settings)

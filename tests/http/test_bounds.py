@@ -17,7 +17,7 @@ from overload_demo.config import Settings
 from overload_demo.errors import QueueFullError
 from overload_demo.jobs import new_job_id
 from overload_demo.lab.parts import ApiThread
-from overload_demo.queue.consumer import Settlement, Verdict
+from overload_demo.queue.consumer import LeaseEnd, Settlement
 from overload_demo.queue.producer import NewJob, Producer
 from overload_demo.store.connect import Store
 from tests.support.queues import END, START, Queue
@@ -95,7 +95,7 @@ async def test_estimates_go_by_measured_time_and_living_workers(queue: Queue) ->
     ids = await queue.enqueue(12)
     first, second = queue.worker("first"), queue.worker("second")
     jobs = (await first.lease(2)).jobs
-    await first.settle([Settlement(job, Verdict.DONE, '"ok"', START, END, 4.0) for job in jobs])
+    await first.settle([Settlement(job, LeaseEnd.DONE, '"ok"', START, END, 4.0) for job in jobs])
 
     one = await queue.results.stats()
     await second.lease(1)
@@ -114,7 +114,7 @@ async def test_a_bound_on_wait_goes_by_them_too(queue: Queue) -> None:
     await queue.enqueue(1)
     worker = queue.worker("first")
     jobs = (await worker.lease(1)).jobs
-    await worker.settle([Settlement(job, Verdict.DONE, '"ok"', START, END, 4.0) for job in jobs])
+    await worker.settle([Settlement(job, LeaseEnd.DONE, '"ok"', START, END, 4.0) for job in jobs])
     await queue.worker("second").lease(1)
 
     outcomes = await asyncio.gather(

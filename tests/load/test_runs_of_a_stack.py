@@ -14,7 +14,7 @@ from overload_demo.lab.result import SpikeResult
 from overload_demo.lab.spike_plan import SpikePlan, SpikeProgress
 from overload_demo.lab.spike_run import run_spike
 from overload_demo.lab.stack import Stack
-from overload_demo.live.live_view import Dashboard
+from overload_demo.live.dashboard import Dashboard
 from overload_demo.load import calibrate
 from tests.support.running import JOB
 from tests.support.waiting import wait_until_async

@@ -91,7 +91,7 @@ def test_a_spike_is_absorbed_and_every_request_accounted_for(tmp_path: Path) -> 
     scripts, commands = result.upstash_commands
     assert 0 < scripts < commands
     assert f"{scripts:,} to {commands:,}, $" in outcome.stdout
-    assert "1,500 of 1,500 requests were accepted" in plots.trio(result).alt
+    assert "1,500 of 1,500 requests were accepted" in plots.spike(result).alt
     [figure] = tmp_path.glob("runs/*/figure.png")
     assert figure.stat().st_size > 10_000
     wait_until("nothing of the run is alive", lambda: not processes_living_in(tmp_path))

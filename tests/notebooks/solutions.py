@@ -8,7 +8,7 @@ from nbformat import NotebookNode
 from tests.notebooks.kernels import ROOT
 
 SOLUTIONS = ROOT / "notebooks" / "solutions"
-CHECK = re.compile(r'^checks\.check\("([^"]+)"', re.MULTILINE)
+CHECK = re.compile(r'^check\("([^"]+)"', re.MULTILINE)
 
 
 def exercises_in(notebook: NotebookNode) -> list[str]:

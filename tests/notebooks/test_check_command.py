@@ -12,9 +12,9 @@ import pytest
 
 from tests.notebooks.kernels import cells, environment, no_process_left
 
-IMPORT = "from overload_demo.course import checks"
-EXERCISE = IMPORT + '\n\nanswer = {}\n\nchecks.check("04.hours", answer, jobs=7200, seconds_a_job=1)'
-PREDICTION = 'from overload_demo.course.predictions import Prediction\n\nPrediction("04.peak", "How deep?", default=5)'
+IMPORT = "from overload_demo.course import check"
+EXERCISE = IMPORT + '\n\nanswer = {}\n\ncheck("04.hours", answer, jobs=7200, seconds_a_job=1)'
+PREDICTION = 'from overload_demo.course import Prediction\n\nPrediction("04.peak", "How deep?", default=5)'
 
 
 def write(folder: Path, name: str, *sources: str) -> Path:

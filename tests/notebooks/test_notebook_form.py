@@ -14,7 +14,7 @@ import pytest
 from nbformat import NotebookNode
 
 from tests.notebooks.kernels import NOTEBOOKS, ROOT
-from tests.notebooks.solutions import CHECK
+from tests.notebooks.solutions import CHECK, SOLUTIONS
 
 MAX_LINES, MEDIAN_LINES = 20, 5
 SLEEPS = {"sleep", "wait_until"}
@@ -137,6 +137,12 @@ def test_a_notebook_uses_the_package_instead_of_defining_one(path: Path) -> None
         name for node in nodes(path) if isinstance(node, ast.ImportFrom) for name in node.names if name.name == "*"
     ]
     assert not stars
+
+
+@pytest.mark.parametrize("path", [*NOTEBOOKS, *SOLUTIONS.glob("*.py")], ids=lambda path: path.name)
+def test_imports_come_from_a_room_of_the_package_and_not_from_deeper(path: Path) -> None:
+    imported = re.findall(r"(?:from|import) (overload_demo[\w.]*)", path.read_text())
+    assert [name for name in imported if name.count(".") > 1] == []
 
 
 @each_notebook

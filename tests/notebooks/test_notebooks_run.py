@@ -12,7 +12,7 @@ import psutil
 import pytest
 from nbformat import NotebookNode
 
-from overload_demo.course.checks.exercise import exercises
+from overload_demo.course.exercise import exercises
 from overload_demo.course.rerun import findings
 from tests.notebooks.kernels import (
     NOTEBOOKS,

@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from overload_demo.queue.consumer import LeasedJob, Settlement, Verdict
+from overload_demo.queue.consumer import LeasedJob, LeaseEnd, Settlement
 from overload_demo.queue.producer import NewJob
 
 CONFLICT, FULL = "conflict", "full"
 MOST_PASSED_OVER = 200  # finished entries, by one lease call; the portion that reaches it is still looked at whole
-ENDS_AS = {Verdict.DONE: "done", Verdict.FAILED: "failed", Verdict.DEAD: "failed", Verdict.RELEASED: "queued"}
+ENDS_AS = {LeaseEnd.DONE: "done", LeaseEnd.FAILED: "failed", LeaseEnd.DEAD: "failed", LeaseEnd.RELEASED: "queued"}
 
 
 @dataclass
@@ -93,7 +93,7 @@ class QueueModel:
                 self.waiting.pop(0)
 
     def _enqueue_one(self, new: NewJob, max_depth: int) -> str:
-        earlier = self.records.get(new.idem) if new.idem else None
+        earlier = self.records.get(new.idempotency_record) if new.idempotency_record else None
         if new.job_id in self.jobs:
             return new.job_id
         if earlier:
@@ -103,8 +103,8 @@ class QueueModel:
         self.counted["accepted"] += 1
         self.jobs[new.job_id] = ModelJob(new, self.counted["accepted"])
         self.waiting.append(new.job_id)
-        if new.idem:
-            self.records[new.idem] = new
+        if new.idempotency_record:
+            self.records[new.idempotency_record] = new
         return new.job_id
 
     def lease(self, worker: str, max_jobs: int, max_bytes: int, dead: Collection[str] = ()) -> list[LeasedJob]:
@@ -124,7 +124,7 @@ class QueueModel:
         ]
 
     def idem_of(self, job_id: str) -> str:
-        return self.jobs[job_id].new.idem
+        return self.jobs[job_id].new.idempotency_record
 
     def _take_back(self, job_ids: list[str]) -> None:
         """To the head in the order they came in, or to the dead list when their attempts are spent."""
@@ -193,13 +193,13 @@ class QueueModel:
                 fenced += not self._was_settled_so(one)
                 continue
             del self.leases[one.job.job_id]
-            if one.verdict is Verdict.RELEASED:
+            if one.end is LeaseEnd.RELEASED:
                 job = self.jobs[one.job.job_id]
                 job.status, job.attempts = "queued", job.attempts - 1
                 released.append(one.job.job_id)
             else:
-                self._finish(one.job.job_id, ENDS_AS[one.verdict], one.text)
-                if one.verdict is Verdict.DEAD:
+                self._finish(one.job.job_id, ENDS_AS[one.end], one.text)
+                if one.end is LeaseEnd.DEAD:
                     self._bury(one.job.job_id)
         self.waiting[:0] = released
         return fenced
@@ -232,9 +232,9 @@ class QueueModel:
 
     def _was_settled_so(self, one: Settlement) -> bool:
         job = self.jobs[one.job.job_id]
-        if str(job.fence) != one.job.fence or job.status != ENDS_AS[one.verdict]:
+        if str(job.fence) != one.job.fence or job.status != ENDS_AS[one.end]:
             return False
-        return job.attempts == one.job.attempt - 1 if one.verdict is Verdict.RELEASED else job.text == one.text
+        return job.attempts == one.job.attempt - 1 if one.end is LeaseEnd.RELEASED else job.text == one.text
 
     def _finish(self, job_id: str, status: str, text: str) -> None:
         job = self.jobs[job_id]

@@ -7,8 +7,8 @@ from typing import Any
 
 from overload_demo.config import Settings
 from overload_demo.jobs import new_job_id
-from overload_demo.queue.admin import remove_all
-from overload_demo.queue.consumer import Consumer, LeasedJob, Settlement, Verdict
+from overload_demo.queue.consumer import Consumer, LeasedJob, LeaseEnd, Settlement
+from overload_demo.queue.maintenance import remove_all
 from overload_demo.queue.producer import NewJob, Producer
 from overload_demo.queue.protocol import Protocol
 from overload_demo.queue.results import JobStatus, Results
@@ -102,9 +102,9 @@ async def open_queue(settings: Settings, store: Store, transport: type[Upstash] 
         await upstash.aclose()
 
 
-def settled(job: LeasedJob, verdict: Verdict = Verdict.DONE, text: str = '{"ok":1}') -> Settlement:
+def settled(job: LeasedJob, verdict: LeaseEnd = LeaseEnd.DONE, text: str = '{"ok":1}') -> Settlement:
     """How a leased job ended."""
-    if verdict is Verdict.RELEASED:
+    if verdict is LeaseEnd.RELEASED:
         return Settlement(job, verdict)
     return Settlement(job, verdict, text, START, END, 0.01)
 

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from overload_demo.course.checks import EXERCISES, Exercise, Status, check
-from overload_demo.course.checks.exercise import MIME, called, choice, function, number
+from overload_demo.course.exercise import EXERCISES, MIME, Exercise, Status, called, check, choice, function, number
 
 
 def answer_is_four(answer: object) -> str:
@@ -19,8 +18,8 @@ def function_doubles(answer: object) -> str:
 @pytest.fixture(autouse=True)
 def exercises(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     hints = ("Two and two.", "It is an even number.")
-    monkeypatch.setitem(EXERCISES, "99.four", Exercise("99.four", answer_is_four, hints))
-    monkeypatch.setitem(EXERCISES, "99.twice", Exercise("99.twice", function_doubles, ()))
+    monkeypatch.setitem(EXERCISES, "99.four", Exercise(answer_is_four, hints))
+    monkeypatch.setitem(EXERCISES, "99.twice", Exercise(function_doubles, ()))
     yield
     check("99.four", 4)  # forgets the tries
 
@@ -37,8 +36,8 @@ def test_each_further_try_gives_one_more_hint_until_there_are_no_more() -> None:
 
     assert [verdict.status for verdict in said] == [Status.NOT_YET] * 4
     assert [verdict.hint_level for verdict in said] == [1, 2, 3, 3]
-    assert said[0].says == "You counted the fence posts."
-    assert said[2].says == "You counted the fence posts. Two and two. It is an even number."
+    assert said[0].text == "You counted the fence posts."
+    assert said[2].text == "You counted the fence posts. Two and two. It is an even number."
     assert check("99.four", 4.0).status is Status.RIGHT
     assert check("99.four", 5).hint_level == 1, "after a right answer it begins anew"
 
@@ -49,7 +48,7 @@ def test_each_further_try_gives_one_more_hint_until_there_are_no_more() -> None:
         ("4", "without quotes"),
         (True, "a number, not True"),
         ([4], "a number, not [4]"),
-        ((4, 0), "decimals follow a point"),
+        ((4, 0), "use a decimal point"),
         (float("nan"), "finite"),
         (float("inf"), "finite"),
         (3, "too small"),
@@ -61,15 +60,15 @@ def test_a_wrong_answer_is_a_hint_and_no_error(answer: object, hint: str) -> Non
     verdict = check("99.four", answer)
 
     assert verdict.status is Status.NOT_YET
-    assert hint in verdict.says
+    assert hint in verdict.text
 
 
 def test_a_function_that_fails_is_a_hint_and_one_that_says_nothing_is_not_done() -> None:
-    assert "ZeroDivisionError" in check("99.twice", lambda n: n / 0).says
-    assert "TypeError" in check("99.twice", lambda: 4).says
+    assert "ZeroDivisionError" in check("99.twice", lambda n: n / 0).text
+    assert "TypeError" in check("99.twice", lambda: 4).text
     assert check("99.twice", lambda n: ...).status is Status.NOT_DONE
     assert check("99.twice", lambda n: None).status is Status.NOT_DONE
-    assert "called like twice(2)" in check("99.twice", 4).says
+    assert "called like twice(2)" in check("99.twice", 4).text
     assert check("99.twice", lambda n: 2 * n).status is Status.RIGHT
 
 

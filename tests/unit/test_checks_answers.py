@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from overload_demo.course.checks import Status, check
+from overload_demo.course.exercise import Status, check
 from tests.unit.answers import naive, preflight, spike
 
 NOTEBOOKS = (preflight, naive, spike)
@@ -17,7 +17,7 @@ def test_a_usual_mistake_has_its_hint(key: str, answer: Any, facts: dict[str, An
     verdict = check(key, answer, **facts)
 
     assert verdict.status is Status.NOT_YET
-    assert hint in verdict.says
+    assert hint in verdict.text
 
 
 @pytest.mark.parametrize(("key", "answer", "facts"), RIGHT)
@@ -37,7 +37,7 @@ def test_a_call_that_was_not_awaited_is_no_answer() -> None:
     verdict = check("00.first_job", forgotten, **preflight.UNKNOWN)
     forgotten.close()
 
-    assert "awaited" in verdict.says
+    assert "awaited" in verdict.text
 
 
 @pytest.mark.parametrize("half", [(..., ...), ("no scarce resource", ...)])

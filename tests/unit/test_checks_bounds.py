@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from overload_demo.course.checks import check
+from overload_demo.course import check
 
 FACTS = {"age_s": 4.0, "drain_per_s": 200.0, "arrival_per_s": 600.0}
 Headers = Mapping[str, str]
@@ -36,7 +36,7 @@ def test_the_right_answer_is_right(key: str, answer: object) -> None:
         ("05.age", "acceptance latency", "at once"),
         ("05.age", "drain rate", "how much is before it"),
         ("05.bound", "800", "without quotes"),
-        ("05.bound", 2_400, "λ, the rate jobs come at"),
+        ("05.bound", 2_400, "λ, the arrival rate"),
         ("05.bound", 1_600, "how fast the queue grows"),
         ("05.bound", 50, "look at the units"),
         ("05.bound", 0.02, "look at the units"),
@@ -54,7 +54,7 @@ def test_a_usual_mistake_gets_its_own_hint(key: str, wrong: object, hint: str) -
     verdict = check(key, wrong, **given(key))
 
     assert verdict.status == "not yet"
-    assert hint in verdict.says
+    assert hint in verdict.text
 
 
 def polite(status: int, headers: Headers, attempt: int) -> float | None:
@@ -130,7 +130,7 @@ def test_a_client_that_is_not_polite_is_told_why(student: Callable[..., object],
     verdict = check("05.retry_after", student)
 
     assert verdict.status == "not yet"
-    assert hint in verdict.says
+    assert hint in verdict.text
 
 
 def test_a_polite_client_is_right() -> None:

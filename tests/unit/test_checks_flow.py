@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from overload_demo.course.checks import check
+from overload_demo.course import check
 from overload_demo.lab.job_log import JobLog
 
 SALE = {"arrival_per_s": 800, "drain_per_s": 300, "spike_s": 30}
@@ -34,7 +34,7 @@ def test_what_is_no_number_is_told_so(key: str, wrong: object, hint: str) -> Non
     verdict = check(key, wrong, **facts(key))
 
     assert verdict.status == "not yet"
-    assert hint in verdict.says
+    assert hint in verdict.text
 
 
 @pytest.mark.parametrize(("key", "answer"), [*ARITHMETIC.items(), ("02.little", LITTLE)])
@@ -66,14 +66,14 @@ def test_the_right_number_is_right(key: str, answer: float) -> None:
         ("02.little", 3.5, "That is W"),
         ("02.little", 14, "sum of all waits"),
         ("02.little", 0.5, "That is λ"),
-        ("02.little", 2, "a guess from the picture"),
+        ("02.little", 2, "a guess from the figure"),
     ],
 )
 def test_a_usual_mistake_gets_its_own_hint(key: str, wrong: float, hint: str) -> None:
     verdict = check(key, wrong, **facts(key))
 
     assert verdict.status == "not yet"
-    assert re.search(hint, verdict.says), verdict.says
+    assert re.search(hint, verdict.text), verdict.text
 
 
 def test_little_is_judged_to_5_percent() -> None:

@@ -6,7 +6,7 @@ import pytest
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab import plots
 from overload_demo.lab.job_log import JobLog
-from overload_demo.lab.plots.spike_figure import short_doubts
+from overload_demo.lab.plots.spike_figures import short_doubts
 from tests.unit.answers.spike import RECORDED
 
 BOUND = RECORDED.load.model_copy(update={"verdict": "generator-bound", "reason": "a load process used 97% of a core"})
@@ -21,17 +21,17 @@ def log(offered: int, done: int) -> JobLog:
 
 def test_a_result_as_expected_has_no_doubts() -> None:
     assert RECORDED.doubts == []
-    assert "\n" not in plots.trio(RECORDED).figure.get_suptitle()
+    assert "\n" not in plots.spike(RECORDED).figure.get_suptitle()
 
 
 def test_a_baseline_whose_load_was_generator_bound_says_so_below_the_figure() -> None:
-    assert "Its load was generator-bound: 1 % of the requests left more than" in plots.trio(RECORDED).caption
+    assert "Its load was generator-bound: 1 % of the requests left more than" in plots.spike(RECORDED).caption
 
 
 def test_a_verdict_that_is_not_the_expected_one_stands_in_the_title_and_the_caption() -> None:
     assert DOUBTFUL.doubts == [f"not absorbed: {LATE}", "generator-bound: a load process used 97% of a core"]
 
-    shown = plots.trio(DOUBTFUL)
+    shown = plots.spike(DOUBTFUL)
 
     assert shown.figure.get_suptitle().splitlines()[1:] == DOUBTFUL.doubts
     assert LATE in shown.caption and "Generator-bound: " in shown.caption

@@ -5,7 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from overload_demo.live import live_text as words
+from overload_demo.live import samples as words
 from overload_demo.live.feed import EVERY_S, KEPT, KEPT_MARKS, MARKS_FILE, Feed, Message
 from overload_demo.live.sample import LiveSample
 

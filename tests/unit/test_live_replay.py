@@ -11,9 +11,9 @@ import pytest
 from experiments.bench.record import RESULTS
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab.result import SpikeResult
-from overload_demo.live import live_text as words
+from overload_demo.live import samples as words
 from overload_demo.live.feed import MARKS_FILE, Feed
-from overload_demo.live.replay import Replay, baseline_samples, spike_samples
+from overload_demo.live.spike_feed import Replay, baseline_samples, spike_samples
 
 SPIKE = RESULTS / "spike.json"
 FAST = 1e9

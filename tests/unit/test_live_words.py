@@ -7,7 +7,7 @@ import pytest
 from experiments.bench.record import RESULTS
 from overload_demo.lab.baseline import recorded_baseline
 from overload_demo.lab.result import SpikeResult
-from overload_demo.live import live_text as words
+from overload_demo.live import samples as words
 from overload_demo.live.sample import LiveSample
 
 SAMPLE = LiveSample("queue", 12.0, 12_345, 6, 7_890, 3.25, 4_455, 0.0123, 0, 999.6, 1_234.5)

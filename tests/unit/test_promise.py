@@ -9,7 +9,7 @@ import pytest
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab import plots
 from overload_demo.lab.job_log import JobLog
-from overload_demo.lab.plots.bounds_figure import ends_of
+from overload_demo.lab.plots.bounds_figures import ends_of
 from overload_demo.lab.promise import PromiseRun
 from overload_demo.lab.result import Conditions, SpikeResult, SpikeSeries
 

@@ -73,7 +73,7 @@ def test_the_figure_and_the_notes_say_it(recorded: BaselineRun) -> None:
     told = {"baseline": recorded, "baseline_source": "recorded", "baseline_note": note}
     result = SpikeResult.read(RESULTS / "spike.json").model_copy(update=told)
 
-    assert ELSEWHERE in plots.trio(result).caption
+    assert ELSEWHERE in plots.spike(result).caption
     assert ELSEWHERE in " ".join(report.notes(result))
 
 

@@ -17,7 +17,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from overload_demo.api.problems import MEDIA_TYPE, document
-from overload_demo.write_coalescing import OneWrite
+from overload_demo.http_server import CoalescingTransport
 
 if TYPE_CHECKING:
     from overload_demo.api.front_door.gate import Gate
@@ -63,7 +63,7 @@ class GatedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """The first request is awaited from now on."""
         super().connection_made(transport)
-        self._answers = OneWrite(transport, self.loop)
+        self._answers = CoalescingTransport(transport, self.loop)
         self.transport = self._answers  # type: ignore[assignment]
         self.flow = Flow(transport)
         self.waited_since = self.loop.time()

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from overload_demo.api.front_door.listeners import url_of
 from overload_demo.errors import OverloadDemoError
-from overload_demo.metrics.rows import Rows, shared_memory
+from overload_demo.metric_set import mark_dead, shared_memory
 from overload_demo.process import Child
 
 log = logging.getLogger("overload_demo.api")
@@ -70,7 +70,7 @@ class Parent:
     def _empty(self, seats: Sequence["_Seat"]) -> None:
         """Stop processes at the same time, within one shared grace; together they drain the accept queues."""
         for seat in seats:
-            seat.child.let_go()
+            seat.child.request_stop()
         give_up_at = time.monotonic() + self._patience_s
         for seat in seats:
             seat.empty(max(0.0, give_up_at - time.monotonic()))
@@ -143,7 +143,7 @@ class _Seat:
     def empty(self, within_s: float) -> None:
         """End the process, killing it after ``within_s`` seconds."""
         self.child.stop(within_s)
-        Rows(self._numbers).vacate(self.row)
+        mark_dead(self._numbers, self.row)
         self._close_pipe()
 
     def is_ready(self) -> bool:

@@ -3,21 +3,20 @@
 import math
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import uvicorn
 from fastapi import FastAPI
 
+from overload_demo.api.api_metrics import ApiMetrics
 from overload_demo.api.front_door.connection import GatedProtocol
 from overload_demo.api.front_door.gate import Gate, connection_cap
-from overload_demo.api.request_metrics import ApiMetrics
 from overload_demo.config import Settings
+from overload_demo.http_server import SignalFreeServer
 
 KEEP_ALIVE_S = 30
 
 
-class Server(uvicorn.Server):
+class Server(SignalFreeServer):
     """``run(sockets=[...])`` serves; :meth:`stop` and :meth:`stop_for_good` end it, from any thread.
 
     ``ready_fd`` is a pipe that gets a byte, and is closed, once it serves. Signals are left to the command that runs
@@ -70,11 +69,6 @@ class Server(uvicorn.Server):
             await self._gate.retire(self._settings.overload_grace_s)
         await super().shutdown(sockets)
         self._metrics.fold()
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """uvicorn's hook, left empty."""
-        yield
 
     def stop(self) -> None:
         """Answer who is inside, then end; who waits in the kernel waits for whoever else has the sockets."""

@@ -1,20 +1,20 @@
 """Figures, drawn from results and logs, never from live objects: a recorded run draws the same picture.
 
-Each function returns a :class:`Picture`, which a notebook shows when it is the last line of a cell.
+Each function returns a :class:`AccessibleFigure`, which a notebook shows when it is the last line of a cell.
 """
 
-from overload_demo.lab.plots.accessible_figure import Picture
-from overload_demo.lab.plots.bounds_figure import outcomes, side_by_side
+from overload_demo.lab.plots.accessible_figure import AccessibleFigure
+from overload_demo.lab.plots.bounds_figures import outcomes, side_by_side
 from overload_demo.lab.plots.comparisons import drains, where_the_waiting_went
-from overload_demo.lab.plots.crash_figure import designs, lives, recovery
-from overload_demo.lab.plots.flow_figure import cumulative, depth, waits
+from overload_demo.lab.plots.crash_figures import designs, lives, recovery
+from overload_demo.lab.plots.flow_figures import cumulative, depth, waits
+from overload_demo.lab.plots.naive_figures import ccdf, endings, goodput, spoiled
 from overload_demo.lab.plots.recorded_figure import variants
-from overload_demo.lab.plots.spike_figure import trio
-from overload_demo.lab.plots.steps_figure import ccdf, endings, goodput, spoiled
+from overload_demo.lab.plots.spike_figures import spike
 from overload_demo.lab.plots.timeline_figure import life
 
 __all__ = [
-    "Picture",
+    "AccessibleFigure",
     "ccdf",
     "cumulative",
     "depth",
@@ -27,8 +27,8 @@ __all__ = [
     "outcomes",
     "recovery",
     "side_by_side",
+    "spike",
     "spoiled",
-    "trio",
     "variants",
     "waits",
     "where_the_waiting_went",

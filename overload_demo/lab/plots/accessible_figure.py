@@ -39,7 +39,7 @@ _STYLE: Any = {
 _ROW, _SIGN = 112, 7  # letters in a row of a legend, and how wide the sign before a label is
 
 
-class Picture:
+class AccessibleFigure:
     """A figure and what it shows in words; ``alt`` is computed from the data, ``caption`` is shown below.
 
     JupyterLab drops the alt text of an ordinary figure; this one is an HTML ``<figure>`` that keeps it.

@@ -8,15 +8,15 @@ import numpy as np
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab.colours import BLUE, GREEN, GREY, ORANGE
 from overload_demo.lab.job_log import JobLog
-from overload_demo.lab.plots.accessible_figure import Picture, drawing, legend, thousands
-from overload_demo.lab.plots.spike_figure import short_doubts
+from overload_demo.lab.plots.accessible_figure import AccessibleFigure, drawing, legend, thousands
+from overload_demo.lab.plots.spike_figures import short_doubts
 from overload_demo.lab.result import SpikeResult
 
 _PLACES = (("at the door", ORANGE, "//"), ("in the queue", BLUE, ""), ("being done", GREEN, "xx"))
 _LINES = ((BLUE, "-"), (ORANGE, (0, (4, 1.5))), (GREEN, (0, (1, 1))), (GREY, "-."))
 
 
-def where_the_waiting_went(logs: Mapping[str, JobLog]) -> Picture:
+def where_the_waiting_went(logs: Mapping[str, JobLog]) -> AccessibleFigure:
     """Mean time of a job by place, a bar a run: from the intended send to the 202, to its start, to its effect.
 
     The label of a run says how many of its requests are not in the mean. Raises :class:`ConfigurationError` for runs
@@ -41,7 +41,7 @@ def where_the_waiting_went(logs: Mapping[str, JobLog]) -> Picture:
         axes.set_xlabel("seconds")
         legend(axes)
     text = f"One bar a run, mean time of a job. {'; '.join(told)}."
-    return Picture(
+    return AccessibleFigure(
         figure, " ".join([text, *(f"{_counted(name, log)}." for name, log in logs.items())]).replace("\n", ": ")
     )
 
@@ -62,7 +62,7 @@ def _means(log: JobLog) -> tuple[float, float, float]:
     return float(np.mean(at_door)), float(np.mean(queued)), float(np.mean(log.done_s - log.started_s))
 
 
-def drains(results: Mapping[str, SpikeResult]) -> Picture:
+def drains(results: Mapping[str, SpikeResult]) -> AccessibleFigure:
     """Jobs done a second over time, a curve a run, and the mean of each.
 
     Raises :class:`ConfigurationError` for runs of different numbers of requests.
@@ -78,7 +78,7 @@ def drains(results: Mapping[str, SpikeResult]) -> Picture:
         thousands(axes.yaxis)
         legend(axes)
     told = "; ".join(f"{name}: {one.drain_rate_per_s:,.0f} jobs a second" for name, one in results.items())
-    return Picture(figure, "".join([f"Drain rate over time. {told} on average.", *doubts]).replace("\n", " "))
+    return AccessibleFigure(figure, "".join([f"Drain rate over time. {told} on average.", *doubts]).replace("\n", " "))
 
 
 def _with_mean(name: str, result: SpikeResult) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab.baseline import VARIANTS, BaselineRun
 from overload_demo.lab.colours import BLUE, GREEN, ORANGE
-from overload_demo.lab.plots.accessible_figure import Picture, drawing, legend
+from overload_demo.lab.plots.accessible_figure import AccessibleFigure, drawing, legend
 from overload_demo.lab.recorded import note_on
 from overload_demo.load.summary import Environment
 
@@ -19,7 +19,7 @@ _LOOKS: dict[str, dict[str, Any]] = {
 _Load = tuple[str, float]
 
 
-def variants(runs: Sequence[BaselineRun], here: Environment) -> Picture:
+def variants(runs: Sequence[BaselineRun], here: Environment) -> AccessibleFigure:
     """The share of requests answered in time, a group of bars a load, a bar a variant.
 
     A share, because that can be read beside a run on another machine; requests a second cannot. The caption says when
@@ -43,7 +43,7 @@ def variants(runs: Sequence[BaselineRun], here: Environment) -> Picture:
         axes.grid(visible=False, axis="x")
         axes.set_axisbelow(True)
         legend(axes)
-    return Picture(figure, _in_words(runs), _provenance(runs, here))
+    return AccessibleFigure(figure, _in_words(runs), _provenance(runs, here))
 
 
 def _load(run: BaselineRun) -> _Load:

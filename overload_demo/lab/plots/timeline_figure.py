@@ -3,12 +3,12 @@
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab.colours import BLUE, GREEN, GREY, ORANGE
 from overload_demo.lab.job_timeline import JobLife
-from overload_demo.lab.plots.accessible_figure import PREDICTED, Picture, drawing, legend
+from overload_demo.lab.plots.accessible_figure import PREDICTED, AccessibleFigure, drawing, legend
 
 _MARKS = {"accepted": (ORANGE, "o"), "started": (BLUE, "s"), "completed": (GREEN, "D")}
 
 
-def life(job: JobLife | None, *, answer_s: float | None = None) -> Picture:
+def life(job: JobLife | None, *, answer_s: float | None = None) -> AccessibleFigure:
     """One job from its 202 to its result: a bar for the wait, a bar for the work, marks for the stored times.
 
     ``answer_s`` is a prediction: so many seconds, the POST was expected to take; drawn where its answer was expected.
@@ -38,4 +38,4 @@ def life(job: JobLife | None, *, answer_s: float | None = None) -> Picture:
     )
     if answer_s is not None:
         alt += f" The 202 was predicted after {answer_s:.3f} s."
-    return Picture(figure, alt, f"{job.job_id}, times as the store keeps them, to the millisecond.")
+    return AccessibleFigure(figure, alt, f"{job.job_id}, times as the store keeps them, to the millisecond.")

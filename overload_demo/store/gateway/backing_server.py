@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from pydantic import SecretStr
 
 from overload_demo.errors import ConfigurationError, StoreUnavailableError
-from overload_demo.rest.server_facts import LOADING, facts, refuse_unsafe, why_no_writes
+from overload_demo.rest.address import LOADING, info_facts, refuse_unsafe, why_no_writes
 from overload_demo.store.gateway.resp import RedisConnection, ReplyError
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class BackingServer(ABC):
             connection = await self.connect_again()
             try:
                 async with asyncio.timeout(self.answer_timeout_s):  # wait_for of Python 3.11 can swallow a cancellation
-                    reason = why_no_writes(facts(await connection.ask("INFO")))
+                    reason = why_no_writes(info_facts(await connection.ask("INFO")))
                 if not reason:
                     return connection
             except TimeoutError:
@@ -157,7 +157,7 @@ class ExternalServer(BackingServer):
         """Ask INFO after a pause: a primary can have become a replica."""
         await asyncio.sleep(CHECK_INTERVAL_S)
         with contextlib.suppress(ReplyError):  # BUSY passes
-            if reason := why_no_writes(facts(await connection.ask("INFO"))):
+            if reason := why_no_writes(info_facts(await connection.ask("INFO"))):
                 raise StoreUnavailableError(f"the server {self.name} cannot be used: {reason}")
 
     async def end_stuck_script(self, connection: RedisConnection) -> None:
@@ -171,7 +171,7 @@ class ExternalServer(BackingServer):
     async def durability(self, connection: RedisConnection) -> str:
         """Return ``always``, ``everysec``, ``none`` or ``unknown``; warns about anything but ``always``."""
         try:
-            told = facts(await connection.ask("INFO"))
+            told = info_facts(await connection.ask("INFO"))
         except ReplyError as error:
             raise ConfigurationError(f"OVERLOAD_REDIS_URL: the server refuses INFO: {error}") from None
         refuse_unsafe(told)

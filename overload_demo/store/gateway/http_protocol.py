@@ -5,7 +5,7 @@ import asyncio
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from overload_demo.write_coalescing import OneWrite
+from overload_demo.http_server import CoalescingTransport
 
 MAX_HEAD_BYTES = 65_536  # URL and headers together; also the bytes between two parts of a body
 WRITE_TIMEOUT_S = 10.0  # in which the client reads no byte of its response
@@ -22,7 +22,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called by the event loop."""
         super().connection_made(transport)
-        self._one_write = self.transport = OneWrite(transport, self.loop)  # type: ignore[assignment]
+        self._one_write = self.transport = CoalescingTransport(transport, self.loop)  # type: ignore[assignment]
         self.url, self.headers = b"", []  # until a request begins
         self._head_bytes = 0  # received since the last part of a body, or the last request
         self._head_again = b""  # of a request that offers another protocol

@@ -1,0 +1,182 @@
+"""Check the answer to an exercise: ``check("02.peak_depth", answer, ...)`` as the last line of a cell.
+
+A check never stops Run All. It reports *not done*, *not yet* with a hint (one more with each further try) or *right*.
+The cell's output also holds the verdict as data, which ``overload-demo check`` reads.
+
+An author writes a judge: a function that returns a hint at the mistake, or "" for a right answer.
+"""
+
+import html
+import importlib
+import math
+import numbers
+import reprlib
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from overload_demo.lab.colours import GREEN, GREY, ORANGE
+
+# Tolerances, as a share of the right answer: computed from round numbers (0.01), measured, read off a curve.
+EXACT, MEASURED, READ_OFF = 0.001, 0.05, 0.10
+MIME = "application/vnd.overload-demo.exercise+json"  # a front end shows the text beside it
+_MODULES = ("checks_00_01", "checks_02_04", "checks_05_07")
+
+Judge = TypeVar("Judge", bound=Callable[..., str])
+
+
+class Status(StrEnum):
+    """How far an answer is."""
+
+    NOT_DONE = "not done"
+    NOT_YET = "not yet"
+    RIGHT = "right"
+
+
+_LOOKS = {Status.NOT_DONE: ("○", GREY), Status.NOT_YET: ("✗", ORANGE), Status.RIGHT: ("✓", GREEN)}
+
+
+class NotDoneError(Exception):
+    """The answer, or the return value of the student's function, is still ``...``."""
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """An exercise; each further wrong answer adds one of ``hints`` to what ``judge(answer, **facts)`` returns."""
+
+    judge: Callable[..., str]
+    hints: tuple[str, ...]
+
+
+EXERCISES: dict[str, Exercise] = {}
+_tries: Counter[str] = Counter()
+
+
+def exercise(key: str, *hints: str) -> Callable[[Judge], Judge]:
+    """Register the decorated judge as the exercise ``key``, "NN.name"."""
+
+    def register(judge: Judge) -> Judge:
+        assert key not in EXERCISES, f"two exercises {key}"
+        EXERCISES[key] = Exercise(judge, hints)
+        return judge
+
+    return register
+
+
+def multiple_choice(key: str, right: str, others: Mapping[str, str], *hints: str) -> None:
+    """Register the exercise ``key`` whose answer is one of several words; see :func:`choice`."""
+    exercise(key, *hints)(lambda answer, **_: choice(answer, right, others))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The result of a check; ``hint_level`` counts the hints given in this kernel so far."""
+
+    key: str
+    status: Status
+    hint_level: int
+    text: str
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
+        sign, colour = _LOOKS[self.status]
+        line = f"<b>{sign} {self.key}: {self.status}.</b> {html.escape(self.text)}"
+        return {
+            "text/plain": repr(self),
+            "text/html": f'<div style="border-left:6px solid {colour};padding:4px 12px">{line}</div>',
+            MIME: {"exercise": self.key, "status": self.status.value, "hint_level": self.hint_level},
+        }
+
+    def __repr__(self) -> str:
+        return f"{_LOOKS[self.status][0]} {self.key}: {self.status}. {self.text}"
+
+
+def check(key: str, answer: object, **facts: Any) -> Verdict:
+    """Judge an answer to the exercise ``key``; ``facts`` are the measured values that the judge needs.
+
+    A mistake in the answer, including an exception in a student's function, becomes a hint. Raises only KeyError, for
+    an unknown key.
+    """
+    one = exercises()[key]
+    try:
+        if answer is ... or answer is None:
+            raise NotDoneError
+        mistake = one.judge(answer, **facts)
+    except NotDoneError:
+        return Verdict(key, Status.NOT_DONE, 0, "Put your answer where the ... is, and run the cell again.")
+    except Exception as error:
+        mistake = f"Your answer raised {type(error).__name__}: {error}"
+    if not mistake:
+        _tries.pop(key, None)
+        return Verdict(key, Status.RIGHT, 0, "")
+    given = min(_tries[key], len(one.hints))
+    _tries[key] += 1
+    return Verdict(key, Status.NOT_YET, given + 1, " ".join([mistake, *one.hints[:given]]))
+
+
+def exercises() -> Mapping[str, Exercise]:
+    """Return all exercises, by key."""
+    for name in _MODULES:
+        importlib.import_module(f"overload_demo.course.{name}")
+    return EXERCISES
+
+
+def number(answer: object, right: float, *, within: float = 0.01, mistakes: Mapping[float, str] | None = None) -> str:
+    """Judge a number: right within a share of ``right``; ``mistakes`` maps usual wrong numbers to their hints.
+
+    Where both are within the tolerance, three digits tell a usual mistake from ``right``.
+    """
+    value = finite(answer)
+    if isinstance(value, str):
+        return value
+    for tolerance in (min(within, EXACT), within):
+        if math.isclose(value, right, rel_tol=tolerance, abs_tol=1e-9):
+            return ""
+        for wrong, hint in (mistakes or {}).items():
+            if math.isclose(value, wrong, rel_tol=tolerance, abs_tol=1e-9):
+                return hint
+    return f"{value:,.6g} is too {'small' if value < right else 'large'}."
+
+
+def finite(answer: object) -> float | str:
+    """Return the answer as a number, or a hint if it is none. Raises :class:`NotDoneError` for ``...``."""
+    if answer is ... or answer is None:
+        raise NotDoneError
+    if isinstance(answer, str):
+        return f"The answer is a number, not text: write it without quotes, not {shown(answer)}."
+    if isinstance(answer, tuple) and len(answer) == 2:
+        return f"A comma makes two numbers, {shown(answer)}: use a decimal point, as in 0.5."
+    if isinstance(answer, bool) or not isinstance(answer, numbers.Real):
+        return f"The answer is a number, not {shown(answer)}."
+    return float(answer) if math.isfinite(answer) else "The answer is a finite number."
+
+
+def choice(answer: object, right: str, others: Mapping[str, str]) -> str:
+    """Judge one of several words; ``others`` maps the wrong words to their hints."""
+    if answer is ... or answer is None:
+        raise NotDoneError
+    known = {word.lower(): hint for word, hint in others.items()} | {right.lower(): ""}
+    if isinstance(answer, str) and answer.strip().lower() in known:
+        return known[answer.strip().lower()]
+    options = ", ".join(repr(option) for option in sorted([right, *others]))
+    return f"The answer is one of {options}, not {shown(answer)}."
+
+
+def function(answer: object, example: str) -> str:
+    """Judge whether the answer can be called at all; ``example`` is a call."""
+    return "" if callable(answer) else f"The answer is a function, called like {example}, not {shown(answer)}."
+
+
+def called(answer: object, *arguments: object) -> Any:
+    """Call the student's function. Raises :class:`NotDoneError` when it returns ``...`` or nothing."""
+    assert callable(answer)
+    returned = answer(*arguments)
+    if returned is ... or returned is None:
+        raise NotDoneError
+    return returned
+
+
+def shown(answer: object) -> str:
+    """Return an answer as short text for a hint."""
+    return reprlib.repr(answer)

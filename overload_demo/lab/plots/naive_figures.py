@@ -1,0 +1,191 @@
+"""The naive API under rising load: goodput, times, outcomes, and the run after the overload."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from overload_demo.errors import ConfigurationError
+from overload_demo.lab.colours import BLUE, GREEN, GREY, ORANGE, PURPLE
+from overload_demo.lab.plots.accessible_figure import (
+    NAIVE,
+    OFFERED,
+    PREDICTED,
+    QUEUE,
+    AccessibleFigure,
+    drawing,
+    legend,
+    thousands,
+)
+from overload_demo.lab.steps import LoadStep
+from overload_demo.lab.theory import capacity_per_s
+
+YELLOW = "#F0E442"
+
+# One look a step, from the lowest rate to the highest: colour, dash and marker all differ.
+_STEPS: list[dict[str, Any]] = [
+    {"color": BLUE, "linestyle": "-", "marker": "o"},
+    {"color": GREEN, "linestyle": (0, (6, 2)), "marker": "s"},
+    {"color": GREY, "linestyle": (0, (1, 1.5)), "marker": "^"},
+    {"color": PURPLE, "linestyle": (0, (4, 1.5, 1, 1.5)), "marker": "D"},
+    {"color": ORANGE, "linestyle": (0, (2, 1)), "marker": "v"},
+]
+# One look an outcome, by the words of the load generator; the rest is grey.
+_OUTCOMES: dict[str, dict[str, Any]] = {
+    "answered": {"color": BLUE, "hatch": ""},
+    "read timeout": {"color": ORANGE, "hatch": "//"},
+    "connect timeout": {"color": PURPLE, "hatch": "xx"},
+    "reset": {"color": GREEN, "hatch": ".."},
+    "disconnected": {"color": YELLOW, "hatch": "||"},
+}
+_BOX: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "pad": 2}
+_REST: dict[str, Any] = {"color": GREY, "hatch": "\\\\"}
+
+
+def goodput(
+    steps: Sequence[LoadStep], *, breaks_at_per_s: float | None = None, last_per_s: float | None = None
+) -> AccessibleFigure:
+    """Answers in time a second against requests a second, a point a step, between y = x and the capacity of one slot.
+
+    ``breaks_at_per_s`` (the offered rate where it breaks) and ``last_per_s`` (goodput at the highest step) are
+    predictions, drawn where they were expected. Raises :class:`ConfigurationError` without a step.
+    """
+    _some(steps)
+    offered, good = [one.offered_per_s for one in steps], [one.goodput_per_s for one in steps]
+    capacity = capacity_per_s(steps[0].delay_s)
+    best = max(steps, key=lambda one: one.goodput_per_s)
+    title = f"Best {best.goodput_per_s:,.0f}/s; at {offered[-1]:,.0f}/s offered, {good[-1]:,.0f}/s answered in time"
+    with drawing(height=6.5, title=title) as (figure, axes):
+        top = 1.35 * max(capacity, *good)
+        axes.plot([0, top], [0, top], label="every request answered", **OFFERED)
+        axes.axhline(capacity, color=GREEN, linewidth=2, linestyle=(0, (6, 2)), label=f"one slot: {capacity:,.0f}/s")
+        axes.plot(offered, good, marker="o", markersize=9, label="naive API, answered in time", **NAIVE)
+        if breaks_at_per_s is not None:
+            axes.axvline(breaks_at_per_s, label="predicted: breaks here", **PREDICTED)
+        if last_per_s is not None:
+            look = PREDICTED | {"linestyle": "none"}
+            axes.plot([offered[-1]], [last_per_s], marker="X", markersize=15, label="predicted: last step", **look)
+        for rate, value in zip(offered, good, strict=True):
+            axes.annotate(f"{value:,.0f}", (rate, value), textcoords="offset points", xytext=(8, 9), bbox=_BOX)
+        axes.set(xlabel="offered, requests a second", ylabel="goodput, answers in time a second", xlim=0)
+        axes.set_ylim(0, max(top, 1.1 * min(last_per_s or 0, 3 * capacity)))
+        thousands(axes.xaxis)
+        legend(axes, columns=3)
+    points = "; ".join(f"{value:,.0f}/s at {rate:,.0f}/s" for rate, value in zip(offered, good, strict=True))
+    alt = f"Goodput against offered rate: {points}. One slot can do {capacity:,.0f}/s."
+    if breaks_at_per_s is not None:
+        alt += f" It was predicted to break at {breaks_at_per_s:,.0f}/s."
+    if last_per_s is not None:
+        alt += f" {last_per_s:,.0f}/s were predicted for the last step."
+    return AccessibleFigure(figure, alt, _conditions(steps))
+
+
+def ccdf(steps: Sequence[LoadStep]) -> AccessibleFigure:
+    """How many clients still wait after a time, a curve a step, both axes logarithmic.
+
+    The share counts all requests of a step: a curve that ends flat, above the bottom, ends at the share that never got
+    an answer. Raises :class:`ConfigurationError` without a step.
+    """
+    _some(steps)
+    timeout_s = steps[0].timeout_s
+    with drawing(height=6.5, title="How many clients still wait after so long?") as (figure, axes):
+        for one, look in zip(steps, _looks(len(steps)), strict=True):
+            never = 1 - one.answered / one.planned
+            times_s, shares = [*one.times_s, timeout_s], [*one.unanswered, never]
+            # the last answered client of a step without failures has share 0, which no log axis has
+            points = [(at_s, share) for at_s, share in zip(times_s, shares, strict=True) if share > 0]
+            label = f"{one.offered_per_s:,.0f}/s: {100 * never:.0f} % never answered"
+            axes.plot(*zip(*points, strict=True), label=label, linewidth=2.5, markevery=0.13, markersize=8, **look)
+        axes.axvline(timeout_s, color="black", linewidth=2, label=f"clients give up: {timeout_s:g} s")
+        axes.set(xscale="log", yscale="log", xlabel="seconds since the request was due", ylabel="share still waiting")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
+        axes.set_ylim(top=1.3)
+        legend(axes, columns=3)
+    alt = "Share of clients still waiting against time, a curve a step. " + " ".join(map(_times, steps))
+    return AccessibleFigure(figure, alt, _conditions(steps))
+
+
+def endings(steps: Sequence[LoadStep]) -> AccessibleFigure:
+    """How the requests of each step ended, stacked to 100 %. Raises :class:`ConfigurationError` without a step."""
+    _some(steps)
+    names = list(dict.fromkeys(["answered", *(name for one in steps for name in one.outcomes)]))
+    with drawing(height=6, title="How did the requests end?") as (figure, axes):
+        below = [0.0] * len(steps)
+        for name in names:
+            shares = [100 * one.outcomes.get(name, 0) / one.planned for one in steps]
+            look = _OUTCOMES.get(name, _REST)
+            bars = axes.bar(range(len(steps)), shares, 0.65, bottom=below, label=name, edgecolor="white", **look)
+            labels = [f"{share:.0f} %" if share >= 4 else "" for share in shares]
+            for text in axes.bar_label(bars, labels, label_type="center", fontsize=14):
+                text.set_bbox(_BOX if text.get_text() else None)
+            below = [low + share for low, share in zip(below, shares, strict=True)]
+        axes.set_xticks(range(len(steps)), [f"step {n}\n{one.offered_per_s:,.0f}/s" for n, one in enumerate(steps, 1)])
+        axes.set(ylabel="% of the step's requests", ylim=(0, 100))
+        axes.grid(visible=False, axis="x")
+        axes.set_axisbelow(True)
+        legend(axes)
+    alt = "How the requests of each step ended. " + " ".join(
+        f"{one.offered_per_s:,.0f}/s: " + ", ".join(f"{count:,} {name}" for name, count in one.outcomes.items()) + "."
+        for one in steps
+    )
+    return AccessibleFigure(figure, alt, _conditions(steps))
+
+
+def spoiled(steps: Sequence[LoadStep]) -> AccessibleFigure:
+    """The first and the last of steps on one server: equal load, once on a fresh server, once after an overload.
+
+    Raises :class:`ConfigurationError` unless the first step met a fresh server and the last had the same load on a used
+    one: anything else would be no comparison.
+    """
+    _some(steps)
+    first, last = steps[0], steps[-1]
+    if not first.on_a_fresh_server or last.on_a_fresh_server or first.offered_per_s != last.offered_per_s:
+        raise ConfigurationError("compare a load on a fresh server with the same load later on that server")
+    both = f"{first.answered:,} answered, then {last.answered:,} of {last.planned:,}"
+    title = f"The same {first.offered_per_s:,.0f}/s: {both}"
+    with drawing(height=5.5, title=title) as (figure, axes):
+        _over_time(axes, first, "fresh server", QUEUE | {"marker": "o"})
+        label = f"after the overload: {last.backlog_before:,} abandoned requests are first"
+        _over_time(axes, last, label, NAIVE | {"marker": "v"})
+        axes.axhline(first.offered_per_s, label="offered", **OFFERED)
+        axes.set(xlabel="seconds since this load began", ylabel="answers in time a second")
+        axes.set_ylim(-0.03 * first.offered_per_s, 1.25 * max(first.offered_per_s, *first.bucket_answered_per_s))
+        legend(axes, columns=3)
+    alt = (
+        f"Answers a second over time, twice under {first.offered_per_s:,.0f} requests a second. On a fresh server"
+        f" {first.answered:,} of {first.planned:,} were answered in time; after an overload had left"
+        f" {last.backlog_before:,} requests behind, {last.answered:,} of {last.planned:,}. Meanwhile the app completed"
+        f" {last.completed:,} jobs, {last.done_for_nobody:,} of them for nobody."
+    )
+    return AccessibleFigure(figure, alt, _conditions(steps))
+
+
+def _over_time(axes: Axes, step: LoadStep, label: str, look: dict[str, Any]) -> None:
+    middles_s = [(number + 0.5) * step.bucket_s for number in range(len(step.bucket_answered_per_s))]
+    axes.plot(middles_s, step.bucket_answered_per_s, label=label, markersize=9, **look)
+
+
+def _some(steps: Sequence[LoadStep]) -> None:
+    if not steps:
+        raise ConfigurationError("there is no step to draw")
+
+
+def _looks(count: int) -> list[dict[str, Any]]:
+    return [_STEPS[number % len(_STEPS)] for number in range(count)]
+
+
+def _times(step: LoadStep) -> str:
+    never = f"{step.offered_per_s:,.0f}/s: {100 * (1 - step.answered / step.planned):.0f} % never answered"
+    times = step.response_time
+    return f"{never}, half of the rest within {times.p50_s * 1000:,.0f} ms." if times else f"{never}."
+
+
+def _conditions(steps: Sequence[LoadStep]) -> str:
+    one = steps[0]
+    doubtful = [f"{step.offered_per_s:,.0f}/s ({step.reason})" for step in steps if step.verdict != "valid"]
+    text = (
+        f"Measured now, on this machine: {one.variant}, {one.delay_s * 1000:g} ms a job,"
+        f" {one.seconds:g} s a step, clients give up after {one.timeout_s:g} s."
+    )
+    return text + (f" Generator-bound, read with care: {'; '.join(doubtful)}." if doubtful else "")

@@ -1,0 +1,120 @@
+"""A recorded spike on the same page: no store, no API, no load, and so on any system."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from itertools import accumulate
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from overload_demo.errors import ConfigurationError
+from overload_demo.lab.baseline import BaselineRun
+from overload_demo.lab.result import SCHEMA_VERSION, SpikeResult
+from overload_demo.live.feed import MARKS_FILE, Feed, Mark
+from overload_demo.live.sample import LiveSample
+from overload_demo.live.samples import absorbed
+
+_MARKS = TypeAdapter(list[Mark])
+
+
+class Replay:
+    """A run folder of ``spike`` or of the stage, read and checked. Raises :class:`ConfigurationError` if it is none."""
+
+    def __init__(self, folder: Path) -> None:
+        self._result = _read(folder)
+        try:
+            self._samples = list(spike_samples(self._result))
+            self._naive = [] if self._result.baseline is None else list(baseline_samples(self._result.baseline))
+        except IndexError:
+            raise ConfigurationError(f"{folder / 'result.json'} has no samples, or not all of each") from None
+        self._marks = _read_marks(folder / MARKS_FILE)
+
+    async def play(self, feed: Feed, speed: float = 1.0) -> None:
+        """Play it once, ``speed`` times as fast as it was; the naive API's curves are there from the beginning."""
+        result = self._result
+        feed.show(title=f"Recorded {result.recorded_at}", badge="recorded", status=result.conditions.command)
+        feed.begin("queue", "naive")
+        for sample in self._naive:
+            feed.add(sample)
+        marks = list(self._marks)
+        began = time.monotonic()
+        for sample in self._samples:
+            await asyncio.sleep(began + sample.at_s / speed - time.monotonic())
+            while marks and marks[0].at_s <= sample.at_s:
+                mark = marks.pop(0)
+                feed.mark(mark.text, mark.at_s)
+            feed.add(sample)
+        feed.show(result=absorbed(result), status=f"over; {result.conditions.command}")
+
+
+def spike_samples(result: SpikeResult) -> Iterator[LiveSample]:
+    """The course of a spike from its first request on; ``lost`` is known with the last one."""
+    series, errors = result.series, result.offered - result.accepted
+    accepted, failed = list(accumulate(series.accepted_per_s)), list(accumulate(series.failed_per_s))
+    last_s = series.sampled_at_s[-1]
+    for number, at_s in enumerate(series.sampled_at_s):
+        if at_s < 0:
+            continue
+        bucket = int(at_s)
+        is_last = at_s == last_s
+        yield LiveSample(
+            track="queue",
+            at_s=at_s,
+            accepted=result.accepted if is_last else round(_reached(accepted, at_s)),
+            errors=errors if is_last else round(_reached(failed, at_s)),
+            queue_depth=series.queue_depth[number],
+            oldest_age_s=series.oldest_age_s[number],
+            settled=series.settled[number],
+            acceptance_p99_s=series.acceptance_p99_s[bucket] if bucket < len(series.acceptance_p99_s) else None,
+            lost=result.lost if is_last else None,
+        )
+
+
+def baseline_samples(run: BaselineRun) -> Iterator[LiveSample]:
+    """The course of the naive API's run, one sample a second."""
+    series = run.series
+    answered, failed = list(accumulate(run.answered_per_s())), list(accumulate(series.failed_per_s))
+    for number, at_s in enumerate(series.start_s):
+        yield LiveSample(
+            track="naive",
+            at_s=at_s + 1.0,  # the end of its second
+            accepted=round(answered[number]),
+            errors=round(failed[number]),
+            queue_depth=round(series.in_flight[number]),
+            oldest_age_s=0.0,
+            settled=round(answered[number]),
+            acceptance_p99_s=series.response_p99_s[number],
+        )
+
+
+def _reached(totals: list[float], at_s: float) -> float:
+    """A total at a moment, from totals at the end of each second, evenly within it."""
+    second = int(at_s)
+    if second >= len(totals):
+        return totals[-1] if totals else 0.0
+    before = totals[second - 1] if second else 0.0
+    return before + (totals[second] - before) * (at_s - second)
+
+
+def _read(folder: Path) -> SpikeResult:
+    path = folder / "result.json"
+    try:
+        return SpikeResult.read(path)
+    except OSError as error:
+        raise ConfigurationError(f"no run to replay: {path}: {error.strerror}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "file"
+        if where == "schema_version":
+            raise ConfigurationError(f"{path} is of schema {first['input']!r}, not of {SCHEMA_VERSION}") from None
+        raise ConfigurationError(f"{path} is not the result of a spike: {where}: {first['msg']}") from None
+
+
+def _read_marks(path: Path) -> list[Mark]:
+    try:
+        return _MARKS.validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return []
+    except (OSError, ValidationError):
+        raise ConfigurationError(f"{path} does not hold the marks of a run") from None

@@ -1,0 +1,65 @@
+"""The transport that writes once a turn: in one piece, in order, and not to a client that has gone."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+import uvloop
+
+from overload_demo.http_server import CoalescingTransport
+
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+@contextlib.contextmanager
+def socket_pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(10.0)
+    with ours, theirs:
+        yield ours, theirs
+
+
+def run(loop: str, use: Callable[[CoalescingTransport], Awaitable[None]]) -> tuple[bytes, list[dict[str, Any]]]:
+    """What the other side got, and the errors the event loop was told of."""
+    errors: list[dict[str, Any]] = []
+
+    async def run_it(ours: socket.socket) -> None:
+        running = asyncio.get_running_loop()
+        running.set_exception_handler(lambda _, context: errors.append(context))
+        transport, _ = await running.create_connection(asyncio.Protocol, sock=ours)
+        await use(CoalescingTransport(transport, running))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        transport.close()
+        await asyncio.sleep(0)
+
+    with socket_pair() as (ours, theirs), asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        runner.run(run_it(ours))
+        received = b""
+        while chunk := theirs.recv(65_536):
+            received += chunk
+    return received, errors
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_what_is_written_comes_out_in_order_also_before_an_end(loop: str) -> None:
+    async def use(transport: CoalescingTransport) -> None:
+        transport.write(b"a")
+        transport.write(b"b")
+        await asyncio.sleep(0)
+        transport.write(b"c")
+        transport.write_eof()
+
+    assert run(loop, use) == (b"abc", [])
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_an_answer_to_a_client_that_goes_in_the_same_turn_is_dropped_without_an_error(loop: str) -> None:
+    async def use(transport: CoalescingTransport) -> None:
+        transport.abort()
+        transport.write(b"a")
+
+    assert run(loop, use) == (b"", [])

@@ -1,0 +1,131 @@
+"""Rows of shared numbers: summed over processes, kept over their deaths, and never mixed up after an update."""
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overload_demo.errors import (
+    StoreAuthError,
+    StoreError,
+    StoreFullError,
+    StoreQuotaError,
+    StoreRefusedError,
+    StoreUnavailableError,
+)
+from overload_demo.metric_set import Counter, Gauge, Histogram, MetricSet, mark_dead, shared_memory
+
+
+@pytest.fixture
+def memory() -> Iterator[int]:
+    with shared_memory(3) as file:
+        yield file.fileno()
+
+
+class Process:
+    """What a process declares and counts."""
+
+    def __init__(self, fd: int, row: int, newer: bool = False) -> None:
+        self.sheet = MetricSet(fd, row)
+        if newer:
+            self.sheet.counter("new_total", "What the next version counts first.")
+        self.count: Counter = self.sheet.counter("count_total", "A counter.")
+        self.level: Gauge = self.sheet.gauge("level", "A gauge.")
+        self.times: Histogram = self.sheet.histogram("times_seconds", "A histogram.", (0.1, 1.0))
+        self.sheet.begin()
+
+    def told(self) -> dict[str, float]:
+        """What a scrape of this process would tell."""
+        samples = [sample for family in self.sheet.collect() for sample in family.samples]
+        return {sample.name + sample.labels.get("le", ""): sample.value for sample in samples}
+
+
+def test_whoever_is_asked_adds_up_all_rows(memory: int) -> None:
+    first, second = Process(memory, 0), Process(memory, 2)
+    for one, value in ((first, 0.05), (second, 0.1), (second, 5.0)):
+        one.count.add()
+        one.level.set(value)
+        one.times.observe(value)
+
+    assert first.told() == second.told()
+    assert first.told() == {
+        "count_total": 3,
+        "level": 5.05,
+        "times_seconds_bucket0.1": 2,  # a bound belongs to its bucket
+        "times_seconds_bucket1.0": 2,
+        "times_seconds_bucket+Inf": 3,
+        "times_seconds_count": 3,
+        "times_seconds_sum": pytest.approx(5.15),
+    }
+
+
+def test_a_successor_counts_on_and_begins_with_empty_gauges(memory: int) -> None:
+    dead = Process(memory, 1)
+    dead.count.add(4)
+    dead.level.set(7)
+
+    successor = Process(memory, 1)
+    successor.count.add()
+
+    assert (successor.told()["count_total"], successor.told()["level"]) == (5, 0)
+
+
+def test_what_a_dead_process_counted_stays_and_what_it_had_does_not(memory: int) -> None:
+    dead, alive = Process(memory, 0), Process(memory, 1)
+    for one in (dead, alive):
+        one.count.add(4)
+        one.level.set(7)
+
+    mark_dead(memory, 0)
+
+    assert (alive.told()["count_total"], alive.told()["level"]) == (8, 7)
+
+
+def test_after_an_update_rows_of_another_layout_are_neither_added_nor_counted_on(memory: int) -> None:
+    old, taken_over = Process(memory, 0), Process(memory, 1)
+    for one in (old, taken_over):
+        one.count.add(4)
+
+    new = Process(memory, 1, newer=True)
+
+    assert new.told()["new_total"] == new.told()["count_total"] == 0
+    assert old.told()["count_total"] == 4
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (StoreUnavailableError, "unavailable"),
+        (StoreAuthError, "auth"),
+        (StoreFullError, "full"),
+        (StoreQuotaError, "quota"),
+        (StoreRefusedError, "refused"),
+    ],
+)
+def test_an_error_of_the_store_is_counted_by_its_kind(error: type[StoreError], kind: str) -> None:
+    sheet = MetricSet()
+    count = sheet.store_errors()
+    sheet.begin()
+
+    count(error("it did not"))
+
+    [family] = sheet.collect()
+    assert [sample.labels["kind"] for sample in family.samples if sample.value] == [kind]
+
+
+def test_without_a_parent_each_process_is_alone() -> None:
+    one, other = Process(-1, 0), Process(-1, 0)
+    one.count.add()
+
+    assert (one.told()["count_total"], other.told()["count_total"]) == (1, 0)
+
+
+@given(st.lists(st.sampled_from([0.0, 0.05, 0.1, 0.5, 1.0, 5.0]) | st.floats(0.0, 1e6)))
+def test_many_values_at_once_count_as_they_do_one_by_one(values: list[float]) -> None:
+    singly, together = Process(-1, 0), Process(-1, 0)
+    for value in values:
+        singly.times.observe(value)
+    together.times.observe_all(values)
+
+    assert together.told() == {name: pytest.approx(value) for name, value in singly.told().items()}
