@@ -57,7 +57,7 @@ def folder_in(parent: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=parent, prefix="bench-", ignore_cleanup_errors=True) as name:
         yield Path(name)
         if (data := Path(name) / "data").exists():
-            until(DataDir(data).gateway_lock().is_free, LEAVES_WITHIN_S)
+            until(DataDir(data).lock("gateway").is_free, LEAVES_WITHIN_S)
 
 
 @contextlib.contextmanager

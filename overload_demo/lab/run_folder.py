@@ -77,7 +77,7 @@ def remove_abandoned(runs: Path) -> None:
     """Remove the data, and with it the tokens, of stacks in ``runs`` whose processes were all killed."""
     for mark in runs.glob(f"*/store-*/{TEMPORARY}"):
         data_dir = DataDir(mark.parent)
-        locks = data_dir.users_lock(), data_dir.gateway_lock(), data_dir.server_lock()
+        locks = data_dir.lock("users"), data_dir.lock("gateway"), data_dir.lock("redis")
         with contextlib.suppress(OSError, ConfigurationError):
             is_old = time.time() - mark.stat().st_mtime > ABANDONED_AFTER_S
             if is_old and all(lock.is_free() for lock in locks):

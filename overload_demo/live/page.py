@@ -24,9 +24,10 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, Field, ValidationError
 
-from overload_demo.api.hosts import HostCheck, HostRule
+from overload_demo.api.access import HostCheck
 from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError, OverloadDemoError
+from overload_demo.headers import HostRule
 from overload_demo.http_server import SignalFreeServer
 from overload_demo.live import markup
 from overload_demo.live import panels as figure
