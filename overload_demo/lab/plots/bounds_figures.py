@@ -6,8 +6,8 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from overload_demo.lab.colours import BLUE, GREEN, GREY, ORANGE
+from overload_demo.lab.job_log import PromiseRun
 from overload_demo.lab.plots.accessible_figure import PREDICTED, QUEUE, AccessibleFigure, drawing, legend, thousands
-from overload_demo.lab.promise import PromiseRun
 
 # Colour and hatch: told apart also in grey.
 _ENDS: dict[str, dict[str, Any]] = {

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab.baseline import VARIANTS, BaselineRun
+from overload_demo.lab.baseline import VARIANTS, BaselineRun, note_on
 from overload_demo.lab.colours import BLUE, GREEN, ORANGE
 from overload_demo.lab.plots.accessible_figure import AccessibleFigure, drawing, legend
-from overload_demo.lab.recorded import note_on
 from overload_demo.load.summary import Environment
 
 _LOOKS: dict[str, dict[str, Any]] = {
