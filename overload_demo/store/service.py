@@ -6,7 +6,6 @@ standalone in a terminal. Either ends its server before it releases its locks.
 
 import asyncio
 import contextlib
-import errno
 import logging
 import os
 import signal
@@ -19,7 +18,7 @@ import uvicorn
 
 from overload_demo.config import LOOPBACK_HOSTS, Settings
 from overload_demo.errors import ConfigurationError
-from overload_demo.http_server import SignalFreeServer
+from overload_demo.http_server import SignalFreeServer, listen_tcp, url_of
 from overload_demo.store import append_only
 from overload_demo.store.data_dir import GATEWAY_SOCKET, DataDir, State
 from overload_demo.store.files import FileLock
@@ -73,8 +72,10 @@ def run_store(
         users_lock = stack.enter_context(_sole_gateway(data_dir, options.until_unused))
         listeners, url = [], ""
         if options.port is not None:
-            listeners.append(stack.enter_context(_listen(options.host, options.port)))
-            url = _url(listeners[0], options.host)
+            listeners.append(stack.enter_context(listen_tcp(options.host, options.port, BACKLOG)))
+            url = url_of(listeners)
+            if options.host not in LOOPBACK_HOSTS and not options.host.startswith("127."):
+                log.warning("listening on %s: every client with the token can use the store, unencrypted", options.host)
         if settings.overload_redis_url is not None:
             target = parse_target(settings.overload_redis_url.get_secret_value())
             server: BackingServer = ExternalServer(target)
@@ -120,34 +121,6 @@ def _listen_in_data_dir() -> socket.socket:
     Path(GATEWAY_SOCKET).chmod(0o600)
     listener.listen(BACKLOG)
     return listener
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """A listening TCP socket; raises :class:`ConfigurationError` when the address cannot be had."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        # IPPROTO_TCP spelled out: without it asyncio leaves Nagle's algorithm on for accepted connections.
-        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        try:
-            # Connections of a killed predecessor may linger in TIME_WAIT; a living one still keeps us out.
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(BACKLOG)
-        except OSError:
-            listener.close()
-            raise
-    except OSError as error:
-        reason = "the port is taken" if error.errno == errno.EADDRINUSE else error.strerror
-        raise ConfigurationError(f"cannot listen on {host} port {port}: {reason}") from None
-    return listener
-
-
-def _url(listener: socket.socket, host: str) -> str:
-    """Where the listener is reached from this machine."""
-    if host not in LOOPBACK_HOSTS and not host.startswith("127."):
-        log.warning("listening on %s: whoever reaches it and has the token can use the store, unencrypted", host)
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    return f"http://{reachable}:{listener.getsockname()[1]}"
 
 
 class _Store:
