@@ -37,7 +37,7 @@ class EmbeddedStore:
     def __init__(self, data_dir: Path, settings: Settings) -> None:
         self._data_dir, self._settings = DataDir(data_dir), settings
         self._users_lock = self._data_dir.lock("users")
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()
         self._last_error = ""
 
     def __enter__(self) -> Self:
@@ -77,10 +77,14 @@ class EmbeddedStore:
     def refresh(self) -> Address:
         """Return the store's present address, after starting it again if its gateway is dead; the hold is kept.
 
-        Call it when the last address does not answer. Raises :class:`StoreUnavailableError`.
+        Call it when the last address does not answer. Raises :class:`StoreUnavailableError`, also
+        after :meth:`release`: a late request starts no store.
         """
         try:
-            return self.acquire()
+            with self._mutex:
+                if not self._users_lock.is_held:
+                    raise StoreUnavailableError(f"the store on {self._data_dir.path} was released")
+                return self.acquire()
         except (ConfigurationError, StoreUnavailableError) as error:
             if str(error) != self._last_error:  # log each distinct error once
                 log.error("%s", error)
