@@ -143,8 +143,8 @@ async def _spike(
 async def _live_page(console: Console) -> AsyncIterator[LiveView]:
     """A page of the spike for the length of the block, once somebody has opened it; yields what reports go to."""
     from overload_demo.live.feed import Feed
-    from overload_demo.live.follow import Follower
     from overload_demo.live.page import Page  # FastAPI and Bokeh: no other command waits for them
+    from overload_demo.live.spike_feed import SpikeFeed
 
     feed = Feed(title="overload-demo spike", status="ready")
     with Page(feed) as page:
@@ -154,7 +154,7 @@ async def _live_page(console: Console) -> AsyncIterator[LiveView]:
             soft_wrap=True,
         )
         await page.first_viewer(VIEWER_WITHIN_S)
-        yield Follower(feed)
+        yield SpikeFeed(feed)
 
 
 def _check(plan: SpikePlan) -> None:
