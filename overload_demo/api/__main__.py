@@ -71,9 +71,9 @@ def _serve(
     ``shares``: a parent has the listeners too, and SIGTERM leaves them to its others.
     """
     # Imported here: a parent of processes like this one needs none of it, and keeps its memory small.
+    from overload_demo.api.api_metrics import ApiMetrics
     from overload_demo.api.app import create_app
     from overload_demo.api.front_door.server import Server
-    from overload_demo.api.request_metrics import ApiMetrics
 
     with open_store(settings) as store:
         server = Server(create_app(settings, store, ApiMetrics(*numbers)), settings, ready_fd=ready_fd)

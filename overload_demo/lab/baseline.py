@@ -12,29 +12,19 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 import overload_demo
 from overload_demo.errors import ConfigurationError
-from overload_demo.load import LoadSummary, Shape
+from overload_demo.load import LoadSeries, LoadSummary, Shape
 
 Variant = Literal["async-blocking", "def-slot", "def-no-slot"]
 VARIANTS: tuple[Variant, ...] = ("async-blocking", "def-slot", "def-no-slot")
 
 
-class BaselineSeries(BaseModel):
-    """A run over time. The first group has one value a second, as the clients saw it; None where none was answered.
+class BaselineSeries(LoadSeries):
+    """A load on the naive API over time, with samples of the app's own counts at ``sampled_at_s``.
 
-    ``in_flight`` counts requests sent and not ended, at the end of that second. The last three are samples the app gave
-    of itself at ``sampled_at_s``: a blocked app gives fewer. ``app_in_flight`` still holds requests whose clients have
-    left, and ``app_completed`` (a running total) work done for nobody.
+    A blocked app yields fewer samples. ``app_in_flight`` includes requests whose clients have left, ``app_completed``
+    (a running total) their jobs.
     """
 
-    model_config = ConfigDict(frozen=True)
-
-    start_s: list[float]
-    offered_per_s: list[float]
-    accepted_per_s: list[float]
-    failed_per_s: list[float]
-    in_flight: list[float]
-    response_p50_s: list[float | None]
-    response_p99_s: list[float | None]
     sampled_at_s: list[float]
     app_in_flight: list[int]
     app_completed: list[int]

@@ -13,7 +13,7 @@ from overload_demo.lab.job_log import JobEvent, read_events
 from overload_demo.lab.ledger import ledger_of, read_charges
 from overload_demo.lab.result import SpikeResult
 from overload_demo.load import LoadResult
-from overload_demo.load.summary import Floats
+from overload_demo.load.plan import Floats
 
 BUCKET_S = 0.1
 NEAR_KILL_S = 0.25  # a silence that a kill caused begins within this

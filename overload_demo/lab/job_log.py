@@ -8,7 +8,7 @@ from typing import Literal, Self, cast
 import numpy as np
 
 from overload_demo.load import LoadResult
-from overload_demo.load.summary import Floats
+from overload_demo.load.plan import Floats
 
 EFFECTS = "effects.log"  # in the folder of a run
 

@@ -12,15 +12,13 @@ import tempfile
 from collections.abc import AsyncIterator
 from datetime import datetime
 from importlib.metadata import version
-from typing import Any
 
 from overload_demo.errors import OverloadDemoError
 from overload_demo.lab.app_stats import AppMonitor, AppSample
 from overload_demo.lab.baseline import BaselineRun, BaselineSeries, Variant, require_checkout
 from overload_demo.load import LoadPlan, LoadResult, Shape, calibrate, run_load
-from overload_demo.load.generator import ProgressCallback
+from overload_demo.load.generator import OnLoadProgress
 from overload_demo.load.limits import RATE_PER_PROCESS_PER_S, descriptor_limit, socket_cap
-from overload_demo.load.summary import Floats
 from overload_demo.process import kill_and_wait
 
 CALIBRATION_S = 1.5
@@ -39,7 +37,7 @@ async def run_baseline(
     timeout_s: float = 10.0,
     max_duration_s: float = 60.0,
     seed: int = 0,
-    on_progress: ProgressCallback | None = None,
+    on_progress: OnLoadProgress | None = None,
 ) -> BaselineRun:
     """Start the baseline as a child, fire one load at it, and return what came of it; the child is gone afterwards.
 
@@ -139,19 +137,11 @@ def processes_to_hold(requests: int, rate_per_s: float, timeout_s: float) -> int
 
 
 def _series(result: LoadResult, samples: list[AppSample]) -> BaselineSeries:
-    series, started_at = result.series(), datetime.fromisoformat(result.started_at)
-    names = ("start_s", "offered_per_s", "accepted_per_s", "failed_per_s", "in_flight")
+    started_at = datetime.fromisoformat(result.started_at)
     during = [sample for sample in samples if sample.at >= started_at]
     return BaselineSeries(
-        **{name: _numbers(getattr(series, name)) for name in names},
-        response_p50_s=_numbers(series.response_p50_s),
-        response_p99_s=_numbers(series.response_p99_s),
+        **result.series().model_dump(),
         sampled_at_s=[round((sample.at - started_at).total_seconds(), 2) for sample in during],
         app_in_flight=[sample.in_flight for sample in during],
         app_completed=[sample.completed - samples[0].completed for sample in during],
     )
-
-
-def _numbers(values: Floats) -> list[Any]:
-    """An array as JSON numbers, rounded for a small file; NaN is None."""
-    return [None if math.isnan(value) else round(value, 4) for value in values.tolist()]

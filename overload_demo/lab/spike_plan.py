@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 
 from overload_demo.lab.result import SpikeResult
 from overload_demo.load import LoadPlan, LoadProgress, Shape
-from overload_demo.load.schedule import CALM_SHARE
+from overload_demo.load.plan import CALM_SHARE
 
 Stage = Literal["calibrate", "fire", "drain", "reconcile", "baseline", "over"]
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import math
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -328,12 +327,12 @@ def _series(load: LoadResult, sampler: Sampler) -> SpikeSeries:
     seen = load.series()
     samples = [sample for sample in sampler.samples if sample.at_mono_s >= load.started_mono_s - 0.5]
     return SpikeSeries(
-        start_s=seen.start_s.tolist(),
-        offered_per_s=seen.offered_per_s.tolist(),
-        accepted_per_s=seen.accepted_per_s.tolist(),
-        failed_per_s=seen.failed_per_s.tolist(),
-        acceptance_p50_s=[None if math.isnan(one) else round(one, 5) for one in seen.response_p50_s.tolist()],
-        acceptance_p99_s=[None if math.isnan(one) else round(one, 5) for one in seen.response_p99_s.tolist()],
+        start_s=seen.start_s,
+        offered_per_s=seen.offered_per_s,
+        accepted_per_s=seen.accepted_per_s,
+        failed_per_s=seen.failed_per_s,
+        acceptance_p50_s=seen.response_p50_s,
+        acceptance_p99_s=seen.response_p99_s,
         sampled_at_s=[round(sample.at_mono_s - load.started_mono_s, 2) for sample in samples],
         queue_depth=[sample.stats.queue_length for sample in samples],
         in_flight=[sample.stats.in_flight for sample in samples],

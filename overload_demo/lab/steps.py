@@ -18,7 +18,8 @@ from overload_demo.lab.app_stats import AppMonitor, AppSample
 from overload_demo.lab.baseline import Variant
 from overload_demo.lab.naive_api import baseline_server, processes_to_hold
 from overload_demo.load import LoadPlan, LoadProgress, LoadResult, Shape, run_load
-from overload_demo.load.summary import Environment, Floats, Percentiles, Verdict
+from overload_demo.load.plan import Floats
+from overload_demo.load.summary import Environment, Percentiles, Verdict
 
 CCDF_POINTS = 200
 BROKEN_SHARE = 0.01

@@ -1,4 +1,4 @@
-"""Every command that Upstash documents is served, refused in its words, or listed as missing in the README."""
+"""Every command that Upstash documents is served, refused in its words, or listed as missing in the store's README."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from overload_demo.store.gateway.command_names import NOT_OVER_REST
 from tests.support.stores import Rest
 
-README = Path(__file__).parents[2] / "README.md"
+README = Path(__file__).parents[2] / "overload_demo" / "store" / "README.md"
 NOT_IN_REST = 'ERR Command "{}" is not allowed in REST or it has a special context path'
 # upstash.com/docs/redis/commands, 2026-08
 DOCUMENTED = """

@@ -1,4 +1,4 @@
-"""The generated blocks of the project's README: its numbers come from the recorded runs."""
+"""Blocks made of the recorded runs: every measured number of the documents comes from here."""
 
 import statistics
 import textwrap
@@ -6,32 +6,117 @@ import textwrap
 from experiments.bench.peers.comparison import ACCEPTED, DONE, Comparison
 from experiments.bench.peers.libraries import OURS
 from experiments.bench.record import RESULTS, Benchmark, Row, figure
-from experiments.fault_matrix import FaultMatrix, durability_block, faults_block
+from experiments.fault_matrix import FaultMatrix
 from overload_demo.lab.baseline import BaselineRun, recorded_baseline
 from overload_demo.lab.price import PRICE_PER_100K_COMMANDS
 from overload_demo.lab.result import SpikeResult
 from overload_demo.load import Shape
 
 REACH = ("acceptance", "at_once", "drain", "polling", "idle", "transport", "gateway", "footprint", "fresh_clone")
+BENCH = "python -m experiments.bench."
 
 
-def blocks() -> dict[str, str]:
-    """Every block by name."""
+def front_page() -> dict[str, str]:
+    """Return the blocks of the project's README."""
+    benchmarks = [Benchmark.read(name) for name in ("acceptance", "at_once", "polling", "fresh_clone")]
+    spike = SpikeResult.read(RESULTS / "spike.json")
+    return {"results": results_block(spike, benchmarks, Comparison.read("peers"), FaultMatrix.recorded())}
+
+
+def experiments_page() -> dict[str, str]:
+    """Return the blocks of ``experiments/README.md`` that show numbers."""
+    growth, peers = Benchmark.read("growth"), Comparison.read("peers")
     return {
         "numbers": spike_block(SpikeResult.read(RESULTS / "spike.json")),
-        "reach": reach_block([Benchmark.read(name) for name in REACH], Comparison.read("peers")),
-        "peers": peers_block(Comparison.read("peers")),
+        "reach": reach_block([Benchmark.read(name) for name in REACH], peers),
+        "peers": peers_block(peers),
         "at-once": at_once_block(Benchmark.read("at_once")),
-        "growth": growth_block(Benchmark.read("growth")),
-        "limits": limits_block(Benchmark.read("growth"), Benchmark.read("drain")),
-        "durability": durability_block(FaultMatrix.recorded()),
-        "faults": faults_block(FaultMatrix.recorded()),
+        "growth": growth_block(growth),
+        "scaling": scaling_block(growth, Benchmark.read("drain")),
         "baseline": baseline_block(recorded_baseline(RESULTS)),
     }
 
 
+def results_block(spike: SpikeResult, benchmarks: list[Benchmark], peers: Comparison, faults: FaultMatrix) -> str:
+    """Return the few results that the front page shows, with the command of each."""
+    rows = [*_spike_results(spike), *_benchmark_results(benchmarks, peers, faults)]
+    lines = [f"| {what} | {result} | `{command}` |" for what, result, command in rows]
+    place, environment = spike.conditions, spike.load.environment
+    note = (
+        f"The spike ran on {environment.cores} cores, Python {environment.python}, {place.filesystem}, with durability "
+        f"`{place.durability}`. In brackets: the lowest and the "
+        "highest measurement."
+    )
+    return "\n".join(["| what | result | measured by |", "|---|---|---|", *lines, "", textwrap.fill(note, 120)])
+
+
+def _spike_results(spike: SpikeResult) -> list[tuple[str, str, str]]:
+    naive, times = spike.baseline, spike.load.response_time
+    assert naive
+    assert times
+    assert naive.summary.response_time
+    naive_times = naive.summary.response_time
+    command = spike.conditions.command
+    return [
+        (
+            "a spike on the queue API: accepted; lost; response time p50 / p99",
+            f"{spike.accepted:,} of {spike.offered:,}; {spike.lost:,}; {_ms(times.p50_s, times.p99_s)}",
+            command,
+        ),
+        (
+            "the same spike on the naive API: answered in time; response time p50 / p99",
+            f"{naive.summary.accepted:,} of {naive.summary.planned:,}; {_ms(naive_times.p50_s, naive_times.p99_s)}",
+            command,
+        ),
+    ]
+
+
+def _benchmark_results(
+    benchmarks: list[Benchmark], peers: Comparison, faults: FaultMatrix
+) -> list[tuple[str, str, str]]:
+    shown = {row.what: row.shown for benchmark in benchmarks for row in benchmark.rows}
+    rates = {name: statistics.median(measured) for name, measured in peers.rates(DONE).items()}
+    ours = rates.pop(OURS.name)
+    second = max(rates, key=rates.__getitem__)
+    holding = sum(not row.wrong and not row.not_here for row in faults.rows)
+    killed = faults.row("F5a")
+    at_once = shown["100,000 sockets at once, our front door: answered 202 and in the store"]
+    return [
+        (
+            "accepted a second, durable ÷ a FastAPI endpoint that stores nothing, 256 connections",
+            shown["accepted, 256 connections, wrk ÷ storing nothing"],
+            f"{BENCH}acceptance",
+        ),
+        (
+            f"empty jobs done a second, one worker; {second}, the fastest of {len(rates)} other workers",
+            f"{ours:,.0f}; {rates[second]:,.0f}",
+            f"{BENCH}peers",
+        ),
+        (
+            "100,000 sockets opened at once: answered 202 and stored; peak memory of the API",
+            f"{at_once}; {shown['memory in that run (peak PSS), API']}",
+            f"{BENCH}at_once",
+        ),
+        (
+            f"faults under load that lose no more than promised; `kill -9` of Redis, {killed.fired} times: lost",
+            f"{holding} of {len(faults.rows)}; {killed.lost:,} of {killed.accepted:,}",
+            "python -m tests.history",
+        ),
+        (
+            "status poll, p50, with 1,000,000 jobs queued ÷ with 1,000",
+            shown["status poll, p50, 1,000,000 queued ÷ 1,000 queued"],
+            f"{BENCH}polling",
+        ),
+        (
+            "fresh clone until the first command above has finished",
+            shown["fresh clone until the README's first command has finished"],
+            f"{BENCH}fresh_clone",
+        ),
+    ]
+
+
 def spike_block(result: SpikeResult) -> str:
-    """The recorded spike in a table, ours beside the naive API's."""
+    """Return the recorded spike as a table, queue API beside naive API."""
     times, naive = result.load.response_time, result.baseline
     assert times is not None
     assert naive is not None
@@ -49,13 +134,17 @@ def spike_block(result: SpikeResult) -> str:
         ("accepted / answered in time", f"{result.accepted:,}", f"{naive.summary.accepted:,}"),
         ("failed", f"{result.offered - result.accepted:,}", f"{lost:,}"),
         (
-            "time to the answer, p50 / p99",
+            "response time, p50 / p99",
             _ms(times.p50_s, times.p99_s),
             _ms(theirs.p50_s, theirs.p99_s) if theirs else "-",
         ),
-        ("deepest queue / most in flight", f"{result.peak_queue_depth:,}", f"{max(naive.series.in_flight):,.0f}"),
+        (
+            "peak queue depth / peak requests in flight",
+            f"{result.peak_queue_depth:,}",
+            f"{max(naive.series.in_flight):,.0f}",
+        ),
         ("jobs done, lost, duplicated", f"{result.done:,}, {result.lost:,}, {result.duplicated:,}", ""),
-        ("drained at, jobs/s; empty after", f"{result.drain_rate_per_s:,.0f}; {result.seconds_to_empty:,.0f} s", ""),
+        ("drain rate, jobs/s; empty after", f"{result.drain_rate_per_s:,.0f}; {result.seconds_to_empty:,.0f} s", ""),
         ("capacity of the one slot, jobs/s", f"{result.capacity_per_s:,.0f}", f"{naive.capacity_per_s:,.0f}"),
     ]
     memory = ", ".join(f"{name} {megabytes:,.0f}" for name, megabytes in result.peak_memory_mb.items())
@@ -81,7 +170,7 @@ def spike_block(result: SpikeResult) -> str:
 
 
 def reach_block(benchmarks: list[Benchmark], peers: Comparison) -> str:
-    """Every number we set out to reach, with its bound and the command that measures it."""
+    """Return every number with a bound, and the benchmark that measures it."""
     huey = next(row for row in peers.rows if (row.unit, row.what) == (DONE, "huey"))
     rows = [(row, benchmark.place.command) for benchmark in benchmarks for row in benchmark.rows]
     rows.append((huey.model_copy(update={"what": "drained, no-op jobs ÷ huey", "at_least": 2.0}), peers.place.command))
@@ -97,7 +186,7 @@ def reach_block(benchmarks: list[Benchmark], peers: Comparison) -> str:
 
 
 def peers_block(comparison: Comparison) -> str:
-    """What becomes of a job whose worker is killed, beside the two rates."""
+    """Return both rates of every library, and what happens to a job of a killed worker."""
     accepted, done = comparison.rates(ACCEPTED), comparison.rates(DONE)
     lines = [
         "| library | accepted/s | empty jobs done/s | at a time | a job whose worker is killed with -9 |",
@@ -115,8 +204,8 @@ def peers_block(comparison: Comparison) -> str:
 
 
 def at_once_block(benchmark: Benchmark) -> str:
-    """Who was answered, by what server."""
-    lines = ["| | answered 202 | the last one after | what came of all, in one run |", "|---|---|---|---|"]
+    """Return how many sockets each server answered, and how late."""
+    lines = ["| | answered 202 | last 202 after | outcome of all sockets, one run |", "|---|---|---|---|"]
     rows = {row.what: row for row in benchmark.rows}
     for what, row in rows.items():
         case, _, kind = what.partition(": ")
@@ -128,7 +217,7 @@ def at_once_block(benchmark: Benchmark) -> str:
 
 
 def growth_block(benchmark: Benchmark) -> str:
-    """One table: what is measured down, how many across."""
+    """Return one table for each dimension: queued jobs, API processes, workers."""
     return "\n\n".join(_growth_table(benchmark, of_what) for of_what in ("queued", "API processes", "workers"))
 
 
@@ -144,8 +233,8 @@ def _growth_table(benchmark: Benchmark, of_what: str) -> str:
     return "\n".join(lines)
 
 
-def limits_block(growth: Benchmark, drain: Benchmark) -> str:
-    """Why the curves look as they do, and what breaks first past one machine."""
+def scaling_block(growth: Benchmark, drain: Benchmark) -> str:
+    """Return why the curves have their shape, and which part is the first limit beyond one machine."""
     measured = {row.what: row.value for row in [*growth.rows, *drain.rows]}
     api = [measured[f"accepted, jobs/s, {count} API processes"] for count in (1, 2)]
     slow, empty = (
@@ -158,31 +247,31 @@ def limits_block(growth: Benchmark, drain: Benchmark) -> str:
     drained = [measured[f"drained, jobs/s, {depth} queued"] for depth in ("1,000", "1,000,000")]
     redis = [measured[f"Redis CPU a job drained, µs, {depth} queued"] for depth in ("1,000", "1,000,000")]
     why = [
-        "With the queue nothing grows but memory: a position is arithmetic, jobs leave at the head, and no script looks at",
-        f"more than its batch. A million queued jobs are {measured['Redis memory, MB, 1,000,000 queued']:,.0f} MB.",
-        f"Draining them is {1 - drained[1] / drained[0]:.0%} slower than draining a thousand, and that is Redis itself:",
-        f"{redis[0]:.0f} µs of its CPU a job become {redis[1]:.0f}, as a job is then memory that no cache holds.",
-        f"A second API process adds {api[1] / api[0] - 1:.0%} here: the first one fills a core, and loader, gateway and",
-        f"Redis the other. Workers that wait for their jobs scale ({', '.join(slow)} jobs of 1 ms a second with 1, 2 and",
-        f"4); empty jobs do until both cores are full ({', '.join(empty)}).",
+        "Only memory grows with the queue: a position is arithmetic, jobs leave at the head, and no script reads more than",
+        f"its batch. A million queued jobs take {measured['Redis memory, MB, 1,000,000 queued']:,.0f} MB.",
+        f"Draining them is {1 - drained[1] / drained[0]:.0%} slower than draining a thousand. The cause is the server: its",
+        f"CPU time for a job rises from {redis[0]:.0f} to {redis[1]:.0f} µs, because the job is no longer in a CPU cache.",
+        f"A second API process adds {api[1] / api[0] - 1:.0%} on this machine: the first process fills one core, and load",
+        f"generator, gateway and Redis fill the other. Workers scale while their jobs wait ({', '.join(slow)} jobs of 1 ms a",
+        f"second with 1, 2 and 4 workers). Empty jobs scale until both cores are full ({', '.join(empty)}).",
     ]
     limits = [
-        f"**What breaks first past one machine.** *First the API's processor*: one process takes a core at {api[0]:,.0f}",
-        "jobs/s. More API machines on one database need no coordination, since ids are random, scripts atomic, and the",
-        "sequence is the store's; but each gathers batches of its own, so the same load over more of them means smaller",
-        "batches and more work for the store. *Then the store*: all scripts run on one thread of one Redis. A job takes",
-        f"{commands:.3g} commands in its life, so Upstash's limit of 10,000 commands a second is {10_000 / commands:,.0f}",
-        "jobs/s if those inside scripts count, and no limit to speak of if a script is one",
-        f"({scripts:.2g} a job); their documentation does not say which. A million jobs cost",
-        f"${dollars[0]:.2f} or ${dollars[1]:.2f}. *Then several databases*: an id can name its own, so that a post goes to",
-        "any of them and a poll to the right one, each with its own workers. That gives up one order over everything, and",
-        "a position is then one in its database. It is not built here.",
+        "**The first limits beyond one machine.** *First the CPU of the API*: one process fills a core at",
+        f"{api[0]:,.0f} jobs/s. More API machines on one database need no coordination: ids are random, scripts are atomic,",
+        "and the store numbers the jobs. Each machine forms its own batches, so the same load over more machines means",
+        "smaller batches and more work for the store. *Then the store*: all scripts run on one thread of one Redis.",
+        f"A job takes {commands:.3g} commands in its life. Upstash limits a database to 10,000 commands a second, which is",
+        f"{10_000 / commands:,.0f} jobs/s if commands inside scripts count. If a script counts as one command",
+        f"({scripts:.2g} a job), the limit is out of reach. Its documentation leaves this open. A million jobs cost",
+        f"${dollars[0]:.2f} or ${dollars[1]:.2f}. *Then several databases*: an id can name its database, so that a poll",
+        "reaches the right one, and each database has its own workers. That gives up one order over all jobs, and a position",
+        "then counts in one database. It is not built here.",
     ]
-    return "\n\n".join(textwrap.fill(" ".join(paragraph), 130) for paragraph in (why, limits))
+    return "\n\n".join(textwrap.fill(" ".join(paragraph), 120) for paragraph in (why, limits))
 
 
 def baseline_block(runs: list[BaselineRun]) -> str:
-    """The recorded naive runs under the spike, a row a variant."""
+    """Return the recorded naive runs under the spike, one row for each variant."""
     lines = [
         "| variant | offered | answered in time | failed | p50 | best second |",
         "|---|---|---|---|---|---|",

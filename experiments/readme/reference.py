@@ -1,0 +1,187 @@
+"""Blocks that describe the code: settings, commands, metrics and the limits of a client."""
+
+import importlib
+import inspect
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any, Literal, get_args, get_origin
+
+import typer
+from prometheus_client.parser import text_string_to_metric_families
+from pydantic.fields import FieldInfo
+from typer.core import TyperArgument, TyperGroup, TyperOption
+from typer.main import get_command
+
+from overload_demo.api.api_metrics import ApiMetrics
+from overload_demo.api.front_door.connection import MAX_HEAD_BYTES, MAX_HEADERS
+from overload_demo.api.intake import MAX_IDEMPOTENCY_KEY
+from overload_demo.cli import application
+from overload_demo.config import Settings
+from overload_demo.jobs import MAX_DEPTH, MAX_VALUE
+from overload_demo.queue.producer import MAX_BATCH_JOBS
+from overload_demo.queue.results import QueueStats
+from overload_demo.rest.client import MAX_REPLY_BYTES
+from overload_demo.worker.loop import MAX_RESULT_BYTES
+from overload_demo.worker.worker_metrics import WorkerMetrics
+
+PROGRAMS = ("api", "worker", "store", "load", "live")
+SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+Row = tuple[str, ...]
+
+
+def blocks() -> dict[str, str]:
+    """Every block by name."""
+    return {
+        "commands": commands_block(),
+        "spike-options": options_block(),
+        "settings": settings_block(),
+        "limits": limits_block(),
+        "metrics": metrics_block(),
+    }
+
+
+def settings_block() -> str:
+    """Return every setting with its default, its range and its description."""
+    rows = [
+        (f"`{name.upper()}`", _default(field), _accepted(field), field.description or "")
+        for name, field in Settings.model_fields.items()
+    ]
+    return _table(("variable", "default", "accepted", "meaning"), rows)
+
+
+def commands_block() -> str:
+    """Return every command and program with its options."""
+    commands = [*_commands("overload-demo", get_command(application.app)), *map(_program, PROGRAMS)]
+    rows = [(f"`{name}`", command.get_short_help_str(200), ", ".join(_options(command))) for name, command in commands]
+    return _table(("command", "what it does", "options"), rows)
+
+
+def options_block() -> str:
+    """Return the options of ``overload-demo spike`` with their defaults."""
+    [spike] = (command for name, command in _commands("", get_command(application.app)) if name.split()[0] == "spike")
+    rows = [
+        (f"`{one.opts[0]}`", _shown_default(one), one.help or "")
+        for one in spike.params
+        if isinstance(one, TyperOption) and not one.hidden
+    ]
+    return _table(("option", "default", "meaning"), rows)
+
+
+def metrics_block() -> str:
+    """Return every metric of the API and of the worker, with its labels and its help text."""
+    stats = QueueStats(*[0] * len(fields(QueueStats)))
+    of_the_api, _ = ApiMetrics().exposition(stats, "")
+    texts = (("API", of_the_api.decode()), ("worker", _exposition(WorkerMetrics())))
+    rows = []
+    for program, text in texts:
+        for family in text_string_to_metric_families(text):
+            name = f"{family.name}_total" if family.type == "counter" else family.name
+            labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+            shown = f"`{name}{{{', '.join(sorted(labels))}}}`" if labels else f"`{name}`"
+            rows.append((shown, program, family.type, family.documentation))
+    return _table(("metric", "of the", "type", "meaning"), rows)
+
+
+def limits_block() -> str:
+    """Return what a client may take of the API, from the settings and constants that bound it."""
+    default = Settings.model_construct()
+    rows = [
+        ("request body", f"{default.overload_max_body_bytes:,} bytes", "`OVERLOAD_MAX_BODY_BYTES`"),
+        ("nesting of a body or a result", f"{MAX_DEPTH} levels", ""),
+        ("size of `value`", f"{MAX_VALUE:g}", ""),
+        ("request line and headers", f"{MAX_HEAD_BYTES:,} bytes, {MAX_HEADERS} headers", ""),
+        ("`Idempotency-Key`", f"{MAX_IDEMPOTENCY_KEY} characters", ""),
+        ("live connections of a process", f"{default.overload_max_connections:,}", "`OVERLOAD_MAX_CONNECTIONS`"),
+        ("memory of these connections", f"{default.overload_connections_mb} MB", "`OVERLOAD_CONNECTIONS_MB`"),
+        (
+            "time to send a request or to read a response",
+            f"{default.overload_request_patience_s:g} s",
+            "`OVERLOAD_REQUEST_PATIENCE_S`",
+        ),
+        (
+            "time a request waits for the store",
+            f"{default.overload_store_deadline_s:g} s",
+            "`OVERLOAD_STORE_DEADLINE_S`",
+        ),
+        ("jobs in one enqueue call", f"{MAX_BATCH_JOBS}", ""),
+        ("result of a job", f"{MAX_RESULT_BYTES:,} bytes", ""),
+        ("reply of the store", f"{MAX_REPLY_BYTES:,} bytes", ""),
+        ("jobs in the queue", "no bound", "`OVERLOAD_MAX_QUEUE_DEPTH`, `OVERLOAD_MAX_WAIT_S`"),
+        ("memory of the embedded server", "no bound", "`OVERLOAD_MAXMEMORY`"),
+    ]
+    return _table(("what", "at most", "setting"), rows)
+
+
+def _exposition(metrics: WorkerMetrics) -> str:
+    from prometheus_client import generate_latest
+
+    return generate_latest(metrics.metrics).decode()
+
+
+def _default(field: FieldInfo) -> str:
+    if field.default_factory is not None:
+        return "per user"
+    if field.default is None:
+        return "unset"
+    if isinstance(field.default, float):
+        return f"`{field.default:g}`"
+    return f"`{str(field.default).lower()}`" if field.default != "" else "empty"
+
+
+def _accepted(field: FieldInfo) -> str:
+    if get_origin(field.annotation) is Literal:
+        return " or ".join(f"`{one}`" for one in get_args(field.annotation))
+    if field.annotation is bool:
+        return "`true` or `false`"
+    bounds = [
+        f"{sign} {getattr(one, name):,.12g}"
+        for one in field.metadata
+        for name, sign in SIGNS.items()
+        if hasattr(one, name)
+    ]
+    longest = [f"≤ {one.max_length} characters" for one in field.metadata if hasattr(one, "max_length")]
+    return ", ".join(bounds + longest)
+
+
+def _commands(prefix: str, command: Any) -> Iterator[tuple[str, Any]]:
+    """Yield each command below a group with the words that call it."""
+    if isinstance(command, TyperGroup):
+        for name, inner in command.commands.items():
+            yield from _commands(f"{prefix} {name}".strip(), inner)
+    else:
+        arguments = [_argument(one) for one in command.params if isinstance(one, TyperArgument)]
+        yield " ".join([prefix, *arguments]), command
+
+
+def _program(room: str) -> tuple[str, Any]:
+    """Return ``python -m overload_demo.ROOM`` and its command: the module's app, or its only public function."""
+    module = importlib.import_module(f"overload_demo.{room}.__main__")
+    app = getattr(module, "app", None)
+    if not isinstance(app, typer.Typer):
+        functions = inspect.getmembers(module, inspect.isfunction)
+        [public] = [one for name, one in functions if one.__module__ == module.__name__ and not name.startswith("_")]
+        app = typer.Typer(add_completion=False, rich_markup_mode=None)
+        app.command()(public)
+    [(name, command)] = _commands(f"python -m overload_demo.{room}", get_command(app))
+    return name, command
+
+
+def _options(command: Any) -> list[str]:
+    return [f"`{one.opts[0]}`" for one in command.params if isinstance(one, TyperOption) and not one.hidden]
+
+
+def _argument(argument: TyperArgument) -> str:
+    name = (argument.name or "").upper()
+    return f"{name}..." if argument.nargs == -1 else name
+
+
+def _shown_default(option: TyperOption) -> str:
+    if isinstance(option.show_default, str):
+        return option.show_default
+    default: Any = option.default
+    return f"`{getattr(default, 'value', default)}`" if default is not False else "off"
+
+
+def _table(heads: Row, rows: list[Row]) -> str:
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    return "\n".join(lines + [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows])
