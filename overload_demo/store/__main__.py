@@ -84,7 +84,7 @@ def _introduce(state: State, tokens: Tokens, url: str, options: StoreOptions) ->
     if options.repair:
         typer.echo(state.notice or f"The data in {options.data_dir} loads: nothing is dropped.")
         if "damaged commands" in state.notice:
-            typer.echo("Then repair what the queue lost with them: overload-demo reconcile")
+            typer.echo("Then repair what the queue lost with them: overload-demo queue reconcile")
         return
     typer.echo(
         f"Store in {options.data_dir}, durability {state.durability}; API and worker find it by OVERLOAD_DATA_DIR."

@@ -6,7 +6,6 @@ standalone in a terminal. Either ends its server before it releases its locks.
 
 import asyncio
 import contextlib
-import errno
 import logging
 import os
 import signal
@@ -14,16 +13,17 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
 from overload_demo.config import LOOPBACK_HOSTS, Settings
 from overload_demo.errors import ConfigurationError
-from overload_demo.http_server import SignalFreeServer
+from overload_demo.http_server import SignalFreeServer, listen_tcp, url_of
 from overload_demo.store import append_only
 from overload_demo.store.data_dir import GATEWAY_SOCKET, DataDir, State
 from overload_demo.store.files import FileLock
-from overload_demo.store.gateway.backing_server import BackingServer, ExternalServer, parse_target
+from overload_demo.store.gateway.backing_server import BackingServer, ExternalServer
 from overload_demo.store.gateway.endpoint import Gateway
 from overload_demo.store.gateway.http_protocol import HttpProtocol
 from overload_demo.store.gateway.request_body import Tokens
@@ -39,8 +39,19 @@ LEAVING_TIMEOUT_S = 30.0  # longer than a store takes to end
 GATEWAY_TIMEOUT_S = 1.0  # a process that checks for a gateway holds its lock for an instant
 GRACEFUL_S = 3.0  # for requests under way at the end
 BACKLOG = 2048
-# A connection closed here just when the client uses it again would leave an outcome unknown.
-KEEP_ALIVE_S = 600
+HTTP_OPTIONS: dict[str, Any] = {
+    "http": HttpProtocol,
+    "loop": "none",
+    "lifespan": "off",
+    "ws": "none",
+    "log_config": None,
+    "log_level": logging.WARNING,
+    "access_log": False,
+    "proxy_headers": False,
+    "server_header": False,
+    "date_header": False,
+    "timeout_keep_alive": 600,  # a connection closed just when the client uses it again leaves an outcome unknown
+}
 
 
 @dataclass(frozen=True)
@@ -73,15 +84,15 @@ def run_store(
         users_lock = stack.enter_context(_sole_gateway(data_dir, options.until_unused))
         listeners, url = [], ""
         if options.port is not None:
-            listeners.append(stack.enter_context(_listen(options.host, options.port)))
-            url = _url(listeners[0], options.host)
+            listeners.append(stack.enter_context(listen_tcp(options.host, options.port, BACKLOG)))
+            url = url_of(listeners)
+            if options.host not in LOOPBACK_HOSTS and not options.host.startswith("127."):
+                log.warning("listening on %s: every client with the token can use the store, unencrypted", options.host)
         if settings.overload_redis_url is not None:
-            target = parse_target(settings.overload_redis_url.get_secret_value())
-            server: BackingServer = ExternalServer(target)
+            server: BackingServer = ExternalServer(settings.overload_redis_url.get_secret_value())
         else:
-            binary, durability = find_server(settings.overload_redis_server), settings.overload_durability
-            memory = settings.overload_maxmemory
-            server = EmbeddedServer(binary, data_dir, memory, durability, drop_damage=options.repair)
+            binary = find_server(settings.overload_redis_server)
+            server = EmbeddedServer(binary, data_dir, settings, drop_damage=options.repair)
         os.chdir(data_dir.path)  # paths of sockets are short from here
         listeners.append(stack.enter_context(_listen_in_data_dir()))
         store = _Store(data_dir, server, tokens, users_lock, options)
@@ -122,34 +133,6 @@ def _listen_in_data_dir() -> socket.socket:
     return listener
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """A listening TCP socket; raises :class:`ConfigurationError` when the address cannot be had."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        # IPPROTO_TCP spelled out: without it asyncio leaves Nagle's algorithm on for accepted connections.
-        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        try:
-            # Connections of a killed predecessor may linger in TIME_WAIT; a living one still keeps us out.
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(BACKLOG)
-        except OSError:
-            listener.close()
-            raise
-    except OSError as error:
-        reason = "the port is taken" if error.errno == errno.EADDRINUSE else error.strerror
-        raise ConfigurationError(f"cannot listen on {host} port {port}: {reason}") from None
-    return listener
-
-
-def _url(listener: socket.socket, host: str) -> str:
-    """Where the listener is reached from this machine."""
-    if host not in LOOPBACK_HOSTS and not host.startswith("127."):
-        log.warning("listening on %s: whoever reaches it and has the token can use the store, unencrypted", host)
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    return f"http://{reachable}:{listener.getsockname()[1]}"
-
-
 class _Store:
     """The part that runs in the event loop."""
 
@@ -162,8 +145,10 @@ class _Store:
 
     async def run(self, listeners: list[socket.socket], announce: Callable[[State], None]) -> None:
         """Serve on ``listeners`` until a signal or the last user's end, then end the server."""
-        self._watch_signals()
-        upstream = Upstream(self._server)
+        loop, upstream = asyncio.get_running_loop(), Upstream(self._server)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks
+                loop.add_signal_handler(number, self._stop.set)
         try:
             starting = asyncio.create_task(self._start(upstream))
             if not await self._unless_stopped(starting):
@@ -175,7 +160,7 @@ class _Store:
                 announce(state)
                 return
             gateway = Gateway(upstream, self._tokens)
-            http = SignalFreeServer(_http_config(gateway))
+            http = SignalFreeServer(uvicorn.Config(gateway, **HTTP_OPTIONS))
             serving = asyncio.create_task(http.serve(sockets=listeners))
             self._data_dir.remember_inodes()
             self._data_dir.write_state(state)
@@ -203,12 +188,6 @@ class _Store:
             task.result()
         return bool(done & set(tasks))
 
-    def _watch_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks
-                loop.add_signal_handler(number, self._stop.set)
-
     async def _become_unused(self) -> None:
         """Return once the last user has left, holding the users' lock alone: new users wait until this store ends."""
         if not self._options.until_unused:
@@ -222,20 +201,3 @@ class _Store:
             await asyncio.sleep(LOST_POLL_S)
             self._data_dir.refuse_if_lost()
             append_only.refuse_if_missing(self._data_dir.path)
-
-
-def _http_config(app: Gateway) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        http=HttpProtocol,
-        loop="none",
-        lifespan="off",
-        ws="none",
-        log_config=None,
-        log_level=logging.WARNING,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        date_header=False,
-        timeout_keep_alive=KEEP_ALIVE_S,
-    )

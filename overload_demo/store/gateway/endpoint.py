@@ -112,7 +112,12 @@ class Gateway:
 
         Commands are sent in batches, so that other requests have their turn, until the replies exceed their budget.
         """
-        commands = [_prepared_or_refused(mode.prepare, arguments) for arguments in decode_commands(body)]
+        commands: list[RedisCommand | RefusedError] = []
+        for arguments in decode_commands(body):
+            try:
+                commands.append(mode.prepare(arguments))
+            except RefusedError as refused:
+                commands.append(refused)
         sent = [command for command in commands if isinstance(command, RedisCommand)]
         replies: list[Any] = []
         budget, size = ReplyBudget(), FIRST_BATCH
@@ -157,15 +162,6 @@ class Gateway:
         finally:
             if is_write:
                 self._writes += 1
-
-
-def _prepared_or_refused(
-    prepare_command: Callable[[list[Any]], RedisCommand], arguments: list[Any]
-) -> RedisCommand | RefusedError:
-    try:
-        return prepare_command(arguments)
-    except RefusedError as refused:
-        return refused
 
 
 _PREFLIGHT = [

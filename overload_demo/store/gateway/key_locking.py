@@ -43,7 +43,12 @@ class Scripts:
         if not isinstance(text, str) or not text.startswith("#!lua"):
             return text
         first, newline, rest = text.partition("\n")
-        words = [_cut(word) for word in first.split()]
+        words = first.split()
+        for at, word in enumerate(words):
+            flags = word.removeprefix("flags=").split(",")
+            if word.startswith("flags=") and FLAG in flags:
+                flags.remove(FLAG)
+                words[at] = f"flags={','.join(flags)}" if flags else ""
         if words == first.split():
             return text
         first = " ".join(filter(None, words))
@@ -52,14 +57,6 @@ class Scripts:
             del self._sha_loaded[next(iter(self._sha_loaded))]
         self._sha_loaded[_sha(text)] = _sha(cut)
         return cut
-
-
-def _cut(word: str) -> str:
-    name, _, flags = word.partition("=")
-    if name != "flags" or FLAG not in (kept := flags.split(",")):
-        return word
-    kept.remove(FLAG)
-    return f"flags={','.join(kept)}" if kept else ""
 
 
 def _sha(text: str) -> str:
