@@ -537,7 +537,7 @@ MUTANTS = {
         "if owners[i] and string.match(owners[i], '^%d+') == fence then",
         "if true then",
     ),
-    "a settle that is told what it did not do": ("settle", "and now[5] == text", ""),
+    "a settle that is told what it did not do": ("settle", "and job[5] == text", ""),
     "an extend without a fence": ("extend", "string.match(owners[i], '^%d+') == ARGV[2 * i + 3]", "true"),
     "a release without a refund": ("settle", "tonumber(ARGV[at + 6]) - 1)\n", "tonumber(ARGV[at + 6]))\n"),
     "released jobs in reverse": ("settle", "for i = #released, 1, -1 do", "for i = 1, #released do"),
@@ -571,7 +571,7 @@ MUTANTS = {
     "tombstones in a lease's depth": ("lease", "math.max(0, entries - tombstones)", "entries"),
     "tombstones in an enqueue's depth": ("enqueue", "- (count_in(measured[3]) or 0)", ""),
     "a position beyond those waiting": ("status", "math.min(position, waiting)", "position"),
-    "tombstones that are counted for ever": ("lease", "if buried > 0 then", "if false then"),
+    "tombstones that are counted for ever": ("lease", "add(KEYS[5], 'tombstones', -buried)", ""),
     "a tombstone that expires too early": (
         "cancel",
         "redis.call('HDEL', job_key(id), 'payload')",

@@ -1,14 +1,12 @@
 -- Cancel waiting jobs. Their ids stay in the list as tombstones: removing them from the middle would be slow and would
 -- make the positions of other jobs wrong. The lease or enqueue that removes a tombstone sets its TTL; a job that
 -- expired before would look as if its data had been lost. At most 256 jobs.
---
 -- Idempotent. The first write frees memory (HDEL of the payload), so a full store can still cancel.
 --
--- KEYS  1 jobs:stats
+-- KEYS  1 jobs:stats; derived: job:{id}
 -- ARGV  1 key prefix  2 now, as stored in completed_at, then for each job: id, owner that asks ('' = any)
--- Derived key: job:{id}
 -- Reply: for each job its state afterwards; nil if it is unknown or belongs to another owner
-redis.call('HLEN', KEYS[1]) -- fails for a key of another type, before the first write
+redis.call('HLEN', KEYS[1]) -- checks its type
 local reply, cancelled = {}, 0
 for i = 3, #ARGV, 2 do
   local id, owner = ARGV[i], ARGV[i + 1]
@@ -23,8 +21,6 @@ for i = 3, #ARGV, 2 do
   end
   reply[#reply + 1] = state
 end
-if cancelled > 0 then
-  add(KEYS[1], 'tombstones', cancelled)
-  add(KEYS[1], 'cancelled', cancelled)
-end
+add(KEYS[1], 'tombstones', cancelled)
+add(KEYS[1], 'cancelled', cancelled)
 return reply

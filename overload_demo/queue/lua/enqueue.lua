@@ -1,22 +1,20 @@
 -- Enqueue a batch: each job becomes durable and visible, or is refused, in one step. At most 1,000 jobs.
---
 -- Idempotent by job id: an existing job is reported as accepted and not changed, so the caller may repeat the whole
 -- call after a lost reply. A repeated or refused job uses no sequence number.
--- The first write is an HSET, which a full server refuses: then nothing at all is written. A key of another type
--- causes an error before it. A stored value that is not a number counts as none.
+-- The first write is an HSET, which a full server refuses: then nothing at all is written.
 -- Cancelled jobs at the head of the list are removed. Those behind a waiting job do not count as depth but take
 -- memory, so the list holds at most twice the bound.
 --
--- KEYS  1 jobs:queue  2 jobs:seq  3 jobs:stats  4 jobs:workers
+-- KEYS  1 jobs:queue  2 jobs:seq  3 jobs:stats  4 jobs:workers; derived: job:{id}, also of the head, idem:{record}
 -- ARGV  1 key prefix  2 bound on depth (0 = none)  3 bound on wait, seconds (0 = none)
 --       4 service time before the first measurement, seconds  5 created_at  6 seconds a finished job is kept
 --       then for each job: id, payload, options: '' or 'RECORD WITHIN OWNER FINGERPRINT', each '-' if absent:
 --       idempotency record, seconds within which it must start, owner, fingerprint of the body
--- Derived keys: job:{id}, also of ids at the head of jobs:queue, and idem:{record}
 -- Reply: {estimated wait of the next job, seconds as text, verdict, verdict, ...}; a verdict is '+' accepted,
 --       '=ID' the same request was accepted before as ID, '!' same key with another body, 'f' queue full
-local max_depth, max_wait_s, service_s, ttl = whole(2), argument(3), argument(4), whole(6)
+local max_depth, max_wait_s, service_s, ttl = argument(2), argument(3, true), argument(4, true), argument(6)
 local MOST_REMOVED = 200 -- cancelled entries in one call; more than the jobs of a usual batch
+local NO_OPTIONS = { '-', '-', '-', '-' }
 local first, width = 7, 3
 
 local count, job_keys, options = (#ARGV - first + 1) / width, {}, {}
@@ -44,8 +42,7 @@ end
 if (number(measured[1]) or 0) > 0 then
   service_s = math.max(0, math.min((number(measured[2]) or 0) / number(measured[1]), 86400))
 end
-local now = now_ms()
-local per_job_s = service_s / math.max(1, (live_workers(KEYS[4], now)))
+local per_job_s = service_s / math.max(1, (live_workers(KEYS[4])))
 
 local bound = max_depth > 0 and max_depth or math.huge
 if max_wait_s > 0 and per_job_s > 0 then bound = math.min(bound, math.floor(max_wait_s / per_job_s)) end
@@ -55,8 +52,7 @@ local last_seq = last_sequence(KEYS[1], KEYS[2])
 local accepted, verdicts, in_this_call = {}, {}, {}
 for i = 1, count do
   local id, payload = ARGV[first + (i - 1) * width], ARGV[first + (i - 1) * width + 1]
-  local record, within_s, owner, fingerprint = '-', '-', '-', '-'
-  if options[i] then record, within_s, owner, fingerprint = unpack(options[i]) end
+  local record, within_s, owner, fingerprint = unpack(options[i] or NO_OPTIONS)
   local earlier = record ~= '-' and redis.pcall('GET', prefix .. 'idem:' .. record)
   if type(earlier) == 'table' then earlier = '' end -- a key of another type matches no request
   if in_this_call[id] or (any_known and redis.call('EXISTS', job_keys[i]) == 1) then
@@ -74,10 +70,7 @@ for i = 1, count do
     if options[i] then
       local start_by = within_s ~= '-' and digits(now + math.ceil(1000 * tonumber(within_s))) .. ' ' .. within_s
       for name, value in pairs({ idem = record, owner = owner, start_by = start_by or '-' }) do
-        if value ~= '-' then
-          fields[#fields + 1] = name
-          fields[#fields + 1] = value
-        end
+        if value ~= '-' then fields[#fields + 1], fields[#fields + 2] = name, value end
       end
     end
     redis.call('HSET', job_keys[i], unpack(fields))

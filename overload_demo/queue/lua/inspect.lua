@@ -1,7 +1,7 @@
 -- Read what a repair needs to know about jobs. Writes nothing. At most 1,000 jobs.
 --
+-- KEYS  none; derived: job:{id}
 -- ARGV  1 key prefix, then the ids
--- Derived key: job:{id}
 -- Reply: for each job {status, seq, fence}, each '' if absent
 local reply = {}
 for i = 2, #ARGV do

@@ -1,25 +1,21 @@
 -- Lease jobs from the head of the queue to one worker, after returning the jobs of expired leases.
---
 -- One step: whatever process dies, at any moment, each job is either waiting or leased.
 -- Idempotent by lease token: a repeated call returns the same jobs again, so a lost reply does no harm.
 -- The first write frees memory (ZREM, LPOP, HDEL), so a full store still drains.
 -- A job that was interrupted before (attempts > 0) is leased alone: if it kills its worker, no other job is affected.
 -- Cancelled jobs and jobs past their deadline are removed from the list on the way. An interrupted job did start, so
 -- its deadline no longer applies. While the queue is paused nothing is leased.
--- A key of another type causes an error before the first write; a value that is not a number counts as none.
 --
--- KEYS  1 jobs:queue  2 jobs:leases  3 jobs:owners  4 jobs:dead  5 jobs:stats  6 jobs:workers
+-- KEYS  1 jobs:queue  2 jobs:leases  3 jobs:owners  4 jobs:dead  5 jobs:stats  6 jobs:workers; derived: job:{id} of ids
+--       in the list, the leases and the dead letters, and idem:{record} of these jobs
 -- ARGV  1 key prefix  2 worker id  3 lease token  4 lease, ms  5 most jobs  6 most payload bytes  7 most attempts
---       8 now, as stored in started_at  9 ids of workers known to be dead, with blanks between: their jobs return now
---       10 the worker's REST calls so far, stored with its sign of life  11 seconds a finished job is kept
---       12 most dead letters
--- Derived keys: job:{id} of ids in jobs:queue, jobs:leases and jobs:dead, idem:{record} of these jobs
+--       8 now, as stored in started_at  9 ids of dead workers, with blanks between: their jobs return now
+--       10 the worker's REST calls so far  11 seconds a finished job is kept  12 most dead letters
 -- Reply: {fence, jobs waiting, jobs in flight, hint, id, payload, attempt, idempotency record, id, ...}; the hint
 --       explains why there are no jobs: 'paused', 'again' = there may be some further on, '' = there are none
 local worker, token, now_iso = ARGV[2], ARGV[3], ARGV[8]
-local lease_ms, most_jobs, most_bytes, most_attempts = whole(4), whole(5), whole(6), whole(7)
-local ttl, most_dead = whole(11), whole(12)
-local now = now_ms()
+local lease_ms, most_jobs, most_bytes, most_attempts = argument(4), argument(5), argument(6), argument(7)
+local ttl, most_dead = argument(11), argument(12)
 local alive_until = digits(now + lease_ms)
 local MOST_PASSED_OVER = 200 -- in one call; the hint 'again' asks for another
 local MOST_TAKEN_BACK = 1000 -- in one call; other jobs of dead workers return when their leases expire
@@ -28,21 +24,11 @@ local SIGNS_LOOKED_AT = 100 -- in one call, at random, which removes those of de
 local control = redis.call('HMGET', KEYS[5], 'tombstones', 'paused', 'fence')
 local tombstones, is_paused = count_in(control[1]) or 0, control[2] == '1'
 local last_fence = count_in(control[3] or '0') or now -- above any fence counted from 0
-
 local dead_workers, is_dead = {}, {}
-for id in string.gmatch(ARGV[9], '%S+') do
-  dead_workers[#dead_workers + 1] = id
-  is_dead[id] = true
-end
-
-local function job(id)
-  return job_fields(id, 'status', 'payload', 'attempts', 'idem', 'seq', 'start_by')
-end
-
-local function parts_of(owner)
-  local fence, holder, its_token, place = string.match(owner, '^(%d+) (%S+) (%S+) ?(%d*)$')
-  return holder, its_token, fence, tonumber(place)
-end
+for id in string.gmatch(ARGV[9], '%S+') do dead_workers[#dead_workers + 1], is_dead[id] = id, true end
+local function job(id) return job_fields(id, 'status', 'payload', 'attempts', 'idem', 'seq', 'start_by') end
+local function is_late(start_by) return start_by and now > (count_in(string.match(start_by, '^%d+')) or now) end
+local OWNER = '^(%d+) (%S+) (%S+) ?(%d*)$' -- fence, worker, token, place in the batch
 
 local function fail(id, reason)
   redis.pcall('HSET', job_key(id), 'status', 'failed', 'error', reason, 'completed_at', now_iso) -- may be no hash
@@ -55,9 +41,8 @@ end
 local function finish(fence, jobs)
   local signs = redis.call('HRANDFIELD', KEYS[6], SIGNS_LOOKED_AT, 'WITHVALUES')
   for i = 1, #signs, 2 do
-    if (tonumber(string.match(signs[i + 1], '^%d+') or '') or 0) < now then
-      dead_workers[#dead_workers + 1] = signs[i]
-    end
+    local alive_until_ms = tonumber(string.match(signs[i + 1], '^%d+') or '0')
+    if alive_until_ms < now then dead_workers[#dead_workers + 1] = signs[i] end
   end
   redis.call('HDEL', KEYS[6], '', unpack(dead_workers)) -- frees memory, if this is the first write
   redis.call('HSET', KEYS[6], worker, alive_until .. ' ' .. token .. ' ' .. ARGV[10])
@@ -76,12 +61,12 @@ if sign and string.match(sign, '^%d+ (%S+)') == token then
   local fence, again = '0', {}
   local owners = redis.call('HGETALL', KEYS[3]) -- without an order, if there are many
   for i = 1, #owners, 2 do
-    local holder, its_token, its_fence, place = parts_of(owners[i + 1])
+    local its_fence, holder, its_token, place = string.match(owners[i + 1], OWNER)
     if holder == worker and its_token == token then
       local fields = job(owners[i])
-      fence = its_fence
       local attempt = digits(count_in(fields[3]) or 1)
-      again[#again + 1] = { owners[i], fields[2] or '', attempt, fields[4] or '', place or 0 }
+      fence = its_fence
+      again[#again + 1] = { owners[i], fields[2] or '', attempt, fields[4] or '', tonumber(place) or 0 }
     end
   end
   table.sort(again, function(a, b) return a[5] < b[5] end)
@@ -92,14 +77,10 @@ end
 redis.call('HLEN', KEYS[3])
 local back = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, 500)
 if #dead_workers > 0 then
-  local seen = {}
-  for _, id in ipairs(back) do seen[id] = true end
   local owners = redis.call('HGETALL', KEYS[3])
   for i = 1, #owners, 2 do
-    local holder = parts_of(owners[i + 1])
-    if holder and is_dead[holder] and not seen[owners[i]] and #back < MOST_TAKEN_BACK then
-      back[#back + 1] = owners[i]
-    end
+    local _, holder = string.match(owners[i + 1], OWNER)
+    if holder and is_dead[holder] and #back < MOST_TAKEN_BACK then back[#back + 1] = owners[i] end
   end
 end
 if #back > 0 then
@@ -109,7 +90,7 @@ if #back > 0 then
   redis.call('HDEL', KEYS[3], unpack(back))
   local again = {}
   for _, id in ipairs(back) do
-    local fields = job(id)
+    local fields = job(id) -- of a second entry of the same job: no longer processing
     local attempts = count_in(fields[3]) or 1
     if fields[1] == 'processing' and attempts >= most_attempts then
       fail(id, 'interrupted ' .. attempts .. ' times: the worker died or the job ran too long')
@@ -121,10 +102,6 @@ if #back > 0 then
   table.sort(again, function(a, b) return a[2] > b[2] end)
   for _, entry in ipairs(again) do redis.call('LPUSH', KEYS[1], entry[1]) end
   add(KEYS[5], 'interrupted', #again)
-end
-
-local function is_late(start_by)
-  return start_by and now > (count_in(string.match(start_by, '^%d+')) or now)
 end
 
 -- Choose from the head, by count and by bytes: at least one job, if necessary from behind those passed over.
@@ -139,16 +116,14 @@ repeat
     if #chosen > 0 and (attempts > 0 or bytes + #payload > most_bytes) then break end
     taken = taken + 1
     if seen[id] then -- a second entry of the same job: dropped
-    elseif not status then
-      unreadable[#unreadable + 1] = { id, 'no job data under its key' }
     elseif status == 'cancelled' or (status == 'queued' and attempts == 0 and is_late(fields[6])) then
       passed_over[#passed_over + 1] = { id, fields }
     elseif status == 'queued' then
       chosen[#chosen + 1] = { id, payload, digits(attempts + 1), fields[4] or '' }
       bytes = bytes + #payload
       if attempts > 0 then break end
-    elseif not has_moved_on[status] then -- else a second entry of a job that has moved on: dropped
-      unreadable[#unreadable + 1] = { id, 'its state is none' }
+    elseif not has_moved_on[status or ''] then -- else a second entry of a job that has moved on: dropped
+      unreadable[#unreadable + 1] = { id, status and 'its state is none' or 'no job data under its key' }
     end
     seen[id] = true
   end
@@ -171,14 +146,10 @@ for _, entry in ipairs(passed_over) do
   end
   expire_job(id, ttl, fields[4])
 end
-if buried > 0 then
-  tombstones = tombstones - buried
-  add(KEYS[5], 'tombstones', -buried)
-end
-if expired > 0 then
-  add(KEYS[5], 'expired', expired)
-  add(KEYS[5], 'failed', expired)
-end
+tombstones = tombstones - buried
+add(KEYS[5], 'tombstones', -buried)
+add(KEYS[5], 'expired', expired)
+add(KEYS[5], 'failed', expired)
 
 local fence = '0'
 if #chosen > 0 then
@@ -186,11 +157,10 @@ if #chosen > 0 then
   redis.call('HSET', KEYS[5], 'fence', fence)
   local leases, owners = {}, {}
   for i, entry in ipairs(chosen) do
-    local id = entry[1]
-    redis.call('HSET', job_key(id), 'status', 'processing', 'started_at', now_iso,
+    redis.call('HSET', job_key(entry[1]), 'status', 'processing', 'started_at', now_iso,
       'attempts', entry[3], 'fence', fence)
-    leases[2 * i - 1], leases[2 * i] = alive_until, id
-    owners[2 * i - 1], owners[2 * i] = id, fence .. ' ' .. worker .. ' ' .. token .. ' ' .. i
+    leases[2 * i - 1], leases[2 * i] = alive_until, entry[1]
+    owners[2 * i - 1], owners[2 * i] = entry[1], fence .. ' ' .. worker .. ' ' .. token .. ' ' .. i
   end
   redis.call('ZADD', KEYS[2], unpack(leases))
   redis.call('HSET', KEYS[3], unpack(owners))

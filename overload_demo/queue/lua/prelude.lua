@@ -1,8 +1,11 @@
--- The start of every script. Arguments are checked before the first write: an error between two writes would leave
--- jobs without a place and out of every counter.
+-- The start of every script. Arguments and the types of keys are checked before the first write: an error between two
+-- writes would leave jobs without a place and out of every counter. A stored value that is not a number counts as none.
 local prefix = ARGV[1] -- of all keys; extend and recount derive no keys and get none
-local MOST = 1e12 -- of any argument: added to the present time, it stays within what EXPIRE accepts
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000) -- ms by the store's clock
 
+local function digits(value) return string.format('%.0f', value) end -- tostring would write 1.7e+12
+local function job_key(id) return prefix .. 'job:' .. id end
 local function number(text) -- nil unless it is a finite number
   local value = tonumber(text or '')
   return value and value == value and math.abs(value) ~= math.huge and value or nil
@@ -13,29 +16,12 @@ local function count_in(text) -- nil unless it is a whole number
   return value and value < 1e15 and value or nil
 end
 
-local function argument(at) -- a number from the caller
+local function argument(at, is_fraction) -- from the caller; at most 1e12: added to now, EXPIRE still accepts it
   local value = number(ARGV[at])
-  if not value or value < 0 or value > MOST then error('argument ' .. at .. ' is no number in range') end
+  if not value or value < 0 or value > 1e12 or (value % 1 ~= 0 and not is_fraction) then
+    error('argument ' .. at .. ' is no number in range')
+  end
   return value
-end
-
-local function whole(at) -- a whole number from the caller
-  local value = argument(at)
-  if value ~= math.floor(value) then error('argument ' .. at .. ' is no whole number') end
-  return value
-end
-
-local function digits(value) -- tostring would write 1.7e+12
-  return string.format('%.0f', value)
-end
-
-local function now_ms() -- by the store's clock
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
-end
-
-local function job_key(id)
-  return prefix .. 'job:' .. id
 end
 
 local function job_fields(id, ...) -- no fields if its key is not a hash
@@ -49,7 +35,7 @@ local function expire_job(id, ttl, record) -- and its idempotency record, if it 
 end
 
 local function add(key, counter, count) -- a counter that is not a number starts again
-  if type(redis.pcall('HINCRBY', key, counter, count)) ~= 'number' then
+  if count ~= 0 and type(redis.pcall('HINCRBY', key, counter, count)) ~= 'number' then
     redis.call('HSET', key, counter, count)
   end
 end
@@ -67,7 +53,7 @@ local function append_job(id, list, counter) -- let a job wait at the tail, as t
   redis.call('RPUSH', list, id)
 end
 
-local function live_workers(workers, now) -- how many, and the REST calls of all known ones
+local function live_workers(workers) -- how many, and the REST calls of all known ones
   local alive, calls = 0, 0
   for _, sign in ipairs(redis.call('HVALS', workers)) do
     local alive_until, its_calls = string.match(sign, '^(%d+) ?%S* ?(%d*)')
@@ -77,7 +63,7 @@ local function live_workers(workers, now) -- how many, and the REST calls of all
   return alive, calls
 end
 
--- The dead-letter list is bounded: the job of an entry that falls off expires like any other finished job.
+-- The list is bounded: the job of an entry that falls off expires like any other finished job.
 local function add_dead_letter(list, most, ttl, id, reason, at)
   local length = redis.call('RPUSH', list, cjson.encode({ job_id = id, reason = reason, at = at }))
   for _ = 1, length - most do
@@ -87,4 +73,3 @@ local function add_dead_letter(list, most, ttl, id, reason, at)
     if job[1] == 'failed' then expire_job(oldest, ttl, job[2]) end -- else its job was requeued, or never was one
   end
 end
-

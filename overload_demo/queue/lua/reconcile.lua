@@ -1,21 +1,18 @@
 -- Repair jobs that have no place, after a failover that lost keys. At most 500 jobs.
+-- The caller has read the counters, then leases and owners, then the list from its tail (pushing moves ids away from
+-- the tail only, so none is missed), then the jobs. A job enqueued, requeued or leased since has a greater seq or
+-- fence than those counters and is skipped. Every other job is checked again here: no healthy job is changed.
+-- Safe to repeat. The first write can free memory (HDEL), so a full store can be repaired.
 --
--- The caller has read first the counters, then leases and owners, then the list from its tail (no job is missed:
--- pushing moves ids away from the tail only), and then the jobs. A job enqueued, requeued or leased since then has a
--- greater seq or fence than the counters read, and is skipped. The others are checked again here, in one step, so a
--- healthy job is not changed however busy the queue is. Safe to repeat.
--- The first write can free memory (HDEL), so a full store can be repaired.
---
--- KEYS  1 jobs:queue  2 jobs:seq  3 jobs:leases  4 jobs:owners  5 jobs:stats
+-- KEYS  1 jobs:queue  2 jobs:seq  3 jobs:leases  4 jobs:owners  5 jobs:stats; derived: job:{id} and its idem:{record}
 -- ARGV  1 key prefix  2 last seq then  3 fence then  4 lease, ms  5 seconds a finished job is kept
 --       then for each job: id, '1' = was in the list or had a lease or an owner, '0' = was in none
--- Derived keys: job:{id} and its idem:{record}
 -- Reply: for each job '' = healthy, 'queued' = waits again at the tail, 'leased' = has a lease again, which expires
---        unless its worker extends it, 'freed' = a lease or owner without a running job was removed,
---        'buried' = cancelled and no longer in the list: expires now
-local last_seq, last_fence, ttl = whole(2), whole(3), whole(5)
-local lease_until = digits(now_ms() + whole(4))
-redis.call('LLEN', KEYS[1]) -- these fail for a key of another type, before the first write
+--       unless its worker extends it, 'freed' = a lease or owner without a running job was removed,
+--       'buried' = cancelled and no longer in the list: expires now
+local last_seq, last_fence, ttl = argument(2), argument(3), argument(5)
+local lease_until = digits(now + argument(4))
+redis.call('LLEN', KEYS[1]) -- these check the types
 redis.call('ZCARD', KEYS[3])
 redis.call('HLEN', KEYS[4])
 redis.call('HDEL', KEYS[5], '')

@@ -1,14 +1,12 @@
 -- Move jobs from the dead-letter list to the tail of the queue as if they were new: attempts from zero, and no
 -- deadline, since they did start. At most 100 jobs.
---
 -- Idempotent: a job that waits already is reported as queued. The first write frees memory (LREM).
 --
--- KEYS  1 jobs:queue  2 jobs:seq  3 jobs:dead  4 jobs:stats
+-- KEYS  1 jobs:queue  2 jobs:seq  3 jobs:dead  4 jobs:stats; derived: job:{id}
 -- ARGV  1 key prefix, then for each job: id, its entry of the dead-letter list
--- Derived key: job:{id}
 -- Reply: for each job 'queued', or why it was not changed: 'no payload', 'not dead', 'unknown', or its state
 local reply = {}
-redis.call('HLEN', KEYS[4]) -- these two fail for a key of another type, before the first write
+redis.call('HLEN', KEYS[4]) -- checks its type, as the next line does
 last_sequence(KEYS[1], KEYS[2])
 for i = 2, #ARGV, 2 do
   local id, key = ARGV[i], job_key(ARGV[i])
@@ -16,14 +14,13 @@ for i = 2, #ARGV, 2 do
   local verdict = job.err and 'no payload' or job[1] or 'unknown'
   if verdict == 'failed' and not job[2] then
     verdict = 'no payload'
-  elseif verdict == 'failed' then
+  elseif verdict == 'failed' and redis.call('LREM', KEYS[3], 1, ARGV[i + 1]) == 0 then
     verdict = 'not dead'
-    if redis.call('LREM', KEYS[3], 1, ARGV[i + 1]) == 1 then
-      verdict = 'queued'
-      redis.call('HDEL', key, 'attempts', 'fence', 'started_at', 'completed_at', 'error', 'start_by')
-      append_job(id, KEYS[1], KEYS[2])
-      add(KEYS[4], 'failed', -1)
-    end
+  elseif verdict == 'failed' then
+    verdict = 'queued'
+    redis.call('HDEL', key, 'attempts', 'fence', 'started_at', 'completed_at', 'error', 'start_by')
+    append_job(id, KEYS[1], KEYS[2])
+    add(KEYS[4], 'failed', -1)
   end
   reply[#reply + 1] = verdict
 end

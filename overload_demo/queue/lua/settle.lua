@@ -1,18 +1,14 @@
 -- Settle a batch: store results, add dead letters, or put unstarted jobs back at the head in their old order.
---
 -- Fenced: a job whose lease now belongs to another worker is not changed, nor is a job that became a dead letter when
 -- its last lease expired, since clients may have read that it failed. Write-once: a repeated call reports success for
--- what it settled before. The first write frees memory (ZREM), so a full store still drains. A key of another type
--- causes an error before it; a stored value that is not a number counts as none.
+-- what it settled before. The first write frees memory (ZREM), so a full store still drains.
 --
--- KEYS  1 jobs:queue  2 jobs:leases  3 jobs:owners  4 jobs:dead  5 jobs:stats
+-- KEYS  1 jobs:queue  2 jobs:leases  3 jobs:owners  4 jobs:dead  5 jobs:stats; derived: job:{id}, idem:{record}
 -- ARGV  1 key prefix  2 seconds a finished job is kept  3 time constant of the recent rates, seconds
---       4 seconds the worker was busy with these jobs  5 most dead letters
---       then for each job: id, fence, verdict ('done', 'failed', 'dead', 'released'), result or error, started_at,
---       completed_at, attempt, idempotency record
--- Derived keys: job:{id} and idem:{record}, also of dead letters that fall off the list
+--       4 seconds the worker was busy with these jobs  5 most dead letters, then for each job: id, fence, verdict
+--       ('done', 'failed', 'dead', 'released'), result or error, started_at, completed_at, attempt, idempotency record
 -- Reply: for each job 1 = settled, 0 = fenced: its lease was lost and nothing was changed
-local ttl, fade_s, busy_s, most_dead = whole(2), argument(3), argument(4), whole(5)
+local ttl, fade_s, busy_s, most_dead = argument(2), argument(3, true), argument(4, true), argument(5)
 local first, width = 6, 8
 local was = redis.call('HMGET', KEYS[5], 'recent_jobs', 'recent_busy_s', 'recent_at', 'done', 'failed', 'dead')
 local ids, counts, released = {}, { done = 0, failed = 0, dead = 0, released = 0 }, {}
@@ -20,20 +16,19 @@ local list_of = { released = KEYS[1], dead = KEYS[4] }
 for i = first, #ARGV, width do
   local verdict = ARGV[i + 2]
   ids[#ids + 1] = ARGV[i]
-  whole(i + 6)
+  argument(i + 6)
   if not counts[verdict] or not ARGV[i + 7] then error('argument ' .. i + 2 .. ' is no verdict') end
-  if list_of[verdict] then redis.call('LLEN', list_of[verdict]) end
-  list_of[verdict] = nil -- checked once
+  if list_of[verdict] then redis.call('LLEN', list_of[verdict]) end -- checks its type
 end
 local owners = redis.call('HMGET', KEYS[3], unpack(ids))
 
 -- Whether the job is in the state that this settlement, under the same fence, left it in.
 local function was_settled_so(id, fence, verdict, text, attempt)
-  local now = job_fields(id, 'fence', 'status', 'attempts', 'result', 'error')
-  if now[1] ~= fence then return false end
-  if verdict == 'released' then return now[2] == 'queued' and now[3] == digits(attempt - 1) end
-  if verdict == 'done' then return now[2] == 'done' and now[4] == text end
-  return now[2] == 'failed' and now[5] == text
+  local job = job_fields(id, 'fence', 'status', 'attempts', 'result', 'error')
+  if job[1] ~= fence then return false end
+  if verdict == 'released' then return job[2] == 'queued' and job[3] == digits(attempt - 1) end
+  if verdict == 'done' then return job[2] == 'done' and job[4] == text end
+  return job[2] == 'failed' and job[5] == text
 end
 
 local held, is_held, reply = {}, {}, {}
@@ -74,11 +69,10 @@ for i, id in ipairs(ids) do
 end
 for i = #released, 1, -1 do redis.call('LPUSH', KEYS[1], released[i]) end
 
--- Recent rates by exponential decay: recent_jobs / time constant = drain rate, recent_busy_s / recent_jobs = service
--- time. The totals are written with them, in one command.
+-- The recent rates are sums that decay exponentially: see RecentRates in protocol.py.
 local finished = counts.done + counts.failed + counts.dead
 if finished > 0 then
-  local now_s = now_ms() / 1000
+  local now_s = now / 1000
   local fade = math.exp(-math.max(0, now_s - (number(was[3]) or now_s)) / fade_s)
   redis.call('HSET', KEYS[5],
     'recent_jobs', string.format('%.17g', (number(was[1]) or 0) * fade + finished),

@@ -1,12 +1,10 @@
 -- Read the queue's numbers in one consistent look. Writes nothing.
 --
--- KEYS  1 jobs:queue  2 jobs:leases  3 jobs:stats  4 jobs:workers  5 jobs:dead
+-- KEYS  1 jobs:queue  2 jobs:leases  3 jobs:stats  4 jobs:workers  5 jobs:dead; derived: job:{id} of the head
 -- ARGV  1 key prefix
--- Derived keys: job:{id} of at most 100 ids at the head, past cancelled ones
 -- Reply: {entries of the list with tombstones, in flight, created_at of the oldest waiting job or '', live workers,
 --       dead letters, REST calls of all known workers, now (seconds), then the fields and values of jobs:stats}
-local now = now_ms()
-local workers, calls = live_workers(KEYS[4], now)
+local workers, calls = live_workers(KEYS[4])
 local created_at = ''
 for index = 0, 99 do
   local id = redis.call('LINDEX', KEYS[1], index)

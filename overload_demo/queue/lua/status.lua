@@ -1,20 +1,19 @@
 -- Read the state of a batch of jobs, and what their positions and waiting times are computed from. Writes nothing.
---
 -- The position of a job that was never leased is the length of the list minus the jobs enqueued after it, O(1):
 -- sequence numbers follow the order of RPUSH, and jobs leave and return at the head only. A job that was leased
 -- before (it has a fence) is near the head and is searched for there. Cancelled jobs keep their place until a lease
 -- passes them, so the position is an upper bound: exact while no job before this one is cancelled.
 --
--- KEYS  1 jobs:queue  2 jobs:seq  3 jobs:stats  4 jobs:workers
+-- KEYS  1 jobs:queue  2 jobs:seq  3 jobs:stats  4 jobs:workers; derived: job:{id}
 -- ARGV  1 key prefix  2 entries at the head to search for a returned job  3 most bytes of results, then the ids
 -- Reply: {live workers, recent_jobs, recent_busy_s, then for each job: nil if unknown, else
 --       {status, position, started_at, result, error, owner if it has one}}; it ends early, after at least one job,
 --       once its results reach the most bytes: ask again for the rest
-local length, most_bytes = redis.call('LLEN', KEYS[1]), whole(3)
+local length, most_bytes = redis.call('LLEN', KEYS[1]), argument(3)
 local last_seq = count_in(redis.call('GET', KEYS[2]) or '0') or 0
 local stats = redis.call('HMGET', KEYS[3], 'recent_jobs', 'recent_busy_s', 'tombstones')
 local waiting = length - (count_in(stats[3]) or 0)
-local reply = { (live_workers(KEYS[4], now_ms())), stats[1] or '0', stats[2] or '0' }
+local reply = { (live_workers(KEYS[4])), stats[1] or '0', stats[2] or '0' }
 local bytes = 0
 for i = 4, #ARGV do
   if bytes >= most_bytes then break end
