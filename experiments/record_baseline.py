@@ -22,7 +22,7 @@ from overload_demo.errors import OverloadDemoError
 from overload_demo.lab.baseline import VARIANTS, BaselineRecording, BaselineRun, Variant
 from overload_demo.lab.colours import BLUE, GREEN, ORANGE
 from overload_demo.lab.naive_api import baseline_server, run_baseline
-from overload_demo.lab.plots.accessible_figure import drawing, legend, numbers, thousands
+from overload_demo.lab.plots.accessible_figure import drawing, legend, thousands, with_gaps
 from overload_demo.load import LoadPlan, Shape, calibrate
 
 DASHED: dict[str, Any] = {"color": ORANGE, "ls": "--"}
@@ -73,8 +73,8 @@ def main(
 
 async def _measured_capacity(delay_s: float) -> float:
     """Return what def-slot answers at its best, jobs a second, rounded to two digits so that it can be typed again."""
-    async with baseline_server("def-slot", delay_s) as url:
-        return float(f"{await calibrate(url, 2.0, success_status=200):.2g}")
+    async with baseline_server("def-slot", delay_s) as server:
+        return float(f"{await calibrate(server.url, 2.0, success_status=200):.2g}")
 
 
 async def _run(variant: Variant, plan: LoadPlan, delay_s: float) -> BaselineRun:
@@ -157,8 +157,8 @@ def _draw_depth(axes: Axes, run: BaselineRun) -> None:
 
 def _draw_times(axes: Axes, run: BaselineRun) -> None:
     series = run.series
-    axes.step(series.start_s, numbers(series.response_p50_s), color=BLUE, where="post", label="p50, answered")
-    axes.step(series.start_s, numbers(series.response_p99_s), where="post", label="p99, answered", **DASHED)
+    axes.step(series.start_s, with_gaps(series.response_p50_s), color=BLUE, where="post", label="p50, answered")
+    axes.step(series.start_s, with_gaps(series.response_p99_s), where="post", label="p99, answered", **DASHED)
     axes.axhline(run.timeout_s, color="black", ls=":", label="timeout")
     axes.set(xlabel="intended at, s", ylabel="response time, s", yscale="log", xlim=(0, series.start_s[-1]))
     legend(axes)

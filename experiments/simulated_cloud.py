@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from overload_demo.lab.cost import count_commands
+from overload_demo.lab.sampler import count_commands
 from overload_demo.rest.address import Address
 from overload_demo.rest.loopback import connect
 from overload_demo.store.gateway.commands import READS

@@ -18,7 +18,8 @@ from pydantic import SecretStr
 from experiments.bench.record import Benchmark, Folder, Place, Rounds, Row
 from experiments.bench.servers import folder_in, store_on_a_port, uvicorn
 from overload_demo.console import one_line_errors
-from overload_demo.rest.client import Address, Upstash
+from overload_demo.rest.address import Address
+from overload_demo.rest.client import Upstash
 
 EXCHANGES = 8000
 CONCURRENCY = 16

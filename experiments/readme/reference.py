@@ -13,17 +13,17 @@ from typer.core import TyperArgument, TyperGroup, TyperOption
 from typer.main import get_command
 
 from experiments.bench.record import markdown_table
+from overload_demo.api.api_metrics import ApiMetrics
 from overload_demo.api.front_door.connection import MAX_HEAD_BYTES, MAX_HEADERS
 from overload_demo.api.intake import MAX_IDEMPOTENCY_KEY
-from overload_demo.api.request_metrics import ApiMetrics
 from overload_demo.cli import application
 from overload_demo.config import Settings
 from overload_demo.jobs import MAX_DEPTH, MAX_VALUE
 from overload_demo.queue.producer import MAX_BATCH_JOBS
 from overload_demo.queue.results import QueueStats
 from overload_demo.rest.client import MAX_REPLY_BYTES
-from overload_demo.worker.job_metrics import WorkerMetrics
 from overload_demo.worker.loop import MAX_RESULT_BYTES
+from overload_demo.worker.worker_metrics import WorkerMetrics
 
 PROGRAMS = ("api", "worker", "store", "load", "live")
 SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
@@ -115,7 +115,7 @@ def limits_block() -> str:
 def _exposition(metrics: WorkerMetrics) -> str:
     from prometheus_client import generate_latest
 
-    return generate_latest(metrics.sheet).decode()
+    return generate_latest(metrics.metrics).decode()
 
 
 def _default(field: FieldInfo) -> str:

@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
-from overload_demo.api.front_door.listeners import inherited, listen, url_of
+from overload_demo.api.front_door.listeners import inherited, listen
 from overload_demo.api.front_door.parent import Parent
 from overload_demo.api.request_context import with_request_id
 from overload_demo.config import Settings, load_settings
 from overload_demo.console import fail, on_stop_signals, one_line_errors, run_command
+from overload_demo.http_server import url_of
 from overload_demo.logs import log_to_stderr
 from overload_demo.process import watch_parent
 from overload_demo.store.connect import open_store
@@ -71,9 +72,9 @@ def _serve(
     ``shares``: a parent has the listeners too, and SIGTERM leaves them to its others.
     """
     # Imported here: a parent of processes like this one needs none of it, and keeps its memory small.
+    from overload_demo.api.api_metrics import ApiMetrics
     from overload_demo.api.app import create_app
     from overload_demo.api.front_door.server import Server
-    from overload_demo.api.request_metrics import ApiMetrics
 
     with open_store(settings) as store:
         server = Server(create_app(settings, store, ApiMetrics(*numbers)), settings, ready_fd=ready_fd)

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from overload_demo.api.keys import owner_of
+from overload_demo.api.access import owner_of
 from overload_demo.api.models import ACCEPTED_MESSAGE
 from overload_demo.api.problems import from_error, retry_after
 from overload_demo.api.request_context import accepted, begin

@@ -101,7 +101,7 @@ class Stats(BaseModel):
     rest_calls: int = Field(description="HTTP exchanges with the store: this API process and all workers")
 
 
-class Health(BaseModel):
+class HealthReport(BaseModel):
     """Liveness: answers 200 as soon as the API serves, also while the store is gone."""
 
     status: Literal["healthy", "degraded"]

@@ -1,19 +1,16 @@
 """The load generator: aiohttp in child processes of its own, measuring from outside.
 
-It knows nothing of API, queue or store: it sends ``POST {url}/jobs`` by a schedule fixed beforehand, accounts for every
-request, and says whether its own figures can be trusted (``LoadSummary.verdict``).
+It does not depend on API, queue or store: it sends ``POST {url}/jobs`` by a schedule fixed beforehand, accounts for
+every request, and judges whether its own figures are valid (``LoadSummary.verdict``).
 
-Where things live: ``schedule`` (when to send), ``plan`` (what to fire, validated), ``limits`` (sockets this machine
-allows), ``client`` (the child that sends), ``recent`` (its times while it sends), ``generator`` (the parent: start,
-progress, collect), ``measure`` (results and their summary), ``calibrate`` (how much a server takes).
+``plan`` (what to send, and when), ``limits`` (sockets this machine allows), ``sender`` (the child process),
+``generator`` (the parent: start, progress, collect), ``measure`` (arrays), ``summary`` (what is stored).
 """
 
-from overload_demo.load.calibrate import calibrate
-from overload_demo.load.generator import LoadProgress, check_reachable, run_load
-from overload_demo.load.measure import Kind, LoadResult, LoadSeries
-from overload_demo.load.plan import LoadPlan
-from overload_demo.load.schedule import Shape, intended_times
-from overload_demo.load.summary import LoadSummary
+from overload_demo.load.generator import LoadProgress, calibrate, check_reachable, run_load
+from overload_demo.load.measure import LoadResult
+from overload_demo.load.plan import LoadPlan, Shape, intended_times
+from overload_demo.load.summary import Kind, LoadSeries, LoadSummary
 
 __all__ = [
     "Kind",

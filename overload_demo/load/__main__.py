@@ -1,4 +1,4 @@
-"""``python -m overload_demo.load URL``: the load generator by itself, with live progress and a table.
+"""``python -m overload_demo.load URL``: run the load generator alone, with live progress and a table.
 
 Exit status: 0 when every planned request was accepted, 1 when not, 2 for a mistake in the arguments, 130 or 143 when
 interrupted or terminated.
@@ -19,9 +19,8 @@ from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.load.generator import LoadProgress, check_reachable, run_load
 from overload_demo.load.measure import LoadResult
-from overload_demo.load.plan import LoadPlan
-from overload_demo.load.schedule import Shape
-from overload_demo.load.summary import LoadSummary, Percentiles
+from overload_demo.load.plan import LoadPlan, Shape
+from overload_demo.load.summary import LoadSummary
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -36,9 +35,9 @@ def main(
     processes: Annotated[
         int | None, typer.Option(help="load processes", show_default="as many as rate and sockets need")
     ] = None,
-    timeout: Annotated[float, typer.Option(help="longest wait for one answer, seconds from its send")] = 30.0,
+    timeout: Annotated[float, typer.Option(help="timeout of one request, seconds from its send")] = 30.0,
     closed: Annotated[
-        bool, typer.Option("--closed", help="closed loop: clients wait for their answer (ignores rate and shape)")
+        bool, typer.Option("--closed", help="closed loop: clients wait for each response (ignores rate and shape)")
     ] = False,
     connections: Annotated[int, typer.Option(help="clients of the closed loop")] = 64,
     success_status: Annotated[int, typer.Option(help="status that counts as accepted")] = 202,
@@ -55,18 +54,18 @@ def main(
         bool, typer.Option("--allow-remote", help="allow a target that is not this machine")
     ] = False,
 ) -> None:
-    """Fire requests at an API by a fixed schedule and account for every one of them.
+    """Send requests to an API by a fixed schedule and account for every one of them.
 
-    An API that asks for a key gets the one in the environment variable OVERLOAD_API_KEY.
+    The API key is read from the environment variable OVERLOAD_API_KEY.
     """
     console, errors = Console(), Console(stderr=True)
     try:
-        load_settings()  # what is wrong with a key is better said here than by every load process
+        load_settings()  # report an invalid key once, before every load process does
         plan = LoadPlan(
             url=url,
             requests=requests,
             rate_per_s=rate,
-            shape=shape,  # type: ignore[arg-type]  # the plan checks it and says what it knows
+            shape=shape,  # type: ignore[arg-type]  # the plan validates it
             seed=seed,
             timeout_s=timeout,
             processes=processes,
@@ -85,9 +84,9 @@ def main(
     except OSError as error:
         _end(errors, f"cannot write the results: {error}", 1)
     except asyncio.CancelledError:
-        _end(errors, "terminated; the load processes were ended", 128 + signal.SIGTERM)
+        _end(errors, "terminated; the load processes have ended", 128 + signal.SIGTERM)
     except KeyboardInterrupt:
-        _end(errors, "interrupted; the load processes were ended", 128 + signal.SIGINT)
+        _end(errors, "interrupted; the load processes have ended", 128 + signal.SIGINT)
     console.print(summary_table(summary))
     for remark in summary.remarks:
         console.print(f"note: {remark}", highlight=False)
@@ -95,7 +94,7 @@ def main(
 
 
 async def _fire(plan: LoadPlan, output: Path | None, console: Console) -> LoadResult:
-    """Run the load under a progress bar; SIGTERM cancels it as Ctrl-C does."""
+    """Run the load with a progress bar; SIGTERM cancels it as Ctrl-C does."""
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -122,11 +121,12 @@ def summary_table(summary: LoadSummary) -> Table:
     for name, count in summary.failures.items():
         table.add_row(name, f"{count:,}", style="red")
     if summary.not_fired:
-        table.add_row("not fired (out of time)", f"{summary.not_fired:,}")
+        table.add_row("not sent (past the longest duration)", f"{summary.not_fired:,}")
     table.add_row("duration", f"{summary.duration_s:.2f} s")
     table.add_row("sent / accepted a second", f"{summary.sent_per_s:,.0f} / {summary.accepted_per_s:,.0f}")
-    table.add_row("response time p50 / p99 / p99.9 / max", _times(summary.response_time))
-    table.add_row("service time p50 / p99 / p99.9 / max", _times(summary.service_time))
+    for name, times in (("response time", summary.response_time), ("service time", summary.service_time)):
+        shown = _ms(times.p50_s, times.p99_s, times.p999_s, times.max_s) if times else "nothing was accepted"
+        table.add_row(f"{name} p50 / p99 / p99.9 / max", shown)
     health = summary.health
     table.add_row("schedule lag p50 / p99 / max", _ms(health.lag_p50_s, health.lag_p99_s, health.lag_max_s))
     table.add_row("CPU of the load processes", ", ".join(f"{share:.0%}" for share in health.cpu_share))
@@ -134,12 +134,6 @@ def summary_table(summary: LoadSummary) -> Table:
     table.add_row("verdict", summary.verdict, style="bold")
     table.add_row("", summary.reason)
     return table
-
-
-def _times(percentiles: Percentiles | None) -> str:
-    if percentiles is None:
-        return "nothing was accepted"
-    return _ms(percentiles.p50_s, percentiles.p99_s, percentiles.p999_s, percentiles.max_s)
 
 
 def _ms(*seconds: float) -> str:

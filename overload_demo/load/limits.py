@@ -1,12 +1,11 @@
 """How many sockets, cores and bytes this machine or its container allows, and how the load stays below that.
 
 Two limits end a careless load test, and both look like the server's fault: the descriptors of a process (EMFILE) and
-the ephemeral ports between two addresses (EADDRNOTAVAIL, about 28,000 on Linux). The second hurts long before its end:
-connect() looks for a free port of one parity first, one after the other, so above half of the ports it takes the kernel
-milliseconds a call (measured here: seconds of schedule lag at 15,000 sockets). So each load process knows its cap, and
-sends from a few addresses of its own, 127.0.0.1 to 127.0.0.4, 127.0.1.1 ..., where the platform has them (Linux does,
-macOS has the first only). Spreading *sources* lets the server stay on 127.0.0.1; it needs IP_BIND_ADDRESS_NO_PORT,
-because a plain bind would take a port for all destinations.
+the ephemeral ports between two addresses (EADDRNOTAVAIL, about 28,000 on Linux). The second hurts earlier: connect()
+first tries the free ports of one parity in turn, so above half of the ports a call takes milliseconds (measured:
+seconds of schedule lag at 15,000 sockets). So each load process has a socket cap and sends from source addresses of
+its own, 127.0.0.1 to 127.0.0.4, 127.0.1.1 ..., where the platform has them (Linux does, macOS has the first only).
+This needs IP_BIND_ADDRESS_NO_PORT: a plain bind would reserve a port for all destinations.
 """
 
 import contextlib
@@ -21,18 +20,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.load.plan import MAX_PROCESSES, LoadPlan
-from overload_demo.load.schedule import Shape
+from overload_demo.load.plan import MAX_PROCESSES, LoadPlan, Shape
 
 try:
     import resource
-except ImportError:  # Windows: no load is fired there, but recorded runs are read
+except ImportError:  # Windows sends no load, but reads recorded runs
     resource = None  # type: ignore[assignment]
 
 ENOUGH_DESCRIPTORS = 65_536
-PORT_SHARE = 0.9  # the rest is for everybody else on this machine
+PORT_SHARE = 0.9  # chosen: the rest is for other programs on this machine
 SOURCES_PER_PROCESS = 4
-RATE_PER_PROCESS_PER_S = 5000.0  # half of what one process was measured to carry
+RATE_PER_PROCESS_PER_S = 5000.0  # half of what one process was measured to send
 IP_BIND_ADDRESS_NO_PORT = 24  # Linux; the socket module has the name from Python 3.12 on
 
 CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
@@ -41,13 +39,13 @@ SocketFactory = Callable[[Any], socket.socket]
 
 
 def descriptor_limit() -> int:
-    """Return how many descriptors a process of ours may raise its limit to."""
+    """Return the descriptor limit to which a load process may raise its own."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(soft, ENOUGH_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, ENOUGH_DESCRIPTORS))
 
 
 def raise_descriptor_limit() -> int:
-    """Raise this process's soft descriptor limit as far as it may and return it."""
+    """Raise the soft descriptor limit of this process to :func:`descriptor_limit`; return the limit in force."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = descriptor_limit()
     with contextlib.suppress(ValueError, OSError):  # macOS refuses some values below its stated hard limit
@@ -57,32 +55,30 @@ def raise_descriptor_limit() -> int:
 
 
 def socket_cap(descriptors: int) -> int:
-    """How many sockets a process may have open at once under this limit.
+    """Return the sockets a process may have open at once under this descriptor limit.
 
-    A reserve is kept for the interpreter, its files, and sockets that are closed but not gone yet.
+    The reserve is for the interpreter, its files, and sockets that are still closing.
     """
     return max(1, descriptors - max(64, descriptors // 20))
 
 
 def port_cap(sources: int) -> int:
-    """How many connections may be open from so many addresses of one's own to one destination."""
+    """Return the connections that may be open from so many source addresses to one destination."""
     try:
         first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
     except (OSError, ValueError):
-        first, last = 49_152, 65_535  # what IANA reserves and macOS uses
+        first, last = 49_152, 65_535  # reserved by IANA, used by macOS
     return int(sources * (last - first + 1) * PORT_SHARE)
 
 
 def usable_cores(root: Path = CGROUPS, own: Path = OWN_CGROUPS) -> float:
-    """Return the cores this process may use: those it is allowed to run on, or a container's CPU quota if lower."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quotas = [float(allowed)]
+    """Return the cores this process may use: its CPU affinity, or a container's CPU quota if that is lower."""
+    quotas = [float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)]
     for folder in _cgroups("cpu", root, own):
-        old = _numbers(folder / "cpu.cfs_quota_us") and [
-            *_numbers(folder / "cpu.cfs_quota_us"),
-            *_numbers(folder / "cpu.cfs_period_us"),
-        ]
-        if bounds := _numbers(folder / "cpu.max") or old:
+        bounds = _numbers(folder / "cpu.max")
+        if quota := _numbers(folder / "cpu.cfs_quota_us"):  # version 1
+            bounds = quota + _numbers(folder / "cpu.cfs_period_us")
+        if bounds:
             quotas.append(bounds[0] / bounds[1])
     return min(quotas)
 
@@ -90,7 +86,7 @@ def usable_cores(root: Path = CGROUPS, own: Path = OWN_CGROUPS) -> float:
 def container_memory_bytes(root: Path = CGROUPS, own: Path = OWN_CGROUPS) -> int | None:
     """Return how much memory a container's limit leaves, bytes; None without a limit.
 
-    File contents that the kernel keeps and can drop (``inactive_file``) count as free, as outside a container.
+    Cached file contents that the kernel can drop (``inactive_file``) count as free, as outside a container.
     """
     left = []
     for folder in _cgroups("memory", root, own):
@@ -103,9 +99,9 @@ def container_memory_bytes(root: Path = CGROUPS, own: Path = OWN_CGROUPS) -> int
 def processes_for(plan: LoadPlan, descriptors: int) -> int:
     """Choose the number of load processes: enough for the sockets open at once and for the rate.
 
-    An open loop may come to hold ``rate_per_s * timeout_s`` sockets when a server stalls; that is not provided for
-    (requests beyond the cap are dropped and counted), set ``processes`` where it matters.
-    Raises :class:`ConfigurationError` when the processes asked for cannot hold the connections asked for.
+    An open loop may come to hold ``rate_per_s * timeout_s`` sockets when a server stalls. This is not provided for:
+    requests beyond the cap are dropped and counted; set ``processes`` where it matters.
+    Raises :class:`ConfigurationError` when the given processes cannot hold the given connections.
     """
     cap = min(socket_cap(descriptors), port_cap(1))
     if plan.processes is not None:
@@ -122,7 +118,7 @@ def processes_for(plan: LoadPlan, descriptors: int) -> int:
 
 
 def source_addresses(url: str, processes: int) -> list[list[str]]:
-    """Return addresses to send from for each process, empty where the kernel is to choose. Probes by binding."""
+    """Return the source addresses of each process, empty where the kernel chooses. Probes them by binding."""
     kernel_chooses: list[list[str]] = [[] for _ in range(processes)]
     if urlsplit(url).hostname != "127.0.0.1":
         return kernel_chooses
@@ -136,7 +132,7 @@ def source_addresses(url: str, processes: int) -> list[list[str]]:
 
 
 def socket_factory(addresses: Sequence[str]) -> SocketFactory | None:
-    """Return what makes aiohttp's sockets come from ``addresses`` in turn; None for none."""
+    """Return an aiohttp socket factory that binds to ``addresses`` in turn; None without addresses."""
     if not addresses:
         return None
     turns = itertools.cycle(addresses)
@@ -149,25 +145,25 @@ def socket_factory(addresses: Sequence[str]) -> SocketFactory | None:
 
 
 def _cgroups(controller: str, root: Path, own: Path) -> Iterator[Path]:
-    """The control groups of this process, versions 1 and 2, and all those above them: the lowest limit holds."""
+    """Yield the control groups of this process, versions 1 and 2, and their parents: the lowest limit applies."""
     for line in _read(own).splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue
         inside = Path(path.lstrip("/"))
-        # Inside a container the path may be the host's; then only the root is there, and it is the container's own.
+        # Inside a container the path may be the host's. Then only the root exists, which is the container's group.
         yield from (root / (controller if controllers else "") / one for one in (inside, *inside.parents))
 
 
 def _numbers(file: Path) -> list[float]:
-    """The numbers in a file of the kernel; empty where there is none or no limit (``max``, -1)."""
+    """Return the numbers in a kernel file; empty without the file or a limit (``max``, -1)."""
     words = _read(file).split()
     return [] if not words or words[0] in ("max", "-1") else [float(word) for word in words]
 
 
 def _droppable(stat: Path) -> float:
     found = re.findall(r"^(?:total_)?inactive_file (\d+)$", _read(stat), re.MULTILINE)
-    return max(map(float, found), default=0.0)  # version 1 has both: of the group alone, and with those below it
+    return max(map(float, found), default=0.0)  # version 1 has two lines: the group alone, and with its children
 
 
 def _read(file: Path) -> str:

@@ -1,12 +1,14 @@
-"""What was measured: raw arrays first, one element a request; summaries and series are computed from them later.
+"""What was measured: raw arrays with one element a request; summaries and series are computed from them later.
 
-All times are seconds from the common start of the load, float64; what never happened is NaN.
+All times are seconds from the common start of the load, float64, NaN for what did not happen.
 """
 
 import json
-from collections import Counter
+import math
+import time
+from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from enum import IntEnum
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,64 +16,71 @@ import numpy as np
 import numpy.typing as npt
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.load.plan import LoadPlan
-from overload_demo.load.schedule import Shape
-from overload_demo.load.summary import Environment, Floats, Health, LoadSummary, Percentiles, judge, remarks_on
+from overload_demo.load.plan import Floats, LoadPlan, Shape
+from overload_demo.load.summary import (
+    FAILURES,
+    Environment,
+    Health,
+    Kind,
+    LoadSeries,
+    LoadSummary,
+    Percentiles,
+    judge,
+    remarks_on,
+)
 
 FORMAT = 1
-
-
-class Kind(IntEnum):
-    """How one request ended: the one list of names, used by the load process, the arrays and the summary."""
-
-    DROPPED = 0  # never left: the cap of open sockets was reached
-    ACCEPTED = 1  # answered with the status that means success, and with a job id
-    OTHER_STATUS = 2  # answered with another status
-    REFUSED = 3  # nobody listens
-    RESET = 4
-    CONNECT_TIMEOUT = 5
-    READ_TIMEOUT = 6
-    DISCONNECTED = 7  # closed before the answer was complete
-    ADDRESS_UNAVAILABLE = 8  # no ephemeral port was left on this machine
-    OTHER = 9  # anything else, also success without a job id
-
-
 _RAW = ("intended_s", "sent_s", "done_s", "status", "kind", "job_ids")
+
+# Response times of a load under way are counted in bins 12 % wide, which several processes can add up.
+LOWEST_S = 1e-4
+BINS_PER_DECADE = 20
+WINDOW_S = 1.0
+
+
+def bin_of(seconds: float) -> int:
+    """Return the bin of a response time; the first one holds everything below 0.1 ms."""
+    return max(0, int(math.log10(max(seconds, LOWEST_S) / LOWEST_S) * BINS_PER_DECADE))
+
+
+class RecentTimes:
+    """The response times of all processes over the last second, by bin. For a live view only."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, Counter[int]]] = deque()
+
+    def add(self, counts: Mapping[str, int]) -> None:
+        """Add one process's responses by bin, counted since its last report."""
+        self._seen.append((time.monotonic(), Counter({int(number): count for number, count in counts.items()})))
+
+    def p99_s(self) -> float | None:
+        """Return the 99th percentile of the last second, rounded up to a bin; None without a response."""
+        since = time.monotonic() - WINDOW_S
+        while self._seen and self._seen[0][0] < since:
+            self._seen.popleft()
+        counts = sum((counted for _, counted in self._seen), Counter[int]())
+        so_far, wanted = 0, 0.99 * counts.total()
+        for number in sorted(counts):
+            so_far += counts[number]
+            if so_far >= wanted:
+                return float(LOWEST_S * 10 ** ((number + 1) / BINS_PER_DECADE))
+        return None
 
 
 @dataclass(frozen=True)
 class ProcessReport:
-    """What one load process says about itself: CPU seconds a second while sending, most requests in flight."""
+    """One load process's own numbers: CPU seconds a second while sending, most requests in flight."""
 
     cpu_share: float
     peak_open_sockets: int
 
 
 @dataclass(frozen=True)
-class LoadSeries:
-    """A load over time: one element a bucket, float64; NaN where a bucket holds no accepted request.
-
-    ``offered``, ``accepted`` and ``failed`` are per second, by intended time, time of the answer and time of the
-    failure. ``response_p50_s`` and ``response_p99_s`` belong to the requests *intended* in that bucket and accepted
-    later. ``in_flight`` is the number of requests sent and not ended at the end of the bucket.
-    """
-
-    bucket_s: float
-    start_s: Floats
-    offered_per_s: Floats
-    accepted_per_s: Floats
-    failed_per_s: Floats
-    in_flight: Floats
-    response_p50_s: Floats
-    response_p99_s: Floats
-
-
-@dataclass(frozen=True)
 class LoadResult:
     """A finished load: arrays of shape ``(planned,)`` in the order of the schedule.
 
-    ``status`` is int16 (0: no answer), ``kind`` uint8 (:class:`Kind`), ``job_ids`` fixed-width bytes (empty unless
-    accepted). ``started_at`` is the wall clock of second 0, ``started_mono_s`` the monotonic one (CLOCK_MONOTONIC).
+    ``status`` is int16 (0: no response), ``kind`` uint8 (:class:`Kind`), ``job_ids`` fixed-width bytes (empty unless
+    accepted). ``started_at`` is the wall clock of second 0, ``started_mono_s`` its CLOCK_MONOTONIC.
     """
 
     plan: LoadPlan
@@ -98,7 +107,7 @@ class LoadResult:
 
     @property
     def response_s(self) -> Floats:
-        """Time from the intended send to the end, seconds: what a client experiences, waiting to send included."""
+        """Time from the intended send to the end, seconds: what a client experiences, send delay included."""
         return self.done_s - self.intended_s
 
     @property
@@ -107,7 +116,7 @@ class LoadResult:
         return self.done_s - self.sent_s
 
     def summary(self) -> LoadSummary:
-        """Count, measure and judge; the counts are checked to add up."""
+        """Count and judge. Raises ValueError if the counts do not add up."""
         counts = Counter(self.kind.tolist())
         dropped, accepted = counts[Kind.DROPPED], self.accepted
         by_code = Counter(self.status[self.kind == Kind.OTHER_STATUS].tolist())
@@ -115,6 +124,13 @@ class LoadResult:
         verdict, reason = judge(health, dropped, is_closed=self.plan.is_closed)
         planned, service_s = self.kind.size, self.service_s[accepted]
         ended_s, last_sent_s = _latest(self.done_s), _latest(self.sent_s)
+        remarks = remarks_on(service_s)
+        if self.plan.shape is Shape.AT_ONCE and not self.plan.is_closed:
+            remarks.insert(
+                0,
+                f"at once means as fast as {len(self.processes)} load processes open sockets; "
+                f"the last request was sent at {last_sent_s:.2f} s",
+            )
         return LoadSummary(
             mode="closed loop" if self.plan.is_closed else "open loop",
             planned=planned,
@@ -123,7 +139,7 @@ class LoadResult:
             not_fired=self.plan.requests - planned,
             accepted=counts[Kind.ACCEPTED],
             other_status=dict(by_code),
-            **{kind.name.lower(): counts[kind] for kind in Kind if kind > Kind.OTHER_STATUS},
+            **{kind.name.lower(): counts[kind] for kind in FAILURES},
             duration_s=round(ended_s, 3),
             sent_per_s=_rate(planned - dropped, last_sent_s),
             accepted_per_s=_rate(counts[Kind.ACCEPTED], _latest(self.done_s[accepted])),
@@ -132,35 +148,39 @@ class LoadResult:
             health=health,
             verdict=verdict,
             reason=reason,
-            remarks=[*self._remark_at_once(last_sent_s), *remarks_on(service_s)],
+            remarks=remarks,
             environment=self.environment,
         )
 
     def series(self, bucket_s: float = 1.0) -> LoadSeries:
         """Cut the load into buckets of ``bucket_s`` seconds, from 0 to the end of the last request."""
         ended_s = max(_latest(self.done_s), _latest(self.intended_s))
-        buckets = int(ended_s // bucket_s) + 1
-        edges_s = np.arange(buckets + 1, dtype=np.float64) * bucket_s
-        accepted, failed = self.accepted, self.kind > Kind.ACCEPTED
+        edges_s = np.arange(int(ended_s // bucket_s) + 2, dtype=np.float64) * bucket_s
+        accepted, sent = self.accepted, self.kind > Kind.DROPPED
 
-        def per_s(times_s: Floats) -> Floats:
-            return np.histogram(times_s, edges_s)[0] / bucket_s
+        def per_s(times_s: Floats) -> list[float]:
+            return _numbers(np.histogram(times_s, edges_s)[0] / bucket_s)
 
-        sent, done = np.sort(self.sent_s[self.kind > Kind.DROPPED]), np.sort(self.done_s[self.kind > Kind.DROPPED])
-        ends_s = edges_s[1:]
-        p50_s, p99_s = _percentiles_by_bucket(
-            self.intended_s[accepted], self.response_s[accepted], buckets=buckets, bucket_s=bucket_s
-        )
+        def before(times_s: Floats) -> Floats:
+            return np.searchsorted(np.sort(times_s[sent]), edges_s[1:]).astype(np.float64)
+
+        p50_s, p99_s = _percentiles_by_bucket(self.intended_s[accepted], self.response_s[accepted], edges_s)
         return LoadSeries(
-            bucket_s=bucket_s,
-            start_s=edges_s[:-1],
+            start_s=_numbers(edges_s[:-1]),
             offered_per_s=per_s(self.intended_s),
             accepted_per_s=per_s(self.done_s[accepted]),
-            failed_per_s=per_s(self.done_s[failed]),
-            in_flight=(np.searchsorted(sent, ends_s) - np.searchsorted(done, ends_s)).astype(np.float64),
-            response_p50_s=p50_s,
-            response_p99_s=p99_s,
+            failed_per_s=per_s(self.done_s[self.kind > Kind.ACCEPTED]),
+            in_flight=_numbers(before(self.sent_s) - before(self.done_s)),
+            response_p50_s=_numbers(p50_s),
+            response_p99_s=_numbers(p99_s),
         )
+
+    def write(self, folder: Path) -> None:
+        """Write the raw arrays (``load.npz``) and the summary (``load.json``) into ``folder``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.save(folder / "load.npz")
+        document = {"plan": self.plan.to_json(), "summary": self.summary().model_dump(mode="json")}
+        (folder / "load.json").write_text(json.dumps(document, indent=2) + "\n")
 
     def save(self, path: Path) -> None:
         """Write everything to one ``.npz`` file."""
@@ -177,7 +197,7 @@ class LoadResult:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what :meth:`save` wrote. Raises :class:`ConfigurationError` when the file is of another format."""
+        """Read a file of :meth:`save`. Raises :class:`ConfigurationError` for another format."""
         with np.load(path) as stored:
             about = json.loads(str(stored["about"]))
             if about["format"] != FORMAT:
@@ -191,17 +211,8 @@ class LoadResult:
                 **{name: stored[name] for name in _RAW},
             )
 
-    def _remark_at_once(self, last_sent_s: float) -> list[str]:
-        if self.plan.shape is not Shape.AT_ONCE or self.plan.is_closed:
-            return []
-        processes = len(self.processes)
-        return [
-            f"at once means as fast as {processes} load processes open sockets; the last left at {last_sent_s:.2f} s"
-        ]
-
     def _health(self) -> Health:
-        lag_s = (self.sent_s - self.intended_s)[self.kind > Kind.DROPPED]
-        lag = Percentiles.of(lag_s)
+        lag = Percentiles.of((self.sent_s - self.intended_s)[self.kind > Kind.DROPPED])
         return Health(
             lag_p50_s=lag.p50_s if lag else 0.0,
             lag_p99_s=lag.p99_s if lag else 0.0,
@@ -212,7 +223,7 @@ class LoadResult:
 
 
 def _latest(times_s: Floats) -> float:
-    """The latest of some times, 0.0 when there is none."""
+    """The latest time, 0.0 without any."""
     known = times_s[~np.isnan(times_s)]
     return float(known.max()) if known.size else 0.0
 
@@ -221,11 +232,15 @@ def _rate(count: int, seconds: float) -> float:
     return round(count / seconds, 1) if seconds > 0 else 0.0
 
 
-def _percentiles_by_bucket(times_s: Floats, values: Floats, *, buckets: int, bucket_s: float) -> tuple[Floats, Floats]:
-    """The median and the 99th percentile of ``values`` in each bucket of ``times_s``; NaN for an empty bucket."""
-    bucket = (times_s // bucket_s).astype(int)
-    order = np.argsort(bucket, kind="stable")
-    groups = np.split(values[order], np.searchsorted(bucket[order], np.arange(1, buckets)))
+def _numbers(values: Floats) -> list[Any]:
+    """Convert an array to JSON numbers, rounded to keep files small; NaN becomes None."""
+    return [None if math.isnan(value) else round(value, 5) for value in values.tolist()]
+
+
+def _percentiles_by_bucket(times_s: Floats, values: Floats, edges_s: Floats) -> tuple[Floats, Floats]:
+    """Return the median and the 99th percentile of ``values`` in each bucket of ``times_s``; NaN for an empty one."""
+    order = np.argsort(times_s, kind="stable")
+    groups = np.split(values[order], np.searchsorted(times_s[order], edges_s[1:-1]))
     both = [np.percentile(group, [50, 99]) if group.size else (np.nan, np.nan) for group in groups]
     p50, p99 = np.array(both, dtype=np.float64).T
     return p50, p99

@@ -1,35 +1,78 @@
-"""What to fire, validated once: the only thing that travels from the parent to its load processes."""
+"""What to send, and when: validated once, fixed before the first request leaves.
+
+A schedule that does not depend on the responses makes the load open: a server that stalls does not slow its own
+arrivals down, as it would with clients that wait for a response before they send again.
+"""
 
 import contextlib
 import dataclasses
 import ipaddress
 import socket
 from dataclasses import dataclass
+from enum import StrEnum
 from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.load.schedule import Shape, check_schedule, intended_times
+
+Floats = npt.NDArray[np.float64]
 
 MAX_PROCESSES = 64
 MAX_REQUESTS = 10_000_000
+MAX_EXPIRES_IN_S = 31_536_000  # a year, the API's own limit
 PROBE_S = 0.5
-MAX_EXPIRES_IN_S = 31_536_000  # a year, as the API has it
+CALM_SHARE = 0.02
+CALM_FRACTION_OF_RATE = 0.2
+
+
+class Shape(StrEnum):
+    """How the arrival rate runs over time."""
+
+    CONSTANT = "constant"
+    RAMP = "ramp"
+    SPIKE = "spike"
+    POISSON = "poisson"
+    AT_ONCE = "at-once"
+
+
+def intended_times(shape: str, requests: int, rate_per_s: float, seed: int = 0) -> Floats:
+    """Return the send offset of each request, seconds from the start: float64, sorted, shape ``(requests,)``.
+
+    ``constant``: one request every ``1 / rate_per_s``. ``ramp``: the rate grows linearly from 0 and reaches
+    ``rate_per_s`` with the last request (offsets ``T * sqrt(i / n)``, ``T = 2 n / rate``). ``spike``: the first 2 % at
+    a fifth of the rate, then all others at the full rate. ``poisson``: independent exponential gaps with mean
+    ``1 / rate_per_s``, the same for the same ``seed``. ``at-once``: all 0.
+    Raises :class:`ConfigurationError` for an unknown shape, fewer than 1 request, or a rate that is not positive.
+    """
+    chosen = _checked_shape(shape, requests, rate_per_s)
+    order = np.arange(requests, dtype=np.float64)
+    match chosen:
+        case Shape.CONSTANT:
+            return order / rate_per_s
+        case Shape.RAMP:
+            return 2 * requests / rate_per_s * np.sqrt(order / requests)
+        case Shape.SPIKE:
+            gaps_s = np.full(requests, 1 / rate_per_s)
+            gaps_s[: int(requests * CALM_SHARE)] /= CALM_FRACTION_OF_RATE
+            return np.concatenate(([0.0], np.cumsum(gaps_s[:-1])))
+        case Shape.POISSON:
+            return np.cumsum(np.random.default_rng(seed).exponential(1 / rate_per_s, requests))
+        case Shape.AT_ONCE:
+            return np.zeros(requests)
 
 
 @dataclass(frozen=True)
 class LoadPlan:
-    """A load: where, how many, how fast, and what counts as accepted. Raises :class:`ConfigurationError` if unsound.
+    """A load: where, how many, how fast, and what counts as accepted. Raises :class:`ConfigurationError` if invalid.
 
-    ``url`` is the base URL, with or without ``path`` at its end; requests go to ``url + path``.
-    ``connections`` set means *closed loop*: so many clients, each waiting for its answer before it sends again; rate
-    and shape then play no part. ``processes`` unset lets the generator choose. ``timeout_s`` bounds one request, from
-    its actual send to the last byte of its answer.
-    ``max_duration_s`` stops the firing; later requests of the schedule are not sent and not counted as planned.
-    ``expires_in_s`` goes into every body: a job that has not started within so many seconds is never run.
-    Only addresses of this machine are allowed unless ``allow_remote``: a typo must not make this machine an attacker.
+    ``url`` is the base URL, with or without ``path`` at its end; requests go to ``url + path``. ``connections`` makes
+    the load a *closed loop* of so many clients, each waiting for its response; rate and shape are then ignored.
+    ``processes`` None: the generator chooses. ``timeout_s`` bounds one request, from its actual send to the last byte
+    of its response. ``max_duration_s`` ends the sending; later requests are not sent and not counted as planned.
+    ``expires_in_s`` goes into every body: a job not started within so many seconds is never run. Without
+    ``allow_remote`` only addresses of this machine are accepted, so that a typo attacks no other host.
     """
 
     url: str
@@ -47,7 +90,7 @@ class LoadPlan:
     path: str = "/jobs"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", check_schedule(self.shape, self.requests, self.rate_per_s))
+        object.__setattr__(self, "shape", _checked_shape(self.shape, self.requests, self.rate_per_s))
         object.__setattr__(self, "url", _checked_url(self.url, self.path, allow_remote=self.allow_remote))
         _check_range("requests", self.requests, 1, MAX_REQUESTS)
         _check_range("seed", self.seed, 0, 2**63)
@@ -62,16 +105,16 @@ class LoadPlan:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the load is a closed loop: clients that wait for their answer before they send again."""
+        """Whether the load is a closed loop."""
         return self.connections is not None
 
     @property
     def target(self) -> str:
-        """The URL that is posted to."""
+        """The URL of the requests."""
         return self.url + self.path
 
-    def schedule(self) -> npt.NDArray[np.float64]:
-        """Return the intended send offsets that lie within ``max_duration_s``, seconds; a closed loop has none."""
+    def schedule(self) -> Floats:
+        """Return the intended send offsets within ``max_duration_s``, seconds; a closed loop has none."""
         intended_s = intended_times(self.shape, self.requests, self.rate_per_s, self.seed)
         return intended_s if self.max_duration_s is None else intended_s[intended_s <= self.max_duration_s]
 
@@ -80,15 +123,26 @@ class LoadPlan:
         return dataclasses.asdict(self)
 
 
+def _checked_shape(shape: str, requests: int, rate_per_s: float) -> Shape:
+    if requests < 1:
+        raise ConfigurationError(f"requests must be at least 1, not {requests}")
+    if not 0 < rate_per_s < float("inf"):
+        raise ConfigurationError(f"the rate must be a positive number of requests a second, not {rate_per_s:g}")
+    try:
+        return Shape(shape)
+    except ValueError:
+        raise ConfigurationError(f"unknown shape {shape!r}: choose one of {', '.join(Shape)}") from None
+
+
 def _check_range(name: str, value: float | None, lowest: float, highest: float) -> None:
     if value is not None and not lowest <= value <= highest:
         raise ConfigurationError(f"{name} must be between {lowest:g} and {highest:g}, not {value:g}")
 
 
 def _checked_url(url: str, path: str, *, allow_remote: bool) -> str:
-    """Return the base URL: no trailing slash, no ``path``, and an address for a name, so that no look-up is measured.
+    """Return the base URL without a trailing slash or ``path``, its host resolved, so that no lookup is measured.
 
-    With https the name stays, as the certificate is checked against it. Raises :class:`ConfigurationError`.
+    With https the name stays, because the certificate is checked against it. Raises :class:`ConfigurationError`.
     """
     wrong = ConfigurationError(f"the URL must look like http://127.0.0.1:8000, not {url!r}")
     try:
@@ -108,9 +162,9 @@ def _checked_url(url: str, path: str, *, allow_remote: bool) -> str:
 
 
 def _own_address(host: str, port: int) -> str | None:
-    """Return the address of this machine that ``host`` stands for; None if any of its addresses is another machine's.
+    """Resolve ``host`` to an address of this machine; None if any of its addresses belongs to another machine.
 
-    Of several, as ``localhost`` may have, it is the first that accepts a connection, IPv4 before IPv6.
+    Of several, as ``localhost`` may have, choose the first that accepts a connection, IPv4 before IPv6.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -127,7 +181,7 @@ def _own_address(host: str, port: int) -> str | None:
 
 
 def _is_own(address: str) -> bool:
-    """Whether a socket of this machine can have the address, and others can connect to it."""
+    """Whether a socket of this machine can be bound to the address and be connected to."""
     number = ipaddress.ip_address(address.partition("%")[0])
     if number.is_unspecified or number.is_multicast:
         return False

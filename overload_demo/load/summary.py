@@ -1,29 +1,47 @@
-"""What a load amounts to: counts that must add up, times, the generator's own health, and a verdict.
+"""The stored form of a load: counts that add up, times, the generator's health, and a verdict on its own figures.
 
-Plain models without any I/O, so that a recorded summary can be validated wherever it is read.
+Plain models, so that a recorded summary is validated wherever it is read.
 """
 
 import math
 import platform
+from enum import IntEnum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from overload_demo.load.limits import usable_cores
+from overload_demo.load.plan import Floats
 
-Floats = npt.NDArray[np.float64]
 Verdict = Literal["valid", "generator-bound"]
 
-MAX_LAG_P99_S = 0.010
-MAX_CPU_SHARE = 0.90
+MAX_LAG_P99_S = 0.010  # chosen
+MAX_CPU_SHARE = 0.90  # chosen
+
+
+class Kind(IntEnum):
+    """How one request ended: the one list of names for load process, arrays and summary."""
+
+    DROPPED = 0  # never sent: the cap of open sockets was reached
+    ACCEPTED = 1  # the success status, and a job id
+    OTHER_STATUS = 2
+    REFUSED = 3
+    RESET = 4
+    CONNECT_TIMEOUT = 5
+    READ_TIMEOUT = 6
+    DISCONNECTED = 7  # closed before the response was complete
+    ADDRESS_UNAVAILABLE = 8  # this machine had no ephemeral port left
+    OTHER = 9  # anything else, also success without a job id
+
+
+FAILURES = tuple(kind for kind in Kind if kind > Kind.OTHER_STATUS)
 
 
 class Percentiles(BaseModel):
-    """Percentiles of a set of durations, seconds (numpy's linear interpolation)."""
+    """Percentiles of durations, seconds (numpy's linear interpolation)."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -36,7 +54,7 @@ class Percentiles(BaseModel):
 
     @classmethod
     def of(cls, durations_s: Floats) -> Self | None:
-        """Return the percentiles of an array of any length; None for an empty one."""
+        """Return the percentiles of an array; None for an empty one."""
         if not durations_s.size:
             return None
         p50, p90, p99, p999, highest = np.percentile(durations_s, [50, 90, 99, 99.9, 100]).round(6).tolist()
@@ -57,7 +75,7 @@ class Environment(BaseModel):
 
     @classmethod
     def here(cls, descriptor_limit: int) -> Self:
-        """Describe this machine; ``descriptor_limit`` is what a load process may open."""
+        """Describe this machine; ``descriptor_limit`` is that of a load process."""
         return cls(
             processor=_processor(),
             system=f"{platform.system()} {platform.release()}",
@@ -68,17 +86,16 @@ class Environment(BaseModel):
         )
 
     def is_like(self, other: "Environment") -> bool:
-        """Whether rates measured in both may be compared as they are: equal processor, cores, system and Python."""
+        """Whether rates measured in both are comparable: equal processor, cores, system and Python."""
         mine = (self.processor, self.cores, self.system, self.python)
         return mine == (other.processor, other.cores, other.system, other.python)
 
 
 class Health(BaseModel):
-    """What the generator says about itself.
+    """The generator's measurements of itself.
 
     Lag is actual minus intended send time, seconds. ``cpu_share`` holds one value a process: CPU seconds a second while
-    it was sending. ``peak_open_sockets`` is the sum over processes of requests in flight at once, each on a socket of
-    its own.
+    it was sending. ``peak_open_sockets`` is the sum over processes of the most requests in flight, a socket each.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -90,13 +107,32 @@ class Health(BaseModel):
     peak_open_sockets: int
 
 
-class LoadSummary(BaseModel):
-    """Every request accounted for, and the times of those accepted; building one that does not add up fails.
+class LoadSeries(BaseModel):
+    """A load over time: one element a bucket; None where a bucket holds no accepted request.
 
-    ``planned = sent + dropped`` (dropped: the cap of open sockets was reached, so it never left), and ``sent`` is the
-    sum of the outcomes. ``other_status`` counts answers with another status by code. ``response_time`` runs from the
-    *intended* send time, ``service_time`` from the actual one; both of accepted requests only. ``not_fired`` requests
-    lay beyond the plan's longest duration.
+    ``offered``, ``accepted`` and ``failed`` are per second, by intended time, time of the response and time of the
+    failure. The response times belong to the requests *intended* in that bucket and accepted later. ``in_flight``
+    counts requests sent and not ended at the end of the bucket.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    start_s: list[float]
+    offered_per_s: list[float]
+    accepted_per_s: list[float]
+    failed_per_s: list[float]
+    in_flight: list[float]
+    response_p50_s: list[float | None]
+    response_p99_s: list[float | None]
+
+
+class LoadSummary(BaseModel):
+    """Every request accounted for, and the times of those accepted. Validation fails if the counts do not add up.
+
+    ``planned = sent + dropped`` (dropped: never sent, because the socket cap was reached), and ``sent`` is the sum of
+    the outcomes. ``other_status`` counts responses with another status by code. ``response_time`` starts at the
+    *intended* send time, ``service_time`` at the actual one; both of accepted requests only. ``not_fired`` requests
+    were due after the plan's longest duration.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -128,9 +164,10 @@ class LoadSummary(BaseModel):
 
     @property
     def failures(self) -> dict[str, int]:
-        """What was sent and not accepted, by name, zeros left out."""
+        """Requests sent and not accepted, by outcome, zeros left out."""
         named = {f"status {code}": count for code, count in sorted(self.other_status.items())}
-        for name in FAILURE_NAMES:
+        for kind in FAILURES:
+            name = kind.name.lower()
             named[name.replace("_", " ")] = getattr(self, name)
         return {name: count for name, count in named.items() if count}
 
@@ -149,37 +186,26 @@ class LoadSummary(BaseModel):
         return self
 
 
-FAILURE_NAMES = (
-    "refused",
-    "reset",
-    "connect_timeout",
-    "read_timeout",
-    "disconnected",
-    "address_unavailable",
-    "other",
-)
-
-
 def judge(health: Health, dropped: int, *, is_closed: bool) -> tuple[Verdict, str]:
-    """Say whether the figures are the server's (``valid``) or may be the generator's own, and why, in one line."""
+    """Decide whether the figures are the server's (``valid``) or may be the generator's own; with the reason."""
     reasons = []
     if health.lag_p99_s > MAX_LAG_P99_S:
         reasons.append(f"1 % of the requests left more than {health.lag_p99_s * 1000:.0f} ms late")
     if max(health.cpu_share, default=0.0) > MAX_CPU_SHARE:
         reasons.append(f"a load process used {max(health.cpu_share):.0%} of a core")
     if dropped:
-        reasons.append(f"{dropped:,} requests found the cap of open sockets reached and never left")
+        reasons.append(f"{dropped:,} requests were never sent because the cap of open sockets was reached")
     if reasons:
         return "generator-bound", "; ".join(reasons)
     if is_closed:
-        return "valid", "no core was full; mind that a closed loop sends less while the server is slow"
+        return "valid", "no core was full; a closed loop sends less while the server is slow"
     return "valid", f"99 % left within {health.lag_p99_s * 1000:.1f} ms of their time, no core was full"
 
 
 def remarks_on(service_s: Floats) -> list[str]:
-    """Point out what is easily taken for the server's doing, from the service times of accepted requests.
+    """Name delays that are easily taken for the server's, from the service times of accepted requests.
 
-    A connection attempt that meets a full accept queue is dropped by the kernel and repeated after 1, 3, 7 s.
+    The kernel drops a connection attempt that meets a full accept queue and repeats it after 1, 3, 7 s.
     """
     remarks = []
     for step_s in (1.0, 3.0, 7.0):
@@ -187,8 +213,8 @@ def remarks_on(service_s: Floats) -> list[str]:
         before = int(np.count_nonzero((service_s >= step_s - 0.1) & (service_s < step_s)))
         if after > max(4 * before, service_s.size // 200, 1):
             remarks.append(
-                f"{after:,} answers took just over {step_s:g} s: that is the kernel repeating a connection attempt "
-                "because the accept queue was full, not the application"
+                f"{after:,} responses took just over {step_s:g} s: the kernel repeated a connection attempt because "
+                "the accept queue was full; the application did not cause it"
             )
     return remarks
 

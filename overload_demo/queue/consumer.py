@@ -1,4 +1,4 @@
-"""The worker's side of the protocol: lease a batch, extend it, settle it. Every call may be repeated harmlessly."""
+"""The worker's side of the queue: lease a batch, extend it, settle it. Every call is safe to repeat."""
 
 import secrets
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ from overload_demo.queue.protocol import (
     Protocol,
     malformed,
 )
-from overload_demo.rest.client import ScriptCall, Upstash
+from overload_demo.rest.client import Argument, ScriptCall, Upstash
 from overload_demo.work import utc_now
 
 MAX_LEASE_BYTES = 1_048_576
 
 
 class LeaseEnd(StrEnum):
-    """How a leased job ends: with a result, with an error, on the dead list, or back at the head of the queue."""
+    """How a lease ends: with a result, with an error, on the dead-letter list, or back at the head of the queue."""
 
     DONE = "done"
     FAILED = "failed"
@@ -34,7 +34,10 @@ class LeaseEnd(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LeasedJob:
-    """The exclusive right to do one job until the lease ends; ``attempt`` counts from 1."""
+    """The exclusive right to run one job until its lease ends; ``attempt`` counts from 1.
+
+    ``fence`` grows with every lease, so the store recognises a settlement of an older one.
+    """
 
     job_id: str
     payload: str
@@ -44,15 +47,15 @@ class LeasedJob:
 
 
 def about(job: LeasedJob) -> dict[str, str | int]:
-    """What a log record about a job carries."""
+    """The fields of a log record about a job."""
     return {"job_id": job.job_id, "attempt": job.attempt}
 
 
 @dataclass(frozen=True)
 class Lease:
-    """What one lease call brought: jobs in queue order, and what is left besides them.
+    """The reply to one lease call: jobs in queue order, and the counts without them.
 
-    Without jobs, ``again`` means that all it met had been cancelled or had expired, and there is more behind them.
+    ``again`` without jobs: every entry looked at was cancelled or expired, and there are more behind them.
     """
 
     jobs: list[LeasedJob]
@@ -64,7 +67,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """The end of one leased job: ``text`` is the result as JSON or the error, ``busy_s`` the seconds it took."""
+    """The end of one leased job: ``text`` is the result as JSON or the error, ``busy_s`` the seconds it ran."""
 
     job: LeasedJob
     end: LeaseEnd
@@ -75,10 +78,10 @@ class Settlement:
 
 
 class Consumer:
-    """Leases and settles on behalf of one ``worker_id``. Raises :class:`StoreError` where the store does not answer.
+    """Leases and settles for one ``worker_id``, which no other live worker has. Raises :class:`StoreError`.
 
-    No two live workers may have the same ``worker_id``. ``predecessors`` are worker ids proved dead: the first lease
-    call takes back their leases; those of all others come back when they expire.
+    ``predecessors`` are ids of workers known to be dead: the first lease call returns their jobs to the queue at once.
+    Jobs of other dead workers return when their leases expire.
     """
 
     def __init__(self, upstash: Upstash, settings: Settings, worker_id: str, predecessors: Sequence[str] = ()) -> None:
@@ -88,11 +91,11 @@ class Consumer:
         self._predecessors = " ".join(predecessors)
 
     async def lease(self, max_jobs: int) -> Lease:
-        """Lease up to ``max_jobs`` jobs; the first successful call also takes back the predecessors' leases."""
+        """Lease up to ``max_jobs`` jobs."""
         return self._leased(await self._upstash.run(self._lease_call(max_jobs)))
 
     async def settle(self, settlements: Sequence[Settlement]) -> int:
-        """Settle jobs; returns how many were fenced: their lease was lost and nothing changed for them."""
+        """Settle jobs; returns how many were fenced: their lease was lost, and nothing changed for them."""
         return _fenced(await self._upstash.run(self._settle_call(settlements)), len(settlements))
 
     async def settle_and_lease(
@@ -107,21 +110,21 @@ class Consumer:
         return fenced, leased if isinstance(leased, StoreError) else self._leased(leased)
 
     async def extend(self, jobs: Sequence[LeasedJob]) -> set[str]:
-        """Extend leases (none: only give a sign of life); returns the ids of those that are lost."""
+        """Extend leases, or only report that this worker is alive; returns the ids whose lease is lost."""
         pairs = [field for job in jobs for field in (job.job_id, job.fence)]
         call = self._protocol.call(EXTEND, self._lease_ms, self.worker_id, self._upstash.calls, *pairs)
         reply = await self._upstash.run(call)
         if not isinstance(reply, list):
-            raise malformed(EXTEND, TypeError())
+            raise malformed(EXTEND)
         return {str(job_id) for job_id in reply}
 
     async def queue_length(self) -> int:
-        """Entries in the list, by one plain command: all that an idle worker asks."""
+        """Entries in the list, by one plain command: all that an idle worker polls."""
         length = await self._upstash.command("LLEN", self._protocol.key("queue"), repeatable=True)
         return length if isinstance(length, int) else 0
 
     async def leave(self) -> None:
-        """Take back the sign of life, after the last settlement."""
+        """Remove this worker from the live ones, after its last settlement."""
         await self._upstash.command("HDEL", self._protocol.key("workers"), self.worker_id, repeatable=True)
 
     @property
@@ -129,7 +132,7 @@ class Consumer:
         return int(self._settings.worker_lease_s * 1000)
 
     def _lease_call(self, max_jobs: int) -> ScriptCall:
-        # A token whose answer never came is used again: the store then repeats that answer.
+        # After a lost reply the token is sent again, and the store repeats that reply.
         self._token = self._token or secrets.token_hex(8)
         settings = self._settings
         return self._protocol.call(
@@ -152,34 +155,25 @@ class Consumer:
         try:
             fence, queue_length, in_flight, hint, *fields = reply
             rows = zip(*[iter(fields)] * 4, strict=True)
-            jobs = [LeasedJob(job_id, payload, int(attempt), fence, idem) for job_id, payload, attempt, idem in rows]
+            jobs = [LeasedJob(one, payload, int(attempt), fence, record) for one, payload, attempt, record in rows]
             lease = Lease(jobs, int(queue_length), int(in_flight), hint == "again", hint == "paused")
-        except (ValueError, TypeError) as error:
-            raise malformed(LEASE, error) from None
+        except (ValueError, TypeError):
+            raise malformed(LEASE) from None
         self._token, self._predecessors = None, ""
         return lease
 
     def _settle_call(self, settlements: Sequence[Settlement]) -> ScriptCall:
-        args: list[str | int | float] = [
-            field
-            for one in settlements
-            for field in (
-                one.job.job_id,
-                one.job.fence,
-                one.end.value,
-                one.text,
-                one.started_at,
-                one.completed_at,
-                one.job.attempt,
-                one.job.idempotency_record,
-            )
-        ]
-        ttl, dead = self._settings.queue_result_ttl, MAX_DEAD_ENTRIES
-        busy_s = sum(one.busy_s for one in settlements)
-        return self._protocol.call(SETTLE, self._protocol.prefix, ttl, RATE_TIME_CONSTANT_S, busy_s, dead, *args)
+        fields: list[Argument] = []
+        for one in settlements:
+            job = one.job
+            fields += (job.job_id, job.fence, one.end.value, one.text, one.started_at, one.completed_at)
+            fields += (job.attempt, job.idempotency_record)
+        ttl_s, busy_s = self._settings.queue_result_ttl, sum(one.busy_s for one in settlements)
+        about_all = self._protocol.prefix, ttl_s, RATE_TIME_CONSTANT_S, busy_s, MAX_DEAD_ENTRIES
+        return self._protocol.call(SETTLE, *about_all, *fields)
 
 
 def _fenced(reply: Any, count: int) -> int:
     if not isinstance(reply, list) or len(reply) != count or not all(one in (0, 1) for one in reply):
-        raise malformed(SETTLE, ValueError())
+        raise malformed(SETTLE)
     return reply.count(0)

@@ -1,9 +1,8 @@
-"""Group commit: many callers, few exchanges. What gathers while one exchange is under way goes out in the next.
+"""Group commit: many callers share few store calls. Items that gather during one call leave together in the next.
 
-Callers never touch the transport. They hand in an item and await its own reply; a fixed handful of senders, which are
-never cancelled, send whatever has gathered, at once when idle. So the cost of an exchange is shared by as many callers
-as are waiting, and a caller that goes away takes nothing with it. A second exchange is opened only when it is worth its
-cost: when a fair number is waiting, or when the first is slow.
+A caller hands in an item and awaits the reply to it. A few sender tasks, which are never cancelled, send what has
+gathered; an idle sender sends at once. The cost of a call is therefore shared by all waiting callers, and a caller
+that disconnects cancels nothing.
 """
 
 import asyncio
@@ -22,14 +21,14 @@ SWEEP_INTERVAL_S = 0.25
 
 
 class GroupCommit(Generic[Item, Reply]):
-    """Gathers items into calls of ``send(items, deadline_s)``, which returns a reply or an error for each.
+    """Gathers items into calls of ``send(items, deadline_s)``, which returns a reply or an error for each item.
 
-    With one exchange in flight the next is opened once ``worth_a_call`` items wait: fewer, and its own cost eats what
-    overlapping saves; many more, and everybody waits for the store together (measured with 64 and 256 callers).
-    Bounds: ``senders`` exchanges in flight, ``max_items`` and ``max_bytes`` (by ``size_of``) in one call,
-    ``max_waiting`` items and ``max_waiting_bytes`` not yet sent; beyond that :meth:`submit` raises at once.
-    An item is answered within ``deadline_s``; if it was not even sent by then, with StoreUnavailableError and outcome
-    ``not_enqueued``.
+    While a call is in flight, the next one starts once ``worth_a_call`` items wait: a smaller call costs more than the
+    overlap saves, and a larger one makes every item wait longer (measured with 64 and 256 callers). Limits: ``senders``
+    calls in flight; ``max_items`` and ``max_bytes`` (by ``size_of``) in a call; ``max_waiting`` items and
+    ``max_waiting_bytes`` not sent yet, beyond which :meth:`submit` raises at once.
+    An item not sent within ``deadline_s`` fails with outcome ``not_enqueued``; ``send`` gets the time that its oldest
+    item has left.
     """
 
     def __init__(
@@ -49,12 +48,12 @@ class GroupCommit(Generic[Item, Reply]):
         self._worth_a_call = min(worth_a_call, max_items)
         self._max_items, self._max_bytes, self._deadline_s = max_items, max_bytes, deadline_s
         self._max_waiting, self._max_waiting_bytes = max_waiting, max_waiting_bytes
-        self._waiting: deque[tuple[Item, asyncio.Future[Reply], int, float]] = deque()
+        self._waiting: deque[tuple[Item, asyncio.Future[Reply], int, float]] = deque()  # item, reply, bytes, since
         self._waiting_bytes = 0
-        self._arrived = asyncio.Semaphore(0)
+        self._wake_up = asyncio.Semaphore(0)
         self._closing = False
         self._loop = asyncio.get_running_loop()
-        self._tasks = [asyncio.create_task(self._sender()) for _ in range(senders)]
+        self._senders = [asyncio.create_task(self._run_sender()) for _ in range(senders)]
         self._sweeper = asyncio.create_task(self._sweep())
         self._idle_senders = 0
 
@@ -68,16 +67,16 @@ class GroupCommit(Generic[Item, Reply]):
         future: asyncio.Future[Reply] = self._loop.create_future()
         self._waiting.append((item, future, size, time.monotonic()))
         self._waiting_bytes += size
-        if self._idle_senders == len(self._tasks) or len(self._waiting) >= self._worth_a_call:
+        if self._idle_senders == len(self._senders) or len(self._waiting) >= self._worth_a_call:
             self._wake_a_sender()
         return await future
 
     async def aclose(self) -> None:
         """Send what is waiting, then end the senders."""
         self._closing = True
-        for _ in self._tasks:
-            self._arrived.release()
-        await asyncio.gather(*self._tasks)
+        for _ in self._senders:
+            self._wake_up.release()
+        await asyncio.gather(*self._senders)
         self._sweeper.cancel()
         with suppress(asyncio.CancelledError):
             await self._sweeper
@@ -85,29 +84,26 @@ class GroupCommit(Generic[Item, Reply]):
     def _wake_a_sender(self) -> None:
         if self._idle_senders:
             self._idle_senders -= 1
-            self._arrived.release()
+            self._wake_up.release()
 
-    async def _sender(self) -> None:
+    async def _run_sender(self) -> None:
         while True:
             while not self._waiting:
                 if self._closing:
                     return
                 self._idle_senders += 1
-                await self._arrived.acquire()
-            batch = self._take()
+                await self._wake_up.acquire()
+            batch = self._take_batch()
             remaining_s = self._deadline_s - (time.monotonic() - batch[0][3])
             try:
                 replies = await self._send([item for item, *_ in batch], remaining_s)
-            except OverloadDemoError as error:
-                replies = [error] * len(batch)
             except Exception as error:
-                reason = f"unexpected {type(error).__name__} while talking to the store"
-                replies = [StoreUnavailableError(reason, Outcome.UNKNOWN)] * len(batch)
+                replies = [as_known_error(error)] * len(batch)
             for (_, future, _, _), reply in zip(batch, replies, strict=True):
                 _answer(future, reply)
 
-    def _take(self) -> list[tuple[Item, asyncio.Future[Reply], int, float]]:
-        """The oldest waiting items, up to the bounds of one call; always at least one."""
+    def _take_batch(self) -> list[tuple[Item, asyncio.Future[Reply], int, float]]:
+        """The oldest waiting items within the limits of one call; at least one."""
         batch: list[tuple[Item, asyncio.Future[Reply], int, float]] = []
         total = 0
         while self._waiting and len(batch) < self._max_items:
@@ -120,7 +116,7 @@ class GroupCommit(Generic[Item, Reply]):
         return batch
 
     async def _sweep(self) -> None:
-        """Help what has waited while senders were busy with a store that does not answer; fail it past the deadline."""
+        """Wake another sender while a call is slow; fail items that no sender took before their deadline."""
         while True:
             await asyncio.sleep(SWEEP_INTERVAL_S)
             if self._waiting and self._waiting[0][3] < time.monotonic() - SWEEP_INTERVAL_S:
@@ -132,8 +128,51 @@ class GroupCommit(Generic[Item, Reply]):
                 _answer(future, StoreUnavailableError("the store did not take the request in time"))
 
 
+class SharedCall(Generic[Reply]):
+    """Gives one reply of ``call(deadline_s)`` to all callers that ask together; only one call runs at a time.
+
+    A reply is never older than its question: callers that ask during a call share the next one. A caller that is
+    cancelled cancels nothing.
+    """
+
+    def __init__(self, call: Callable[[float], Awaitable[Reply]], deadline_s: float) -> None:
+        self._call, self._deadline_s = call, deadline_s
+        self._turn = asyncio.Lock()
+        self._next: asyncio.Task[Reply] | None = None
+
+    async def reply(self) -> Reply:
+        """Wait for the reply. Raises what ``call`` raised."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._run(time.monotonic() + self._deadline_s))
+        return await asyncio.shield(self._next)
+
+    async def aclose(self) -> None:
+        """Wait for the calls in flight."""
+        if self._next is not None:
+            await asyncio.wait({self._next})
+        async with self._turn:
+            pass
+
+    async def _run(self, give_up_at: float) -> Reply:
+        async with self._turn:
+            self._next = None
+            if (remaining_s := give_up_at - time.monotonic()) <= 0:
+                raise StoreUnavailableError("the store did not take the request in time")
+            try:
+                return await self._call(remaining_s)
+            except Exception as error:
+                raise as_known_error(error) from None
+
+
+def as_known_error(error: Exception) -> OverloadDemoError:
+    """Return an error of this package as it is; a bug becomes a store error with outcome ``unknown``."""
+    if isinstance(error, OverloadDemoError):
+        return error
+    return StoreUnavailableError(f"unexpected {type(error).__name__} during a store call", Outcome.UNKNOWN)
+
+
 def _answer(future: "asyncio.Future[Reply]", reply: "Reply | OverloadDemoError") -> None:
-    if future.done():  # the caller went away; what was committed stays committed
+    if future.done():  # the caller disconnected; its item is committed all the same
         return
     if isinstance(reply, OverloadDemoError):
         future.set_exception(reply)

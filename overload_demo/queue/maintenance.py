@@ -71,7 +71,7 @@ class QueueAdmin:
             pairs = [text for letter in page for text in (letter.job_id, letter.entry)]
             reply = await self._upstash.run(self._protocol.call(REQUEUE, self._protocol.prefix, *pairs))
             if not isinstance(reply, list) or len(reply) != len(page):
-                raise malformed(REQUEUE, ValueError())
+                raise malformed(REQUEUE)
             verdicts += map(str, reply)
         return verdicts
 
@@ -210,7 +210,7 @@ class QueueRepair:
     async def _inspect(self, page: list[str]) -> list[Any]:
         reply = await self._upstash.run(self._protocol.call(INSPECT, self._protocol.prefix, *page))
         if not isinstance(reply, list) or len(reply) != len(page):
-            raise malformed(INSPECT, ValueError())
+            raise malformed(INSPECT)
         return reply
 
     async def _recount(self, seen: _Snapshot) -> Counter[str]:

@@ -1,4 +1,4 @@
-"""The API's writing side: jobs go into the store by group commit, and only then is anybody told so."""
+"""The API's writing side: enqueue and cancel by group commit. A call returns after the store has committed."""
 
 import asyncio
 import math
@@ -17,17 +17,17 @@ from overload_demo.rest.client import Upstash
 from overload_demo.work import utc_now
 
 MAX_BATCH_JOBS = 256
-MAX_BATCH_BYTES = 1_048_576  # as sent, that is after escaping: a tenth of what Upstash takes in one request
+MAX_BATCH_BYTES = 1_048_576  # as sent, after escaping: a tenth of what Upstash accepts in one request
 OVERHEAD_BYTES = 280  # of a job's id, record, fingerprint, owner, deadline and punctuation
 SENDERS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """A validated job on its way in: ``payload`` is the client's JSON text.
+    """A validated job to enqueue; ``payload`` is the client's JSON text.
 
-    ``idem`` and ``fingerprint`` are those of a request with an Idempotency-Key, ``owner`` whoever may ask for the job
-    ('' = everybody), ``expires_in_s`` the seconds within which it is to start.
+    ``idempotency_record`` and ``fingerprint`` belong to a request with an Idempotency-Key. Only ``owner`` may read the
+    job ('' = any client). The job must start within ``expires_in_s`` seconds.
     """
 
     job_id: str
@@ -39,7 +39,7 @@ class NewJob:
 
     @property
     def options(self) -> str:
-        """What only some jobs have, as the script reads it; '' for a plain one."""
+        """The optional fields in the form that the script reads; '' for a job with none."""
         if not self.idempotency_record and not self.owner and self.expires_in_s is None:
             return ""
         within_s = "-" if self.expires_in_s is None else repr(self.expires_in_s)
@@ -48,17 +48,14 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True)
 class Enqueued:
-    """A committed job; ``job_id`` is an earlier one's when the same Idempotency-Key came again."""
+    """A committed job; for a repeated Idempotency-Key, ``job_id`` is that of the first request."""
 
     job_id: str
     estimated_wait_s: float
 
 
 class Producer:
-    """Enqueues and cancels jobs. When a call returns, the store has committed it; closing flushes what waits.
-
-    ``on_commit`` is told of each call that enqueues, once it has ended: how many jobs, and after how many seconds.
-    """
+    """Enqueues and cancels jobs. ``on_commit(jobs, seconds)`` is called after each call that enqueues."""
 
     def __init__(
         self, upstash: Upstash, settings: Settings, *, on_commit: Callable[[int, float], object] = lambda *_: None
@@ -70,7 +67,7 @@ class Producer:
             settings.overload_max_wait_s,
             settings.worker_processing_delay,
         )
-        self._group: GroupCommit[NewJob, Enqueued] = GroupCommit(
+        self._jobs: GroupCommit[NewJob, Enqueued] = GroupCommit(
             self._commit,
             size_of=_bytes_sent,
             senders=SENDERS,
@@ -87,18 +84,18 @@ class Producer:
 
         Raises :class:`StoreError` with its outcome, :class:`QueueFullError`, :class:`IdempotencyConflictError`.
         """
-        return await self._group.submit(job)
+        return await self._jobs.submit(job)
 
     async def cancel(self, job_id: str, owner: str = "") -> JobState | None:
-        """Cancel a job if it is waiting; returns the state it is in from now on. Repeating it is harmless.
+        """Cancel a job if it is still waiting; returns its state afterwards. Safe to repeat.
 
-        None if there is no such job, or if it is not this owner's ('' = anybody may). Raises :class:`StoreError`.
+        Returns None for an unknown job or one of another owner ('' matches any). Raises :class:`StoreError`.
         """
         return await self._cancels.submit((job_id, owner))
 
     async def aclose(self) -> None:
-        """Commit what is waiting, answer everybody, stop."""
-        await asyncio.gather(self._group.aclose(), self._cancels.aclose())
+        """Commit what is waiting, then stop."""
+        await asyncio.gather(self._jobs.aclose(), self._cancels.aclose())
 
     async def _commit(self, jobs: Sequence[NewJob], deadline_s: float) -> list[Enqueued | OverloadDemoError]:
         args = [field for job in jobs for field in (job.job_id, job.payload, job.options)]
@@ -111,43 +108,35 @@ class Producer:
         try:
             wait_s, verdicts = float(reply[0]), reply[1:]
             if not math.isfinite(wait_s):
-                raise ValueError(wait_s)
-            return [_outcome(job, verdict, wait_s) for job, verdict in zip(jobs, verdicts, strict=True)]
-        except (ValueError, TypeError, LookupError) as error:
-            raise malformed(ENQUEUE, error) from None
+                raise ValueError
+            return [_enqueued(job, verdict, wait_s) for job, verdict in zip(jobs, verdicts, strict=True)]
+        except (ValueError, TypeError, LookupError):
+            raise malformed(ENQUEUE) from None
 
-    async def _commit_cancels(
-        self, asked: Sequence[tuple[str, str]], deadline_s: float
-    ) -> list[JobState | OverloadDemoError | None]:
-        args = [field for job_id, owner in asked for field in (job_id, owner)]
-        reply = await self._upstash.run(
-            self._protocol.call(CANCEL, self._protocol.prefix, utc_now(), *args), deadline_s=deadline_s
-        )
-        try:
-            states: list[JobState | OverloadDemoError | None] = [_state(one) for one in reply]
-        except (ValueError, TypeError) as error:
-            raise malformed(CANCEL, error) from None
-        if len(states) != len(asked):
-            raise malformed(CANCEL, ValueError())
-        return states
+    async def _commit_cancels(self, jobs: Sequence[tuple[str, str]], deadline_s: float) -> list[JobState | None]:
+        args = [field for job_id, owner in jobs for field in (job_id, owner)]
+        call = self._protocol.call(CANCEL, self._protocol.prefix, utc_now(), *args)
+        reply = await self._upstash.run(call, deadline_s=deadline_s)
+        if not isinstance(reply, list) or len(reply) != len(jobs):
+            raise malformed(CANCEL)
+        return [_state(one) for one in reply]
 
 
 def _state(stored: Any) -> JobState | None:
-    """The state the script tells; one that somebody else has written is as good as failed."""
     if stored is None:
         return None
     if not isinstance(stored, str):
-        raise TypeError(stored)
+        raise malformed(CANCEL)
     try:
         return JobState(stored)
-    except ValueError:
+    except ValueError:  # written by another program
         return JobState.FAILED
 
 
 def _bytes_sent(job: NewJob) -> int:
-    """At most so many bytes of a request: where JSON goes into JSON, a character becomes up to twelve.
+    """An upper bound of the job's bytes in a request: as JSON inside JSON, a character takes up to twelve.
 
-    Plain ASCII at most doubles (quotes, backslashes, line ends), which needs no closer look.
+    Plain ASCII at most doubles (quotes, backslashes, line ends), so its length is enough.
     """
     text = job.payload
     if text.isascii() and "\x7f" not in text:
@@ -155,7 +144,7 @@ def _bytes_sent(job: NewJob) -> int:
     return OVERHEAD_BYTES + len(encode_basestring_ascii(text))
 
 
-def _outcome(job: NewJob, verdict: str, wait_s: float) -> Enqueued | OverloadDemoError:
+def _enqueued(job: NewJob, verdict: str, wait_s: float) -> Enqueued | OverloadDemoError:
     if verdict == "+":
         return Enqueued(job.job_id, wait_s)
     if verdict[:1] == "=" and JOB_ID.fullmatch(verdict[1:]):

@@ -1,4 +1,4 @@
-"""The scripts and keys every part of the queue shares, and the arithmetic of the recent rates."""
+"""What all parts of the queue share: the scripts, their keys, the check of replies, and the recent rates."""
 
 import math
 import re
@@ -12,29 +12,25 @@ from overload_demo.rest.client import Argument, Script, ScriptCall
 
 Item = TypeVar("Item")
 
-# The recent rates are sums that fade with this time constant: long enough to be steady at two seconds a job,
-# short enough to follow a change within half a minute.
+# Chosen: steady at two seconds a job, and within half a minute of any change.
 RATE_TIME_CONSTANT_S = 10.0
-LONGEST_JOB_S = 86_400.0  # no estimate grows beyond all numbers
+LONGEST_JOB_S = 86_400.0  # keeps every estimate finite
 MAX_DEAD_ENTRIES = 10_000
-# A returned job sits behind at most this many others: workers times the largest batch, for a few workers.
+# A job returned to the head has at most this many jobs before it: the largest batch times a few workers.
 MAX_RETURNED_DISTANCE = 1_024
 
 
-def _text(name: str) -> str:
-    return files(__package__).joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
-
-
 def _script(name: str) -> Script:
-    return Script(name, _text("prelude") + _text(name))
+    folder = files(__package__).joinpath("lua")
+    texts = [folder.joinpath(f"{one}.lua").read_text(encoding="utf-8") for one in ("prelude", name)]
+    return Script(name, "".join(texts))
 
 
-ENQUEUE, LEASE, EXTEND, SETTLE, STATUS, STATS, CANCEL = map(
-    _script, ("enqueue", "lease", "extend", "settle", "status", "stats", "cancel")
-)
-REQUEUE, PURGE, INSPECT, RECONCILE, RECOUNT = map(_script, ("requeue", "purge", "inspect", "reconcile", "recount"))
+ENQUEUE, LEASE, EXTEND, SETTLE = map(_script, ("enqueue", "lease", "extend", "settle"))
+STATUS, STATS, CANCEL, REQUEUE = map(_script, ("status", "stats", "cancel", "requeue"))
+PURGE, INSPECT, RECONCILE, RECOUNT = map(_script, ("purge", "inspect", "reconcile", "recount"))
 
-# What each of the keys is that a queue has only once.
+# The type of each key that a queue has once.
 TYPES = {
     "queue": "list",
     "seq": "string",
@@ -62,7 +58,7 @@ _KEYS = {
 
 @dataclass(frozen=True)
 class Protocol:
-    """Builds calls of the scripts with the right keys; ``prefix`` separates several queues in one store."""
+    """Builds script calls with the right keys; ``prefix`` separates several queues in one store."""
 
     prefix: str = ""
 
@@ -71,7 +67,7 @@ class Protocol:
         return f"{self.prefix}jobs:{name}"
 
     def pattern(self, start: str = "") -> str:
-        """What SCAN and KEYS find keys by that begin with the prefix and ``start``, whatever is in these."""
+        """The SCAN pattern for keys that begin with the prefix and ``start``; escapes special characters."""
         return re.sub(r"([*?\[\]\\^])", r"\\\1", f"{self.prefix}{start}") + "*"
 
     def call(self, script: Script, *args: Argument) -> ScriptCall:
@@ -81,7 +77,7 @@ class Protocol:
 
 @dataclass(frozen=True)
 class RecentRates:
-    """Service time and drain rate over the last seconds, from the fading sums in ``jobs:stats``.
+    """Service time and drain rate of the last seconds, from the decaying sums in ``jobs:stats``.
 
     Each settled batch of n jobs that took b busy seconds sets ``jobs = jobs·f + n`` and ``busy_s = busy_s·f + b`` with
     f = exp(-Δt / time constant). In a steady state ``jobs`` tends to drain rate · time constant.
@@ -93,7 +89,7 @@ class RecentRates:
 
     @classmethod
     def read(cls, jobs: Any, busy_s: Any, at_s: Any = None, now_s: float = 0.0) -> "RecentRates":
-        """The rates from what is stored; as before the first job if that is missing, or not what we wrote."""
+        """The rates from stored fields; zero, as before the first job, if a field is missing or not a number."""
         try:
             age_s = 0.0 if at_s is None else max(0.0, now_s - float(at_s))
             numbers = float(jobs or 0), float(busy_s or 0), age_s
@@ -102,20 +98,19 @@ class RecentRates:
         return cls(*numbers) if all(map(math.isfinite, numbers)) and min(numbers) >= 0 else cls(0.0, 0.0)
 
     def service_time_s(self, default_s: float) -> float:
-        """Seconds a job takes one worker; ``default_s`` before anything was measured."""
+        """Seconds of work a job; ``default_s`` before the first measurement."""
         return min(self.busy_s / self.jobs, LONGEST_JOB_S) if self.jobs > 0 else default_s
 
     def drain_rate_per_s(self) -> float:
-        """Jobs settled a second, all workers together, fading to 0 while nothing is settled."""
+        """Jobs settled a second by all workers; decays to 0 while none is settled."""
         return self.jobs * math.exp(-self.age_s / RATE_TIME_CONSTANT_S) / RATE_TIME_CONSTANT_S
 
 
 def pages(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    """The items in portions of at most ``size``, in order."""
+    """The items in pages of at most ``size``, in order."""
     return (items[at : at + size] for at in range(0, len(items), size))
 
 
-def malformed(script: Script, error: Exception) -> StoreUnavailableError:
-    """The error for a reply whose shape is not the script's; what the call did is then unknown."""
-    reason = f"the store's answer to {script.name} is malformed ({type(error).__name__})"
-    return StoreUnavailableError(reason, Outcome.UNKNOWN)
+def malformed(script: Script) -> StoreUnavailableError:
+    """The error for a reply that is not of the script's form: what the call did is unknown."""
+    return StoreUnavailableError(f"the store's reply to {script.name} is malformed", Outcome.UNKNOWN)

@@ -1,4 +1,4 @@
-"""The API's reading side: where a job stands, and the queue's numbers. Reads that come together share one exchange."""
+"""The API's reading side: the state of a job, and the queue's numbers. Concurrent reads share one store call."""
 
 import asyncio
 import json
@@ -10,12 +10,12 @@ from typing import Any
 
 from overload_demo.config import Settings
 from overload_demo.jobs import JobState, why_not_shown
-from overload_demo.queue.group_commit import GroupCommit
+from overload_demo.queue.group_commit import GroupCommit, SharedCall
 from overload_demo.queue.protocol import MAX_RETURNED_DISTANCE, STATS, STATUS, Protocol, RecentRates, malformed
 from overload_demo.rest.client import Upstash
 
 MAX_READ_JOBS = 500
-# A reply over 10 MB is an error, and a text of quotes and backslashes doubles on its way.
+# Upstash allows 10 MB a reply, and escaping can double a text of quotes and backslashes.
 MAX_READ_RESULT_BYTES = 2_097_152
 SENDERS = 2
 PING_DEADLINE_S = 1.0
@@ -23,9 +23,9 @@ PING_DEADLINE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """One look at a job. ``queue_position`` (1 = next) and ``estimated_wait_s`` count only while it is queued.
+    """The state of a job at one moment. ``queue_position`` (1 = next) and ``estimated_wait_s`` are 0 unless queued.
 
-    ``queue_position`` is an upper bound: jobs before it that were cancelled count until a lease passes them.
+    ``queue_position`` is an upper bound: cancelled jobs before it count until a lease passes them.
     """
 
     state: JobState
@@ -39,9 +39,9 @@ class JobStatus:
 
 @dataclass(frozen=True)
 class QueueStats:
-    """One consistent look at the queue; counts since the store was new, rates over the last seconds.
+    """The queue at one moment: totals since the store was created, rates over the last seconds.
 
-    ``accepted = done + failed + cancelled + queue_length + in_flight``; ``failed`` holds those dead and expired.
+    ``accepted = done + failed + cancelled + queue_length + in_flight``; ``failed`` includes dead and expired jobs.
     """
 
     queue_length: int
@@ -64,7 +64,7 @@ class QueueStats:
 
 
 class Results:
-    """Reads job states and statistics; nothing here writes."""
+    """Reads job states and statistics; writes nothing. Raises :class:`StoreError`."""
 
     def __init__(self, upstash: Upstash, settings: Settings) -> None:
         self._upstash, self._protocol = upstash, Protocol(settings.overload_key_prefix)
@@ -73,45 +73,38 @@ class Results:
         self._jobs: GroupCommit[str, JobStatus | None] = GroupCommit(
             self._read, senders=SENDERS, max_items=MAX_READ_JOBS, deadline_s=self._deadline_s
         )
-        # Whoever asks at the same time shares one answer, so a crowd costs one connection each.
-        self._numbers: GroupCommit[None, QueueStats] = GroupCommit(
-            self._read_stats, senders=1, max_items=10_000, deadline_s=self._deadline_s
-        )
-        self._pings: GroupCommit[None, None] = GroupCommit(
-            self._ping, senders=1, max_items=10_000, deadline_s=min(PING_DEADLINE_S, self._deadline_s)
-        )
+        self._stats = SharedCall(self._read_stats, self._deadline_s)
+        self._pings = SharedCall(self._ping, min(PING_DEADLINE_S, self._deadline_s))
 
     async def status(self, job_id: str) -> JobStatus | None:
-        """Where a job stands; None if it is unknown or has expired. Raises :class:`StoreError`."""
+        """The state of a job; None if it is unknown or has expired."""
         return await self._jobs.submit(job_id)
 
     async def statuses(self, job_ids: Sequence[str]) -> list[JobStatus | None]:
-        """The same for at most 500 jobs, in one exchange unless their results are large."""
+        """The states of at most 500 jobs, in one exchange unless their results are large."""
         return await self._read(job_ids, self._deadline_s)
 
     async def stats(self) -> QueueStats:
-        """The queue's numbers. Raises :class:`StoreError`."""
-        return await self._numbers.submit(None)
+        """The queue's numbers."""
+        return await self._stats.reply()
 
     async def ping(self) -> None:
-        """Return if the store answers within a second. Raises :class:`StoreError`."""
-        return await self._pings.submit(None)
+        """Return if the store answers within a second."""
+        await self._pings.reply()
 
     async def aclose(self) -> None:
-        """Answer who is waiting, stop."""
-        await asyncio.gather(self._jobs.aclose(), self._numbers.aclose(), self._pings.aclose())
+        """Answer what is waiting, then stop."""
+        await asyncio.gather(self._jobs.aclose(), self._stats.aclose(), self._pings.aclose())
 
-    async def _ping(self, askers: Sequence[None], deadline_s: float) -> list[None]:
+    async def _ping(self, deadline_s: float) -> None:
         await self._upstash.command("PING", repeatable=True, deadline_s=deadline_s)
-        return list(askers)
 
-    async def _read_stats(self, askers: Sequence[None], deadline_s: float) -> list[QueueStats]:
-        call = self._protocol.call(STATS, self._protocol.prefix)
-        reply = await self._upstash.run(call, deadline_s=deadline_s)
+    async def _read_stats(self, deadline_s: float) -> QueueStats:
+        reply = await self._upstash.run(self._protocol.call(STATS, self._protocol.prefix), deadline_s=deadline_s)
         try:
-            return [self._stats_from(reply)] * len(askers)
-        except (ValueError, TypeError, LookupError) as error:
-            raise malformed(STATS, error) from None
+            return self._stats_from(reply)
+        except (ValueError, TypeError, LookupError):
+            raise malformed(STATS) from None
 
     async def _read(self, job_ids: Sequence[str], deadline_s: float) -> list[JobStatus | None]:
         give_up_at = time.monotonic() + deadline_s
@@ -121,28 +114,26 @@ class Results:
         return found
 
     async def _read_some(self, job_ids: Sequence[str], deadline_s: float) -> list[JobStatus | None]:
-        """As many of the jobs, from the first, as fit into one answer; at least one."""
-        call = self._protocol.call(
-            STATUS, self._protocol.prefix, MAX_RETURNED_DISTANCE, MAX_READ_RESULT_BYTES, *job_ids
-        )
+        """The first of the jobs, as many as fit into one reply; at least one."""
+        limits = MAX_RETURNED_DISTANCE, MAX_READ_RESULT_BYTES
+        call = self._protocol.call(STATUS, self._protocol.prefix, *limits, *job_ids)
         reply = await self._upstash.run(call, deadline_s=deadline_s)
         try:
             workers, jobs, busy_s, *found = reply
             rates = RecentRates.read(jobs, busy_s)
             per_job_s = rates.service_time_s(self._default_service_s) / max(1, int(workers))
             if not 1 <= len(found) <= len(job_ids):
-                raise ValueError(len(found))
+                raise ValueError
             return [_status_from(job, per_job_s) for job in found]
-        except (ValueError, TypeError, LookupError) as error:
-            raise malformed(STATUS, error) from None
+        except (ValueError, TypeError, LookupError):
+            raise malformed(STATUS) from None
 
     def _stats_from(self, reply: list[Any]) -> QueueStats:
         entries, in_flight, created_at, workers, dead_letters, calls, now_s, *pairs = reply
         fields = dict(zip(pairs[::2], pairs[1::2], strict=True))
         depth = max(0, int(entries) - _count(fields.get("tombstones")))
-        rates = RecentRates.read(
-            fields.get("recent_jobs"), fields.get("recent_busy_s"), fields.get("recent_at"), float(now_s)
-        )
+        jobs, busy_s, at_s = (fields.get(name) for name in ("recent_jobs", "recent_busy_s", "recent_at"))
+        rates = RecentRates.read(jobs, busy_s, at_s, float(now_s))
         service_s = rates.service_time_s(self._default_service_s)
         counted = ("accepted", "done", "failed", "dead", "interrupted", "cancelled", "expired")
         return QueueStats(
@@ -161,7 +152,7 @@ class Results:
 
 
 def _count(text: Any) -> int:
-    """A stored counter; 0 for what somebody else has left there."""
+    """A stored counter; 0 if it is not a number."""
     try:
         return max(0, int(text or 0))
     except (ValueError, TypeError, OverflowError):
@@ -191,13 +182,13 @@ def _status_from(job: list[Any] | None, per_job_s: float) -> JobStatus | None:
             str(error),
             owner[0] if owner else "",
         )
-    except (ValueError, RecursionError):  # somebody else wrote into this hash: say so, never fail the whole batch
+    except (ValueError, RecursionError):  # another program wrote into this hash: the rest of the batch is still good
         reason = "unreadable: the stored job is malformed"
         return JobStatus(JobState.FAILED, 0, 0.0, "", None, reason, owner[0] if owner else "")
 
 
 def _result_from(text: str) -> Any:
-    """The value of a stored result; raises ValueError for one that an answer could not hold."""
+    """The value of a stored result; raises ValueError if a response cannot hold it."""
     if reason := why_not_shown(text):
         raise ValueError(reason)
     return json.loads(text)

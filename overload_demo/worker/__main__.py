@@ -15,9 +15,9 @@ from overload_demo.logs import log_to_stderr
 from overload_demo.process import watch_parent
 from overload_demo.queue.consumer import LeasedJob, about
 from overload_demo.store.connect import open_store
-from overload_demo.worker.job_metrics import WorkerMetrics, serving
 from overload_demo.worker.loop import LOST, Worker
 from overload_demo.worker.watchdog import Watchdog
+from overload_demo.worker.worker_metrics import WorkerMetrics, serving
 
 EXIT_JOB_OVERDUE = 3
 TELL_AFTER_S = 1.0

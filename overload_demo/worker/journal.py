@@ -67,7 +67,7 @@ class FailureLog:
             log.handle(record)
 
 
-class JobLog:
+class OutcomeLog:
     """A log line a job while there are few."""
 
     def __init__(self) -> None:

@@ -23,7 +23,7 @@ from overload_demo.process import after_fork, replace_with_null
 from overload_demo.queue.consumer import Consumer, Lease, LeasedJob, LeaseEnd, Settlement, about
 from overload_demo.rest.address import Address
 from overload_demo.rest.client import Upstash
-from overload_demo.worker.lease_metrics import LeaseMetrics
+from overload_demo.worker.worker_metrics import WorkerMetrics
 
 log = logging.getLogger(__name__)
 Value = TypeVar("Value")
@@ -35,7 +35,7 @@ LOOK_AT_THREAD_S = 0.5
 MAX_SETTLE_BYTES = 2_097_152  # a request over 10 MB is refused, and JSON in JSON may double
 
 
-class LeaseKeeper:
+class LeaseRenewer:
     """Holds one worker's leases. ``fetch``, ``take``, ``finish``, ``close`` are for the thread that does the jobs.
 
     ``on_overdue`` is called once, in the helper thread, when a job has run longer than ``worker_job_timeout_s``: by
@@ -51,7 +51,7 @@ class LeaseKeeper:
         worker_id: str,
         on_overdue: Callable[[LeasedJob], None],
         on_lost: Callable[[OSError], None],
-        metrics: LeaseMetrics,
+        metrics: WorkerMetrics,
         *,
         predecessors: Sequence[str] = (),
     ) -> None:
@@ -67,7 +67,7 @@ class LeaseKeeper:
         self._selector = selectors.DefaultSelector()
         self._loop = asyncio.SelectorEventLoop(self._selector)
         _keepers.add(self)
-        self._thread = threading.Thread(target=self._run_loop, name="lease-keeper", daemon=True)
+        self._thread = threading.Thread(target=self._run_loop, name="lease-renewer", daemon=True)
         self._thread.start()
         self._consumer, self._upstash, self._one_at_a_time, self._ticking = self._call(
             self._open(address, refresh, worker_id, predecessors)
@@ -99,7 +99,7 @@ class LeaseKeeper:
                     raise
         with contextlib.suppress(RuntimeError):
             work.close()
-        raise OverloadDemoError("the lease keeper has lost its event loop")
+        raise OverloadDemoError("the lease renewer has lost its event loop")
 
     # ---- for the thread that does the jobs
 
@@ -185,7 +185,7 @@ class LeaseKeeper:
                     log.warning("holding %d results until the store answers: %s", len(self._finished), error)
                 trouble = True
             except Exception:
-                log.exception("the lease keeper met a bug; it goes on")
+                log.exception("the lease renewer met a bug; it goes on")
 
     async def _tick(self) -> None:
         now = time.monotonic()
@@ -262,6 +262,6 @@ class LeaseKeeper:
             log.warning("%d results came too late: their leases had been lost, nothing was changed", fenced)
 
 
-_keepers: "weakref.WeakSet[LeaseKeeper]" = weakref.WeakSet()
+_keepers: "weakref.WeakSet[LeaseRenewer]" = weakref.WeakSet()
 # A child that shared the connections and the epoll set could change those of the parent.
 after_fork(lambda: replace_with_null(descriptor for keeper in _keepers for descriptor in keeper.descriptors()))

@@ -1,7 +1,7 @@
 """The loop: lease a few jobs, do them one by one, settle them together with the next lease.
 
-The thread of :class:`~overload_demo.worker.lease_renewer.LeaseKeeper` sends every request to the store; the thread that
-runs :meth:`Worker.run` only does jobs.
+The thread of :class:`~overload_demo.worker.lease_renewer.LeaseRenewer` sends every request to the store; the thread
+that runs :meth:`Worker.run` only does jobs.
 """
 
 import json
@@ -23,10 +23,10 @@ from overload_demo.rest.address import Address
 from overload_demo.work import Slot, utc_now
 from overload_demo.worker.handler import JobContext, LazyRunner, load_handler
 from overload_demo.worker.identity import WorkerIdentity
-from overload_demo.worker.job_metrics import WorkerMetrics
-from overload_demo.worker.journal import EffectLog, FailureLog, JobLog, describe
-from overload_demo.worker.lease_renewer import LeaseKeeper
+from overload_demo.worker.journal import EffectLog, FailureLog, OutcomeLog, describe
+from overload_demo.worker.lease_renewer import LeaseRenewer
 from overload_demo.worker.watchdog import Watchdog
+from overload_demo.worker.worker_metrics import WorkerMetrics
 
 log = logging.getLogger("overload_demo.worker")
 
@@ -68,7 +68,7 @@ class Worker:
         self._effects = EffectLog(settings.worker_effect_log) if settings.worker_effect_log else None
         self._stopping = threading.Event()
         self._recent_job_s: float | None = None
-        self._job_log, self._failure_log = JobLog(), FailureLog()
+        self._job_log, self._failure_log = OutcomeLog(), FailureLog()
         self._watchdog = watchdog
 
     def stop(self) -> None:
@@ -80,14 +80,14 @@ class Worker:
         self._pid = os.getpid()
         with WorkerIdentity(self.settings) as own:
             log.info("worker %s is up", own.name)
-            keeper = LeaseKeeper(
+            keeper = LeaseRenewer(
                 self._address,
                 self._refresh,
                 self.settings,
                 own.worker_id,
                 self._on_overdue,
                 self._on_lost,
-                self._metrics.leases,
+                self._metrics,
                 predecessors=own.predecessors,
             )
             try:
@@ -98,7 +98,7 @@ class Worker:
                 self._job_log.flush()
                 log.info("worker %s stopped: %d done, %d failed", own.name, self.done, self.failed)
 
-    def _work(self, keeper: LeaseKeeper, until_empty: bool) -> None:
+    def _work(self, keeper: LeaseRenewer, until_empty: bool) -> None:
         idle = IdleBackoff(self.settings, self._stopping)
         trouble, pause = StoreTrouble(self.settings.max_poll_interval_s), Pause()
         while not self._stopping.is_set():
@@ -120,7 +120,7 @@ class Worker:
                 self._stopping.wait(trouble.met(error))
             self._do_batch(keeper)
 
-    def _do_batch(self, keeper: LeaseKeeper) -> None:
+    def _do_batch(self, keeper: LeaseRenewer) -> None:
         since = time.perf_counter()
         while not self._stopping.is_set() and (job := keeper.take()):
             self.running_job = job.job_id
@@ -253,7 +253,7 @@ class IdleBackoff:
         """There was work: poll at the shortest interval again."""
         self._pause_s = self._first_s
 
-    def wait_for_work(self, keeper: LeaseKeeper) -> None:
+    def wait_for_work(self, keeper: LeaseRenewer) -> None:
         """Return when something is waiting, when it is time for a full look, or when stopping. Raises StoreError."""
         look_at = time.monotonic() + self._full_look_s
         while not self._stopping.wait(max(0.0, min(self._pause_s, look_at - time.monotonic()))):

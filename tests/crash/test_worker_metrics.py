@@ -6,9 +6,12 @@ import sys
 from pathlib import Path
 
 import httpx
+import pytest
 
+from overload_demo.config import load_settings
 from overload_demo.errors import StoreError
 from overload_demo.process import Child
+from overload_demo.worker.worker_metrics import WorkerMetrics, serving
 from tests.support.running import api_process, child, environment, events, submit, wait_for, worker_process
 from tests.support.scraping import Numbers, numbers_in
 from tests.support.waiting import wait_until
@@ -123,3 +126,25 @@ def test_without_a_port_nothing_is_opened(tmp_path: Path) -> None:
     with worker_process(tmp_path) as worker:
         wait_until("it is up", lambda: "is up" in worker.log.read_text(), timeout_s=20.0)
         assert "metrics at" not in worker.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("header", "value", "status"),
+    [
+        ("Host", "rebound.example", 400),
+        ("Host", "localhost:9100", 200),
+        ("Host", "prometheus.example", 200),
+        ("Accept", "application/openmetrics-text; version=abc", 200),
+        ("Accept", "application/openmetrics-text; version=1.0.0", 200),
+    ],
+)
+def test_metrics_refuse_a_foreign_host_and_answer_any_accept(
+    header: str, value: str, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = load_settings(worker_metrics_port=0, overload_allowed_hosts="prometheus.example")
+    with caplog.at_level("INFO", "overload_demo.worker"), serving(WorkerMetrics(), settings):
+        url = caplog.messages[-1].removeprefix("metrics at ")
+        answer = httpx.get(url, headers={header: value}, trust_env=False)
+
+    assert answer.status_code == status
+    assert ("overload_worker_in_flight" in answer.text) == (status == 200)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from overload_demo.worker import JobContext
-from overload_demo.worker.lease_renewer import LeaseKeeper
+from overload_demo.worker.lease_renewer import LeaseRenewer
 from tests.history.record import Recorder
 
 FILE = "HISTORY_FILE"
@@ -47,8 +47,8 @@ def _end() -> NoReturn:
     os._exit(139)
 
 
-def _ending_after(fetch: Callable[[LeaseKeeper, int], Any]) -> Callable[[LeaseKeeper, int], Any]:
-    def fetch_and_perhaps_end(keeper: LeaseKeeper, max_jobs: int) -> Any:
+def _ending_after(fetch: Callable[[LeaseRenewer, int], Any]) -> Callable[[LeaseRenewer, int], Any]:
+    def fetch_and_perhaps_end(keeper: LeaseRenewer, max_jobs: int) -> Any:
         lease = fetch(keeper, max_jobs)
         if lease.jobs:
             _perhaps_end("after_lease")
@@ -58,4 +58,4 @@ def _ending_after(fetch: Callable[[LeaseKeeper, int], Any]) -> Callable[[LeaseKe
 
 
 if _moment == "after_lease":
-    setattr(LeaseKeeper, "fetch", _ending_after(LeaseKeeper.fetch))  # noqa: B010 - to a checker it is another function
+    setattr(LeaseRenewer, "fetch", _ending_after(LeaseRenewer.fetch))  # noqa: B010 - to a checker it is another function

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
+from overload_demo.api.access import ApiKeys
 from overload_demo.api.app import create_app
-from overload_demo.api.keys import ApiKeys
 from overload_demo.config import Settings, load_settings
 from overload_demo.errors import ConfigurationError
 from overload_demo.store.connect import Store
@@ -219,7 +219,7 @@ def test_every_digest_is_compared_in_constant_time_whichever_key_it_is(monkeypat
         compared.append(other)
         return one == other
 
-    monkeypatch.setattr("overload_demo.api.keys.hmac.compare_digest", watched)
+    monkeypatch.setattr("overload_demo.api.access.hmac.compare_digest", watched)
     api_keys = ApiKeys(load_settings(overload_api_keys=KEYS))
     for key in (ADA, BOB, "another"):
         compared.clear()

@@ -13,8 +13,8 @@ import httpx
 import psutil
 import pytest
 
-from overload_demo.api.front_door.listeners import url_of
 from overload_demo.api.front_door.parent import Parent
+from overload_demo.http_server import url_of
 from overload_demo.load import LoadPlan, LoadProgress, LoadResult, LoadSummary, Shape, run_load
 from overload_demo.process import Child
 from tests.support.running import JOB, child, environment, free_port, listening

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from overload_demo.api.api_metrics import ApiMetrics
 from overload_demo.api.app import create_app
-from overload_demo.api.request_metrics import ApiMetrics
 from overload_demo.config import Settings
 from overload_demo.store.connect import Store
 from tests.support.running import JOB, client_of, make_settings, serving_api, submit, wait_for, working

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from overload_demo.api.pages import POLICY
+from overload_demo.api.routes import POLICY
 from overload_demo.store.connect import Store
 from tests.support.running import make_settings, serving_api
 

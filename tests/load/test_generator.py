@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
 from pydantic import ValidationError
@@ -204,12 +203,12 @@ def test_the_series_adds_up_to_the_counts() -> None:
 
     series = result.series(bucket_s=0.1)
 
-    assert series.offered_per_s.sum() * 0.1 == pytest.approx(400)
-    assert series.accepted_per_s.sum() * 0.1 == pytest.approx(400)
-    assert series.failed_per_s.sum() == 0
+    assert sum(series.offered_per_s) * 0.1 == pytest.approx(400)
+    assert sum(series.accepted_per_s) * 0.1 == pytest.approx(400)
+    assert sum(series.failed_per_s) == 0
     assert series.in_flight[-1] == 0
-    assert series.in_flight.max() > 0
-    assert np.nanmin(series.response_p50_s) >= 0.05
+    assert max(series.in_flight) > 0
+    assert min(p50_s for p50_s in series.response_p50_s if p50_s is not None) >= 0.05
 
 
 def test_a_summary_that_does_not_add_up_is_refused(summary: LoadSummary) -> None:

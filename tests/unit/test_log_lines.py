@@ -127,7 +127,7 @@ from overload_demo.logs import log_to_stderr
 from overload_demo.config import load_settings
 log_to_stderr("json")
 from fastapi import FastAPI
-from overload_demo.api.request_metrics import ApiMetrics
+from overload_demo.api.api_metrics import ApiMetrics
 from overload_demo.api.front_door.server import Server
 from overload_demo.live.feed import Feed
 from overload_demo.live.page import Page

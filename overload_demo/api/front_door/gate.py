@@ -15,8 +15,8 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+from overload_demo.api.api_metrics import ApiMetrics
 from overload_demo.api.front_door.connection import MAX_HEAD_BYTES, GatedProtocol, is_readable
-from overload_demo.api.request_metrics import ApiMetrics
 from overload_demo.config import Settings
 
 log = logging.getLogger(__name__)

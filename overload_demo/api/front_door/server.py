@@ -7,9 +7,9 @@ import socket
 import uvicorn
 from fastapi import FastAPI
 
+from overload_demo.api.api_metrics import ApiMetrics
 from overload_demo.api.front_door.connection import GatedProtocol
 from overload_demo.api.front_door.gate import Gate, connection_cap
-from overload_demo.api.request_metrics import ApiMetrics
 from overload_demo.config import Settings
 from overload_demo.http_server import SignalFreeServer
 

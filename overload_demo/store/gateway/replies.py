@@ -1,16 +1,16 @@
-"""What the gateway makes of the server's replies: JSON, JSON with base64 in it, or RESP2 as it came. No I/O.
+"""Encode the server's replies: as JSON, as JSON with base64, or as RESP2. No I/O.
 
-Base64 and RESP2 need replies that nobody has parsed: the first tells a status ``OK`` from a stored one, the second
-passes them on.
+Base64 and RESP2 need unparsed replies: base64 distinguishes the status ``OK`` from a stored one, RESP2 is passed on.
 """
 
 import binascii
 import json
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any
 
 from overload_demo.store.gateway.commands import (
     MAX_COMMAND_BYTES,
-    Command,
+    RedisCommand,
     RefusedError,
     not_available,
     too_large,
@@ -18,101 +18,73 @@ from overload_demo.store.gateway.commands import (
 from overload_demo.store.gateway.resp import ReplyError, elements_of, parsed
 
 
-class Form:
-    """A way to tell replies and errors; ``is_raw`` says that it wants replies unparsed."""
+@dataclass(frozen=True)
+class ReplyFormat:
+    """A format of responses; one that ``is_raw`` encodes unparsed replies."""
 
-    content_type: ClassVar[bytes] = b"application/json"
-    is_raw: ClassVar[bool] = False
+    content_type: bytes
+    is_json: bool
+    is_raw: bool
 
-    def item(self, reply: Any, command: Command) -> bytes:
-        """The reply to a command, or its error in Upstash's words where these differ."""
+    def item(self, reply: Any, command: RedisCommand) -> bytes:
+        """Encode the reply to a command, or its error, in Upstash's words where these differ."""
         if (error := self.error_in(reply)) is not None:
             return self.error(not_available(command.name) if error.startswith("ERR unknown command") else error)
+        if command.answer:
+            reply = b"$%d\r\n%b\r\n" % (len(command.answer), command.answer.encode()) if self.is_raw else command.answer
         try:
-            encoded = self.encode(self.bulk(command.answer) if command.answer else reply)
+            encoded = self._encode(reply)
         except RecursionError:
             return self.error("ERR the reply is nested too deeply for JSON")
         if len(encoded) > MAX_COMMAND_BYTES:
             return self.error(too_large(len(encoded), MAX_COMMAND_BYTES))
-        return self.wrap(encoded)
+        return b'{"result":%b}' % encoded if self.is_json else encoded
 
     def error(self, text: str) -> bytes:
-        """An error."""
-        return b'{"error":%b}' % _encode(text).encode()
-
-    def together(self, items: list[bytes]) -> bytes:
-        """The items of several commands."""
-        return b"[%b]" % b",".join(items)
-
-    def wrap(self, encoded: bytes) -> bytes:
-        """A result."""
-        return b'{"result":%b}' % encoded
-
-    def encode(self, reply: Any) -> bytes:
-        """A reply that is no error."""
-        return _encode(reply).encode()
-
-    def bulk(self, text: str) -> Any:
-        """A text as a reply."""
-        return text
-
-    def error_in(self, reply: Any) -> str | None:
-        """The text of an error; None if the reply is none."""
-        return str(reply) if isinstance(reply, ReplyError) else None
-
-    def elements(self, reply: Any) -> list[Any]:
-        """The replies in the reply to a transaction."""
-        elements: list[Any] = reply
-        return elements
-
-
-class _RawForm(Form):
-    is_raw = True
-
-    def bulk(self, text: str) -> Any:
-        return b"$%d\r\n%b\r\n" % (len(text), text.encode())
-
-    def error_in(self, reply: Any) -> str | None:
-        return reply[1:-2].decode(errors="replace") if reply.startswith(b"-") else None
-
-    def elements(self, reply: Any) -> list[Any]:
-        return elements_of(reply)
-
-
-class _Base64(_RawForm):
-    """Every string in base64, at any depth, so that any bytes fit into JSON; only the status ``OK`` stays as it is."""
-
-    def encode(self, reply: Any) -> bytes:
-        if reply == b"+OK\r\n":
-            return b'"OK"'
-        if isinstance(value := parsed(reply), ReplyError):  # the bytes are no error, so it is about parsing
-            raise RecursionError
-        return _encode(value).encode()
-
-
-class _Resp2(_RawForm):
-    """The server's own bytes."""
-
-    content_type = b"application/octet-stream"
-
-    def error(self, text: str) -> bytes:
+        """Encode an error."""
+        if self.is_json:
+            return b'{"error":%b}' % _to_json(text).encode()
         return b"-%b\r\n" % " ".join(text.split()).encode()
 
     def together(self, items: list[bytes]) -> bytes:
-        return b"".join(items)
+        """Join the items of several commands."""
+        return b"[%b]" % b",".join(items) if self.is_json else b"".join(items)
 
-    def wrap(self, encoded: bytes) -> bytes:
-        return encoded
+    def error_in(self, reply: Any) -> str | None:
+        """Return the text of an error reply; None if the reply is no error."""
+        if self.is_raw:
+            return reply[1:-2].decode(errors="replace") if reply.startswith(b"-") else None
+        return str(reply) if isinstance(reply, ReplyError) else None
 
-    def encode(self, reply: Any) -> bytes:
-        return bytes(reply)
+    def elements(self, reply: Any) -> list[Any]:
+        """Return the replies in the reply to a transaction."""
+        return elements_of(reply) if self.is_raw else list(reply)
+
+    def _encode(self, reply: Any) -> bytes:
+        """Encode a reply that is no error; raises RecursionError if it is nested too deeply."""
+        if not self.is_json:
+            return bytes(reply)
+        if self.is_raw:  # base64, at any depth, so that any bytes fit into JSON; only the status OK stays as it is
+            if reply == b"+OK\r\n":
+                return b'"OK"'
+            if isinstance(reply := parsed(reply), ReplyError):  # it is no error reply, so parsing has failed
+                raise RecursionError
+        return _to_json(reply).encode()
 
 
-JSON, BASE64, RESP2 = Form(), _Base64(), _Resp2()
+def _encode_other(value: object) -> str:
+    """Encode bytes as base64, and an error inside a script's array as its text."""
+    return binascii.b2a_base64(value, newline=False).decode() if isinstance(value, bytes) else str(value)
 
 
-def form_for(headers: dict[bytes, bytes], path: bytes) -> Form:
-    """The form that a request asks for; transactions are always answered in JSON. Raises :class:`RefusedError`."""
+_to_json = json.JSONEncoder(separators=(",", ":"), check_circular=False, default=_encode_other).encode
+JSON = ReplyFormat(b"application/json", is_json=True, is_raw=False)
+BASE64 = ReplyFormat(b"application/json", is_json=True, is_raw=True)
+RESP2 = ReplyFormat(b"application/octet-stream", is_json=False, is_raw=True)
+
+
+def format_for(headers: dict[bytes, bytes], path: bytes) -> ReplyFormat:
+    """The requested format; a transaction is never answered in RESP2. Raises :class:`RefusedError`."""
     wants_base64 = headers.get(b"upstash-encoding", b"").lower() == b"base64"
     name = headers.get(b"upstash-response-format", b"json").lower()
     if name not in {b"", b"json", b"resp2"}:
@@ -122,13 +94,3 @@ def form_for(headers: dict[bytes, bytes], path: bytes) -> Form:
     if wants_base64:
         raise RefusedError("ERR Upstash-Encoding base64 is not permitted with Upstash-Response-Format resp2")
     return JSON if path == b"multi-exec" else RESP2
-
-
-def _encode_other(value: object) -> str:
-    """What JSON has no form for: bytes (told as base64), and an error inside a script's array."""
-    if isinstance(value, bytes):
-        return binascii.b2a_base64(value, newline=False).decode()
-    return str(value)
-
-
-_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False, default=_encode_other).encode

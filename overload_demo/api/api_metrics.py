@@ -1,18 +1,16 @@
 """What the API counts, and what ``GET /metrics`` tells: its own numbers over all processes, and the queue's."""
 
-import re
 from collections.abc import Iterable
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 
+from overload_demo.headers import usable_accept
 from overload_demo.metric_set import MetricSet
 from overload_demo.queue.results import QueueStats
 
 STATUSES = ["200", "202", "400", "401", "404", "405", "409", "413", "414", "415", "422", "429", "431", "500", "503"]
 OTHER = "other"
-# In an entry of Accept: refused, or a version that is no number, on which the library raises.
-_UNUSABLE = re.compile(r";\s*(?:q=0(?:\.0*)?\s*(?:;|$)|version=(?![0-9]{1,4}(?:\.[0-9]{1,4})*\s*(?:;|$)))")
 ACCEPTED = b"202"
 ACCEPTANCE_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 COMMIT_S = (0.00025, *ACCEPTANCE_S[:-1])
@@ -86,8 +84,7 @@ class ApiMetrics:
     def exposition(self, stats: QueueStats | None, accept: str) -> tuple[bytes, str]:
         """All numbers in the format that an ``Accept`` header asks for, and its media type; None: the store is gone."""
         self.fold()
-        entries = accept.replace('"', "").split(",")
-        encode, media_type = choose_encoder(",".join(one for one in entries if not _UNUSABLE.search(one)))
+        encode, media_type = choose_encoder(usable_accept(accept))
         return encode(_Told([*self._sheet.collect(), *_told_of_queue(stats)])), media_type
 
 

@@ -1,0 +1,99 @@
+"""Access control: the Host check and the optional API keys.
+
+A key travels as ``Authorization: Bearer KEY``. The process keeps only digests of keys. A job stores a shorter digest as
+its owner, from which the key cannot be derived. Another owner's job is a 404, like an unknown id.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Awaitable, Set
+
+from starlette._utils import get_route_path
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from overload_demo.api import problems
+from overload_demo.api.request_context import begin
+from overload_demo.config import Settings
+from overload_demo.headers import HostRule
+
+_OWNER = "overload_demo.owner"
+
+
+class HostCheck:
+    """ASGI middleware: answers a request whose Host ``app.state.hosts`` refuses with a 400, on every path."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Serve one request."""
+        if scope["type"] == "http" and (refusal := _refusal(scope)):
+            begin(scope)
+            return problems.problem(400, refusal, {"Connection": "close"})(scope, receive, send)
+        return self._app(scope, receive, send)
+
+
+def _refusal(scope: Scope) -> str | None:
+    hosts = [value for name, value in scope["headers"] if name == b"host"]
+    if len(hosts) == 1:
+        rule: HostRule = scope["app"].state.hosts
+        return rule.refusal(hosts[0], (scope.get("server") or [""])[0])
+    is_old = not hosts and scope["http_version"] == "1.0"
+    return None if is_old else "a request must have one Host header"
+
+
+class ApiKeys:
+    """The digests of the accepted keys; empty = no key is needed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._digests = [_digest(key) for key in settings.api_keys]
+
+    def __bool__(self) -> bool:
+        return bool(self._digests)
+
+    def owner(self, scope: Scope) -> str | None:
+        """Return the owner id of a request's key, 16 hexadecimal digits; None without an accepted key.
+
+        Compares with every digest in constant time, so the duration reveals nothing.
+        """
+        given = [value for name, value in scope["headers"] if name == b"authorization"]
+        scheme, _, key = (given[0] if len(given) == 1 else b"").partition(b" ")
+        digest = _digest(key.strip())
+        known = [hmac.compare_digest(digest, one) for one in self._digests]
+        if not any(known) or scheme.lower() != b"bearer":
+            return None
+        return hashlib.sha256(b"owner:" + digest).hexdigest()[:16]
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()
+
+
+class KeyCheck:
+    """ASGI middleware: answers a request without an accepted key with a 401, except on ``open_paths``.
+
+    It checks the path that is routed, never a URL built from the request's headers (CVE-2026-48710).
+    """
+
+    def __init__(self, app: ASGIApp, open_paths: Set[str]) -> None:
+        self._app, self._open_paths = app, open_paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        begin(scope)
+        if scope["type"] == "http" and get_route_path(scope) not in self._open_paths:
+            keys: ApiKeys = scope["app"].state.keys
+            if keys:
+                owner = keys.owner(scope)
+                if owner is None:
+                    detail = "send one of the API's keys as Authorization: Bearer KEY"
+                    await problems.problem(401, detail, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
+                    return
+                scope[_OWNER] = owner
+        await self._app(scope, receive, send)
+
+
+def owner_of(scope: Scope) -> str:
+    """Return the owner of the jobs that a request submits and may read; '' where no key is needed."""
+    owner: str = scope.get(_OWNER, "")
+    return owner

@@ -1,0 +1,143 @@
+"""What a worker counts, and its own ``/metrics`` for Prometheus."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler
+
+from prometheus_client import CollectorRegistry, make_wsgi_app, start_http_server
+
+from overload_demo.config import Settings
+from overload_demo.errors import ConfigurationError
+from overload_demo.headers import HostRule, usable_accept
+from overload_demo.metric_set import MetricSet
+from overload_demo.process import PARENT_ONLY
+from overload_demo.queue.consumer import LeaseEnd, Settlement
+
+log = logging.getLogger("overload_demo.worker")
+
+HANDLER_S = (0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+ATTEMPTS = ("1", "2", "3 or more")
+CALLS = ("lease", "settle", "settle_and_lease", "extend")
+CALL_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+BATCH_JOBS = (0, 1, 2, 4, 8, 16, 32, 64, 128)
+
+
+class WorkerMetrics:
+    """The metrics of one worker.
+
+    The thread that runs the jobs calls :meth:`started` and :meth:`ended`, the lease renewer's thread calls the rest.
+    """
+
+    def __init__(self) -> None:
+        metrics = self.metrics = MetricSet()
+        ends = metrics.counters(
+            "overload_worker_jobs_total",
+            "Jobs settled, by outcome; released: returned unstarted.",
+            "outcome",
+            [*LeaseEnd],
+        )
+        self._ends = {LeaseEnd(end): counter for end, counter in ends.items()}
+        self._in_flight = metrics.gauge("overload_worker_in_flight", "Jobs leased and not settled by this worker.")
+        self._lease_jobs = metrics.histogram("overload_worker_lease_jobs", "Jobs leased in one call.", BATCH_JOBS)
+        self._settle_jobs = metrics.histogram("overload_worker_settle_jobs", "Jobs settled in one call.", BATCH_JOBS)
+        self._calls = metrics.histograms(
+            "overload_worker_store_seconds", "Duration of a store call, by call.", "call", CALLS, CALL_S
+        )
+        self._fenced = metrics.counter("overload_worker_fenced_total", "Results that came after their lease was lost.")
+        self.store_error = metrics.store_errors()
+        attempts = metrics.counters("overload_worker_attempts_total", "Jobs started, by attempt.", "attempt", ATTEMPTS)
+        self._attempts = list(attempts.values())
+        self._handler = metrics.histogram("overload_worker_handler_seconds", "Duration of a job.", HANDLER_S)
+        metrics.begin()
+
+    def started(self, attempt: int) -> None:
+        """Count the start of a job; ``attempt`` counts from 1."""
+        self._attempts[min(attempt, len(self._attempts)) - 1].add()
+
+    def ended(self, busy_s: float) -> None:
+        """Count the end of a job, whatever its outcome."""
+        self._handler.observe(busy_s)
+
+    @contextmanager
+    def timed(self, call: str) -> Iterator[None]:
+        """Measure the duration of one of ``CALLS``, also if it fails."""
+        since = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._calls[call].observe(time.perf_counter() - since)
+
+    def leased(self, jobs: int) -> None:
+        """Count one lease call."""
+        self._lease_jobs.observe(jobs)
+        self._in_flight.add(jobs)
+
+    def settled(self, settlements: Sequence[Settlement], fenced: int) -> None:
+        """Count one settle call; ``fenced`` of its jobs had lost their lease."""
+        self._settle_jobs.observe(len(settlements))
+        self._in_flight.add(-len(settlements))
+        self._fenced.add(fenced)
+        for one in settlements:
+            self._ends[one.end].add()
+
+    def lost(self) -> None:
+        """Count the lost lease of an unstarted job."""
+        self._in_flight.add(-1)
+
+
+class _Request(WSGIRequestHandler):
+    """One scrape: no access log; the checked application needs the address that the client has connected to."""
+
+    def log_message(self, *_: Any) -> None:
+        """The library's hook."""
+
+    def get_environ(self) -> dict[str, Any]:
+        """The library's hook."""
+        environ: dict[str, Any] = super().get_environ()
+        return environ | {"LOCAL_ADDRESS": self.connection.getsockname()[0]}
+
+
+def _checked(app: Callable[..., Iterable[bytes]], rule: HostRule) -> Callable[..., Iterable[bytes]]:
+    """Refuse a Host header as the API does, and hide entries of Accept that the library cannot parse."""
+
+    def checked(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        host = environ.get("HTTP_HOST")  # absent in HTTP/1.0
+        if host is not None and (refusal := rule.refusal(host.encode("latin-1"), environ["LOCAL_ADDRESS"])):
+            start_response("400 Bad Request", [("Content-Type", "text/plain")])
+            return [refusal.encode()]
+        return app(environ | {"HTTP_ACCEPT": usable_accept(environ.get("HTTP_ACCEPT", ""))}, start_response)
+
+    return checked
+
+
+@contextmanager
+def serving(metrics: WorkerMetrics, settings: Settings) -> Iterator[None]:
+    """Answer ``GET /metrics`` on WORKER_METRICS_PORT during the block, if it is set.
+
+    Raises :class:`ConfigurationError` if the port is taken, for example by another worker.
+    """
+    if settings.worker_metrics_port is None:
+        yield
+        return
+    host, port = settings.worker_metrics_host, settings.worker_metrics_port
+    registry = CollectorRegistry()
+    registry.register(metrics.metrics)
+    try:
+        server, thread = start_http_server(port, host, registry)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigurationError(f"WORKER_METRICS_PORT: cannot listen on {host}:{port}: {reason}") from None
+    server.RequestHandlerClass = _Request
+    server.set_app(_checked(make_wsgi_app(registry), HostRule(settings.allowed_hosts)))
+    PARENT_ONLY.add(server.fileno())
+    log.info("metrics at http://%s:%d/metrics", host, server.server_port)
+    try:
+        yield
+    finally:
+        PARENT_ONLY.discard(server.fileno())
+        server.shutdown()
+        server.server_close()
+        thread.join()
