@@ -106,7 +106,7 @@ class WorkerThread(_PartThread):
 
     def start(self) -> None:
         """Work until :meth:`stop`."""
-        self._worker = Worker(self._settings, *self._store)
+        self._worker = Worker(self._settings, self._store)
         self._thread = threading.Thread(target=self._worker.run, name="worker", daemon=True)
         self._thread.start()
 
