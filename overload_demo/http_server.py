@@ -1,11 +1,51 @@
-"""Two changes to uvicorn that API, store and live page share: one write per response, and no signal handlers."""
+"""What the HTTP servers of API, store and live page share: listening, and two changes to uvicorn.
+
+The changes are one write per response, and no signal handlers.
+"""
 
 import asyncio
+import errno
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
+
+from overload_demo.errors import ConfigurationError
+
+
+def listen_tcp(host: str, port: int, backlog: int | None, *, shared: bool = False) -> socket.socket:
+    """Open a listening TCP socket; port 0 takes a free one, and a ``backlog`` of None binds without listening.
+
+    Several ``shared`` sockets can have one port. Raises :class:`ConfigurationError` if the address cannot be had.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        # IPPROTO_TCP, not 0: asyncio sets TCP_NODELAY on accepted sockets only then.
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        try:
+            # Accepts connections of a killed predecessor in TIME_WAIT; a living one still holds the port.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if shared:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.bind(address)
+            if backlog is not None:
+                listener.listen(backlog)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        reason = "the port is taken" if error.errno == errno.EADDRINUSE else error.strerror or error
+        raise ConfigurationError(f"cannot listen on {host} port {port}: {reason}") from None
+    return listener
+
+
+def url_of(listeners: list[socket.socket]) -> str:
+    """The base URL of listening sockets, as a client on this machine writes it."""
+    host, port = listeners[0].getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - only compared
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class SignalFreeServer(uvicorn.Server):

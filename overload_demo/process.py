@@ -88,7 +88,9 @@ class Child:
         return self._log
 
     def start(self) -> None:
-        """Start the child, or start it again after it has died."""
+        """Start the child, or start it again after it has died; does nothing while it runs."""
+        if self.pid is not None:
+            return
         self.request_stop()
         output = None if self._log is None else self._log.open("ab")
         try:

@@ -21,9 +21,10 @@ from urllib.parse import urlsplit
 import psutil
 from pydantic import SecretStr
 
-from overload_demo.api.front_door.listeners import listen, url_of
+from overload_demo.api.front_door.listeners import listen
 from overload_demo.config import load_settings
 from overload_demo.errors import OverloadDemoError
+from overload_demo.http_server import url_of
 from overload_demo.jobs import new_job_id
 from overload_demo.lab.cost import count_commands
 from overload_demo.load.sender import sample_body
@@ -57,7 +58,7 @@ def folder_in(parent: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=parent, prefix="bench-", ignore_cleanup_errors=True) as name:
         yield Path(name)
         if (data := Path(name) / "data").exists():
-            until(DataDir(data).gateway_lock().is_free, LEAVES_WITHIN_S)
+            until(DataDir(data).lock("gateway").is_free, LEAVES_WITHIN_S)
 
 
 @contextlib.contextmanager

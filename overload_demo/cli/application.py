@@ -1,4 +1,4 @@
-"""``overload-demo``: the main job as one command."""
+"""``overload-demo``: the spike as one command, and the commands around it."""
 
 import asyncio
 import shlex
@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from overload_demo import __version__
-from overload_demo.cli import queue_commands as admin
+from overload_demo.cli.queue_commands import queue
 from overload_demo.config import load_settings
 from overload_demo.console import fail, one_line_errors
 from overload_demo.course.level import Level
@@ -30,9 +30,10 @@ from overload_demo.rest.address import Address
 from overload_demo.rest.client import Upstash
 from overload_demo.store.embedded import EmbeddedStore
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+VIEWER_WITHIN_S = 30.0
 
-admin.install(app)
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+app.add_typer(queue, name="queue")
 
 
 def _show_version(is_wanted: bool) -> None:
@@ -47,14 +48,11 @@ def options(
         bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
-    """A queue-based API that survives the traffic spike which kills an API doing its work inline."""
-
-
-VIEWER_WITHIN_S = 30.0
+    """A queue-based API that survives the traffic spike which stops an API that works inline."""
 
 
 class Baseline(StrEnum):
-    """Where the naive side of the comparison comes from."""
+    """The source of the naive side of the comparison."""
 
     LIVE = "live"
     RECORDED = "recorded"
@@ -66,26 +64,24 @@ def spike(
     requests: Annotated[int, typer.Option(help="Requests to fire.")] = DEFAULT_REQUESTS,
     rate: Annotated[
         float | None,
-        typer.Option(
-            help="Requests a second at the height of the spike.", show_default="60 % of a calibration, or 1,000"
-        ),
+        typer.Option(help="Highest rate, requests a second.", show_default="60 % of a calibration, or 1,000"),
     ] = None,
-    shape: Annotated[Shape, typer.Option(help="When requests are sent.")] = Shape.SPIKE,
+    shape: Annotated[Shape, typer.Option(help="The schedule of the requests.")] = Shape.SPIKE,
     processes: Annotated[int | None, typer.Option(help="Load processes.", show_default="chosen from the load")] = None,
     processing_delay: Annotated[
         float | None, typer.Option(help="Work of one job, seconds.", show_default="2 ÷ rate, at least 0.0004")
     ] = None,
-    timeout: Annotated[float, typer.Option(help="A client waits this long for an answer, seconds.")] = 30.0,
+    timeout: Annotated[float, typer.Option(help="Timeout of a client, seconds.")] = 30.0,
     seed: Annotated[int, typer.Option(help="Seed of random shapes.")] = 0,
     baseline: Annotated[
         Baseline, typer.Option(help="The naive API: measured now, as recorded, or left out.")
     ] = Baseline.LIVE,
-    output: Annotated[Path, typer.Option(help="Where the run folder is made.")] = Path("runs"),
-    live: Annotated[bool, typer.Option("--live", help="Show it on a page of this machine while it runs.")] = False,
-    upstash: Annotated[bool, typer.Option(help="Run on Upstash, after telling what it costs.")] = False,
+    output: Annotated[Path, typer.Option(help="Folder for the run folder.")] = Path("runs"),
+    live: Annotated[bool, typer.Option("--live", help="Show the spike on a page while it runs.")] = False,
+    upstash: Annotated[bool, typer.Option(help="Run on Upstash, after showing the cost.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before using Upstash.")] = False,
 ) -> None:
-    """Fire a spike of real HTTP requests at the queue API, drain it, and account for every one.
+    """Fire a spike of real HTTP requests at the queue API, drain it, and account for every request.
 
     Exit code 0 only if all were accepted and none was lost. Writes result.json and figure.png into a new run folder.
     """
@@ -104,9 +100,7 @@ def spike(
     with one_line_errors():
         _check(plan)
         if live:
-            from overload_demo.live import (  # noqa: F401 - its extra is missed before anything starts
-                panels as figure,
-            )
+            from overload_demo.live import panels  # noqa: F401  # report a missing extra before anything starts
         if processing_delay is None:
             processing_delay = sized_delay_s(rate) if rate is not None and not upstash else MIN_DELAY_S
         if upstash:
@@ -114,7 +108,7 @@ def spike(
         try:
             result, folder = asyncio.run(_spike(plan, processing_delay, upstash, output, live, console))
         except KeyboardInterrupt:
-            fail("interrupted; everything it had started is stopped", 130)
+            fail("interrupted; all started processes have ended", 130)
     console.print(report.table(result))
     for note in report.notes(result):
         console.print(f"  {note}", markup=False, highlight=False, style="dim")
@@ -125,7 +119,7 @@ def spike(
 async def _spike(
     plan: SpikePlan, processing_delay: float, upstash: bool, output: Path, live: bool, console: Console
 ) -> tuple[SpikeResult, Path]:
-    from overload_demo.lab import plots  # matplotlib: half a second that no other command has to wait for
+    from overload_demo.lab import plots  # matplotlib takes half a second to load
 
     console.print(f"Starting store, API and worker; then {plan.requests:,} requests.", highlight=False)
     stack = await Stack.start(
@@ -141,24 +135,21 @@ async def _spike(
 
 @asynccontextmanager
 async def _live_page(console: Console) -> AsyncIterator[LiveView]:
-    """A page of the spike for the length of the block, once somebody has opened it; yields what reports go to."""
+    """Serve a page of the spike; yield its view once the first viewer has opened it, or 30 s later."""
     from overload_demo.live.feed import Feed
-    from overload_demo.live.follow import Follower
-    from overload_demo.live.page import Page  # FastAPI and Bokeh: no other command waits for them
+    from overload_demo.live.page import Page  # FastAPI and Bokeh are slow to load
+    from overload_demo.live.spike_feed import SpikeFeed
 
     feed = Feed(title="overload-demo spike", status="ready")
     with Page(feed) as page:
-        console.print(
-            f"Open {page.address}  The spike begins when it is shown, or in {VIEWER_WITHIN_S:g} s.",
-            highlight=False,
-            soft_wrap=True,
-        )
+        hint = f"Open {page.address}  The spike begins when it is shown, or in {VIEWER_WITHIN_S:g} s."
+        console.print(hint, highlight=False, soft_wrap=True)
         await page.first_viewer(VIEWER_WITHIN_S)
-        yield Follower(feed)
+        yield SpikeFeed(feed)
 
 
 def _check(plan: SpikePlan) -> None:
-    """Find what is wrong with the load before anything is started."""
+    """Raise :class:`ConfigurationError` for an invalid load before anything is started."""
     LoadPlan(
         "http://127.0.0.1",
         requests=plan.requests,
@@ -174,7 +165,7 @@ def _ask_before_upstash(console: Console, requests: int, processing_delay_s: flo
     if not load_settings().uses_upstash:
         raise ConfigurationError("set UPSTASH_REDIS_REST_URL and UPSTASH_REDIS_REST_TOKEN to run on Upstash")
     console.print(f"On Upstash: {estimate(requests, processing_delay_s).told}.", highlight=False, soft_wrap=True)
-    if not yes and not typer.confirm("Go on?"):
+    if not yes and not typer.confirm("Continue?"):
         raise typer.Exit(1)
 
 
@@ -191,8 +182,7 @@ def watch(
 
 
 async def _watch(url: str) -> None:
-    from overload_demo.live import terminal
-    from overload_demo.live.api_watch import ApiWatch
+    from overload_demo.live.api_watch import ApiWatch, show_in_terminal
     from overload_demo.live.feed import Feed
 
     feed = Feed(title="overload_demo", status=f"watching {url}")
@@ -200,21 +190,21 @@ async def _watch(url: str) -> None:
         await api.check()
         async with asyncio.TaskGroup() as both:
             both.create_task(api.run())
-            both.create_task(terminal.show(feed, Console()))
+            both.create_task(show_in_terminal(feed, Console()))
 
 
 @app.command(short_help="Run notebooks again and report their exercises.")
 def check(
-    notebooks: Annotated[list[Path], typer.Argument(help="Notebooks to run again, e.g. notebooks/*.ipynb.")],
-    level: Annotated[Level, typer.Option(help="How heavy their loads are.")] = Level.TEST,
-    json: Annotated[Path | None, typer.Option(help="Write the findings here as JSON.")] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write the findings here as CSV.")] = None,
+    notebooks: Annotated[list[Path], typer.Argument(help="Notebooks to run, e.g. notebooks/*.ipynb.")],
+    level: Annotated[Level, typer.Option(help="Load level.")] = Level.TEST,
+    json: Annotated[Path | None, typer.Option(help="Write the findings to this file as JSON.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the findings to this file as CSV.")] = None,
 ) -> None:
-    """Run notebooks again from an empty kernel and tell what their exercises and predictions came to.
+    """Run notebooks again from an empty kernel and report their exercises and predictions.
 
-    Exit code 0 only if every exercise is right and no cell failed. The notebooks stay as they are.
+    Exit code 0 only if every exercise is right and no cell failed. The notebooks' files are not changed.
     """
-    from overload_demo.course import rerun  # Jupyter's packages: an extra
+    from overload_demo.course import rerun  # needs the packages of an extra
 
     with one_line_errors():
         opened = [(rerun.read(path), path) for path in notebooks]  # all, before the first one runs for minutes
@@ -231,7 +221,7 @@ def check(
 def reset(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Empty the embedded store of OVERLOAD_DATA_DIR: all jobs, waiting or done, are deleted."""
+    """Empty the embedded store of OVERLOAD_DATA_DIR: delete all jobs, waiting or done."""
     with one_line_errors():
         settings = load_settings()
         folder = settings.overload_data_dir
@@ -253,5 +243,5 @@ async def _flush(address: Address) -> None:
 
 
 def main() -> None:
-    """Entry point of the ``overload-demo`` command."""
+    """Run the ``overload-demo`` command."""
     app()

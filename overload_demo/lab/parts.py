@@ -1,20 +1,15 @@
-"""The API and the worker as parts of a stack, in threads of this process.
+"""The API and the worker as parts of a stack, in threads of this process or as child processes.
 
-They take no signals at all. A job that keeps the interpreter's lock stops the whole kernel, and no limit ends it but a
-restart of the kernel; as a child process the worker has a watchdog. As child processes they are a
-:class:`~overload_demo.process.Child` each.
+Part threads receive no signals. A job in the worker thread that never releases Python's lock stops the whole kernel,
+and only a restart of the kernel ends it. As a child process the worker has a watchdog.
 """
 
-import contextlib
+import asyncio
 import os
 import socket
 import threading
-from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Protocol
-
-import psutil
+from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 from overload_demo.api.app import create_app
 from overload_demo.api.front_door.server import Server
@@ -22,6 +17,8 @@ from overload_demo.config import Settings
 from overload_demo.process import STOP_WITHIN_S
 from overload_demo.store.connect import Store
 from overload_demo.worker import Worker
+
+Value = TypeVar("Value")
 
 
 class Part(Protocol):
@@ -31,41 +28,57 @@ class Part(Protocol):
         """Start, or start again."""
 
     def request_stop(self) -> None:
-        """Make it end cleanly, and do not wait."""
+        """Begin a clean stop and return at once."""
 
     def stop(self) -> None:
-        """End cleanly, within :data:`STOP_WITHIN_S`."""
+        """Stop cleanly, within :data:`STOP_WITHIN_S`."""
 
     @property
     def pid(self) -> int | None:
         """The process it runs in; None when it is not running."""
 
 
-def start_all(parts: Iterable[Part]) -> None:
-    """Start them; returns before they are ready."""
-    for part in parts:
-        part.start()
+class PartGroup(dict[str, Part]):
+    """The parts of one generation of a stack, by name; safe to use from several threads.
 
+    A part that runs is not started again, and no part is started after :meth:`stop`.
+    """
 
-def stop_all(parts: Iterable[Part]) -> None:
-    """End them side by side."""
-    for part in parts:
-        part.request_stop()
-    for part in parts:
-        part.stop()
+    def __init__(self, **parts: Part) -> None:
+        super().__init__(parts)
+        self._lock = threading.Lock()
+        self._is_stopped = False
 
-
-class _PartThread(ABC):
-    """What both have in common: a thread that ends some time after ``request_stop``."""
-
-    _thread: threading.Thread | None = None
-
-    @abstractmethod
-    def request_stop(self) -> None:
-        """Make it end cleanly, and do not wait."""
+    def start(self, *names: str) -> None:
+        """Start the named parts, or all, unless they run. Blocks, but returns before they are ready."""
+        with self._lock:
+            for name in names or self:
+                if not self._is_stopped and not self[name].pid:
+                    self[name].start()
 
     def stop(self) -> None:
-        """The same, and wait."""
+        """Stop all parts side by side. Blocks; may be repeated."""
+        with self._lock:
+            self._is_stopped = True
+            for part in self.values():
+                part.request_stop()
+            for part in self.values():
+                part.stop()
+
+
+class _PartThread:
+    """A thread that runs until its ``_stop_running`` is called."""
+
+    _thread: threading.Thread | None = None
+    _stop_running: Callable[[], object] | None = None
+
+    def request_stop(self) -> None:
+        """Begin a clean stop and return at once."""
+        if self._stop_running:
+            self._stop_running()
+
+    def stop(self) -> None:
+        """Stop cleanly, within :data:`STOP_WITHIN_S`."""
         self.request_stop()
         if self._thread:
             self._thread.join(STOP_WITHIN_S)
@@ -82,48 +95,50 @@ class ApiThread(_PartThread):
 
     def __init__(self, settings: Settings, store: Store, listeners: list[socket.socket]) -> None:
         self._settings, self._store, self._listeners = settings, store, listeners
-        self._server: Server | None = None
 
     def start(self) -> None:
-        """Serve on duplicates of the listeners: uvicorn closes what it is given."""
-        self._server = Server(create_app(self._settings, self._store), self._settings)
+        """Serve on duplicates of the listeners, because uvicorn closes its sockets."""
+        server = Server(create_app(self._settings, self._store), self._settings)
         sockets = [listener.dup() for listener in self._listeners]
-        self._thread = threading.Thread(target=self._server.run, args=(sockets,), name="api", daemon=True)
+        self._stop_running = server.stop
+        self._thread = threading.Thread(target=server.run, args=(sockets,), name="api", daemon=True)
         self._thread.start()
-
-    def request_stop(self) -> None:
-        """Answer what is under way, then end."""
-        if self._server:
-            self._server.stop()
 
 
 class WorkerThread(_PartThread):
     """A worker in a thread of this process."""
 
+    _worker: Worker | None = None
+
     def __init__(self, settings: Settings, store: Store) -> None:
         self._settings, self._store = settings, store
-        self._worker: Worker | None = None
 
     def start(self) -> None:
-        """Work until :meth:`stop`."""
+        """Process jobs until :meth:`stop`."""
         self._worker = Worker(self._settings, self._store)
+        self._stop_running = self._worker.stop
         self._thread = threading.Thread(target=self._worker.run, name="worker", daemon=True)
         self._thread.start()
 
-    def request_stop(self) -> None:
-        """Finish the running job, give the rest back, end."""
-        if self._worker:
-            self._worker.stop()
-
     @property
     def pid(self) -> int | None:
-        """This process, while the thread lives and its worker is not lost in a job that overran its time limit."""
+        """This process, while the thread lives and no job of it has exceeded its time limit."""
         return None if self._worker and self._worker.overdue_job else super().pid
 
 
-def lives_in(data_dir: Path, pid: int) -> bool:
-    """Whether this is a live process of the store there: its state may name one that is long gone."""
-    with contextlib.suppress(psutil.Error):
-        process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()) == data_dir.resolve()
-    return False
+async def in_thread(function: Callable[..., Value], *arguments: object) -> Value:
+    """Run a blocking step in a thread; a cancellation takes effect after the step has ended."""
+    return await uncancelled(asyncio.ensure_future(asyncio.to_thread(function, *arguments)))
+
+
+async def uncancelled(step: "asyncio.Future[Value]") -> Value:
+    """Await ``step`` to its end, then raise a cancellation that arrived meanwhile, however often it was repeated."""
+    cancellation: asyncio.CancelledError | None = None
+    while not step.done():
+        try:
+            await asyncio.wait([step])
+        except asyncio.CancelledError as error:
+            cancellation = error
+    if cancellation is not None:
+        raise cancellation
+    return step.result()

@@ -1,14 +1,28 @@
-"""Where a run keeps what it writes."""
+"""The files and keys of a run: its folder, and the removal of its data."""
 
+import asyncio
 import contextlib
+import logging
+import shutil
+import time
 from datetime import datetime
 from pathlib import Path
 
-from overload_demo.errors import ConfigurationError
+from overload_demo.config import Settings
+from overload_demo.errors import ConfigurationError, StoreError
+from overload_demo.queue.maintenance import remove_all
+from overload_demo.rest.address import Address
+from overload_demo.rest.client import Upstash
+from overload_demo.store.data_dir import TEMPORARY, DataDir
+from overload_demo.store.embedded import wait_until_ended
+
+log = logging.getLogger(__name__)
+
+ABANDONED_AFTER_S = 60.0  # chosen: longer than a store takes from creating its directory to locking it
 
 
 def new_run_folder(runs: Path, name: str) -> Path:
-    """A new folder in ``runs``, named after the moment. Raises :class:`ConfigurationError` if it cannot be made."""
+    """Make a folder in ``runs`` named after date and time. Raises :class:`ConfigurationError` if that fails."""
     stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     for suffix in ("", *(f"-{number}" for number in range(2, 1000))):
         folder = runs / f"{stamp}-{name}{suffix}"
@@ -19,14 +33,52 @@ def new_run_folder(runs: Path, name: str) -> Path:
         except OSError as error:
             raise ConfigurationError(
                 f"cannot make a run folder in {runs.absolute()}: {error.strerror}; "
-                "name one that can be written (--output, or runs= of Stack.start), or use a copy of the course"
+                "name a writable one (--output, or runs= of Stack.start), or use a copy of the course"
             ) from None
         return folder
     raise ConfigurationError(f"cannot make a run folder in {runs}: too many runs in one second")
 
 
 def tail(file: Path, lines: int) -> str:
-    """The last lines of a log; empty when there is none."""
+    """Return the last lines of a log; empty without the file."""
     with contextlib.suppress(OSError):
         return "\n".join(file.read_text(errors="replace").splitlines()[-lines:])
     return ""
+
+
+def remove_keys(settings: Settings) -> None:
+    """Remove every key below the stack's own prefix at Upstash. Blocks; logs a failure."""
+
+    async def remove() -> None:
+        assert settings.upstash_redis_rest_url
+        assert settings.upstash_redis_rest_token
+        upstash = Upstash(Address(settings.upstash_redis_rest_url, settings.upstash_redis_rest_token))
+        try:
+            await remove_all(upstash, settings.overload_key_prefix)
+        finally:
+            await upstash.aclose()
+
+    try:
+        asyncio.run(remove())
+    except StoreError as error:
+        log.warning(
+            "keys with the prefix %s were not removed from the database: %s", settings.overload_key_prefix, error
+        )
+
+
+def remove_data(data_dir: Path) -> None:
+    """Remove a stack's data directory once its store has ended, unless the store has done so. Blocks."""
+    with contextlib.suppress(ConfigurationError):  # raised when the directory is gone
+        if wait_until_ended(data_dir):
+            shutil.rmtree(data_dir, ignore_errors=True)
+
+
+def remove_abandoned(runs: Path) -> None:
+    """Remove the data, and with it the tokens, of stacks in ``runs`` whose processes were all killed."""
+    for mark in runs.glob(f"*/store-*/{TEMPORARY}"):
+        data_dir = DataDir(mark.parent)
+        locks = data_dir.lock("users"), data_dir.lock("gateway"), data_dir.lock("redis")
+        with contextlib.suppress(OSError, ConfigurationError):
+            is_old = time.time() - mark.stat().st_mtime > ABANDONED_AFTER_S
+            if is_old and all(lock.is_free() for lock in locks):
+                shutil.rmtree(mark.parent, ignore_errors=True)

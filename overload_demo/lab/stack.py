@@ -1,13 +1,14 @@
-"""A running stack for one experiment: store, API, worker, on ports and data nobody else uses.
+"""A running stack for one experiment: store, API and worker on ports and data of their own.
 
-Idempotent and restart-safe, as notebooks need it: starting twice gives the same stack, stopping twice is harmless,
-every stack has a fresh data directory and port 0, and nothing outlives the process that started it, however it dies:
-children end with their stdin, the store ends with its last user.
+It can be started and stopped repeatedly, as notebooks need it. Every start uses a fresh data directory and port 0.
+Nothing outlives the process that started it, even after ``kill -9``: children exit when their stdin closes, the store
+exits with its last user.
 """
 
 import asyncio
 import atexit
 import contextlib
+import http.client
 import json
 import os
 import secrets
@@ -17,7 +18,7 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Self
@@ -25,15 +26,14 @@ from typing import Any, ClassVar, Literal, Self
 import psutil
 from pydantic import SecretStr
 
-from overload_demo.api.front_door.listeners import listen, url_of
+from overload_demo.api.front_door.listeners import listen
 from overload_demo.config import Settings, load_settings
 from overload_demo.errors import ConfigurationError, OverloadDemoError
+from overload_demo.http_server import url_of
 from overload_demo.lab.job_log import EFFECTS
-from overload_demo.lab.json_connection import JsonConnection, is_ready
-from overload_demo.lab.leftovers import remove_abandoned, remove_data, remove_keys
-from overload_demo.lab.parts import ApiThread, Part, WorkerThread, lives_in, start_all, stop_all
-from overload_demo.lab.run_folder import new_run_folder, tail
-from overload_demo.lab.uncancelled import finish, in_thread
+from overload_demo.lab.json_connection import JsonConnection
+from overload_demo.lab.parts import ApiThread, PartGroup, WorkerThread, in_thread, uncancelled
+from overload_demo.lab.run_folder import new_run_folder, remove_abandoned, remove_data, remove_keys, tail
 from overload_demo.process import Child
 from overload_demo.store.connect import Store, open_store
 from overload_demo.store.data_dir import DataDir
@@ -43,16 +43,16 @@ Placement = Literal["kernel", "process"]
 KILLABLE = ("api", "worker", "gateway", "redis")
 READY_WITHIN_S = 30.0
 SUPERVISE_EVERY_S = 0.2
-RESULT_TTL_S = 86_400  # results outlive any drain that is going to be reconciled
+RESULT_TTL_S = 86_400  # results outlive any drain, so that every job can be reconciled
 
 
 class Stack:
     """Store, API and worker of one experiment; start with :meth:`start`, stop with :meth:`stop`.
 
-    ``placement="kernel"`` runs API and worker in threads of this process, ``"process"`` as children; the store is
-    always a process of its own. A part that dies is started again, which ``restarts`` counts by name, unless it is one
-    of ``held``. Its API asks for a key of its own, so that other users of this machine cannot use it; ``headers`` hold
-    the key. ``on_stop`` is called once, by :meth:`stop`.
+    ``placement="kernel"`` runs API and worker in threads of this process, ``"process"`` as child processes; the store
+    is always a process of its own. A part that dies is restarted, counted in ``restarts`` by name, unless its name is
+    in ``held``. The API requires a key of its own (``headers`` contain it), so that other users of this machine cannot
+    use it. Callbacks in ``on_stop`` are called once, by :meth:`stop`.
     """
 
     current: ClassVar["Stack | None"] = None
@@ -61,7 +61,7 @@ class Stack:
         self._wanted, self.folder = wanted, folder
         self.placement: Placement = wanted["placement"]
         self.restarts: Counter[str] = Counter()
-        self.parts: dict[str, Part] = {}
+        self.parts = PartGroup()
         self.held: set[str] = set()
         self.on_stop: list[Callable[[], object]] = []
         self._key = SecretStr(secrets.token_urlsafe(24)) if wanted.get("own_key", True) else None
@@ -84,11 +84,11 @@ class Stack:
         name: str = "stack",
         **settings: Any,
     ) -> "Stack":
-        """Start a stack, or return the running one if it was started with the same arguments; another is stopped first.
+        """Start a stack, or return the running one if its arguments are equal; another one is stopped first.
 
-        ``processing_delay_s`` is the work of one job, seconds. ``own_key`` False: its API asks for no key. ``runs`` is
-        where its run folder is made. ``settings`` are further fields of :class:`Settings`. Returns when the API is
-        ready. Raises :class:`OverloadDemoError` with the last log lines if it does not get ready.
+        ``processing_delay_s`` is the work of one job, seconds. ``own_key`` False: the API requires no key. ``runs``
+        receives the run folder. ``settings`` are further fields of :class:`Settings`. Returns when the API is ready.
+        Raises :class:`OverloadDemoError` with the last log lines if it does not become ready.
         """
         wanted = {"placement": placement, "processing_delay_s": processing_delay_s, "upstash": upstash}
         wanted |= {"own_key": own_key, **settings}
@@ -97,7 +97,7 @@ class Stack:
             return running
         stack = cls(wanted, new_run_folder(runs, name))
         await in_thread(remove_abandoned, runs)
-        await stack._take_over_from(running)
+        await stack._replace(running)
         return stack
 
     async def __aenter__(self) -> Self:
@@ -107,23 +107,23 @@ class Stack:
         await self.stop()
 
     async def stop(self) -> None:
-        """Stop everything this stack has started; may be called again, and after any failure."""
-        await finish(self._ending())
+        """Stop everything this stack has started; may be repeated, also after a failure."""
+        await uncancelled(self._begin_stop())
         while self.on_stop:
             self.on_stop.pop()()
 
     async def fresh(self, processing_delay_s: float | None = None) -> None:
-        """Start again on empty data, so that no old backlog falsifies a figure. The URL changes.
+        """Restart on empty data, so that no earlier backlog affects a figure. The URL changes.
 
-        ``processing_delay_s`` is the work of one job from then on, seconds; None keeps it.
+        ``processing_delay_s`` becomes the work of one job, seconds; None keeps it.
         """
         if processing_delay_s is not None:
             self._wanted = self._wanted | {"processing_delay_s": processing_delay_s}
-        await self._take_over_from(self)
+        await self._replace(self)
 
     @property
     def is_running(self) -> bool:
-        """Whether it has become ready and nobody has begun to stop it since."""
+        """Whether it has become ready and no stop has begun."""
         return self._supervisor is not None
 
     @property
@@ -133,17 +133,17 @@ class Stack:
 
     @property
     def api_key(self) -> SecretStr | None:
-        """The key that the API asks for; None without one."""
+        """The key that the API requires; None without one."""
         return self.settings.overload_api_keys
 
     @property
     def headers(self) -> dict[str, str]:
-        """What a client sends with each request: the API's key, a secret; empty without one."""
+        """Headers for each request: the API's key, a secret; empty without one."""
         return {} if self.api_key is None else {"Authorization": f"Bearer {self.api_key.get_secret_value()}"}
 
     @property
     def run_folder(self) -> Path:
-        """Where the present run keeps its files: a new one each time the stack starts on empty data."""
+        """The folder of the present run; each start on empty data has a new one."""
         return self.folder / f"run-{self._generation}"
 
     @property
@@ -153,26 +153,26 @@ class Stack:
 
     @property
     def data_dir(self) -> Path:
-        """The embedded store's data directory of the present generation."""
+        """The embedded store's data directory of the present run."""
         return self.folder / f"store-{self._generation}"
 
     def worker_command(self) -> str:
-        """The line that starts one more worker on this stack, in a terminal."""
-        told = ("overload_data_dir", "overload_key_prefix", "worker_", "queue_")
-        own = {name: value for name, value in self._overrides().items() if name.startswith(told)}
+        """Return the shell command that starts one more worker on this stack."""
+        shared = ("overload_data_dir", "overload_key_prefix", "worker_", "queue_")
+        own = {name: value for name, value in self._overrides().items() if name.startswith(shared)}
         pairs = [f"{name.upper()}={shlex.quote(str(value))}" for name, value in own.items()]
         if not self._wanted["upstash"]:
-            pairs += ["UPSTASH_REDIS_REST_URL=", "UPSTASH_REDIS_REST_TOKEN="]  # whatever that terminal has
+            pairs += ["UPSTASH_REDIS_REST_URL=", "UPSTASH_REDIS_REST_TOKEN="]  # override the terminal's own
         return " ".join([*pairs, shlex.quote(sys.executable), "-m", "overload_demo.worker"])
 
     def logs(self, lines: int = 20) -> str:
-        """The last lines of what the children and the store have logged."""
+        """Return the last log lines of the children and the store."""
         files = [*sorted(self.folder.glob("*.log")), self.data_dir / "store.log"]
-        tails = {file.name: tail(file, lines) for file in files if not file.name.startswith("effects")}
+        tails = {file.name: tail(file, lines) for file in files}
         return "\n".join(f"--- {name}\n{text}" for name, text in tails.items() if text)
 
     def process_ids(self) -> dict[str, int]:
-        """Process ids by role, of what is running: api, worker (or kernel), and the embedded store's two."""
+        """Return the ids of running processes by role: api, worker (or kernel), gateway, redis."""
         ids = {name: part.pid for name, part in self.parts.items()}
         if self.placement == "kernel":
             ids = {"kernel": os.getpid()}
@@ -182,55 +182,53 @@ class Stack:
         return {name: pid for name, pid in ids.items() if pid}
 
     def kill(self, name: str, *, hold: bool = False) -> float:
-        """``kill -9`` one process: "api", "worker", "gateway" or "redis"; returns when it was dead, CLOCK_MONOTONIC.
+        """``kill -9`` one process: "api", "worker", "gateway" or "redis"; return when it was dead, CLOCK_MONOTONIC.
 
-        All of them come back: API and worker are started again here (``restarts`` counts them), the gateway starts its
-        Redis, and whoever needs the store and finds no gateway starts one. With ``hold`` an API or worker stays dead
-        until :meth:`bring_back`. Raises :class:`ConfigurationError` for another name or a part that lives in this
-        kernel, :class:`OverloadDemoError` when it is not running.
+        All are restarted: API and worker by the stack, Redis by the gateway, the gateway by the next process that
+        needs the store. With ``hold`` an API or worker stays dead until :meth:`bring_back`. Raises
+        :class:`ConfigurationError` for another name or a part that is a thread of this kernel,
+        :class:`OverloadDemoError` when it is not running.
         """
         if name not in KILLABLE:
             raise ConfigurationError(f"cannot kill {name!r}: it is one of {', '.join(KILLABLE)}")
         part = self.parts.get(name)
         if part is not None and not isinstance(part, Child):
-            raise ConfigurationError(
-                f'with placement="kernel" the {name} is a thread: to kill it would kill this kernel'
-            )
+            raise ConfigurationError(f'with placement="kernel" the {name} is a thread: a kill would kill this kernel')
         pid = part.pid if part is not None else self.process_ids().get(name)
-        if pid is None or (part is None and not lives_in(self.data_dir, pid)):
+        if pid is None or (part is None and not _lives_in(self.data_dir, pid)):
             raise OverloadDemoError(f"the {name} is not running")
-        if part is not None:
+        if part is None:
+            os.kill(pid, signal.SIGKILL)
+        else:
             if hold:
                 self.held.add(name)
             part.kill()
-        else:
-            os.kill(pid, signal.SIGKILL)
         return time.monotonic()
 
     def bring_back(self, name: str) -> None:
-        """Let a part that was killed with ``hold`` be started again; harmless for any other."""
+        """Let a part that was killed with ``hold`` be restarted; harmless for any other."""
         self.held.discard(name)
 
     def rest_calls(self) -> int:
-        """HTTP exchanges with the store that the API and its workers have made, as the API tells. Blocks."""
+        """Return the REST calls that the API and its workers have made, as the API reports them. Blocks."""
         with contextlib.closing(JsonConnection(self.url, 10.0, self.headers)) as connection:
             return int(connection.get("/queue/stats")["rest_calls"])
 
-    async def _take_over_from(self, running: "Stack | None") -> None:
-        """Begin while what ``running`` has started ends: they share nothing, and both take their time."""
-        ending = None if running is None else running._ending()
+    async def _replace(self, running: "Stack | None") -> None:
+        """Start while the processes of ``running`` stop: they share nothing."""
+        stopping = None if running is None else running._begin_stop()
         try:
             await self._begin()
         except BaseException:
             await self.stop()
             raise
         finally:
-            if ending is not None:
-                await finish(ending)
+            if stopping is not None:
+                await uncancelled(stopping)
 
     async def _begin(self) -> None:
         Stack.current = self
-        atexit.register(self._end_at_exit)
+        atexit.register(self._stop_at_exit)
         self._generation += 1
         self.restarts.clear()
         self.held.clear()
@@ -241,15 +239,16 @@ class Stack:
         else:
             DataDir(self.data_dir).mark_temporary()
         self.listeners = [self._cleanup.enter_context(listener) for listener in listen("127.0.0.1", 0)]
-        if (
-            self.placement == "process"
-        ):  # they look for the store themselves, after imports that take as long as it does
+        if self.placement == "process":  # their imports take as long as the start of the store
             self.parts = self._children()
-            await in_thread(start_all, self.parts.values())
+            await in_thread(self.parts.start)
         self.store = await in_thread(self._cleanup.enter_context, open_store(self.settings))
         if self.placement == "kernel":
-            self.parts = self._threads()
-            await in_thread(start_all, self.parts.values())
+            self.parts = PartGroup(
+                api=ApiThread(self.settings, self.store, self.listeners),
+                worker=WorkerThread(self.settings, self.store),
+            )
+            await in_thread(self.parts.start)
         await self._ready()
         self._supervisor = asyncio.create_task(self._supervise(self.parts))
 
@@ -269,78 +268,77 @@ class Stack:
             own["overload_key_prefix"] = f"{self.folder.name}-{self._generation}:"
         else:
             own |= {"upstash_redis_rest_url": None, "upstash_redis_rest_token": None}
-        shared = {"placement", "processing_delay_s", "upstash", "own_key"}
-        return own | {name: value for name, value in self._wanted.items() if name not in shared}
+        no_settings = {"placement", "processing_delay_s", "upstash", "own_key"}
+        return own | {name: value for name, value in self._wanted.items() if name not in no_settings}
 
-    def _environment(self) -> dict[str, str]:
-        """The environment of a child: ours, with this stack's settings."""
+    def _children(self) -> PartGroup:
         environment = dict(os.environ)
         for name, value in self._overrides().items():
             environment.pop(name.upper(), None)
             if value is not None:
                 environment[name.upper()] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
-        return environment
+        fds = [listener.fileno() for listener in self.listeners]
 
-    def _threads(self) -> dict[str, Part]:
-        return {
-            "api": ApiThread(self.settings, self.store, self.listeners),
-            "worker": WorkerThread(self.settings, self.store),
-        }
+        def child(name: str, *arguments: str, fds: list[int]) -> Child:
+            log = self.folder / f"{name}.log"
+            return Child(f"overload_demo.{name}", arguments, environment=environment, log=log, fds=fds)
 
-    def _children(self) -> dict[str, Part]:
-        environment, descriptors = self._environment(), [listener.fileno() for listener in self.listeners]
-        api = Child(
-            "overload_demo.api",
-            ["--fds", ",".join(map(str, descriptors))],
-            environment=environment,
-            log=self.folder / "api.log",
-            fds=descriptors,
-        )
-        worker = Child("overload_demo.worker", [], environment=environment, log=self.folder / "worker.log")
-        return {"api": api, "worker": worker}
+        return PartGroup(api=child("api", "--fds", ",".join(map(str, fds)), fds=fds), worker=child("worker", fds=[]))
 
     async def _ready(self) -> None:
         deadline = time.monotonic() + READY_WITHIN_S
-        while not await asyncio.to_thread(is_ready, self.url):
+        while not await asyncio.to_thread(_is_ready, self.url):
             dead = [name for name, part in self.parts.items() if not part.pid]
             if dead or time.monotonic() > deadline:
                 why = f"{dead[0]} has ended" if dead else f"not ready within {READY_WITHIN_S:g} s"
                 raise OverloadDemoError(f"the stack did not start: {why}\n{self.logs(5)}")
             await asyncio.sleep(0.05)
 
-    async def _supervise(self, parts: dict[str, Part]) -> None:
-        """Start again what has died of ``parts``, and nothing of a later generation that is being started."""
+    async def _supervise(self, parts: PartGroup) -> None:
+        """Restart dead parts of one generation; ``self.parts`` may already be the next one."""
         while True:
             await asyncio.sleep(SUPERVISE_EVERY_S)
             for name, part in parts.items():
                 if not part.pid and name not in self.held:
                     self.restarts[name] += 1
-                    await in_thread(part.start)
+                    await in_thread(parts.start, name)
 
-    def _ending(self) -> "asyncio.Task[None]":
-        """Forget what has been started; from now on it ends by itself, whoever is interrupted."""
-        atexit.unregister(self._end_at_exit)
+    def _begin_stop(self) -> "asyncio.Task[None]":
+        """Detach everything that was started and stop it in a task that no cancellation of the caller reaches."""
+        atexit.unregister(self._stop_at_exit)
         if Stack.current is self:
             Stack.current = None
         supervisor, self._supervisor = self._supervisor, None
-        parts, self.parts = self.parts, {}
+        parts, self.parts = self.parts, PartGroup()
         cleanup, self._cleanup = self._cleanup, contextlib.ExitStack()
-        data_dir = self.data_dir
+        if supervisor is not None:
+            supervisor.cancel()
+        return asyncio.create_task(asyncio.to_thread(_stop, parts, cleanup, self.data_dir))
 
-        async def end() -> None:
-            if supervisor is not None:
-                supervisor.cancel()
-                await asyncio.wait([supervisor])  # or it might start a part again that has just been stopped
-            await asyncio.to_thread(_end, parts.values(), cleanup, data_dir)
-
-        return asyncio.create_task(end())
-
-    def _end_at_exit(self) -> None:
-        _end(self.parts.values(), self._cleanup, self.data_dir)
+    def _stop_at_exit(self) -> None:
+        _stop(self.parts, self._cleanup, self.data_dir)
 
 
-def _end(parts: Iterable[Part], cleanup: contextlib.ExitStack, data_dir: Path) -> None:
-    """End parts, then let go of what they have used: the data is removed; figures, results and logs stay."""
-    stop_all(parts)
+def _stop(parts: PartGroup, cleanup: contextlib.ExitStack, data_dir: Path) -> None:
+    """Stop parts, then release the store and remove its data. Figures, results and logs stay."""
+    parts.stop()
     cleanup.close()
     remove_data(data_dir)
+
+
+def _is_ready(url: str) -> bool:
+    """Whether the API accepts requests. Blocks, for 2 s at most."""
+    with contextlib.closing(JsonConnection(url, 2.0)) as connection:
+        try:
+            connection.get_text("/health/ready")
+        except (OSError, ValueError, http.client.HTTPException):
+            return False
+    return True
+
+
+def _lives_in(data_dir: Path, pid: int) -> bool:
+    """Whether ``pid`` is a live process of the store there; the stored id may be that of an ended one."""
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()) == data_dir.resolve()
+    return False

@@ -12,25 +12,23 @@ import typer
 from rich.console import Console
 
 from overload_demo.config import load_settings
-from overload_demo.console import fail, one_line_errors
+from overload_demo.console import fail, one_line_errors, run_command
 from overload_demo.errors import ConfigurationError
 from overload_demo.logs import log_to_stderr
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 
-@app.command()
 def main(
     url: Annotated[str | None, typer.Argument(help="URL of a running API to watch.", show_default=DEFAULT_URL)] = None,
-    control: Annotated[bool, typer.Option("--control", help="A stack of its own, and buttons to act on it.")] = False,
+    control: Annotated[bool, typer.Option("--control", help="Start a stack, with buttons to act on it.")] = False,
     rehearse: Annotated[
-        bool, typer.Option("--rehearse", help="Play every act before the class, and print what it will see.")
+        bool, typer.Option("--rehearse", help="Play every act before the class, and print the results.")
     ] = False,
     replay: Annotated[Path | None, typer.Option(help="Play a recorded run folder; needs no store.")] = None,
-    speed: Annotated[float, typer.Option(help="Times as fast as it was recorded.", min=0.1, max=100)] = 1.0,
+    speed: Annotated[float, typer.Option(help="Speed of the replay, 1 as recorded.", min=0.1, max=100)] = 1.0,
     port: Annotated[int, typer.Option(help="Port of the page.", show_default="a free one", min=0, max=65535)] = 0,
-    output: Annotated[Path, typer.Option(help="Where run folders are made.")] = Path("runs"),
+    output: Annotated[Path, typer.Option(help="Folder for run folders.")] = Path("runs"),
 ) -> None:
     """Show a spike live, on a page: watch an API, play the acts of a class, or replay a recorded run."""
     with one_line_errors():
@@ -53,11 +51,10 @@ async def _watch(url: str, port: int) -> None:
     from overload_demo.live.page import Page
 
     feed = Feed(title="overload_demo", status=f"watching {url}")
-    watch = ApiWatch(url, feed)
-    with contextlib.closing(watch):
+    with contextlib.closing(ApiWatch(url, feed)) as watch:
         await watch.check()
         with Page(feed, port=port) as page:
-            _say(f"{page.address}  watching {url}")
+            _print(f"{page.address}  watching {url}")
             await watch.run()
 
 
@@ -68,7 +65,7 @@ async def _replay(folder: Path, speed: float, port: int) -> None:
 
     feed, recorded = Feed(), Replay(folder)
     with Page(feed, port=port) as page:
-        _say(f"{page.address}  a recorded run, {speed:g} times as fast; it plays again and again")
+        _print(f"{page.address}  a recorded run at {speed:g} times its speed, repeated until Ctrl-C")
         while True:
             await recorded.play(feed, speed)
             await asyncio.sleep(10.0)
@@ -81,11 +78,11 @@ async def _control(output: Path, port: int) -> None:
 
     sizes = rehearsal.last(output)
     if sizes is None:
-        _say("no rehearsal of this machine: measuring what it takes (ten seconds)")
+        _print("no rehearsal of this machine: measuring it first (ten seconds)")
     feed = Feed()
     async with rehearsal.open_stage(feed, output, sizes) as stage:
         with Page(feed, port=port, controls=stage) as page:
-            _say(f"{page.address}  with controls; keep what is behind # to yourself")
+            _print(f"{page.address}  with controls; the part after # is secret")
             await asyncio.Event().wait()
 
 
@@ -97,26 +94,26 @@ async def _rehearse(output: Path) -> None:
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
-    """Until it ends, or Ctrl-C or SIGTERM end it."""
+    """Run until the end, Ctrl-C or SIGTERM."""
 
     async def stoppable() -> None:
         task = asyncio.current_task()
         assert task is not None
-        with contextlib.suppress(NotImplementedError):  # Windows, where a recorded run can be played
+        with contextlib.suppress(NotImplementedError):  # Windows, which can replay
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         await work
 
     try:
         asyncio.run(stoppable())
     except KeyboardInterrupt:
-        fail("stopped; everything it had started has ended", 130)
+        fail("stopped; all started processes have ended", 130)
     except asyncio.CancelledError:
-        fail("terminated; everything it had started has ended", 128 + signal.SIGTERM)
+        fail("terminated; all started processes have ended", 128 + signal.SIGTERM)
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     Console().print(text, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":
-    app(prog_name="python -m overload_demo.live")
+    run_command(main, "python -m overload_demo.live")

@@ -1,22 +1,61 @@
-"""The live view as notebooks use it."""
+"""The live view in a notebook: the same figure and numbers as the page, fed over the kernel's channel."""
 
+import asyncio
 import atexit
 from typing import Any, ClassVar
 
+from overload_demo.errors import ConfigurationError
 from overload_demo.lab.result import SpikeResult
 from overload_demo.lab.spike_plan import SpikeProgress
-from overload_demo.live.feed import Feed
-from overload_demo.live.follow import Follower
+from overload_demo.live.feed import EVERY_S, Feed
 from overload_demo.live.page import Page
-from overload_demo.live.widget import LiveWidget
+from overload_demo.live.panels import BOKEH_JS, STATIC, markup, panels
+from overload_demo.live.spike_feed import SpikeFeed
+
+try:
+    import anywidget
+    import traitlets
+except ImportError:
+    raise ConfigurationError("the live view needs more packages: pip install -e '.[dashboard]'") from None
+
+
+class LiveWidget(anywidget.AnyWidget):
+    """Shows ``feed``; a view that is opened again, as after a reload of the page, gets a snapshot."""
+
+    _esm = (STATIC / "live.js").read_text() + (STATIC / "widget.js").read_text()
+    _css = STATIC / "live.css"
+    bokeh_js = traitlets.Bytes().tag(sync=True)
+    markup = traitlets.Unicode().tag(sync=True)
+    panels = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, feed: Feed) -> None:
+        super().__init__(bokeh_js=BOKEH_JS.read_bytes(), markup=markup(), panels=panels())
+        self._feed = feed
+        self.on_msg(self._take_message)
+        self._number = feed.number
+        self._task = asyncio.get_running_loop().create_task(self._send_messages())
+
+    async def _send_messages(self) -> None:
+        is_over = False
+        while not is_over:
+            is_over = self._feed.is_closed  # messages from before the close are still sent
+            for message in self._feed.since(self._number):
+                self._number = message.number
+                self.send({"kind": message.kind, "data": message.data})
+            await asyncio.sleep(EVERY_S)
+
+    def _take_message(self, _: Any, content: dict[str, Any], __: Any) -> None:
+        if content.get("again"):
+            [snapshot] = self._feed.since(-1)
+            self.send({"kind": snapshot.kind, "data": snapshot.data})
 
 
 class Dashboard:
-    """A live view to leave as a cell's last line, and to give to :func:`run_spike` as ``live``.
+    """A live view: the last line of a cell, and the ``live`` argument of :func:`run_spike`.
 
-    ``address`` is the same view as a page, to project. A kernel has one live view: a new one closes the one before. The
-    view also ends with the stack it has shown, and with the kernel. Watching takes its share of the machine: results of
-    a watched spike say ``dashboard: on``.
+    ``address`` is the same view as a page, to project. A kernel has one live view: a new one closes the one before. It
+    also ends with the stack it has shown, and with the kernel. It uses part of the machine: results of a watched spike
+    say ``dashboard: on``.
     """
 
     _current: ClassVar["Dashboard | None"] = None
@@ -32,18 +71,18 @@ class Dashboard:
         self.address = self._page.address
         self._feed.show(status=f"the same as a page: {self.address}")
         self._widget: LiveWidget = LiveWidget(self._feed)
-        self._follow = Follower(self._feed)
+        self._spike_feed = SpikeFeed(self._feed)
 
     def __call__(self, progress: SpikeProgress) -> None:
         """Show one report of a spike."""
-        self._follow(progress)
+        self._spike_feed(progress)
 
     def end(self, result: SpikeResult) -> None:
-        """Show what it came to."""
-        self._follow.end(result)
+        """Show the result."""
+        self._spike_feed.end(result)
 
     def close(self) -> None:
-        """End the page, its thread and its listener; what was shown stays. Harmless when it has ended."""
+        """End the page with its thread and listener; the view keeps its last picture. Safe to call twice."""
         if Dashboard._current is self:
             Dashboard._current = None
             self._end()

@@ -1,8 +1,8 @@
-"""The one stream of samples that page, notebook view and terminal show.
+"""The stream of samples that page, notebook view and terminal show.
 
-A feed keeps two tracks over time, the queue API and the naive one, the last :data:`KEPT` samples of each, the event
-marks, and a little state. Everything added has a number, so a reader that has seen number *n* asks for what came since;
-one that has missed too much, or comes anew, gets the whole. Nothing here knows who reads, and memory is bounded.
+A feed keeps two tracks, the queue API and the naive API, with the last :data:`KEPT` samples of each, the event marks,
+and a small state. Each message has a number: a reader that has seen message *n* asks for the messages since *n*. A
+reader that is new, or too far behind, gets a snapshot. Memory is bounded, and readers are not registered.
 """
 
 import json
@@ -14,21 +14,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from overload_demo.live import samples as words
-from overload_demo.live.sample import TRACKS, LiveSample, Track
+from overload_demo.live.samples import TRACKS, LiveSample, Track, labels, numbers
 
 KEPT = 600  # samples of a track: two minutes at five a second
 KEPT_MARKS = 200
 MARKS_FILE = "marks.json"
 EVERY_S = 0.2
-APART_S = 0.75 * EVERY_S  # a queue that drains is looked at more often: a view of that would show its end only
-RATE_OVER_S = 1.0  # a rate over less than that is noise, and 0 until then
-BURST_S = 10.0  # the naive API's answers leave in bursts no longer than its clients wait: its rates are over that time
+APART_S = 0.75 * EVERY_S  # a queue that drains is sampled more often; keeping all would show only the end of it
+RATE_OVER_S = 1.0  # a rate over less time is noise; it is 0 until then
+BURST_S = 10.0  # the naive API answers in bursts as long as its clients' timeout: its rates are over that time
 
 
 @dataclass(frozen=True)
 class Mark:
-    """Something that happened, at ``at_s`` of the curves."""
+    """An event at ``at_s`` of the curves."""
 
     at_s: float
     text: str
@@ -36,18 +35,18 @@ class Mark:
 
 @dataclass(frozen=True)
 class Message:
-    """One thing a reader is told: a ``sample``, a ``mark``, the ``state``, or the ``whole`` to begin again with."""
+    """A ``sample``, a ``mark``, the ``state``, or a ``snapshot`` that replaces all of them."""
 
     number: int
-    kind: Literal["sample", "mark", "state", "whole"]
+    kind: Literal["sample", "mark", "state", "snapshot"]
     data: dict[str, Any]
 
 
 class Feed:
-    """Samples, marks and state for any number of readers; may be used from any thread.
+    """Samples, marks and state for any number of readers; thread-safe.
 
-    ``state`` holds what is neither: ``title``, ``badge``, ``status``, the class's predictions ``peak`` (jobs) and
-    ``empty_s`` (seconds), ``result`` and which controls there are.
+    ``state`` holds ``title``, ``badge``, ``status``, ``result``, the predictions ``peak`` (jobs) and ``empty_s``
+    (seconds), and the names of the ``controls`` that are possible now.
     """
 
     def __init__(self, **state: Any) -> None:
@@ -63,7 +62,7 @@ class Feed:
 
     @property
     def number(self) -> int:
-        """Of the latest message."""
+        """The number of the latest message."""
         return self._number
 
     @property
@@ -77,14 +76,14 @@ class Feed:
         return dict(self._state)
 
     def samples(self, track: Track = "queue") -> Sequence[LiveSample]:
-        """Those kept of a track, in the order of time."""
+        """Return the kept samples of a track, in the order of time."""
         with self._lock:
             return tuple(self._tracks[track])
 
     def add(self, sample: LiveSample) -> None:
-        """Tell a sample, with its rates; it takes the place of any that is not earlier.
+        """Add a sample, with its rates, in place of all samples that are not earlier.
 
-        The latest is always there; those before it are kept at least ``APART_S`` apart.
+        The latest sample is always kept; earlier ones are kept at least ``APART_S`` apart.
         """
         with self._lock:
             track = self._tracks[sample.track]
@@ -94,30 +93,27 @@ class Feed:
                 track.pop()
             after_s = track[-1].at_s if track else -1.0
             over_s = RATE_OVER_S if sample.track == "queue" else BURST_S
-            oldest = track[0] if track else sample
-            sample = _with_rates(
-                sample, next((one for one in reversed(track) if sample.at_s - one.at_s >= over_s), oldest)
-            )
+            long_ago = (one for one in reversed(track) if sample.at_s - one.at_s >= over_s)
+            sample = _with_rates(sample, next(long_ago, track[0] if track else sample))
             track.append(sample)
             self._latest = sample.track
-            self._tell("sample", asdict(sample) | self._now() | {"after_s": after_s})
+            self._publish("sample", asdict(sample) | self._now() | {"after_s": after_s})
 
     def mark(self, text: str, at_s: float | None = None) -> None:
-        """Tell that something has happened, now or at a time of the curves."""
+        """Add an event, now or at a time of the curves."""
         with self._lock:
-            mark = Mark(round(self.elapsed_s if at_s is None else at_s, 2), text)
-            self._marks.append(mark)
-            self._tell("mark", self._placed(mark, len(self._marks)))
+            self._marks.append(Mark(round(self.elapsed_s if at_s is None else at_s, 2), text))
+            self._publish("mark", self._placed_marks()[-1])
 
     def show(self, **state: Any) -> None:
-        """Change the state, and tell it if that was a change."""
+        """Change the state; a message is sent only if it is different."""
         with self._lock:
             if self._state | state != self._state:
                 self._state |= state
-                self._tell("state", self._state)
+                self._publish("state", self._state)
 
     def begin(self, *tracks: Track, elapsed_s: float = 0.0) -> None:
-        """Set the clock to ``elapsed_s``, forget these tracks and all marks, and show the first of them."""
+        """Set the clock to ``elapsed_s``, clear these tracks and all marks, and show the first of them."""
         with self._lock:
             self._zero_mono_s = time.monotonic() - elapsed_s
             self._marks.clear()
@@ -125,7 +121,7 @@ class Feed:
                 self._tracks[track].clear()
             self._latest = tracks[0]
             self._number += 1
-            self._recent.clear()  # whoever has seen anything of before gets the whole
+            self._recent.clear()  # each reader gets a snapshot
 
     def save_marks(self, folder: Path) -> None:
         """Write the marks beside a run's result, for a replay."""
@@ -133,38 +129,36 @@ class Feed:
             (folder / MARKS_FILE).write_text(json.dumps([asdict(mark) for mark in self._marks], indent=1) + "\n")
 
     def close(self) -> None:
-        """Nothing more will come; readers end."""
+        """End the stream, and with it its readers."""
         self.is_closed = True
 
     def since(self, number: int) -> list[Message]:
-        """What came after message ``number`` (-1: nothing seen yet), or the whole when that is no longer known."""
+        """Return the messages after ``number`` (-1: none seen yet), or a snapshot when they are no longer kept."""
         with self._lock:
             known_from = self._recent[0].number - 1 if self._recent else self._number
-            if not known_from <= number <= self._number:
-                return [Message(self._number, "whole", self._whole())]
-            return [message for message in self._recent if message.number > number]
+            if known_from <= number <= self._number:
+                return [message for message in self._recent if message.number > number]
+            snapshot = {
+                "state": dict(self._state),
+                "marks": self._placed_marks(),
+                "samples": [asdict(sample) for track in TRACKS for sample in self._tracks[track]],
+                "now": self._now(),
+            }
+            return [Message(self._number, "snapshot", snapshot)]
 
-    def _tell(self, kind: Literal["sample", "mark", "state"], data: Mapping[str, Any]) -> None:
+    def _publish(self, kind: Literal["sample", "mark", "state"], data: Mapping[str, Any]) -> None:
         self._number += 1
         self._recent.append(Message(self._number, kind, dict(data)))
 
-    def _whole(self) -> dict[str, Any]:
-        return {
-            "state": dict(self._state),
-            "marks": [self._placed(mark, number) for number, mark in enumerate(self._marks, 1)],
-            "samples": [asdict(sample) for track in TRACKS for sample in self._tracks[track]],
-            "now": self._now(),
-        }
-
-    def _placed(self, mark: Mark, number: int) -> dict[str, Any]:
-        """Every second one is written a line higher, so that neighbours can be read."""
-        return {"at_s": mark.at_s, "text": mark.text + "\n" * (number % 2 == 0)}
+    def _placed_marks(self) -> list[dict[str, Any]]:
+        """Return the marks, every second one a line higher, so that neighbours do not overlap."""
+        return [{"at_s": mark.at_s, "text": mark.text + "\n" * (number % 2)} for number, mark in enumerate(self._marks)]
 
     def _now(self) -> dict[str, Any]:
-        """The latest sample in words."""
+        """Return the texts of the latest sample."""
         track = self._tracks[self._latest]
         sample, peak = (track[-1], max(one.queue_depth for one in track)) if track else (None, 0)
-        return {"track": self._latest, "numbers": words.numbers(sample), "labels": words.labels(sample, peak)}
+        return {"track": self._latest, "numbers": numbers(sample), "labels": labels(sample, peak)}
 
 
 def _with_rates(sample: LiveSample, before: LiveSample) -> LiveSample:

@@ -1,7 +1,7 @@
-"""The page: one address on loopback that shows a feed, and takes an instructor's orders where it was given controls.
+"""The page: one address on loopback that shows a feed and, with controls, takes an instructor's orders.
 
-Everything it sends is in this package or in the installed ``bokeh``; addresses are relative, so that it works behind
-any path prefix, and a strict content security policy holds the browser to that.
+Every byte it sends is from this package or the installed ``bokeh``; a strict content security policy holds the browser
+to that. Addresses are relative, so the page works behind any path prefix.
 """
 
 import asyncio
@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from functools import cache
-from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, Protocol, Self
 
@@ -29,62 +28,59 @@ from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.headers import HostRule
 from overload_demo.http_server import SignalFreeServer
-from overload_demo.live import markup
-from overload_demo.live import panels as figure
 from overload_demo.live.feed import EVERY_S, Feed
+from overload_demo.live.panels import BOKEH_JS, STATIC, markup, panels
 
-STATIC = Path(__file__).with_name("static")
-ASSETS = {name: STATIC / name for name in ("live.js", "page.js", "live.css")} | {"bokeh.js": figure.BOKEH_JS}
-# BokehJS styles its elements from script; nothing else is inline, and nothing comes from elsewhere.
+ASSETS = {name: STATIC / name for name in ("live.js", "page.js", "live.css")} | {"bokeh.js": BOKEH_JS}
+# 'unsafe-inline' is for styles only: BokehJS sets them from script.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; img-src 'self' data:;"
     " base-uri 'none'; form-action 'none'"
 )
 READY_WITHIN_S = 10.0
-BEAT_S = 1.0  # a page that hears nothing for longer than three of these says so
+BEAT_S = 1.0  # a page without a message for three of these shows "no signal"
 RECONNECT_MS = 1000
 MAX_PREDICTION = 1e9
 MAX_HEAD_BYTES, MAX_BODY_BYTES = 32_768, 4_096
 CLOSE = {"Connection": "close"}  # the rest of the body is not read
 
 
-class Prediction(BaseModel):
-    """The class's two numbers: the highest queue depth, jobs, and the seconds until the queue is empty."""
+class ClassGuess(BaseModel):
+    """The class's two predictions: the highest queue depth, jobs, and the seconds until the queue is empty."""
 
     peak: float | None = Field(None, ge=0, le=MAX_PREDICTION)
     empty_s: float | None = Field(None, ge=0, le=MAX_PREDICTION)
 
 
 class Controls(Protocol):
-    """What an instructor can do to what is shown; its coroutines run in its own event loop."""
+    """The orders that a page takes; its coroutines run in its own event loop."""
 
     loop: asyncio.AbstractEventLoop
     buttons: dict[str, str]
 
-    async def act(self, order: str, prediction: Prediction) -> None:
+    async def act(self, order: str, guess: ClassGuess) -> None:
         """Carry out one of ``buttons``. Raises :class:`OverloadDemoError` with the reason if it cannot be done now."""
 
 
 class Page:
-    """The page of a feed, served from a thread of its own while entered; ``address`` is what to open.
+    """The page of a feed, served from a thread of its own while entered; ``address`` is the URL to open.
 
     With ``controls``, the address ends in a token behind a ``#``, which a browser never sends as part of an address;
-    without the token the same page only shows. Raises :class:`ConfigurationError` when the port cannot be had.
+    without the token the same page only shows. Raises :class:`ConfigurationError` when the port is not available.
     """
 
     def __init__(self, feed: Feed, *, port: int = 0, controls: Controls | None = None) -> None:
         self._feed, self._port, self._controls = feed, port, controls
         self._token = secrets.token_urlsafe(16)
-        self._is_seen = threading.Event()
+        self._has_viewer = threading.Event()
         self.address = ""
 
     def __enter__(self) -> Self:
         try:
             listener = socket.create_server(("127.0.0.1", self._port))
         except OSError as error:
-            raise ConfigurationError(
-                f"cannot serve the page on port {self._port}: {os.strerror(error.errno or 0)}"
-            ) from None
+            reason = os.strerror(error.errno or 0)
+            raise ConfigurationError(f"cannot serve the page on port {self._port}: {reason}") from None
         self.address = f"http://127.0.0.1:{listener.getsockname()[1]}/" + (f"#{self._token}" if self._controls else "")
         config = uvicorn.Config(
             self._app(),
@@ -108,14 +104,14 @@ class Page:
         self._thread.join(READY_WITHIN_S)
 
     async def first_viewer(self, within_s: float) -> None:
-        """Return when somebody looks, or after ``within_s`` seconds."""
-        await asyncio.to_thread(self._is_seen.wait, within_s)
+        """Return when the first viewer has opened the page, or after ``within_s`` seconds."""
+        await asyncio.to_thread(self._has_viewer.wait, within_s)
 
     def _app(self) -> FastAPI:
         app = FastAPI(openapi_url=None, redirect_slashes=False)
         app.add_middleware(HostCheck)
         app.state.hosts = HostRule(load_settings().allowed_hosts)
-        app.exception_handler(RequestValidationError)(_no_prediction)
+        app.exception_handler(RequestValidationError)(_invalid_guess)
         app.get("/", response_class=HTMLResponse)(self._index)
         app.get("/panels.json")(_panels)
         app.get("/events", response_class=EventSourceResponse)(self._events)
@@ -128,17 +124,17 @@ class Page:
         return HTMLResponse(_document(tuple(buttons.items())), headers={"Content-Security-Policy": POLICY})
 
     async def _events(self) -> AsyncIterator[ServerSentEvent]:
-        """The whole first, then whatever comes; a browser that was away connects again and gets the whole again."""
-        self._is_seen.set()
-        number, told_at = -1, 0.0
+        """Send a snapshot, then each message; a browser that reconnects gets a snapshot again."""
+        self._has_viewer.set()
+        number, sent_at = -1, 0.0
         is_over = False
         while not is_over:
-            is_over = self._feed.is_closed  # what was told before is still sent
+            is_over = self._feed.is_closed  # messages from before the close are still sent
             for message in self._feed.since(number):
-                number, told_at = message.number, time.monotonic()
+                number, sent_at = message.number, time.monotonic()
                 yield _event(message.kind, message.data)
-            if time.monotonic() - told_at > BEAT_S:
-                told_at = time.monotonic()
+            if time.monotonic() - sent_at > BEAT_S:
+                sent_at = time.monotonic()
                 yield _event("beat", {})
             await asyncio.sleep(EVERY_S / 2)
         yield _event("end", {})
@@ -149,8 +145,8 @@ class Page:
             raise HTTPException(403, "no controls here: open the address that was printed, with what is after #", CLOSE)
         if order not in controls.buttons:
             raise HTTPException(404, f"there is no control {order!r}", CLOSE)
-        prediction = await _prediction(request)
-        done = asyncio.run_coroutine_threadsafe(controls.act(order, prediction), controls.loop)
+        guess = await _read_guess(request)
+        done = asyncio.run_coroutine_threadsafe(controls.act(order, guess), controls.loop)
         try:
             await asyncio.wrap_future(done)
         except OverloadDemoError as error:
@@ -163,30 +159,29 @@ def _event(kind: str, data: dict[str, Any]) -> ServerSentEvent:
 
 @cache
 def _document(buttons: tuple[tuple[str, str], ...]) -> str:
-    text = string.Template((STATIC / "index.html").read_text())
-    return text.substitute(markup=markup.live_view(dict(buttons)))
+    return string.Template((STATIC / "index.html").read_text()).substitute(markup=markup(dict(buttons)))
 
 
 @cache
 def _panels() -> dict[str, Any]:
-    return figure.panels()
+    return panels()
 
 
-async def _prediction(request: Request) -> Prediction:
-    """Read the body, not before its sender has shown the token. Raises 413 and :class:`RequestValidationError`."""
+async def _read_guess(request: Request) -> ClassGuess:
+    """Read the body; call only after the token is checked. Raises 413 and :class:`RequestValidationError`."""
     body = b""
     async for piece in request.stream():
         body += piece
         if len(body) > MAX_BODY_BYTES:
             raise HTTPException(413, f"the body is larger than {MAX_BODY_BYTES} bytes", CLOSE)
     try:
-        return Prediction.model_validate_json(body)
+        return ClassGuess.model_validate_json(body)
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from None
 
 
-def _no_prediction(_: Request, error: RequestValidationError) -> JSONResponse:
-    """In words for the page, and without what was sent: that may be NaN, which no answer can hold."""
+def _invalid_guess(_: Request, error: RequestValidationError) -> JSONResponse:
+    """Return the error as text for the page, without the input: that may be NaN, which JSON cannot hold."""
     wrong = "; ".join(": ".join([*map(str, one["loc"][-1:]), one["msg"]]) for one in error.errors())
     return JSONResponse({"detail": wrong}, 422)
 

@@ -1,15 +1,18 @@
-"""The three live panels in Bokeh, defined once for the page and for JupyterLab.
+"""The look of the live view, the same on the page and in JupyterLab: three Bokeh panels, and the HTML around them.
 
-A panel is a document of its own and holds no data: a browser fills its sources, which are found by their names.
-``queue`` and ``naive`` have the curves (:data:`CURVES`), ``marks`` the events (``at_s``, ``text``), ``peak`` and
-``empty`` the class's predictions. The range of time has the name ``time``.
+A panel is a Bokeh document without data: the browser fills its sources, which it finds by name. ``queue`` and ``naive``
+hold the curves (:data:`CURVES`), ``marks`` the events (``at_s``, ``text``), ``peak`` and ``empty`` the class's
+predictions. The time axis has the name ``time``.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab.colours import BLUE, GREY, ORANGE, PURPLE
+from overload_demo.live.samples import NOT_KNOWN, NOTHING_YET, NUMBERS
 
 try:
     import bokeh
@@ -19,21 +22,53 @@ try:
 except ImportError:
     raise ConfigurationError("the live view needs more packages: pip install -e '.[dashboard]'") from None
 
+STATIC = Path(__file__).with_name("static")
 BOKEH_JS = Path(bokeh.__file__).parent / "server" / "static" / "js" / "bokeh.min.js"
 CURVES = ("at_s", "acceptance_p99_s", "queue_depth", "accepted_per_s", "drain_rate_per_s")
 LINE_PX, TEXT_PX = 4, 18
-FASTEST_S, SLOWEST_S = 0.0007, 200.0  # a latency panel that does not jump, with room for its legend
+FASTEST_S, SLOWEST_S = 0.0007, 200.0  # a fixed range, with room for the legend, so that the latency panel never jumps
 LOWEST_PX = 90
-LABEL_WIDTH_PX = 110  # of the axis at the left, so that the panels' times stand below each other
+LABEL_WIDTH_PX = 110  # of the left axis: equal widths put the panels' times below each other
 
 _QUEUE: dict[str, Any] = {"color": BLUE}
 _NAIVE: dict[str, Any] = {"color": ORANGE, "line_dash": [12, 6]}
 _ACCEPTED: dict[str, Any] = {"color": GREY, "line_dash": [3, 5]}
 _PREDICTED: dict[str, Any] = {"color": PURPLE, "line_dash": [4, 4]}
+_HEADER = """
+<header>
+<h1 data-state="title"></h1> <span class="badge" data-state="badge"></span>
+<p data-state="status" role="status"></p>
+<span class="silence">no signal</span>
+<button type="button" data-pause aria-pressed="false">Pause</button>
+</header>
+"""
+_FIELDS = (
+    '<label>peak, jobs <input name="peak" type="number" min="0"></label>'
+    '<label>empty, s <input name="empty_s" type="number" min="0" step="any"></label>'
+)
+
+
+def markup(buttons: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Return the HTML: header, numbers, panels, controls if there are any, and the numbers again as a table."""
+    tiles = rows = ""
+    for name, (label, _) in NUMBERS.items():
+        tiles += f'<div><dt>{label}</dt><dd data-number="{name}">{NOT_KNOWN}</dd></div>'
+        rows += f'<tr><th scope="row">{label}</th><td data-number="{name}">{NOT_KNOWN}</td></tr>'
+    figures = "\n".join(
+        f'<figure role="img" data-panel="{name}" aria-label="{label}"><div inert></div></figure>'
+        for name, label in NOTHING_YET.items()
+    )
+    controls = ""
+    if buttons:  # hidden until the page finds a token
+        pressed = "".join(f'<button type="button" data-do="{name}">{label}</button>' for name, label in buttons.items())
+        controls = f'<form hidden aria-label="Controls">{_FIELDS}{pressed}</form>'
+    result = '<p class="result" data-state="result" aria-live="polite"></p>'
+    table = f"<details><summary>The numbers as a table</summary><table>{rows}</table></details>"
+    return f'{_HEADER}<dl class="numbers">{tiles}</dl>\n{result}\n{figures}\n{controls}\n{table}'
 
 
 def panels() -> dict[str, Any]:
-    """Each panel by its name, as what ``Bokeh.embed.embed_item`` takes. They fill the place they are given."""
+    """Return each panel by name, as ``Bokeh.embed.embed_item`` takes it. Panels fill the place they are given."""
     return {"latency": json_item(_latency()), "depth": json_item(_depth()), "rates": json_item(_rates())}
 
 
@@ -68,7 +103,7 @@ def _rates() -> figure:
 
 
 def _panel(y_label: str, **options: Any) -> figure:
-    """An empty panel with its time axis, its event marks, and letters a last row can read."""
+    """Return an empty panel with its time axis and event marks, in letters that the last row can read."""
     panel = figure(
         sizing_mode="stretch_both",
         min_height=LOWEST_PX,
@@ -91,12 +126,12 @@ def _panel(y_label: str, **options: Any) -> figure:
     panel.yaxis.formatter = NumeralTickFormatter(format="0,0")
     panel.yaxis.ticker = panel.ygrid.ticker = BasicTicker(desired_num_ticks=4, num_minor_ticks=0)
     panel.vspan(x="at_s", source=ColumnDataSource({"at_s": [], "text": []}, name="marks"), color="black", line_width=3)
-    panel.line([0], [0])  # nothing to see, but a range: without any data there would be no axes
+    panel.line([0], [0])  # invisible: without any data Bokeh draws no axes
     return panel
 
 
 def _from_zero() -> DataRange1d:
-    """A range that follows its curves, with room for the legend above them."""
+    """Return a range that follows its curves, with room for the legend above them."""
     return DataRange1d(start=0, min_interval=10, range_padding=0.6)
 
 
@@ -105,13 +140,13 @@ def _source(name: str) -> ColumnDataSource:
 
 
 def _line(panel: figure, name: str, y: str, label: str, **style: Any) -> None:
-    """A curve of the source of that name; curves of one name share it."""
+    """Add a curve of the source of that name; curves of one name share it."""
     source = panel.select_one({"type": ColumnDataSource, "name": name}) or _source(name)
     panel.line("at_s", y, source=source, line_width=LINE_PX, legend_label=label, **style)
 
 
 def _with_legend(panel: figure) -> figure:
-    """In a row at the top right, inside: above the panel it would take a fifth of a projector's height."""
+    """Put the legend inside, at the top right: above the panel it would take a fifth of a projector's height."""
     panel.legend.update(
         orientation="horizontal",
         location="top_right",

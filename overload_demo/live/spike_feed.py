@@ -1,4 +1,4 @@
-"""A recorded spike on the same page: no store, no API, no load, and so on any system."""
+"""Fill a feed from a spike: from its reports while it runs, or from a recorded result on any system."""
 
 import asyncio
 import time
@@ -11,15 +11,60 @@ from pydantic import TypeAdapter, ValidationError
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab.baseline import BaselineRun
 from overload_demo.lab.result import SCHEMA_VERSION, SpikeResult
+from overload_demo.lab.spike_plan import SpikeProgress
 from overload_demo.live.feed import MARKS_FILE, Feed, Mark
-from overload_demo.live.sample import LiveSample
-from overload_demo.live.samples import absorbed
+from overload_demo.live.samples import LiveSample, Track, spike_text
 
+_STATUS = {
+    "calibrate": "calibrating: how much does this machine take?",
+    "fire": "firing: {sent:,} of {offered:,} requests sent",
+    "drain": "all sent; the queue drains",
+    "reconcile": "reconciling every accepted id",
+    "over": "over",
+    "baseline": "the same load on the naive API: {sent:,} of {offered:,} sent",
+}
 _MARKS = TypeAdapter(list[Mark])
 
 
+class SpikeFeed:
+    """Adds each report of a spike, or of several in turn, to a feed; a clock that restarts begins the track anew."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self._track: Track | None = None
+        self._last_s = 0.0
+
+    def __call__(self, progress: SpikeProgress) -> None:
+        """Take one report."""
+        self._feed.show(status=_STATUS[progress.stage].format(sent=progress.sent, offered=progress.offered))
+        if progress.elapsed_s is None:
+            return
+        track: Track = "naive" if progress.stage == "baseline" else "queue"
+        if track != self._track or progress.elapsed_s < self._last_s:
+            self._feed.begin(track, elapsed_s=progress.elapsed_s)
+            self._feed.mark("spike starts", 0.0)
+        self._track, self._last_s = track, progress.elapsed_s
+        sample = LiveSample(
+            track=track,
+            at_s=round(progress.elapsed_s, 3),
+            accepted=progress.accepted,
+            errors=progress.errors,
+            queue_depth=progress.queue_depth,
+            oldest_age_s=progress.oldest_age_s,
+            settled=progress.settled,
+            acceptance_p99_s=progress.acceptance_p99_s,
+            lost=progress.lost,
+        )
+        self._feed.add(sample)
+
+    def end(self, result: SpikeResult) -> None:
+        """Show the result, and the errors of the feed's predictions."""
+        state = self._feed.state
+        self._feed.show(result=spike_text(result, state["peak"], state["empty_s"]), status="over")
+
+
 class Replay:
-    """A run folder of ``spike`` or of the stage, read and checked. Raises :class:`ConfigurationError` if it is none."""
+    """A run folder of ``spike`` or of the stage. Raises :class:`ConfigurationError` if it does not hold a valid run."""
 
     def __init__(self, folder: Path) -> None:
         self._result = _read(folder)
@@ -31,7 +76,7 @@ class Replay:
         self._marks = _read_marks(folder / MARKS_FILE)
 
     async def play(self, feed: Feed, speed: float = 1.0) -> None:
-        """Play it once, ``speed`` times as fast as it was; the naive API's curves are there from the beginning."""
+        """Play the run once at ``speed`` times its pace; the curves of the naive API are complete from the start."""
         result = self._result
         feed.show(title=f"Recorded {result.recorded_at}", badge="recorded", status=result.conditions.command)
         feed.begin("queue", "naive")
@@ -45,34 +90,34 @@ class Replay:
                 mark = marks.pop(0)
                 feed.mark(mark.text, mark.at_s)
             feed.add(sample)
-        feed.show(result=absorbed(result), status=f"over; {result.conditions.command}")
+        feed.show(result=spike_text(result), status=f"over; {result.conditions.command}")
 
 
 def spike_samples(result: SpikeResult) -> Iterator[LiveSample]:
-    """The course of a spike from its first request on; ``lost`` is known with the last one."""
+    """Yield the samples of a spike from its first request on; only the last one has ``lost``."""
     series, errors = result.series, result.offered - result.accepted
     accepted, failed = list(accumulate(series.accepted_per_s)), list(accumulate(series.failed_per_s))
     last_s = series.sampled_at_s[-1]
     for number, at_s in enumerate(series.sampled_at_s):
         if at_s < 0:
             continue
-        bucket = int(at_s)
+        second = int(at_s)
         is_last = at_s == last_s
         yield LiveSample(
             track="queue",
             at_s=at_s,
-            accepted=result.accepted if is_last else round(_reached(accepted, at_s)),
-            errors=errors if is_last else round(_reached(failed, at_s)),
+            accepted=result.accepted if is_last else round(_total_at(accepted, at_s)),
+            errors=errors if is_last else round(_total_at(failed, at_s)),
             queue_depth=series.queue_depth[number],
             oldest_age_s=series.oldest_age_s[number],
             settled=series.settled[number],
-            acceptance_p99_s=series.acceptance_p99_s[bucket] if bucket < len(series.acceptance_p99_s) else None,
+            acceptance_p99_s=series.acceptance_p99_s[second] if second < len(series.acceptance_p99_s) else None,
             lost=result.lost if is_last else None,
         )
 
 
 def baseline_samples(run: BaselineRun) -> Iterator[LiveSample]:
-    """The course of the naive API's run, one sample a second."""
+    """Yield the samples of a run of the naive API, one a second."""
     series = run.series
     answered, failed = list(accumulate(run.answered_per_s())), list(accumulate(series.failed_per_s))
     for number, at_s in enumerate(series.start_s):
@@ -88,8 +133,8 @@ def baseline_samples(run: BaselineRun) -> Iterator[LiveSample]:
         )
 
 
-def _reached(totals: list[float], at_s: float) -> float:
-    """A total at a moment, from totals at the end of each second, evenly within it."""
+def _total_at(totals: list[float], at_s: float) -> float:
+    """Interpolate a total at a moment, from totals at the end of each second."""
     second = int(at_s)
     if second >= len(totals):
         return totals[-1] if totals else 0.0

@@ -1,9 +1,10 @@
-"""The stage: a stack of its own in processes, and what an instructor does with it before a class."""
+"""The stage: the acts of a class, played with real processes and sized for this machine."""
 
 import asyncio
 import contextlib
 import os
 import signal
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -14,14 +15,17 @@ from overload_demo.lab.spike_plan import BASELINE_SPIKE_S, BASELINE_TIMEOUT_S, S
 from overload_demo.lab.spike_run import BASELINE_VARIANT, run_spike
 from overload_demo.lab.stack import Stack
 from overload_demo.live.feed import Feed
-from overload_demo.live.follow import Follower
-from overload_demo.live.page import Prediction
-from overload_demo.live.sample import TRACKS
-from overload_demo.live.samples import collapsed
-from overload_demo.live.sizes import Sizes
+from overload_demo.live.page import ClassGuess
+from overload_demo.live.samples import TRACKS, baseline_text
+from overload_demo.live.spike_feed import SpikeFeed
 from overload_demo.load import Shape
 
-FREEZE_S = 3.0  # shorter than what the API waits for its store: clients wait too, and none is refused
+DELAY_S = 0.001  # chosen: the work of one job on a machine that accepts several times what it drains
+STEEPNESS = 3.0  # chosen: with fewer arrivals per drained job, neither a queue nor a collapse would be seen
+FIRES_S, EMPTY_WITHIN_S = 10.0, 45.0  # chosen: as long as a class stays attentive
+AT_ONCE_AT_MOST = 20_000  # sockets; a machine with few descriptors spreads them over load processes
+RATE_SHARE = 0.4  # of what the API accepts at its best: the browser that draws needs a share of the machine
+FREEZE_S = 3.0  # shorter than the API waits for its store: clients wait, and no request is refused
 BUTTONS = {
     "naive": "Naive spike",
     "spike": "Queue spike",
@@ -40,10 +44,58 @@ STARTS = tuple(TITLES)
 COMMAND = "python -m overload_demo.live --control"
 
 
-class Stage:
-    """Carries out orders on real processes and shows what comes of them on a feed; one act at a time.
+@dataclass(frozen=True)
+class Sizes:
+    """The loads of the acts; sized by time on this machine, so that each ends while the class looks on."""
 
-    A context manager. The stack is the caller's; acts and a frozen store end with the stage.
+    requests: int
+    rate_per_s: float
+    at_once: int
+    delay_s: float
+    drains_per_s: float
+
+    @classmethod
+    def of(cls, accepts_per_s: float, drains_per_s: float) -> Self:
+        """Size for a machine that accepts and drains so many jobs a second, with jobs of :data:`DELAY_S`.
+
+        Where it drains nearly as fast as it accepts, jobs get longer: 1 ÷ drain rate = delay + the rest of a job.
+        """
+        arrives_per_s = RATE_SHARE * accepts_per_s
+        drains = min(drains_per_s, arrives_per_s / STEEPNESS)
+        requests = max(100, round(0.9 * drains * EMPTY_WITHIN_S, -2))
+        return cls(
+            requests=int(requests),
+            rate_per_s=float(max(10.0, round(min(arrives_per_s, requests / FIRES_S), -1))),
+            at_once=int(min(requests, AT_ONCE_AT_MOST)),
+            delay_s=round(DELAY_S + 1 / drains - 1 / drains_per_s, 5),
+            drains_per_s=round(drains, 1),
+        )
+
+    @property
+    def text(self) -> str:
+        """The numbers that a class needs to predict."""
+        return f"{self.requests:,} requests at {self.rate_per_s:,.0f}/s; a job takes {self.delay_s * 1000:g} ms"
+
+    @property
+    def fires_s(self) -> float:
+        """The length of the spike, seconds."""
+        return self.requests / self.rate_per_s
+
+    @property
+    def peak(self) -> float:
+        """The highest depth by theory, jobs: arrivals less departures while the spike lasts."""
+        return max(0.0, (self.rate_per_s - self.drains_per_s) * self.fires_s)
+
+    @property
+    def empty_s(self) -> float:
+        """When the queue is empty by theory, seconds from the first request."""
+        return max(self.fires_s, self.requests / self.drains_per_s)
+
+
+class Stage:
+    """Carries out orders on real processes and shows the effects on a feed; one act at a time.
+
+    A context manager: leaving it ends the act and thaws a frozen store. The caller starts and stops the stack.
     """
 
     buttons = BUTTONS
@@ -52,37 +104,36 @@ class Stage:
         self.loop = asyncio.get_running_loop()
         self._feed, self.sizes, self._stack = feed, sizes, stack
         self._act: asyncio.Task[None] | None = None
-        self._frozen: tuple[int, asyncio.TimerHandle] | None = None  # whom, and when it is thawed
+        self._frozen: tuple[int, asyncio.TimerHandle] | None = None  # the process id, and the timer that thaws it
         self._is_resetting = False
         self._acts = 0
-        self._seen: BaselineRun | None = None
+        self._naive_run: BaselineRun | None = None
 
     async def __aenter__(self) -> Self:
-        self._feed.show(title=self.sizes.in_words, status="ready", controls=self._possible())
+        self._feed.show(title=self.sizes.text, status="ready", controls=self._possible())
         return self
 
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._thaw()
         await self._end_act()
 
-    async def act(self, order: str, prediction: Prediction) -> None:
+    async def act(self, order: str, guess: ClassGuess) -> None:
         """Carry out one of :data:`BUTTONS`. Raises :class:`OverloadDemoError` with the reason if it cannot be now."""
         if order not in self._possible():
             raise OverloadDemoError(f"{BUTTONS[order]!r} is not possible now: {self._why_not(order)}")
         if order in STARTS:
             await self._restart()
-            self._act = asyncio.create_task(self._play(order, prediction))
+            self._act = asyncio.create_task(self._play(order, guess))
         else:
             await {"kill": self._kill, "restart": self._restart, "freeze": self._freeze, "reset": self._reset}[order]()
         self._feed.show(controls=self._possible())
 
     async def wait(self) -> None:
-        """Return when the act under way, if any, has ended."""
+        """Return when the current act, if any, has ended."""
         if self._act is not None:
             await asyncio.wait([self._act])
 
     def _possible(self) -> list[str]:
-        """The orders that make sense now."""
         is_dead = "worker" in self._stack.held
         can = {
             **dict.fromkeys(STARTS, self._act is None),
@@ -95,22 +146,22 @@ class Stage:
 
     def _why_not(self, order: str) -> str:
         if self._is_resetting or not self._stack.is_running:
-            return "the stack begins anew; that takes a few seconds"
-        reasons = {"kill": "the worker is dead", "restart": "the worker lives", "freeze": "the store is frozen"}
-        return reasons.get(order, "another act is under way; wait for its end, or reset")
+            return "the stack is restarting; that takes a few seconds"
+        reasons = {"kill": "the worker is dead", "restart": "the worker is running", "freeze": "the store is frozen"}
+        return reasons.get(order, "another act is running; wait for its end, or reset")
 
-    async def _play(self, order: str, told: Prediction) -> None:
-        """One act from its title to its result; the next one can begin when it has ended, however it ends."""
-        self._feed.show(title=TITLES[order], status="starting", result="", peak=told.peak, empty_s=told.empty_s)
+    async def _play(self, order: str, guess: ClassGuess) -> None:
+        """Play one act from its title to its result; the next one can begin however this one ends."""
+        self._feed.show(title=TITLES[order], status="starting", result="", peak=guess.peak, empty_s=guess.empty_s)
         try:
-            await (self._naive() if order == "naive" else self._spike(order))
+            await (self._play_naive() if order == "naive" else self._play_spike(order))
         except OverloadDemoError as error:
-            self._feed.show(result=f"It could not be played: {error}".splitlines()[0], status="over")
+            self._feed.show(result=f"The act failed: {error}".splitlines()[0], status="over")
         finally:
             self._act = None
             self._feed.show(controls=self._possible())
 
-    async def _spike(self, order: str) -> None:
+    async def _play_spike(self, order: str) -> None:
         sizes, at_once = self.sizes, order == "at_once"
         plan = SpikePlan(
             requests=sizes.at_once if at_once else sizes.requests,
@@ -121,15 +172,16 @@ class Stage:
         )
         self._acts += 1
         folder = self._stack.folder / f"act-{self._acts}-{order}"
-        result = await run_spike(self._stack, plan, live=Follower(self._feed), out_dir=folder)
+        result = await run_spike(self._stack, plan, live=SpikeFeed(self._feed), out_dir=folder)
         self._feed.save_marks(folder)
-        if self._seen is not None and not at_once:  # the same load, work and patience as this act had
-            beside = {"baseline": self._seen, "baseline_source": "live", "baseline_note": "measured in an act before"}
-            result.model_copy(update=beside).save(folder)
+        if self._naive_run is not None and not at_once:  # it had the same load, work and timeout
+            note = "measured in an earlier act"
+            naive = {"baseline": self._naive_run, "baseline_source": "live", "baseline_note": note}
+            result.model_copy(update=naive).save(folder)
 
-    async def _naive(self) -> None:
-        follow = Follower(self._feed)
-        run = await run_baseline(
+    async def _play_naive(self) -> None:
+        spike_feed = SpikeFeed(self._feed)
+        self._naive_run = await run_baseline(
             BASELINE_VARIANT,
             requests=self.sizes.requests,
             rate_per_s=self.sizes.rate_per_s,
@@ -137,20 +189,18 @@ class Stage:
             delay_s=self.sizes.delay_s,
             timeout_s=BASELINE_TIMEOUT_S,
             max_duration_s=BASELINE_SPIKE_S,
-            on_progress=lambda load: follow(SpikeProgress.of_baseline(load)),
+            on_progress=lambda load: spike_feed(SpikeProgress.of_baseline(load)),
         )
-        self._seen = run
-        self._feed.show(result=collapsed(run), status="over")
+        self._feed.show(result=baseline_text(self._naive_run), status="over")
 
     async def _kill(self) -> None:
         self._stack.kill("worker", hold=True)
         self._feed.mark("killed")
 
     async def _restart(self) -> None:
-        if "worker" not in self._stack.held:
-            return
-        self._stack.bring_back("worker")
-        self._feed.mark("restarted")
+        if "worker" in self._stack.held:
+            self._stack.bring_back("worker")
+            self._feed.mark("restarted")
 
     async def _freeze(self) -> None:
         pid = self._stack.process_ids().get("redis")
@@ -161,7 +211,7 @@ class Stage:
         self._feed.mark("frozen")
 
     def _thaw(self) -> None:
-        """Harmless when nothing is frozen."""
+        """Let a frozen store go on; without one, do nothing."""
         if self._frozen is None:
             return
         (pid, timer), self._frozen = self._frozen, None
@@ -172,14 +222,14 @@ class Stage:
         self._feed.show(controls=self._possible())
 
     async def _reset(self) -> None:
-        """Back to zero: the act ends, curves and stack begin anew."""
+        """End the act, clear the curves and start the stack anew."""
         self._is_resetting = True
         try:
-            self._feed.show(status="back to zero", controls=[])
+            self._feed.show(status="resetting", controls=[])
             self._thaw()
             await self._end_act()
             self._feed.begin(*TRACKS)
-            self._feed.show(title=self.sizes.in_words, result="", peak=None, empty_s=None)
+            self._feed.show(title=self.sizes.text, result="", peak=None, empty_s=None)
             await self._stack.fresh()
             self._feed.show(status="ready")
         finally:
@@ -189,4 +239,4 @@ class Stage:
         if self._act is not None:
             self._act.cancel()
             await asyncio.wait([self._act])
-            self._act = None  # one that had not begun yet could not say so itself
+            self._act = None  # an act cancelled before its first step has not cleared it

@@ -1,9 +1,9 @@
-"""Find what is damaged in a store's append-only files, keep a copy, and drop it.
+"""Find damage in a store's append-only files, keep a copy, and drop it.
 
 The server itself would drop everything from the first damage to the end, without a copy. Here a file that ends in an
-incomplete command (or in bytes that are none) loses just that, and damage with whole commands behind it is dropped only
-when the user asks for it. The files have no checksums: broken framing, unknown command names and a damaged base (the
-server checks its CRC) are found; a flipped bit inside a value or a key is not.
+incomplete command, or in bytes that are no command, loses just that. Damage with whole commands behind it is dropped
+only on demand. The files have no checksums: broken framing, unknown command names and a damaged base (the server checks
+its CRC) are found; a flipped bit inside a value or a key is not.
 """
 
 import mmap
@@ -17,21 +17,20 @@ from typing import NamedTuple
 
 from overload_demo.errors import StoreUnavailableError
 from overload_demo.store.data_dir import DATA
-from overload_demo.store.own_files import open_file, replace_file
+from overload_demo.store.files import open_file, replace_file
 
 MANIFEST = "appendonly.aof.manifest"
-LOOK_AGAIN_S = 0.05
+MISSING_POLL_S = 0.05
 COUNT, LENGTH = re.compile(rb"\*(\d{1,7})\r\n"), re.compile(rb"\$(\d{1,10})\r\n")
 START = re.compile(rb"\*\d{1,7}\r\n\$\d{1,10}\r\n[A-Za-z]")
 PREAMBLE = re.compile(rb"(?:REDIS|VALKEY)\d.*?\xff.{8}(?=\*\d+\r\n\$\d+\r\n)", re.DOTALL)  # before version 7
 MULTI, EXEC = b"MULTI", b"EXEC"
 
-
 Data = bytes | mmap.mmap
 
 
 class Gap(NamedTuple):
-    """Bytes of a file that hold no whole command or, where the damage is inside a transaction, all of it."""
+    """Bytes of a file that hold no whole command; after damage inside a transaction, the whole transaction."""
 
     start: int
     end: int
@@ -62,13 +61,13 @@ def files_of(data_dir: Path) -> list[Path]:
 
 
 def refuse_if_missing(data_dir: Path) -> None:
-    """Raise :class:`StoreUnavailableError` when a data file that is listed has gone, or the list."""
+    """Raise :class:`StoreUnavailableError` when the manifest or a data file that it lists was removed."""
     before = None
     while (missing := _missing_from(data_dir)) is not None:
         if missing == before:
             raise StoreUnavailableError(f"{missing} was removed while in use: stopped; start again")
         before = missing
-        time.sleep(LOOK_AGAIN_S)  # a rewrite changes the list and then deletes
+        time.sleep(MISSING_POLL_S)  # a rewrite changes the manifest and then deletes
 
 
 def _missing_from(data_dir: Path) -> Path | None:
@@ -81,16 +80,16 @@ def find_damage(data_dir: Path, unknown: str = "") -> Damage | None:
     aofs = [file for file in files_of(data_dir) if file.suffix == ".aof"]  # of a snapshot the server checks the CRC
     files = [file for file in aofs if file.exists() and file.stat().st_size]
     for number, file in enumerate(files):
-        with _Mapped(file) as data:
-            if gaps := list(find_gaps(data, unknown)):
-                is_tail = len(gaps) == 1 and gaps[0].is_tail and number == len(files) - 1
-                commands = sum(len(START.findall(data, gap.start, gap.end)) for gap in gaps)
-                return Damage(file, gaps, not is_tail, commands)
+        data = _mapped(file)
+        if gaps := list(find_gaps(data, unknown)):
+            is_tail = len(gaps) == 1 and gaps[0].is_tail and number == len(files) - 1
+            commands = sum(len(START.findall(data, gap.start, gap.end)) for gap in gaps)
+            return Damage(file, gaps, not is_tail, commands)
     return None
 
 
 def find_gaps(data: Data, unknown: str = "") -> Iterator[Gap]:
-    """What a file's whole commands and whole transactions leave over, in order."""
+    """The bytes outside whole commands and whole transactions, in order."""
     kept_to = 0
     for start, end in _whole(data, unknown):
         if start > kept_to:
@@ -104,7 +103,7 @@ def find_gaps(data: Data, unknown: str = "") -> Iterator[Gap]:
 
 
 def _whole(data: Data, unknown: str) -> Iterator[tuple[int, int]]:
-    """Where runs of single commands, and whole transactions, begin and end.
+    """Start and end of runs of single commands, and of whole transactions.
 
     Damage inside a transaction takes all of it: up to its EXEC, or to the next command when that is damaged as well.
     """
@@ -115,7 +114,7 @@ def _whole(data: Data, unknown: str) -> Iterator[tuple[int, int]]:
         name, after = _command(data, at, unknown)
         if not after:
             resumed = _next_command(data, last, at, unknown)
-            # A damaged length has swallowed where the next command begins, or a damaged count has left words over.
+            # A damaged length has swallowed the start of the next command, or a damaged count has left words over.
             end = last if resumed < at or LENGTH.match(data, at) else at
             at, is_suspect = resumed, True
             continue
@@ -135,12 +134,10 @@ def _whole(data: Data, unknown: str) -> Iterator[tuple[int, int]]:
 
 
 def drop(damage: Damage, copies: Path) -> Path:
-    """Take the gaps out of the file, durably and at once or not at all; returns the copy that was made before."""
-    copy = keep_copy(damage.file, copies)
-    with _Mapped(damage.file) as data:
-        starts, ends = [0, *(gap.end for gap in damage.gaps)], [*(gap.start for gap in damage.gaps), len(data)]
-        kept = (memoryview(data)[start:end] for start, end in zip(starts, ends, strict=True))
-        replace_file(damage.file, kept, durable=True)
+    """Take the gaps out of the file, durably and atomically; returns the copy that was made before."""
+    copy, data = keep_copy(damage.file, copies), memoryview(_mapped(damage.file))
+    starts, ends = [0, *(gap.end for gap in damage.gaps)], [*(gap.start for gap in damage.gaps), len(data)]
+    replace_file(damage.file, (data[start:end] for start, end in zip(starts, ends, strict=True)), durable=True)
     return copy
 
 
@@ -149,30 +146,21 @@ def keep_copy(file: Path, copies: Path) -> Path:
     changed = datetime.fromtimestamp(file.stat().st_mtime, UTC)
     copy = copies / f"{file.name}.damaged-{changed:%Y%m%dT%H%M%S.%f}"
     if not copy.exists():
-        with _Mapped(file) as data:
-            replace_file(copy, [memoryview(data)], durable=True)
+        replace_file(copy, [memoryview(_mapped(file))], durable=True)
     return copy
 
 
-class _Mapped:
-    """A file that is not empty, as bytes that are read when they are looked at."""
-
-    def __init__(self, file: Path) -> None:
-        descriptor = open_file(file, os.O_RDONLY)
-        try:
-            self._data = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
-        finally:
-            os.close(descriptor)
-
-    def __enter__(self) -> mmap.mmap:
-        return self._data
-
-    def __exit__(self, *_: object) -> None:
-        pass  # closed with the last view of it
+def _mapped(file: Path) -> mmap.mmap:
+    """Map a file that is not empty into memory; unmapped with the last reference."""
+    descriptor = open_file(file, os.O_RDONLY)
+    try:
+        return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+    finally:
+        os.close(descriptor)
 
 
 def _command(data: Data, at: int, unknown: str) -> tuple[bytes, int]:
-    """The name of the command at ``at``, in capitals, and where it ends; end 0 when there is no whole one."""
+    """The name of the command at ``at``, in capitals, and its end; end 0 when there is no whole command."""
     if data[at : at + 1] == b"#":  # a time stamp
         return b"", data.find(b"\n", at) + 1
     head = COUNT.match(data, at)
@@ -193,6 +181,6 @@ def _command(data: Data, at: int, unknown: str) -> tuple[bytes, int]:
 
 
 def _next_command(data: Data, after: int, beyond: int, unknown: str) -> int:
-    """Where the next whole command begins that ends beyond a byte; the end of the file when there is none."""
-    begins = (one.start() for one in START.finditer(data, after + 1))
-    return next((at for at in begins if _command(data, at, unknown)[1] > beyond), len(data))
+    """The start of the next whole command that ends beyond a byte; the end of the file when there is none."""
+    starts = (match.start() for match in START.finditer(data, after + 1))
+    return next((at for at in starts if _command(data, at, unknown)[1] > beyond), len(data))

@@ -1,4 +1,4 @@
-"""Which store a process uses: Upstash if its two variables are set, else the embedded store of the data dir."""
+"""Choose the store of a process: Upstash if its two variables are set, else the embedded store."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ Store = tuple[Address, Callable[[], Address] | None]
 
 @contextmanager
 def open_store(settings: Settings) -> Iterator[Store]:
-    """Find or start the store and hold it; yields its address and how to ask for the address again.
+    """Find or start the store and hold it; yields its address and, for the embedded one, a function that refreshes it.
 
     Blocking. Raises :class:`ConfigurationError` if the embedded store cannot be started, or jobs are not safe there.
     """

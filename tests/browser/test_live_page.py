@@ -22,7 +22,7 @@ from overload_demo.lab.result import SpikeResult
 from overload_demo.live import samples as words
 from overload_demo.live.feed import KEPT, Feed
 from overload_demo.live.page import Page
-from overload_demo.live.sample import LiveSample
+from overload_demo.live.samples import LiveSample
 from overload_demo.live.spike_feed import spike_samples
 from tests.browser.live import PANELS, SOURCES, LiveTab, live_tab
 from tests.browser.tab import running_chromium
@@ -101,7 +101,7 @@ def test_a_class_guesses_sees_the_spike_absorbed_and_how_far_off_it_was(browser:
 
         assert tab.page.locator('[data-do="spike"]').is_disabled()
         tab.evaluate("(one => { one.disabled = false; one.click(); })(document.querySelector('[data-do=spike]'))")
-        wait_until("it says why not", lambda: "another act is under way" in tab.note())
+        wait_until("it says why not", lambda: "another act is running" in tab.note())
 
         wait_until("it is over", lambda: tab.said("result"), 40.0)
         assert "Absorbed: 600 of 600 accepted, 0 lost." in tab.said("result")
@@ -325,7 +325,7 @@ def test_an_api_that_was_killed_and_started_again_is_watched_on(browser: Browser
             os.kill(door.pid, signal.SIGINT)
             said = door.communicate(timeout=15)[1]
             assert door.returncode == 130
-            assert said.splitlines() == ["error: stopped; everything it had started has ended"]
+            assert said.splitlines() == ["error: stopped; all started processes have ended"]
     finally:
         api.stop()
 

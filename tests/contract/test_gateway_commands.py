@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from overload_demo.store.gateway.command_names import NOT_OVER_REST
+from overload_demo.store.gateway.commands import NOT_OVER_REST
 from tests.support.stores import Rest
 
 README = Path(__file__).parents[2] / "overload_demo" / "store" / "README.md"

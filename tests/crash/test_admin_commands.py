@@ -1,4 +1,4 @@
-"""``overload-demo dead``, ``reconcile``, ``pause``, ``resume`` as an operator meets them at a terminal."""
+"""``overload-demo queue``: pause, resume, reconcile and the dead-letter list, at a terminal."""
 
 import json
 import subprocess
@@ -28,7 +28,7 @@ async def queue(tmp_path: Path) -> AsyncIterator[Queue]:
 
 def run(folder: Path, *arguments: str, answer: str = "", **variables: object) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "overload_demo", *arguments],
+        [sys.executable, "-m", "overload_demo", "queue", *arguments],
         env=environment(folder, COLUMNS=40, **variables),
         cwd=folder,
         input=answer,
@@ -71,17 +71,17 @@ async def test_dead_jobs_are_shown_requeued_and_given_up(tmp_path: Path, queue: 
     assert (shown["status"], shown["payload"]) == ("failed", JOB)
 
     for _ in range(2):
-        assert said(tmp_path, "dead", "requeue", first, first) == "1 job waiting again\n"
+        assert said(tmp_path, "dead", "requeue", first, first) == "1 job requeued\n"
     assert await queue.waiting() == [first]
-    assert said(tmp_path, "dead", "requeue", "--all") == "3 jobs waiting again\n"
+    assert said(tmp_path, "dead", "requeue", "--all") == "3 jobs requeued\n"
     assert await queue.waiting() == [first, second, third, fourth]
-    assert said(tmp_path, "dead", "list") == "the dead list is empty\n"
+    assert said(tmp_path, "dead", "list") == "the dead-letter list is empty\n"
 
     ids = await die(queue, 3)
     assert run(tmp_path, "dead", "purge", answer="n\n").returncode == 1
     assert len(await queue.dead_letters()) == len(ids)
-    assert said(tmp_path, "dead", "purge", answer="y\n").endswith("dead jobs given up\n")
-    assert said(tmp_path, "dead", "purge", "--yes") == "0 dead jobs given up\n"
+    assert said(tmp_path, "dead", "purge", answer="y\n").endswith("dead jobs purged\n")
+    assert said(tmp_path, "dead", "purge", "--yes") == "0 dead jobs purged\n"
 
 
 async def test_what_cannot_be_requeued_is_one_line_and_the_others_are(tmp_path: Path, queue: Queue) -> None:
@@ -94,7 +94,7 @@ async def test_what_cannot_be_requeued_is_one_line_and_the_others_are(tmp_path: 
     outcome = run(tmp_path, "dead", "requeue", gone, good, done, "job_0")
 
     error = the_error(outcome)
-    assert outcome.stdout == "1 job waiting again\n"
+    assert outcome.stdout == "1 job requeued\n"
     assert f"{gone}: its payload is gone" in error
     assert f"{done}: it is done" in error
     assert "job_0: no such job" in error
@@ -114,7 +114,7 @@ async def test_lost_keys_are_mended_and_told(tmp_path: Path, queue: Queue) -> No
 
     assert said(tmp_path, "reconcile").splitlines() == [
         "1  sequence number was behind the jobs: raised",
-        "3  waiting jobs that were not in the list: at its tail now",
+        "3  waiting jobs that were not in the list: put at its tail",
     ]
 
     assert set(await queue.waiting()) == set(ids)
@@ -129,7 +129,7 @@ async def test_the_queue_pauses_and_goes_on(tmp_path: Path, queue: Queue) -> Non
     assert (await queue.worker().lease(1)).jobs == []
 
     for _ in range(2):
-        assert said(tmp_path, "resume") == "the queue goes on\n"
+        assert said(tmp_path, "resume") == "queue resumed\n"
 
     assert [job.job_id for job in (await queue.worker().lease(1)).jobs] == [job_id]
 

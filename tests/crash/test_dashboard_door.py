@@ -59,7 +59,7 @@ def test_an_api_that_is_not_ours_is_one_line(tmp_path: Path, body: bytes) -> Non
         thread.start()
         url = f"http://127.0.0.1:{server.server_port}"
         try:
-            assert the_error(tmp_path, url) == f"error: what answers at {url} is not this project's API"
+            assert the_error(tmp_path, url) == f"error: the server at {url} is not this project's API"
         finally:
             server.shutdown()
             thread.join()
@@ -122,8 +122,8 @@ def stopped(folder: Path) -> list[psutil.Process]:
 @pytest.mark.parametrize(
     ("number", "code", "said"),
     [
-        (signal.SIGINT, 130, "error: stopped; everything it had started has ended\n"),
-        (signal.SIGTERM, 143, "error: terminated; everything it had started has ended\n"),
+        (signal.SIGINT, 130, "error: stopped; all started processes have ended\n"),
+        (signal.SIGTERM, 143, "error: terminated; all started processes have ended\n"),
         (signal.SIGKILL, -9, ""),
     ],
     ids=["Ctrl-C", "SIGTERM", "kill -9"],

@@ -14,13 +14,13 @@ from overload_demo.errors import OverloadDemoError
 from overload_demo.lab import baseline
 from overload_demo.lab.stack import Stack
 from overload_demo.live.feed import Feed
-from overload_demo.live.page import Prediction
+from overload_demo.live.page import ClassGuess
 from overload_demo.live.stage import BUTTONS, STARTS, TITLES, Stage
 from tests.support.stages import SIZES
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
-NOTHING = Prediction()
+NOTHING = ClassGuess()
 
 
 @asynccontextmanager
@@ -76,7 +76,7 @@ async def test_a_killed_worker_stays_dead_until_it_is_restarted_as_another_proce
         await stage.act("restart", NOTHING)
         await until("another one works", lambda: "worker" in stack.process_ids())
         assert stack.process_ids()["worker"] != worker.pid
-        assert "the worker lives" in await refusal(stage, "restart")
+        assert "the worker is running" in await refusal(stage, "restart")
         assert marks(feed) == ["killed", "restarted"]
 
 
@@ -141,7 +141,7 @@ async def test_a_second_act_is_refused_while_one_is_under_way(tmp_path: Path) ->
         await stage.act("spike", NOTHING)
 
         for order in STARTS:
-            assert "another act is under way; wait for its end, or reset" in await refusal(stage, order)
+            assert "another act is running; wait for its end, or reset" in await refusal(stage, order)
         await until("it plays", lambda: feed.state["title"] == TITLES["spike"])
 
 
@@ -155,9 +155,9 @@ async def test_a_reset_ends_act_freeze_and_backlog_and_takes_no_order_meanwhile(
         await stage.act("freeze", NOTHING)
 
         reset = asyncio.create_task(stage.act("reset", NOTHING))
-        await until("it has begun", lambda: feed.state["status"] == "back to zero")
+        await until("it has begun", lambda: feed.state["status"] == "resetting")
         for order in BUTTONS:
-            assert "the stack begins anew" in await refusal(stage, order)
+            assert "the stack is restarting" in await refusal(stage, order)
         await reset
 
         assert (feed.state["status"], feed.state["result"], feed.samples(), marks(feed)) == ("ready", "", (), [])
@@ -191,5 +191,5 @@ async def test_an_act_that_cannot_be_played_says_why_and_the_next_one_can(
         await stage.act("naive", NOTHING)
         await stage.wait()
 
-        assert feed.state["result"].startswith("It could not be played: the naive baseline needs a checkout")
+        assert feed.state["result"].startswith("The act failed: the naive baseline needs a checkout")
         assert "spike" in feed.state["controls"]

@@ -10,7 +10,7 @@ import pytest
 from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError
 from overload_demo.store.embedded import EmbeddedStore
-from overload_demo.store.gateway.external_server import parse_target
+from overload_demo.store.gateway.backing_server import parse_target
 from overload_demo.store.server_binary import find_server
 from tests.support.stores import Rest, door, no_process_left_in, servers_of
 from tests.support.waiting import wait_until

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from overload_demo.config import load_settings
-from overload_demo.errors import ConfigurationError
+from overload_demo.errors import ConfigurationError, StoreUnavailableError
 from overload_demo.rest.address import Address
 from overload_demo.store.embedded import EmbeddedStore
 from overload_demo.store.server_binary import find_server
@@ -73,6 +73,18 @@ def test_the_store_stays_until_the_last_user_has_left_or_died(data_dir: Path) ->
         second.die()
         assert client(third.refresh()).run("PING") == "PONG"
     wait_until_nothing_lives_in(data_dir)
+
+
+def test_a_refresh_after_the_release_starts_no_store(data_dir: Path) -> None:
+    store = EmbeddedStore(data_dir, load_settings())
+    store.acquire()
+    store.release()
+    wait_until_nothing_lives_in(data_dir)
+
+    with pytest.raises(StoreUnavailableError, match="was released"):
+        store.refresh()
+
+    assert servers_of(data_dir) == []
 
 
 def test_the_store_of_a_killed_user_ends(data_dir: Path) -> None:

@@ -172,7 +172,7 @@ def test_several_users_who_find_the_gateway_dead_start_one_store(data_dir: Path)
 def test_an_orphaned_server_is_ended_before_another_is_started(data_dir: Path) -> None:
     directory = DataDir(data_dir)
     directory.prepare()
-    lock = directory.server_lock()
+    lock = directory.lock("redis")
     assert lock.take()
     # As a killed gateway leaves it where the kernel does not end children: alive, unattended, holding the lock.
     options = ["--port", "0", "--unixsocket", "redis.sock", "--appendonly", "yes", "--save", ""]
@@ -191,9 +191,9 @@ def test_an_orphaned_server_is_ended_before_another_is_started(data_dir: Path) -
 
 def test_the_server_holds_its_lock_as_long_as_it_lives(data_dir: Path) -> None:
     with EmbeddedStore(data_dir, load_settings()):
-        assert not DataDir(data_dir).server_lock().is_free()
+        assert not DataDir(data_dir).lock("redis").is_free()
     wait_until_nothing_lives_in(data_dir)
-    assert DataDir(data_dir).server_lock().is_free()
+    assert DataDir(data_dir).lock("redis").is_free()
 
 
 def test_a_server_that_stands_still_and_outlives_its_gateway_is_killed_first(data_dir: Path) -> None:

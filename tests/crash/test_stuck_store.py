@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from overload_demo.errors import Outcome
-from overload_demo.store.gateway.external_server import ExternalServer, parse_target
+from overload_demo.store.gateway.backing_server import ExternalServer, parse_target
 from overload_demo.store.gateway.resp import RedisConnectionLostError, pack
 from overload_demo.store.gateway.upstream import Upstream
 from tests.crash.test_store_before_a_server_of_ones_own import own_server

@@ -78,7 +78,7 @@ def test_tls_asked_of_a_server_without_it_is_refused_in_one_line(tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("user", "said"),
-    [("queue:wrong", "WRONGPASS"), ("queue:right", "does not tell what it is: NOPERM")],
+    [("queue:wrong", "WRONGPASS"), ("queue:right", "refuses INFO: NOPERM")],
     ids=["a wrong password", "a user that may not ask"],
 )
 def test_a_user_without_the_rights_is_one_line(tmp_path: Path, user: str, said: str) -> None:

@@ -13,8 +13,8 @@ import httpx
 import psutil
 import pytest
 
-from overload_demo.api.front_door.listeners import url_of
 from overload_demo.api.front_door.parent import Parent
+from overload_demo.http_server import url_of
 from overload_demo.load import LoadPlan, LoadProgress, LoadResult, LoadSummary, Shape, run_load
 from overload_demo.process import Child
 from tests.support.running import JOB, child, environment, free_port, listening
@@ -82,7 +82,7 @@ def test_a_killed_process_is_started_again_and_who_waited_outside_is_answered(tm
 
         assert summary.accepted >= 3000 - 8  # who was inside may have lost the connection
         assert len(serving(parent) - {victim}) == 1
-        assert "another starts" in parent.log.read_text()
+        assert "restarting in" in parent.log.read_text()
 
 
 def test_a_stop_lets_in_who_waits_and_leaves_no_process(tmp_path: Path) -> None:

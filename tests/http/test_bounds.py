@@ -12,9 +12,9 @@ import aiohttp
 import httpx
 import pytest
 
-from overload_demo.api.front_door.listeners import url_of
 from overload_demo.config import Settings
 from overload_demo.errors import QueueFullError
+from overload_demo.http_server import url_of
 from overload_demo.jobs import new_job_id
 from overload_demo.lab.parts import ApiThread
 from overload_demo.queue.consumer import LeaseEnd, Settlement

@@ -11,8 +11,7 @@ from anyio.from_thread import start_blocking_portal
 from overload_demo.lab.stack import Stack
 from overload_demo.live.feed import Feed
 from overload_demo.live.page import Page
-from overload_demo.live.sizes import Sizes
-from overload_demo.live.stage import Stage
+from overload_demo.live.stage import Sizes, Stage
 
 # jobs of 4 ms, at most 250 a second: a queue grows, and is empty again after some seconds
 SIZES = Sizes(requests=600, rate_per_s=400.0, at_once=200, delay_s=0.004, drains_per_s=240.0)

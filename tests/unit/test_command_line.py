@@ -12,9 +12,10 @@ from overload_demo import __version__
 
 COMMANDS = [
     ["overload_demo"],
-    *(["overload_demo", name] for name in ("spike", "watch", "check", "reset", "reconcile", "pause", "resume", "dead")),
-    *(["overload_demo", "dead", name] for name in ("list", "show", "requeue", "purge")),
-    *([f"overload_demo.{name}"] for name in ("api", "worker", "store", "load", "dashboard")),
+    *(["overload_demo", name] for name in ("spike", "watch", "check", "reset", "queue")),
+    *(["overload_demo", "queue", name] for name in ("reconcile", "pause", "resume", "dead")),
+    *(["overload_demo", "queue", "dead", name] for name in ("list", "show", "requeue", "purge")),
+    *([f"overload_demo.{name}"] for name in ("api", "worker", "store", "load", "live")),
 ]
 
 
@@ -46,9 +47,9 @@ def test_completion_can_be_installed_and_completes(tmp_path: Path) -> None:
     installed = subprocess.run(
         [script, "--install-completion", "bash"], env=os.environ | home, capture_output=True, text=True, timeout=60
     )
-    asked = {"_OVERLOAD_DEMO_COMPLETE": "complete_bash", "COMP_WORDS": "overload-demo re", "COMP_CWORD": "1"}
+    asked = {"_OVERLOAD_DEMO_COMPLETE": "complete_bash", "COMP_WORDS": "overload-demo queue re", "COMP_CWORD": "2"}
     completed = subprocess.run([script], env=os.environ | asked, capture_output=True, text=True, timeout=60)
 
     assert installed.returncode == 0, installed.stderr
     assert "overload" in (tmp_path / ".bashrc").read_text()
-    assert completed.stdout.split() == ["reconcile", "resume", "reset"]
+    assert completed.stdout.split() == ["resume", "reconcile"]

@@ -7,13 +7,20 @@ from typing import Any
 
 import pytest
 
-from overload_demo.store.data_dir import Tokens
-from overload_demo.store.gateway.command_names import NOT_FOR_READERS, NOT_OVER_REST, READS, WRITES
-from overload_demo.store.gateway.commands import MAX_COMMAND_BYTES, Command, RefusedError, prepare
+from overload_demo.store.gateway.commands import (
+    MAX_COMMAND_BYTES,
+    NOT_FOR_READERS,
+    NOT_OVER_REST,
+    READS,
+    WRITES,
+    RedisCommand,
+    RefusedError,
+    prepare,
+)
 from overload_demo.store.gateway.endpoint import Gateway
 from overload_demo.store.gateway.key_locking import REMEMBERED, Scripts
-from overload_demo.store.gateway.replies import BASE64, JSON, RESP2, Form
-from overload_demo.store.gateway.request_body import MAX_BODY_BYTES, path_arguments, query_arguments
+from overload_demo.store.gateway.replies import BASE64, JSON, RESP2, ReplyFormat
+from overload_demo.store.gateway.request_body import MAX_BODY_BYTES, Tokens, path_arguments, query_arguments
 from overload_demo.store.gateway.resp import ReplyError, pack
 
 DANGEROUS = """ACL BGREWRITEAOF BGSAVE CLUSTER CONFIG DEBUG FAILOVER FLUSHALL LATENCY MIGRATE MODULE PSYNC REPLICAOF
@@ -27,7 +34,7 @@ def test_no_dangerous_command_is_on_the_list() -> None:
     assert not set(DANGEROUS.split()) & (READS | WRITES)
 
 
-def prepared(*arguments: Any, read_only: bool = False) -> Command:
+def prepared(*arguments: Any, read_only: bool = False) -> RedisCommand:
     return prepare(list(arguments), Scripts(), read_only=read_only)
 
 
@@ -37,7 +44,7 @@ def test_waiting_commands_wait_a_millisecond_at_most(command: list[str]) -> None
 
 
 def test_commands_are_recognized_in_any_case() -> None:
-    assert prepared("sEt", "k", "v") == Command("sEt", pack(["sEt", "k", "v"]), is_write=True)
+    assert prepared("sEt", "k", "v") == RedisCommand("sEt", pack(["sEt", "k", "v"]), is_write=True)
     with pytest.raises(RefusedError, match='"BLPOP" is not allowed in REST'):
         prepared("blPop", "k", "0")
 
@@ -85,16 +92,16 @@ def test_the_limit_of_a_command_is_exact() -> None:
         (RESP2, b"*2\r\n+OK\r\n$1\r\n\xff\r\n", b"*2\r\n+OK\r\n$1\r\n\xff\r\n"),
         (RESP2, b"-ERR x\r\n", b"-ERR x\r\n"),
     ],
-    ids=lambda value: type(value).__name__ if isinstance(value, Form) else repr(value),
+    ids=lambda value: type(value).__name__ if isinstance(value, ReplyFormat) else repr(value),
 )
-def test_a_reply_becomes_a_result_or_an_error(form: Form, reply: Any, item: bytes) -> None:
+def test_a_reply_becomes_a_result_or_an_error(form: ReplyFormat, reply: Any, item: bytes) -> None:
     assert form.item(reply, prepared("GET", "k")) == item
 
 
 @pytest.mark.parametrize(
     ("form", "reply"), [(JSON, "x"), (BASE64, b"$1\r\nx\r\n"), (RESP2, b"$1\r\nx\r\n")], ids=["json", "base64", "resp2"]
 )
-def test_an_answer_of_our_own_takes_the_place_of_the_reply(form: Form, reply: Any) -> None:
+def test_an_answer_of_our_own_takes_the_place_of_the_reply(form: ReplyFormat, reply: Any) -> None:
     command = prepared("GET", "k")._replace(answer="mine")
     assert b"mine" in form.item(reply, command) or b"bWluZQ==" in form.item(reply, command)
 

@@ -3,8 +3,9 @@
 import threading
 from pathlib import Path
 
-from overload_demo.store.data_dir import DataDir, State, new_tokens
-from overload_demo.store.locks import FileLock
+from overload_demo.store.data_dir import DataDir, State
+from overload_demo.store.files import FileLock
+from overload_demo.store.gateway.request_body import Tokens
 
 
 def test_an_exclusive_lock_excludes_and_shared_ones_share(tmp_path: Path) -> None:
@@ -38,8 +39,8 @@ def test_the_state_is_private_and_survives_nonsense(tmp_path: Path) -> None:
     assert directory.read_state() == state
     assert "secret" not in repr(state)
     assert (tmp_path / "state.json").stat().st_mode & 0o777 == 0o600
-    tokens = new_tokens()
-    assert len({*tokens, *new_tokens()}) == 4
+    tokens, others = Tokens(), Tokens()
+    assert len({tokens.standard, tokens.read_only, others.standard, others.read_only}) == 4
     assert tokens.standard not in repr(tokens)
     assert tokens.read_only not in repr(tokens)
     for nonsense in ("", "{", "[]", '{"url": 1}'):

@@ -4,7 +4,7 @@ import os
 import time
 from pathlib import Path
 
-from overload_demo.lab.leftovers import remove_abandoned
+from overload_demo.lab.run_folder import remove_abandoned
 from overload_demo.store.data_dir import TEMPORARY, DataDir
 
 
@@ -26,7 +26,7 @@ def test_only_data_that_nobody_uses_any_more_is_removed(tmp_path: Path) -> None:
     of_a_user = tmp_path / "own" / "store-1"
     DataDir(of_a_user).prepare()
     with_server = store(tmp_path, "with-server")
-    users, server = used.users_lock(), with_server.server_lock()
+    users, server = used.lock("users"), with_server.lock("redis")
     assert users.take(shared=True) and server.take()
     try:
         remove_abandoned(tmp_path)

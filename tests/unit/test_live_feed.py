@@ -7,7 +7,7 @@ from typing import Any
 
 from overload_demo.live import samples as words
 from overload_demo.live.feed import EVERY_S, KEPT, KEPT_MARKS, MARKS_FILE, Feed, Message
-from overload_demo.live.sample import LiveSample
+from overload_demo.live.samples import LiveSample
 
 
 def a_sample(at_s: float, **changes: Any) -> LiveSample:
@@ -34,7 +34,7 @@ def fill(feed: Feed, count: int, **changes: Any) -> LiveSample:
 def the_whole(messages: list[Message]) -> dict[str, Any]:
     """The data of the one message that begins anew."""
     [message] = messages
-    assert message.kind == "whole"
+    assert message.kind == "snapshot"
     return message.data
 
 

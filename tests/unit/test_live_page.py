@@ -14,7 +14,7 @@ import pytest
 from overload_demo.errors import ConfigurationError
 from overload_demo.live.feed import Feed
 from overload_demo.live.page import ASSETS, POLICY, Page
-from overload_demo.live.sample import LiveSample
+from overload_demo.live.samples import LiveSample
 from tests.support.stages import Staged, on_stage
 from tests.support.waiting import wait_until
 
@@ -94,7 +94,7 @@ def test_a_stream_begins_with_the_whole_and_goes_on_with_what_comes(feed: Feed, 
         feed.add(SAMPLE)
         later = [next(told), next(told)]
 
-    assert first["kind"] == "whole"
+    assert first["kind"] == "snapshot"
     assert [sample["accepted"] for sample in first["data"]["samples"]] == [100]
     assert [message["kind"] for message in later] == ["mark", "sample"]
     assert later[0]["data"] == {"at_s": 2.0, "text": "worker killed"}
@@ -103,7 +103,7 @@ def test_a_stream_begins_with_the_whole_and_goes_on_with_what_comes(feed: Feed, 
 def test_a_stream_in_which_nothing_happens_beats(client: httpx.Client) -> None:
     with client.stream("GET", "/events") as stream:
         told = events(stream)
-        assert [next(told)["kind"], next(told)["kind"]] == ["whole", "beat"]
+        assert [next(told)["kind"], next(told)["kind"]] == ["snapshot", "beat"]
 
 
 def test_when_the_page_closes_its_readers_hear_the_last_and_are_told_and_the_port_is_free(feed: Feed) -> None:
@@ -121,7 +121,7 @@ def test_when_the_page_closes_its_readers_hear_the_last_and_are_told_and_the_por
         feed.mark("the last")
     reader.join(10)
 
-    assert (said[0], said[-2:]) == ("whole", ["mark", "end"])
+    assert (said[0], said[-2:]) == ("snapshot", ["mark", "end"])
     assert "live-page" not in {thread.name for thread in threading.enumerate()}
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -173,7 +173,7 @@ def test_an_order_that_is_not_possible_now_is_409_with_the_reason(stage: Staged,
     answer = order(stage, name)
 
     assert answer.status_code == 409
-    assert "is not possible now: the stack begins anew" in answer.json()["detail"]
+    assert "is not possible now: the stack is restarting" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_a_prediction_that_is_none_is_422_and_nothing_starts(stage: Staged, pred
     assert answer.status_code == 422
     [name] = prediction
     assert answer.json()["detail"].startswith(f"{name}: Input should be")
-    assert stage.feed.state["title"] == stage.stage.sizes.in_words
+    assert stage.feed.state["title"] == stage.stage.sizes.text
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"NaN", b'{"peak": NaN}', b'{"peak": 1e999}', b"[]"])

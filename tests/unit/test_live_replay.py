@@ -77,7 +77,7 @@ async def test_it_is_played_to_its_end_with_marks_and_a_badge(folder: Path, reco
 
     [whole] = feed.since(-1)
     assert feed.state["badge"] == "recorded"
-    assert feed.state["result"] == words.absorbed(recorded)
+    assert feed.state["result"] == words.spike_text(recorded)
     assert [mark["text"].strip() for mark in whole.data["marks"]] == ["spike starts", "worker killed"]
     assert (feed.samples()[-1].accepted, feed.samples()[0].at_s < 1) == (recorded.accepted, True)
     assert len(feed.samples("naive")) == len(recorded.baseline.series.start_s if recorded.baseline else [])

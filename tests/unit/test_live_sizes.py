@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overload_demo.live.sizes import AT_ONCE_AT_MOST, DELAY_S, EMPTY_WITHIN_S, FIRES_S, Sizes
+from overload_demo.live.stage import AT_ONCE_AT_MOST, DELAY_S, EMPTY_WITHIN_S, FIRES_S, Sizes
 
 
 @given(accepts_per_s=st.floats(min_value=200, max_value=1e5), drains_per_s=st.floats(min_value=20, max_value=1e5))

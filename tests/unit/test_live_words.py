@@ -8,7 +8,7 @@ from experiments.bench.record import RESULTS
 from overload_demo.lab.baseline import recorded_baseline
 from overload_demo.lab.result import SpikeResult
 from overload_demo.live import samples as words
-from overload_demo.live.sample import LiveSample
+from overload_demo.live.samples import LiveSample
 
 SAMPLE = LiveSample("queue", 12.0, 12_345, 6, 7_890, 3.25, 4_455, 0.0123, 0, 999.6, 1_234.5)
 UNKNOWN = replace(SAMPLE, errors=None, acceptance_p99_s=None, lost=None)
@@ -38,7 +38,7 @@ def test_what_nobody_knows_is_a_dash_and_never_a_zero() -> None:
     [(None, words.NOT_KNOWN), (0.0004, "0 ms"), (0.0123, "12 ms"), (0.999, "999 ms"), (1.0, "1.0 s"), (9.55, "9.6 s")],
 )
 def test_a_time_to_the_answer_has_the_unit_one_reads_at_a_glance(value_s: float | None, text: str) -> None:
-    assert words.milliseconds(value_s) == text
+    assert words.duration(value_s) == text
 
 
 def test_each_chart_is_told_to_whoever_cannot_see_it() -> None:
@@ -57,13 +57,13 @@ def test_the_end_of_a_spike_says_how_far_off_the_class_was() -> None:
         update={"peak_queue_depth": 20_000, "seconds_to_empty": 50.0}
     )
 
-    assert words.absorbed(result) == (
+    assert words.spike_text(result) == (
         f"Absorbed: {result.accepted:,} of {result.offered:,} accepted, 0 lost. Peak 20,000. Empty after 50 s."
     )
-    assert words.absorbed(result, 30_000, 25).endswith(
+    assert words.spike_text(result, 30_000, 25).endswith(
         "Peak 20,000 (predicted 30,000, +50%). Empty after 50 s (predicted 25, -50%)."
     )
-    assert words.absorbed(result, 0, 0).endswith(
+    assert words.spike_text(result, 0, 0).endswith(
         "Peak 20,000 (predicted 0, -100%). Empty after 50 s (predicted 0, -100%)."
     )
 
@@ -71,20 +71,20 @@ def test_the_end_of_a_spike_says_how_far_off_the_class_was() -> None:
 def test_a_queue_that_never_grew_has_no_percentage() -> None:
     flat = SpikeResult.read(RESULTS / "spike.json").model_copy(update={"peak_queue_depth": 0})
 
-    assert "Peak 0 (predicted 10)." in words.absorbed(flat, 10)
+    assert "Peak 0 (predicted 10)." in words.spike_text(flat, 10)
 
 
 def test_a_spike_that_was_not_absorbed_is_not_called_so() -> None:
     result = SpikeResult.read(RESULTS / "spike.json").model_copy(update={"verdict": "not absorbed", "lost": 3})
 
-    assert words.absorbed(result).startswith("Not absorbed: ")
-    assert "3 lost" in words.absorbed(result)
+    assert words.spike_text(result).startswith("Not absorbed: ")
+    assert "3 lost" in words.spike_text(result)
 
 
 def test_the_end_of_the_naive_run_counts_the_clients_that_got_nothing() -> None:
     run = next(run for run in recorded_baseline() if run.variant == "def-slot" and run.summary.accepted)
     sent, answered = run.summary.sent, run.summary.accepted
 
-    assert words.collapsed(run) == (
+    assert words.baseline_text(run) == (
         f"Without a queue: {answered:,} of {sent:,} answered in time, {sent - answered:,} clients got nothing."
     )

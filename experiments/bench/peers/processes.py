@@ -15,8 +15,8 @@ from experiments.bench.peers.environments import ROOT, Contestant
 from experiments.bench.peers.libraries import OURS, Worker
 from experiments.bench.servers import FLAGS, environment, free_port, until, wait_for
 from overload_demo.errors import OverloadDemoError
-from overload_demo.store.redis_server import die_with, server_options
-from overload_demo.store.server_binary import find_server
+from overload_demo.store.redis_server import die_with
+from overload_demo.store.server_binary import find_server, server_options
 
 START_WITHIN_S, STOP_WITHIN_S = 20.0, 20.0
 

@@ -10,9 +10,9 @@ import resource
 import socket
 import sys
 from pathlib import Path
-from typing import Any
 
 from overload_demo.errors import ConfigurationError
+from overload_demo.http_server import listen_tcp
 
 CROWD = 100_000  # connections that the kernel shall hold at once
 UNEVENNESS = 1.25  # the kernel spreads connections by a hash: room for the fullest queue
@@ -24,36 +24,12 @@ def listen(host: str, port: int, crowd: int = CROWD) -> list[socket.socket]:
     It is one socket where the platform does not spread connections over several. Raises :class:`ConfigurationError` if
     the address is not available, for example because another API has it.
     """
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        first = _bound(family, address)
-        count = _group_size(crowd)
-        if count == 1:
-            group = [first]
-        else:
-            # The plain bind proves that the port is free; sockets that share a port also bind to a taken one.
-            address = first.getsockname()
-            first.close()
-            group = [_bound(family, address, shared=True) for _ in range(count)]
-        for listener in group:
-            listener.listen(_backlog())
-    except OSError as error:
-        raise ConfigurationError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
-    return group
-
-
-def _bound(family: int, address: Any, *, shared: bool = False) -> socket.socket:
-    # IPPROTO_TCP, not 0: asyncio sets TCP_NODELAY on accepted sockets only then
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listener.bind(address)
-    except OSError:
-        listener.close()
-        raise
-    return listener
+    if (count := _group_size(crowd)) == 1:
+        return [listen_tcp(host, port, _backlog())]
+    # A plain bind proves that the port is free; sockets that share a port also bind to a taken one.
+    with listen_tcp(host, port, None) as probe:
+        port = probe.getsockname()[1]
+    return [listen_tcp(host, port, _backlog(), shared=True) for _ in range(count)]
 
 
 def _backlog() -> int:
@@ -78,11 +54,3 @@ def inherited(descriptors: list[int]) -> list[socket.socket]:
         return [socket.socket(fileno=descriptor) for descriptor in descriptors]
     except OSError as error:
         raise ConfigurationError(f"an inherited descriptor is no socket: {error.strerror}") from None
-
-
-def url_of(listeners: list[socket.socket]) -> str:
-    """Return the base URL of listening sockets for a client on this machine."""
-    host, port = listeners[0].getsockname()[:2]
-    if host in {"0.0.0.0", "::"}:  # noqa: S104 - only compared
-        host = "127.0.0.1"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -11,8 +11,8 @@ import socket
 import time
 from collections.abc import Sequence
 
-from overload_demo.api.front_door.listeners import url_of
 from overload_demo.errors import OverloadDemoError
+from overload_demo.http_server import url_of
 from overload_demo.metric_set import mark_dead, shared_memory
 from overload_demo.process import Child
 

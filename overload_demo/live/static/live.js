@@ -1,5 +1,5 @@
-// Keeps the panels, the numbers and the table at the latest sample. The page and the notebook both use it; what is said
-// and how a panel looks is decided in Python.
+// Keeps the panels, the numbers and the table at the latest sample, on the page and in the notebook. All texts and the
+// look of a panel come from Python.
 
 const SHORTEST_S = 30, LONGEST_S = 120, KEPT = 600;
 
@@ -31,7 +31,7 @@ export async function mount(root, Bokeh, panels) {
     each("time", range => range.setv({ start: Math.max(0, end - LONGEST_S), end }));
   }
 
-  const tell = {
+  const handlers = {
     sample(sample) {
       const rows = kept[sample.track];
       while (rows.at(-1)?.at_s > sample.after_s) rows.pop();
@@ -51,17 +51,17 @@ export async function mount(root, Bokeh, panels) {
       each("empty", source => { source.data = columns(source, empty_s ? [{ at_s: empty_s }] : []); });
       showTime([]);
     },
-    whole({ samples, marks, state, now }) {
+    snapshot({ samples, marks, state, now }) {
       latest_s = 0;
       for (const track in kept) {
         kept[track] = samples.filter(sample => sample.track === track);
         draw(track);
       }
       each("marks", source => { source.data = columns(source, marks); });
-      tell.state(state);
+      handlers.state(state);
       showTime(samples);
       showNow(now);
     },
   };
-  return ({ kind, data }) => tell[kind]?.(data);
+  return ({ kind, data }) => handlers[kind]?.(data);
 }

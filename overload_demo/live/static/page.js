@@ -1,11 +1,11 @@
-// On the page: messages come as server-sent events, and the controls, if there are any, are sent with the token that
-// stands behind the # of the address, where no server and no log sees it.
+// On the page: messages arrive as server-sent events. Orders carry the token from behind the # of the address, which no
+// server and no log sees.
 import { mount } from "./live.js";
 
 const SILENT_MS = 3000;
 const root = document.querySelector("main");
-const say = text => { document.querySelector("[data-note]").textContent = text; };
-const tell = await mount(root, globalThis.Bokeh, await (await fetch("panels.json")).json());
+const note = text => { document.querySelector("[data-note]").textContent = text; };
+const handle = await mount(root, globalThis.Bokeh, await (await fetch("panels.json")).json());
 
 let events, heard_ms = Date.now();
 function listen() {
@@ -13,11 +13,11 @@ function listen() {
   events.onmessage = event => {
     const message = JSON.parse(event.data);
     if (message.kind === "end") {
-      say("What was behind this page has ended.");
+      note("The command behind this page has ended.");
       return events.close();
     }
     heard_ms = Date.now();
-    tell(message);
+    handle(message);
     const { controls } = message.data.state ?? (message.kind === "state" ? message.data : {});
     if (controls) for (const button of buttons) button.disabled = !controls.includes(button.dataset.do);
   };
@@ -28,13 +28,13 @@ if (token) document.querySelector("form")?.removeAttribute("hidden");
 const given = name => { const text = document.querySelector(`[name="${name}"]`).value; return text ? Number(text) : null; };
 for (const button of buttons)
   button.onclick = async () => {
-    say("");
+    note("");
     const answer = await fetch(`control/${button.dataset.do}`, {
       method: "POST",
       headers: { "Content-Type": "application/json", "X-Control-Token": token },
       body: JSON.stringify({ peak: given("peak"), empty_s: given("empty_s") }),
     }).catch(error => ({ ok: false, json: async () => ({ detail: String(error) }) }));
-    if (!answer.ok) say(await answer.json().then(({ detail }) => detail, () => `refused with ${answer.status}`));
+    if (!answer.ok) note(await answer.json().then(({ detail }) => detail, () => `refused with ${answer.status}`));
   };
 
 const pause = document.querySelector("[data-pause]"), isPaused = () => pause.getAttribute("aria-pressed") === "true";

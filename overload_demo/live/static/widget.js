@@ -1,4 +1,4 @@
-// In JupyterLab: BokehJS comes from the kernel, once a page, and so do the messages.
+// In JupyterLab: BokehJS, loaded once a page, and all messages come from the kernel.
 
 async function bokeh(model) {
   globalThis.overloadDemoBokeh ??= new Promise((done, failed) => {
@@ -15,10 +15,10 @@ export default {
   async render({ model, el }) {
     el.classList.add("overload-live");
     el.innerHTML = model.get("markup");
-    const tell = await mount(el, await bokeh(model), model.get("panels"));
+    const handle = await mount(el, await bokeh(model), model.get("panels"));
     const pause = el.querySelector("[data-pause]");
     const isPaused = () => pause.getAttribute("aria-pressed") === "true";
-    const hear = message => { if (!isPaused()) tell(message); };
+    const hear = message => { if (!isPaused()) handle(message); };
     const again = () => model.send({ again: true });
     pause.onclick = () => {
       pause.setAttribute("aria-pressed", String(!isPaused()));

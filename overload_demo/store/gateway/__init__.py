@@ -1,1 +1,1 @@
-"""The Upstash REST contract in front of a Redis server."""
+"""The Upstash REST protocol in front of one Redis server. Read first: ``endpoint``, ``commands``, ``upstream``."""

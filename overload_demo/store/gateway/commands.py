@@ -1,22 +1,65 @@
-"""From a list of arguments to a command ready to be sent, or to the reason why it is not."""
+"""Turn a list of arguments into a command ready to be sent, or refuse it.
+
+Only listed commands pass, so that a new server's dangerous command is refused from the start: the data commands that
+Upstash documents (upstash.com/docs/redis/commands), whether the server behind has them or not. All requests share one
+connection to the server: a command that blocks it, or changes its state, would affect all of them.
+"""
 
 from typing import Any, NamedTuple
 
-from overload_demo.store.gateway.command_names import (
-    NOT_FOR_READERS,
-    NOT_OVER_REST,
-    READS,
-    SUBCOMMANDS,
-    WRITES,
-)
 from overload_demo.store.gateway.key_locking import SCRIPTED, Scripts
 from overload_demo.store.gateway.resp import pack
 
 MAX_COMMAND_BYTES = 10 * 1024 * 1024  # one command, and one reply, as on Upstash's plans without a fixed size
 
 
-class Command(NamedTuple):
-    """A command ready to be sent; ``answer`` takes the place of what the server replies, unless that is an error."""
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+READS = _names(
+    """
+    BITCOUNT BITFIELD_RO BITPOS COMMAND DBSIZE DIGEST DUMP ECHO EVALSHA_RO EVAL_RO EXISTS EXPIRETIME FCALL_RO
+    GEODIST GEOHASH GEOPOS GEORADIUSBYMEMBER_RO GEORADIUS_RO GEOSEARCH GET GETBIT GETRANGE HEXISTS HEXPIRETIME HGET
+    HGETALL HKEYS HLEN HMGET HPEXPIRETIME HPTTL HRANDFIELD HSCAN HSTRLEN HTTL HVALS INFO KEYS LINDEX LLEN LPOS
+    LRANGE MEMORY MGET PEXPIRETIME PFCOUNT PING PTTL PUBSUB RANDOMKEY SCAN SCARD SDIFF SINTER SINTERCARD SISMEMBER
+    SMEMBERS SMISMEMBER SRANDMEMBER SSCAN STRLEN SUNION TIME TOUCH TTL TYPE WAIT WAITAOF XINFO XLEN XPENDING XRANGE
+    XREAD XREVRANGE ZCARD ZCOUNT ZDIFF ZINTER ZINTERCARD ZLEXCOUNT ZMSCORE ZRANDMEMBER ZRANGE ZRANGEBYLEX
+    ZRANGEBYSCORE ZRANK ZREVRANGE ZREVRANGEBYLEX ZREVRANGEBYSCORE ZREVRANK ZSCAN ZSCORE ZUNION
+    """
+)
+# Reads that are powerful or read no data: not for the read-only token, which is made for browsers.
+NOT_FOR_READERS = _names("COMMAND EVALSHA_RO EVAL_RO FCALL_RO INFO KEYS PUBSUB SCAN WAIT WAITAOF")
+# Scripts count as writes: their text is not analysed.
+WRITES = _names(
+    """
+    APPEND BITFIELD BITOP COPY DECR DECRBY DEL DELEX EVAL EVALSHA EXPIRE EXPIREAT FCALL FLUSHDB FUNCTION GEOADD
+    GEORADIUS GEORADIUSBYMEMBER GEOSEARCHSTORE GETDEL GETEX GETSET HDEL HEXPIRE HEXPIREAT HGETDEL HGETEX HINCRBY
+    HINCRBYFLOAT HMSET HPERSIST HPEXPIRE HPEXPIREAT HSET HSETEX HSETNX INCR INCRBY INCRBYFLOAT LINSERT LMOVE LMPOP
+    LPOP LPUSH LPUSHX LREM LSET LTRIM MSET MSETNX PERSIST PEXPIRE PEXPIREAT PFADD PFMERGE PSETEX PUBLISH RENAME
+    RENAMENX RESTORE RPOP RPOPLPUSH RPUSH RPUSHX SADD SCRIPT SDIFFSTORE SET SETBIT SETEX SETNX SETRANGE SINTERSTORE
+    SMOVE SPOP SREM SUNIONSTORE UNLINK XACK XACKDEL XADD XAUTOCLAIM XCLAIM XDEL XDELEX XGROUP XREADGROUP XTRIM ZADD
+    ZDIFFSTORE ZINCRBY ZINTERSTORE ZMPOP ZPOPMAX ZPOPMIN ZRANGESTORE ZREM ZREMRANGEBYLEX ZREMRANGEBYRANK
+    ZREMRANGEBYSCORE ZUNIONSTORE
+    """
+)
+# Known, but without a meaning where each request stands alone.
+NOT_OVER_REST = _names(
+    """
+    AUTH BLMOVE BLMPOP BLPOP BRPOP BRPOPLPUSH BZMPOP BZPOPMAX BZPOPMIN CLIENT DISCARD EXEC HELLO MONITOR MULTI
+    PSUBSCRIBE PUNSUBSCRIBE QUIT RESET SELECT SSUBSCRIBE SUBSCRIBE SUNSUBSCRIBE UNSUBSCRIBE UNWATCH WATCH
+    """
+)
+# Families with dangerous members (SCRIPT DEBUG takes the whole connection, FUNCTION KILL and MEMORY PURGE the server).
+SUBCOMMANDS = {
+    "FUNCTION": _names("DELETE FLUSH LIST LOAD STATS"),
+    "MEMORY": _names("USAGE"),
+    "SCRIPT": _names("EXISTS FLUSH LOAD"),
+}
+
+
+class RedisCommand(NamedTuple):
+    """A command ready to be sent; ``answer``, if any, replaces the server's reply unless that is an error."""
 
     name: str
     packed: bytes
@@ -25,75 +68,76 @@ class Command(NamedTuple):
 
 
 class RefusedError(Exception):
-    """The gateway does not do this; ``status`` is what HTTP says when it was the whole request."""
+    """The gateway refuses a command or request, in the vendor's words; ``status`` is that of the HTTP response."""
 
     def __init__(self, text: str, status: int = 400) -> None:
         super().__init__(text)
         self.status = status
 
 
-def prepare(arguments: list[Any], scripts: Scripts, *, read_only: bool) -> Command:
-    """The command in an argument list as JSON or a path has it; raises :class:`RefusedError` when it is not to be sent.
+def prepare(arguments: list[Any], scripts: Scripts, *, read_only: bool) -> RedisCommand:
+    """Make a command of the arguments in a JSON body or path; raises :class:`RefusedError`.
 
-    Strings and bytes go as they are, booleans as words; a number is expected as the text it had.
+    Strings and bytes are sent as they are, booleans as words; a number must be given as its text.
     """
     if not arguments:
         raise RefusedError("ERR empty command")
     texts = arguments if set(map(type, arguments)) == {str} else [_as_text(one) for one in arguments]
     name = _shown(texts[0]).upper()
-    admit(name, texts, read_only=read_only)
-    _refuse_unlogged_writes(name, texts)
+    _admit(name, texts, read_only=read_only)
     answer = ""
     if name in SCRIPTED:
         texts, answer = scripts.adapt(name, texts)
     elif name in _WAITING and len(texts) > 2 and texts[-1].isdigit():
-        # Waiting would hold up everybody on the connection: it reports what is confirmed within a millisecond.
+        # It reports what is confirmed within a millisecond: a longer wait would delay all requests of the connection.
         texts = [*texts[:-1], "1"]
     packed = pack(texts)
     if len(packed) > MAX_COMMAND_BYTES:
         raise RefusedError(too_large(len(packed), MAX_COMMAND_BYTES), status=413)
-    return Command(_shown(texts[0]), packed, name in WRITES, answer)
+    return RedisCommand(_shown(texts[0]), packed, name in WRITES, answer)
 
 
-def admit(name: str, arguments: list[Any], *, read_only: bool = False) -> None:
-    """Return if the command may be sent; raises :class:`RefusedError` in the vendor's words if not.
-
-    ``name`` is that of ``arguments`` in capitals; ``read_only`` says that they came with the read-only token.
-    """
+def _admit(name: str, arguments: list[Any], *, read_only: bool) -> None:
+    """Raise :class:`RefusedError` if the command, its ``name`` in capitals, must not be sent."""
     if name not in READS and name not in WRITES:
-        raise RefusedError(not_over_rest(name) if name in NOT_OVER_REST else not_available(_shown(arguments[0])))
+        raise RefusedError(_not_over_rest(name) if name in NOT_OVER_REST else not_available(_shown(arguments[0])))
     if name in SUBCOMMANDS and len(arguments) > 1 and arguments[1].upper() not in SUBCOMMANDS[name]:
         raise RefusedError(not_available(f"{arguments[0]} {_shown(arguments[1])}"))
-    if name in {"XREAD", "XREADGROUP"} and _blocks(arguments):
-        raise RefusedError(not_over_rest(f"{name} BLOCK"))
+    if name in {"XREAD", "XREADGROUP"} and _has_block(arguments):
+        raise RefusedError(_not_over_rest(f"{name} BLOCK"))
     if read_only and (name in WRITES or name in NOT_FOR_READERS):
         raise RefusedError(no_permission(name))
+    # A script that keeps its writes out of the append-only file is refused, as far as its text shows it.
+    at = _SCRIPT_AT.get(name)
+    if at is not None and len(arguments) > at and "set_repl" in _shown(arguments[at]):
+        raise RefusedError("ERR set_repl is not allowed in scripts: what they write would be lost in a restart")
 
 
 def not_available(name: str) -> str:
-    """What Upstash says to a command it does not know."""
+    """Upstash's error for an unknown command."""
     return (
         f"ERR Command is not available: '{name[:128]}'. "
         "See https://upstash.com/docs/redis/overall/rediscompatibility for details"
     )
 
 
-def not_over_rest(name: str) -> str:
-    """What Upstash says to a command that has no meaning where each request stands alone."""
+def _not_over_rest(name: str) -> str:
     return f'ERR Command "{name}" is not allowed in REST or it has a special context path'
 
 
 def no_permission(name: str) -> str:
-    """What Upstash says to a command that its token does not cover."""
+    """Upstash's error for a command that the token does not permit."""
     return f"NOPERM this user has no permissions to run the '{name.lower()}' command or its subcommand"
 
 
 def too_large(actual: int, limit: int) -> str:
-    """What Upstash says when a command, or its reply, is too large; both numbers are bytes."""
+    """Upstash's error for a command or reply that is too large; both numbers are bytes."""
     return f"ERR max request size exceeded. Limit: {limit}, Actual: {actual}"
 
 
 _WAITING = frozenset({"WAIT", "WAITAOF"})
+_SCRIPT_AT = {"EVAL": 1, "EVAL_RO": 1, "SCRIPT": 2, "FUNCTION": -1}
+_ARGUMENTS_OF_OPTION = {"GROUP": 2, "COUNT": 1, "NOACK": 0}  # of XREAD and XREADGROUP, in any order before STREAMS
 
 
 def _as_text(argument: Any) -> str | bytes:
@@ -111,20 +155,7 @@ def _shown(argument: str | bytes) -> str:
     return argument if isinstance(argument, str) else argument.decode(errors="replace")
 
 
-_SCRIPT_AT = {"EVAL": 1, "EVAL_RO": 1, "SCRIPT": 2, "FUNCTION": -1}
-
-
-def _refuse_unlogged_writes(name: str, arguments: list[Any]) -> None:
-    """Refuse a script that keeps its writes out of the append-only file, as far as its text says so."""
-    at = _SCRIPT_AT.get(name)
-    if at is not None and len(arguments) > at and "set_repl" in _shown(arguments[at]):
-        raise RefusedError("ERR set_repl is not allowed in scripts: what they write would be lost in a restart")
-
-
-_ARGUMENTS_OF_OPTION = {"GROUP": 2, "COUNT": 1, "NOACK": 0}  # of XREAD and XREADGROUP, in any order before STREAMS
-
-
-def _blocks(arguments: list[Any]) -> bool:
+def _has_block(arguments: list[Any]) -> bool:
     """Whether the option BLOCK stands before the streams, as the server reads it: groups may have any name."""
     at = 1
     while at < len(arguments):

@@ -1,6 +1,6 @@
-"""Server-sent events: what SUBSCRIBE, PSUBSCRIBE and MONITOR say goes to the client line by line, until one side ends.
+"""Server-sent events: forward what SUBSCRIBE, PSUBSCRIBE and MONITOR receive until one side closes.
 
-Each listener has a connection of its own to the server, since such a command takes the whole of one.
+Each listener has its own connection to the server, since such a command takes the whole of one.
 """
 
 import asyncio
@@ -10,19 +10,19 @@ from typing import Any
 
 from overload_demo.store.gateway.commands import RefusedError
 from overload_demo.store.gateway.request_body import path_arguments
-from overload_demo.store.gateway.resp import INCOMPLETE, ReplyError, pack, reader_of_text
+from overload_demo.store.gateway.resp import INCOMPLETE, ReplyError, pack, text_reader
 from overload_demo.store.gateway.upstream import Upstream
 
 COMMANDS = frozenset({"SUBSCRIBE", "PSUBSCRIBE", "MONITOR"})
 MAX_LISTENERS = 100  # each takes two descriptors of the gateway and one of the server
 CHUNK_BYTES = 65_536
 
-Headers = list[tuple[bytes, bytes]]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 
 
-def asked_for(headers: dict[bytes, bytes], path: bytes) -> list[Any]:
+def event_command(headers: dict[bytes, bytes], path: bytes) -> list[Any]:
     """The command of a request for events, its name in capitals; empty for any other request."""
     if b"text/event-stream" not in headers.get(b"accept", b""):
         return []
@@ -38,11 +38,7 @@ class Events:
         self._listeners: set[asyncio.Transport] = set()
 
     async def serve(
-        self,
-        arguments: list[Any],
-        headers: Headers,
-        receive: Receive,
-        send: Send,
+        self, arguments: list[Any], headers: list[tuple[bytes, bytes]], receive: Receive, send: Send
     ) -> None:
         """Answer one request with events.
 
@@ -54,7 +50,7 @@ class Events:
             reader, transport = (await self._upstream.another()).as_stream()
             self._listeners.add(transport)
             departure = asyncio.create_task(_departure(receive))
-            departure.add_done_callback(lambda _: transport.abort())  # which ends what is read
+            departure.add_done_callback(lambda _: transport.abort())  # which ends the replies
             try:
                 transport.write(pack(arguments))
                 await _forward(_replies(reader), headers, send)
@@ -64,26 +60,26 @@ class Events:
                 self._listeners.discard(transport)
 
     def end(self) -> None:
-        """End all listeners' answers."""
+        """End all listeners' responses."""
         for transport in self._listeners:
             transport.abort()
 
 
-async def _forward(replies: AsyncIterator[Any], headers: Headers, send: Send) -> None:
-    """Send an event for each reply; a first one that is an error is the reason why there are no events."""
+async def _forward(replies: AsyncIterator[Any], headers: list[tuple[bytes, bytes]], send: Send) -> None:
+    """Send an event for each reply; an error as the first reply becomes the response."""
     first = await anext(replies, None)
     if isinstance(first, ReplyError):
         raise RefusedError(str(first))
     stream = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache"), *headers]
     await send({"type": "http.response.start", "status": 200, "headers": stream})
     if first is not None:
-        await send({"type": "http.response.body", "body": event(first), "more_body": True})
+        await send({"type": "http.response.body", "body": _event(first), "more_body": True})
     async for reply in replies:
-        await send({"type": "http.response.body", "body": event(reply), "more_body": True})
+        await send({"type": "http.response.body", "body": _event(reply), "more_body": True})
     await send({"type": "http.response.body"})
 
 
-def event(reply: Any) -> bytes:
+def _event(reply: Any) -> bytes:
     """One event: ``message,channel,text`` of pub/sub, or MONITOR's line; a line break begins another ``data:``."""
     text = ",".join(map(str, reply)) if isinstance(reply, list) else '"OK"' if reply == "OK" else str(reply)
     lines = re.split("\r\n|\r|\n", text)
@@ -91,8 +87,8 @@ def event(reply: Any) -> bytes:
 
 
 async def _replies(reader: asyncio.StreamReader) -> AsyncIterator[Any]:
-    """What the server says, until it ends."""
-    parser = reader_of_text()
+    """The server's replies, until the connection ends."""
+    parser = text_reader()
     while data := await reader.read(CHUNK_BYTES):
         parser.feed(data)
         while (reply := parser.gets()) is not INCOMPLETE:
@@ -100,6 +96,6 @@ async def _replies(reader: asyncio.StreamReader) -> AsyncIterator[Any]:
 
 
 async def _departure(receive: Receive) -> None:
-    """Return once the client has left; the body of its request means nothing here."""
+    """Return once the client has closed its connection; the body of its request is ignored."""
     while (await receive())["type"] != "http.disconnect":
         pass

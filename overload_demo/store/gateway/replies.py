@@ -1,7 +1,6 @@
-"""What the gateway makes of the server's replies: JSON, JSON with base64 in it, or RESP2 as it came. No I/O.
+"""Encode the server's replies: as JSON, as JSON with base64, or as RESP2. No I/O.
 
-Base64 and RESP2 need replies that nobody has parsed: the first tells a status ``OK`` from a stored one, the second
-passes them on.
+Base64 and RESP2 need unparsed replies: base64 distinguishes the status ``OK`` from a stored one, RESP2 is passed on.
 """
 
 import binascii
@@ -10,7 +9,7 @@ from typing import Any, ClassVar
 
 from overload_demo.store.gateway.commands import (
     MAX_COMMAND_BYTES,
-    Command,
+    RedisCommand,
     RefusedError,
     not_available,
     too_large,
@@ -18,14 +17,14 @@ from overload_demo.store.gateway.commands import (
 from overload_demo.store.gateway.resp import ReplyError, elements_of, parsed
 
 
-class Form:
-    """A way to tell replies and errors; ``is_raw`` says that it wants replies unparsed."""
+class ReplyFormat:
+    """JSON, and what the other formats change; ``is_raw`` formats encode unparsed replies."""
 
     content_type: ClassVar[bytes] = b"application/json"
     is_raw: ClassVar[bool] = False
 
-    def item(self, reply: Any, command: Command) -> bytes:
-        """The reply to a command, or its error in Upstash's words where these differ."""
+    def item(self, reply: Any, command: RedisCommand) -> bytes:
+        """Encode the reply to a command, or its error, in Upstash's words where these differ."""
         if (error := self.error_in(reply)) is not None:
             return self.error(not_available(command.name) if error.startswith("ERR unknown command") else error)
         try:
@@ -37,36 +36,36 @@ class Form:
         return self.wrap(encoded)
 
     def error(self, text: str) -> bytes:
-        """An error."""
-        return b'{"error":%b}' % _encode(text).encode()
+        """Encode an error."""
+        return b'{"error":%b}' % _to_json(text).encode()
 
     def together(self, items: list[bytes]) -> bytes:
-        """The items of several commands."""
+        """Join the items of several commands."""
         return b"[%b]" % b",".join(items)
 
     def wrap(self, encoded: bytes) -> bytes:
-        """A result."""
+        """Make an item of an encoded reply."""
         return b'{"result":%b}' % encoded
 
     def encode(self, reply: Any) -> bytes:
-        """A reply that is no error."""
-        return _encode(reply).encode()
+        """Encode a reply that is no error."""
+        return _to_json(reply).encode()
 
     def bulk(self, text: str) -> Any:
-        """A text as a reply."""
+        """Return a text in the form of a reply."""
         return text
 
     def error_in(self, reply: Any) -> str | None:
-        """The text of an error; None if the reply is none."""
+        """Return the text of an error reply; None if the reply is no error."""
         return str(reply) if isinstance(reply, ReplyError) else None
 
     def elements(self, reply: Any) -> list[Any]:
-        """The replies in the reply to a transaction."""
+        """Return the replies in the reply to a transaction."""
         elements: list[Any] = reply
         return elements
 
 
-class _RawForm(Form):
+class _RawFormat(ReplyFormat):
     is_raw = True
 
     def bulk(self, text: str) -> Any:
@@ -79,18 +78,18 @@ class _RawForm(Form):
         return elements_of(reply)
 
 
-class _Base64(_RawForm):
+class _Base64(_RawFormat):
     """Every string in base64, at any depth, so that any bytes fit into JSON; only the status ``OK`` stays as it is."""
 
     def encode(self, reply: Any) -> bytes:
         if reply == b"+OK\r\n":
             return b'"OK"'
-        if isinstance(value := parsed(reply), ReplyError):  # the bytes are no error, so it is about parsing
+        if isinstance(value := parsed(reply), ReplyError):  # the bytes are no error reply, so parsing has failed
             raise RecursionError
-        return _encode(value).encode()
+        return _to_json(value).encode()
 
 
-class _Resp2(_RawForm):
+class _Resp2(_RawFormat):
     """The server's own bytes."""
 
     content_type = b"application/octet-stream"
@@ -108,11 +107,11 @@ class _Resp2(_RawForm):
         return bytes(reply)
 
 
-JSON, BASE64, RESP2 = Form(), _Base64(), _Resp2()
+JSON, BASE64, RESP2 = ReplyFormat(), _Base64(), _Resp2()
 
 
-def form_for(headers: dict[bytes, bytes], path: bytes) -> Form:
-    """The form that a request asks for; transactions are always answered in JSON. Raises :class:`RefusedError`."""
+def format_for(headers: dict[bytes, bytes], path: bytes) -> ReplyFormat:
+    """The requested format; a transaction is never answered in RESP2. Raises :class:`RefusedError`."""
     wants_base64 = headers.get(b"upstash-encoding", b"").lower() == b"base64"
     name = headers.get(b"upstash-response-format", b"json").lower()
     if name not in {b"", b"json", b"resp2"}:
@@ -125,10 +124,8 @@ def form_for(headers: dict[bytes, bytes], path: bytes) -> Form:
 
 
 def _encode_other(value: object) -> str:
-    """What JSON has no form for: bytes (told as base64), and an error inside a script's array."""
-    if isinstance(value, bytes):
-        return binascii.b2a_base64(value, newline=False).decode()
-    return str(value)
+    """Encode bytes as base64, and an error inside a script's array as its text."""
+    return binascii.b2a_base64(value, newline=False).decode() if isinstance(value, bytes) else str(value)
 
 
-_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False, default=_encode_other).encode
+_to_json = json.JSONEncoder(separators=(",", ":"), check_circular=False, default=_encode_other).encode

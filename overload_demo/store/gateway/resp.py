@@ -1,7 +1,7 @@
 """One pipelined connection to Redis: many requests under way, replies matched in the order of sending.
 
-All requests of one kind share one connection. That is what makes it fast: commands that gather while the server
-works are read by it together and put on disk by one fsync.
+All requests of one kind share one connection. The server reads the commands that gather while it works together and
+puts them on disk with one fsync.
 """
 
 import asyncio
@@ -18,14 +18,14 @@ ReplyError = hiredis.ReplyError
 INCOMPLETE = object()
 MAX_REPLY_BYTES = 32 * 1024 * 1024  # all replies to one request together; the client of this package takes no more
 MAX_REPLY_ELEMENTS = 1_000_000  # of arrays; one takes about 100 bytes while the answer is made
-KEPT_BYTES = 1024 * 1024  # a reply that is larger is cut out of the stream before it is parsed
+KEPT_BYTES = 1024 * 1024  # a larger reply is cut out of the stream before it is parsed
 TOO_LARGE = "ERR max request size exceeded."
 _BULK, _ARRAY = b"$*"
 _pack_command = cast(Callable[[tuple[str | bytes, ...]], bytes], hiredis.pack_command)  # its stub: tuples of one
 
 
 class RedisConnectionLostError(StoreUnavailableError):
-    """The connection ended before the replies came: whether the commands ran is unknown."""
+    """The connection ended before the replies arrived: whether the commands ran is unknown."""
 
     def __init__(self, message: str = "the connection to the server was lost") -> None:
         super().__init__(message, Outcome.UNKNOWN)
@@ -36,25 +36,24 @@ def pack(arguments: Sequence[str | bytes]) -> bytes:
     try:
         return _pack_command(tuple(arguments))
     except UnicodeEncodeError:
-        # UTF-16 can hold a lone surrogate, and its decoder puts U+FFFD in its place.
-        return _pack_command(
-            tuple(
-                one if isinstance(one, bytes) else one.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-                for one in arguments
-            )
-        )
+        return _pack_command(tuple(one if isinstance(one, bytes) else _replace_surrogates(one) for one in arguments))
+
+
+def _replace_surrogates(text: str) -> str:
+    # UTF-16 can hold a lone surrogate, and its decoder replaces it.
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 class RawReader:
     """Cut a stream into whole replies without parsing them; reads like :class:`hiredis.Reader`.
 
-    A reply that exceeds the room given to :meth:`gets` is dropped as it arrives, and read as an error reply.
+    A reply that exceeds the budget given to :meth:`gets` is dropped as it arrives, and read as an error reply.
     """
 
     def __init__(self) -> None:
         self._unread = bytearray()
-        self._at, self._parts_left = 0, 1  # how far the first reply is known, and what is still to come of it
-        self._dropped, self._to_drop = 0, 0  # bytes of the first reply gone already, and still to arrive
+        self._at, self._parts_left = 0, 1  # bytes of the first reply that were examined, and parts still to examine
+        self._dropped, self._to_drop = 0, 0  # bytes of the first reply dropped already, and still to arrive
 
     def feed(self, data: bytes) -> None:
         """Append the next bytes of the stream."""
@@ -62,8 +61,8 @@ class RawReader:
         self._to_drop -= dropped
         self._unread += memoryview(data)[dropped:] if dropped else data
 
-    def gets(self, room: "Room | None" = None) -> Any:
-        """Return the next reply, its bytes as they came; raises ValueError for what is none."""
+    def gets(self, budget: "ReplyBudget | None" = None) -> Any:
+        """Return the next reply's bytes, or ``INCOMPLETE``; raises ValueError for bytes that are no reply."""
         while self._parts_left:
             line_end = self._unread.find(b"\r\n", self._at)
             if line_end < 0:
@@ -74,47 +73,47 @@ class RawReader:
             length = int(self._unread[self._at + 1 : line_end]) if kind in b"$*" else -1
             if kind == _BULK and length >= 0:
                 end += length + 2
-            must_drop = self._dropped or (room is not None and room.is_exceeded_by(end))
+            must_drop = self._dropped or (budget is not None and budget.is_exceeded_by(end))
             if end > len(self._unread) and not must_drop:
                 return INCOMPLETE
             if kind == _ARRAY and length > 0:
                 self._parts_left += length
-                if room is not None:
-                    room.elements_left -= length
+                if budget is not None:
+                    budget.elements_left -= length
             self._at, self._parts_left = end, self._parts_left - 1
             if must_drop:
                 self._drop()
-        return INCOMPLETE if self._to_drop else self._take(room)
+        return INCOMPLETE if self._to_drop else self._take(budget)
 
-    def _take(self, room: "Room | None") -> bytes:
+    def _take(self, budget: "ReplyBudget | None") -> bytes:
         """Return the first reply, now complete, and begin with the next."""
-        if room is not None:
-            room.bytes_left -= self._dropped + self._at
         reply = bytes(self._unread[: self._at])
-        if room is not None and self._dropped:
-            reply = b"-%b\r\n" % room.refusal().encode()
+        if budget is not None:
+            budget.bytes_left -= self._dropped + self._at
+            if self._dropped:
+                reply = b"-%b\r\n" % budget.error().encode()
         del self._unread[: self._at]
         self._at, self._parts_left, self._dropped = 0, 1, 0
         return reply
 
     def _drop(self) -> None:
-        """Forget what is known of the first reply, also what is still to arrive of its last part."""
+        """Drop what was examined of the first reply, and what is still to arrive of its last part."""
         self._dropped += self._at
         self._to_drop = max(0, self._at - len(self._unread))
         del self._unread[: self._at]
         self._at = 0
 
     def rest(self) -> bytes:
-        """Return what follows the last reply given out; call only directly after it."""
+        """Return what follows the last reply; call it directly after :meth:`gets` has returned one."""
         return bytes(self._unread)
 
     def has_data(self) -> bool:
-        """Whether something is left that belongs to no reply given out."""
+        """Whether bytes of a further reply have arrived."""
         return bool(self._unread or self._at or self._dropped or self._parts_left != 1)
 
 
-class Room:
-    """What the replies to one request may still take, in bytes and in elements of arrays."""
+class ReplyBudget:
+    """How much the replies to one request may still take, in bytes and in elements of arrays."""
 
     __slots__ = ("bytes_left", "elements_left")
 
@@ -122,7 +121,7 @@ class Room:
         self.bytes_left, self.elements_left = MAX_REPLY_BYTES, MAX_REPLY_ELEMENTS
 
     def take(self, data: bytes, times: int = 1) -> None:
-        """Count what was received; a line is at most one element."""
+        """Count received bytes; a line is at most one element."""
         self.bytes_left -= times * len(data)
         self.elements_left -= times * data.count(b"\r\n")
 
@@ -130,13 +129,13 @@ class Room:
         """Whether a reply of ``size`` bytes is too large."""
         return size > self.bytes_left or self.elements_left < 0
 
-    def refusal(self) -> str:
-        """Return the error in place of a reply that was dropped."""
+    def error(self) -> str:
+        """Return the error that takes the place of a dropped reply."""
         if self.elements_left < 0:
-            limit, actual = MAX_REPLY_ELEMENTS, MAX_REPLY_ELEMENTS - self.elements_left
-            return f"{TOO_LARGE} Limit: {limit} elements in the replies to a request, Actual: {actual}"
-        limit, actual = MAX_REPLY_BYTES, MAX_REPLY_BYTES - self.bytes_left
-        return f"{TOO_LARGE} Limit: {limit} bytes of replies to a request, Actual: {actual}"
+            limit, left, unit = MAX_REPLY_ELEMENTS, self.elements_left, "elements in the"
+        else:
+            limit, left, unit = MAX_REPLY_BYTES, self.bytes_left, "bytes of"
+        return f"{TOO_LARGE} Limit: {limit} {unit} replies to a request, Actual: {limit - left}"
 
 
 def elements_of(array: bytes) -> list[bytes]:
@@ -147,44 +146,39 @@ def elements_of(array: bytes) -> list[bytes]:
     return [reader.gets() for _ in range(int(head[1:]))]
 
 
-def parsed(reply: bytes) -> Any:
-    """Parse a reply, its strings as bytes; one that is nested too deeply is a :class:`ReplyError`."""
-    return _parse(hiredis.Reader(), reply)
-
-
-def _parse(reader: hiredis.Reader, reply: bytes) -> Any:
+def parsed(reply: bytes, reader: hiredis.Reader | None = None) -> Any:
+    """Parse a reply, its strings as bytes unless a ``reader`` decodes them; too deep nesting is a ReplyError."""
+    reader = reader or hiredis.Reader()
     try:
         reader.feed(reply)
         return reader.gets()
     except hiredis.ProtocolError as error:
-        return ReplyError(
-            f"ERR the reply cannot be parsed: {error}"
-        )  # its bytes are a reply, such as one nested deeply
+        return ReplyError(f"ERR the reply cannot be parsed: {error}")
 
 
-def reader_of_text() -> hiredis.Reader:
+def text_reader() -> hiredis.Reader:
     """A parser whose strings are ``str``, with U+FFFD where they are not UTF-8."""
     return hiredis.Reader(encoding="utf-8", errors="replace", notEnoughData=INCOMPLETE)
 
 
 class _Call:
-    """A request under way: how many replies it still expects, the room they may take, and its future."""
+    """A request under way: how many replies it expects, the budget for them, and its future."""
 
-    __slots__ = ("expected", "future", "replies", "room")
+    __slots__ = ("budget", "expected", "future", "replies")
 
-    def __init__(self, expected: int, future: asyncio.Future[list[Any]], room: Room) -> None:
-        self.expected, self.future, self.room = expected, future, room
+    def __init__(self, expected: int, future: asyncio.Future[list[Any]], budget: ReplyBudget) -> None:
+        self.expected, self.future, self.budget = expected, future, budget
         self.replies: list[Any] = []
 
 
 class RedisConnection(asyncio.Protocol):
-    """A connection to one server; ``closed`` is done once it has ended, for whatever reason."""
+    """A connection to one server; ``closed`` is done once it has ended, for any reason."""
 
     def __init__(self) -> None:
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._reader = reader_of_text()
+        self._reader = text_reader()
         self._cutter: RawReader | None = None  # while a large reply arrives
-        # What was received from a known start of a reply on, and how many whole replies it begins with.
+        # The bytes received since the start of some reply, and how many whole replies they begin with.
         self._kept: list[bytes] = []
         self._kept_bytes, self._known = 0, 0
         self._is_raw = False
@@ -197,19 +191,19 @@ class RedisConnection(asyncio.Protocol):
         """Whether a request can still be sent."""
         return self._transport is not None and not self._transport.is_closing()
 
-    def send(self, packed: bytes, expected: int, room: Room | None = None) -> asyncio.Future[list[Any]]:
+    def send(self, packed: bytes, expected: int, budget: ReplyBudget | None = None) -> asyncio.Future[list[Any]]:
         """Send packed commands in one piece; the future holds their ``expected`` replies, in order.
 
-        Nothing of another request comes between them. An error reply is a :class:`ReplyError` in its place; strings are
-        ``str`` (U+FFFD where they are not UTF-8). After :meth:`stop_parsing` all are ``bytes``. Replies beyond ``room``
-        (its default is that of one request) are dropped as they arrive, an error takes their place. The future fails
-        with :class:`RedisConnectionLostError`. Raises :class:`StoreUnavailableError` when nothing was sent.
+        No command of another request comes between them. An error reply is a :class:`ReplyError` in its place; strings
+        are ``str`` (U+FFFD where they are not UTF-8); after :meth:`stop_parsing` all are ``bytes``. Replies beyond
+        ``budget`` are dropped as they arrive, an error takes their place. The future fails with
+        :class:`RedisConnectionLostError`. Raises :class:`StoreUnavailableError` when nothing was sent.
         """
         transport = self._transport
         if transport is None or transport.is_closing():
             raise StoreUnavailableError("there is no connection to the server")
         future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        self._calls.append(_Call(expected, future, room or Room()))
+        self._calls.append(_Call(expected, future, budget or ReplyBudget()))
         transport.write(packed)
         return future
 
@@ -221,18 +215,18 @@ class RedisConnection(asyncio.Protocol):
         return reply
 
     def stop_parsing(self) -> None:
-        """From now on replies are ``bytes`` as the server sent them; call while no request is under way."""
+        """Return replies as the server's ``bytes`` from now on; call while no request is under way."""
         self._is_raw, self._cutter = True, RawReader()
 
     def as_stream(self) -> tuple[asyncio.StreamReader, asyncio.Transport]:
-        """Hand over to somebody who reads on his own, with flow control; call while no request is under way."""
+        """Hand the connection over as a stream with flow control; call while no request is under way."""
         reader, transport = asyncio.StreamReader(), cast(asyncio.Transport, self._transport)
         transport.set_protocol(asyncio.StreamReaderProtocol(reader))
         reader.set_transport(transport)
         return reader, transport
 
     def count_idle_looks(self) -> int:
-        """Return how many calls in a row have found the oldest request waiting, and no byte moved either way."""
+        """Return how many calls in a row have found the oldest request waiting and no byte sent or received."""
         if not self._calls or self._transport is None:
             self._idle_looks = 0
             return 0
@@ -242,7 +236,7 @@ class RedisConnection(asyncio.Protocol):
         return self._idle_looks
 
     def close(self) -> None:
-        """End the connection; requests under way fail."""
+        """Close the connection; requests under way fail."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -251,7 +245,7 @@ class RedisConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Called by the event loop: hand each complete reply to the oldest request that waits for one."""
+        """Called by the event loop: give each complete reply to the oldest request."""
         self._received += len(data)
         try:
             if self._cutter is None:
@@ -263,19 +257,19 @@ class RedisConnection(asyncio.Protocol):
             self.close()
 
     def _read_whole(self, data: bytes) -> None:
-        """Parse replies; leave one that is large, or too much for the parser, to the cutter."""
+        """Parse replies; leave one that is large, or nested too deeply for the parser, to the cutter."""
         calls, reader = self._calls, self._reader
         self._kept.append(data)
         self._kept_bytes += len(data)
         if calls:
-            calls[0].room.take(data)
+            calls[0].budget.take(data)
         try:
             reader.feed(data)
             size = reader.len()
             while calls and (reply := reader.gets()) is not INCOMPLETE:
                 self._give(reply)
                 self._known += 1
-                if (left := reader.len()) != size:  # it has discarded all up to the end of this reply
+                if (left := reader.len()) != size:  # the reader has discarded all up to this reply's end
                     self._keep(data[len(data) - left :])
                     size = left
             if not calls and reader.has_data():  # a reply to no request: the order can no longer be trusted
@@ -290,26 +284,26 @@ class RedisConnection(asyncio.Protocol):
         self._kept, self._kept_bytes, self._known = [data] if data else [], len(data), 0
 
     def _cut(self) -> None:
-        """Go on without the parser until the next reply is complete."""
+        """Continue without the parser until the next reply is complete."""
         kept, cutter = b"".join(self._kept), RawReader()
         cutter.feed(kept)
         for _ in range(self._known):
             cutter.gets()
         if self._calls:
-            self._calls[0].room.take(kept, -1)  # the cutter counts it again
-        self._cutter, self._reader = cutter, reader_of_text()
+            self._calls[0].budget.take(kept, -1)  # the cutter counts it again
+        self._cutter, self._reader = cutter, text_reader()
         self._keep(b"")
         self._read_cut(cutter)
 
     def _read_cut(self, cutter: RawReader) -> None:
         while self._calls:
-            reply = cutter.gets(self._calls[0].room)
+            reply = cutter.gets(self._calls[0].budget)
             if reply is INCOMPLETE:
                 return
             if self._is_raw:
                 self._give(reply)
                 continue
-            self._give(_parse(reader_of_text(), reply))
+            self._give(parsed(reply, text_reader()))
             self._cutter = None
             if rest := cutter.rest():
                 self._read_whole(rest)
@@ -319,16 +313,16 @@ class RedisConnection(asyncio.Protocol):
 
     def _give(self, reply: Any) -> None:
         call = self._calls[0]
-        if call.room.is_exceeded_by() and not self._is_raw:
-            reply = ReplyError(call.room.refusal())
+        if call.budget.is_exceeded_by() and not self._is_raw:
+            reply = ReplyError(call.budget.error())
         call.replies.append(reply)
         if len(call.replies) == call.expected:
             self._calls.popleft()
-            if not call.future.done():  # its waiter may have been cancelled meanwhile
+            if not call.future.done():  # the request may have been cancelled meanwhile
                 call.future.set_result(call.replies)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Called by the event loop: whoever still waits learns that the outcome is unknown."""
+        """Called by the event loop: fail all requests under way, their outcome is unknown."""
         for call in self._calls:
             if not call.future.done():
                 call.future.set_exception(RedisConnectionLostError())

@@ -1,44 +1,24 @@
-"""The gateway's link to its server: one live connection, made anew whenever it is lost."""
+"""The gateway's connections to its server: the main one is reopened whenever it is lost, others on demand."""
 
 import asyncio
 import contextlib
 import logging
 import time
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from overload_demo.errors import StoreUnavailableError
-from overload_demo.rest.address import Durability
-from overload_demo.store.data_dir import SERVER_SOCKET
-from overload_demo.store.gateway import stall_detector as watchdog
-from overload_demo.store.gateway.resp import RedisConnection, ReplyError
-from overload_demo.store.redis_server import RedisServer
+from overload_demo.store.gateway.backing_server import BackingServer
+from overload_demo.store.gateway.resp import RedisConnection
+from overload_demo.store.gateway.stall_detector import StallDetector
 
 log = logging.getLogger(__name__)
 
-ANSWER_TIMEOUT_S = 10.0  # from the start of a server to its first answer, which may be "still loading"
-REQUEST_PATIENCE_S = 2.0  # how long a request waits for the connection to come back
+REQUEST_TIMEOUT_S = 2.0  # how long a request waits for the connection to come back
 RETRY_FIRST_S, RETRY_LONGEST_S = 0.25, 2.0
-POLL_S = 0.01
-
-
-class Server(watchdog.Server, Protocol):
-    """Something behind the gateway that can be connected to."""
-
-    async def connect(self) -> RedisConnection:
-        """A connection that answers; raises :class:`StoreUnavailableError`."""
-        ...
-
-    async def connect_again(self) -> RedisConnection:
-        """Another connection while one lives; raises :class:`StoreUnavailableError` or OSError."""
-        ...
-
-    async def aclose(self) -> None:
-        """End what :meth:`connect` started."""
-        ...
 
 
 class Lane(NamedTuple):
-    """Which connection requests share. Those with the read-only token can hold up each other only."""
+    """Requests of one lane share a connection; those with the read-only token can delay only each other."""
 
     is_raw: bool
     read_only: bool
@@ -48,26 +28,26 @@ MAIN_LANE = Lane(is_raw=False, read_only=False)
 
 
 class Upstream:
-    """Keeps a connection to a :class:`Server` alive from :meth:`open` to :meth:`aclose`, and opens more on demand."""
+    """Keeps the main connection open from :meth:`open` to :meth:`aclose`."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: BackingServer) -> None:
         self._server = server
         self._connection: RedisConnection | None = None
         self._connected = asyncio.Event()
-        self._is_held = False  # the server does not answer, see the watchdog
+        self._is_held = False  # the server does not answer; set by the stall detector
         self._tasks: list[asyncio.Task[None]] = []
         self._lanes: dict[Lane, RedisConnection] = {}
         self._opening_lane = asyncio.Lock()
 
     @property
     def live(self) -> RedisConnection | None:
-        """The connection, if there is one that can be used at once."""
+        """The main connection, if it can be used at once."""
         connection = self._connection
         return connection if connection is not None and connection.is_open and not self._is_held else None
 
     async def wait_for_connection(self) -> RedisConnection:
-        """The connection, waiting up to ``REQUEST_PATIENCE_S``; raises :class:`StoreUnavailableError`: nothing sent."""
-        give_up_at = time.monotonic() + REQUEST_PATIENCE_S
+        """The main connection, waiting up to ``REQUEST_TIMEOUT_S``; raises :class:`StoreUnavailableError`."""
+        give_up_at = time.monotonic() + REQUEST_TIMEOUT_S
         while (connection := self.live) is None:
             self._connected.clear()
             try:
@@ -78,11 +58,11 @@ class Upstream:
         return connection
 
     async def lane(self, lane: Lane) -> RedisConnection:
-        """A connection shared by all requests of a lane; raises as the one above."""
-        if lane == MAIN_LANE:
-            return await self.wait_for_connection()
-        if self._is_held:
-            await self.wait_for_connection()
+        """The connection of a lane; raises :class:`StoreUnavailableError`: nothing was sent."""
+        if lane == MAIN_LANE or self._is_held:
+            main = await self.wait_for_connection()
+            if lane == MAIN_LANE:
+                return main
         async with self._opening_lane:
             connection = self._lanes.get(lane)
             if connection is None or not connection.is_open:
@@ -90,6 +70,11 @@ class Upstream:
                 if lane.is_raw:
                     connection.stop_parsing()
         return connection
+
+    async def another(self) -> RedisConnection:
+        """Open a connection for the caller, who closes it; raises :class:`StoreUnavailableError`: nothing was sent."""
+        await self.wait_for_connection()
+        return await self._server.connect_again()
 
     def connections(self) -> list[RedisConnection]:
         """The open connections that requests share, the main one first."""
@@ -103,22 +88,14 @@ class Upstream:
             self._is_held = is_held
             self._connected.set()
 
-    async def another(self) -> RedisConnection:
-        """A connection for the caller alone, who closes it; raises :class:`StoreUnavailableError`: nothing sent."""
-        await self.wait_for_connection()
-        try:
-            return await self._server.connect_again()
-        except OSError as error:
-            raise StoreUnavailableError(f"no further connection to the server: {error.strerror or error}") from None
-
     async def open(self) -> None:
-        """Connect for the first time and keep connected from then on; raises when the first time fails."""
+        """Connect, and stay connected from then on; raises :class:`StoreUnavailableError` if the first time fails."""
         self._use(await self._server.connect())
-        watching = watchdog.Watchdog(self._server, self).run()
-        self._tasks = [asyncio.create_task(self._keep_connected()), asyncio.create_task(watching)]
+        detector = StallDetector(self._server, self.connections, self.hold)
+        self._tasks = [asyncio.create_task(work) for work in (self._keep_connected(), detector.run())]
 
     async def aclose(self) -> None:
-        """Close the connection and end the server, if it is ours."""
+        """Close the connections, and end a server that the gateway started."""
         for task in self._tasks:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -146,92 +123,7 @@ class Upstream:
                 self._use(await self._server.connect())
                 retry_s, is_lost = RETRY_FIRST_S, False
             except (StoreUnavailableError, OSError) as error:
-                log.error("no server to talk to: %s", error)
+                log.error("cannot connect to the server, retrying: %s", error)
                 retry_s = min(2 * retry_s, RETRY_LONGEST_S)
             else:
                 log.warning("connected to the server again")
-
-
-class EmbeddedServer:
-    """The :class:`Server` of a data directory: started when it does not run, and started again when it has died."""
-
-    def __init__(self, server: RedisServer, durability: Durability) -> None:
-        self._server, self.durability, self.notices = server, durability, server.notices
-
-    async def connect(self) -> RedisConnection:
-        """Make sure that the server runs and has loaded its data, however long that takes."""
-        if await asyncio.to_thread(self._server.wait_if_dying):
-            lock = await asyncio.to_thread(self._server.claim)
-            self._server.spawn(lock)
-        give_up_at = time.monotonic() + ANSWER_TIMEOUT_S
-        while self._server.is_running:
-            if (connection := await self._try_to_connect()) is not None:
-                return connection
-            if time.monotonic() > give_up_at:
-                raise StoreUnavailableError(f"the server did not answer within {ANSWER_TIMEOUT_S:g} s")
-            await asyncio.sleep(POLL_S)
-        if await asyncio.to_thread(self._server.mend):
-            return await self.connect()
-        raise StoreUnavailableError(self._server.last_words())
-
-    async def connect_again(self) -> RedisConnection:
-        """Another connection to the running server."""
-        return (await asyncio.get_running_loop().create_unix_connection(RedisConnection, SERVER_SOCKET))[1]
-
-    async def connect_aside(self) -> RedisConnection:
-        """Another connection to the server, whatever its state; raises :class:`StoreUnavailableError`."""
-        try:
-            return await self.connect_again()
-        except OSError as error:
-            raise StoreUnavailableError(f"no connection to the server: {error.strerror or error}") from None
-
-    async def is_reachable(self) -> bool:
-        """Always: a server that dies closes its connections."""
-        return True
-
-    async def check(self, connection: RedisConnection) -> None:
-        """Nothing to check: the server is ours."""
-
-    async def end_stuck_script(self, connection: RedisConnection) -> None:
-        """End the server, which is then started again without what the script wrote.
-
-        All that was acknowledged is in the append-only file; what a script writes gets there when the script ends.
-        """
-        log.error("a script that had written ran past its time limit: the server is restarted, without what it wrote")
-        with contextlib.suppress(StoreUnavailableError):  # the connection ends with the server
-            await connection.ask("SHUTDOWN", "NOSAVE")
-
-    async def aclose(self) -> None:
-        """End the server."""
-        await asyncio.to_thread(self._server.end)
-
-    async def _try_to_connect(self) -> RedisConnection | None:
-        """A connection with its data loaded; None while the server does not listen, or died over it."""
-        try:
-            connection = await self.connect_again()
-        except OSError:
-            return None
-        try:
-            await wait_until_loaded(connection)
-        except StoreUnavailableError:
-            if connection.is_open:
-                raise
-            return None  # it listened and died: its process will tell why
-        return connection
-
-
-async def wait_until_loaded(connection: RedisConnection) -> None:
-    """Return once the server has its data; raises :class:`StoreUnavailableError` when it does not answer at all."""
-    while True:
-        try:
-            async with asyncio.timeout(ANSWER_TIMEOUT_S):  # wait_for of Python 3.11 can swallow a cancellation
-                await connection.ask("PING")
-        except TimeoutError:
-            connection.close()
-            raise StoreUnavailableError(f"the server did not answer within {ANSWER_TIMEOUT_S:g} s") from None
-        except ReplyError as error:
-            if not str(error).startswith("LOADING"):
-                raise StoreUnavailableError(f"the server answered: {error}") from None
-        else:
-            return
-        await asyncio.sleep(0.1)

@@ -1,0 +1,206 @@
+"""The server behind the gateway: what every kind can do, and a server of the user's own (``OVERLOAD_REDIS_URL``)."""
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from pydantic import SecretStr
+
+from overload_demo.errors import ConfigurationError, StoreUnavailableError
+from overload_demo.rest.address import LOADING, info_facts, refuse_unsafe, why_no_writes
+from overload_demo.store.gateway.resp import RedisConnection, ReplyError
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 5.0
+REACH_TIMEOUT_S = 0.5  # a host that takes longer to accept a connection counts as gone
+CHECK_INTERVAL_S = 0.5
+SCHEMES = (
+    "OVERLOAD_REDIS_URL: must look like redis://[user:password@]host[:port][/db], rediss:// for TLS, or "
+    "unix:///path[?db=0]"
+)
+
+
+class BackingServer(ABC):
+    """A server that the gateway connects to; all methods that connect raise :class:`StoreUnavailableError`."""
+
+    name = "of this data directory"
+    answer_timeout_s, loading_poll_s = CONNECT_TIMEOUT_S, CHECK_INTERVAL_S
+
+    def __init__(self) -> None:
+        self.notices: list[str] = []  # what was dropped from the data at the start
+
+    async def connect(self) -> RedisConnection:
+        """Open a connection to a server that takes writes, waiting while it loads its data.
+
+        Each attempt opens a new connection, so that a host name is looked up anew.
+        """
+        while True:
+            connection = await self.connect_again()
+            try:
+                async with asyncio.timeout(self.answer_timeout_s):  # wait_for of Python 3.11 can swallow a cancellation
+                    reason = why_no_writes(info_facts(await connection.ask("INFO")))
+                if not reason:
+                    return connection
+            except TimeoutError:
+                reason = f"it did not answer within {self.answer_timeout_s:g} s"
+            except ReplyError as error:
+                reason = f"it refuses INFO: {error}"
+            connection.close()
+            if reason != LOADING:
+                raise StoreUnavailableError(f"the server {self.name} cannot be used: {reason}")
+            await asyncio.sleep(self.loading_poll_s)
+
+    @abstractmethod
+    async def connect_again(self) -> RedisConnection:
+        """Open another connection to a server that is known to have its data."""
+
+    async def connect_aside(self) -> RedisConnection:
+        """Open a connection for PING and KILL, whatever the server's state; may raise OSError or ReplyError too."""
+        return await self.connect_again()
+
+    async def is_reachable(self) -> bool:
+        """Whether a new connection is accepted, by the kernel at least."""
+        return True
+
+    async def check(self, connection: RedisConnection) -> None:  # noqa: B027 - most need no check
+        """Wait for the next check, then raise :class:`StoreUnavailableError` if the server refuses writes."""
+
+    @abstractmethod
+    async def end_stuck_script(self, connection: RedisConnection) -> None:
+        """End a script that has written and exceeds its time limit, if that is possible."""
+
+    @abstractmethod
+    async def durability(self, connection: RedisConnection) -> str:
+        """When an acknowledged write is on disk; raises :class:`ConfigurationError` if jobs are not safe there."""
+
+    async def aclose(self) -> None:  # noqa: B027 - only a server that was started here is ended
+        """End the server if the gateway started it."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a running server listens, and how to sign in; secrets are masked in its repr."""
+
+    host: str
+    port: int
+    is_encrypted: bool
+    path: str  # of a Unix socket; host and port are not used then
+    user: str
+    password: SecretStr
+    database: int
+
+
+def parse_target(url: str) -> Target:
+    """The parts of a URL of one of the three kinds; raises :class:`ConfigurationError` without quoting it."""
+    try:
+        parts = urlsplit(url)
+        is_unix = parts.scheme == "unix"
+        if parts.scheme not in {"redis", "rediss", "unix"} or (is_unix and not parts.path):
+            raise ConfigurationError(SCHEMES)
+        query = parse_qs(parts.query)
+        database = query.get("db", ["" if is_unix else parts.path.strip("/")])[0]
+        return Target(
+            host=parts.hostname or "127.0.0.1",
+            port=parts.port or 6379,
+            is_encrypted=parts.scheme == "rediss",
+            path=unquote(parts.path) if is_unix else "",
+            user=unquote(parts.username or ""),
+            password=SecretStr(unquote(parts.password or query.get("password", [""])[0])),
+            database=int(database or 0),
+        )
+    except ValueError:  # a port or database that is no number
+        raise ConfigurationError(SCHEMES) from None
+
+
+class ExternalServer(BackingServer):
+    """The server at a :class:`Target`; never started, ended or configured."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__()
+        self._target = target
+        self.name = f"at {target.path or f'{target.host}:{target.port}'}"
+
+    async def connect_again(self) -> RedisConnection:
+        """Open a connection, signed in and on the right database."""
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                return await self._sign_in(self._target.database)
+        except TimeoutError:
+            raise StoreUnavailableError(f"the server {self.name} did not answer in time") from None
+        except ssl.SSLError as error:
+            reason = getattr(error, "verify_message", "") or error.reason
+            raise StoreUnavailableError(f"no TLS with the server {self.name}: {reason}") from None
+        except OSError as error:
+            raise StoreUnavailableError(f"no server {self.name}: {error.strerror or error}") from None
+        except ReplyError as error:
+            raise StoreUnavailableError(f"the server {self.name} refused the connection: {error}") from None
+
+    async def connect_aside(self) -> RedisConnection:
+        """Open a connection, signed in; SELECT would fail while a script runs."""
+        return await self._sign_in()
+
+    async def is_reachable(self) -> bool:
+        """Whether the host accepts a connection; its kernel does so for a busy server too."""
+        try:
+            async with asyncio.timeout(REACH_TIMEOUT_S):
+                (await self._open(is_encrypted=False)).close()
+        except (OSError, TimeoutError):
+            return False
+        return True
+
+    async def check(self, connection: RedisConnection) -> None:
+        """Ask INFO after a pause: a primary can have become a replica."""
+        await asyncio.sleep(CHECK_INTERVAL_S)
+        with contextlib.suppress(ReplyError):  # BUSY passes
+            if reason := why_no_writes(info_facts(await connection.ask("INFO"))):
+                raise StoreUnavailableError(f"the server {self.name} cannot be used: {reason}")
+
+    async def end_stuck_script(self, connection: RedisConnection) -> None:
+        """Log it: ending the server is up to its operator."""
+        log.error(
+            "a script on the server %s has written and exceeds its time limit: it cannot be killed. "
+            "SHUTDOWN NOSAVE there ends the server without the script's writes",
+            self.name,
+        )
+
+    async def durability(self, connection: RedisConnection) -> str:
+        """Return ``always``, ``everysec``, ``none`` or ``unknown``; warns about anything but ``always``."""
+        try:
+            told = info_facts(await connection.ask("INFO"))
+        except ReplyError as error:
+            raise ConfigurationError(f"OVERLOAD_REDIS_URL: the server refuses INFO: {error}") from None
+        refuse_unsafe(told)
+        durability = "none"
+        if told.get("aof_enabled") != "0":
+            durability = "unknown"
+            with contextlib.suppress(ReplyError):  # hosted servers often have no CONFIG
+                answer = await connection.ask("CONFIG", "GET", "appendfsync") or [""]
+                durability = {"always": "always", "everysec": "everysec", "no": "none"}.get(answer[-1], "unknown")
+        if durability != "always":
+            log.warning("durability of the server is %r: an acknowledged job can be lost in a crash", durability)
+        return durability
+
+    async def _sign_in(self, database: int = 0) -> RedisConnection:
+        connection, target = await self._open(), self._target
+        try:
+            if secret := target.password.get_secret_value():
+                await connection.ask("AUTH", *([target.user] if target.user else []), secret)
+            if database:
+                await connection.ask("SELECT", str(database))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    async def _open(self, *, is_encrypted: bool = True) -> RedisConnection:
+        loop, target = asyncio.get_running_loop(), self._target
+        if target.path:
+            return (await loop.create_unix_connection(RedisConnection, target.path))[1]
+        # Certificates are checked against those the system trusts, or SSL_CERT_FILE names.
+        context = ssl.create_default_context() if is_encrypted and target.is_encrypted else None
+        return (await loop.create_connection(RedisConnection, target.host, target.port, ssl=context))[1]
