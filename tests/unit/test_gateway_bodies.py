@@ -67,9 +67,6 @@ def test_of_many_scripts_the_newest_are_remembered() -> None:
     adapted = [scripts.adapt("EVALSHA", ["EVALSHA", sha, "0"])[0][1] for sha in known]
     unchanged = [before == after for before, after in zip(known, adapted, strict=True)]
     assert unchanged == [True, *[False] * SCRIPTS_REMEMBERED]
-        True,
-        *[False] * SCRIPTS_REMEMBERED,
-    ]
 
 
 def test_the_limit_of_a_command_is_exact() -> None:
