@@ -71,8 +71,8 @@ def main(
 
 async def _measured_capacity(delay_s: float) -> float:
     """What def-slot answers at its best, jobs a second, to two digits: a rate that can be said and typed again."""
-    async with baseline_server("def-slot", delay_s) as url:
-        return float(f"{await calibrate(url, 2.0, success_status=200):.2g}")
+    async with baseline_server("def-slot", delay_s) as server:
+        return float(f"{await calibrate(server.url, 2.0, success_status=200):.2g}")
 
 
 async def _run(variant: Variant, plan: LoadPlan, delay_s: float) -> BaselineRun:

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from experiments.proxy import Proxy
-from overload_demo.lab.cost import count_commands
+from overload_demo.lab.sampler import count_commands
 from overload_demo.rest.address import Address
 from overload_demo.rest.loopback import connect
 from overload_demo.store.gateway.commands import READS

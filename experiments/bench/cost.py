@@ -24,7 +24,7 @@ from experiments.simulated_cloud import SimulatedCloud
 from overload_demo.config import load_settings
 from overload_demo.console import one_line_errors
 from overload_demo.errors import OverloadDemoError
-from overload_demo.lab.price import FREE_COMMANDS_PER_MONTH, PRICE_PER_100K_COMMANDS
+from overload_demo.lab.report import FREE_COMMANDS_PER_MONTH, PRICE_PER_100K_COMMANDS
 from overload_demo.load import LoadPlan, run_load
 from overload_demo.store.embedded import EmbeddedStore
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab.spike_run import filesystem_of
+from overload_demo.lab.run_folder import filesystem_of
 from overload_demo.load.limits import descriptor_limit
 from overload_demo.load.summary import Environment
 from overload_demo.work import utc_now

@@ -8,7 +8,7 @@ from experiments.bench.peers.libraries import OURS
 from experiments.bench.record import RESULTS, Benchmark, Row, figure
 from experiments.fault_matrix import FaultMatrix
 from overload_demo.lab.baseline import BaselineRun, recorded_baseline
-from overload_demo.lab.price import PRICE_PER_100K_COMMANDS
+from overload_demo.lab.report import PRICE_PER_100K_COMMANDS
 from overload_demo.lab.result import SpikeResult
 from overload_demo.load import Shape
 

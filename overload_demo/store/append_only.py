@@ -63,16 +63,15 @@ def files_of(data_dir: Path) -> list[Path]:
 def refuse_if_missing(data_dir: Path) -> None:
     """Raise :class:`StoreUnavailableError` when the manifest or a data file that it lists was removed."""
     before = None
-    while (missing := _missing_from(data_dir)) is not None:
+    while (data_dir / DATA).exists():
+        listed = [data_dir / DATA / MANIFEST, *files_of(data_dir)]
+        missing = next((file for file in listed if not file.exists()), None)
+        if missing is None:
+            return
         if missing == before:
             raise StoreUnavailableError(f"{missing} was removed while in use: stopped; start again")
         before = missing
         time.sleep(MISSING_POLL_S)  # a rewrite changes the manifest and then deletes
-
-
-def _missing_from(data_dir: Path) -> Path | None:
-    listed = [data_dir / DATA / MANIFEST, *files_of(data_dir)] if (data_dir / DATA).exists() else []
-    return next((file for file in listed if not file.exists()), None)
 
 
 def find_damage(data_dir: Path, unknown: str = "") -> Damage | None:

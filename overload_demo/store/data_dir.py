@@ -1,18 +1,4 @@
-"""The files in a data directory of the store.
-
-::
-
-    users.lock     shared by every user of the store; the store ends once it can take it alone
-    start.lock     held while a process looks for the store or starts it
-    gateway.lock   held by the gateway process as long as it lives
-    redis.lock     held by the server (and, briefly, its forks) as long as it lives
-    gateway.sock   the gateway's socket, for the users on this machine
-    state.json     the running gateway's token, process id and durability
-    store.log      the log of gateway and server
-    redis.sock     the server's socket
-    temporary      present when the store removes the directory after its last user
-    appendonlydir/ the data (appendonly.aof with a server older than 7)
-    *.damaged-*    copies of append-only files, made before damage was removed from them
+"""The files in a data directory of the store; README.md lists them.
 
 Lock files are never deleted: a second file of the same name would be a second lock. The directory must belong to this
 user, and no other user may write to it: a listener on its sockets then runs as this user.

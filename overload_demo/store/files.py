@@ -110,9 +110,18 @@ class FileLock:
         """Take the lock, waiting up to ``timeout_s`` seconds; returns whether it is held now."""
         if self._descriptor is not None:
             return True
-        descriptor, give_up_at = self._open(), time.monotonic() + timeout_s
+        if fcntl is None:
+            raise ConfigurationError("the embedded store needs Linux or macOS; on Windows use WSL2 or Upstash")
+        try:
+            descriptor = open_file(self._path, os.O_RDWR | os.O_CREAT)
+        except OSError as error:
+            raise ConfigurationError(f"cannot use the data directory {self._path.parent}: {error.strerror}") from None
+        how, give_up_at = fcntl.LOCK_SH if shared else fcntl.LOCK_EX, time.monotonic() + timeout_s
         # Polled: a blocking flock has no timeout, and a signal-based one works in the main thread only.
-        while not _try_lock(descriptor, shared=shared):
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+                break
             if time.monotonic() >= give_up_at:
                 os.close(descriptor)
                 return False
@@ -134,18 +143,3 @@ class FileLock:
         is_taken = self.take()
         self.release()
         return is_taken
-
-    def _open(self) -> int:
-        if fcntl is None:
-            raise ConfigurationError("the embedded store needs Linux or macOS; on Windows use WSL2 or Upstash")
-        try:
-            return open_file(self._path, os.O_RDWR | os.O_CREAT)
-        except OSError as error:
-            raise ConfigurationError(f"cannot use the data directory {self._path.parent}: {error.strerror}") from None
-
-
-def _try_lock(descriptor: int, *, shared: bool) -> bool:
-    with contextlib.suppress(BlockingIOError):
-        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        return True
-    return False

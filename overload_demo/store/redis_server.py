@@ -21,8 +21,8 @@ from pathlib import Path
 
 import psutil
 
+from overload_demo.config import Settings
 from overload_demo.errors import StoreUnavailableError
-from overload_demo.rest.address import Durability
 from overload_demo.store import append_only
 from overload_demo.store.data_dir import SERVER_LOCK, SERVER_SOCKET, DataDir
 from overload_demo.store.files import FileLock
@@ -49,12 +49,10 @@ class EmbeddedServer(BackingServer):
 
     answer_timeout_s, loading_poll_s = ANSWER_TIMEOUT_S, 0.1
 
-    def __init__(
-        self, binary: Path, data_dir: DataDir, maxmemory: str, durability: Durability, *, drop_damage: bool = False
-    ) -> None:
+    def __init__(self, binary: Path, data_dir: DataDir, settings: Settings, *, drop_damage: bool) -> None:
         super().__init__()
-        self._binary, self._data_dir, self._drop_damage = binary, data_dir, drop_damage
-        self._options, self._durability = server_options(maxmemory, durability), durability
+        self._data_dir, self._drop_damage, self._durability = data_dir, drop_damage, settings.overload_durability
+        self._command = [str(binary), *server_options(settings.overload_maxmemory, self._durability)]
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
 
@@ -153,7 +151,7 @@ class EmbeddedServer(BackingServer):
         handed = os.dup(lock.descriptor)  # a child that runs preexec_fn drops the lock's own descriptor, see process
         try:
             self._process = subprocess.Popen(
-                [self._binary, *self._options],
+                self._command,
                 stdin=subprocess.DEVNULL,
                 stdout=log_file,
                 stderr=log_file,
@@ -163,7 +161,7 @@ class EmbeddedServer(BackingServer):
                 preexec_fn=die_with(os.getpid()),
             )
         except OSError as error:
-            raise StoreUnavailableError(f"cannot start {self._binary}: {error.strerror}") from None
+            raise StoreUnavailableError(f"cannot start {self._command[0]}: {error.strerror}") from None
         finally:
             os.close(log_file)
             os.close(handed)

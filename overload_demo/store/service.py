@@ -13,6 +13,7 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
@@ -22,7 +23,7 @@ from overload_demo.http_server import SignalFreeServer, listen_tcp, url_of
 from overload_demo.store import append_only
 from overload_demo.store.data_dir import GATEWAY_SOCKET, DataDir, State
 from overload_demo.store.files import FileLock
-from overload_demo.store.gateway.backing_server import BackingServer, ExternalServer, parse_target
+from overload_demo.store.gateway.backing_server import BackingServer, ExternalServer
 from overload_demo.store.gateway.endpoint import Gateway
 from overload_demo.store.gateway.http_protocol import HttpProtocol
 from overload_demo.store.gateway.request_body import Tokens
@@ -38,8 +39,19 @@ LEAVING_TIMEOUT_S = 30.0  # longer than a store takes to end
 GATEWAY_TIMEOUT_S = 1.0  # a process that checks for a gateway holds its lock for an instant
 GRACEFUL_S = 3.0  # for requests under way at the end
 BACKLOG = 2048
-# A connection closed here just when the client uses it again would leave an outcome unknown.
-KEEP_ALIVE_S = 600
+HTTP_OPTIONS: dict[str, Any] = {
+    "http": HttpProtocol,
+    "loop": "none",
+    "lifespan": "off",
+    "ws": "none",
+    "log_config": None,
+    "log_level": logging.WARNING,
+    "access_log": False,
+    "proxy_headers": False,
+    "server_header": False,
+    "date_header": False,
+    "timeout_keep_alive": 600,  # a connection closed just when the client uses it again leaves an outcome unknown
+}
 
 
 @dataclass(frozen=True)
@@ -77,12 +89,10 @@ def run_store(
             if options.host not in LOOPBACK_HOSTS and not options.host.startswith("127."):
                 log.warning("listening on %s: every client with the token can use the store, unencrypted", options.host)
         if settings.overload_redis_url is not None:
-            target = parse_target(settings.overload_redis_url.get_secret_value())
-            server: BackingServer = ExternalServer(target)
+            server: BackingServer = ExternalServer(settings.overload_redis_url.get_secret_value())
         else:
-            binary, durability = find_server(settings.overload_redis_server), settings.overload_durability
-            memory = settings.overload_maxmemory
-            server = EmbeddedServer(binary, data_dir, memory, durability, drop_damage=options.repair)
+            binary = find_server(settings.overload_redis_server)
+            server = EmbeddedServer(binary, data_dir, settings, drop_damage=options.repair)
         os.chdir(data_dir.path)  # paths of sockets are short from here
         listeners.append(stack.enter_context(_listen_in_data_dir()))
         store = _Store(data_dir, server, tokens, users_lock, options)
@@ -135,8 +145,10 @@ class _Store:
 
     async def run(self, listeners: list[socket.socket], announce: Callable[[State], None]) -> None:
         """Serve on ``listeners`` until a signal or the last user's end, then end the server."""
-        self._watch_signals()
-        upstream = Upstream(self._server)
+        loop, upstream = asyncio.get_running_loop(), Upstream(self._server)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks
+                loop.add_signal_handler(number, self._stop.set)
         try:
             starting = asyncio.create_task(self._start(upstream))
             if not await self._unless_stopped(starting):
@@ -148,7 +160,7 @@ class _Store:
                 announce(state)
                 return
             gateway = Gateway(upstream, self._tokens)
-            http = SignalFreeServer(_http_config(gateway))
+            http = SignalFreeServer(uvicorn.Config(gateway, **HTTP_OPTIONS))
             serving = asyncio.create_task(http.serve(sockets=listeners))
             self._data_dir.remember_inodes()
             self._data_dir.write_state(state)
@@ -176,12 +188,6 @@ class _Store:
             task.result()
         return bool(done & set(tasks))
 
-    def _watch_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks
-                loop.add_signal_handler(number, self._stop.set)
-
     async def _become_unused(self) -> None:
         """Return once the last user has left, holding the users' lock alone: new users wait until this store ends."""
         if not self._options.until_unused:
@@ -195,20 +201,3 @@ class _Store:
             await asyncio.sleep(LOST_POLL_S)
             self._data_dir.refuse_if_lost()
             append_only.refuse_if_missing(self._data_dir.path)
-
-
-def _http_config(app: Gateway) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        http=HttpProtocol,
-        loop="none",
-        lifespan="off",
-        ws="none",
-        log_config=None,
-        log_level=logging.WARNING,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        date_header=False,
-        timeout_keep_alive=KEEP_ALIVE_S,
-    )

@@ -10,7 +10,7 @@ import pytest
 from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError
 from overload_demo.store.embedded import EmbeddedStore
-from overload_demo.store.gateway.backing_server import parse_target
+from overload_demo.store.gateway.backing_server import ExternalServer
 from overload_demo.store.server_binary import find_server
 from tests.support.stores import Rest, door, no_process_left_in, servers_of
 from tests.support.waiting import wait_until
@@ -96,10 +96,10 @@ def test_password_and_database_of_the_url_are_used_and_a_restarted_server_is_fou
 @pytest.mark.parametrize("url", ["http://host", "redis://host:port", "redis://host/db", "unix://", "rediss://host/x"])
 def test_a_url_of_another_kind_is_refused_without_being_quoted(url: str) -> None:
     with pytest.raises(ConfigurationError, match="must look like"):
-        parse_target(url)
+        ExternalServer(url)
 
 
-def test_a_target_hides_its_password() -> None:
-    target = parse_target("redis://me:s3cret@example.org:7000/2")
-    assert (target.host, target.port, target.user, target.database) == ("example.org", 7000, "me", 2)
-    assert "s3cret" not in repr(target)
+def test_an_external_server_hides_its_password() -> None:
+    server = ExternalServer("redis://me:s3cret@example.org:7000/2")
+    assert (server.host, server.port, server.user, server.database) == ("example.org", 7000, "me", 2)
+    assert "s3cret" not in repr(server) + server.name

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from overload_demo.errors import Outcome
-from overload_demo.store.gateway.backing_server import ExternalServer, parse_target
+from overload_demo.store.gateway.backing_server import ExternalServer
 from overload_demo.store.gateway.resp import RedisConnectionLostError, pack
 from overload_demo.store.gateway.upstream import Upstream
 from tests.crash.test_store_before_a_server_of_ones_own import own_server
@@ -139,7 +139,7 @@ def test_a_connection_that_blocks_is_left_within_seconds(tmp_path: Path) -> None
     """The command list keeps such commands away; this is for one that it does not know."""
 
     async def scenario(url: str) -> None:
-        upstream = Upstream(ExternalServer(parse_target(url)))
+        upstream = Upstream(ExternalServer(url))
         await upstream.open()
         connection = upstream.live
         assert connection is not None

@@ -5,10 +5,7 @@ import contextlib
 import logging
 import ssl
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from urllib.parse import parse_qs, unquote, urlsplit
-
-from pydantic import SecretStr
 
 from overload_demo.errors import ConfigurationError, StoreUnavailableError
 from overload_demo.rest.address import LOADING, info_facts, refuse_unsafe, why_no_writes
@@ -82,54 +79,34 @@ class BackingServer(ABC):
         """End the server if the gateway started it."""
 
 
-@dataclass(frozen=True)
-class Target:
-    """Where a running server listens, and how to sign in; secrets are masked in its repr."""
-
-    host: str
-    port: int
-    is_encrypted: bool
-    path: str  # of a Unix socket; host and port are not used then
-    user: str
-    password: SecretStr
-    database: int
-
-
-def parse_target(url: str) -> Target:
-    """The parts of a URL of one of the three kinds; raises :class:`ConfigurationError` without quoting it."""
-    try:
-        parts = urlsplit(url)
-        is_unix = parts.scheme == "unix"
-        if parts.scheme not in {"redis", "rediss", "unix"} or (is_unix and not parts.path):
-            raise ConfigurationError(SCHEMES)
-        query = parse_qs(parts.query)
-        database = query.get("db", ["" if is_unix else parts.path.strip("/")])[0]
-        return Target(
-            host=parts.hostname or "127.0.0.1",
-            port=parts.port or 6379,
-            is_encrypted=parts.scheme == "rediss",
-            path=unquote(parts.path) if is_unix else "",
-            user=unquote(parts.username or ""),
-            password=SecretStr(unquote(parts.password or query.get("password", [""])[0])),
-            database=int(database or 0),
-        )
-    except ValueError:  # a port or database that is no number
-        raise ConfigurationError(SCHEMES) from None
-
-
 class ExternalServer(BackingServer):
-    """The server at a :class:`Target`; never started, ended or configured."""
+    """A running server, never started, ended or configured; its repr holds no secret.
 
-    def __init__(self, target: Target) -> None:
+    Raises :class:`ConfigurationError`, without quoting the URL, for one that is not of the three kinds.
+    """
+
+    def __init__(self, url: str) -> None:
         super().__init__()
-        self._target = target
-        self.name = f"at {target.path or f'{target.host}:{target.port}'}"
+        try:
+            parts = urlsplit(url)
+            query, is_unix = parse_qs(parts.query), parts.scheme == "unix"
+            if parts.scheme not in {"redis", "rediss", "unix"} or (is_unix and not parts.path):
+                raise ConfigurationError(SCHEMES)
+            self.host, self.port = parts.hostname or "127.0.0.1", parts.port or 6379
+            self.database = int(query.get("db", ["" if is_unix else parts.path.strip("/")])[0] or 0)
+        except ValueError:  # a port or database that is no number
+            raise ConfigurationError(SCHEMES) from None
+        self.user = unquote(parts.username or "")
+        self._password = unquote(parts.password or query.get("password", [""])[0])
+        self._path = unquote(parts.path) if is_unix else ""  # of a Unix socket; host and port are not used then
+        self._is_encrypted = parts.scheme == "rediss"
+        self.name = f"at {self._path or f'{self.host}:{self.port}'}"
 
     async def connect_again(self) -> RedisConnection:
         """Open a connection, signed in and on the right database."""
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                return await self._sign_in(self._target.database)
+                return await self._sign_in(self.database)
         except TimeoutError:
             raise StoreUnavailableError(f"the server {self.name} did not answer in time") from None
         except ssl.SSLError as error:
@@ -171,12 +148,12 @@ class ExternalServer(BackingServer):
     async def durability(self, connection: RedisConnection) -> str:
         """Return ``always``, ``everysec``, ``none`` or ``unknown``; warns about anything but ``always``."""
         try:
-            told = info_facts(await connection.ask("INFO"))
+            info = info_facts(await connection.ask("INFO"))
         except ReplyError as error:
             raise ConfigurationError(f"OVERLOAD_REDIS_URL: the server refuses INFO: {error}") from None
-        refuse_unsafe(told)
+        refuse_unsafe(info)
         durability = "none"
-        if told.get("aof_enabled") != "0":
+        if info.get("aof_enabled") != "0":
             durability = "unknown"
             with contextlib.suppress(ReplyError):  # hosted servers often have no CONFIG
                 answer = await connection.ask("CONFIG", "GET", "appendfsync") or [""]
@@ -186,10 +163,10 @@ class ExternalServer(BackingServer):
         return durability
 
     async def _sign_in(self, database: int = 0) -> RedisConnection:
-        connection, target = await self._open(), self._target
+        connection = await self._open(is_encrypted=self._is_encrypted)
         try:
-            if secret := target.password.get_secret_value():
-                await connection.ask("AUTH", *([target.user] if target.user else []), secret)
+            if self._password:
+                await connection.ask("AUTH", *([self.user] if self.user else []), self._password)
             if database:
                 await connection.ask("SELECT", str(database))
         except BaseException:
@@ -197,10 +174,10 @@ class ExternalServer(BackingServer):
             raise
         return connection
 
-    async def _open(self, *, is_encrypted: bool = True) -> RedisConnection:
-        loop, target = asyncio.get_running_loop(), self._target
-        if target.path:
-            return (await loop.create_unix_connection(RedisConnection, target.path))[1]
+    async def _open(self, *, is_encrypted: bool) -> RedisConnection:
+        loop = asyncio.get_running_loop()
+        if self._path:
+            return (await loop.create_unix_connection(RedisConnection, self._path))[1]
         # Certificates are checked against those the system trusts, or SSL_CERT_FILE names.
-        context = ssl.create_default_context() if is_encrypted and target.is_encrypted else None
-        return (await loop.create_connection(RedisConnection, target.host, target.port, ssl=context))[1]
+        tls = ssl.create_default_context() if is_encrypted else None
+        return (await loop.create_connection(RedisConnection, self.host, self.port, ssl=tls))[1]

@@ -10,9 +10,8 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from overload_demo.errors import Outcome, StoreUnavailableError
-from overload_demo.store.gateway.commands import RedisCommand, RefusedError, no_permission, prepare, too_large
+from overload_demo.store.gateway.commands import RedisCommand, RefusedError, Scripts, no_permission, prepare, too_large
 from overload_demo.store.gateway.events import Events, Message, Receive, Send, event_command
-from overload_demo.store.gateway.key_locking import Scripts
 from overload_demo.store.gateway.replies import JSON, ReplyFormat, format_for
 from overload_demo.store.gateway.request_body import (
     MAX_BODY_BYTES,
@@ -112,7 +111,12 @@ class Gateway:
 
         Commands are sent in batches, so that other requests have their turn, until the replies exceed their budget.
         """
-        commands = [_prepared_or_refused(mode.prepare, arguments) for arguments in decode_commands(body)]
+        commands: list[RedisCommand | RefusedError] = []
+        for arguments in decode_commands(body):
+            try:
+                commands.append(mode.prepare(arguments))
+            except RefusedError as refused:
+                commands.append(refused)
         sent = [command for command in commands if isinstance(command, RedisCommand)]
         replies: list[Any] = []
         budget, size = ReplyBudget(), FIRST_BATCH
@@ -157,15 +161,6 @@ class Gateway:
         finally:
             if is_write:
                 self._writes += 1
-
-
-def _prepared_or_refused(
-    prepare_command: Callable[[list[Any]], RedisCommand], arguments: list[Any]
-) -> RedisCommand | RefusedError:
-    try:
-        return prepare_command(arguments)
-    except RefusedError as refused:
-        return refused
 
 
 _PREFLIGHT = [

@@ -44,22 +44,16 @@ class Tokens:
         given = headers.get(b"authorization", b"")
         if not query and hmac.compare_digest(given, self._usual):
             return False
-        token = _query_token(query) or _header_token(given)
+        parts = (part.removeprefix(b"_token=") for part in query.split(b"&") if part.startswith(b"_token="))
+        token = unquote_to_bytes(next(parts, b"").replace(b"+", b" "))
+        if not token:
+            scheme, _, rest = given.strip().partition(b" ")
+            token = rest.strip() if scheme.lower() == b"bearer" else given.strip()
         if hmac.compare_digest(token, self._standard):
             return False
         if hmac.compare_digest(token, self._read_only):
             return True
         raise RefusedError(UNAUTHORIZED, status=401)
-
-
-def _query_token(query: bytes) -> bytes:
-    parts = (part.removeprefix(b"_token=") for part in query.split(b"&") if part.startswith(b"_token="))
-    return unquote_to_bytes(next(parts, b"").replace(b"+", b" "))
-
-
-def _header_token(value: bytes) -> bytes:
-    scheme, _, token = value.strip().partition(b" ")
-    return token.strip() if scheme.lower() == b"bearer" else value.strip()
 
 
 def _refuse_constant(name: str) -> NoReturn:
