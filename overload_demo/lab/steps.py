@@ -78,14 +78,14 @@ class LoadStep(BaseModel):
         return {name: count for name, count in every.items() if count}
 
     @property
-    def done_for_nobody(self) -> int:
+    def wasted(self) -> int:
         """Jobs the app completed after their client had left."""
         return max(0, self.completed - self.answered)
 
     @property
     def wasted_share(self) -> float:
-        """``done_for_nobody`` as a share of all it completed, 0 to 1."""
-        return self.done_for_nobody / self.completed if self.completed else 0.0
+        """``wasted`` as a share of all it completed, 0 to 1."""
+        return self.wasted / self.completed if self.completed else 0.0
 
 
 @dataclass(frozen=True)
