@@ -190,8 +190,11 @@ async def test_a_database_behind_a_rest_url_that_says_it_is_unsafe_is_refused(
     ("script", "said"),
     [
         (h.answer(401, {"error": "WRONGPASS invalid or missing auth token"}), "refused the token"),
-        (h.answer(200, b"<html>Sign in to the Wi-Fi</html>"), "something else than JSON"),
-        (h.answer(400, {"error": "ERR max requests limit exceeded. Limit: 5, Usage: 5"}), "this month are used up"),
+        (h.answer(200, b"<html>Sign in to the Wi-Fi</html>"), "without JSON"),
+        (
+            h.answer(400, {"error": "ERR max requests limit exceeded. Limit: 5, Usage: 5"}),
+            "command quota is used up",
+        ),
     ],
     ids=["a wrong token", "a proxy that answers HTML", "a used-up month"],
 )
