@@ -16,7 +16,7 @@ from overload_demo.errors import Outcome
 from overload_demo.store.gateway.backing_server import ExternalServer
 from overload_demo.store.gateway.resp import RedisConnectionLostError, pack
 from overload_demo.store.gateway.upstream import Upstream
-from tests.crash.test_store_before_a_server_of_ones_own import own_server
+from tests.crash.test_store_external_server import own_server
 from tests.support.stores import Rest, door
 from tests.support.waiting import wait_until
 
