@@ -106,7 +106,7 @@ def test_without_a_given_delay_the_work_is_sized_so_that_a_queue_grows(tmp_path:
     assert asked.processing_delay_s == sized_delay_s(asked.rate_per_s)
     assert result.peak_queue_depth > 0.3 * result.offered
     assert result.drain_rate_per_s <= result.capacity_per_s <= 1 / asked.processing_delay_s
-    assert "SAYS NOTHING" not in outcome.stdout
+    assert "SHOWS NOTHING" not in outcome.stdout
 
 
 def test_one_injected_loss_and_one_injected_duplicate_are_reported_and_fail_the_run(tmp_path: Path) -> None:

@@ -12,13 +12,14 @@ from overload_demo.store.gateway.commands import (
     NOT_FOR_READERS,
     NOT_OVER_REST,
     READS,
+    SCRIPTS_REMEMBERED,
     WRITES,
     RedisCommand,
     RefusedError,
+    Scripts,
     prepare,
 )
 from overload_demo.store.gateway.endpoint import Gateway
-from overload_demo.store.gateway.key_locking import REMEMBERED, Scripts
 from overload_demo.store.gateway.replies import BASE64, JSON, RESP2, ReplyFormat
 from overload_demo.store.gateway.request_body import MAX_BODY_BYTES, Tokens, path_arguments, query_arguments
 from overload_demo.store.gateway.resp import ReplyError, pack
@@ -59,12 +60,13 @@ def test_the_read_only_token_lets_no_write_and_no_powerful_read_through(name: st
 
 def test_of_many_scripts_the_newest_are_remembered() -> None:
     scripts, known = Scripts(), []
-    for number in range(REMEMBERED + 1):
+    for number in range(SCRIPTS_REMEMBERED + 1):
         text = f"#!lua flags=allow-key-locking\nreturn {number}"
         known.append(hashlib.sha1(text.encode()).hexdigest())
         assert scripts.adapt("EVAL", ["EVAL", text, "0"]) == (["EVAL", f"\nreturn {number}", "0"], "")
     adapted = [scripts.adapt("EVALSHA", ["EVALSHA", sha, "0"])[0][1] for sha in known]
-    assert [before == after for before, after in zip(known, adapted, strict=True)] == [True, *[False] * REMEMBERED]
+    unchanged = [before == after for before, after in zip(known, adapted, strict=True)]
+    assert unchanged == [True, *[False] * SCRIPTS_REMEMBERED]
 
 
 def test_the_limit_of_a_command_is_exact() -> None:

@@ -1,6 +1,6 @@
-"""What all figures share: one look, and an alt text that cannot be forgotten.
+"""The common parts of all figures: one look, and a mandatory text alternative.
 
-Colour-blind safe (Okabe-Ito), dashes besides colours, white ground, lines and text a projector can carry.
+Colours suit colour-blind readers and differ in dash or hatch too; lines and letters are large enough for a projector.
 """
 
 import base64
@@ -19,30 +19,30 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from overload_demo.lab.colours import BLUE, GREY, ORANGE, PURPLE
 
-# Our API and the naive one, in every figure: colour and dash.
+# The looks that have one meaning in every figure.
 QUEUE: dict[str, Any] = {"color": BLUE, "linewidth": 3}
 NAIVE: dict[str, Any] = {"color": ORANGE, "linewidth": 3, "linestyle": (0, (4, 1.5))}
 OFFERED: dict[str, Any] = {"color": GREY, "linewidth": 2, "linestyle": ":"}
 PREDICTED: dict[str, Any] = {"color": PURPLE, "linewidth": 2.5, "linestyle": (0, (1, 1))}
+SINCE = "seconds since the spike began"
 _STYLE: Any = {
     "font.size": 15,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "#dddddd",
     "figure.facecolor": "white",
     "axes.facecolor": "white",
     "legend.frameon": False,
 }
-
-
-_ROW, _SIGN = 112, 7  # letters in a row of a legend, and how wide the sign before a label is
+_ROW, _SIGN = 112, 7  # letters in a row of a legend, and the width of the sign before a label
 
 
 class AccessibleFigure:
-    """A figure and what it shows in words; ``alt`` is computed from the data, ``caption`` is shown below.
+    """A figure with its text alternative ``alt``, computed from the data; ``caption`` is shown below.
 
-    JupyterLab drops the alt text of an ordinary figure; this one is an HTML ``<figure>`` that keeps it.
+    JupyterLab drops the alt text of an ordinary figure; this class shows an HTML ``<figure>`` that keeps it.
     """
 
     def __init__(self, figure: Figure, alt: str, caption: str = "") -> None:
@@ -71,7 +71,7 @@ class AccessibleFigure:
 def drawing(
     rows: int = 1, columns: int = 1, *, height: float = 5.0, width: float = 12.0, title: str = "", **axes: Any
 ) -> Iterator[Any]:
-    """A figure in our look, its size in inches; yields (figure, axes), the axes as ``Figure.subplots`` gives them."""
+    """Yield a figure of ``width`` x ``height`` inches, and its axes as ``Figure.subplots`` returns them."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         grid = figure.subplots(rows, columns, **axes)
@@ -81,7 +81,7 @@ def drawing(
 
 
 def legend(axes: Axes, *, columns: int | None = None) -> None:
-    """Above the curves, where it hides none of them; four in a row, or three if four are too wide for the picture."""
+    """Put the legend above the curves, four labels in a row, or three where four are too wide."""
     if columns is None:
         labels = axes.get_legend_handles_labels()[1]
         columns = 4 if sum(len(label) + _SIGN for label in labels[:4]) <= _ROW else 3
@@ -91,18 +91,24 @@ def legend(axes: Axes, *, columns: int | None = None) -> None:
 
 
 def thousands(axis: Any) -> None:
-    """Numbers on this axis get commas."""
+    """Write the numbers on this axis with commas."""
     axis.set_major_formatter(lambda value, _: f"{value:,.0f}")
 
 
 def plain(axis: Any) -> None:
-    """Numbers on this logarithmic axis, already drawn on, are written out: 0.01 and not a power of ten."""
+    """Write the numbers on this logarithmic axis, already drawn on, as 0.01 and not as a power of ten."""
     low, high = axis.get_view_interval()
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
     axis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_minor_formatter(NullFormatter())
 
 
-def numbers(values: Sequence[float | None]) -> "np.ndarray[Any, np.dtype[np.float64]]":
-    """As an array; None becomes NaN, a gap in the curve."""
+def with_gaps(values: Sequence[float | None]) -> "np.ndarray[Any, np.dtype[np.float64]]":
+    """Return the values as an array; None becomes NaN, a gap in the curve."""
     return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def expected(peak: float | None, empty_s: float | None) -> str:
+    """Return the predictions of a peak, jobs, and of the time to empty as sentences for an alt text."""
+    text = "" if peak is None else f" A peak of {peak:,.0f} jobs was predicted."
+    return text if empty_s is None else f"{text} It was predicted to be empty after {empty_s:,.1f} s."

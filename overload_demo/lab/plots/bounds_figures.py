@@ -1,59 +1,73 @@
-"""The same spike under different promises: what became of depth and age, and of every request."""
+"""Figures of one spike under different promises: depth and age over time, and how every request ended."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 
-from overload_demo.lab.colours import BLUE, GREEN, GREY, ORANGE
-from overload_demo.lab.plots.accessible_figure import PREDICTED, QUEUE, AccessibleFigure, drawing, legend, thousands
-from overload_demo.lab.promise import PromiseRun
+from overload_demo.lab.colours import BLUE, GREEN, GREY, ORANGE, SKY, YELLOW
+from overload_demo.lab.job_log import PromiseRun
+from overload_demo.lab.plots.accessible_figure import (
+    NAIVE,
+    PREDICTED,
+    QUEUE,
+    SINCE,
+    AccessibleFigure,
+    drawing,
+    legend,
+    thousands,
+)
 
-# Colour and hatch: told apart also in grey.
+# Colour and hatch: distinct in grey too.
 _ENDS: dict[str, dict[str, Any]] = {
     "done in time": {"color": BLUE},
     "done late": {"color": ORANGE, "hatch": "//"},
-    "refused at once": {"color": "#F0E442", "hatch": ".."},
-    "expired": {"color": "#56B4E9", "hatch": "xx"},
+    "refused at once": {"color": YELLOW, "hatch": ".."},
+    "expired": {"color": SKY, "hatch": "xx"},
     "anything else": {"color": GREY},
 }
 
 
 def side_by_side(runs: Sequence[PromiseRun], *, oldest_s: float | None = None) -> AccessibleFigure:
-    """Depth and age of the oldest job over time, a column a run; the bound and the promise are drawn.
+    """Draw depth and age of the oldest job over time, a column a run, with the bound and the promise.
 
-    ``oldest_s`` is the age predicted for the bounded queues.
+    ``oldest_s`` is the predicted age for the bounded queues.
     """
     with drawing(2, len(runs), height=8, sharey="row", sharex=True, squeeze=False) as (figure, grid):
         for run, (depth, age) in zip(runs, grid.T, strict=True):
             _depth(depth, run)
             _age(age, run, oldest_s if _is_bounded(run) else None)
             depth.set_title(run.name, pad=34, fontsize=17, loc="left")
-            age.set_xlabel("seconds since the spike began")
+            age.set_xlabel(SINCE)
         grid[0][0].set_ylabel("jobs waiting")
         grid[1][0].set_ylabel("age of the oldest, s")
-    return AccessibleFigure(
-        figure,
-        " ".join(_course(run) for run in runs) + _expected("oldest age", oldest_s, " s"),
-        "The same spike each time; the scales are equal.",
-    )
+    texts = [
+        f"{run.name}: up to {run.result.peak_queue_depth:,} jobs wait, the oldest for {run.oldest_age_s:,.1f} s;"
+        f" promised were {run.promise_s:g} s. Empty after {run.result.seconds_to_empty:,.1f} s."
+        for run in runs
+    ]
+    alt = " ".join(texts) + _predicted("oldest age", oldest_s, " s")
+    return AccessibleFigure(figure, alt, "The same spike each time; the scales are equal.")
 
 
 def outcomes(runs: Sequence[PromiseRun], *, refused_percent: float | None = None) -> AccessibleFigure:
-    """A bar a run: how many requests came to which end.
+    """Draw how many requests came to which end, a bar a run.
 
-    ``refused_percent`` is what was predicted for the bounded queues: a mark where the refused would begin.
+    ``refused_percent`` is the prediction for the bounded queues: a mark where the refused requests would begin.
     """
     with drawing(height=2.0 + 1.1 * len(runs)) as (figure, axes):
         for row, run in enumerate(runs):
-            left = 0
+            left, offered = 0, run.result.offered
             for name, count in ends_of(run).items():
                 if count:
                     axes.barh(row, count, left=left, height=0.6, edgecolor="white", **_ENDS[name])
-                    _write(axes, left + count / 2, row, count, run.result.offered)
+                if count > 0.06 * offered:  # enough room for the number
+                    look: dict[str, Any] = {"ha": "center", "va": "center", "bbox": {"color": "white", "pad": 2.5}}
+                    axes.text(left + count / 2, row, f"{count:,}", **look)
                 left += count
             if refused_percent is not None and _is_bounded(run):
-                _mark(axes, row, run.result.offered * (1 - refused_percent / 100))
+                x, look = offered * (1 - refused_percent / 100), PREDICTED | {"linestyle": "-", "linewidth": 4}
+                axes.plot([x, x], [row - 0.42, row + 0.42], label="predicted: refused from here", **look)
         for name in _ENDS:
             if any(ends_of(run)[name] for run in runs):
                 axes.barh(0, 0, label=name, edgecolor="white", **_ENDS[name])
@@ -63,15 +77,16 @@ def outcomes(runs: Sequence[PromiseRun], *, refused_percent: float | None = None
         axes.set_xlabel("requests")
         thousands(axes.xaxis)
         legend(axes, columns=4)
-    return AccessibleFigure(
-        figure,
-        " ".join(_ended(run) for run in runs) + _expected("share refused", refused_percent, " %"),
-        f"In time: within {runs[0].promise_s:g} s of the 202.",
-    )
+    texts = []
+    for run in runs:
+        counts = ", ".join(f"{count:,} {name}" for name, count in ends_of(run).items() if count)
+        texts.append(f"{run.name}: of {run.result.offered:,} requests {counts}.")
+    alt = " ".join(texts) + _predicted("share refused", refused_percent, " %")
+    return AccessibleFigure(figure, alt, f"In time: within {runs[0].promise_s:g} s of the 202.")
 
 
 def ends_of(run: PromiseRun) -> dict[str, int]:
-    """How many requests came to which end; they add up to those offered."""
+    """Return how many requests came to which end; the sum is the number offered."""
     return dict(zip(_ENDS, (run.in_time, run.late, run.refused, run.expired, run.other), strict=True))
 
 
@@ -91,40 +106,16 @@ def _depth(axes: Axes, run: PromiseRun) -> None:
 def _age(axes: Axes, run: PromiseRun, predicted_s: float | None) -> None:
     series = run.result.series
     axes.plot(series.sampled_at_s, series.oldest_age_s, **QUEUE)
-    label = f"promise: {run.promise_s:g} s"
-    axes.axhline(run.promise_s, color=ORANGE, linewidth=2.5, linestyle=(0, (4, 1.5)), label=label)
+    axes.axhline(run.promise_s, label=f"promise: {run.promise_s:g} s", **NAIVE | {"linewidth": 2.5})
     if predicted_s is not None:
         axes.axhline(predicted_s, label=f"predicted: {predicted_s:g} s", **PREDICTED)
     axes.set_ylim(bottom=0)
     legend(axes)
 
 
-def _mark(axes: Axes, row: int, x: float) -> None:
-    style = PREDICTED | {"linestyle": "-", "linewidth": 4}
-    axes.plot([x, x], [row - 0.42, row + 0.42], label="predicted: refused from here", **style)
-
-
 def _is_bounded(run: PromiseRun) -> bool:
     return run.result.conditions.max_queue_depth > 0
 
 
-def _write(axes: Axes, x: float, row: int, count: int, offered: int) -> None:
-    """The number in its piece of the bar, if there is room."""
-    if count > 0.06 * offered:
-        axes.text(x, row, f"{count:,}", ha="center", va="center", bbox={"color": "white", "pad": 2.5})
-
-
-def _course(run: PromiseRun) -> str:
-    return (
-        f"{run.name}: up to {run.result.peak_queue_depth:,} jobs wait, the oldest for {run.oldest_age_s:,.1f} s;"
-        f" promised were {run.promise_s:g} s. Empty after {run.result.seconds_to_empty:,.1f} s."
-    )
-
-
-def _ended(run: PromiseRun) -> str:
-    told = ", ".join(f"{count:,} {name}" for name, count in ends_of(run).items() if count)
-    return f"{run.name}: of {run.result.offered:,} requests {told}."
-
-
-def _expected(what: str, value: float | None, unit: str) -> str:
+def _predicted(what: str, value: float | None, unit: str) -> str:
     return "" if value is None else f" Predicted for the bounded queue: {what} {value:g}{unit}."

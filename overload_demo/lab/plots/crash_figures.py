@@ -1,4 +1,4 @@
-"""What a kill does: to single jobs, to the rates over time, and to the ledger under three designs."""
+"""Figures of kills: single jobs around a kill, the rates over time, and the ledger under three designs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,56 +6,20 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from overload_demo.lab.colours import BLUE, GREEN, GREY, ORANGE
-from overload_demo.lab.crash_result import CrashResult, JobRuns, KillSeen, Run
-from overload_demo.lab.plots.accessible_figure import PREDICTED, QUEUE, AccessibleFigure, drawing, legend, thousands
+from overload_demo.lab.colours import BLUE, GREEN, GREY, ORANGE, SKY
+from overload_demo.lab.crashes import CrashResult, JobRuns, KillSeen, Run
+from overload_demo.lab.plots.accessible_figure import (
+    PREDICTED,
+    QUEUE,
+    SINCE,
+    AccessibleFigure,
+    drawing,
+    legend,
+    thousands,
+)
 
-SKY = "#56B4E9"  # Okabe-Ito
 BAR = 0.75
 MARGIN_S = 0.02
-
-
-def lives(result: CrashResult) -> AccessibleFigure:
-    """The jobs around the first kill of a worker, a line each, in the order they were first started.
-
-    Seconds count from the kill. A job whose work was done before the kill and whose result was not stored yet is done
-    again, like the one that was interrupted: to the queue, both look the same.
-    """
-    killed = [kill for kill in result.kills if kill.part == "worker"]
-    if not killed or not result.lives:
-        with drawing(title="No worker was killed in this run") as (figure, _):
-            return AccessibleFigure(figure, "An empty figure: no worker was killed in this run.")
-    kill = killed[0]
-    title = f"One kill: {kill.held} jobs were leased, {kill.again} of them had been started and are done again"
-    with drawing(1, 2, height=9, title=title, sharey=True) as (figure, (before, after)):
-        for axes in (before, after):
-            for row, life in enumerate(result.lives):
-                _life(axes, row, life, kill)
-            axes.set_ylim(len(result.lives), -1)
-            axes.set_yticks([])
-            axes.set_axisbelow(True)
-            axes.locator_params(axis="x", nbins=5)
-            axes.set_xlabel("seconds after the kill")
-        before.axvline(0, color="black", linewidth=2)
-        before.annotate("kill -9", (0, -1), (-8, -4), textcoords="offset points", va="top", ha="right", weight="bold")
-        before.set_ylabel("jobs, in the order of the queue")
-        _cut_the_silence_out(before, after, result, kill)
-        handles = [Patch(label=name, **look) for name, look in _LOOKS.items()]
-        figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False, fontsize=13)
-    return AccessibleFigure(figure, _lives_in_words(result, kill), "Thin lines: the job waits.")
-
-
-def _cut_the_silence_out(before: Axes, after: Axes, result: CrashResult, kill: KillSeen) -> None:
-    """Left until just after the kill, right from just before the next start: jobs are short, the silence is long."""
-    first_s = min(life.runs[0].started_s for life in result.lives) - kill.at_s
-    last_s = max(run.ended_s or run.started_s for life in result.lives for run in life.runs) - kill.at_s
-    back_s = kill.back_s or 0.0
-    before.set_xlim(first_s - MARGIN_S, MARGIN_S)
-    after.set_xlim(back_s - MARGIN_S, max(last_s, back_s) + MARGIN_S)
-    before.set_title("before", fontsize=15, loc="left")
-    after.set_title(f"... {back_s:.2f} s of silence, then", fontsize=15, loc="left")
-
-
 _RAN, _LOST, _CUT, _AGAIN = "ran once", "ran, result not stored", "interrupted", "runs again"
 _LATE = "leased before, runs once"
 _LOOKS: dict[str, dict[str, Any]] = {
@@ -67,13 +31,56 @@ _LOOKS: dict[str, dict[str, Any]] = {
 }
 
 
+def lives(result: CrashResult) -> AccessibleFigure:
+    """Draw the jobs around the first kill of a worker, a line each, in the order of their first start.
+
+    Seconds count from the kill. A job that was done before the kill, but whose result was not stored yet, is done
+    again like the interrupted one: the queue cannot tell them apart.
+    """
+    killed = [kill for kill in result.kills if kill.part == "worker"]
+    if not killed or not result.lives:
+        with drawing(title="No worker was killed in this run") as (figure, _):
+            return AccessibleFigure(figure, "An empty figure: no worker was killed in this run.")
+    kill = killed[0]
+    title = f"One kill: {kill.held} jobs were leased, {kill.again} of them had been started and are done again"
+    with drawing(1, 2, height=9, title=title, sharey=True) as (figure, (before, after)):
+        for axes in (before, after):
+            for row, life in enumerate(result.lives):
+                _life(axes, row, life, kill)
+            axes.set(xlabel="seconds after the kill", ylim=(len(result.lives), -1), yticks=[])
+            axes.locator_params(axis="x", nbins=5)
+        before.axvline(0, color="black", linewidth=2)
+        before.annotate("kill -9", (0, -1), (-8, -4), textcoords="offset points", va="top", ha="right", weight="bold")
+        before.set_ylabel("jobs, in the order of the queue")
+        _cut_the_silence_out(before, after, result, kill)
+        handles = [Patch(label=name, **look) for name, look in _LOOKS.items()]
+        figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False, fontsize=13)
+    alt = (
+        f"{len(result.lives)} jobs, a line each, around a kill of the worker. {kill.held} jobs were leased to it; "
+        f"{kill.again} of them had been started and run a second time, the others start for the first time. "
+    )
+    alt += "" if kill.back_s is None else f"The next job starts {kill.back_s:.2f} s after the kill."
+    return AccessibleFigure(figure, alt, "Thin lines: the job waits.")
+
+
+def _cut_the_silence_out(before: Axes, after: Axes, result: CrashResult, kill: KillSeen) -> None:
+    """Show the left axes until just after the kill, the right ones from just before the next start."""
+    first_s = min(life.runs[0].started_s for life in result.lives) - kill.at_s
+    last_s = max(run.ended_s or run.started_s for life in result.lives for run in life.runs) - kill.at_s
+    back_s = kill.back_s or 0.0
+    before.set_xlim(first_s - MARGIN_S, MARGIN_S)
+    after.set_xlim(back_s - MARGIN_S, max(last_s, back_s) + MARGIN_S)
+    before.set_title("before", fontsize=15, loc="left")
+    after.set_title(f"... {back_s:.2f} s of silence, then", fontsize=15, loc="left")
+
+
 def _life(axes: Axes, row: int, life: JobRuns, kill: KillSeen) -> None:
     waits_from_s = life.accepted_s - kill.at_s
     for number, run in enumerate(life.runs):
         start_s = run.started_s - kill.at_s
         axes.plot([waits_from_s, start_s], [row, row], color=GREY, linewidth=0.8, alpha=0.6)
         is_last = number == len(life.runs) - 1
-        # an interrupted run ended with a kill: the first one, or a later one beyond the picture
+        # an interrupted run ended with a kill: the first one, or a later one beyond the figure
         end_s = max(start_s, 0.0) if run.ended_s is None else run.ended_s - kill.at_s
         look = _LOOKS[_AGAIN if number else _first_look(run, is_last)]
         axes.barh([row], [end_s - start_s], left=[start_s], height=BAR, **look)
@@ -86,38 +93,39 @@ def _first_look(run: Run, is_last: bool) -> str:
     return _CUT if run.ended_s is None else _LOST
 
 
-def _lives_in_words(result: CrashResult, kill: KillSeen) -> str:
-    return (
-        f"{len(result.lives)} jobs, a line each, around a kill of the worker. {kill.held} jobs were leased to it; "
-        f"{kill.again} of them had been started and run a second time, the others start for the first time. "
-        + (f"The next job starts {kill.back_s:.2f} s after the kill." if kill.back_s is not None else "")
-    )
-
-
 def recovery(result: CrashResult, *, back_s: float | None = None) -> AccessibleFigure:
-    """Accepted and done a second over time, with each kill and, shaded, how long it silenced what it hit.
+    """Draw accepted and done jobs a second over time, with each kill and, shaded, the silence after it.
 
-    ``back_s`` is a prediction of that length, seconds, drawn after each kill.
+    ``back_s`` is a predicted length of that silence, seconds, drawn after each kill.
     """
-    spike = result.spike
+    spike, kills = result.spike, []
     title = f"{_kills(result)}: {spike.accepted:,} of {spike.offered:,} accepted, {spike.lost:,} lost"
     with drawing(2, height=8, title=title, sharex=True) as (figure, (accepted, done)):
         at_s = [number * result.bucket_s for number in range(len(result.done_per_s) + 1)]
-        accepted.stairs(result.accepted_per_s, at_s, label="accepted", **QUEUE)
-        done.stairs(result.done_per_s, at_s, label="done", **QUEUE)
-        for axes, name in ((accepted, "accepted, per second"), (done, "done, per second")):
+        for axes, rates, name in ((accepted, result.accepted_per_s, "accepted"), (done, result.done_per_s, "done")):
+            axes.stairs(rates, at_s, label=name, **QUEUE)
             axes.set_ylim(bottom=0)
-            axes.set_ylabel(name)
+            axes.set_ylabel(f"{name}, per second")
             thousands(axes.yaxis)
-            axes.set_axisbelow(True)
             _mark_kills(axes, result, back_s)
         for number, kill in enumerate(result.kills):
-            accepted.annotate(
-                _named(kill), (kill.at_s, 1), (4, 8 + 20 * (number % 2)), xycoords=("data", "axes fraction"),
-                textcoords="offset points", fontsize=13, color=ORANGE, weight="bold",
-            )  # fmt: skip
-        done.set_xlabel("seconds since the spike began")
-    return AccessibleFigure(figure, _recovery_in_words(result, back_s), _caption(back_s))
+            text = f"{kill.part} killed" + ("" if kill.back_s is None else f", {kill.back_s:.2f} s")
+            look: dict[str, Any] = {"fontsize": 13, "color": ORANGE, "weight": "bold"}
+            place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+            accepted.annotate(text, (kill.at_s, 1), (4, 8 + 20 * (number % 2)), **place, **look)
+            back = "" if kill.back_s is None else f", back after {kill.back_s:.2f} s"
+            kills.append(f"{kill.part} at {kill.at_s:.1f} s{back}")
+        done.set_xlabel(SINCE)
+    alt = (
+        f"Accepted and done a second over time. Kills: {'; '.join(kills) or 'none'}. {spike.accepted:,} of "
+        f"{spike.offered:,} requests were accepted, {spike.done:,} jobs done, {spike.failed:,} failed, "
+        f"{spike.lost:,} lost."
+    )
+    caption = "Line: a kill. Shaded: until the next job starts (worker) or the next 202 (anything else)."
+    if back_s is not None:
+        alt += f" {back_s:.2f} s of silence were predicted."
+        caption += " Dotted: where you predicted its end."
+    return AccessibleFigure(figure, alt, caption)
 
 
 def _kills(result: CrashResult) -> str:
@@ -133,76 +141,41 @@ def _mark_kills(axes: Axes, result: CrashResult, back_s: float | None) -> None:
             axes.axvline(kill.at_s + back_s, **PREDICTED)
 
 
-def _named(kill: KillSeen) -> str:
-    return f"{kill.part} killed" + ("" if kill.back_s is None else f", {kill.back_s:.2f} s")
-
-
-def _caption(back_s: float | None) -> str:
-    shaded = "Line: a kill. Shaded: until the next job starts (worker) or the next 202 (anything else)."
-    return shaded if back_s is None else f"{shaded} Dotted: where you predicted its end."
-
-
-def _recovery_in_words(result: CrashResult, back_s: float | None) -> str:
-    spike = result.spike
-    kills = "; ".join(f"{kill.part} at {kill.at_s:.1f} s" + _back(kill) for kill in result.kills) or "none"
-    return (
-        f"Accepted and done a second over time. Kills: {kills}. {spike.accepted:,} of {spike.offered:,} requests were "
-        f"accepted, {spike.done:,} jobs done, {spike.failed:,} failed, {spike.lost:,} lost."
-        + (f" {back_s:.2f} s of silence were predicted." if back_s is not None else "")
-    )
-
-
-def _back(kill: KillSeen) -> str:
-    return "" if kill.back_s is None else f", back after {kill.back_s:.2f} s"
-
-
 def designs(results: Mapping[str, CrashResult], *, twice: Mapping[str, float] | None = None) -> AccessibleFigure:
-    """Jobs never charged and jobs charged more than once, by design, from the ledger of each run.
+    """Draw the jobs never charged and charged more than once, by design, from the ledger of each run.
 
     ``twice`` are predictions of the jobs charged more than once, by design.
     """
     charged = {name: result.charges for name, result in results.items() if result.charges is not None}
+    labels, texts = [], []
     with drawing(height=1.5 + 1.6 * len(charged), title="The same kills, counted in the ledger") as (figure, axes):
-        for row, charges in enumerate(charged.values()):
+        for row, (name, charges) in enumerate(charged.items()):
             _bar(axes, row - 0.2, charges.never, BLUE, "")
             _bar(axes, row + 0.2, charges.more, ORANGE, "///")
+            result = results[name]
+            labels.append(f"{name}\n{charges.once:,} of {result.spike.accepted:,} charged once")
+            texts.append(
+                f"{name}: of {result.spike.accepted:,} accepted jobs, {charges.never:,} were never charged, "
+                f"{charges.once:,} once, {charges.more:,} more than once, with {_kills(result)}."
+            )
+            if result.failed_but_charged:
+                texts.append(f"{result.failed_but_charged:,} were charged and reported as failed.")
         axes.barh([0], [0], label="jobs never charged", color=BLUE)
         axes.barh([0], [0], label="jobs charged more than once", color=ORANGE, hatch="///", edgecolor="white")
         for name, jobs in (twice or {}).items():
-            row = list(charged).index(name)
-            look = PREDICTED | {"linestyle": "", "marker": "^", "markersize": 14}
-            axes.plot([jobs], [row + 0.44], label="predicted: more than once", clip_on=False, **look)
-        axes.set_yticks(range(len(charged)), [_titled(name, results[name]) for name in charged])
-        axes.set_ylim(len(charged) - 0.5, -0.5)
+            look = PREDICTED | {"linestyle": "", "marker": "^", "markersize": 14, "clip_on": False}
+            axes.plot([jobs], [list(charged).index(name) + 0.44], label="predicted: more than once", **look)
+            texts.append(f"{name}: {jobs:,.0f} charged more than once were predicted.")
+        axes.set_yticks(range(len(charged)), labels)
         axes.margins(x=0.08)
+        axes.set(xlabel="jobs", ylim=(len(charged) - 0.5, -0.5))
         axes.set_xlim(left=0)
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.set_axisbelow(True)
-        axes.set_xlabel("jobs")
         axes.grid(axis="y", visible=False)
         legend(axes)
-    words = [_design_in_words(name, results[name]) for name in charged]
-    words += [f"{name}: {jobs:,.0f} charged more than once were predicted." for name, jobs in (twice or {}).items()]
-    return AccessibleFigure(figure, " ".join(words))
+    return AccessibleFigure(figure, " ".join(texts))
 
 
 def _bar(axes: Axes, at: float, jobs: int, color: str, hatch: str) -> None:
     axes.barh([at], [jobs], height=0.36, color=color, hatch=hatch, edgecolor="white")
     axes.annotate(f"{jobs:,}", (jobs, at), (6, 0), textcoords="offset points", va="center", weight="bold")
-
-
-def _titled(name: str, result: CrashResult) -> str:
-    once = 0 if result.charges is None else result.charges.once
-    return f"{name}\n{once:,} of {result.spike.accepted:,} charged once"
-
-
-def _design_in_words(name: str, result: CrashResult) -> str:
-    charges = result.charges
-    assert charges is not None
-    text = (
-        f"{name}: of {result.spike.accepted:,} accepted jobs, {charges.never:,} were never charged, {charges.once:,} "
-        f"once, {charges.more:,} more than once, with {_kills(result)}."
-    )
-    if result.failed_but_charged:
-        text += f" {result.failed_but_charged:,} were charged and reported as failed."
-    return text

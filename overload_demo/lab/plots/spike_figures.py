@@ -1,47 +1,62 @@
-"""The three curves of a spike: acceptance latency, queue depth, drain rate."""
+"""Figures of spikes: latency, depth and drain of one; drain rates and places of waiting of several."""
 
 import textwrap
+from collections.abc import Mapping
+from itertools import cycle
 
+import numpy as np
 from matplotlib.axes import Axes
 
-from overload_demo.lab.colours import GREY
+from overload_demo.errors import ConfigurationError
+from overload_demo.lab.colours import BLUE, GREEN, GREY, ORANGE
+from overload_demo.lab.job_log import JobLog
 from overload_demo.lab.plots.accessible_figure import (
     NAIVE,
     OFFERED,
     PREDICTED,
     QUEUE,
+    SINCE,
     AccessibleFigure,
     drawing,
+    expected,
     legend,
-    numbers,
     plain,
     thousands,
+    with_gaps,
 )
 from overload_demo.lab.result import NOT_ASKED_FOR, SpikeResult
 
 _TITLE_WIDTH = 86  # letters in a line of a figure's title
+_PLACES = (("at the door", ORANGE, "//"), ("in the queue", BLUE, ""), ("being done", GREEN, "xx"))
+_LINES = ((BLUE, "-"), (ORANGE, (0, (4, 1.5))), (GREEN, (0, (1, 1))), (GREY, "-."))
 
 
 def spike(result: SpikeResult, *, peak: float | None = None, empty_s: float | None = None) -> AccessibleFigure:
-    """Acceptance latency, queue depth and drain rate of a spike over time, the naive API laid over where it was run.
+    """Draw acceptance latency, queue depth and drain rate of a spike over time, with the naive API where it was run.
 
-    Latency counts from the intended send, on a log axis: a tail is seen, not averaged away. For the naive API, which
-    has no queue, depth is requests in flight and drain is answers a second. ``peak`` (jobs) and ``empty_s`` (seconds
-    since the first intended send) are predictions, drawn where they were expected.
+    Latency counts from the intended send, on a log axis that shows the tail. The naive API has no queue: its depth is
+    requests in flight, its drain answers a second. ``peak`` (jobs) and ``empty_s`` (seconds since the first intended
+    send) are predictions.
     """
-    with drawing(3, height=12, title=_title(result), sharex=True) as (figure, (latency, depth, drain)):
+    title = (
+        f"{result.accepted:,} of {result.offered:,} accepted at {result.conditions.rate_per_s:,.0f}/s, "
+        f"{result.lost:,} lost, {result.duplicated:,} duplicated"
+    )
+    title = "\n".join([title, *short_doubts(result)])
+    with drawing(3, height=12, title=title, sharex=True) as (figure, (latency, depth, drain)):
         _latency(latency, result)
         _depth(depth, result, peak, empty_s)
         _drain(drain, result)
-        drain.set_xlabel("seconds since the spike began")
-    said = [] if result.baseline_note == NOT_ASKED_FOR else [f"The naive API: {result.baseline_note}."]
+        drain.set_xlabel(SINCE)
+    notes = [f"{doubt[0].upper()}{doubt[1:]}." for doubt in result.doubts]
+    if result.baseline_note != NOT_ASKED_FOR:
+        notes.append(f"The naive API: {result.baseline_note}.")
     if result.baseline is not None and result.baseline.summary.verdict != "valid":
-        said.append(f"Its load was {result.baseline.summary.verdict}: {result.baseline.summary.reason}.")
-    caption = " ".join([*(f"{doubt[0].upper()}{doubt[1:]}." for doubt in result.doubts), *said])
-    return AccessibleFigure(figure, _in_words(result, peak, empty_s), caption)
+        notes.append(f"Its load was {result.baseline.summary.verdict}: {result.baseline.summary.reason}.")
+    return AccessibleFigure(figure, _spike_text(result) + expected(peak, empty_s), " ".join(notes))
 
 
-def _in_words(result: SpikeResult, peak: float | None, empty_s: float | None) -> str:
+def _spike_text(result: SpikeResult) -> str:
     times = result.load.response_time
     text = (
         f"Three curves over time. {result.accepted:,} of {result.offered:,} requests were accepted"
@@ -49,10 +64,6 @@ def _in_words(result: SpikeResult, peak: float | None, empty_s: float | None) ->
         + f". The queue rises to {result.peak_queue_depth:,} jobs and is empty after {result.seconds_to_empty:,.0f} s,"
         f" drained at {result.drain_rate_per_s:,.0f} jobs a second."
     )
-    if peak is not None:
-        text += f" A peak of {peak:,.0f} jobs was predicted."
-    if empty_s is not None:
-        text += f" It was predicted to be empty after {empty_s:,.0f} s."
     if result.baseline is not None:
         summary = result.baseline.summary
         text += (
@@ -62,38 +73,30 @@ def _in_words(result: SpikeResult, peak: float | None, empty_s: float | None) ->
     return text
 
 
-def _title(result: SpikeResult) -> str:
-    return (
-        f"{result.accepted:,} of {result.offered:,} accepted at {result.conditions.rate_per_s:,.0f}/s, "
-        f"{result.lost:,} lost, {result.duplicated:,} duplicated"
-    ) + "".join(f"\n{doubt}" for doubt in short_doubts(result))
-
-
 def short_doubts(result: SpikeResult, name: str = "") -> list[str]:
-    """A result's doubts for a title: cut to the width of a figure, a line each, after the run's name if it has one."""
-    said = [f"{name}: {doubt}" if name else doubt for doubt in result.doubts]
-    return [textwrap.shorten(line, _TITLE_WIDTH, placeholder=" …") for line in said]
+    """Return a result's doubts for a title: a line each, after the run's name, cut to the width of a figure."""
+    lines = [f"{name}: {doubt}" if name else doubt for doubt in result.doubts]
+    return [textwrap.shorten(line, _TITLE_WIDTH, placeholder=" …") for line in lines]
 
 
 def _latency(axes: Axes, result: SpikeResult) -> None:
     series = result.series
-    p99, p50 = numbers(series.acceptance_p99_s), numbers(series.acceptance_p50_s)
+    p99, p50 = with_gaps(series.acceptance_p99_s), with_gaps(series.acceptance_p50_s)
     axes.plot(series.start_s, p99, label="queue API, p99", marker="o", **QUEUE)
     axes.plot(series.start_s, p50, label="queue API, median", marker=".", **QUEUE | {"linewidth": 2, "linestyle": ":"})
     if result.baseline:
         naive = result.baseline.series
-        axes.plot(naive.start_s, numbers(naive.response_p99_s), label=_naive(result, "p99"), marker="s", **NAIVE)
+        axes.plot(naive.start_s, with_gaps(naive.response_p99_s), label=_naive(result, "p99"), marker="s", **NAIVE)
         given_up = f"its clients give up, {result.baseline.timeout_s:g} s"
-        axes.axhline(result.baseline.timeout_s, color=GREY, linewidth=2, linestyle=":", label=given_up)
-    axes.set_yscale("log")
+        axes.axhline(result.baseline.timeout_s, label=given_up, **OFFERED)
+    axes.set(yscale="log", ylabel="time to the answer, s")
     plain(axes.yaxis)
-    axes.set_ylabel("time to the answer, s")
     legend(axes)
 
 
 def _depth(axes: Axes, result: SpikeResult, peak: float | None, empty_s: float | None) -> None:
     series = result.series
-    axes.fill_between(series.sampled_at_s, series.queue_depth, color=QUEUE["color"], alpha=0.15)
+    axes.fill_between(series.sampled_at_s, series.queue_depth, color=BLUE, alpha=0.15)
     axes.plot(series.sampled_at_s, series.queue_depth, label="queue API: jobs waiting", **QUEUE)
     if result.baseline:
         naive = result.baseline.series
@@ -122,3 +125,62 @@ def _drain(axes: Axes, result: SpikeResult) -> None:
 
 def _naive(result: SpikeResult, what: str) -> str:
     return f"naive API ({result.baseline_source}): {what}"
+
+
+def drains(results: Mapping[str, SpikeResult]) -> AccessibleFigure:
+    """Draw jobs done a second over time, a curve a run, and the mean of each.
+
+    Raises :class:`ConfigurationError` for runs of different numbers of requests.
+    """
+    _check_comparable({name: result.offered for name, result in results.items()})
+    doubts = [f"\n{doubt}" for name, result in results.items() for doubt in short_doubts(result, name)]
+    with drawing(height=5 + 0.4 * len(doubts), title="".join(["Jobs done a second", *doubts])) as (figure, axes):
+        for (name, result), (colour, dash) in zip(results.items(), cycle(_LINES)):
+            label = f"{name}: {result.drain_rate_per_s:,.0f}/s on average"
+            axes.plot(*result.series.drained_per_s(), color=colour, linestyle=dash, linewidth=3, label=label)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel(SINCE)
+        thousands(axes.yaxis)
+        legend(axes)
+    means = "; ".join(f"{name}: {one.drain_rate_per_s:,.0f} jobs a second" for name, one in results.items())
+    return AccessibleFigure(figure, "".join([f"Drain rate over time. {means} on average.", *doubts]).replace("\n", " "))
+
+
+def where_the_waiting_went(logs: Mapping[str, JobLog]) -> AccessibleFigure:
+    """Draw the mean time of a job by place, a bar a run: intended send to 202, to start, to effect.
+
+    The label of a run counts its requests that are not in the mean. Raises :class:`ConfigurationError` for runs of
+    different numbers of requests.
+    """
+    _check_comparable({name: log.offered for name, log in logs.items()})
+    texts, labels = [], [_counted(name, log) for name, log in logs.items()]
+    with drawing(height=1.8 + 1.4 * len(logs), title="Mean time of a job, by place") as (figure, axes):
+        for row, (name, log) in enumerate(logs.items()):
+            queued_s = np.maximum(0, log.started_s - log.accepted_s)
+            stays = (log.accepted_s - log.intended_s, queued_s, log.done_s - log.started_s)
+            means_s, left = [float(np.mean(stay)) for stay in stays], 0.0
+            for (place, colour, hatch), width in zip(_PLACES, means_s, strict=True):
+                label = place if row == 0 else None
+                axes.barh(row, width, 0.55, left, color=colour, hatch=hatch, edgecolor="white", label=label)
+                left += width
+            parts = ", ".join(f"{width:.2g} s {place}" for (place, *_), width in zip(_PLACES, means_s, strict=True))
+            axes.text(0, row - 0.32, f" {parts}", va="bottom")
+            texts.append(f"{name}: {parts}")
+        axes.set_yticks(range(len(logs)), labels)
+        axes.set_ylim(len(logs) - 0.6, -0.75)
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel("seconds")
+        legend(axes)
+    counts = "".join(f" {label}.".replace("\n", ": ") for label in labels)
+    return AccessibleFigure(figure, f"One bar a run, mean time of a job. {'; '.join(texts)}.{counts}")
+
+
+def _counted(name: str, log: JobLog) -> str:
+    missing = log.offered - log.done_s.size
+    return f"{name}\n{missing:,} of {log.offered:,} not done" if missing else f"{name}\nall {log.offered:,}"
+
+
+def _check_comparable(requests: Mapping[str, int]) -> None:
+    if len(set(requests.values())) > 1:
+        counts = ", ".join(f"{name} {count:,}" for name, count in requests.items())
+        raise ConfigurationError(f"no fair comparison: the runs had different numbers of requests ({counts})")

@@ -1,18 +1,16 @@
--- Extend the leases this worker still holds; a lease whose fence has moved on is reported as lost and not touched.
--- The first write could free memory (HDEL), so leases can be extended while the store is full.
+-- Extend the leases that this worker still holds. A lease with a newer fence is reported as lost and not changed.
+-- Safe to repeat. The first write can free memory (HDEL), so leases can be extended while the store is full.
 --
 -- KEYS  1 jobs:leases  2 jobs:owners  3 jobs:workers
 -- ARGV  1 lease, ms  2 worker id  3 the worker's REST calls so far, then for each job: id, fence
 -- Reply: {lost id, lost id, ...}
-local time = redis.call('TIME')
-local until_ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + whole(1))
+local until_ms = digits(now + argument(1))
 local ids, scores, lost = {}, {}, {}
 for i = 4, #ARGV, 2 do ids[#ids + 1] = ARGV[i] end
 local owners = #ids > 0 and redis.call('HMGET', KEYS[2], unpack(ids)) or {}
 for i, id in ipairs(ids) do
   if owners[i] and string.match(owners[i], '^%d+') == ARGV[2 * i + 3] then
-    scores[#scores + 1] = until_ms
-    scores[#scores + 1] = id
+    scores[#scores + 1], scores[#scores + 2] = until_ms, id
   else
     lost[#lost + 1] = id
   end

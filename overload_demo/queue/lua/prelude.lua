@@ -1,39 +1,75 @@
--- What every script begins with. Arguments are checked before the first write: a script that stopped between its writes
--- would leave jobs in no place and in no counter.
-local MOST = 1e12 -- of any argument: seconds and milliseconds added to now stay within what EXPIRE takes
+-- The start of every script. Arguments and the types of keys are checked before the first write: an error between two
+-- writes would leave jobs without a place and out of every counter. A stored value that is not a number counts as none.
+local prefix = ARGV[1] -- of all keys; extend and recount derive no keys and get none
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000) -- ms by the store's clock
 
-local function number(text) -- nil for what is none, or not finite
+local function digits(value) return string.format('%.0f', value) end -- tostring would write 1.7e+12
+local function job_key(id) return prefix .. 'job:' .. id end
+local function number(text) -- nil unless it is a finite number
   local value = tonumber(text or '')
   return value and value == value and math.abs(value) ~= math.huge and value or nil
 end
 
-local function count_in(text) -- nil for what is no whole number
+local function count_in(text) -- nil unless it is a whole number
   local value = string.match(text or '', '^%d+$') and tonumber(text)
   return value and value < 1e15 and value or nil
 end
 
-local function argument(at) -- a number that the caller gives
+local function argument(at, is_fraction) -- from the caller; at most 1e12: added to now, EXPIRE still accepts it
   local value = number(ARGV[at])
-  if not value or value < 0 or value > MOST then error('argument ' .. at .. ' is no number in range') end
+  if not value or value < 0 or value > 1e12 or (value % 1 ~= 0 and not is_fraction) then
+    error('argument ' .. at .. ' is no number in range')
+  end
   return value
 end
 
-local function whole(at) -- the same, a whole number
-  local value = argument(at)
-  if value ~= math.floor(value) then error('argument ' .. at .. ' is no whole number') end
-  return value
+local function job_fields(id, ...) -- no fields if its key is not a hash
+  local fields = redis.pcall('HMGET', job_key(id), ...)
+  return fields.err and {} or fields
 end
 
-local function add(key, counter, count) -- a counter that holds something else begins anew
-  if type(redis.pcall('HINCRBY', key, counter, count)) ~= 'number' then
+local function expire_job(id, ttl, record) -- and its idempotency record, if it has one
+  redis.call('EXPIRE', job_key(id), ttl)
+  if record and record ~= '' then redis.call('EXPIRE', prefix .. 'idem:' .. record, ttl) end
+end
+
+local function add(key, counter, count) -- a counter that is not a number starts again
+  if count ~= 0 and type(redis.pcall('HINCRBY', key, counter, count)) ~= 'number' then
     redis.call('HSET', key, counter, count)
   end
 end
 
-local function last_sequence(list, counter, prefix) -- of the job enqueued last; where the counter is none, by its hash
+local function last_sequence(list, counter) -- of the last job enqueued; if the counter is not a number, from its hash
   local last_seq = count_in(redis.call('GET', counter) or '0')
   local last = not last_seq and redis.call('LINDEX', list, -1)
-  local its_seq = last and redis.pcall('HGET', prefix .. 'job:' .. last, 'seq')
-  return last_seq or (type(its_seq) == 'string' and count_in(its_seq)) or 0
+  return last_seq or (last and count_in(job_fields(last, 'seq')[1])) or 0
 end
 
+local function append_job(id, list, counter) -- let a job wait at the tail, as the last one enqueued
+  local seq = digits(last_sequence(list, counter) + 1)
+  redis.call('HSET', job_key(id), 'status', 'queued', 'seq', seq)
+  redis.call('SET', counter, seq)
+  redis.call('RPUSH', list, id)
+end
+
+local function live_workers(workers) -- how many, and the REST calls of all known ones
+  local alive, calls = 0, 0
+  for _, sign in ipairs(redis.call('HVALS', workers)) do
+    local alive_until, its_calls = string.match(sign, '^(%d+) ?%S* ?(%d*)')
+    if tonumber(alive_until or '0') > now then alive = alive + 1 end
+    calls = math.min(calls + (tonumber(its_calls or '') or 0), 1e15)
+  end
+  return alive, calls
+end
+
+-- The list is bounded: the job of an entry that falls off expires like any other finished job.
+local function add_dead_letter(list, most, ttl, id, reason, at)
+  local length = redis.call('RPUSH', list, cjson.encode({ job_id = id, reason = reason, at = at }))
+  for _ = 1, length - most do
+    local is_json, entry = pcall(cjson.decode, redis.call('LPOP', list))
+    local oldest = is_json and type(entry) == 'table' and type(entry.job_id) == 'string' and entry.job_id
+    local job = oldest and job_fields(oldest, 'status', 'idem') or {}
+    if job[1] == 'failed' then expire_job(oldest, ttl, job[2]) end -- else its job was requeued, or never was one
+  end
+end
