@@ -19,8 +19,8 @@ from overload_demo.console import fail, one_line_errors
 from overload_demo.course.level import Level
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab import report
-from overload_demo.lab.price import estimate
 from overload_demo.lab.progress import spike_progress
+from overload_demo.lab.report import estimate
 from overload_demo.lab.result import SpikeResult
 from overload_demo.lab.spike_plan import DEFAULT_REQUESTS, MIN_DELAY_S, LiveView, SpikePlan, sized_delay_s
 from overload_demo.lab.spike_run import run_spike
@@ -164,7 +164,7 @@ def _check(plan: SpikePlan) -> None:
 def _ask_before_upstash(console: Console, requests: int, processing_delay_s: float, *, yes: bool) -> None:
     if not load_settings().uses_upstash:
         raise ConfigurationError("set UPSTASH_REDIS_REST_URL and UPSTASH_REDIS_REST_TOKEN to run on Upstash")
-    console.print(f"On Upstash: {estimate(requests, processing_delay_s).told}.", highlight=False, soft_wrap=True)
+    console.print(f"On Upstash: {estimate(requests, processing_delay_s).text}.", highlight=False, soft_wrap=True)
     if not yes and not typer.confirm("Continue?"):
         raise typer.Exit(1)
 

@@ -1,18 +1,19 @@
-"""A run of the naive baseline as it is kept, and those recorded earlier.
+"""Recorded runs of the naive API, and when one may be compared with a live run.
 
-What an API without a queue has for a queue is its requests in flight, and for a drain rate its answers a second; so
-those are what a :class:`BaselineRun` holds over time.
+An API without a queue holds its backlog as requests in flight and drains by responses a second; a
+:class:`BaselineRun` keeps both over time.
 """
 
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 import overload_demo
 from overload_demo.errors import ConfigurationError
-from overload_demo.load import LoadSeries, LoadSummary, Shape
+from overload_demo.load.plan import Shape
+from overload_demo.load.summary import Environment, LoadSeries, LoadSummary
 
 Variant = Literal["async-blocking", "def-slot", "def-no-slot"]
 VARIANTS: tuple[Variant, ...] = ("async-blocking", "def-slot", "def-no-slot")
@@ -31,13 +32,12 @@ class BaselineSeries(LoadSeries):
 
 
 class BaselineRun(BaseModel):
-    """One load on one variant: the conditions, every request accounted for, and the course of it.
+    """One load on one variant: its conditions, every request accounted for, and its course.
 
-    ``slot_capacity_per_s`` is what the slot allows by its measured hold time, jobs a second (None without a slot), and
-    ``unloaded_per_s`` what the whole app answered; both from a closed loop of 64 clients before the load.
-    ``slot_under_load_per_s`` is the slot's capacity over the whole run: it sinks when taking requests in leaves a
-    thread that holds the slot waiting for Python's lock.
-    ``summary.not_fired`` requests were not sent because the run reached ``max_duration_s``.
+    ``slot_capacity_per_s`` is the slot's capacity by its measured hold time, jobs a second (None without a slot), and
+    ``unloaded_per_s`` the response rate of the whole app; both in a closed loop of 64 clients before the load.
+    ``slot_under_load_per_s`` is the slot's capacity over the whole run. It falls when accepting requests makes the
+    thread that holds the slot wait for Python's lock.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -61,23 +61,23 @@ class BaselineRun(BaseModel):
 
     @property
     def capacity_per_s(self) -> float:
-        """What the app can complete at its best, jobs a second: the slot's capacity, or what it did without one.
+        """The app's best rate, jobs a second: the better measurement of the slot, or ``unloaded_per_s`` without one.
 
-        The slot is held longer while threads contend for Python's lock, so the better of its two measurements counts.
+        The slot is held longer while threads contend for Python's lock.
         """
         slot = max(self.slot_capacity_per_s or 0.0, self.slot_under_load_per_s or 0.0)
         return slot or self.unloaded_per_s
 
     @property
     def failed(self) -> int:
-        """Requests that were due and not answered in time."""
+        """Requests that were due and got no response in time."""
         return self.summary.planned - self.summary.accepted
 
     def answered_per_s(self) -> list[float]:
-        """Return the answers in time for each second of the run, by when the slot did the work at the latest.
+        """Return the responses in time for each second of the run, by when the slot did the work at the latest.
 
-        Answers leave in bursts (thousands in a second were seen after seconds without any). What a second holds beyond
-        the slot's capacity was worked on before it, so it is counted in the seconds before.
+        Responses leave in bursts (measured: thousands in one second after seconds without any). What exceeds the
+        slot's capacity in one second was worked on before it, so it counts in the seconds before.
         """
         if self.slot_capacity_per_s is None:
             return self.series.accepted_per_s
@@ -88,15 +88,14 @@ class BaselineRun(BaseModel):
         return rates[::-1]
 
     def matches(self, *, delay_s: float, rate_per_s: float, shape: str, timeout_s: float, requests: int) -> bool:
-        """Whether this run may be laid over another one: only at equal work, load and time-out."""
+        """Whether this run is comparable to another: equal work, load and timeout."""
         mine = (self.delay_s, self.rate_per_s, self.timeout_s)
-        theirs = (delay_s, rate_per_s, timeout_s)
-        equal = all(math.isclose(one, other) for one, other in zip(mine, theirs, strict=True))
+        equal = all(map(math.isclose, mine, (delay_s, rate_per_s, timeout_s)))
         return equal and self.shape == shape and self.requests == requests
 
 
 class BaselineRecording(BaseModel):
-    """A file of recorded runs; ``command`` is the line that makes it again."""
+    """A file of recorded runs; ``command`` records them again."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -106,9 +105,9 @@ class BaselineRecording(BaseModel):
 
 
 def recorded_baseline(results_dir: Path | None = None) -> list[BaselineRun]:
-    """Return every recorded run in ``results_dir`` (default: the checkout's); empty where there is none.
+    """Return every recorded run in ``results_dir`` (default: the checkout's); empty without the directory.
 
-    Raises :class:`ConfigurationError` when a file is not such a recording.
+    Raises :class:`ConfigurationError` for a file that is not such a recording.
     """
     if results_dir is None:
         root = checkout_root()
@@ -124,14 +123,40 @@ def recorded_baseline(results_dir: Path | None = None) -> list[BaselineRun]:
     return runs
 
 
+def equal_recorded(
+    here: Environment, variant: Variant, *, results_dir: Path | None = None, **conditions: Any
+) -> tuple[BaselineRun | None, str]:
+    """Return the recorded run that :meth:`BaselineRun.matches` ``conditions``, and a note on it; or None and why.
+
+    ``here`` is the environment of the live run. Raises :class:`ConfigurationError` as :func:`recorded_baseline` does.
+    """
+    for run in recorded_baseline(results_dir):
+        if run.variant == variant and run.matches(**conditions):
+            return run, note_on(run, here)
+    return None, "no recorded run has equal work, load and timeout"
+
+
+def note_on(run: BaselineRun, here: Environment) -> str:
+    """Return when a run was recorded, and on which machine if its environment is not like ``here``.
+
+    Rates of two machines are not comparable; shares of each machine's capacity are.
+    """
+    there = run.summary.environment
+    note = f"recorded {run.recorded_at}, not measured now"
+    if there.is_like(here):
+        return note
+    machine = f"{there.cores} cores, {there.system}, Python {there.python}"
+    return f"{note}; recorded on another machine ({machine}): compare shares of capacity, not rates"
+
+
 def checkout_root() -> Path | None:
-    """Return the checkout this package is imported from, where ``experiments`` lies beside it; None without one."""
+    """Return the checkout this package is imported from, with ``experiments`` beside it; None without one."""
     root = Path(overload_demo.__file__).resolve().parents[1]
     return root if (root / "experiments" / "naive_sync" / "__main__.py").is_file() else None
 
 
 def require_checkout() -> Path:
-    """Return the checkout. Raises :class:`ConfigurationError`, which says what to do, when there is a wheel only."""
+    """Return the checkout. Raises :class:`ConfigurationError` with the remedy when only a wheel is installed."""
     root = checkout_root()
     if root is None:
         raise ConfigurationError(

@@ -1,19 +1,32 @@
-"""A spike with accidents on the way: fire a load, ``kill -9`` parts of the stack, account for every job afterwards."""
+"""A spike during which parts of the stack are killed, and its outcome by clients' arrays, effect log and ledger."""
 
-import contextlib
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
 
 from overload_demo.errors import ConfigurationError, OverloadDemoError
-from overload_demo.lab.crash_result import CrashResult, account_for
+from overload_demo.lab.job_log import JobEvent, read_events
+from overload_demo.lab.ledger import ledger_of, read_charges
+from overload_demo.lab.result import SpikeResult
 from overload_demo.lab.spike_plan import OnProgress, SpikePlan, SpikeProgress
 from overload_demo.lab.spike_run import run_spike
 from overload_demo.lab.stack import KILLABLE, Stack
+from overload_demo.load import LoadResult
+
+BUCKET_S = 0.1
+NEAR_KILL_S = 0.25  # a silence that a kill caused begins within this
+SHOWN_BEFORE_AND_AFTER = 25  # jobs in the figure of a kill
 
 
 @dataclass(frozen=True)
 class Kill:
-    """``kill -9`` of ``part`` once a share of the requests is done (a worker) or accepted (any other part).
+    """``kill -9`` of ``part`` once a share of the requests is done (for a worker) or accepted (for any other part).
 
     ``part`` is "api", "worker", "gateway" or "redis". Raises :class:`ConfigurationError` for another one, and for a
     share that is not between 0 and 1.
@@ -28,39 +41,209 @@ class Kill:
         if not 0 < self.after_share < 1:
             raise ConfigurationError(f"after_share must be between 0 and 1, not {self.after_share:g}")
 
-    def is_due(self, seen: SpikeProgress) -> bool:
-        """Whether the spike has come so far."""
-        so_far = seen.settled if self.part == "worker" else seen.accepted
-        return seen.stage in ("fire", "drain") and so_far >= self.after_share * seen.offered
+    def is_due(self, progress: SpikeProgress) -> bool:
+        """Whether the spike has reached that share."""
+        count = progress.settled if self.part == "worker" else progress.accepted
+        return progress.stage in ("fire", "drain") and count >= self.after_share * progress.offered
+
+
+class KillSeen(BaseModel):
+    """One kill and its consequences by the logs; seconds since the first intended send.
+
+    ``back_s``: from the kill to the end of the silence it caused: the next start of a job (for a worker) or the next
+    202 (for any other part); None without one. Of a worker: ``held`` jobs were leased and not settled, so they were
+    leased again; ``again`` of them had been started before the kill. Both are 0 where no job is repeated.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    part: str
+    at_s: float
+    back_s: float | None
+    held: int = 0
+    again: int = 0
+
+
+class Run(BaseModel):
+    """One attempt at a job; ``ended_s`` is when its work was done, None when it was interrupted."""
+
+    model_config = ConfigDict(frozen=True)
+
+    attempt: int
+    started_s: float
+    ended_s: float | None
+
+
+class JobRuns(BaseModel):
+    """One job from its 202 on, and its attempts."""
+
+    model_config = ConfigDict(frozen=True)
+
+    accepted_s: float
+    runs: list[Run]
+
+
+class Charges(BaseModel):
+    """How many accepted jobs were charged never, once, and more than once, by the ledger."""
+
+    model_config = ConfigDict(frozen=True)
+
+    never: int
+    once: int
+    more: int
+
+
+class CrashResult(BaseModel):
+    """A spike with kills. ``charges`` is None when the handler kept no ledger.
+
+    ``lives`` are the jobs around the first kill of a worker, in the order they were first started. Rates are per
+    second, in buckets of ``bucket_s`` that begin at 0.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    spike: SpikeResult
+    kills: list[KillSeen]
+    charges: Charges | None
+    bucket_s: float
+    accepted_per_s: list[float]
+    done_per_s: list[float]
+    lives: list[JobRuns]
+
+    @property
+    def longest_silence_s(self) -> float:
+        """The longest ``back_s`` of its kills, seconds; 0.0 without any."""
+        return max((kill.back_s or 0.0 for kill in self.kills), default=0.0)
+
+    @property
+    def failed_but_charged(self) -> int:
+        """Jobs that failed although they were charged; a job never charged is a failed one."""
+        return self.spike.failed - self.charges.never if self.charges else 0
+
+    def save(self, folder: Path) -> Path:
+        """Write ``crash.json`` into ``folder``."""
+        path = folder / "crash.json"
+        path.write_text(self.model_dump_json(indent=1) + "\n")
+        return path
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a ``crash.json``. Raises pydantic's ValidationError for any other content."""
+        found = cls.model_validate_json(path.read_bytes())
+        return found.model_copy(update={"spike": found.spike.model_copy(update={"folder": path.parent})})
 
 
 async def run_with_kills(
     stack: Stack, plan: SpikePlan, kills: Sequence[Kill], on_progress: OnProgress | None = None
 ) -> CrashResult:
-    """Run ``plan`` on ``stack``, carry out ``kills`` in their order on the way, and account for every accepted job.
+    """Run ``plan`` on ``stack``, carry out ``kills`` in their order, and account for every accepted job.
 
-    A kill that is not due before the spike is over is not in the result. Writes ``crash.json`` beside what
-    :func:`run_spike` writes. Cancellable at any moment: the stack stays, as after :func:`run_spike`. Raises
-    :class:`ConfigurationError` for a stack in the kernel, and what :func:`run_spike` raises.
+    A kill that is not due before the spike is over is not in the result. Writes ``crash.json`` beside the files of
+    :func:`run_spike`. Cancellable: the stack stays, as after :func:`run_spike`. Raises :class:`ConfigurationError` for
+    a stack in the kernel, and the errors of :func:`run_spike`.
     """
     if stack.placement != "process":
         raise ConfigurationError('kills need placement="process": a thread cannot be killed without its kernel')
     waiting, done = list(kills), list[tuple[str, float]]()
 
-    def note(progress: SpikeProgress) -> None:
-        if waiting and waiting[0].is_due(progress) and (at_mono_s := _carry_out(stack, waiting[0])):
-            done.append((waiting.pop(0).part, at_mono_s))
+    def report(progress: SpikeProgress) -> None:
+        if waiting and waiting[0].is_due(progress):
+            try:
+                at_mono_s = stack.kill(waiting[0].part)
+            except OverloadDemoError:  # not running: it may still be restarting after the kill before
+                pass
+            else:
+                done.append((waiting.pop(0).part, at_mono_s))
         if on_progress:
             on_progress(progress)
 
-    spike = await run_spike(stack, plan, note)
+    spike = await run_spike(stack, plan, report)
     result = account_for(stack.run_folder, stack.effect_log, spike, done)
     result.save(stack.run_folder)
     return result
 
 
-def _carry_out(stack: Stack, kill: Kill) -> float | None:
-    """Returns when, CLOCK_MONOTONIC; None when there is nobody to kill: who has just died may not be back yet."""
-    with contextlib.suppress(OverloadDemoError):
-        return stack.kill(kill.part)
-    return None
+def account_for(folder: Path, effect_log: Path, spike: SpikeResult, kills: Sequence[tuple[str, float]]) -> CrashResult:
+    """Evaluate the files of a run; ``kills`` are (part, CLOCK_MONOTONIC seconds) in time order."""
+    load = LoadResult.load(folder / "load.npz")
+    attempts = _Attempts(list(read_events(effect_log)), load)
+    seen = [(part, at_mono_s - load.started_mono_s) for part, at_mono_s in kills]
+    ends_s = [at_s for _, at_s in seen[1:]] + [float("inf")]
+    answered_s = np.sort(load.done_s[load.accepted])
+    done_s = np.array([runs[-1].ended_s for runs in attempts.runs.values() if runs[-1].ended_s is not None])
+    last_s = max(float(done_s.max(initial=0.0)), float(answered_s.max(initial=0.0)))
+    edges_s = np.arange(int(last_s / BUCKET_S) + 2) * BUCKET_S
+    workers = [at_s for part, at_s in seen if part == "worker"]
+    ledger = ledger_of(effect_log)
+    return CrashResult(
+        spike=spike,
+        kills=[
+            attempts.kill(part, at_s, end_s, answered_s.tolist())
+            for (part, at_s), end_s in zip(seen, ends_s, strict=False)
+        ],
+        charges=_charges(load.accepted_ids, read_charges(ledger)) if ledger.exists() else None,
+        bucket_s=BUCKET_S,
+        accepted_per_s=(np.histogram(answered_s, edges_s)[0] / BUCKET_S).round(3).tolist(),
+        done_per_s=(np.histogram(done_s, edges_s)[0] / BUCKET_S).round(3).tolist(),
+        lives=attempts.around(workers[0]) if workers else [],
+    )
+
+
+def _charges(accepted: Sequence[str], charged: Mapping[str, int]) -> Charges:
+    times = [charged.get(job_id, 0) for job_id in accepted]
+    return Charges(never=times.count(0), once=times.count(1), more=sum(time > 1 for time in times))
+
+
+class _Attempts:
+    """The attempts in an effect log, job by job, on the clock of the load."""
+
+    def __init__(self, events: Sequence[JobEvent], load: LoadResult) -> None:
+        zero_s = load.started_mono_s
+        ends_s = {(one.job_id, one.attempt): one.at_mono_s - zero_s for one in events if one.what == "effect"}
+        self.starts = [(one.job_id, one.attempt, one.at_mono_s - zero_s) for one in events if one.what == "start"]
+        self.runs: dict[str, list[Run]] = defaultdict(list)
+        for job_id, attempt, started_s in self.starts:
+            run = Run(attempt=attempt, started_s=started_s, ended_s=ends_s.get((job_id, attempt)))
+            self.runs[job_id].append(run)
+        self.accepted_s = dict(zip(load.accepted_ids, load.done_s[load.accepted].tolist(), strict=True))
+
+    def kill(self, part: str, at_s: float, until_s: float, answered_s: Sequence[float]) -> KillSeen:
+        """Evaluate one kill by the logs up to the next one."""
+        if part != "worker":
+            return KillSeen(part=part, at_s=at_s, back_s=_back_s(answered_s, at_s))
+        held = self._held(at_s, until_s)
+        return KillSeen(
+            part=part,
+            at_s=at_s,
+            back_s=_back_s([started_s for *_, started_s in self.starts], at_s),
+            held=len(held),
+            again=sum(self.runs[job_id][0].started_s < at_s for job_id in held),
+        )
+
+    def _held(self, at_s: float, until_s: float) -> set[str]:
+        """Find jobs leased before the kill and again after it: a lost lease counts as an attempt."""
+        before = {job_id: attempt for job_id, attempt, started_s in self.starts if started_s < at_s}
+        return {
+            job_id
+            for job_id, attempt, started_s in self.starts
+            if at_s < started_s < until_s and attempt > max(1, before.get(job_id, 0))
+        }
+
+    def around(self, at_s: float) -> list[JobRuns]:
+        """Return the jobs around a kill, in the order they were first started."""
+        order = [job_id for job_id in self.runs if job_id in self.accepted_s]
+        place = bisect_left([self.runs[job_id][0].started_s for job_id in order], at_s)
+        around = order[max(0, place - SHOWN_BEFORE_AND_AFTER) : place + SHOWN_BEFORE_AND_AFTER]
+        return [JobRuns(accepted_s=self.accepted_s[job_id], runs=self.runs[job_id]) for job_id in around]
+
+
+def _back_s(times_s: Sequence[float], at_s: float) -> float | None:
+    """Return the time from the kill to the end of the longest silence that it met or that began soon after it."""
+    first = max(0, bisect_right(times_s, at_s) - 1)
+    last = bisect_right(times_s, at_s + NEAR_KILL_S)
+    silences = [
+        (after - max(before, at_s), after - at_s)
+        for before, after in zip(times_s[first:last], times_s[first + 1 : last + 1], strict=False)
+        if after > at_s
+    ]
+    return round(max(silences)[1], 4) if silences else None

@@ -1,14 +1,24 @@
-"""What happened to each job, from two witnesses: the clients' answers and the lines the worker wrote as it worked."""
+"""What happened to each job: from the clients' responses, the worker's effect log, and the store.
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+A reconciliation must be able to fail, so it uses no counter of the system under test: *accepted* are the ids in
+responses, *effects* are lines the worker appended as they happened, *states* are read for each id.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, Self, cast
 
 import numpy as np
 
+from overload_demo.errors import ConfigurationError
+from overload_demo.jobs import JobState
+from overload_demo.lab.result import SpikeResult
 from overload_demo.load import LoadResult
 from overload_demo.load.plan import Floats
+from overload_demo.queue.results import MAX_READ_JOBS, Results
 
 EFFECTS = "effects.log"  # in the folder of a run
 
@@ -24,7 +34,7 @@ class JobEvent:
 
 
 def read_events(log: Path) -> Iterator[JobEvent]:
-    """The lines of an effect log in the order they were written; a torn one is skipped, no log is an empty one."""
+    """Yield the lines of an effect log in order; a torn line is skipped, a missing log is empty."""
     if log.exists():
         with log.open() as lines:
             for line in lines:
@@ -34,13 +44,18 @@ def read_events(log: Path) -> Iterator[JobEvent]:
                     yield JobEvent(what, parts[1], int(parts[2]), float(parts[3]))
 
 
+def read_effects(log: Path) -> Counter[str]:
+    """Count the effects of each job in an effect log."""
+    return Counter(event.job_id for event in read_events(log) if event.what == "effect")
+
+
 @dataclass(frozen=True)
 class JobLog:
     """One row a job that was accepted and had its effect, in the order of acceptance: seconds since the load began.
 
-    ``intended_s`` is when its request was to be sent, ``accepted_s`` when its client had the 202, ``started_s`` its
-    first start, ``done_s`` its first effect; float64, shape ``(jobs,)``. A job can start a moment before its client has
-    read the answer. ``started_s`` is NaN where that line is torn. ``offered`` counts all requests of the load.
+    ``intended_s`` is when its request was due, ``accepted_s`` when its client had the 202, ``started_s`` its first
+    start, ``done_s`` its first effect; float64, shape ``(jobs,)``. A job can start just before its client has read the
+    response. ``started_s`` is NaN where that line is torn. ``offered`` counts all requests of the load.
     """
 
     intended_s: Floats
@@ -51,7 +66,7 @@ class JobLog:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Of the run whose files lie in ``folder``: the arrays of its load, and the effect log of its worker."""
+        """Read the files of a run in ``folder``: the arrays of its load, and its effect log."""
         load = LoadResult.load(folder / "load.npz")
         first: dict[tuple[str, str], float] = {}
         for event in read_events(folder / EFFECTS):
@@ -73,22 +88,137 @@ class JobLog:
 
     @property
     def jobs_per_s(self) -> float:
-        """Jobs that went through ÷ span: the λ of Little's law over a finite log."""
+        """Jobs ÷ span: the λ of Little's law over a finite log."""
         return self.accepted_s.size / self.span_s
 
     @property
     def mean_wait_s(self) -> float:
-        """The mean of the times from acceptance to effect, seconds: the W of Little's law."""
+        """The mean time from acceptance to effect, seconds: the W of Little's law."""
         return float((self.done_s - self.accepted_s).mean())
 
     def depth(self) -> tuple[Floats, Floats]:
-        """Each moment a job came or went, in order, and how many were accepted and not done from then on."""
+        """Return each moment a job came or went, in order, and the jobs accepted and not done from then on."""
         moments_s = np.concatenate([self.accepted_s, self.done_s])
         order = np.argsort(moments_s, kind="stable")
         steps = np.repeat([1.0, -1.0], self.accepted_s.size)
         return moments_s[order], np.cumsum(steps[order])
 
     def mean_in_system(self) -> float:
-        """The L of Little's law, found without it: the time integral of the depth ÷ span."""
+        """Return the L of Little's law, computed without it: the time integral of the depth ÷ span."""
         moments_s, depth = self.depth()
         return float(np.sum(depth[:-1] * np.diff(moments_s))) / self.span_s
+
+
+@dataclass(frozen=True)
+class Reconciliation:
+    """Accepted jobs by outcome; ``examples`` names some ids of the lost and the duplicated.
+
+    ``lost``: no terminal state, or done without an effect. ``duplicated``: more than one effect. ``failed``: ended with
+    an error. ``unclaimed``: effects of jobs whose 202 reached no client (a timeout, a response cut off).
+    """
+
+    accepted: int
+    done: int
+    failed: int
+    lost: int
+    duplicated: int
+    unclaimed: int
+    examples: list[str] = field(default_factory=list)
+
+
+def reconcile(accepted: Sequence[str], effects: Counter[str], states: dict[str, JobState]) -> Reconciliation:
+    """Account for every accepted id. An id that two clients received is one of the duplicates."""
+    ids = Counter(accepted)
+    done = {job_id for job_id in ids if states.get(job_id) is JobState.DONE}
+    failed = {job_id for job_id in ids if states.get(job_id) is JobState.FAILED}
+    lost = [job_id for job_id in ids if job_id not in failed and not (job_id in done and effects[job_id])]
+    duplicated = [job_id for job_id, count in ids.items() if effects[job_id] > 1 or count > 1]
+    return Reconciliation(
+        accepted=len(accepted),
+        done=len(done),
+        failed=len(failed),
+        lost=len(lost),
+        duplicated=len(duplicated),
+        unclaimed=sum(1 for job_id in effects if job_id not in ids),
+        examples=[f"lost {job_id}" for job_id in lost[:5]] + [f"duplicated {job_id}" for job_id in duplicated[:5]],
+    )
+
+
+async def read_stored(results: Results, job_ids: Sequence[str]) -> tuple[dict[str, JobState], float]:
+    """Read the state of each job, unknown ids left out, and the slot's capacity by the durations in the results.
+
+    The capacity is in jobs a second, 0.0 without any duration. Raises :class:`StoreError`.
+    """
+    states: dict[str, JobState] = {}
+    duration_ms = timed = 0.0
+    for start in range(0, len(job_ids), MAX_READ_JOBS):
+        page = job_ids[start : start + MAX_READ_JOBS]
+        for job_id, status in zip(page, await results.statuses(page), strict=True):
+            if status is None:
+                continue
+            states[job_id] = status.state
+            if isinstance(status.result, dict) and "processing_duration_ms" in status.result:
+                duration_ms += status.result["processing_duration_ms"]
+                timed += 1
+    return states, round(timed / duration_ms * 1000, 1) if duration_ms else 0.0
+
+
+@dataclass(frozen=True)
+class PromiseRun:
+    """A spike and the promise it is measured against: *done within* ``promise_s`` *seconds of the 202*.
+
+    ``offered = in_time + late + refused + expired + other``; ``other`` should be 0: failed, lost, no response.
+    ``undone_ids`` are the jobs accepted and never done, in the order of the schedule.
+    """
+
+    name: str
+    result: SpikeResult
+    log: JobLog
+    promise_s: float
+    undone_ids: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, name: str, result: SpikeResult, promise_s: float) -> Self:
+        """Read the files in ``result.folder``. Raises :class:`ConfigurationError` unless ``promise_s`` is above 0."""
+        if not 0 < promise_s < float("inf"):
+            raise ConfigurationError(f"the promise must be a number of seconds above 0, not {promise_s:g}")
+        folder = result.folder or Path()
+        effects = read_effects(folder / EFFECTS)
+        accepted = LoadResult.load(folder / "load.npz").accepted_ids
+        undone = tuple(job_id for job_id in accepted if not effects[job_id])
+        return cls(name, result, JobLog.read(folder), promise_s, undone)
+
+    @cached_property
+    def in_time(self) -> int:
+        """Jobs done within the promise: the goodput."""
+        return int(np.count_nonzero(self.log.done_s - self.log.accepted_s <= self.promise_s))
+
+    @property
+    def late(self) -> int:
+        """Jobs done after the promise."""
+        return self.log.done_s.size - self.in_time
+
+    @property
+    def refused(self) -> int:
+        """Requests refused at once with a 429, because the queue was full."""
+        return self.result.errors.get("status 429", 0)
+
+    @property
+    def expired(self) -> int:
+        """Jobs that did not start by their deadline and were never run."""
+        return self.result.expired
+
+    @property
+    def other(self) -> int:
+        """All other requests."""
+        return self.result.offered - self.in_time - self.late - self.refused - self.expired
+
+    @property
+    def refused_share(self) -> float:
+        """Refused of offered, 0 to 1."""
+        return self.refused / self.result.offered
+
+    @property
+    def oldest_age_s(self) -> float:
+        """The greatest age sampled at the head of the queue, seconds."""
+        return max(self.result.series.oldest_age_s, default=0.0)

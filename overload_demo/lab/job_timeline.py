@@ -1,17 +1,18 @@
-"""One job's life: followed from outside, as a client does, and read from the times the store keeps."""
+"""One job: followed from outside as a client does, and read from the store with its times."""
 
 import asyncio
+import contextlib
 import http.client
 import json
 import time
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from overload_demo.errors import OverloadDemoError
 from overload_demo.jobs import JobState
+from overload_demo.lab.json_connection import JsonConnection
 from overload_demo.lab.stack import Stack
 from overload_demo.rest.client import Upstash
 
@@ -20,7 +21,7 @@ ENDED = (JobState.DONE, JobState.FAILED)
 
 
 class JobLife(BaseModel):
-    """What the store keeps of one job; times are UTC, to the millisecond, empty for what has not happened yet."""
+    """The fields of one job in the store; times are UTC, to the millisecond, empty for what has not happened yet."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -33,33 +34,37 @@ class JobLife(BaseModel):
     completed_at: str = ""
 
     def seconds(self) -> dict[str, float]:
-        """Seconds since it was accepted, by moment: accepted, started, completed; what has not happened is left out."""
+        """Return seconds since acceptance by moment: accepted, started, completed; only what has happened."""
         moments = {"accepted": self.created_at, "started": self.started_at, "completed": self.completed_at}
-        born = datetime.fromisoformat(self.created_at)
-        return {name: (datetime.fromisoformat(at) - born).total_seconds() for name, at in moments.items() if at}
+        zero = datetime.fromisoformat(self.created_at)
+        return {name: (datetime.fromisoformat(at) - zero).total_seconds() for name, at in moments.items() if at}
 
 
 async def follow(stack: Stack, job_id: str, *, within_s: float = 60.0) -> list[tuple[float, str]]:
-    """Ask the API for a job until it has ended: each new status with the seconds since the first look.
+    """Poll the API for a job until it has ended; return each new status with the seconds since the first poll.
 
-    Raises :class:`OverloadDemoError` when the API does not know the job, or it has not ended ``within_s`` seconds.
+    Raises :class:`OverloadDemoError` for an unknown job, and for one that has not ended within ``within_s`` seconds.
     """
     began = time.monotonic()
     seen: list[tuple[float, str]] = []
-    while time.monotonic() - began < within_s:
-        status = await asyncio.to_thread(_status, stack, job_id)
-        if not seen or seen[-1][1] != status:
-            seen.append((round(time.monotonic() - began, 3), status))
-        if status in ENDED:
-            return seen
-        await asyncio.sleep(LOOK_EVERY_S)
+    with contextlib.closing(JsonConnection(stack.url, 10.0, stack.headers)) as connection:
+        while time.monotonic() - began < within_s:
+            try:
+                status = str((await asyncio.to_thread(connection.get, f"/jobs/{job_id}"))["status"])
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                raise OverloadDemoError(f"cannot follow {job_id}: {error}") from None
+            if not seen or seen[-1][1] != status:
+                seen.append((round(time.monotonic() - began, 3), status))
+            if status in ENDED:
+                return seen
+            await asyncio.sleep(LOOK_EVERY_S)
     raise OverloadDemoError(f"{job_id} has not ended within {within_s:g} s")
 
 
 async def read_life(stack: Stack, answer: object) -> JobLife | None:
-    """What the store of ``stack`` keeps of the job in ``answer``: an id, or a JSON object with a ``job_id``.
+    """Read the job in ``answer``, an id or a JSON object with a ``job_id``, from the store of ``stack``.
 
-    None for anything else and for an id it does not know, so that it takes whatever a student hands in.
+    Returns None for an unknown id and for any other answer, such as a student's wrong one.
     """
     job_id = answer.get("job_id") if isinstance(answer, dict) else answer
     if not isinstance(job_id, str):
@@ -78,19 +83,3 @@ async def read_life(stack: Stack, answer: object) -> JobLife | None:
         return JobLife.model_validate(fields)
     except ValidationError:
         return None
-
-
-def _status(stack: Stack, job_id: str) -> str:
-    """One look through the API; http.client, because it knows no proxy variables."""
-    connection = http.client.HTTPConnection(urlsplit(stack.url).netloc, timeout=10.0)
-    try:
-        connection.request("GET", f"/jobs/{job_id}", headers=stack.headers)
-        answer = connection.getresponse()
-        body = json.loads(answer.read())
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise OverloadDemoError(f"no answer for {job_id}: {error}") from None
-    finally:
-        connection.close()
-    if answer.status != 200:
-        raise OverloadDemoError(f"the API says {answer.status} for {job_id}: {body.get('detail', '')}")
-    return str(body["status"])

@@ -1,14 +1,15 @@
-"""Two handlers that charge an account, and the ledger that tells afterwards who was charged how often.
+"""Two handlers that charge an account, and the ledger that records each charge.
 
-The ledger is a SQLite file beside the worker's effect log: another system, with a memory of its own, that no queue can
-roll back. A charge is one transaction, written before the slower rest of the job, so that a worker can be killed
-between the effect and the moment its result is stored. A kill -9 does not undo what was committed.
+The ledger is a SQLite file beside the worker's effect log: another system, which no queue can roll back. A charge is
+one transaction, committed before the slower rest of the job, so that a worker can be killed between the effect and the
+moment its result is stored.
 
 ``WORKER_HANDLER=overload_demo.lab.ledger:charge`` or ``...:charge_once``.
 """
 
 import sqlite3
 from collections import Counter
+from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,14 @@ _TABLES = """
 
 
 def charge(payload: dict[str, Any], context: JobContext) -> dict[str, Any]:
-    """Charge ``payload["value"]``, then do the rest of the job. Not idempotent: called twice, it charges twice."""
+    """Charge ``payload["value"]``, then do the rest of the job. Not idempotent: two calls charge twice."""
     ledger, delay_s = _opened()
     ledger.execute("INSERT INTO charge VALUES (?, ?)", (context.job_id, payload["value"]))
     return process(payload, delay_s=delay_s)
 
 
 def charge_once(payload: dict[str, Any], context: JobContext) -> dict[str, Any]:
-    """The same, idempotent: the job's id is the key of its entry, and one statement looks and writes."""
+    """Charge like :func:`charge`, but idempotently: the job's id is the primary key of its entry."""
     ledger, delay_s = _opened()
     ledger.execute(
         "INSERT INTO charge_once VALUES (?, ?) ON CONFLICT (job_id) DO NOTHING", (context.job_id, payload["value"])
@@ -41,30 +42,26 @@ def charge_once(payload: dict[str, Any], context: JobContext) -> dict[str, Any]:
 
 
 def ledger_of(effect_log: Path) -> Path:
-    """Where the ledger lies that belongs to a worker's effect log."""
+    """Return the path of the ledger beside a worker's effect log."""
     return effect_log.with_suffix(".ledger.sqlite")
 
 
 def read_charges(ledger: Path) -> Counter[str]:
-    """How often each job was charged, by either handler; no ledger is an empty one."""
+    """Count the charges of each job by either handler; a missing ledger is empty."""
     if not ledger.exists():
         return Counter()
-    connection = sqlite3.connect(ledger)
-    try:
+    with closing(sqlite3.connect(ledger)) as connection:
         rows = connection.execute("SELECT job_id FROM charge UNION ALL SELECT job_id FROM charge_once").fetchall()
-    finally:
-        connection.close()
     return Counter(job_id for (job_id,) in rows)
 
 
 @lru_cache(maxsize=1)
 def _opened() -> tuple[sqlite3.Connection, float]:
-    """The ledger of this worker process, each statement a transaction, and the seconds a job takes besides."""
+    """Open the ledger of this worker process, each statement a transaction; also return a job's duration, seconds."""
     settings = load_settings()
     if settings.worker_effect_log is None:
-        raise ConfigurationError("WORKER_EFFECT_LOG: the ledger lies beside it, so it must be set")
+        raise ConfigurationError("WORKER_EFFECT_LOG must be set: the ledger is stored beside it")
     connection = sqlite3.connect(ledger_of(settings.worker_effect_log), isolation_level=None)
-    # In the file once committed, whoever is killed; only a power loss could still take it. Not waiting for the disk
-    # keeps the effect short beside the job.
+    # Without the fsync, a commit is short beside the job. It survives every kill, but not a power loss.
     connection.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;" + _TABLES)
     return connection, settings.worker_processing_delay

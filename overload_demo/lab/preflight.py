@@ -1,4 +1,4 @@
-"""What this machine allows, before anything is measured on it: the limits that a student meets, and what they mean."""
+"""The limits of this machine that affect a measurement, and what they mean."""
 
 import html
 import importlib.util
@@ -13,32 +13,26 @@ from typing import Literal, Self
 import psutil
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab.spike_run import filesystem_of
-from overload_demo.load.limits import (
-    container_memory_bytes,
-    descriptor_limit,
-    port_cap,
-    socket_cap,
-    usable_cores,
-)
+from overload_demo.lab.run_folder import filesystem_of
+from overload_demo.load.limits import container_memory_bytes, descriptor_limit, port_cap, socket_cap, usable_cores
 from overload_demo.store.server_binary import find_server
 
 Limit = Literal["descriptors", "ports", "memory"]
 
 NOTEBOOK_PACKAGES = ("jupyterlab", "ipykernel", "ipywidgets", "nbclient")
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy")
-# One open connection held by a Python server, at worst: the upper end of the 10 to 25 KB that uvicorn's memory was
-# measured to grow by for each request in flight. Kernel buffers and the client's own side come on top.
+# The memory of one open connection in a Python server: the upper end of the measured 10 to 25 KB by which uvicorn grows
+# for each request in flight. Kernel buffers and the client's side are not included.
 BYTES_A_SOCKET = 25_000
 
 
 @dataclass(frozen=True)
 class Preflight:
-    """What one process may use on this machine; shown as a table when it is the last line of a cell.
+    """What one process may use on this machine; displayed as a table in a notebook.
 
-    ``descriptors`` is what a process may raise its limit to (``descriptors_now`` is the kernel's own at present),
-    ``ports`` how many connections to one server address we allow ourselves, nine tenths of the ephemeral ports.
-    ``memory_bytes`` is free now. ``proxies`` are names of variables that are set, never their values.
+    ``descriptors`` is the limit a process may set for itself (``descriptors_now`` is that of this process), ``ports``
+    the connections allowed to one server address: nine tenths of the ephemeral ports. ``memory_bytes`` is free now.
+    ``proxies`` are names of variables that are set, never their values.
     """
 
     python: str
@@ -55,7 +49,7 @@ class Preflight:
 
     @classmethod
     def here(cls, runs: Path = Path("runs")) -> Self:
-        """Look at this machine and environment; ``runs`` is where the run folders will be, if it exists yet or not."""
+        """Inspect this machine and environment; ``runs`` will contain the run folders and need not exist yet."""
         return cls(
             python=platform.python_version(),
             system=f"{platform.system()} {platform.release()}",
@@ -71,7 +65,7 @@ class Preflight:
         )
 
     def sockets_by_limit(self) -> dict[Limit, int]:
-        """How many sockets one process can hold to one server address, were each limit the only one."""
+        """Return the sockets one process can hold to one server address, for each limit alone."""
         return {
             "descriptors": socket_cap(self.descriptors),
             "ports": self.ports,
@@ -79,12 +73,12 @@ class Preflight:
         }
 
     def first_limit(self) -> Limit:
-        """The limit that a growing crowd of sockets in one process meets first."""
+        """Return the limit that a growing number of sockets in one process reaches first."""
         sockets = self.sockets_by_limit()
         return min(sockets, key=lambda limit: sockets[limit])
 
     def rows(self) -> list[tuple[str, str, str]]:
-        """What, how much, and what it means."""
+        """Return the rows of the table: what, how much, and what it means."""
         sockets = self.sockets_by_limit()
         return [
             ("Python", self.python, f"on {self.system}"),
@@ -113,7 +107,7 @@ class Preflight:
 
 
 def _free_memory() -> int:
-    """What is free on the machine, or what a container's limit leaves if that is less; bytes."""
+    """Return the free memory of the machine, or what a container's limit leaves if that is less; bytes."""
     free, container = int(psutil.virtual_memory().available), container_memory_bytes()
     return free if container is None else min(free, container)
 
@@ -131,7 +125,7 @@ def _store_server() -> str:
 
 def _about_cores(cores: float) -> str:
     if cores <= 1:
-        return "all share it, also the load generator: expect lower rates and a generator-bound verdict"
+        return "shared with the load generator: expect lower rates and a generator-bound verdict"
     return "load generator, API, worker and store share them"
 
 

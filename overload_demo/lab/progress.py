@@ -1,4 +1,4 @@
-"""Progress of a spike or of steps, in a terminal and in a notebook alike."""
+"""Progress bars of a spike or of steps, in a terminal or a notebook."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,8 +12,8 @@ from overload_demo.lab.spike_plan import OnProgress, SpikeProgress
 from overload_demo.lab.steps import OnStepProgress, StepProgress
 
 _Show = Callable[[Sequence[str]], None]
-_WORDS = {
-    "calibrate": "calibrating: how much does this machine take?",
+_STAGES = {
+    "calibrate": "calibrating: measuring what this machine accepts",
     "baseline": "the same load on the naive API",
     "reconcile": "reconciling every accepted id",
     "over": "over",
@@ -22,7 +22,7 @@ _WORDS = {
 
 @contextmanager
 def spike_progress(requests: int, console: Console | None = None) -> Iterator[OnProgress]:
-    """Show two bars, accepted and done, for the length of the block; yields what :func:`run_spike` reports to.
+    """Show two bars, accepted and done, for the length of the block; yield the callback for :func:`run_spike`.
 
     In a notebook the doubts about the result, such as "not absorbed" or "generator-bound", stay below the bars.
     """
@@ -34,7 +34,7 @@ def spike_progress(requests: int, console: Console | None = None) -> Iterator[On
 
         def report(progress: SpikeProgress) -> None:
             errors = f"{progress.errors:,} errors" if progress.errors else ""
-            note = _WORDS.get(progress.stage) or (
+            note = _STAGES.get(progress.stage) or (
                 f"queue {progress.queue_depth:,}, draining {progress.drain_rate_per_s:,.0f}/s"
             )
             bars.update(done, note=note)
@@ -49,7 +49,7 @@ def spike_progress(requests: int, console: Console | None = None) -> Iterator[On
 
 @contextmanager
 def steps_progress(steps: int, console: Console | None = None) -> Iterator[OnStepProgress]:
-    """Show a bar over all steps for the length of the block; yields what :func:`load_steps` reports to."""
+    """Show a bar over all steps for the length of the block; yield the callback for :func:`load_steps`."""
     columns = (TextColumn("steps"), BarColumn(24), TimeElapsedColumn(), TextColumn("{task.fields[note]}"))
     bars = Progress(*columns, console=console, refresh_per_second=5)
     bar = bars.add_task("steps", total=steps, note="starting the naive API")
@@ -57,9 +57,9 @@ def steps_progress(steps: int, console: Console | None = None) -> Iterator[OnSte
 
         def report(progress: StepProgress) -> None:
             load = progress.load
-            said = f"{load.accepted:,} answered, {load.failed:,} failed, {load.in_flight:,} waiting"
+            counts = f"{load.accepted:,} answered, {load.failed:,} failed, {load.in_flight:,} waiting"
             ended = (load.accepted + load.failed + load.dropped) / load.requests
-            note = f"step {progress.number} of {progress.steps}: {progress.offered_per_s:,.0f}/s, {said}"
+            note = f"step {progress.number} of {progress.steps}: {progress.offered_per_s:,.0f}/s, {counts}"
             bars.update(bar, completed=progress.number - 1 + ended, note=note)
             show(())
 
@@ -70,18 +70,18 @@ def steps_progress(steps: int, console: Console | None = None) -> Iterator[OnSte
 @contextmanager
 def _in_a_terminal(bars: Progress) -> Iterator[_Show]:
     with bars:
-        yield lambda _: None  # a thread of rich's own refreshes it; the command prints what is to be known
+        yield lambda _: None  # rich refreshes the bars; the command prints the doubts
 
 
 @contextmanager
 def _below_a_cell(bars: Progress) -> Iterator[_Show]:
-    """One output, replaced in place, that a saved notebook keeps; rich's own is a widget that drops the last state."""
-    from IPython.display import display  # only where there is a notebook
+    """Replace one output in place, so that a saved notebook keeps it; rich's widget drops the last state."""
+    from IPython.display import display  # exists only in a notebook
 
     lines: list[Text] = []
 
     def picture() -> Table:
-        whole = Table.grid()  # unlike a Group, it shows itself in a notebook
+        whole = Table.grid()  # unlike a Group, it is displayed in a notebook
         whole.add_row(bars.make_tasks_table(bars.tasks))
         for line in lines:
             whole.add_row(line)

@@ -1,91 +1,105 @@
-"""A spike's result as a table for people."""
+"""A spike's result as a table, and what Upstash bills for one.
+
+The vendor does not document whether a script counts as one command or with all commands it calls. Both are reported.
+"""
+
+from dataclasses import dataclass
 
 from rich.table import Table
 
-from overload_demo.lab.price import dollars
+from overload_demo.lab.baseline import BaselineRun
 from overload_demo.lab.result import SpikeResult
 from overload_demo.load.summary import LoadSummary
+from overload_demo.worker.loop import BATCH_TARGET_S
+
+# upstash.com/pricing/redis, 2026-08: pay as you go in US dollars, and the free commands of a month.
+PRICE_PER_100K_COMMANDS = 0.20
+FREE_COMMANDS_PER_MONTH = 500_000
+
+# A job's whole life over a round trip of 50 ms, rounded up from experiments/results/spike_far.json (a test compares
+# them). In that run the worker leased its largest batches.
+CALLS_PER_JOB = 0.05
+SCRIPTS_PER_JOB = 0.1
+COMMANDS_PER_JOB = 7.0
+JOBS_PER_LEASE = 125.0
+COMMANDS_PER_SCRIPT = 12.0  # independent of its jobs, about: lua/lease.lua and lua/settle.lua
 
 
 def table(result: SpikeResult) -> Table:
-    """All numbers of a result, beside those of the naive API where it was run. Times in ms, memory in MB (10^6)."""
+    """Return all numbers of a result, beside those of the naive API if it was run. Times in ms, memory in 10^6 B."""
     baseline = result.baseline
+    naive = {} if baseline is None else _naive_column(baseline)
     shown = Table(title=_headline(result), title_justify="left", show_edge=False)
     shown.add_column("")
     shown.add_column("queue API", justify="right")
     if baseline:
         shown.add_column(f"naive API ({result.baseline_source})", justify="right")
-
-    def row(name: str, ours: str, theirs: str = "") -> None:
-        shown.add_row(name, ours, *([theirs] if baseline else []))
-
-    naive = baseline.summary if baseline else None
-    row("offered", f"{result.offered:,}", f"{naive.planned:,}" if naive else "")
-    row("accepted (naive: answered in time)", f"{result.accepted:,}", f"{naive.accepted:,}" if naive else "")
-    row("errors", _errors(result.errors), _errors(naive.failures) if naive else "")
-    row("latency p50 / p99 / p99.9 / max, ms", _times(result.load), _times(naive) if naive else "")
-    row(
-        "peak queue depth (naive: in flight)",
-        f"{result.peak_queue_depth:,}",
-        f"{max(baseline.series.in_flight, default=0):,.0f}" if baseline else "",
-    )
-    row(
-        "drain rate, jobs/s (naive: answered)",
-        f"{result.drain_rate_per_s:,.0f}",
-        f"{baseline.summary.accepted_per_s:,.0f}" if baseline else "",
-    )
-    row(
-        "capacity of the one slot, jobs/s",
-        f"{result.capacity_per_s:,.0f}",
-        f"{baseline.capacity_per_s:,.0f}" if baseline else "",
-    )
-    row(
-        "drain rate as a share of that",
-        _share(result.drain_rate_per_s, result.capacity_per_s),
-        _share(baseline.summary.accepted_per_s, baseline.capacity_per_s) if baseline else "",
-    )
-    row("seconds to empty", f"{result.seconds_to_empty:,.1f}")
-    row(
-        "done / failed / lost / duplicated",
-        f"{result.done:,} / {result.failed:,} / {result.lost:,} / {result.duplicated:,}",
-    )
-    if result.rest_calls_per_job is not None:
-        row("REST calls a job", f"{result.rest_calls_per_job:.3f}")
-    if result.store_commands_per_job is not None:
-        row("store commands a job (inside scripts too)", f"{result.store_commands_per_job:.1f}")
-    if result.upstash_commands is not None:
-        row("on Upstash: commands, price", _price(*result.upstash_commands))
-    row(f"peak memory, MB ({result.memory_kind})", ", ".join(f"{k} {v:,.0f}" for k, v in result.peak_memory_mb.items()))
-    row("load generator", f"{result.load.verdict}", naive.verdict if naive else "")
+    for name, text in _queue_column(result).items():
+        shown.add_row(name, text, *([naive.get(name, "")] if baseline else []))
     return shown
 
 
 def notes(result: SpikeResult) -> list[str]:
-    """What has to be said beside the table."""
+    """Return the lines that belong below the table."""
     asked = result.conditions
     size = f"{asked.rate_per_s:,.0f} requests/s at the height, {asked.processing_delay_s * 1000:g} ms of work a job"
-    said = [f"size: {size}", f"load: {result.load.reason}", *result.load.remarks, f"naive API: {result.baseline_note}"]
+    lines = [f"size: {size}", f"load: {result.load.reason}", *result.load.remarks, f"naive API: {result.baseline_note}"]
     if result.restarts:
-        said.append("started again: " + ", ".join(f"{name} {count} times" for name, count in result.restarts.items()))
-    return said + result.reasons + result.examples
+        lines.append("restarted: " + ", ".join(f"{name} {count} times" for name, count in result.restarts.items()))
+    return lines + result.reasons + result.examples
+
+
+def _queue_column(result: SpikeResult) -> dict[str, str]:
+    ends = f"{result.done:,} / {result.failed:,} / {result.lost:,} / {result.duplicated:,}"
+    column = {
+        "offered": f"{result.offered:,}",
+        "accepted (naive: answered in time)": f"{result.accepted:,}",
+        "errors": _errors(result.errors),
+        "latency p50 / p99 / p99.9 / max, ms": _times(result.load),
+        "peak queue depth (naive: in flight)": f"{result.peak_queue_depth:,}",
+        "drain rate, jobs/s (naive: answered)": f"{result.drain_rate_per_s:,.0f}",
+        "capacity of the one slot, jobs/s": f"{result.capacity_per_s:,.0f}",
+        "drain rate as a share of that": _share(result.drain_rate_per_s, result.capacity_per_s),
+        "seconds to empty": f"{result.seconds_to_empty:,.1f}",
+        "done / failed / lost / duplicated": ends,
+    }
+    if result.rest_calls_per_job is not None:
+        column["REST calls a job"] = f"{result.rest_calls_per_job:.3f}"
+    if result.store_commands_per_job is not None:
+        column["store commands a job (inside scripts too)"] = f"{result.store_commands_per_job:.1f}"
+    if result.upstash_commands is not None:
+        least, most = result.upstash_commands
+        column["on Upstash: commands, price"] = f"{least:,} to {most:,}, {dollars(least)} to {dollars(most)}"
+    memory = ", ".join(f"{name} {megabytes:,.0f}" for name, megabytes in result.peak_memory_mb.items())
+    return column | {f"peak memory, MB ({result.memory_kind})": memory, "load generator": result.load.verdict}
+
+
+def _naive_column(run: BaselineRun) -> dict[str, str]:
+    load = run.summary
+    return {
+        "offered": f"{load.planned:,}",
+        "accepted (naive: answered in time)": f"{load.accepted:,}",
+        "errors": _errors(load.failures),
+        "latency p50 / p99 / p99.9 / max, ms": _times(load),
+        "peak queue depth (naive: in flight)": f"{max(run.series.in_flight, default=0):,.0f}",
+        "drain rate, jobs/s (naive: answered)": f"{load.accepted_per_s:,.0f}",
+        "capacity of the one slot, jobs/s": f"{run.capacity_per_s:,.0f}",
+        "drain rate as a share of that": _share(load.accepted_per_s, run.capacity_per_s),
+        "load generator": load.verdict,
+    }
 
 
 def _share(rate_per_s: float, capacity_per_s: float) -> str:
-    """A rate that may stand beside one of another machine."""
+    """A rate in a form that is comparable between machines."""
     return f"{rate_per_s / capacity_per_s:.0%}" if capacity_per_s else "unknown"
 
 
 def _headline(result: SpikeResult) -> str:
     verdict = result.verdict.upper()
     if result.caveat:
-        verdict += f", BUT THE COMPARISON SAYS NOTHING: {result.caveat}.\n{verdict}"
+        verdict += f", BUT THE COMPARISON SHOWS NOTHING: {result.caveat}.\n{verdict}"
     accepted = f"{result.accepted:,} of {result.offered:,} accepted"
     return f"{verdict}: {accepted}, {result.lost:,} lost, {result.duplicated:,} duplicated"
-
-
-def _price(least: int, most: int) -> str:
-    """Both ways of counting: a script as one command, and with the commands inside it."""
-    return f"{least:,} to {most:,}, {dollars(least)} to {dollars(most)}"
 
 
 def _errors(errors: dict[str, int]) -> str:
@@ -97,3 +111,43 @@ def _times(load: LoadSummary) -> str:
     if times is None:
         return "none"
     return " / ".join(f"{value * 1000:,.0f}" for value in (times.p50_s, times.p99_s, times.p999_s, times.max_s))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The expected cost of a run: REST calls, and commands with a script counted as one, or with all it calls."""
+
+    calls: int
+    least_commands: int
+    most_commands: int
+
+    @property
+    def text(self) -> str:
+        """The estimate in one line."""
+        return (
+            f"about {self.calls:,} calls: {self.least_commands:,} commands where a script counts as one "
+            f"({_of_free(self.least_commands)}, {dollars(self.least_commands)}), {self.most_commands:,} where those "
+            f"inside it count too ({_of_free(self.most_commands)}, {dollars(self.most_commands)}); "
+            "the vendor does not document which"
+        )
+
+
+def estimate(jobs: int, job_s: float) -> Estimate:
+    """Estimate the cost of ``jobs`` that take ``job_s`` seconds each: slow ones are leased and settled singly."""
+    per_lease = min(JOBS_PER_LEASE, max(1.0, BATCH_TARGET_S / max(job_s, 1e-6)))
+    more = 1 / per_lease - 1 / JOBS_PER_LEASE  # exchanges a job; each settles and leases
+    return Estimate(
+        round(jobs * (CALLS_PER_JOB + more)),
+        round(jobs * (SCRIPTS_PER_JOB + 2 * more)),
+        round(jobs * (COMMANDS_PER_JOB + 2 * more * COMMANDS_PER_SCRIPT)),
+    )
+
+
+def dollars(commands: int) -> str:
+    """Return the pay-as-you-go price of so many commands."""
+    price = commands / 100_000 * PRICE_PER_100K_COMMANDS
+    return f"${price:.2f}" if price >= 0.1 else f"${price:.3f}"
+
+
+def _of_free(commands: int) -> str:
+    return f"{commands / FREE_COMMANDS_PER_MONTH:.1%} of the {FREE_COMMANDS_PER_MONTH:,} free in a month"

@@ -1,21 +1,23 @@
-"""``result.json``: what a spike came to, as a schema-versioned model that validates whatever is read back."""
+"""``result.json``: the outcome of a spike, as a schema-versioned model."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from overload_demo.lab.baseline import BaselineRun
-from overload_demo.load import LoadSummary, Shape
+from overload_demo.load.plan import Shape
+from overload_demo.load.summary import LoadSummary
 
 SCHEMA_VERSION: Literal[1] = 1
-WAITING_SHARE = 0.1  # chosen: with fewer jobs waiting at the peak, the worker had kept up with the spike
-GIVEN_UP_SHARE = 0.05  # chosen: with fewer clients of the naive API that gave up, it had kept up too
-NOT_ASKED_FOR = "not asked for"  # the note where nobody wanted a naive API beside the run
+WAITING_SHARE = 0.1  # chosen: with fewer jobs waiting at the peak, the worker kept up with the spike
+GIVEN_UP_SHARE = 0.05  # chosen: with fewer clients timed out, the naive API kept up too
+NOT_ASKED_FOR = "not asked for"  # the note of a run without a naive API beside it
+ADVICE = "Raise --rate or --processing-delay, or fire more --requests"
 
 
 class Conditions(BaseModel):
-    """What was asked for, and where: enough to run it again. ``max_queue_depth`` 0: the queue had no bound."""
+    """What was requested, and where: enough to repeat the run. ``max_queue_depth`` 0: the queue had no bound."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -39,9 +41,10 @@ class Conditions(BaseModel):
 
 
 class SpikeSeries(BaseModel):
-    """The course of a spike. Three clocks start at the first intended send; seconds.
+    """A spike over time; seconds since the first intended send.
 
-    ``start_s`` buckets of one second: what clients saw (None where nothing was answered). ``sampled_at_s``: the queue.
+    The first group has one value a second, beginning at ``start_s``, as the clients measured it (None without a
+    response). The second group are samples of the queue at ``sampled_at_s``.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -52,6 +55,7 @@ class SpikeSeries(BaseModel):
     failed_per_s: list[float]
     acceptance_p50_s: list[float | None]
     acceptance_p99_s: list[float | None]
+
     sampled_at_s: list[float]
     queue_depth: list[int]
     in_flight: list[int]
@@ -59,7 +63,7 @@ class SpikeSeries(BaseModel):
     oldest_age_s: list[float]
 
     def drained_per_s(self, bucket_s: float = 1.0) -> tuple[list[float], list[float]]:
-        """Jobs settled a second between samples at least ``bucket_s`` apart: (middle of the interval, rate)."""
+        """Return jobs settled a second between samples at least ``bucket_s`` apart: (middle of interval, rate)."""
         at_s, rates = [], []
         since_s, since = self.sampled_at_s[0], self.settled[0]
         for now_s, settled in zip(self.sampled_at_s, self.settled, strict=True):
@@ -70,7 +74,7 @@ class SpikeSeries(BaseModel):
         return at_s, rates
 
     def drain_rate_per_s(self) -> float:
-        """Jobs settled ÷ time between the first and the last sample in which the count moved; 0.0 if it never did."""
+        """Return jobs settled ÷ time between the first and the last sample with a new count; 0.0 without two."""
         moving = [
             (at_s, now)
             for at_s, before, now in zip(self.sampled_at_s[1:], self.settled, self.settled[1:], strict=False)
@@ -81,28 +85,25 @@ class SpikeSeries(BaseModel):
         return round((moving[-1][1] - moving[0][1]) / (moving[-1][0] - moving[0][0]), 1)
 
     def seconds_from_peak(self) -> float:
-        """From the sample in which the queue was deepest to :meth:`seconds_to_empty`, as read off the curve."""
+        """Return the time from the deepest sample to :meth:`seconds_to_empty`, as read off the curve."""
         deepest = max(range(len(self.queue_depth)), key=self.queue_depth.__getitem__)
         return self.seconds_to_empty() - self.sampled_at_s[deepest]
 
     def seconds_to_empty(self) -> float:
-        """From the first intended send to the first sample after which nothing was waiting or in flight, seconds."""
-        held = [
-            at_s
-            for at_s, depth, in_flight in zip(self.sampled_at_s, self.queue_depth, self.in_flight, strict=True)
-            if depth or in_flight
-        ]
-        after = [at_s for at_s in self.sampled_at_s if not held or at_s > held[-1]]
-        return after[0] if after else self.sampled_at_s[-1]
+        """Return the time of the first sample after which nothing was waiting or in flight, seconds."""
+        last_held = max(
+            (number for number, held in enumerate(map(max, self.queue_depth, self.in_flight)) if held), default=-1
+        )
+        return (self.sampled_at_s[last_held + 1 :] or self.sampled_at_s[-1:])[0]
 
 
 class SpikeResult(BaseModel):
     """A spike, accounted for. ``offered = accepted + errors``; ``accepted = done + failed + lost``;
-    ``failed`` holds the ``expired``, which did not start by their deadline.
+    ``failed`` includes the ``expired``, which did not start by their deadline.
 
-    ``drain_rate_per_s`` is jobs settled ÷ time from the first to the last settlement seen. ``seconds_to_empty`` counts
-    from the first intended send. ``rest_calls_per_job`` and ``store_…_per_job`` are None where a process that
-    counts them was started again during the run. Megabytes are 10^6 bytes. ``folder`` holds the files of the run.
+    ``drain_rate_per_s`` is jobs settled ÷ time from the first to the last settlement sampled. ``seconds_to_empty``
+    counts from the first intended send. ``rest_calls_per_job`` and ``store_…_per_job`` are None where a process that
+    counts them was restarted during the run. Megabytes are 10^6 bytes. ``folder`` contains the files of the run.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -137,52 +138,49 @@ class SpikeResult(BaseModel):
     baseline: BaselineRun | None = None
     baseline_source: Literal["live", "recorded", "none"] = "none"
     baseline_note: str = ""
-    folder: Path | None = Field(None, exclude=True)  # not written: it names a directory of one machine
+    folder: Path | None = Field(None, exclude=True)  # not stored: it is a path of one machine
 
     @property
     def doubts(self) -> list[str]:
-        """What a reader of its numbers must know first, a line each.
+        """What a reader must know before using the numbers, a line each.
 
-        Requests or jobs that are missing, a load off schedule, a comparison that shows nothing.
+        Missing requests or jobs, a load off schedule, a comparison that shows nothing.
         """
         missing = [f"{self.verdict}: {reason}" for reason in self.reasons]
         late = [] if self.load.verdict == "valid" else [f"{self.load.verdict}: {self.load.reason}"]
-        what, _, _ = self.caveat.partition(". ")  # without the advice, which names options of the command
-        return missing + late + ([f"the comparison shows nothing: {what}"] if what else [])
+        caveat = self.caveat.removesuffix(f". {ADVICE}")  # the advice is about options of the command
+        return missing + late + ([f"the comparison shows nothing: {caveat}"] if caveat else [])
 
     @property
     def caveat(self) -> str:
         """Why this run shows nothing about a queue in overload; empty where it does.
 
-        An absorbed spike shows something only if jobs had to wait, and a naive API only if its clients gave up.
+        An absorbed spike shows something only if jobs waited, and a naive API only if its clients timed out.
         """
         if self.verdict != "absorbed":
             return ""
         if not self.conditions.max_queue_depth and self.peak_queue_depth < WAITING_SHARE * self.offered:
-            return (
-                f"the worker kept up: at most {self.peak_queue_depth:,} of {self.offered:,} jobs waited. "
-                "Raise --rate or --processing-delay, or fire more --requests"
-            )
-        if self.baseline is not None and self.baseline.failed < GIVEN_UP_SHARE * self.baseline.summary.planned:
-            return (
-                f"the naive API kept up: it answered {self.baseline.summary.accepted:,} of "
-                f"{self.baseline.summary.planned:,} clients within {self.baseline.timeout_s:g} s. "
-                "Raise --rate or --processing-delay, or fire more --requests"
-            )
-        return ""
+            what = f"the worker kept up: at most {self.peak_queue_depth:,} of {self.offered:,} jobs waited"
+        elif self.baseline is not None and self.baseline.failed < GIVEN_UP_SHARE * self.baseline.summary.planned:
+            summary = self.baseline.summary
+            what = f"the naive API kept up: it answered {summary.accepted:,} of {summary.planned:,} clients "
+            what += f"within {self.baseline.timeout_s:g} s"
+        else:
+            return ""
+        return f"{what}. {ADVICE}"
 
     @property
     def upstash_commands(self) -> tuple[int, int] | None:
         """What Upstash would bill for this run: a script as one command, or with the commands inside it.
 
-        Which of the two it bills is not documented. None where they were not counted.
+        The vendor does not document which. None where they were not counted.
         """
         if self.store_scripts_per_job is None or self.store_commands_per_job is None:
             return None
         return round(self.store_scripts_per_job * self.accepted), round(self.store_commands_per_job * self.accepted)
 
     @model_validator(mode="after")
-    def _adds_up(self) -> "SpikeResult":
+    def _adds_up(self) -> Self:
         if self.offered != self.accepted + sum(self.errors.values()):
             raise ValueError(f"offered {self.offered} is not accepted {self.accepted} + errors {self.errors}")
         return self
@@ -194,6 +192,6 @@ class SpikeResult(BaseModel):
         return path
 
     @classmethod
-    def read(cls, path: Path) -> "SpikeResult":
-        """Read a ``result.json``. Raises pydantic's ValidationError when it is not one."""
+    def read(cls, path: Path) -> Self:
+        """Read a ``result.json``. Raises pydantic's ValidationError for any other content."""
         return cls.model_validate_json(path.read_bytes()).model_copy(update={"folder": path.parent})

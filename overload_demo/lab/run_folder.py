@@ -8,6 +8,8 @@ import time
 from datetime import datetime
 from pathlib import Path
 
+import psutil
+
 from overload_demo.config import Settings
 from overload_demo.errors import ConfigurationError, StoreError
 from overload_demo.queue.maintenance import remove_all
@@ -37,6 +39,13 @@ def new_run_folder(runs: Path, name: str) -> Path:
             ) from None
         return folder
     raise ConfigurationError(f"cannot make a run folder in {runs}: too many runs in one second")
+
+
+def filesystem_of(path: Path) -> str:
+    """Return the type of the file system of a path, e.g. ext4: on tmpfs a figure of durable writes means little."""
+    resolved = str(path.resolve())
+    mounts = [part for part in psutil.disk_partitions(all=True) if resolved.startswith(part.mountpoint)]
+    return max(mounts, key=lambda part: len(part.mountpoint)).fstype if mounts else "unknown"
 
 
 def tail(file: Path, lines: int) -> str:

@@ -1,15 +1,22 @@
-"""One stream of samples of a running stack: queue depth, drain, memory. It reads the store, not the API under load."""
+"""Measurements of a running stack: queue depth, drain and memory over time, and what a run cost its store.
+
+They read the store and not the API, which is under load.
+"""
 
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import psutil
 
 from overload_demo.errors import StoreError
+from overload_demo.lab.stack import Stack
 from overload_demo.queue.results import QueueStats, Results
+from overload_demo.rest.client import Upstash
 
 SAMPLE_EVERY_S = 0.2
 MEMORY_EVERY_S = 1.0
@@ -25,17 +32,14 @@ class Sample:
 
 
 class Sampler:
-    """Samples while entered. ``samples`` is in time order; ``peak_mb`` the largest memory seen of each process.
+    """Samples the queue while entered: ``samples`` in time order, ``peak_mb`` the peak memory of each process.
 
-    Memory is the proportional set size (shared pages divided among their users) on Linux, else the resident set;
-    ``memory_kind`` says which. ``process_ids`` is asked again at each look, as parts may be restarted.
+    Memory is the proportional set size (shared pages divided among their users) on Linux, else the resident set, as
+    ``memory_kind`` records. ``process_ids`` is called for each measurement, because parts may be restarted.
     """
 
     def __init__(
-        self,
-        results: Results,
-        process_ids: Callable[[], Mapping[str, int]],
-        on_sample: Callable[[Sample], None] | None = None,
+        self, results: Results, process_ids: Callable[[], Mapping[str, int]], on_sample: Callable[[Sample], None]
     ) -> None:
         self.samples: list[Sample] = []
         self.peak_mb: dict[str, float] = {}
@@ -43,8 +47,8 @@ class Sampler:
         self._results, self._process_ids, self._on_sample = results, process_ids, on_sample
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def __aenter__(self) -> "Sampler":
-        self._tasks = [asyncio.create_task(self._sample()), asyncio.create_task(self._watch_memory())]
+    async def __aenter__(self) -> Self:
+        self._tasks = [asyncio.create_task(self._sample()), asyncio.create_task(self._measure_memory())]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -52,44 +56,78 @@ class Sampler:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def look(self) -> Sample:
+    async def sample(self) -> Sample:
         """Take one sample now. Raises :class:`StoreError`."""
         stats = await self._results.stats()
         sample = Sample(time.monotonic(), stats)
         self.samples.append(sample)
-        if self._on_sample:
-            self._on_sample(sample)
+        self._on_sample(sample)
         return sample
 
     async def _sample(self) -> None:
         while True:
-            with contextlib.suppress(StoreError):  # a store that is being restarted leaves a gap in the curve
-                await self.look()
+            with contextlib.suppress(StoreError):  # a store that restarts leaves a gap in the curve
+                await self.sample()
             await asyncio.sleep(SAMPLE_EVERY_S)
 
-    async def _watch_memory(self) -> None:
+    async def _measure_memory(self) -> None:
         while True:
-            measured = await asyncio.to_thread(self._measure, dict(self._process_ids()))
-            for name, megabytes in measured.items():
+            ids = dict(self._process_ids())
+            for name, megabytes in (await asyncio.to_thread(_megabytes, ids, self.memory_kind)).items():
                 self.peak_mb[name] = max(self.peak_mb.get(name, 0.0), megabytes)
             await asyncio.sleep(MEMORY_EVERY_S)
 
-    def _measure(self, ids: dict[str, int]) -> dict[str, float]:
-        """Megabytes by name; the load processes are found among our children and added up."""
-        found = {name: [pid] for name, pid in ids.items()}
-        found["load generator"] = [
-            child.pid for child in psutil.Process().children() if _runs(child, "overload_demo.load.sender")
-        ]
-        sizes = {name: sum(self._size(pid) for pid in pids) for name, pids in found.items()}
-        return {name: round(size / MEGABYTE, 1) for name, size in sizes.items() if size}
 
-    def _size(self, pid: int) -> int:
+def _megabytes(ids: dict[str, int], kind: str) -> dict[str, float]:
+    """Return the memory of each process by name, with the sum of the load processes among the children."""
+    sizes = Counter[str]()
+    children = [("load generator", child.pid) for child in psutil.Process().children()]
+    for name, pid in [*ids.items(), *children]:
         with contextlib.suppress(psutil.Error):
-            return int(getattr(psutil.Process(pid).memory_full_info(), self.memory_kind))
-        return 0
+            process = psutil.Process(pid)
+            if name != "load generator" or "overload_demo.load.sender" in process.cmdline():
+                sizes[name] += int(getattr(process.memory_full_info(), kind))
+    return {name: round(size / MEGABYTE, 1) for name, size in sizes.items() if size}
 
 
-def _runs(process: psutil.Process, module: str) -> bool:
-    with contextlib.suppress(psutil.Error):
-        return module in process.cmdline()
-    return False
+@dataclass(frozen=True)
+class Cost:
+    """Counts of a run, None where unknown.
+
+    ``calls``: REST calls of API and workers. ``scripts``: script calls. ``commands``: all commands, including scripts
+    and the commands inside them.
+    """
+
+    calls: int | None = None
+    scripts: int | None = None
+    commands: int | None = None
+
+
+async def read_cost(stack: Stack, upstash: Upstash, counting: dict[str, int]) -> Cost:
+    """Read the cost of a fresh stack until now; ``counting`` are the process ids it began with, by role.
+
+    A count is unknown, rather than too small, once the process that kept it was killed.
+    """
+    now = stack.process_ids()
+    replaced = {role for role in counting | now if counting.get(role) != now.get(role)}
+    calls = None if replaced - {"gateway", "redis"} else await asyncio.to_thread(stack.rest_calls)
+    if "redis" in replaced:
+        return Cost(calls)
+    try:
+        return Cost(calls, *count_commands(await upstash.command("INFO", "commandstats", repeatable=True)))
+    except (StoreError, AttributeError, ValueError, LookupError):
+        return Cost(calls)
+
+
+def count_commands(commandstats: str) -> tuple[int, int]:
+    """Count script calls, and all commands, in the text of ``INFO commandstats``. Raises ValueError.
+
+    INFO is not counted, because only observers send it.
+    """
+    run = {
+        line.partition(":")[0].removeprefix("cmdstat_"): int(line.split("calls=")[1].split(",")[0])
+        for line in commandstats.splitlines()
+        if "calls=" in line
+    }
+    run.pop("info", None)
+    return run.get("eval", 0) + run.get("evalsha", 0), sum(run.values())

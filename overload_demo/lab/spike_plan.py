@@ -1,4 +1,4 @@
-"""What a spike is to be, and how far it is."""
+"""What a spike shall be, and how far it is."""
 
 import math
 from collections.abc import Callable
@@ -9,13 +9,13 @@ from overload_demo.lab.result import SpikeResult
 from overload_demo.load import LoadPlan, LoadProgress, Shape
 from overload_demo.load.plan import CALM_SHARE
 
-Stage = Literal["calibrate", "fire", "drain", "reconcile", "baseline", "over"]
+SpikeStage = Literal["calibrate", "fire", "drain", "reconcile", "baseline", "over"]
 
 DEFAULT_REQUESTS = 100_000
 MIN_DELAY_S = 0.0004  # chosen: the default run takes about two minutes on two cores
-OVERLOAD = 2.0  # chosen: a spike sized here arrives so many times faster than the slot allows
-# On Upstash nothing is spent on a calibration. The vendor's limit of 10,000 commands a second allows this rate, while a
-# worker 50 ms away drains some 600 a second, so that the queue grows.
+OVERLOAD = 2.0  # chosen: the ratio of the arrival rate to the slot's capacity in a sized spike
+# Upstash is not calibrated, as calls cost money. The vendor's limit of 10,000 commands a second allows this rate, while
+# a worker 50 ms away drains some 600 a second, so that the queue grows.
 UPSTASH_RATE_PER_S = 1_000.0
 
 # The naive API's part of the comparison.
@@ -25,11 +25,10 @@ BASELINE_SPIKE_S = 3 * BASELINE_TIMEOUT_S  # at OVERLOAD 2, clients that arrive 
 
 @dataclass(frozen=True)
 class SpikePlan:
-    """What to fire. Seconds are seconds.
+    """What to send. ``rate_per_s`` None: 60 % of a 3 s calibration on this machine, ``UPSTASH_RATE_PER_S`` on Upstash.
 
-    ``rate_per_s`` None: 60 % of a 3 s calibration on this machine, on Upstash ``UPSTASH_RATE_PER_S``. With
-    ``sizes_work`` a calibration also sets the work of one job, :func:`sized_delay_s`; otherwise the stack's stays.
-    ``expires_in_s`` is the deadline of every job: not started by then, it fails and is never run.
+    With ``sizes_work`` a calibration also sets the work of one job (:func:`sized_delay_s`). ``expires_in_s`` is the
+    deadline of every job: a job not started by then fails and is never run. All times are in seconds.
     """
 
     requests: int = DEFAULT_REQUESTS
@@ -46,15 +45,14 @@ class SpikePlan:
 
 @dataclass(frozen=True)
 class SpikeProgress:
-    """How far a spike is; counts are of jobs.
+    """How far a spike is, in jobs. ``elapsed_s`` counts from the first intended send, None before it.
 
-    Of the naive API (stage "baseline"), which has no queue, depth is requests in flight, and settled are answers.
-    ``elapsed_s`` is since the first intended send, None before it. ``acceptance_p99_s`` is of the last second, None
-    without an answer in it. ``lost`` is known once every id is reconciled, with the last report of that stage. The
-    report of stage "over" is the last; its ``doubts`` are those of the result.
+    In stage "baseline", ``queue_depth`` is the naive API's requests in flight, ``settled`` its responses.
+    ``acceptance_p99_s`` is of the last second, None without a response. ``lost`` is set in the last report of stage
+    "reconcile". Stage "over" is reported once; its ``doubts`` are those of the result.
     """
 
-    stage: Stage
+    stage: SpikeStage
     offered: int
     elapsed_s: float | None = None
     sent: int = 0
@@ -70,11 +68,11 @@ class SpikeProgress:
 
     @classmethod
     def of_baseline(cls, load: LoadProgress) -> "SpikeProgress":
-        """Of a load on the naive API."""
+        """Convert the progress of a load on the naive API."""
         return cls("baseline", load.requests, queue_depth=load.in_flight, settled=load.accepted).with_load(load)
 
     def with_load(self, load: LoadProgress) -> "SpikeProgress":
-        """The same with what the clients know; their times count while they send or wait."""
+        """Return a copy with the clients' numbers."""
         return replace(
             self,
             elapsed_s=load.elapsed_s,
@@ -85,25 +83,6 @@ class SpikeProgress:
         )
 
 
-def sized_delay_s(rate_per_s: float) -> float:
-    """Return the work of one job, seconds, with which the slot allows at most half of ``rate_per_s``.
-
-    In steps of 0.1 ms, never below ``MIN_DELAY_S``.
-    """
-    return max(MIN_DELAY_S, math.ceil(OVERLOAD / rate_per_s * 10_000) / 10_000)
-
-
-def baseline_fires_s(plan: LoadPlan) -> float:
-    """Return how long a load is fired at the naive API, seconds: to the end of ``plan``, or 30 s into the spike.
-
-    Time before the rate exceeds half of its height (the calm of a spike, the start of a ramp) does not count.
-    """
-    intended_s = plan.schedule()
-    before = {Shape.SPIKE: CALM_SHARE, Shape.RAMP: 0.25}.get(plan.shape, 0.0)  # share of the requests
-    begins_s = float(intended_s[int(before * intended_s.size)])
-    return round(min(float(intended_s[-1]), begins_s + BASELINE_SPIKE_S) + 0.1, 1)
-
-
 OnProgress = Callable[[SpikeProgress], None]
 
 
@@ -111,7 +90,26 @@ class LiveView(Protocol):
     """Shows a spike while it runs."""
 
     def __call__(self, progress: SpikeProgress) -> None:
-        """Take one report."""
+        """Show one report."""
 
     def end(self, result: SpikeResult) -> None:
-        """Show what it came to."""
+        """Show the result."""
+
+
+def sized_delay_s(rate_per_s: float) -> float:
+    """Return the work of one job, seconds, with which the slot's capacity is at most half of ``rate_per_s``.
+
+    In steps of 0.1 ms, never below ``MIN_DELAY_S``.
+    """
+    return max(MIN_DELAY_S, math.ceil(OVERLOAD / rate_per_s * 10_000) / 10_000)
+
+
+def baseline_fires_s(plan: LoadPlan) -> float:
+    """Return how long a load is sent to the naive API, seconds: to the end of ``plan``, or 30 s into the spike.
+
+    The time before the rate exceeds half of its height (the calm of a spike, the start of a ramp) is added.
+    """
+    intended_s = plan.schedule()
+    before = {Shape.SPIKE: CALM_SHARE, Shape.RAMP: 0.25}.get(plan.shape, 0.0)  # share of the requests
+    begins_s = float(intended_s[int(before * intended_s.size)])
+    return round(min(float(intended_s[-1]), begins_s + BASELINE_SPIKE_S) + 0.1, 1)

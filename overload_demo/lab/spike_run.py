@@ -1,4 +1,4 @@
-"""The main job: fire a spike, watch the queue take it, wait until it is empty, account for every job."""
+"""Run a spike: send it, sample the queue, wait until it is empty, account for every job."""
 
 import asyncio
 import contextlib
@@ -8,18 +8,15 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
-
-import psutil
+from typing import Any, Literal
 
 from overload_demo.errors import ConfigurationError, OverloadDemoError, StoreError
-from overload_demo.lab.accounting import Reconciliation, StoredJobs, read_effects, read_stored, reconcile
-from overload_demo.lab.baseline import BaselineRun, Variant, checkout_root
-from overload_demo.lab.cost import Cost, read_cost
+from overload_demo.lab.baseline import BaselineRun, Variant, checkout_root, equal_recorded
+from overload_demo.lab.job_log import Reconciliation, read_effects, read_stored, reconcile
 from overload_demo.lab.naive_api import run_baseline
-from overload_demo.lab.recorded import equal_recorded
 from overload_demo.lab.result import NOT_ASKED_FOR, Conditions, SpikeResult, SpikeSeries
-from overload_demo.lab.sampler import Sample, Sampler
+from overload_demo.lab.run_folder import filesystem_of
+from overload_demo.lab.sampler import Cost, Sample, Sampler, read_cost
 from overload_demo.lab.spike_plan import (
     BASELINE_TIMEOUT_S,
     UPSTASH_RATE_PER_S,
@@ -27,7 +24,7 @@ from overload_demo.lab.spike_plan import (
     OnProgress,
     SpikePlan,
     SpikeProgress,
-    Stage,
+    SpikeStage,
     baseline_fires_s,
     sized_delay_s,
 )
@@ -41,6 +38,7 @@ from overload_demo.work import utc_now
 RATE_SHARE_OF_CALIBRATION = 0.6
 STUCK_AFTER_S = 60.0
 BASELINE_VARIANT: Variant = "def-slot"
+_PACKAGES = ("overload-demo", "fastapi", "uvicorn", "httpx", "pydantic", "aiohttp", "hiredis")
 
 
 async def run_spike(
@@ -51,14 +49,13 @@ async def run_spike(
     live: LiveView | None = None,
     out_dir: Path | None = None,
 ) -> SpikeResult:
-    """Run ``plan`` on ``stack`` (made fresh if it was used before or stopped) and account for every request.
+    """Run ``plan`` on ``stack`` (restarted if it was used before or stopped) and account for every request.
 
-    ``live`` follows the same reports; as watching takes its share of the machine, the result says
-    ``dashboard: on``. Writes ``result.json`` and the raw arrays into ``out_dir``, or a folder of the run's own, the
-    stack's ``run_folder``. Cancellable at any moment: what it has started ends with it, the stack stays. A cancellation
-    during the naive part ends that part alone: the result, which is finished by then, is returned. Raises
-    :class:`OverloadDemoError` when the experiment itself could not be done; a spike that was not absorbed is a result,
-    not an error.
+    ``live`` receives the same reports; because it uses CPU time, the result records ``dashboard: on``. Writes
+    ``result.json`` and the raw arrays into ``out_dir``, by default the stack's ``run_folder``. Cancellable at any
+    moment: the load ends, the stack stays. A cancellation during the naive part ends only that part, and the finished
+    result is returned. Raises :class:`OverloadDemoError` when the experiment itself fails; a spike that was not
+    absorbed is a result, not an error.
     """
     if not stack.is_running:
         await stack.fresh()
@@ -73,22 +70,21 @@ class _Spike:
     def __init__(
         self, stack: Stack, plan: SpikePlan, on_progress: OnProgress | None, live: LiveView | None, out_dir: Path | None
     ) -> None:
-        self.stack, self.plan, self._asked_dir = stack, plan, out_dir
+        self.stack, self.plan, self._wanted_dir, self._live = stack, plan, out_dir, live
         self._listeners = [listener for listener in (on_progress, live) if listener]
-        self._live = live
         self._load: LoadProgress | None = None
-        self._stage: Stage = "calibrate"
-        self.calibrated_per_s: float | None = None
+        self._stage: SpikeStage = "calibrate"
+        self._calibrated_per_s: float | None = None
 
     @property
     def _out_dir(self) -> Path:
-        return self._asked_dir or self.stack.run_folder
+        return self._wanted_dir or self.stack.run_folder
 
     async def run(self) -> SpikeResult:
         rate_per_s = await self._rate()
-        async with self._reading() as results:
+        async with self._reading() as (upstash, results):
             if (await results.stats()).accepted:
-                raise ConfigurationError("the queue is not fresh: an old backlog would falsify the figure")
+                raise ConfigurationError("the queue is not fresh: its backlog would affect the figure")
             load_plan = LoadPlan(
                 self.stack.url,
                 requests=self.plan.requests,
@@ -100,21 +96,21 @@ class _Spike:
                 processes=self.plan.processes,
             )
             counting = self.stack.process_ids()
-            async with Sampler(results, self.stack.process_ids, self._tell) as sampler:
+            async with Sampler(results, self.stack.process_ids, self._report_sample) as sampler:
                 self._stage = "fire"
                 load = await run_load(
                     load_plan, out_dir=self._out_dir, on_progress=self._note_load, api_key=self.stack.api_key
                 )
                 self._stage = "drain"
-                await self._drain(sampler)
+                await _drain(sampler)
             self._stage = "reconcile"
-            self._tell(sampler.samples[-1])
+            self._report_sample(sampler.samples[-1])
             accepted = load.accepted_ids
-            stored = await read_stored(results, accepted)
-            cost = await read_cost(self.stack, self._upstash, counting)
-        account = reconcile(accepted, read_effects(self.stack.effect_log), stored.states)
-        self._tell(sampler.samples[-1], account.lost)
-        result = self._result(load, sampler, account, stored, cost)
+            states, capacity_per_s = await read_stored(results, accepted)
+            cost = await read_cost(self.stack, upstash, counting)
+        account = reconcile(accepted, read_effects(self.stack.effect_log), states)
+        self._report_sample(sampler.samples[-1], account.lost)
+        result = self._result(load, sampler, account, capacity_per_s, cost)
         result.save(self._out_dir)  # the naive part may fail, be interrupted, or take the kernel with it
         baseline, note = await self._baseline_if_possible(load_plan, load.environment)
         source = self.plan.baseline if baseline is not None else "none"
@@ -127,36 +123,30 @@ class _Spike:
         return result
 
     async def _rate(self) -> float:
-        """The rate asked for, or one this machine is known to stand; leaves a stack that nobody has used."""
+        """Return the requested rate, or one that this machine can accept; leave an unused stack."""
         wanted = self.plan.rate_per_s
         if wanted is None and self.stack.settings.uses_upstash:
             wanted = UPSTASH_RATE_PER_S
         if wanted is None:
             self._report(SpikeProgress("calibrate", self.plan.requests))
-            self.calibrated_per_s = await calibrate(self.stack.url, api_key=self.stack.api_key)
-            rate_per_s = float(round(self.calibrated_per_s * RATE_SHARE_OF_CALIBRATION, -1)) or 1.0
+            self._calibrated_per_s = await calibrate(self.stack.url, api_key=self.stack.api_key)
+            rate_per_s = float(round(self._calibrated_per_s * RATE_SHARE_OF_CALIBRATION, -1)) or 1.0
             await self.stack.fresh(sized_delay_s(rate_per_s) if self.plan.sizes_work else None)
             return rate_per_s
-        async with self._reading() as results:
-            used = (await results.stats()).accepted > 0
-        if used or any(self.stack.run_folder.glob("*.json")):
+        async with self._reading() as (_, results):
+            is_used = (await results.stats()).accepted > 0
+        if is_used or any(self.stack.run_folder.glob("*.json")):
             await self.stack.fresh()
         return wanted
 
-    def _rate_chosen_by(self) -> Literal["user", "calibration", "default"]:
-        if self.plan.rate_per_s is not None:
-            return "user"
-        return "default" if self.calibrated_per_s is None else "calibration"
-
     @contextlib.asynccontextmanager
-    async def _reading(self) -> AsyncIterator[Results]:
-        """A reader of the stack's queue, for the length of the block."""
+    async def _reading(self) -> AsyncIterator[tuple[Upstash, Results]]:
+        """Open a reader of the stack's queue for the length of the block."""
         address, refresh = self.stack.store
         upstash = Upstash(address, refresh=refresh)
         results = Results(upstash, self.stack.settings)
-        self._upstash = upstash
         try:
-            yield results
+            yield upstash, results
         finally:
             await results.aclose()
             await upstash.aclose()
@@ -164,7 +154,7 @@ class _Spike:
     def _note_load(self, progress: LoadProgress) -> None:
         self._load, self._load_at_mono_s = progress, time.monotonic()
 
-    def _tell(self, sample: Sample, lost: int | None = None) -> None:
+    def _report_sample(self, sample: Sample, lost: int | None = None) -> None:
         stats = sample.stats
         progress = SpikeProgress(
             self._stage,
@@ -185,20 +175,8 @@ class _Spike:
         for listener in self._listeners:
             listener(progress)
 
-    async def _drain(self, sampler: Sampler) -> None:
-        """Wait until nothing is waiting or in flight, or until nothing has moved for a minute."""
-        moved_at, last = time.monotonic(), -1
-        while time.monotonic() - moved_at < STUCK_AFTER_S:
-            with contextlib.suppress(StoreError):
-                stats = (await sampler.look()).stats
-                if stats.queue_length == stats.in_flight == 0:
-                    return
-                if stats.done + stats.failed != last:
-                    moved_at, last = time.monotonic(), stats.done + stats.failed
-            await asyncio.sleep(0.1)
-
     async def _baseline_if_possible(self, load_plan: LoadPlan, here: Environment) -> tuple[BaselineRun | None, str]:
-        """The naive part; when it fails or is interrupted, None and why: the main result is finished by then."""
+        """Run the naive part; return None and why when it fails or is interrupted: the main result is finished."""
         try:
             return await self._baseline(load_plan, here)
         except OverloadDemoError as error:
@@ -209,31 +187,26 @@ class _Spike:
             return None, "interrupted before its end"
 
     async def _baseline(self, load_plan: LoadPlan, here: Environment) -> tuple[BaselineRun | None, str]:
-        """Fire the same schedule at the naive API, for a bounded time, or find a recorded run of equal conditions."""
-        plan, delay_s = self.plan, self.stack.settings.worker_processing_delay
+        """Send the same schedule to the naive API, for a bounded time, or find a recorded run of equal conditions."""
+        plan = self.plan
         if plan.baseline == "none":
             return None, NOT_ASKED_FOR
         if checkout_root() is None:
             return None, "there is no checkout beside this installation, so no naive API to compare with"
+        conditions: dict[str, Any] = {
+            "delay_s": self.stack.settings.worker_processing_delay,
+            "rate_per_s": load_plan.rate_per_s,
+            "shape": plan.shape,
+            "timeout_s": BASELINE_TIMEOUT_S,
+            "requests": plan.requests,
+        }
         if plan.baseline == "recorded":
-            return equal_recorded(
-                here,
-                variant=BASELINE_VARIANT,
-                delay_s=delay_s,
-                rate_per_s=load_plan.rate_per_s,
-                shape=plan.shape,
-                timeout_s=BASELINE_TIMEOUT_S,
-                requests=plan.requests,
-            )
+            return equal_recorded(here, BASELINE_VARIANT, **conditions)
         fires_s = baseline_fires_s(load_plan)
         self._report(SpikeProgress("baseline", plan.requests))
         run = await run_baseline(
             BASELINE_VARIANT,
-            requests=plan.requests,
-            rate_per_s=load_plan.rate_per_s,
-            shape=plan.shape,
-            delay_s=delay_s,
-            timeout_s=BASELINE_TIMEOUT_S,
+            **conditions,
             max_duration_s=fires_s,
             seed=plan.seed,
             on_progress=lambda load: self._report(SpikeProgress.of_baseline(load)),
@@ -241,18 +214,12 @@ class _Spike:
         return run, f"measured now, fired for {fires_s:g} s, clients waited {BASELINE_TIMEOUT_S:g} s"
 
     def _result(
-        self,
-        load: LoadResult,
-        sampler: Sampler,
-        account: Reconciliation,
-        stored: StoredJobs,
-        cost: Cost,
+        self, load: LoadResult, sampler: Sampler, account: Reconciliation, capacity_per_s: float, cost: Cost
     ) -> SpikeResult:
         summary, series = load.summary(), _series(load, sampler)
-        jobs = max(1, account.accepted)
 
         def a_job(count: int | None, digits: int) -> float | None:
-            return None if count is None else round(count / jobs, digits)
+            return None if count is None else round(count / max(1, account.accepted), digits)
 
         errors = summary.failures | ({"dropped": summary.dropped} if summary.dropped else {})
         expired = sampler.samples[-1].stats.expired
@@ -262,18 +229,12 @@ class _Spike:
             verdict="not absorbed" if reasons else "absorbed",
             reasons=reasons,
             offered=summary.planned,
-            accepted=account.accepted,
             errors=errors,
-            done=account.done,
-            failed=account.failed,
             expired=expired,
-            lost=account.lost,
-            duplicated=account.duplicated,
-            unclaimed=account.unclaimed,
-            examples=account.examples,
+            **vars(account),
             peak_queue_depth=max(series.queue_depth, default=0),
             drain_rate_per_s=series.drain_rate_per_s(),
-            capacity_per_s=stored.capacity_per_s,
+            capacity_per_s=capacity_per_s,
             seconds_to_empty=series.seconds_to_empty(),
             peak_memory_mb=sampler.peak_mb,
             memory_kind=sampler.memory_kind,
@@ -281,21 +242,25 @@ class _Spike:
             store_scripts_per_job=a_job(cost.scripts, 4),
             store_commands_per_job=a_job(cost.commands, 2),
             restarts=dict(self.stack.restarts),
-            conditions=self._conditions(load),
+            conditions=self._conditions(load.plan.rate_per_s),
             load=summary,
             series=series,
             folder=self._out_dir,
         )
 
-    def _conditions(self, load: LoadResult) -> Conditions:
+    def _conditions(self, rate_per_s: float) -> Conditions:
         plan, settings = self.plan, self.stack.settings
-        packages = ("overload-demo", "fastapi", "uvicorn", "httpx", "pydantic", "aiohttp", "hiredis")
+        chosen_by: Literal["user", "calibration", "default"] = "default"
+        if plan.rate_per_s is not None:
+            chosen_by = "user"
+        elif self._calibrated_per_s is not None:
+            chosen_by = "calibration"
         return Conditions(
             command=plan.command,
             requests=plan.requests,
-            rate_per_s=load.plan.rate_per_s,
-            rate_chosen_by=self._rate_chosen_by(),
-            calibrated_per_s=None if self.calibrated_per_s is None else round(self.calibrated_per_s, 1),
+            rate_per_s=rate_per_s,
+            rate_chosen_by=chosen_by,
+            calibrated_per_s=None if self._calibrated_per_s is None else round(self._calibrated_per_s, 1),
             shape=plan.shape,
             seed=plan.seed,
             timeout_s=plan.timeout_s,
@@ -307,8 +272,21 @@ class _Spike:
             durability=self.stack.store[0].durability,
             filesystem=filesystem_of(self.stack.folder),
             dashboard="on" if self._live else "off",
-            versions={name: version(name) for name in packages} | {"python": sys.version.split()[0]},
+            versions={name: version(name) for name in _PACKAGES} | {"python": sys.version.split()[0]},
         )
+
+
+async def _drain(sampler: Sampler) -> None:
+    """Wait until nothing is waiting or in flight, or until no job has been settled for a minute."""
+    moved_at, last = time.monotonic(), -1
+    while time.monotonic() - moved_at < STUCK_AFTER_S:
+        with contextlib.suppress(StoreError):
+            stats = (await sampler.sample()).stats
+            if stats.queue_length == stats.in_flight == 0:
+                return
+            if stats.done + stats.failed != last:
+                moved_at, last = time.monotonic(), stats.done + stats.failed
+        await asyncio.sleep(0.1)
 
 
 def _reasons(offered: int, account: Reconciliation, errors: dict[str, int], expired: int) -> list[str]:
@@ -339,10 +317,3 @@ def _series(load: LoadResult, sampler: Sampler) -> SpikeSeries:
         settled=[sample.stats.done + sample.stats.failed for sample in samples],
         oldest_age_s=[sample.stats.oldest_age_s for sample in samples],
     )
-
-
-def filesystem_of(path: Path) -> str:
-    """The type of the file system a path lies on, e.g. ext4: a durable figure means little on tmpfs."""
-    resolved = str(path.resolve())
-    mounts = [part for part in psutil.disk_partitions(all=True) if resolved.startswith(part.mountpoint)]
-    return max(mounts, key=lambda part: len(part.mountpoint)).fstype if mounts else "unknown"

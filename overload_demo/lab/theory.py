@@ -1,4 +1,4 @@
-"""The arithmetic of waiting: what to expect before anything is measured.
+"""The arithmetic of waiting: what to expect before measuring.
 
 A queue is treated as a fluid: work flows in at a rate and out at a rate (G. F. Newell, *Applications of Queueing
 Theory*, 2nd ed. 1982, chapter 2: cumulative arrivals and departures). Good while many jobs wait, as in a spike.
@@ -7,45 +7,45 @@ Rates are jobs a second, times seconds.
 
 
 def capacity_per_s(delay_s: float) -> float:
-    """What one slot can do at best: 1 ÷ the time a job holds it."""
+    """Return the best rate of one slot: 1 ÷ the time a job holds it."""
     return 1 / delay_s
 
 
 def peak_depth(arrival_per_s: float, drain_per_s: float, spike_s: float) -> float:
-    """Jobs waiting at the end of a spike: (λ - μ) T; 0 if the queue keeps up. Newell, section 2.2."""
+    """Return the jobs waiting at the end of a spike: (λ - μ) T; 0 if the queue keeps up. Newell, section 2.2."""
     return max(0.0, (arrival_per_s - drain_per_s) * spike_s)
 
 
 def seconds_to_drain(depth: float, drain_per_s: float) -> float:
-    """How long a backlog takes once nothing arrives any more: depth ÷ μ. Newell, section 2.2.
+    """Return how long a backlog takes once arrivals have ended: depth ÷ μ. Newell, section 2.2.
 
-    First come, first served, a job that finds the backlog before it waits as long.
+    First come, first served, a job that arrives behind the backlog waits as long.
     """
     return depth / drain_per_s
 
 
 def seconds_to_empty(arrival_per_s: float, drain_per_s: float, spike_s: float) -> float:
-    """From the first request of a spike to an empty queue: T + (λ - μ) T ÷ μ."""
+    """Return the time from the first request of a spike to an empty queue: T + (λ - μ) T ÷ μ."""
     return spike_s + seconds_to_drain(peak_depth(arrival_per_s, drain_per_s, spike_s), drain_per_s)
 
 
 def mean_in_system(arrival_per_s: float, mean_time_s: float) -> float:
     """Little's law, L = λ W: jobs in a system = jobs a second that enter it x seconds each stays.
 
-    J. D. C. Little, *A Proof for the Queuing Formula: L = λW*, Operations Research 9(3), 1961. It asks for no
-    distribution, no order and no model; over a finite log it is exact if the log begins and ends empty (J. D. C.
+    J. D. C. Little, *A Proof for the Queuing Formula: L = λW*, Operations Research 9(3), 1961. It assumes no
+    distribution, order or model; over a finite log it is exact if the log begins and ends empty (J. D. C.
     Little, *Little's Law as Viewed on Its 50th Anniversary*, Operations Research 59(3), 2011, theorem LL.1).
     """
     return arrival_per_s * mean_time_s
 
 
 def depth_for_age(age_s: float, drain_per_s: float) -> float:
-    """The bound on a queue that keeps the oldest job younger than ``age_s``: Little's law read backwards, μ x age."""
+    """Return the bound that keeps the oldest job younger than ``age_s``: Little's law reversed, μ x age."""
     return age_s * drain_per_s
 
 
 def share_refused(arrival_per_s: float, drain_per_s: float, spike_s: float, max_depth: float) -> float:
-    """The part of a spike that a queue of at most ``max_depth`` jobs turns away, 0 to 1: what the peak has above it.
+    """Return the share of a spike that a queue of at most ``max_depth`` jobs refuses, 0 to 1: the peak above the bound.
 
     Once full, the queue takes one job for each that leaves, so max_depth + μ T of the λ T jobs get in (Newell, section
     2.2, with an upper bound on the gap between the curves).

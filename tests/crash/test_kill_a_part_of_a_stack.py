@@ -12,8 +12,7 @@ import pytest
 
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.lab import plots
-from overload_demo.lab.crash_result import CrashResult
-from overload_demo.lab.crashes import Kill, run_with_kills
+from overload_demo.lab.crashes import CrashResult, Kill, run_with_kills
 from overload_demo.lab.ledger import ledger_of, read_charges
 from overload_demo.lab.spike_plan import SpikePlan, SpikeProgress
 from overload_demo.lab.stack import KILLABLE, Stack

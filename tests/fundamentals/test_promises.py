@@ -9,7 +9,7 @@ import httpx
 
 from overload_demo.config import Settings
 from overload_demo.jobs import JobState
-from overload_demo.lab.accounting import read_effects, reconcile
+from overload_demo.lab.job_log import read_effects, reconcile
 from overload_demo.store.connect import Store
 from tests.support.running import (
     JOB,

@@ -4,8 +4,8 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+from overload_demo.lab.job_log import PromiseRun
 from overload_demo.lab.plots.bounds_figures import ends_of
-from overload_demo.lab.promise import PromiseRun
 from overload_demo.lab.spike_plan import SpikePlan
 from overload_demo.lab.spike_run import run_spike
 from overload_demo.lab.stack import Stack

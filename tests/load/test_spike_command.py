@@ -25,6 +25,7 @@ from overload_demo.queue.protocol import Protocol
 from overload_demo.rest.address import Address
 from overload_demo.store.data_dir import DataDir
 from overload_demo.store.embedded import EmbeddedStore
+from tests.support.commands import run_module
 from tests.support.stores import Rest, door
 from tests.support.waiting import wait_until
 
@@ -36,9 +37,7 @@ def clean_environment() -> dict[str, str]:
 
 
 def run_spike(folder: Path, *options: str, timeout_s: float = 90.0) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [*SPIKE, *options], cwd=folder, env=clean_environment(), capture_output=True, text=True, timeout=timeout_s
-    )
+    return run_module(*SPIKE[2:], *options, env=clean_environment(), cwd=folder, timeout_s=timeout_s)
 
 
 @contextmanager
@@ -107,7 +106,7 @@ def test_without_a_given_delay_the_work_is_sized_so_that_a_queue_grows(tmp_path:
     assert asked.processing_delay_s == sized_delay_s(asked.rate_per_s)
     assert result.peak_queue_depth > 0.3 * result.offered
     assert result.drain_rate_per_s <= result.capacity_per_s <= 1 / asked.processing_delay_s
-    assert "SAYS NOTHING" not in outcome.stdout
+    assert "SHOWS NOTHING" not in outcome.stdout
 
 
 def test_one_injected_loss_and_one_injected_duplicate_are_reported_and_fail_the_run(tmp_path: Path) -> None:

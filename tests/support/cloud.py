@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from experiments.proxy import Proxy
-from experiments.simulated_cloud import SimulatedCloud
+from experiments.simulated_cloud import Proxy, SimulatedCloud
 from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError
 from overload_demo.rest.address import Address

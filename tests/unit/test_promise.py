@@ -8,9 +8,8 @@ import pytest
 
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab import plots
-from overload_demo.lab.job_log import JobLog
+from overload_demo.lab.job_log import JobLog, PromiseRun
 from overload_demo.lab.plots.bounds_figures import ends_of
-from overload_demo.lab.promise import PromiseRun
 from overload_demo.lab.result import Conditions, SpikeResult, SpikeSeries
 
 ACCEPTED_S = np.array([0.0, 0.5, 1.0, 1.5])

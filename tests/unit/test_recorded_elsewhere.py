@@ -8,8 +8,7 @@ from rich.console import Console
 
 from experiments.bench.record import RESULTS
 from overload_demo.lab import plots, report
-from overload_demo.lab.baseline import BaselineRun, recorded_baseline
-from overload_demo.lab.recorded import equal_recorded
+from overload_demo.lab.baseline import BaselineRun, equal_recorded, recorded_baseline
 from overload_demo.lab.result import SpikeResult
 from overload_demo.load import Shape
 from overload_demo.load.summary import Environment
@@ -64,7 +63,7 @@ def test_a_limit_or_a_library_makes_no_other_machine(recorded: BaselineRun) -> N
 def test_at_unequal_work_load_or_time_out_none_is_drawn(recorded: BaselineRun, other: dict[str, Any]) -> None:
     assert beside(recorded, recorded.summary.environment, **other) == (
         None,
-        "no recorded run has equal work, load and time-out",
+        "no recorded run has equal work, load and timeout",
     )
 
 

@@ -84,7 +84,7 @@ def test_the_recorded_spike_has_no_caveat(recorded: SpikeResult) -> None:
 def test_a_naive_api_that_answered_all_is_said_in_the_first_line(recorded: SpikeResult) -> None:
     result = with_naive(recorded, accepted=9_160)
 
-    assert "SAYS NOTHING: the naive API kept up: it answered 9,160 of 9,160 clients within 10 s" in first_line(result)
+    assert "SHOWS NOTHING: the naive API kept up: it answered 9,160 of 9,160 clients within 10 s" in first_line(result)
     assert spike_text(result).startswith("The numbers are not valid: the naive API kept up")
     assert plots.spike(result).caption.startswith("The comparison shows nothing: the naive API kept up")
 
@@ -92,7 +92,7 @@ def test_a_naive_api_that_answered_all_is_said_in_the_first_line(recorded: Spike
 def test_a_queue_that_stayed_short_is_said_in_the_first_line(recorded: SpikeResult) -> None:
     result = recorded.model_copy(update={"peak_queue_depth": 80})
 
-    assert "SAYS NOTHING: the worker kept up: at most 80 of 100,000 jobs waited" in first_line(result)
+    assert "SHOWS NOTHING: the worker kept up: at most 80 of 100,000 jobs waited" in first_line(result)
 
 
 def test_a_short_queue_under_a_bound_or_with_errors_is_no_caveat(recorded: SpikeResult) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from overload_demo.lab.colours import BLUE, GREEN, GREY, ORANGE, SKY, YELLOW
+from overload_demo.lab.job_log import PromiseRun
 from overload_demo.lab.plots.accessible_figure import (
     NAIVE,
     PREDICTED,
@@ -16,7 +17,6 @@ from overload_demo.lab.plots.accessible_figure import (
     legend,
     thousands,
 )
-from overload_demo.lab.promise import PromiseRun
 
 # Colour and hatch: distinct in grey too.
 _ENDS: dict[str, dict[str, Any]] = {

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from overload_demo.lab.colours import BLUE, GREEN, GREY, ORANGE, SKY
-from overload_demo.lab.crash_result import CrashResult, JobRuns, KillSeen, Run
+from overload_demo.lab.crashes import CrashResult, JobRuns, KillSeen, Run
 from overload_demo.lab.plots.accessible_figure import (
     PREDICTED,
     QUEUE,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab.baseline import VARIANTS, BaselineRun
+from overload_demo.lab.baseline import VARIANTS, BaselineRun, note_on
 from overload_demo.lab.colours import BLUE, GREEN, GREY, ORANGE, PURPLE, YELLOW
 from overload_demo.lab.plots.accessible_figure import (
     NAIVE,
@@ -17,7 +17,6 @@ from overload_demo.lab.plots.accessible_figure import (
     legend,
     thousands,
 )
-from overload_demo.lab.recorded import note_on
 from overload_demo.lab.steps import LoadStep
 from overload_demo.lab.theory import capacity_per_s
 from overload_demo.load.summary import Environment
