@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 from overload_demo.queue.consumer import LeaseEnd
 from overload_demo.store.connect import open_store
+from tests.support.commands import run_module
 from tests.support.network import Network
 from tests.support.queues import Queue, open_queue, settled
 from tests.support.running import JOB, environment, free_port, make_settings
@@ -27,15 +27,8 @@ async def queue(tmp_path: Path) -> AsyncIterator[Queue]:
 
 
 def run(folder: Path, *arguments: str, answer: str = "", **variables: object) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "overload_demo", "queue", *arguments],
-        env=environment(folder, COLUMNS=40, **variables),
-        cwd=folder,
-        input=answer,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    env = environment(folder, COLUMNS=40, **variables)
+    return run_module("overload_demo", "queue", *arguments, env=env, cwd=folder, input=answer)
 
 
 def said(folder: Path, *arguments: str, answer: str = "", **variables: object) -> str:

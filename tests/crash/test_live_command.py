@@ -19,6 +19,7 @@ from overload_demo.live.rehearsal import FILE, Rehearsal
 from overload_demo.load.limits import descriptor_limit
 from overload_demo.load.summary import Environment
 from tests.notebooks.kernels import command_lines, no_process_left, processes_of
+from tests.support.commands import run_module
 from tests.support.running import environment, free_port
 from tests.support.stages import SIZES
 from tests.support.waiting import wait_until
@@ -28,9 +29,7 @@ COMMAND = [sys.executable, "-m", "overload_demo.live"]
 
 def the_error(folder: Path, *arguments: str) -> str:
     """The one line that refuses these arguments, with exit code 1."""
-    outcome = subprocess.run(
-        [*COMMAND, *arguments], env=environment(folder), cwd=folder, capture_output=True, text=True, timeout=60
-    )
+    outcome = run_module(COMMAND[-1], *arguments, env=environment(folder), cwd=folder)
     assert outcome.returncode == 1, outcome.stderr
     [line] = outcome.stderr.splitlines()
     assert line.startswith("error: ")

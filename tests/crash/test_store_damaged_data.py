@@ -96,9 +96,9 @@ def test_damage_with_commands_behind_it_is_dropped_only_on_demand_and_alone(
     assert log_of(data_dir).read_bytes() == damaged, "a refused file is not touched"
     [copy] = data_dir.glob("*.damaged-*")
     assert copy.read_bytes() == damaged
-    told = repair(data_dir)
-    assert f"{len(damaged) - log_of(data_dir).stat().st_size:,} bytes" in told
-    assert str(copy) in told
+    report = repair(data_dir)
+    assert f"{len(damaged) - log_of(data_dir).stat().st_size:,} bytes" in report
+    assert str(copy) in report
     with EmbeddedStore(data_dir, load_settings()) as store:
         kept = set(rest_of(store).run("KEYS", "*"))
     assert kept == ALL - lost

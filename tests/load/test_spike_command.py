@@ -25,6 +25,7 @@ from overload_demo.queue.protocol import Protocol
 from overload_demo.rest.address import Address
 from overload_demo.store.data_dir import DataDir
 from overload_demo.store.embedded import EmbeddedStore
+from tests.support.commands import run_module
 from tests.support.stores import Rest, door
 from tests.support.waiting import wait_until
 
@@ -36,9 +37,7 @@ def clean_environment() -> dict[str, str]:
 
 
 def run_spike(folder: Path, *options: str, timeout_s: float = 90.0) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [*SPIKE, *options], cwd=folder, env=clean_environment(), capture_output=True, text=True, timeout=timeout_s
-    )
+    return run_module(*SPIKE[2:], *options, env=clean_environment(), cwd=folder, timeout_s=timeout_s)
 
 
 @contextmanager

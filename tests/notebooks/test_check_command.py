@@ -11,6 +11,7 @@ import nbformat
 import pytest
 
 from tests.notebooks.kernels import cells, environment, no_process_left
+from tests.support.commands import run_module
 
 IMPORT = "from overload_demo.course import check"
 EXERCISE = IMPORT + '\n\nanswer = {}\n\ncheck("04.hours", answer, jobs=7200, seconds_a_job=1)'
@@ -24,11 +25,9 @@ def write(folder: Path, name: str, *sources: str) -> Path:
 
 
 def run(folder: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "overload_demo", "check", *map(str, arguments)]
     with no_process_left(folder):
-        return subprocess.run(
-            command, cwd=folder, env=environment(folder) | {"COLUMNS": "200"}, capture_output=True, text=True
-        )
+        env = environment(folder) | {"COLUMNS": "200"}
+        return run_module("overload_demo", "check", *map(str, arguments), env=env, cwd=folder)
 
 
 def test_each_exercise_and_prediction_is_shown_and_written(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from overload_demo import __version__
+from tests.support.commands import run_module
 
 COMMANDS = [
     ["overload_demo"],
@@ -20,8 +21,7 @@ COMMANDS = [
 
 
 def run(*arguments: str, **variables: str) -> str:
-    command = [sys.executable, "-m", *arguments]
-    run = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, timeout=60)
+    run = run_module(*arguments, env=os.environ | variables)
     assert run.returncode == 0, run.stderr
     return run.stdout
 

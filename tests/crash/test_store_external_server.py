@@ -1,4 +1,4 @@
-"""``OVERLOAD_REDIS_URL``: the gateway in front of a running server, which it only accepts when that keeps jobs."""
+"""``OVERLOAD_REDIS_URL``: the gateway in front of a running server, refused when jobs are not safe there."""
 
 import contextlib
 import subprocess
@@ -18,7 +18,7 @@ from tests.support.waiting import wait_until
 
 @contextlib.contextmanager
 def own_server(directory: Path, *options: str) -> Iterator[str]:
-    """A server as a user might run it; yields its URL, with the password when it has one."""
+    """A server as a user might run it; yields its URL."""
     directory.mkdir(exist_ok=True)
     socket_file = directory / "own.sock"
     command = [str(find_server(None)), "--port", "0", "--unixsocket", str(socket_file), "--save", "", *options]
@@ -42,7 +42,7 @@ def own_server(directory: Path, *options: str) -> Iterator[str]:
     ],
     ids=lambda value: str(value),
 )
-def test_durability_is_what_the_server_says(tmp_path: Path, options: list[str], durability: str) -> None:
+def test_durability_is_what_the_server_reports(tmp_path: Path, options: list[str], durability: str) -> None:
     data_dir = tmp_path / "data"
     with own_server(tmp_path / "own", *options) as url, no_process_left_in(data_dir):
         with EmbeddedStore(data_dir, load_settings(overload_redis_url=url)) as store:
@@ -71,7 +71,7 @@ def test_a_server_that_cannot_keep_jobs_is_refused_in_one_line(tmp_path: Path, o
         assert "\n" not in str(caught.value)
 
 
-def test_nobody_listening_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_an_absent_server_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"no server at 127\.0\.0\.1:1: "):
         EmbeddedStore(tmp_path, load_settings(overload_redis_url="redis://user:hidden@127.0.0.1:1/0")).acquire()
 
