@@ -19,7 +19,7 @@ from overload_demo.store.connect import Store, open_store
 from tests.support import hostile as h
 from tests.support.cloud import server
 from tests.support.running import JOB, free_port, make_settings, serving_api, submit, wait_for, working
-from tests.support.stores import Rest, door
+from tests.support.stores import Rest, standalone_store
 from tests.support.tls import tls_before
 
 pytestmark = pytest.mark.anyio
@@ -210,7 +210,7 @@ async def test_what_may_get_better_is_told_at_the_start_and_waited_for(
 
 
 def test_a_slash_at_the_end_of_the_url_changes_nothing(tmp_path: Path) -> None:
-    with door(tmp_path / "data") as rest:
+    with standalone_store(tmp_path / "data") as rest:
         settings = make_settings(
             tmp_path, upstash_redis_rest_url=f"{rest.url}/", upstash_redis_rest_token=SecretStr(rest.token)
         )

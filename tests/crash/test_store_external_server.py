@@ -12,7 +12,7 @@ from overload_demo.errors import ConfigurationError
 from overload_demo.store.embedded import EmbeddedStore
 from overload_demo.store.gateway.backing_server import ExternalServer
 from overload_demo.store.server_binary import find_server
-from tests.support.stores import Rest, door, no_process_left_in, servers_of
+from tests.support.stores import Rest, no_process_left_in, servers_of, standalone_store
 from tests.support.waiting import wait_until
 
 
@@ -80,7 +80,7 @@ def test_password_and_database_of_the_url_are_used_and_a_restarted_server_is_fou
     options = ["--requirepass", "p@ss", "--appendonly", "yes", "--appendfsync", "always"]
     with own_server(tmp_path / "own", *options) as url:
         signed_in = url.replace("unix://", "unix://:p%40ss@") + "?db=3"
-        with door(tmp_path / "data", OVERLOAD_REDIS_URL=signed_in) as rest:
+        with standalone_store(tmp_path / "data", OVERLOAD_REDIS_URL=signed_in) as rest:
             rest.run("SET", "k", "v")
             assert "db3" in rest.run("INFO", "keyspace")
             (server,) = servers_of(tmp_path / "own")
