@@ -1,8 +1,8 @@
 """The main job on a database far away: ``python -m experiments.slow_store`` puts a simulated round trip before a store.
 
-The spike that runs is the real one, with ``--upstash``, through a proxy on this machine. It adds the round trip to each
-exchange and lets whoever exceeds the limit on commands wait, as the vendor does. The store behind it is the embedded
-one, on a disk. With ``--record`` the run goes to ``experiments/results``.
+The real spike runs with ``--upstash`` through a proxy on this machine. It adds the round trip to each exchange and
+delays requests above the limit on commands, as the vendor does. The store behind it is the embedded one, on a disk.
+With ``--record`` the run becomes the recorded one.
 """
 
 import shlex
@@ -33,7 +33,7 @@ def main(
     folder: Annotated[Path, typer.Option(help="where store and run folder go; not on tmpfs")] = Path("runs"),
     record: Annotated[bool, typer.Option(help="keep the run as the recorded one")] = False,
 ) -> None:
-    """Run the spike there; what it prints and its exit code are the spike's own."""
+    """Run the spike; output and exit code are its own."""
     folder.mkdir(exist_ok=True)
     before = set(folder.glob("*/result.json"))
     with one_line_errors(), folder_in(folder) as place:
@@ -51,15 +51,11 @@ def _spike(place: Path, round_trip_s: float, commands_per_s: float, options: lis
     settings = load_settings(overload_data_dir=data)
     with EmbeddedStore(data, settings) as store, SimulatedCloud(store.acquire()).serving() as cloud:
         cloud.round_trip_s, cloud.commands_per_s = round_trip_s, commands_per_s
-        access = {
-            "UPSTASH_REDIS_REST_URL": cloud.address.url,
-            "UPSTASH_REDIS_REST_TOKEN": cloud.address.token.get_secret_value(),
-        }
-        return subprocess.run(command, env=environment(place, **access)).returncode
+        return subprocess.run(command, env=environment(place, **cloud.variables)).returncode
 
 
 def _record(run: Path) -> None:
-    """Keep a run under the command that makes it again."""
+    """Record a run with the command that repeats it."""
     result = SpikeResult.read(run)
     command = shlex.join(("python", "-m", "experiments.slow_store", *sys.argv[1:]))
     conditions = result.conditions.model_copy(update={"command": command})

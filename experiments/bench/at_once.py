@@ -1,7 +1,7 @@
 """100,000 sockets opened at the same moment, beside plain uvicorn: ``python -m experiments.bench.at_once``.
 
-One API process each, the same app, the same store, the same worker, the same load. Then 10,000 sockets against 256
-descriptors, with uvloop and with asyncio's own loop. Every id that a client of ours was told is looked up in the store.
+One API process each, with the same app, store, worker and load. Then 10,000 sockets against 256 descriptors, with
+uvloop and with asyncio's event loop. Every id in a response is looked up in the store.
 """
 
 import asyncio
@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
 import numpy as np
 import psutil
 import typer
 from matplotlib.axes import Axes
 
-from experiments.bench.record import RESULTS, Benchmark, Place, Row
+from experiments.bench.record import RESULTS, Benchmark, Folder, Place, Rounds, Row
 from experiments.bench.servers import (
     command,
     descriptor_limit,
@@ -34,18 +34,17 @@ from overload_demo.lab.colours import BLUE, GREY, ORANGE
 from overload_demo.lab.plots.accessible_figure import NAIVE, QUEUE, drawing
 from overload_demo.load import LoadPlan, LoadResult, Shape, run_load
 
-CLIENTS_WAIT_S = 60.0
+CLIENT_TIMEOUT_S = 60.0
 SAMPLE_EVERY_S = 0.25
 MEGABYTE = 1_000_000
-YELLOW = "#E69F00"
-APP = "overload_demo.api.app:app"
-FEW_DESCRIPTORS = 256
-LOOKED_UP_AT_ONCE = 1000
+COLOURS = {"202": BLUE, "reset": ORANGE, "timed out": "#E69F00", "other": GREY}
+LIMIT = 256
+LOOKUP_BATCH = 1000
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is fired at: our front door or plain uvicorn, with so many descriptors (None: all this machine allows)."""
+    """A server: front door or plain uvicorn, with so many descriptors (None: all that this machine allows)."""
 
     name: str
     is_ours: bool
@@ -55,8 +54,8 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """One run; ``peak_mb`` by process, PSS. ``in_store``: of the ids that clients were told, distinct and found."""
+class SocketsRun:
+    """One run; ``peak_mb`` is PSS by process, ``in_store`` counts the ids in responses that the store holds."""
 
     load: LoadResult
     peak_mb: dict[str, float]
@@ -64,95 +63,96 @@ class Outcome:
 
     @property
     def answered_percent(self) -> float:
-        """Sockets that were answered 202, whose id is in the store."""
+        """Share of the sockets that were answered 202 and whose id is in the store."""
         return 100 * self.in_store / self.load.kind.size
 
     @property
     def slowest_s(self) -> float:
-        """When the last of those who were accepted had its answer."""
+        """Time of the last 202, seconds."""
         return float(np.nanmax(self.load.done_s[self.load.accepted]))
 
+    @property
+    def counts(self) -> str:
+        """The outcome of all sockets as text."""
+        summary = self.load.summary()
+        return ", ".join(f"{count:,} {name}" for name, count in {"202": summary.accepted, **summary.failures}.items())
 
-def main(
-    rounds: Annotated[int, typer.Option(help="how often", min=1)] = 5,
-    sockets: Annotated[int, typer.Option(help="sockets opened at once", min=100)] = 100_000,
-    few: Annotated[int, typer.Option(help="sockets opened at once against 256 descriptors", min=100)] = 10_000,
-    folder: Annotated[Path, typer.Option(help="where the store's data goes for the while; not on tmpfs")] = Path(),
-) -> None:
-    """Measure who is answered, how late, with what memory; record it and draw it."""
+
+def main(rounds: Rounds = 5, sockets: int = 100_000, few: int = 10_000, folder: Folder = Path()) -> None:
+    """Open ``sockets`` at once, and ``few`` against 256 descriptors; record responses, times and memory."""
+    few_name = f"{LIMIT} descriptors"
     cases = [
         Case("our front door", True, sockets),
         Case("plain uvicorn", False, sockets),
-        Case(f"our front door, {FEW_DESCRIPTORS} descriptors", True, few, FEW_DESCRIPTORS),
-        Case(
-            f"our front door, {FEW_DESCRIPTORS} descriptors, asyncio", True, few, FEW_DESCRIPTORS, without_uvloop=True
-        ),
-        Case(f"plain uvicorn, {FEW_DESCRIPTORS} descriptors", False, few, FEW_DESCRIPTORS),
+        Case(f"our front door, {few_name}", True, few, LIMIT),
+        Case(f"our front door, {few_name}, asyncio", True, few, LIMIT, without_uvloop=True),
+        Case(f"plain uvicorn, {few_name}", False, few, LIMIT),
     ]
     with one_line_errors():
         place = Place.here("experiments.bench.at_once", folder)
-        seen: dict[Case, list[Outcome]] = {case: [] for case in cases}
+        seen: dict[Case, list[SocketsRun]] = {case: [] for case in cases}
         for _ in range(rounds):
             for case in cases:
-                seen[case].append(_fire(case, folder))
-                print(_told(case, seen[case][-1]))
+                run = _fire(case, folder)
+                seen[case].append(run)
+                memory = ", ".join(f"{name} {size:.0f}" for name, size in run.peak_mb.items())
+                print(f"{case.name}: {run.counts}; last 202 after {run.slowest_s:.1f} s; MB: {memory}")
         rows = [row for case in cases for row in _rows(case, seen[case])]
-        notes: dict[str, float | str] = {f"answers in round 1, {case.name}": _counts(seen[case][0]) for case in cases}
-        notes["clients waited, s"] = CLIENTS_WAIT_S
-        _draw(RESULTS / "bench_at_once.png", {case: outcomes[0] for case, outcomes in seen.items()})
+        notes: dict[str, float | str] = {f"answers in round 1, {case.name}": seen[case][0].counts for case in cases}
+        notes["clients waited, s"] = CLIENT_TIMEOUT_S
+        _draw(RESULTS / "bench_at_once.png", {case: runs[0] for case, runs in seen.items()})
         Benchmark(place=place, rows=rows, notes=notes).record("at_once")
 
 
-def _rows(case: Case, outcomes: list[Outcome]) -> list[Row]:
-    what = f"{case.sockets:,} sockets at once, {case.name}"
+def _rows(case: Case, runs: list[SocketsRun]) -> list[Row]:
+    what, memory = f"{case.sockets:,} sockets at once, {case.name}", "memory in that run (peak PSS), "
     bounds = {"at_least": 100.0, "aim": 100.0} if case.is_ours else {}
-    answered = [one.answered_percent for one in outcomes]
-    rows = [Row(what=f"{what}: answered 202 and in the store", unit="%", ours=answered, **bounds)]
-    slowest = [one.slowest_s for one in outcomes]
-    rows.append(Row(what=f"{what}: the last 202 after", unit="s", ours=slowest, less_is_better=True))
-    if case.is_ours and case.descriptors is None:
-        api = [one.peak_mb["api"] for one in outcomes]
-        together = [sum(one.peak_mb.values()) for one in outcomes]
-        kind = "memory in that run (peak PSS), "
-        rows.append(Row(what=f"{kind}API", unit="MB", ours=api, at_least=128, aim=100, less_is_better=True))
-        together_row = f"{kind}API + worker + gateway + Redis"
-        rows.append(Row(what=together_row, unit="MB", ours=together, at_least=512, aim=350, less_is_better=True))
-    elif case.descriptors is None:
-        api = [one.peak_mb["api"] for one in outcomes]
-        rows.append(Row(what="memory in that run (peak PSS), plain uvicorn", unit="MB", ours=api, less_is_better=True))
-    return rows
+    in_mb: dict[str, Any] = {"unit": "MB", "less_is_better": True}
+    api = [one.peak_mb["api"] for one in runs]
+    rows = [
+        Row(
+            what=f"{what}: answered 202 and in the store",
+            unit="%",
+            ours=[one.answered_percent for one in runs],
+            **bounds,
+        ),
+        Row(what=f"{what}: the last 202 after", unit="s", ours=[one.slowest_s for one in runs], less_is_better=True),
+    ]
+    if case.descriptors is not None:
+        return rows
+    if not case.is_ours:
+        return [*rows, Row(what=f"{memory}plain uvicorn", ours=api, **in_mb)]
+    together = [sum(one.peak_mb.values()) for one in runs]
+    all_parts = f"{memory}API + worker + gateway + Redis"
+    return [
+        *rows,
+        Row(what=f"{memory}API", ours=api, at_least=128, aim=100, **in_mb),
+        Row(what=all_parts, ours=together, at_least=512, aim=350, **in_mb),
+    ]
 
 
-def _fire(case: Case, parent: Path) -> Outcome:
-    """One run on a store of its own, with a worker beside it."""
+def _fire(case: Case, parent: Path) -> SocketsRun:
+    """Run one case on a new store, with a worker beside it."""
     with folder_in(parent) as folder, ExitStack() as stack:
         doing = stack.enter_context(worker(folder, WORKER_PROCESSING_DELAY=0.0004))
-        until((folder / "data" / "state.json").exists, within_s=20)  # the store is not part of what is compared
-        url, api = stack.enter_context(_served(case, folder))
+        until((folder / "data" / "state.json").exists, within_s=20)  # the start of the store is not compared
+        if case.without_uvloop:
+            (folder / "uvloop.py").write_text("raise ImportError('not in this run')\n")
+        with descriptor_limit(case.descriptors):
+            served = (
+                our_api(folder, PYTHONPATH=folder) if case.is_ours else uvicorn("overload_demo.api.app:app", folder)
+            )
+            url, api = stack.enter_context(served)
         processes = {"api": api, "worker": doing.pid or 0, **store_processes(folder)}
         peak_mb = stack.enter_context(_memory_watched(processes))
-        plan = LoadPlan(url, requests=case.sockets, shape=Shape.AT_ONCE, timeout_s=CLIENTS_WAIT_S)
+        plan = LoadPlan(url, requests=case.sockets, shape=Shape.AT_ONCE, timeout_s=CLIENT_TIMEOUT_S)
         load = asyncio.run(run_load(plan))
-        return Outcome(load, dict(peak_mb), _found(folder, set(load.accepted_ids)))
-
-
-@contextmanager
-def _served(case: Case, folder: Path) -> Iterator[tuple[str, int]]:
-    """The server of a case; yields its URL and process id."""
-    if case.without_uvloop:
-        (folder / "uvloop.py").write_text("raise ImportError('not in this run')\n")
-    with ExitStack() as stack:
-        with descriptor_limit(case.descriptors):
-            if case.is_ours:
-                served = stack.enter_context(our_api(folder, PYTHONPATH=folder))
-            else:
-                served = stack.enter_context(uvicorn(APP, folder))
-        yield served
+        return SocketsRun(load, dict(peak_mb), _found(folder, set(load.accepted_ids)))
 
 
 @contextmanager
 def _memory_watched(processes: dict[str, int]) -> Iterator[dict[str, float]]:
-    """While entered: the largest PSS seen of each process, MB."""
+    """Yield the largest PSS of each process so far, MB."""
     peak: dict[str, float] = {}
     ended = threading.Event()
 
@@ -172,71 +172,57 @@ def _memory_watched(processes: dict[str, int]) -> Iterator[dict[str, float]]:
 
 
 def _found(folder: Path, job_ids: set[str]) -> int:
-    """How many of some jobs the store knows."""
+    """Return how many of these jobs the store holds."""
     names = [f"job:{job_id}" for job_id in job_ids]
-    pages = [names[start : start + LOOKED_UP_AT_ONCE] for start in range(0, len(names), LOOKED_UP_AT_ONCE)]
+    pages = [names[start : start + LOOKUP_BATCH] for start in range(0, len(names), LOOKUP_BATCH)]
     found = sum(int(command(folder, "EXISTS", *page)) for page in pages)
     if found > len(job_ids):
-        raise OverloadDemoError("the store knows more jobs than were asked for")
+        raise OverloadDemoError("the store holds more jobs than were looked up")
     return found
 
 
-def _told(case: Case, outcome: Outcome) -> str:
-    memory = ", ".join(f"{name} {size:.0f}" for name, size in outcome.peak_mb.items())
-    return f"{case.name}: {_counts(outcome)}; last 202 after {outcome.slowest_s:.1f} s; MB: {memory}"
-
-
-def _counts(outcome: Outcome) -> str:
-    summary = outcome.load.summary()
-    named = {"202": summary.accepted, **summary.failures}
-    return ", ".join(f"{count:,} {name}" for name, count in named.items())
-
-
-def _draw(path: Path, outcomes: dict[Case, Outcome]) -> None:
-    """Left: who had an answer by when. Right: what came of everybody."""
-    with drawing(1, 2, height=5.5, width=16, width_ratios=(1.1, 1)) as (drawn, (course, fate)):
-        _draw_course(course, outcomes)
-        _draw_fate(fate, outcomes)
+def _draw(path: Path, runs: dict[Case, SocketsRun]) -> None:
+    """Left: responses over time. Right: the outcome of all sockets."""
+    with drawing(1, 2, height=5.5, width=16, width_ratios=(1.1, 1)) as (drawn, (course, outcomes)):
+        _draw_course(course, runs)
+        _draw_outcomes(outcomes, runs)
         drawn.savefig(path, dpi=100)
 
 
-def _draw_course(axes: Axes, outcomes: dict[Case, Outcome]) -> None:
-    for case, outcome in outcomes.items():
+def _draw_course(axes: Axes, runs: dict[Case, SocketsRun]) -> None:
+    for case, run in runs.items():
         if case.descriptors is None:
-            done_s = np.sort(outcome.load.done_s[outcome.load.accepted])
-            shares = np.arange(1, done_s.size + 1) / outcome.load.kind.size * 100
+            done_s = np.sort(run.load.done_s[run.load.accepted])
+            shares = np.arange(1, done_s.size + 1) / run.load.kind.size * 100
             axes.plot(done_s, shares, label=case.name, **(QUEUE if case.is_ours else NAIVE))
-    sockets = max(case.sockets for case in outcomes)
-    axes.set(
-        xlabel="seconds since the first socket was opened", ylabel="answered 202, %", xlim=(0, None), ylim=(0, 104)
-    )
-    axes.set_title(f"{sockets:,} sockets opened at once, one API process", loc="left")
+    axes.set(xlabel="seconds since the first socket was opened", ylabel="answered 202, %")
+    axes.set(xlim=(0, None), ylim=(0, 104))
+    axes.set_title(f"{max(case.sockets for case in runs):,} sockets opened at once, one API process", loc="left")
     axes.legend(loc="lower right")
 
 
-def _draw_fate(axes: Axes, outcomes: dict[Case, Outcome]) -> None:
-    colours = {"accepted": BLUE, "reset": ORANGE, "timed out": YELLOW, "other": GREY}
-    names = [f"{case.name.replace(', ', chr(10), 1)}\n{case.sockets:,} sockets" for case in outcomes]
+def _draw_outcomes(axes: Axes, runs: dict[Case, SocketsRun]) -> None:
+    names = [f"{case.name.replace(', ', chr(10), 1)}\n{case.sockets:,} sockets" for case in runs]
+    shares = [_shares(run) for run in runs.values()]
     left = np.zeros(len(names))
-    for fate, colour in colours.items():
-        widths = np.array([_share(outcome, fate) for outcome in outcomes.values()])
-        axes.barh(names, widths, left=left, color=colour, label="202" if fate == "accepted" else fate)
+    for outcome, colour in COLOURS.items():
+        widths = np.array([one[outcome] for one in shares])
+        axes.barh(names, widths, left=left, color=colour, label=outcome)
         left += widths
     axes.invert_yaxis()
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", labelsize=12)
     axes.set(xlabel="% of the sockets", xlim=(0, 100))
-    axes.set_title("What came of everybody", loc="left")
+    axes.set_title("Outcome of all sockets", loc="left")
     axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.15), ncols=4)
 
 
-def _share(outcome: Outcome, fate: str) -> float:
-    summary = outcome.load.summary()
-    timed_out = summary.connect_timeout + summary.read_timeout
-    reset = summary.reset + summary.disconnected
-    counts = {"accepted": summary.accepted, "reset": reset, "timed out": timed_out}
+def _shares(run: SocketsRun) -> dict[str, float]:
+    summary = run.load.summary()
+    timed_out, reset = summary.connect_timeout + summary.read_timeout, summary.reset + summary.disconnected
+    counts = {"202": summary.accepted, "reset": reset, "timed out": timed_out}
     counts["other"] = summary.planned - sum(counts.values())
-    return 100 * counts[fate] / summary.planned
+    return {name: 100 * count / summary.planned for name, count in counts.items()}
 
 
 if __name__ == "__main__":

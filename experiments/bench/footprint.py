@@ -1,50 +1,37 @@
 """What a job takes in the store, in memory and on disk: ``python -m experiments.bench.footprint``.
 
-100,000 jobs of the sample body are accepted while nobody works; then one worker does them all, and the append-only file
-is rewritten as its server sees fit.
+Jobs of the sample body are accepted without a worker. Then one worker does them all, and the server rewrites its
+append-only file by its own rule.
 """
 
-import asyncio
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from experiments.bench.record import Benchmark, Place, Row
-from experiments.bench.servers import folder_in, info, our_api, stats, until, worker
+from experiments.bench.record import Benchmark, Folder, Place, Rounds, Row
+from experiments.bench.servers import folder_in, info, our_api, stats, submitted, until, worker
 from overload_demo.console import one_line_errors
-from overload_demo.errors import OverloadDemoError
-from overload_demo.load import LoadPlan, run_load
 
-MEGABYTE = 1_000_000
+ROWS = {
+    "queued": "memory a queued job in the embedded Redis",
+    "done": "memory a finished job, its result kept",
+    "file queued": "append-only file a job, when all are queued",
+    "file done": "append-only file a job, when all are done (rewrites included)",
+}
+BOUNDS = {"queued": {"at_least": 450.0, "aim": 300.0}}
 
 
-def main(
-    rounds: Annotated[int, typer.Option(help="how often", min=1)] = 5,
-    jobs: Annotated[int, typer.Option(help="jobs a round", min=1000)] = 100_000,
-    folder: Annotated[Path, typer.Option(help="where the store's data goes for the while; not on tmpfs")] = Path(),
-) -> None:
-    """Measure memory and file a job, and record them."""
+def main(rounds: Rounds = 5, jobs: int = 100_000, folder: Folder = Path()) -> None:
+    """Measure memory and file of so many jobs a round, and record them."""
     with one_line_errors():
         place = Place.here("experiments.bench.footprint", folder)
         seen = [_round(folder, jobs) for _ in range(rounds)]
-        bounds = {"queued": (450.0, 300.0)}
-        names = {
-            "queued": "memory a queued job in the embedded Redis",
-            "done": "memory a finished job, its result kept",
-            "file queued": "append-only file a job, when all are queued",
-            "file done": "append-only file a job, when all are done (rewrites included)",
-        }
         rows = [
-            Row(
-                what=what,
-                unit="bytes",
-                ours=[one[name] for one in seen],
-                at_least=bounds.get(name, (None, None))[0],
-                aim=bounds.get(name, (None, None))[1],
-                less_is_better=True,
+            Row.model_validate(
+                {"what": what, "unit": "bytes", "ours": [one[name] for one in seen], "less_is_better": True}
+                | BOUNDS.get(name, {})
             )
-            for name, what in names.items()
+            for name, what in ROWS.items()
         ]
         notes: dict[str, float | str] = {
             "jobs a round": jobs,
@@ -56,19 +43,20 @@ def main(
 
 def _round(parent: Path, jobs: int) -> dict[str, float | str]:
     with folder_in(parent) as folder, our_api(folder) as (url, _):
-        before = int(info(folder, "memory")["used_memory"])
-        load = asyncio.run(run_load(LoadPlan(url, requests=jobs, connections=256))).summary()
-        if not load.all_accepted:
-            raise OverloadDemoError(f"only {load.accepted} of {jobs} were accepted")
-        queued = int(info(folder, "memory")["used_memory"])
-        file_queued = int(info(folder, "persistence")["aof_current_size"])
+
+        def memory() -> int:
+            return int(info(folder, "memory")["used_memory"])
+
+        before = memory()
+        submitted(url, jobs, connections=256)
+        queued, file_queued = memory(), int(info(folder, "persistence")["aof_current_size"])
         with worker(folder):
             until(lambda: stats(url)["done"] == jobs, within_s=120)
         until(lambda: info(folder, "persistence")["aof_rewrite_in_progress"] == "0", within_s=60)
-        done, persistence = int(info(folder, "memory")["used_memory"]), info(folder, "persistence")
+        persistence = info(folder, "persistence")
         return {
             "queued": (queued - before) / jobs,
-            "done": (done - before) / jobs,
+            "done": (memory() - before) / jobs,
             "file queued": file_queued / jobs,
             "file done": int(persistence["aof_current_size"]) / jobs,
             "rewrites": int(persistence["aof_rewrites"]),

@@ -1,107 +1,98 @@
 """What a command costs on its way through the gateway: ``python -m experiments.bench.gateway``.
 
-Beside it the same command on the same server by the least that could be there instead: an ASGI endpoint without token,
-limits or formats that uses the same client library (``bare_endpoint``), under uvicorn with the gateway's flags.
+Compared with the same command on the same server through the least that could be there instead: ``bare_endpoint`` of
+``compared.py``, under uvicorn with the gateway's flags.
 """
 
 import asyncio
 import statistics
 import time
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import psutil
 import typer
 import uvloop
 from pydantic import SecretStr
 
-from experiments.bench.record import Benchmark, Place, Row
+from experiments.bench.record import Benchmark, Folder, Place, Rounds, Row
 from experiments.bench.servers import folder_in, store_on_a_port, uvicorn
 from overload_demo.console import one_line_errors
-from overload_demo.rest.client import Address, Upstash
+from overload_demo.rest.address import Address
+from overload_demo.rest.client import Upstash
 
 EXCHANGES = 8000
-TOGETHER = 16
+CONCURRENCY = 16
 TURNS = 20
 COMMAND = ("GET", "a-key-that-is-not-there")
+Pair = tuple[float, float]
 
 
 class Endpoint(NamedTuple):
-    """Where commands go, and the process that serves them."""
+    """A client of an endpoint, and the process that serves it."""
 
     upstash: Upstash
     process: psutil.Process
 
 
-def main(
-    pairs: Annotated[int, typer.Option(help="measurements of each", min=1)] = 5,
-    folder: Annotated[Path, typer.Option(help="where the store's data goes for the while; not on tmpfs")] = Path(),
-) -> None:
+def main(pairs: Rounds = 5, folder: Folder = Path()) -> None:
     """Measure both in turn, and record the ratios."""
     with (
         one_line_errors(),
         folder_in(folder) as own,
-        store_on_a_port(own) as told,
-        uvicorn("experiments.bench.bare_endpoint:app", own, "--no-date-header") as (bare_url, bare_pid),
+        store_on_a_port(own) as store,
+        uvicorn("experiments.bench.compared:bare_endpoint", own, "--no-date-header") as (bare_url, bare_pid),
     ):
         place = Place.here("experiments.bench.gateway", folder)
-        addresses = [(told["url"], told["token"], told["pid"]), (bare_url, "none", bare_pid)]
+        addresses = [(store["url"], store["token"], store["pid"]), (bare_url, "none", bare_pid)]
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             seen = [runner.run(_costs(addresses)) for _ in range(pairs)]
+        what = "a command through the gateway ÷ through a bare ASGI endpoint, "
+        hows = ("p50, one after the other", f"CPU time of its process, {CONCURRENCY} at a time")
         rows = [
-            _row("p50, one after the other", [times for times, _ in seen]),
-            _row(f"CPU time of its process, {TOGETHER} at a time", [cpu for _, cpu in seen]),
+            Row.of_pairs(what + how, list(costs), factor=1000, unit="ms", at_least=1.5, less_is_better=True)
+            for how, costs in zip(hows, zip(*seen, strict=True), strict=True)
         ]
         notes = {"exchanges a measurement": EXCHANGES, "command": " ".join(COMMAND)}
         Benchmark(place=place, rows=rows, notes=notes).record("gateway")
 
 
-def _row(how: str, pairs_ms: list[list[float]]) -> Row:
-    return Row(
-        what=f"a command through the gateway ÷ through a bare ASGI endpoint, {how}",
-        unit="ms",
-        ours=[ours for ours, _ in pairs_ms],
-        theirs=[theirs for _, theirs in pairs_ms],
-        at_least=1.5,
-        less_is_better=True,
-    )
-
-
-async def _costs(addresses: list[tuple[str, str, int]]) -> tuple[list[float], list[float]]:
-    """Of each endpoint the median time of an exchange, and the CPU time its process took for one, in ms."""
-    endpoints = [
-        Endpoint(Upstash(Address(url, SecretStr(token)), connections=TOGETHER), psutil.Process(pid))
+async def _costs(addresses: list[tuple[str, str, int]]) -> tuple[Pair, Pair]:
+    """Return the median time of an exchange and the CPU time its process took for one, seconds, of both endpoints."""
+    ours, bare = (
+        Endpoint(Upstash(Address(url, SecretStr(token)), connections=CONCURRENCY), psutil.Process(pid))
         for url, token, pid in addresses
-    ]
+    )
     try:
-        for endpoint in endpoints:
-            await asyncio.gather(*(_exchanges(endpoint, 10) for _ in range(TOGETHER)))  # all connections are open
-        return await _p50s_ms(endpoints), await _cpu_ms(endpoints)
+        for endpoint in (ours, bare):
+            await asyncio.gather(*(_exchanges(endpoint, 10) for _ in range(CONCURRENCY)))  # open all connections
+        return await _p50s(ours, bare), await _cpu(ours, bare)
     finally:
-        for endpoint in endpoints:
-            await endpoint.upstash.aclose()
+        await asyncio.gather(ours.upstash.aclose(), bare.upstash.aclose())
 
 
-async def _p50s_ms(endpoints: list[Endpoint]) -> list[float]:
-    """Exchange by exchange in turn, so that whatever else the machine does slows all alike."""
-    times_s: list[list[float]] = [[] for _ in endpoints]
+async def _p50s(*endpoints: Endpoint) -> Pair:
+    """Alternate exchange by exchange, so that other load on the machine slows both alike."""
+    times_s: dict[Endpoint, list[float]] = {endpoint: [] for endpoint in endpoints}
     for _ in range(EXCHANGES):
-        for endpoint, its_times_s in zip(endpoints, times_s, strict=True):
+        for endpoint in endpoints:
             since = time.perf_counter()
             await endpoint.upstash.command(*COMMAND)
-            its_times_s.append(time.perf_counter() - since)
-    return [1000 * statistics.median(its_times_s) for its_times_s in times_s]
+            times_s[endpoint].append(time.perf_counter() - since)
+    ours, bare = map(statistics.median, times_s.values())
+    return ours, bare
 
 
-async def _cpu_ms(endpoints: list[Endpoint]) -> list[float]:
-    """By turns for the same reason; a process takes no time while it is the other's turn."""
-    before = [endpoint.process.cpu_times() for endpoint in endpoints]
+async def _cpu(*endpoints: Endpoint) -> Pair:
+    """Alternate in turns for the same reason; a process uses no CPU during the other's turn."""
+    before = [sum(endpoint.process.cpu_times()[:2]) for endpoint in endpoints]
     for _ in range(TURNS):
         for endpoint in endpoints:
-            await asyncio.gather(*(_exchanges(endpoint, EXCHANGES // TURNS // TOGETHER) for _ in range(TOGETHER)))
-    after = [endpoint.process.cpu_times() for endpoint in endpoints]
-    spent_s = [new.user + new.system - old.user - old.system for new, old in zip(after, before, strict=True)]
-    return [1000 * one / EXCHANGES for one in spent_s]
+            share = EXCHANGES // TURNS // CONCURRENCY
+            await asyncio.gather(*(_exchanges(endpoint, share) for _ in range(CONCURRENCY)))
+    after = [sum(endpoint.process.cpu_times()[:2]) for endpoint in endpoints]
+    ours, bare = ((new - old) / EXCHANGES for new, old in zip(after, before, strict=True))
+    return ours, bare
 
 
 async def _exchanges(endpoint: Endpoint, count: int) -> None:

@@ -1,29 +1,26 @@
 """What the queue adds when nothing else is going on: ``python -m experiments.bench.idle``.
 
-One client on one connection, one request after the other: a job posted, against a request that the API answers by
-itself plus one durable SET through the gateway, which nobody can do without.
+One client on one connection, one request after the other: a job posted, against a request that the API answers without
+the store plus one durable SET through the gateway, the least that an accepted job needs.
 """
 
 import json
 import statistics
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from experiments.bench.record import Benchmark, Place, Row
+from experiments.bench.record import Benchmark, Folder, Place, Rounds, Row
 from experiments.bench.servers import folder_in, our_api, p50_of, store_on_a_port
 from overload_demo.console import one_line_errors
 from overload_demo.load.sender import sample_body
 
 REQUESTS = 500
-BARE = "/jobs/none"  # an id of another shape: a 404 without a question to the store
+BARE = "/jobs/none"  # no valid id: a 404 without a store request
 
 
-def main(
-    pairs: Annotated[int, typer.Option(help="measurements of each", min=1)] = 5,
-    folder: Annotated[Path, typer.Option(help="where the store's data goes for the while; not on tmpfs")] = Path(),
-) -> None:
+def main(pairs: Rounds = 5, folder: Folder = Path()) -> None:
     """Measure all three in turn, and record the ratio."""
     with one_line_errors(), folder_in(folder) as own:
         place = Place.here("experiments.bench.idle", folder)
@@ -35,11 +32,11 @@ def main(
                 posted_s.append(_p50_s(url, "/jobs", 202, "POST", sample_body(42), as_json))
                 bare_s.append(_p50_s(url, BARE, 404))
                 set_s.append(_p50_s(store["url"], "/", 200, "POST", durable, token))
-        row = Row(
-            what="a job posted when idle, p50 ÷ (bare GET of the API + durable SET through the gateway)",
+        row = Row.of_pairs(
+            "a job posted when idle, p50 ÷ (bare GET of the API + durable SET through the gateway)",
+            [(posted, bare + durable_set) for posted, bare, durable_set in zip(posted_s, bare_s, set_s, strict=True)],
+            factor=1000,
             unit="ms",
-            ours=[1000 * one for one in posted_s],
-            theirs=[1000 * (one + other) for one, other in zip(bare_s, set_s, strict=True)],
             at_least=1.5,
             aim=1.0,
             less_is_better=True,

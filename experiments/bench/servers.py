@@ -1,4 +1,4 @@
-"""What the benchmarks start and ask: servers on stores of their own, memory, and ``wrk`` as a witness from outside."""
+"""Servers on stores of their own, requests to them, and ``wrk`` as a load generator from outside this project."""
 
 import asyncio
 import contextlib
@@ -7,6 +7,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import socket
 import statistics
 import subprocess
@@ -27,6 +28,7 @@ from overload_demo.errors import OverloadDemoError
 from overload_demo.http_server import url_of
 from overload_demo.jobs import new_job_id
 from overload_demo.lab.sampler import count_commands
+from overload_demo.load import LoadPlan, LoadSummary, run_load
 from overload_demo.load.sender import sample_body
 from overload_demo.process import Child
 from overload_demo.queue.producer import NewJob, Producer
@@ -36,17 +38,17 @@ from overload_demo.rest.loopback import connect
 from overload_demo.store.data_dir import DataDir
 
 START_WITHIN_S = 20.0
-FILLED_AT_ONCE = 10_000
-LOOK_EVERY_S = 0.05
+STOP_WITHIN_S = 15.0
+FILL_BATCH_JOBS = 10_000
+POLL_INTERVAL_S = 0.05
 NO_PROGRESS_S = 15.0
-LEAVES_WITHIN_S = 15.0
-GIVE_UP_AFTER_S = 300.0
-# Those of our own server, for the servers it is compared with.
-FLAGS = ("--no-access-log", "--no-server-header", "--no-proxy-headers", "--timeout-keep-alive", "30")
+DRAIN_WITHIN_S = 300.0
+MAX_RATE_PER_S = 50_000
+FLAGS = ("--no-access-log", "--no-server-header", "--no-proxy-headers", "--timeout-keep-alive", "30")  # as our server
 
 
 def environment(folder: Path, **variables: object) -> dict[str, str]:
-    """A child's environment: a store of its own in ``folder``, no work in a job, nothing of the user's."""
+    """Return a child's environment: a store in ``folder``, no work in a job, none of the user's settings."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("UPSTASH", "OVERLOAD", "WORKER", "QUEUE"))}
     own = {"OVERLOAD_DATA_DIR": folder / "data", "WORKER_PROCESSING_DELAY": 0} | variables
     return clean | {name: str(value) for name, value in own.items()}
@@ -54,24 +56,23 @@ def environment(folder: Path, **variables: object) -> dict[str, str]:
 
 @contextlib.contextmanager
 def folder_in(parent: Path) -> Iterator[Path]:
-    """A folder for a store, removed once its last process has left it."""
+    """Yield a folder for a store; remove it once the store has no process left."""
     with tempfile.TemporaryDirectory(dir=parent, prefix="bench-", ignore_cleanup_errors=True) as name:
         yield Path(name)
         if (data := Path(name) / "data").exists():
-            until(DataDir(data).lock("gateway").is_free, LEAVES_WITHIN_S)
+            until(DataDir(data).lock("gateway").is_free, STOP_WITHIN_S)
 
 
 @contextlib.contextmanager
 def our_api(folder: Path, *, processes: int = 1, **variables: object) -> Iterator[tuple[str, int]]:
-    """The API on a store of its own; yields its URL and the id of its (first) process."""
+    """Run the API on a store in ``folder``; yield its URL and the id of its first process."""
     with contextlib.ExitStack() as stack:
         listeners = [stack.enter_context(listener) for listener in listen("127.0.0.1", 0)]
         descriptors = [listener.fileno() for listener in listeners]
         arguments = ["--fds", ",".join(map(str, descriptors))]
-        surroundings, log = environment(folder, **variables), folder / "api.log"
+        own, log = environment(folder, **variables), folder / "api.log"
         apis = [
-            Child("overload_demo.api", arguments, environment=surroundings, log=log, fds=descriptors)
-            for _ in range(processes)
+            Child("overload_demo.api", arguments, environment=own, log=log, fds=descriptors) for _ in range(processes)
         ]
         for api in apis:
             stack.callback(api.stop)
@@ -82,7 +83,7 @@ def our_api(folder: Path, *, processes: int = 1, **variables: object) -> Iterato
 
 @contextlib.contextmanager
 def worker(folder: Path, *arguments: str, **variables: object) -> Iterator[Child]:
-    """A worker on the store in ``folder``."""
+    """Run a worker on the store in ``folder``."""
     part = Child("overload_demo.worker", arguments, environment=environment(folder, **variables), log=folder / "w.log")
     part.start()
     try:
@@ -93,7 +94,7 @@ def worker(folder: Path, *arguments: str, **variables: object) -> Iterator[Child
 
 @contextlib.contextmanager
 def uvicorn(app: str, folder: Path | None = None, *flags: str, **variables: object) -> Iterator[tuple[str, int]]:
-    """Plain uvicorn with an app, on a port of its own; yields its URL and process id."""
+    """Run an app under plain uvicorn; yield its URL and process id."""
     port = str(free_port())
     command = [sys.executable, "-m", "uvicorn", app, "--log-level", "critical", *FLAGS, *flags, "--port", port]
     process = subprocess.Popen(command, env=environment(folder, **variables) if folder else None)
@@ -102,23 +103,28 @@ def uvicorn(app: str, folder: Path | None = None, *flags: str, **variables: obje
         yield f"http://127.0.0.1:{port}", process.pid
     finally:
         process.terminate()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):  # connections that never end
             process.wait(10)
-        except subprocess.TimeoutExpired:  # it waits for connections that will not end
-            process.kill()
-            process.wait()
+        process.kill()
+        process.wait()
 
 
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@contextlib.contextmanager
+def store_on_a_port(folder: Path) -> Iterator[dict[str, Any]]:
+    """Run the store in ``folder`` for clients over TCP; yield its state with the URL of that port."""
+    port = free_port()
+    command = [sys.executable, "-m", "overload_demo.store", "--port", str(port)]
+    process = subprocess.Popen(command, env=environment(folder), stdout=subprocess.DEVNULL)
+    try:
+        yield state(folder) | {"url": f"http://127.0.0.1:{port}"}
+    finally:
+        process.terminate()
+        process.wait(STOP_WITHIN_S)
 
 
 @contextlib.contextmanager
 def descriptor_limit(limit: int | None) -> Iterator[None]:
-    """Children started in the block may open so many descriptors; None: as many as this process."""
+    """Limit the descriptors of children started in the block; None keeps the limit of this process."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(limit or soft, soft), hard))
     try:
@@ -127,57 +133,43 @@ def descriptor_limit(limit: int | None) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def store_processes(folder: Path) -> dict[str, int]:
-    """The process ids of gateway and Redis of the store in ``folder``."""
-    gateway = int(state(folder)["pid"])
-    return {"gateway": gateway, "redis": psutil.Process(gateway).children()[0].pid}
+def free_port() -> int:
+    """Return a port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def until(met: Callable[[], bool], within_s: float, every_s: float = POLL_INTERVAL_S, problem: str = "") -> None:
+    """Return once ``met``. Raises :class:`OverloadDemoError` after ``within_s`` seconds."""
+    give_up_at = time.monotonic() + within_s
+    while not met():
+        if time.monotonic() > give_up_at:
+            raise OverloadDemoError(problem or f"not within {within_s:g} s")
+        time.sleep(every_s)
 
 
 def wait_for(url: str) -> None:
-    """Return once something answers there, whatever it says."""
-    give_up_at = time.monotonic() + START_WITHIN_S
-    while time.monotonic() < give_up_at:
+    """Return once a server answers at ``url``, with any status."""
+
+    def answers() -> bool:
         with contextlib.suppress(OSError, http.client.HTTPException):
             get(url, "/openapi.json")
-            return
-        time.sleep(0.05)
-    raise OverloadDemoError(f"nothing answers at {url}")
+            return True
+        return False
 
-
-def stats(url: str) -> dict[str, float]:
-    """The queue's numbers."""
-    told: dict[str, float] = json.loads(get(url, "/queue/stats"))
-    return told
+    until(answers, START_WITHIN_S, problem=f"nothing answers at {url}")
 
 
 def get(url: str, path: str) -> bytes:
-    """The body of an answer, whatever its status."""
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=10)
-    try:
-        connection.request("GET", path)
-        return connection.getresponse().read()
-    finally:
-        connection.close()
+    """Return the body of a response with any status."""
+    return p50_of(url, path, status=None, times=1)[0]
 
 
-def drained(url: str, *, for_s: float = GIVE_UP_AFTER_S) -> tuple[float, int]:
-    """Jobs done a second, from the first progress until nothing is left or ``for_s`` has passed; and the looks taken.
-
-    Raises :class:`OverloadDemoError` when there is no progress.
-    """
-    began, at_first, looks = time.monotonic(), stats(url)["done"], 1
-    seen: list[tuple[float, float]] = []
-    while not seen or seen[-1][0] - seen[0][0] < for_s:
-        time.sleep(LOOK_EVERY_S)
-        told, looks = stats(url), looks + 1
-        if told["done"] > (seen[-1][1] if seen else at_first):
-            seen.append((time.monotonic(), told["done"]))
-        elif time.monotonic() - (seen[-1][0] if seen else began) > NO_PROGRESS_S:
-            raise OverloadDemoError(f"no job was done for {NO_PROGRESS_S:g} s")
-        if told["queue_length"] == told["in_flight"] == 0:
-            break
-    (first_s, first), (last_s, last) = seen[0], seen[-1]
-    return (last - first) / (last_s - first_s), looks
+def stats(url: str) -> dict[str, float]:
+    """Return the queue's statistics."""
+    values: dict[str, float] = json.loads(get(url, "/queue/stats"))
+    return values
 
 
 def p50_of(
@@ -187,92 +179,99 @@ def p50_of(
     body: bytes | None = None,
     headers: Mapping[str, str] | None = None,
     *,
-    status: int = 200,
+    status: int | None = 200,
     times: int,
 ) -> tuple[bytes, float]:
-    """The last body and the median time of a request, seconds; one connection, one after the other.
+    """Send a request several times on one connection; return the last body and the median time, seconds.
 
-    Raises :class:`OverloadDemoError` at another status.
+    Raises :class:`OverloadDemoError` at a status other than ``status``; None accepts any.
     """
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=10)
-    times_s = []
-    try:
+    connection, times_s = http.client.HTTPConnection(urlsplit(url).netloc, timeout=10), []
+    with contextlib.closing(connection):
         for _ in range(times):
             since = time.perf_counter()
             connection.request(method, path, body, dict(headers or {}))
-            answer = connection.getresponse()
-            text = answer.read()
+            response = connection.getresponse()
+            text = response.read()
             times_s.append(time.perf_counter() - since)
-            if answer.status != status:
-                raise OverloadDemoError(f"{method} {path} was answered {answer.status}")
-    finally:
-        connection.close()
+            if status not in {None, response.status}:
+                raise OverloadDemoError(f"{method} {path} was answered {response.status}")
     return text, statistics.median(times_s)
 
 
-def command(folder: Path, *arguments: str) -> Any:
-    """Run one command on the store in ``folder``, through its gateway."""
-    told = state(folder)
-    connection = http.client.HTTPConnection("localhost", timeout=60)
-    connection.sock = connect(Address(told["url"], SecretStr("")).socket, timeout_s=60.0)
-    try:
-        connection.request("POST", "/", json.dumps(arguments), {"Authorization": f"Bearer {told['token']}"})
-        return json.loads(connection.getresponse().read())["result"]
-    finally:
-        connection.close()
+def drained(url: str, *, for_s: float = DRAIN_WITHIN_S) -> tuple[float, int]:
+    """Return jobs done a second, and the number of statistics requests that this took.
+
+    Measures from the first progress until the queue is empty or ``for_s`` seconds have passed. Raises
+    :class:`OverloadDemoError` without progress.
+    """
+    began, at_first, requests = time.monotonic(), stats(url)["done"], 1
+    seen: list[tuple[float, float]] = []
+    while not seen or seen[-1][0] - seen[0][0] < for_s:
+        time.sleep(POLL_INTERVAL_S)
+        now, requests = stats(url), requests + 1
+        if now["done"] > (seen[-1][1] if seen else at_first):
+            seen.append((time.monotonic(), now["done"]))
+        elif time.monotonic() - (seen[-1][0] if seen else began) > NO_PROGRESS_S:
+            raise OverloadDemoError(f"no job was done for {NO_PROGRESS_S:g} s")
+        if now["queue_length"] == now["in_flight"] == 0:
+            break
+    (first_s, first), (last_s, last) = seen[0], seen[-1]
+    return (last - first) / (last_s - first_s), requests
 
 
-def info(folder: Path, section: str) -> dict[str, str]:
-    """A section of the server's INFO."""
-    lines: list[str] = command(folder, "INFO", section).splitlines()
-    return dict(line.split(":", 1) for line in lines if ":" in line)
+def submitted(url: str, jobs: int, connections: int) -> LoadSummary:
+    """Submit jobs as fast as possible. Raises :class:`OverloadDemoError` unless all are accepted."""
+    summary = asyncio.run(run_load(LoadPlan(url, requests=jobs, connections=connections))).summary()
+    if not summary.all_accepted:
+        raise OverloadDemoError(f"only {summary.accepted:,} of {jobs:,} were accepted: {summary.failures}")
+    return summary
 
 
-def commands_run(folder: Path) -> tuple[int, int]:
-    """What the server has run: script calls, and all commands with those inside scripts."""
-    return count_commands(command(folder, "INFO", "commandstats"))
+def closed_loop(url: str, connections: int, seconds: float) -> LoadSummary:
+    """Run the project's load generator in a closed loop for some seconds."""
+    plan = LoadPlan(url, round(MAX_RATE_PER_S * seconds), connections=connections, max_duration_s=seconds)
+    return asyncio.run(run_load(plan)).summary()
+
+
+def accepted_per_s(url: str, connections: int, seconds: float) -> float:
+    """Return the jobs accepted a second, measured by wrk where it is installed."""
+    if shutil.which("wrk"):
+        return wrk(f"{url}/jobs", connections, seconds, posting())
+    return closed_loop(url, connections, seconds).accepted_per_s
 
 
 def wrk(url: str, connections: int, seconds: float, script: str) -> float:
-    """Requests a second as wrk counts them; ``script`` is its Lua. Raises :class:`OverloadDemoError` at any error."""
+    """Return the requests a second that wrk counts; ``script`` is its Lua. Raises :class:`OverloadDemoError`."""
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
         file.write(script)
         file.flush()
-        threads = min(2, connections)
-        options = [f"-t{threads}", f"-c{connections}", f"-d{round(seconds)}s", "--timeout", "10s", "-s", file.name]
-        said = subprocess.run(["wrk", *options, url], capture_output=True, text=True, check=True).stdout
-    if "Non-2xx" in said or "Socket errors" in said:
-        raise OverloadDemoError(f"wrk met errors: {said.strip().splitlines()[-3:]}")
-    found = re.search(r"Requests/sec:\s+([\d.]+)", said)
-    assert found, said
+        options = [f"-t{min(2, connections)}", f"-c{connections}", f"-d{round(seconds)}s", "--timeout", "10s"]
+        command = ["wrk", *options, "-s", file.name, url]
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    if "Non-2xx" in output or "Socket errors" in output:
+        raise OverloadDemoError(f"wrk reported errors: {output.strip().splitlines()[-3:]}")
+    found = re.search(r"Requests/sec:\s+([\d.]+)", output)
+    assert found, output
     return float(found[1])
 
 
 def posting(pause_ms: int = 0) -> str:
-    """A wrk script that posts the sample job, each connection ``pause_ms`` after its last answer."""
+    """Return a wrk script that posts the sample job; each connection pauses after a response."""
     body = sample_body(42).decode().replace('"', r"\"")
     script = f'wrk.method = "POST"\nwrk.headers["Content-Type"] = "application/json"\nwrk.body = "{body}"\n'
     return script + (f"function delay() return {pause_ms} end\n" if pause_ms else "")
 
 
-def until(met: Callable[[], bool], within_s: float, every_s: float = 0.05) -> None:
-    """Return once ``met``. Raises :class:`OverloadDemoError` after ``within_s`` seconds."""
-    give_up_at = time.monotonic() + within_s
-    while not met():
-        if time.monotonic() > give_up_at:
-            raise OverloadDemoError(f"not within {within_s:g} s")
-        time.sleep(every_s)
-
-
 async def fill(folder: Path, jobs: int) -> list[str]:
-    """Queue so many jobs of the sample body on the store in ``folder``, as the API would; their ids in queue order."""
-    told = state(folder)
-    upstash = Upstash(Address(told["url"], SecretStr(told["token"])), connections=4, timeout_s=60.0)
+    """Enqueue sample jobs on the store in ``folder``, as the API does; return their ids in queue order."""
+    here = state(folder)
+    upstash = Upstash(Address(here["url"], SecretStr(here["token"])), connections=4, timeout_s=60.0)
     producer = Producer(upstash, load_settings(overload_store_deadline_s=60.0))
     job_ids: list[str] = []
     try:
-        for start in range(0, jobs, FILLED_AT_ONCE):
-            numbers = range(start, min(jobs, start + FILLED_AT_ONCE))
+        for start in range(0, jobs, FILL_BATCH_JOBS):
+            numbers = range(start, min(jobs, start + FILL_BATCH_JOBS))
             page = [NewJob(new_job_id(), sample_body(number).decode()) for number in numbers]
             await asyncio.gather(*(producer.enqueue(job) for job in page))
             job_ids += [job.job_id for job in page]
@@ -283,22 +282,35 @@ async def fill(folder: Path, jobs: int) -> list[str]:
 
 
 def state(folder: Path) -> dict[str, Any]:
-    """Where the store in ``folder`` answers: url (of its socket), token, pid."""
+    """Return the URL (of a socket), the token and the process id of the store in ``folder``."""
     data_dir = DataDir(folder / "data")
     until(lambda: data_dir.read_state() is not None, START_WITHIN_S)
-    told = data_dir.read_state()
-    assert told is not None
-    return {"url": data_dir.address(told).url, "token": told.token, "pid": told.pid}
+    found = data_dir.read_state()
+    assert found is not None
+    return {"url": data_dir.address(found).url, "token": found.token, "pid": found.pid}
 
 
-@contextlib.contextmanager
-def store_on_a_port(folder: Path) -> Iterator[dict[str, Any]]:
-    """The store in ``folder`` by itself, for clients over TCP; yields its state with the URL of that port."""
-    port = free_port()
-    command = [sys.executable, "-m", "overload_demo.store", "--port", str(port)]
-    process = subprocess.Popen(command, env=environment(folder), stdout=subprocess.DEVNULL)
-    try:
-        yield state(folder) | {"url": f"http://127.0.0.1:{port}"}
-    finally:
-        process.terminate()
-        process.wait(LEAVES_WITHIN_S)
+def store_processes(folder: Path) -> dict[str, int]:
+    """Return the process ids of gateway and Redis of the store in ``folder``."""
+    gateway = int(state(folder)["pid"])
+    return {"gateway": gateway, "redis": psutil.Process(gateway).children()[0].pid}
+
+
+def command(folder: Path, *arguments: str) -> Any:
+    """Run one command on the store in ``folder``, through its gateway."""
+    here = state(folder)
+    with contextlib.closing(http.client.HTTPConnection("localhost", timeout=60)) as connection:
+        connection.sock = connect(Address(here["url"], SecretStr("")).socket, timeout_s=60.0)
+        connection.request("POST", "/", json.dumps(arguments), {"Authorization": f"Bearer {here['token']}"})
+        return json.loads(connection.getresponse().read())["result"]
+
+
+def info(folder: Path, section: str) -> dict[str, str]:
+    """Return a section of the server's INFO."""
+    lines: list[str] = command(folder, "INFO", section).splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line)
+
+
+def commands_run(folder: Path) -> tuple[int, int]:
+    """Return what the server has run: script calls, and all commands including those inside scripts."""
+    return count_commands(command(folder, "INFO", "commandstats"))

@@ -1,7 +1,7 @@
-"""``python -m experiments.naive_sync``: run the baseline by itself, with the same server flags as the real API.
+"""``python -m experiments.naive_sync``: run the baseline alone, with the server flags of the real API.
 
-With ``--parent-pipe`` it is somebody's child: it says its URL on stdout as a JSON line, leaves SIGINT to its parent,
-and ends when its stdin closes.
+With ``--parent-pipe`` a parent controls it: it prints its URL as a JSON line, ignores SIGINT, and exits when its stdin
+closes.
 """
 
 import json
@@ -27,7 +27,7 @@ def main(
     delay: Annotated[
         float, typer.Option(help="simulated work, seconds a job", envvar="WORKER_PROCESSING_DELAY", min=0)
     ] = float(DEFAULT_DELAY_S),
-    parent_pipe: Annotated[bool, typer.Option("--parent-pipe", help="end when stdin closes")] = False,
+    parent_pipe: Annotated[bool, typer.Option("--parent-pipe", help="exit when stdin closes")] = False,
 ) -> None:
     """Serve the API that does its work inside the request."""
     try:
@@ -37,39 +37,27 @@ def main(
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
     url = "http://{}:{}".format(*listener.getsockname()[:2])
-    config = uvicorn.Config(
-        app,
-        http="httptools",
-        loop="uvloop",
-        backlog=BACKLOG,
-        access_log=False,
-        log_level="warning",
-        timeout_graceful_shutdown=1,
-    )
-    server = uvicorn.Server(config)
+    loop = {"http": "httptools", "loop": "uvloop", "backlog": BACKLOG, "timeout_graceful_shutdown": 1}
+    server = uvicorn.Server(uvicorn.Config(app, access_log=False, log_level="warning", **loop))  # type: ignore[arg-type]
     if not parent_pipe:
         typer.echo(f"naive baseline ({variant}, {delay:g} s a job) on {url}")
         server.run(sockets=[listener])
         return
     typer.echo(json.dumps({"url": url}))
-    _serve_until_stdin_closes(server, listener)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((host, port))
-    listener.listen(BACKLOG)
-    return listener
-
-
-def _serve_until_stdin_closes(server: uvicorn.Server, listener: socket.socket) -> None:
-    """Serve in a second thread, where uvicorn leaves the signals alone, and wait for the parent in this one."""
+    # The server runs in a second thread, where uvicorn installs no signal handlers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True).start()
     while os.read(sys.stdin.fileno(), 1):
         pass
-    os._exit(0)  # there is nothing to save, and its event loop may be blocked for long
+    os._exit(0)  # nothing to save, and the event loop may be blocked for long
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio reads it: TCP_NODELAY
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host, port))
+    listener.listen(BACKLOG)
+    return listener
 
 
 if __name__ == "__main__":

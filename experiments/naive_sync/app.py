@@ -1,19 +1,18 @@
 """The API without a queue: same contract, same work, but done while the client waits.
 
-``POST /jobs`` takes the same body as the queue-based API, does the job through :func:`overload_demo.work.process`, and
-answers 200 with the result. It is no straw man: the job, the slot it needs and the server's flags are the same. The
-variants are the three ways people write it:
+``POST /jobs`` takes the same body as the queue API, does the job with :func:`overload_demo.work.process`, and answers
+200 with the result. Job, slot and server flags are those of the queue API. The variants are three common ways to
+write it:
 
 ``async-blocking``
-    ``async def`` with a blocking call inside. The event loop does one job after the other and nothing in between: it
-    neither accepts nor times out nor answers ``/stats`` while it works.
+    ``async def`` with a blocking call. The event loop does one job at a time; meanwhile it neither accepts connections
+    nor times out nor answers ``/stats``.
 ``def-slot``
-    plain ``def``, run in a pool of 40 threads, all needing the one slot. The loop stays free, so it takes in every
-    request there is, and lets all of them wait.
+    plain ``def``, run in a pool of 40 threads that share the one slot. The loop stays free, accepts every request, and
+    lets all of them wait.
 ``def-no-slot``
-    plain ``def`` without the slot: 40 jobs at a time. It wins, and rightly so: when the work is *not* a scarce resource
-    (sleeping, waiting for a service that takes all comers), threads are all you need, up to 40 times the rate. It stops
-    winning where the work needs something there is one of, a core, a row lock, a payment terminal, or beyond 40 times.
+    plain ``def`` without the slot: 40 jobs at a time. It wins where the work is *not* a scarce resource (sleeping,
+    waiting for another service), up to 40 times the rate. It loses where the work needs one core, row lock or terminal.
 """
 
 import os
@@ -38,7 +37,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class JobRequest(BaseModel):
-    """What a client submits, as in the queue-based API."""
+    """What a client submits, as in the queue API."""
 
     name: str
     value: int | float
@@ -47,17 +46,16 @@ class JobRequest(BaseModel):
 
 
 class InFlight:
-    """ASGI middleware that counts the job requests the app has taken in and not answered; its queue, so to speak.
+    """ASGI middleware that counts the job requests in the app: its only queue.
 
-    Requests the server has not read yet, in the kernel or behind a blocked event loop, are not in it: only the clients
-    know of those.
+    Requests that the server has not read yet, in the kernel or behind a blocked event loop, are not counted.
     """
 
     def __init__(self, app: App, counts: "Counts") -> None:
         self._app, self._counts = app, counts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and count it meanwhile if it is a job."""
+        """Pass a request on; count a job request meanwhile."""
         if scope["type"] != "http" or scope["path"] != "/jobs":
             await self._app(scope, receive, send)
             return
@@ -69,7 +67,7 @@ class InFlight:
 
 
 class Counts:
-    """Requests in flight and jobs completed; ``completed`` also counts jobs whose client has left."""
+    """Requests in flight and jobs completed, including jobs of clients that have disconnected."""
 
     def __init__(self) -> None:
         self.in_flight = 0
@@ -77,13 +75,13 @@ class Counts:
         self._lock = threading.Lock()
 
     def note_completed(self) -> None:
-        """Count a job; called from many threads, and ``+=`` is not one step."""
+        """Count a job; many threads call this, and ``+=`` is not atomic."""
         with self._lock:
             self.completed += 1
 
 
 def create_app(variant: str | None = None, delay_s: float | None = None) -> FastAPI:
-    """Build the app; what is not given comes from NAIVE_VARIANT and WORKER_PROCESSING_DELAY (seconds a job).
+    """Build the app; missing arguments come from NAIVE_VARIANT and WORKER_PROCESSING_DELAY (seconds a job).
 
     Raises ValueError for an unknown variant or a delay that is no number.
     """
@@ -108,7 +106,7 @@ def create_app(variant: str | None = None, delay_s: float | None = None) -> Fast
 
     @app.get("/stats")
     async def stats() -> dict[str, Any]:
-        """Say how many are waiting, how many are done, and what the slot allows (null without a slot)."""
+        """Return requests in flight, completed jobs, and the capacity of the slot (null without a slot)."""
         capacity_per_s = round(slot.capacity_per_s, 1) if isinstance(slot, Slot) else None
         return {
             "in_flight": counts.in_flight,

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from experiments import live_class, student_cost
 from experiments.fault_matrix import FaultMatrix, durability_block, faults_block
-from experiments.readme import measured, recordings, reference
+from experiments.readme import measured, reference
+from experiments.readme.recordings import recordings_block
 from overload_demo.errors import OverloadDemoError
 
 ROOT = Path(__file__).parents[2]
@@ -17,18 +18,14 @@ ROOT = Path(__file__).parents[2]
 Blocks = dict[str, str]
 
 
-def _of_recordings() -> Blocks:
-    return {"recordings": recordings.table(recordings.all_recordings())}
-
-
 DOCUMENTS: dict[Path, Callable[[], Blocks]] = {
     ROOT / "README.md": measured.front_page,
     ROOT / "overload_demo" / "README.md": lambda: {"durability": durability_block(FaultMatrix.recorded())},
     ROOT / "overload_demo" / "OPERATIONS.md": reference.blocks,
-    ROOT / "experiments" / "README.md": lambda: measured.experiments_page() | _of_recordings(),
+    ROOT / "experiments" / "README.md": lambda: measured.experiments_page() | {"recordings": recordings_block()},
     ROOT / "tests" / "README.md": lambda: {"faults": faults_block(FaultMatrix.recorded())},
-    ROOT / "notebooks" / "LECTURE.md": lambda: {"class": live_class.told(live_class.LiveClass.recorded())},
-    ROOT / "notebooks" / "README.md": lambda: {"cost": student_cost.told(student_cost.StudentCost.recorded())},
+    ROOT / "notebooks" / "LECTURE.md": lambda: {"class": live_class.class_block(live_class.LiveClass.recorded())},
+    ROOT / "notebooks" / "README.md": lambda: {"cost": student_cost.cost_block(student_cost.StudentCost.recorded())},
 }
 
 

@@ -3,12 +3,12 @@
 import ast
 import importlib.util
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from experiments.bench.peers.comparison import ACCEPTED, Comparison
-from experiments.bench.record import RESULTS, Benchmark, Place, Row, figure
+from experiments.bench.record import RESULTS, Benchmark, Place, Row, figure, markdown_table
 from experiments.fault_matrix import FaultMatrix
 from experiments.live_class import LiveClass
 from experiments.student_cost import StudentCost
@@ -18,8 +18,7 @@ from overload_demo.lab.result import SpikeResult
 from overload_demo.load import Shape
 from overload_demo.load.summary import Environment
 
-NOT_RECORDED = "not recorded"
-ROWS_TOLD = 2
+SHOWN_ROWS = 2
 
 
 @dataclass(frozen=True)
@@ -34,26 +33,30 @@ class Recording:
     commands: tuple[str, ...]
     headline: str
 
+    @property
+    def row(self) -> tuple[str, ...]:
+        """The cells of the table; the file is a link, followed by its figure if there is one."""
+        links = f"[`{self.path.name}`](results/{self.path.name})"
+        if self.path.with_suffix(".png").exists():
+            links += f", [figure](results/{self.path.stem}.png)"
+        machine = f"{self.environment.cores} cores, {self.filesystem}, Python {self.environment.python}"
+        commands = ", then ".join(f"`{command}`" for command in self.commands)
+        return self.what, links, self.recorded_at[:10], machine, commands, self.headline
+
 
 def all_recordings(folder: Path = RESULTS) -> list[Recording]:
-    """Every recorded run, by file name. Raises :class:`OverloadDemoError` for a file that nobody here can read."""
+    """Return every recorded run, by file name. Raises :class:`OverloadDemoError` for a file without a reader."""
     return [_reader(path)(path) for path in sorted(folder.glob("*.json"))]
 
 
-def table(recordings: Iterable[Recording]) -> str:
-    """A row a recording; file names link to the files, with the figure beside where there is one."""
-    lines = ["| what | file | recorded | machine | made by | in short |", "|---|---|---|---|---|---|"]
-    for one in recordings:
-        environment = one.environment
-        machine = f"{environment.cores} cores, {one.filesystem}, Python {environment.python}"
-        made_by = ", then ".join(f"`{command}`" for command in one.commands)
-        cells = (one.what, _links(one.path), one.recorded_at[:10], machine, made_by, one.headline)
-        lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
-    return "\n".join(lines)
+def recordings_block() -> str:
+    """Return all recordings as a table."""
+    heads = ("what", "file", "recorded", "machine", "made by", "in short")
+    return markdown_table(heads, [one.row for one in all_recordings()])
 
 
 def program_of(command: str) -> str:
-    """The module that ``python -m …`` in a command runs, e.g. ``tests.history.__main__`` for a package.
+    """Return the module that ``python -m …`` in a command runs, e.g. ``tests.history.__main__`` for a package.
 
     Raises :class:`OverloadDemoError` when there is none.
     """
@@ -68,33 +71,33 @@ def _reader(path: Path) -> Callable[[Path], Recording]:
     for pattern, reader in _READERS.items():
         if path.match(pattern):
             return reader
-    raise OverloadDemoError(f"{path.name}: add to experiments/readme/recordings.py how such a recording is told")
+    raise OverloadDemoError(f"{path.name}: add a reader for it to experiments/readme/recordings.py")
 
 
 def _benchmark(path: Path) -> Recording:
     benchmark = Benchmark.model_validate_json(path.read_bytes())
-    told = [row for row in benchmark.rows if row.at_least is not None] or benchmark.rows
-    return _at(benchmark.place, path, "; ".join(f"{row.what}: {row.shown}" for row in told[:ROWS_TOLD]))
+    shown = [row for row in benchmark.rows if row.at_least is not None] or benchmark.rows
+    return _at(benchmark.place, path, "; ".join(f"{row.what}: {row.shown}" for row in shown[:SHOWN_ROWS]))
 
 
 def _growth(path: Path) -> Recording:
     benchmark = Benchmark.model_validate_json(path.read_bytes())
     by_name: dict[str, list[Row]] = {}
     for row in benchmark.rows:
-        by_name.setdefault(row.what.rpartition(", ")[0], []).append(row)
-    told = []
-    for name, rows in list(by_name.items())[:ROWS_TOLD]:
-        queued = [row for row in rows if row.what.endswith("queued")]
-        ends = [f"{figure(row.value)} with {row.what.rpartition(', ')[2]}" for row in (queued[0], queued[-1])]
-        told.append(f"{name}: {', '.join(ends)}")
-    return _at(benchmark.place, path, "; ".join(told))
+        if row.what.endswith("queued"):
+            by_name.setdefault(row.what.rpartition(", ")[0], []).append(row)
+    shown = []
+    for name, rows in list(by_name.items())[:SHOWN_ROWS]:
+        ends = [f"{figure(row.value)} with {row.what.rpartition(', ')[2]}" for row in (rows[0], rows[-1])]
+        shown.append(f"{name}: {', '.join(ends)}")
+    return _at(benchmark.place, path, "; ".join(shown))
 
 
 def _peers(path: Path) -> Recording:
     comparison = Comparison.model_validate_json(path.read_bytes())
-    (first, ours), (second, theirs) = list(comparison.rates(ACCEPTED).items())[:2]
-    told = f"{ACCEPTED}, the two fastest: {first} {figure(statistics.median(ours))}, {second} {figure(statistics.median(theirs))}"
-    return _at(comparison.place, path, told)
+    fastest = list(comparison.rates(ACCEPTED).items())[:2]
+    rates = ", ".join(f"{name} {figure(statistics.median(measured))}" for name, measured in fastest)
+    return _at(comparison.place, path, f"{ACCEPTED}, the two fastest: {rates}")
 
 
 def _faults(path: Path) -> Recording:
@@ -105,8 +108,8 @@ def _faults(path: Path) -> Recording:
 
 def _student(path: Path) -> Recording:
     cost = StudentCost.model_validate_json(path.read_bytes())
-    told = f"`{cost.notebook}` at level {cost.level}: {cost.peak_mb:,.0f} MB at most, {cost.cpu_s:,.0f} CPU seconds"
-    return _at(cost.place, path, told)
+    used = f"{cost.peak_mb:,.0f} MB at most, {cost.cpu_s:,.0f} CPU seconds"
+    return _at(cost.place, path, f"`{cost.notebook}` at level {cost.level}: {used}")
 
 
 def _class(path: Path) -> Recording:
@@ -116,48 +119,44 @@ def _class(path: Path) -> Recording:
 
 def _naive(path: Path) -> Recording:
     recording = BaselineRecording.model_validate_json(path.read_bytes())
-    runs = recording.runs
-    spike = next(run for run in runs if run.shape is Shape.SPIKE)
+    spike = next(run for run in recording.runs if run.shape is Shape.SPIKE)
     return Recording(
-        path=path,
-        what=f"The naive API, variant `{spike.variant}`, under {len(runs)} loads",
-        recorded_at=spike.recorded_at,
-        environment=spike.summary.environment,
-        filesystem=f"file system {NOT_RECORDED}",
-        commands=(recording.command,),
-        headline=f"spike: {spike.summary.accepted:,} of {spike.summary.planned:,} answered in time",
+        path,
+        f"The naive API, variant `{spike.variant}`, under {len(recording.runs)} loads",
+        spike.recorded_at,
+        spike.summary.environment,
+        "file system not recorded",
+        (recording.command,),
+        f"spike: {spike.summary.accepted:,} of {spike.summary.planned:,} answered in time",
     )
 
 
 def _spike(path: Path) -> Recording:
     result = SpikeResult.read(path)
     return Recording(
-        path=path,
-        what="The main job: a spike taken by the queue API, beside the naive one",
-        recorded_at=result.recorded_at,
-        environment=result.load.environment,
-        filesystem=result.conditions.filesystem,
-        commands=(result.conditions.command, "python -m experiments.record_spike RUN_FOLDER"),
-        headline=f"{result.accepted:,} of {result.offered:,} accepted, {result.lost:,} lost, "
+        path,
+        "The main job: a spike taken by the queue API, beside the naive one",
+        result.recorded_at,
+        result.load.environment,
+        result.conditions.filesystem,
+        (result.conditions.command, "python -m experiments.record_spike RUN_FOLDER"),
+        f"{result.accepted:,} of {result.offered:,} accepted, {result.lost:,} lost, "
         f"{result.duplicated:,} duplicated, empty after {result.seconds_to_empty:,.0f} s",
     )
 
 
 def _far_spike(path: Path) -> Recording:
-    """The main job far from its store; its command records it too."""
+    """Read the main job far from its store; its command records it too."""
     near, result = _spike(path), SpikeResult.read(path)
-    times, scripts = result.load.response_time, result.upstash_commands
+    times, commands, command = result.load.response_time, result.upstash_commands, result.conditions.command
     assert times
-    assert scripts
-    told = (
-        f"{near.headline}; answered after {times.p50_s * 1000:,.0f} ms (p50); {scripts[0]:,} or {scripts[1]:,} commands"
-    )
-    command = result.conditions.command
-    return replace(near, what=_subject(command), commands=(command,), headline=told)
+    assert commands
+    answered = f"answered after {times.p50_s * 1000:,.0f} ms (p50); {commands[0]:,} or {commands[1]:,} commands"
+    return replace(near, what=_subject(command), commands=(command,), headline=f"{near.headline}; {answered}")
 
 
 def _subject(command: str) -> str:
-    """What a program measures: the first words of its docstring, before its own command."""
+    """Return what a program measures: the start of its docstring, before its own command."""
     spec = importlib.util.find_spec(program_of(command))
     assert spec
     assert spec.origin
@@ -165,23 +164,10 @@ def _subject(command: str) -> str:
     return docstring.partition(": ``python -m")[0]
 
 
-def _links(path: Path) -> str:
-    figure_path = path.with_suffix(".png")
-    links = f"[`{path.name}`](results/{path.name})"
-    return f"{links}, [figure](results/{figure_path.name})" if figure_path.exists() else links
-
-
 def _at(place: Place, path: Path, headline: str) -> Recording:
-    """A recording that says itself where it was made; what it is says the program that made it."""
-    return Recording(
-        path=path,
-        what=_subject(place.command),
-        recorded_at=place.recorded_at,
-        environment=place.environment,
-        filesystem=place.filesystem,
-        commands=(place.command,),
-        headline=headline,
-    )
+    """Make a recording that contains its place; the docstring of its program describes it."""
+    what = _subject(place.command)
+    return Recording(path, what, place.recorded_at, place.environment, place.filesystem, (place.command,), headline)
 
 
 _READERS: dict[str, Callable[[Path], Recording]] = {

@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from typer.core import TyperArgument, TyperGroup, TyperOption
 from typer.main import get_command
 
+from experiments.bench.record import markdown_table
 from overload_demo.api.api_metrics import ApiMetrics
 from overload_demo.api.front_door.connection import MAX_HEAD_BYTES, MAX_HEADERS
 from overload_demo.api.intake import MAX_IDEMPOTENCY_KEY
@@ -26,7 +27,6 @@ from overload_demo.worker.worker_metrics import WorkerMetrics
 
 PROGRAMS = ("api", "worker", "store", "load", "live")
 SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
-Row = tuple[str, ...]
 
 
 def blocks() -> dict[str, str]:
@@ -46,14 +46,14 @@ def settings_block() -> str:
         (f"`{name.upper()}`", _default(field), _accepted(field), field.description or "")
         for name, field in Settings.model_fields.items()
     ]
-    return _table(("variable", "default", "accepted", "meaning"), rows)
+    return markdown_table(("variable", "default", "accepted", "meaning"), rows)
 
 
 def commands_block() -> str:
     """Return every command and program with its options."""
     commands = [*_commands("overload-demo", get_command(application.app)), *map(_program, PROGRAMS)]
     rows = [(f"`{name}`", command.get_short_help_str(200), ", ".join(_options(command))) for name, command in commands]
-    return _table(("command", "what it does", "options"), rows)
+    return markdown_table(("command", "what it does", "options"), rows)
 
 
 def options_block() -> str:
@@ -64,7 +64,7 @@ def options_block() -> str:
         for one in spike.params
         if isinstance(one, TyperOption) and not one.hidden
     ]
-    return _table(("option", "default", "meaning"), rows)
+    return markdown_table(("option", "default", "meaning"), rows)
 
 
 def metrics_block() -> str:
@@ -79,7 +79,7 @@ def metrics_block() -> str:
             labels = {label for sample in family.samples for label in sample.labels} - {"le"}
             shown = f"`{name}{{{', '.join(sorted(labels))}}}`" if labels else f"`{name}`"
             rows.append((shown, program, family.type, family.documentation))
-    return _table(("metric", "of the", "type", "meaning"), rows)
+    return markdown_table(("metric", "of the", "type", "meaning"), rows)
 
 
 def limits_block() -> str:
@@ -109,7 +109,7 @@ def limits_block() -> str:
         ("jobs in the queue", "no bound", "`OVERLOAD_MAX_QUEUE_DEPTH`, `OVERLOAD_MAX_WAIT_S`"),
         ("memory of the embedded server", "no bound", "`OVERLOAD_MAXMEMORY`"),
     ]
-    return _table(("what", "at most", "setting"), rows)
+    return markdown_table(("what", "at most", "setting"), rows)
 
 
 def _exposition(metrics: WorkerMetrics) -> str:
@@ -180,8 +180,3 @@ def _shown_default(option: TyperOption) -> str:
         return option.show_default
     default: Any = option.default
     return f"`{getattr(default, 'value', default)}`" if default is not False else "off"
-
-
-def _table(heads: Row, rows: list[Row]) -> str:
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    return "\n".join(lines + [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows])

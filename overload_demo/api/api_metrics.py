@@ -1,6 +1,8 @@
-"""What the API counts, and what ``GET /metrics`` tells: its own numbers over all processes, and the queue's."""
+"""What the API counts, and the content of its ``/metrics``: totals of all its processes, and the queue's statistics."""
 
 from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
@@ -16,16 +18,16 @@ ACCEPTANCE_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
 COMMIT_S = (0.00025, *ACCEPTANCE_S[:-1])
 BATCH_JOBS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
-# Queue numbers: (name, field of QueueStats, what it says). Counts since the store was new.
+# (name, field of QueueStats, help); counters since the store was created.
 QUEUE_GAUGES = (
-    ("overload_queue_depth", "queue_length", "Jobs waiting, without those cancelled."),
+    ("overload_queue_depth", "queue_length", "Jobs waiting, without cancelled ones."),
     ("overload_queue_oldest_age_seconds", "oldest_age_s", "Age of the job at the head."),
     ("overload_queue_estimated_wait_seconds", "estimated_wait_s", "Estimated wait of a job enqueued now."),
-    ("overload_queue_paused", "paused", "1 while nothing is handed to workers."),
+    ("overload_queue_paused", "paused", "1 while the queue is paused."),
     ("overload_jobs_in_flight", "in_flight", "Jobs leased and not settled, all workers together."),
-    ("overload_jobs_drained_per_second", "drain_rate_per_s", "Jobs settled a second of late, all workers together."),
+    ("overload_jobs_drained_per_second", "drain_rate_per_s", "Jobs settled per second lately, all workers together."),
     ("overload_workers_alive", "workers_alive", "Workers that gave a sign of life lately."),
-    ("overload_dead_letters", "dead_letters", "Entries of the dead list."),
+    ("overload_dead_letters", "dead_letters", "Entries of the dead-letter list."),
 )
 QUEUE_COUNTERS = (
     ("overload_jobs_accepted_total", "accepted", "Jobs committed."),
@@ -33,77 +35,67 @@ QUEUE_COUNTERS = (
     ("overload_jobs_failed_total", "failed", "Jobs that ended with an error, dead and expired ones included."),
     ("overload_jobs_cancelled_total", "cancelled", "Jobs cancelled while they waited."),
     ("overload_jobs_expired_total", "expired", "Jobs not started by their deadline."),
-    ("overload_jobs_dead_total", "dead", "Jobs put on the dead list."),
+    ("overload_jobs_dead_total", "dead", "Jobs put on the dead-letter list."),
     ("overload_jobs_interrupted_total", "interrupted", "Attempts that ended without an outcome."),
 )
 
 
 class ApiMetrics:
-    """What one API process counts, in its row of the shared memory ``fd``; without one, for itself alone."""
+    """The metrics of one API process, in its row of the shared memory ``fd``; without one, in memory of its own."""
 
     def __init__(self, fd: int = -1, row: int = 0) -> None:
-        sheet = self._sheet = MetricSet(fd, row)
-        requests = sheet.counters(
-            "overload_http_requests_total", "Answers sent, by status.", "status", [*STATUSES, OTHER]
+        metrics = self._metrics = MetricSet(fd, row)
+        requests = metrics.counters(
+            "overload_http_requests_total", "Responses sent, by status.", "status", [*STATUSES, OTHER]
         )
         self._requests = {status.encode(): counter for status, counter in requests.items()}
         self._accepted, self._other = requests[ACCEPTED.decode()], requests[OTHER]
-        self._acceptance = sheet.histogram(
+        self._acceptance = metrics.histogram(
             "overload_acceptance_seconds", "From the head of a request read to its 202 written.", ACCEPTANCE_S
         )
-        self._batch = sheet.histogram("overload_commit_batch_jobs", "Jobs in one call that enqueues.", BATCH_JOBS)
-        self._commit = sheet.histogram(
-            "overload_commit_seconds", "How long a call that enqueues takes, repeated attempts included.", COMMIT_S
+        self._batch = metrics.histogram("overload_commit_batch_jobs", "Jobs in one enqueue call.", BATCH_JOBS)
+        self._commit = metrics.histogram(
+            "overload_commit_seconds", "Duration of an enqueue call, retries included.", COMMIT_S
         )
-        self.connections = sheet.gauge("overload_live_connections", "Connections let in.")
-        self.paused = sheet.gauge("overload_accepting_paused", "API processes that let nobody in: they are full.")
-        self.pauses = sheet.counter("overload_accepting_pauses_total", "How often a process stopped letting in.")
-        self.store_error = sheet.store_errors()
-        self._unfolded: list[float] = []
-        sheet.begin()
+        self.connections = metrics.gauge("overload_live_connections", "Connections accepted and not closed.")
+        self.paused = metrics.gauge("overload_accepting_paused", "API processes that accept no connection: at the cap.")
+        self.pauses = metrics.counter("overload_accepting_pauses_total", "How often a process stopped accepting.")
+        self.store_error = metrics.store_errors()
+        self._buffered: list[float] = []
+        metrics.begin()
 
     def answered(self, status: bytes, seconds: float) -> None:
-        """An answer was written, so long after its request's head was read. One that accepts waits for a fold."""
+        """Count a response, written ``seconds`` after its request's head was read; 202s are buffered until a flush."""
         if status == ACCEPTED:
-            self._unfolded.append(seconds)
+            self._buffered.append(seconds)
         else:
             self._requests.get(status, self._other).add()
 
-    def fold(self) -> None:
-        """Count what was accepted since the last time: many at once cost a third of what they cost one by one."""
-        times, self._unfolded = self._unfolded, []
+    def flush(self) -> None:
+        """Count the buffered 202s: many at once cost a third of what they cost one by one."""
+        times, self._buffered = self._buffered, []
         if times:
             self._accepted.add(len(times))
             self._acceptance.observe_all(times)
 
     def committed(self, jobs: int, seconds: float) -> None:
-        """A call that was to enqueue so many jobs has ended, well or not."""
+        """Count an enqueue call, successful or not."""
         self._batch.observe(jobs)
         self._commit.observe(seconds)
 
     def exposition(self, stats: QueueStats | None, accept: str) -> tuple[bytes, str]:
-        """All numbers in the format that an ``Accept`` header asks for, and its media type; None: the store is gone."""
-        self.fold()
+        """Return all metrics in the format of an Accept header, and its media type; ``stats`` None = no answer."""
+        self.flush()
         encode, media_type = choose_encoder(usable_accept(accept))
-        return encode(_Told([*self._sheet.collect(), *_told_of_queue(stats)])), media_type
+        collector: Any = SimpleNamespace(collect=lambda: [*self._metrics.collect(), *_queue_metrics(stats)])
+        return encode(collector), media_type
 
 
-def _told_of_queue(stats: QueueStats | None) -> Iterable[Metric]:
-    """The queue's numbers; while nobody knows them they are left out, since 0 would be a lie."""
+def _queue_metrics(stats: QueueStats | None) -> Iterable[Metric]:
+    """The queue's metrics; without ``stats`` they are left out, since 0 would be wrong."""
     yield GaugeMetricFamily("overload_store_up", "1 if the store has answered this scrape.", float(stats is not None))
     if stats is not None:
-        for name, field, says in QUEUE_GAUGES:
-            yield GaugeMetricFamily(name, says, float(getattr(stats, field)))
-        for name, field, says in QUEUE_COUNTERS:
-            yield CounterMetricFamily(name, says, float(getattr(stats, field)))
-
-
-class _Told:
-    """What the library takes for a collector."""
-
-    def __init__(self, metrics: list[Metric]) -> None:
-        self._metrics = metrics
-
-    def collect(self) -> list[Metric]:
-        """The library's hook."""
-        return self._metrics
+        for name, field, help in QUEUE_GAUGES:
+            yield GaugeMetricFamily(name, help, float(getattr(stats, field)))
+        for name, field, help in QUEUE_COUNTERS:
+            yield CounterMetricFamily(name, help, float(getattr(stats, field)))

@@ -1,8 +1,8 @@
 """``POST /jobs``: from a request's bytes to a committed job.
 
-The route stays an ordinary FastAPI route, with its OpenAPI and its validation errors. Before FastAPI's layers stands a
-:class:`ShortCut` for what nearly every request is, a plainly valid body (read once, pydantic's own JSON validator,
-prebuilt bytes); it hands everything else to them. A test compares both over a corpus.
+The route is an ordinary FastAPI route, with its OpenAPI and its validation errors. :class:`ShortCut` stands before
+FastAPI's layers and answers what nearly every request is, a plainly valid body: read once, validated by pydantic's JSON
+parser, answered from prebuilt bytes. It passes everything else on. A test compares both paths over a corpus.
 """
 
 import hashlib
@@ -31,11 +31,7 @@ PATH = "/jobs"
 
 
 class ShortCut:
-    """ASGI middleware: answers a plainly valid ``POST /jobs`` itself, and passes every other request on untouched.
-
-    Measured: half of a request's time in this process is FastAPI's and Starlette's layers, which a plain body needs
-    none of.
-    """
+    """ASGI middleware: answers a plainly valid ``POST /jobs`` itself and passes every other request on unchanged."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -44,7 +40,7 @@ class ShortCut:
         """Serve one request."""
         if scope["type"] != "http" or scope["path"] != PATH or not _is_plain(scope):
             if scope["type"] == "http" and scope["method"] == "HEAD":
-                scope = {**scope, "method": "GET"}  # the server, which has the other scope, leaves the body out
+                scope = {**scope, "method": "GET"}  # the server, which has the other scope, omits the body
             begin(scope)
             await self._app(scope, receive, send)
             return
@@ -57,12 +53,12 @@ class ShortCut:
             await self._app(scope, _repeating(first, receive), send)
             return
         new = NewJob(new_job_id(), body.decode(), owner=owner_of(scope), expires_in_s=job.expires_in_s)
-        answer = await _enqueue(state.producer, new, scope)
-        await answer(scope, receive, send)
+        response = await _enqueue(state.producer, new, scope)
+        await response(scope, receive, send)
 
 
 def _is_plain(scope: Scope) -> bool:
-    """Whether it is a POST of JSON without an Idempotency-Key or a coding; begins one that has an id to be found by."""
+    """Whether it is a POST of JSON without an Idempotency-Key or a coding; binds one with an id to the log context."""
     is_json = False
     for name, value in scope["headers"]:
         if name == b"content-type":
@@ -80,7 +76,7 @@ def _plainly_valid(body: bytes, limit: int) -> JobRequest | None:
     try:
         job: JobRequest = _validate_json(body)
     except ValidationError:
-        return None  # FastAPI tells the client what is wrong
+        return None  # FastAPI reports the error
     return job
 
 
@@ -94,32 +90,6 @@ def _repeating(first: Message, receive: Receive) -> Receive:
     return again
 
 
-class JobIntakeRoute(APIRoute):
-    """A FastAPI route with a strict look at the body before FastAPI's own."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """FastAPI's hook: the function that answers a request of this route."""
-        ordinary = super().get_route_handler()
-
-        async def handle(request: Request) -> Response:
-            body = await _read_json_body(request, request.app.state.settings.overload_max_body_bytes)
-            refused = why_not_strict(body)
-            if refused:
-                kind, text = refused
-                raise RequestValidationError([{"type": kind, "loc": ("body",), "msg": text}])
-            return await ordinary(request)
-
-        return handle
-
-
-async def submit(request: Request, job: JobRequest) -> Response:
-    """Enqueue a valid body; answers when the store has committed it, or says whether it may have."""
-    body, owner = await request.body(), owner_of(request.scope)
-    idem, fingerprint = _idempotency(request, body, owner)
-    new = NewJob(new_job_id(), body.decode(), idem, fingerprint, owner, job.expires_in_s)
-    return await _enqueue(request.app.state.producer, new, request.scope)
-
-
 async def _enqueue(producer: Producer, job: NewJob, scope: Scope) -> Response:
     try:
         enqueued = await producer.enqueue(job)
@@ -127,11 +97,11 @@ async def _enqueue(producer: Producer, job: NewJob, scope: Scope) -> Response:
         begin(scope)
         return from_error(error, job.job_id)
     accepted(enqueued.job_id)
-    return _Accepted(enqueued.job_id, enqueued.estimated_wait_s, scope.get("root_path", ""))
+    return _AcceptedResponse(enqueued.job_id, enqueued.estimated_wait_s, scope.get("root_path", ""))
 
 
-class _Accepted(Response):
-    """The 202 with its bytes written down directly: this is the hot path."""
+class _AcceptedResponse(Response):
+    """The 202, built from bytes: this is the hot path."""
 
     def __init__(self, job_id: str, wait_s: float, root_path: str) -> None:
         self.status_code, self.background = 202, None
@@ -144,8 +114,35 @@ class _Accepted(Response):
         ]
 
 
+# ---- the ordinary path
+
+
+class JobIntakeRoute(APIRoute):
+    """A FastAPI route that checks the body strictly before FastAPI parses it."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the function that answers a request of this route (FastAPI's hook)."""
+        ordinary = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            body = await _read_json_body(request, request.app.state.settings.overload_max_body_bytes)
+            if reason := why_not_strict(body):
+                raise RequestValidationError([{"type": reason[0], "loc": ("body",), "msg": reason[1]}])
+            return await ordinary(request)
+
+        return handle
+
+
+async def submit(request: Request, job: JobRequest) -> Response:
+    """Enqueue a valid body; returns once the store has committed it, or with the outcome of the failure."""
+    body, owner = await request.body(), owner_of(request.scope)
+    record, fingerprint = _idempotency(request, body, owner)
+    new = NewJob(new_job_id(), body.decode(), record, fingerprint, owner, job.expires_in_s)
+    return await _enqueue(request.app.state.producer, new, request.scope)
+
+
 async def _read_json_body(request: Request, limit: int) -> bytes:
-    """The body, at most ``limit`` bytes, whatever the client declared. Raises 413 and 415."""
+    """Read the body, at most ``limit`` bytes, whatever length the client declared. Raises 413 and 415."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json" and not (
         media_type.startswith("application/") and media_type.endswith("+json")
@@ -168,7 +165,7 @@ async def _read_json_body(request: Request, limit: int) -> bytes:
 
 
 def _idempotency(request: Request, body: bytes, owner: str) -> tuple[str, str]:
-    """The record name and the body's fingerprint for a request with an Idempotency-Key, else two empty strings.
+    """Return record name and body fingerprint of a request with an Idempotency-Key, else two empty strings.
 
     The same key of two owners is two records.
     """

@@ -1,4 +1,4 @@
-"""The bodies of the HTTP contract, as OpenAPI publishes them. Fields may be added; none is renamed or dropped."""
+"""The bodies of the HTTP contract, as OpenAPI publishes them. Fields may be added, none renamed or dropped."""
 
 from typing import Annotated, Any, Literal
 
@@ -25,7 +25,7 @@ class QueuedJob(BaseModel):
     status: Literal["queued"]
     job_id: JobId
     queue_position: int = Field(
-        ge=1, description="1 = next; an upper bound: a cancelled job before it counts until a worker comes past"
+        ge=1, description="1 = next; an upper bound: cancelled jobs ahead count until a worker removes them"
     )
     estimated_wait_seconds: float = Field(ge=0, description="position · service time ÷ max(1, live workers)")
 
@@ -47,12 +47,7 @@ class DoneJob(BaseModel):
         examples=[
             {
                 "message": "Demo processing complete for 'my-demo-job'",
-                "input_echo": {
-                    "name": "my-demo-job",
-                    "value": 42,
-                    "message": "Hello, World!",
-                    "processed_value": 84,
-                },
+                "input_echo": {"name": "my-demo-job", "value": 42, "message": "Hello, World!", "processed_value": 84},
                 "processed_at": "2026-01-01T12:00:02.000Z",
                 "processing_duration_ms": 2001.5,
             }
@@ -61,7 +56,7 @@ class DoneJob(BaseModel):
 
 
 class FailedJob(BaseModel):
-    """The job ended with an error; one that says "expired" was never run."""
+    """The job ended with an error; an expired job was never run."""
 
     status: Literal["failed"]
     job_id: JobId
@@ -79,7 +74,7 @@ AnyJob = Annotated[QueuedJob | ProcessingJob | DoneJob | FailedJob | CancelledJo
 
 
 class Stats(BaseModel):
-    """The queue's numbers; counts since the store was new, rates over the last seconds."""
+    """The queue's statistics; counts since the store was created, rates over the last seconds."""
 
     queue_length: int = Field(description="jobs waiting, without those cancelled")
     estimated_wait_seconds: float = Field(description="for a job enqueued now, seconds")
@@ -89,20 +84,20 @@ class Stats(BaseModel):
     service_time_s: float = Field(description="seconds a job takes one worker, measured; else WORKER_PROCESSING_DELAY")
     drain_rate_per_s: float = Field(description="jobs settled a second, all workers together")
     workers_alive: int
-    paused: bool = Field(description="nothing is handed to workers until the queue is resumed")
+    paused: bool = Field(description="no job is leased until the queue is resumed")
     accepted: int
     done: int
     failed: int = Field(description="ended with an error, dead and expired ones included")
     cancelled: int = Field(description="cancelled while they waited")
     expired: int = Field(description="not started within their expires_in_s")
-    dead: int = Field(description="put on the dead list")
-    dead_letters: int = Field(description="entries of the dead list now")
+    dead: int = Field(description="put on the dead-letter list")
+    dead_letters: int = Field(description="entries of the dead-letter list now")
     interrupted: int = Field(description="leases that expired or were reclaimed; each means one more delivery")
     rest_calls: int = Field(description="HTTP exchanges with the store: this API process and all workers")
 
 
 class HealthReport(BaseModel):
-    """Liveness: answers 200 as soon as the API serves, also while the store is gone."""
+    """Liveness: 200 as soon as the API serves, also while the store does not answer."""
 
     status: Literal["healthy", "degraded"]
     service: str = Field(examples=[SERVICE])
@@ -112,17 +107,17 @@ class HealthReport(BaseModel):
     durability: Literal["always", "everysec", "none", "unknown"] = Field(
         description="when an acknowledged job is on disk"
     )
-    detail: str | None = Field(None, description="what is wrong, while degraded")
+    detail: str | None = Field(None, description="the reason, while degraded")
 
 
 class Problem(BaseModel):
     """RFC 9457 problem document, the body of every error."""
 
-    type: str = Field("about:blank", description="what kind of problem")
+    type: str = Field("about:blank", description="the kind of problem")
     title: str
     status: int
     detail: str
-    errors: list[dict[str, Any]] | None = Field(None, description="what was wrong where, for 422")
+    errors: list[dict[str, Any]] | None = Field(None, description="the invalid fields, for 422")
     outcome: Literal["not_enqueued", "unknown"] | None = Field(
         None, description="whether the effect may have happened; unknown: poll job_id instead of submitting again"
     )

@@ -3,7 +3,7 @@
 import json
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -25,71 +25,55 @@ from overload_demo.errors import (
 
 MEDIA_TYPE = "application/problem+json"
 STORE_RETRY_AFTER_S = 2.0
-QUOTA_RETRY_AFTER_S = 30.0  # the longest we ever say: it takes somebody to pay, or the next month
+QUOTA_RETRY_AFTER_S = 30.0  # the longest: the quota lasts until the plan is upgraded or the month ends
 
 
 def retry_after(wait_s: float) -> str:
-    """A ``Retry-After`` for somebody who has to wait about ``wait_s``: whole seconds, 1 to 30, with ±20 % jitter.
+    """Return a ``Retry-After`` for a wait of about ``wait_s``: whole seconds, 1 to 30, with ±20 % jitter.
 
-    The jitter keeps a crowd that was answered together from coming back together.
+    The jitter spreads the retries of clients that were answered together.
     """
     return str(min(30, max(1, math.ceil(wait_s * random.uniform(0.8, 1.2)))))
 
 
-def problem(status: int, detail: str, headers: Mapping[str, str] | None = None, **more: Any) -> Response:
-    """One problem document, with the request's id in its header; ``more`` are extension members, None is left out."""
+def problem(status: int, detail: str, headers: Mapping[str, str] | None = None, **members: Any) -> Response:
+    """Return a problem response with the request's id in its header; ``members`` that are None are left out."""
     request_id = {requests.HEADER: requests.request_id()}
-    return Response(document(status, detail, **more), status, {**request_id, **(headers or {})}, MEDIA_TYPE)
+    return Response(document(status, detail, **members), status, {**request_id, **(headers or {})}, MEDIA_TYPE)
 
 
-def document(status: int, detail: str, **more: Any) -> bytes:
-    """The body of one."""
+def document(status: int, detail: str, **members: Any) -> bytes:
+    """Return the body of a problem response."""
     body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
-    return json.dumps(body | {name: value for name, value in more.items() if value is not None}).encode()
-
-
-def validation_problem(errors: Sequence[Mapping[str, Any]]) -> Response:
-    """422 for bodies that are JSON but not a job, 400 for those that are not even JSON."""
-    if any(error["type"] == "json_invalid" for error in errors):
-        return problem(400, str(errors[0].get("msg", "the body is not valid JSON")))
-    shown = [{"loc": list(error["loc"]), "msg": error["msg"], "type": error["type"]} for error in errors]
-    where = ".".join(str(part) for part in shown[0]["loc"])
-    return problem(422, f"{where}: {shown[0]['msg']}", errors=shown)
+    return json.dumps(body | {name: value for name, value in members.items() if value is not None}).encode()
 
 
 def from_error(error: OverloadDemoError, job_id: str | None = None) -> Response:
-    """The problem for one of our own errors; with an unknown outcome the ``job_id`` goes along, to be polled."""
+    """Return the response for an error of this package; with an unknown outcome it carries the ``job_id`` to poll."""
     if isinstance(error, QueueFullError):
         headers = {"Retry-After": retry_after(error.retry_after_s)}
         return problem(429, str(error), headers, outcome=error.outcome)
     if isinstance(error, IdempotencyConflictError):
         return problem(422, str(error), outcome=error.outcome)
-    requests.refused(503, str(error), job_id)
-    unknown = job_id is not None and error.outcome == "unknown"
-    advice = "poll the job_id before you submit it again" if unknown else "please retry"
-    return problem(
-        503,
-        f"{error}; {advice}",
-        {"Retry-After": retry_after(_wait_s(error))},
-        outcome=error.outcome if job_id else None,
-        job_id=job_id if unknown else None,
-    )
+    is_unknown = job_id is not None and error.outcome == "unknown"
+    advice = "poll the job_id before you submit it again" if is_unknown else "please retry"
+    outcome = error.outcome if job_id else None
+    return _unavailable(error, job_id, advice, outcome=outcome, job_id=job_id if is_unknown else None)
 
 
 def not_cancelled(error: StoreError, job_id: str) -> Response:
-    """The problem for a cancel that the store did not confirm."""
-    requests.refused(503, str(error), job_id)
-    headers = {"Retry-After": retry_after(_wait_s(error))}
-    return problem(503, f"{error}; please retry, a repeat is harmless", headers, outcome=error.outcome)
+    """Return the response for a cancellation that the store did not confirm."""
+    return _unavailable(error, job_id, "please retry, a repeat is harmless", outcome=error.outcome)
 
 
-def _wait_s(error: OverloadDemoError) -> float:
-    """Seconds until another try at the store makes sense."""
-    return QUOTA_RETRY_AFTER_S if isinstance(error, StoreQuotaError) else STORE_RETRY_AFTER_S
+def _unavailable(error: OverloadDemoError, about: str | None, advice: str, **members: Any) -> Response:
+    requests.refused(503, str(error), about)
+    wait_s = QUOTA_RETRY_AFTER_S if isinstance(error, StoreQuotaError) else STORE_RETRY_AFTER_S
+    return problem(503, f"{error}; {advice}", {"Retry-After": retry_after(wait_s)}, **members)
 
 
 def _allowed(request: Request) -> str:
-    """All methods of a path; the router names only those of the first route that has it."""
+    """All methods of a path; the router names only those of its first route."""
     methods: set[str] = set()
     for route in request.app.router.routes:
         if route.matches(request.scope)[0] is not Match.NONE:
@@ -99,28 +83,36 @@ def _allowed(request: Request) -> str:
     return ", ".join(sorted(methods))
 
 
+async def _on_http(request: Request, error: HTTPException) -> Response:
+    headers = {"Allow": _allowed(request)} if error.status_code == 405 else error.headers
+    return problem(error.status_code, str(error.detail), headers)
+
+
+async def _on_validation(_: Request, error: RequestValidationError) -> Response:
+    """422 for JSON that is not a job, 400 for a body that is not JSON."""
+    errors = error.errors()
+    if any(one["type"] == "json_invalid" for one in errors):
+        return problem(400, str(errors[0].get("msg", "the body is not valid JSON")))
+    shown = [{"loc": list(one["loc"]), "msg": one["msg"], "type": one["type"]} for one in errors]
+    where = ".".join(str(part) for part in shown[0]["loc"])
+    return problem(422, f"{where}: {shown[0]['msg']}", errors=shown)
+
+
+async def _on_disconnect(_: Request, __: ClientDisconnect) -> Response:
+    return problem(400, "the client disconnected before its request was complete")
+
+
+async def _on_own(_: Request, error: OverloadDemoError) -> Response:
+    return from_error(error)
+
+
 def install(app: FastAPI) -> None:
-    """Make every error of ``app`` a problem document."""
-
-    async def on_http(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        if error.status_code == 405:
-            return problem(405, str(error.detail), {"Allow": _allowed(request)})
-        return problem(error.status_code, str(error.detail), error.headers)
-
-    async def on_validation(_: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        return validation_problem(error.errors())
-
-    async def on_own(_: Request, error: Exception) -> Response:
-        assert isinstance(error, OverloadDemoError)
-        return from_error(error)
-
-    async def on_disconnect(_: Request, __: Exception) -> Response:
-        return problem(400, "the client went away before its request was complete")
-
-    app.add_exception_handler(HTTPException, on_http)
-    app.add_exception_handler(RequestValidationError, on_validation)
-    app.add_exception_handler(StoreError, on_own)
-    app.add_exception_handler(OverloadDemoError, on_own)
-    app.add_exception_handler(ClientDisconnect, on_disconnect)
+    """Turn every error of ``app`` into a problem document."""
+    handlers: dict[type[Exception], Any] = {
+        HTTPException: _on_http,
+        RequestValidationError: _on_validation,
+        OverloadDemoError: _on_own,
+        ClientDisconnect: _on_disconnect,
+    }
+    for kind, handler in handlers.items():
+        app.add_exception_handler(kind, handler)

@@ -1,8 +1,8 @@
-"""What the API's log tells of requests, and the id by which a client, its answer and a log line find each other.
+"""The id of a request, and the log lines about requests.
 
-A request's id is its ``X-Request-ID``, or one we make where one is needed: every error carries it in its answer and in
-its log line. A 202 does not carry it, since that would cost each accepted job, which has an id of its own; but for a
-client that sends one, a log line tells both ids.
+A request's id is its ``X-Request-ID``, or one that is generated when needed: every error carries it in its response and
+its log line. A 202 does not carry it, since that would cost each accepted job, which has its own id. For a client that
+sends an id, a log line names both.
 """
 
 import logging
@@ -15,7 +15,7 @@ from starlette.types import Scope
 from overload_demo.logs import LogThrottle
 
 HEADER = "X-Request-ID"
-_SANE = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")  # what may stand in a log line and in a header as it came
+_SAFE = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")  # may stand in a log line and in a header unchanged
 _ID = "overload_demo.request_id"
 _current: ContextVar[Scope] = ContextVar("request")
 
@@ -24,41 +24,40 @@ _throttle = LogThrottle(log, "requests")
 
 
 def begin(scope: Scope) -> None:
-    """Whatever is done or logged for this request from now on finds its id."""
+    """Bind the request to the logging context."""
     _current.set(scope)
 
 
 def request_id() -> str:
-    """The id of the present request; '' outside of any."""
+    """Return the id of the current request; '' outside of one."""
     scope = _current.get(None)
     if scope is None:
         return ""
     if _ID not in scope:
         scope[_ID] = _given(scope) or secrets.token_hex(8)
-    told: str = scope[_ID]
-    return told
+    return str(scope[_ID])
 
 
 def _given(scope: Scope) -> str:
     given = [value for name, value in scope["headers"] if name == b"x-request-id"]
-    return given[0].decode() if len(given) == 1 and _SANE.fullmatch(given[0]) else ""
+    return given[0].decode() if len(given) == 1 and _SAFE.fullmatch(given[0]) else ""
 
 
 def with_request_id(record: logging.LogRecord) -> bool:
-    """Note on a log record which request it is about, if any: for the log's handler."""
+    """Add the id of the current request to a log record; a filter for the log's handler."""
     if name := request_id():
         record.request_id = name
     return True
 
 
 def accepted(job_id: str) -> None:
-    """A job was committed: a log line for a client that has sent an id, while there are few."""
+    """Log an accepted job if its client has sent an id, while there are few."""
     scope = _current.get(None)
     if scope is not None and _given(scope) and _throttle.admit():
         log.info("%s accepted", job_id, extra={"job_id": job_id})
 
 
 def refused(status: int, reason: str, job_id: str | None) -> None:
-    """A request was answered with an error of ours: a log line while there are few."""
+    """Log an error response, while there are few."""
     if _throttle.admit(failed=True):
         log.warning("answered %d: %s", status, reason, extra={"job_id": job_id} if job_id else None)

@@ -70,7 +70,7 @@ class WorkerThread(_PartThread):
 
     def start(self) -> None:
         """Process jobs until :meth:`stop`."""
-        self._worker = Worker(self._settings, *self._store)
+        self._worker = Worker(self._settings, self._store)
         self._stop_running = self._worker.stop
         self._thread = threading.Thread(target=self._worker.run, name="worker", daemon=True)
         self._thread.start()

@@ -13,59 +13,44 @@ from overload_demo.config import load_settings
 from overload_demo.console import on_stop_signals, one_line_errors, run_command
 from overload_demo.logs import log_to_stderr
 from overload_demo.process import watch_parent
-from overload_demo.queue.consumer import LeasedJob, about
 from overload_demo.store.connect import open_store
-from overload_demo.worker.loop import LOST, Worker
+from overload_demo.worker.loop import EXIT_JOB_OVERDUE, Worker
 from overload_demo.worker.watchdog import Watchdog
 from overload_demo.worker.worker_metrics import WorkerMetrics, serving
 
-EXIT_JOB_OVERDUE = 3
-TELL_AFTER_S = 1.0
+WARN_AFTER_S = 1.0
 log = logging.getLogger("overload_demo.worker")
 
 
-def _give_up(job: LeasedJob) -> None:
-    """The running job cannot be stopped from outside; the process can. Its lease expires or is reclaimed."""
-    what = "%s has run over WORKER_JOB_TIMEOUT_S; this worker ends and the job counts as interrupted"
-    log.error(what, job.job_id, extra=about(job))
-    os._exit(EXIT_JOB_OVERDUE)
-
-
-def _give_up_store(error: OSError) -> None:
-    """Without its descriptors the process can neither go on nor end in order; the job counts as interrupted."""
-    log.error(LOST, error.strerror)
-    os._exit(1)
-
-
-class _Ending:
+class _Shutdown:
     """Bounds the end of the process by WORKER_GRACE_S, from a stop on and again from the end of the last job on."""
 
-    def __init__(self, one: Worker, grace_s: float) -> None:
-        self._one, self._grace_s = one, grace_s
+    def __init__(self, worker: Worker, grace_s: float) -> None:
+        self._worker, self._grace_s = worker, grace_s
         self._exit_code: int | None = None
 
     def stop(self) -> None:
-        """Let the running job end, but not for ever. By then the others of its batch are settled or given back."""
-        self._one.stop()
+        """Let the running job end within the grace. The others of its batch are settled or released by then."""
+        self._worker.stop()
         _later(self._grace_s, self._leave)
 
     def work_is_over(self, exit_code: int) -> None:
-        """End with this code even where the interpreter would wait for what a handler has left running."""
+        """End with this code, even if the interpreter would wait for what a handler has left running."""
         self._exit_code = exit_code
-        _later(TELL_AFTER_S, self._tell)
-        _later(max(self._grace_s, 2 * TELL_AFTER_S), self._leave)
+        _later(WARN_AFTER_S, self._warn)
+        _later(max(self._grace_s, 2 * WARN_AFTER_S), self._leave)
 
     def _leave(self) -> None:
         if self._exit_code is not None:
             log.warning("WORKER_GRACE_S is over: ending without what a handler has left running: %s", _leftovers())
-        elif job_id := self._one.running_job:
+        elif job_id := self._worker.running_job:
             log.error("%s did not end within WORKER_GRACE_S and counts as interrupted", job_id)
         else:
-            log.error("the worker did not end within WORKER_GRACE_S; jobs that are not settled are done again")
+            log.error("the worker did not end within WORKER_GRACE_S; jobs that are not settled run again")
         sys.stdout.flush()
         os._exit(EXIT_JOB_OVERDUE if self._exit_code is None else self._exit_code)
 
-    def _tell(self) -> None:
+    def _warn(self) -> None:
         if found := _leftovers():
             log.warning("waiting up to WORKER_GRACE_S for what a handler has left running: %s", found)
 
@@ -91,43 +76,35 @@ def worker(
         float | None,
         typer.Option(help="Simulated work, seconds a job.", show_default="WORKER_PROCESSING_DELAY, else 2.0"),
     ] = None,
-    until_empty: Annotated[bool, typer.Option(help="End when nothing is waiting or in flight.")] = False,
+    until_empty: Annotated[bool, typer.Option(help="End when no job is waiting or in flight.")] = False,
     parent_pipe: Annotated[bool, typer.Option(hidden=True, help="Ignore SIGINT, stop when stdin ends.")] = False,
 ) -> None:
-    """Do jobs, one at a time, until stopped; the running one is finished, unstarted ones go back to the queue.
+    """Run jobs, one at a time, until stopped; the running one is finished, unstarted ones return to the queue.
 
     All settings are environment variables: WORKER_PROCESSING_DELAY (seconds, 2.0), WORKER_POLL_INTERVAL (seconds, 1.0),
     WORKER_JOB_TIMEOUT_S (seconds, 300), WORKER_HANDLER (module:function), WORKER_ID, QUEUE_RESULT_TTL (seconds, 3600),
     UPSTASH_REDIS_REST_URL and UPSTASH_REDIS_REST_TOKEN, WORKER_METRICS_PORT (unset: no /metrics), OVERLOAD_LOG_FORMAT
-    (text or json). Exit code 3: a job ran over its time limit, or at a stop over WORKER_GRACE_S (seconds, 25). A worker
-    whose job keeps the interpreter's lock is killed (SIGKILL) two seconds after these limits.
+    (text or json). Exit code 3: a job exceeded its time limit, or at a stop WORKER_GRACE_S (seconds, 25). A worker
+    whose job blocks the interpreter is killed (SIGKILL) two seconds after these limits.
     """
     with one_line_errors():
         overrides = {} if processing_delay is None else {"worker_processing_delay": processing_delay}
         settings = load_settings(**overrides)
         log_to_stderr(settings.overload_log_format)
         watchdog, metrics = Watchdog(settings), WorkerMetrics()
-        with serving(metrics, settings), open_store(settings) as (address, refresh):
-            one = Worker(
-                settings,
-                address,
-                refresh,
-                metrics=metrics,
-                on_overdue=_give_up,
-                on_lost=_give_up_store,
-                watchdog=watchdog,
-            )
-            ending = _Ending(one, settings.worker_grace_s)
-            on_stop_signals(ending.stop)
+        with serving(metrics, settings), open_store(settings) as store:
+            one = Worker(settings, store, metrics=metrics, watchdog=watchdog)
+            shutdown = _Shutdown(one, settings.worker_grace_s)
+            on_stop_signals(shutdown.stop)
             if parent_pipe:
-                watch_parent(ending.stop)
+                watch_parent(shutdown.stop)
             watchdog.guard_signals()
             exit_code = 1
             try:
                 one.run(until_empty=until_empty)
                 exit_code = 0
             finally:
-                ending.work_is_over(exit_code)
+                shutdown.work_is_over(exit_code)
 
 
 if __name__ == "__main__":

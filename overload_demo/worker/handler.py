@@ -1,11 +1,13 @@
-"""Which function does a job, and how it is called."""
+"""The handler: the function that runs a job, found by WORKER_HANDLER, and how it is called."""
 
 import asyncio
 import contextlib
 import importlib
 import inspect
 import logging
+import os
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +22,11 @@ from overload_demo.worker.journal import describe
 log = logging.getLogger("overload_demo.worker")
 
 CANCEL_WITHIN_S = 1.0
-_ACCEPTED = "a handler takes the payload and, if it wants it, a JobContext as `context`"
 
 
 @dataclass(frozen=True)
 class JobContext:
-    """What a handler may need to be idempotent: the same ``job_id`` comes again after a crash, with a later attempt."""
+    """What an idempotent handler needs: after a crash the same ``job_id`` comes again with a higher ``attempt``."""
 
     job_id: str
     attempt: int
@@ -34,8 +35,8 @@ class JobContext:
 Handler = Callable[[dict[str, Any], JobContext], Any]
 
 
-def load_handler(settings: Settings, slot: Slot, runner: "LazyRunner") -> Handler:
-    """The function that does a job: the demo's own, or ``WORKER_HANDLER=module:function``, sync or async.
+def load_handler(settings: Settings, slot: Slot, runner: "AsyncRunner") -> Handler:
+    """Return the handler: the demo job, or ``WORKER_HANDLER=module:function``, sync or async.
 
     A handler takes the payload (a dict) and, in a parameter named ``context`` or annotated with it, the
     :class:`JobContext`; what it returns must be JSON. ``module:Class.method`` is a method of one instance, made without
@@ -48,8 +49,7 @@ def load_handler(settings: Settings, slot: Slot, runner: "LazyRunner") -> Handle
         if str(Path.cwd()) not in sys.path:
             sys.path.append(str(Path.cwd()))  # last: a queue.py there must not shadow the standard library's
     try:
-        function = _find(settings.worker_handler)
-        context_name, by_keyword = _wanted_context(function)
+        call = _adapted(_find(settings.worker_handler))
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a module may even exit while it is imported
@@ -57,12 +57,7 @@ def load_handler(settings: Settings, slot: Slot, runner: "LazyRunner") -> Handle
         raise ConfigurationError(f"WORKER_HANDLER: cannot load {settings.worker_handler!r}: {reason}") from None
 
     def handle(payload: dict[str, Any], context: JobContext) -> Any:
-        if context_name is None:
-            result = function(payload)
-        elif by_keyword:
-            result = function(payload, **{context_name: context})
-        else:
-            result = function(payload, context)
+        result = call(payload, context)
         return runner.run(result) if inspect.iscoroutine(result) else result
 
     return handle
@@ -85,46 +80,46 @@ def _find(name: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
-def _wanted_context(function: Callable[..., Any]) -> tuple[str | None, bool]:
-    """The parameter that asks for the context, if any, and whether it takes it by keyword.
-
-    Raises TypeError when the function cannot be called with a payload and that.
-    """
+def _adapted(function: Callable[..., Any]) -> Handler:
+    """Return ``function`` with the signature of a handler. Raises TypeError if it takes other arguments."""
     signature = inspect.signature(function)
     variable = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
-    one: inspect.Parameter | None = None
-    for parameter in list(signature.parameters.values())[1:]:
-        is_annotated = parameter.annotation is JobContext or "JobContext" in str(parameter.annotation)
-        if parameter.kind not in variable and (parameter.name == "context" or is_annotated):
-            one = parameter
+    wanted: inspect.Parameter | None = None
+    for one in list(signature.parameters.values())[1:]:
+        is_annotated = one.annotation is JobContext or "JobContext" in str(one.annotation)
+        if one.kind not in variable and (one.name == "context" or is_annotated):
+            wanted = one
             break
-    by_keyword = one is not None and one.kind is not inspect.Parameter.POSITIONAL_ONLY
+
+    def with_context(call: Callable[..., Any]) -> Handler:
+        if wanted is None:
+            return lambda payload, _: call(payload)
+        if wanted.kind is inspect.Parameter.POSITIONAL_ONLY:
+            return call
+        return lambda payload, context: call(payload, **{wanted.name: context})
+
     try:
-        if one is None:
-            signature.bind({})
-        elif by_keyword:
-            signature.bind({}, **{one.name: None})
-        else:
-            signature.bind({}, None)
+        with_context(signature.bind)({}, JobContext("", 0))
     except TypeError as error:
-        raise TypeError(f"{error} in {signature}: {_ACCEPTED}") from None
-    return (one.name if one else None), by_keyword
+        accepted = "a handler takes the payload and, if it wants it, a JobContext as `context`"
+        raise TypeError(f"{error} in {signature}: {accepted}") from None
+    return with_context(function)
 
 
-class LazyRunner:
-    """One event loop for all async handlers, made at the first of them."""
+class AsyncRunner:
+    """One event loop for all async handlers, created by the first of them."""
 
     _runner: asyncio.Runner | None = None
 
     def run(self, coroutine: Any) -> Any:
-        """Run to the end and return the result."""
+        """Run a coroutine to its end and return the result."""
         self._runner = self._runner or asyncio.Runner()
         return self._runner.run(coroutine)
 
     def close(self) -> None:
-        """End what handlers have left running; the next :meth:`run` begins anew.
+        """Cancel the tasks that handlers have left running; the next :meth:`run` starts a new loop.
 
-        A task that is still there a second after its cancellation is named in the log and abandoned.
+        A task that is still running a second after its cancellation is logged and abandoned.
         """
         runner, self._runner = self._runner, None
         if runner is None:
@@ -135,7 +130,7 @@ class LazyRunner:
             task.cancel()
         stubborn = _wait(loop, tasks) or _wait(loop, {loop.create_task(loop.shutdown_asyncgens())})
         for task in stubborn:
-            log.warning("the handler has left a task that ignores its cancellation, it is abandoned: %r", task)
+            log.warning("abandoning a task that the handler has left and that ignores its cancellation: %r", task)
         if not stubborn:
             loop.close()  # not runner.close(), which waits for the threads of asyncio.to_thread without a bound
 
@@ -143,3 +138,22 @@ class LazyRunner:
 def _wait(loop: asyncio.AbstractEventLoop, tasks: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
     """Run tasks for up to a second; returns those that have not ended."""
     return loop.run_until_complete(asyncio.wait(tasks, timeout=CANCEL_WITHIN_S))[1] if tasks else tasks
+
+
+def end_forked_child(worker_pid: int, error: BaseException | None) -> None:
+    """End a forked child in which the handler has returned or raised ``error``; the jobs belong to the parent."""
+    if os.getpid() == worker_pid:
+        return
+    status = 1
+    try:
+        if error is None or isinstance(error, SystemExit):
+            code: object = None if error is None else error.code
+            if code is None or isinstance(code, int):
+                status = (code or 0) & 0xFF
+            else:
+                sys.stderr.write(f"{code}\n")  # as the interpreter does
+        else:
+            traceback.print_exception(error)
+        sys.stdout.flush()
+    finally:
+        os._exit(status)

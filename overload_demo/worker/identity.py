@@ -23,9 +23,9 @@ WORKER_ID = re.compile(r"[A-Za-z0-9._:-]+/[0-9a-f]{16}")
 
 @dataclass(frozen=True)
 class Identity:
-    """``worker_id`` is unique to one run of a worker; ``predecessors`` are worker ids that are proved dead.
+    """``worker_id`` is unique to one run of a worker; ``predecessors`` are ids of workers proved dead.
 
-    ``name`` is a label for logs: WORKER_ID, or host and slot. Two live workers may share a name, never a worker id.
+    ``name`` is for logs: WORKER_ID, or host and slot. Two live workers may share a name, never a worker id.
     """
 
     name: str
@@ -34,12 +34,12 @@ class Identity:
 
 
 class WorkerIdentity:
-    """Holds a lock file of the data directory and yields an :class:`Identity` that is new each time.
+    """Holds a lock file of the data directory and yields a new :class:`Identity` each time.
 
-    The file records the worker ids of its last holders. Each of them would still hold the lock if it lived, so their
-    leases may be taken back at once. A record is proof only in the file it was written to and under the same kernel: a
-    lock proves nothing about the holder of a copied file, or about another machine on a network file system. Without a
-    usable directory there is no lock and no proof: leases of earlier workers then expire.
+    The file records the ids of its last holders. A live one would still hold the lock, so their leases may be taken
+    back at once. A record counts only in the file it was written to and under the same kernel: a lock proves nothing
+    about a copied file, or about another machine on a network file system. Without a usable directory there is no lock
+    and no proof, and leases of earlier workers expire.
     Raises :class:`ConfigurationError` if a live worker has the same WORKER_ID in the same data directory.
     """
 
@@ -51,7 +51,7 @@ class WorkerIdentity:
         name = self._given or re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:60] or "host"
         slot = self._take_lock()
         if self._lock is None:
-            log.warning("no lock file in %s: leases of a worker that died come back when they expire", self._dir)
+            log.warning("no lock file in %s: leases of a worker that died return when they expire", self._dir)
             return Identity(name, _new_worker_id(name))
         name += "" if self._given else f"-{slot}"
         worker_id = _new_worker_id(name)
@@ -86,7 +86,7 @@ def _new_worker_id(name: str) -> str:
 
 
 def _succeed(descriptor: int, worker_id: str) -> tuple[str, ...]:
-    """Record a worker id in the locked file; returns those of the last holders, each proved dead by the lock."""
+    """Record a worker id in the locked file; returns the ids of its last holders, which the lock proves dead."""
     try:
         file = os.fstat(descriptor)
         here = f"{_boot()} {file.st_dev}:{file.st_ino} "
@@ -102,8 +102,8 @@ def _succeed(descriptor: int, worker_id: str) -> tuple[str, ...]:
 
 
 def _boot() -> str:
-    """What tells this machine from others: its kernel's boot id, else its network address."""
+    """The kernel's boot id; where there is none (macOS), host name and network address."""
     try:
         return BOOT_ID.read_text().strip()
-    except OSError:  # macOS
+    except OSError:
         return f"{socket.gethostname()}:{uuid.getnode():x}"

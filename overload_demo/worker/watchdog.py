@@ -1,8 +1,8 @@
-"""What the worker's command keeps around each job: a watchdog process, and its own signal handlers.
+"""The watchdog of the worker's command: a process that ends the worker if a job blocks the interpreter.
 
-A call that keeps the interpreter's lock (a regular expression that backtracks, one huge sum) stops all threads of its
-process, those that watch time limits too, and Python's signal handlers. The watchdog is a forked process. It reads in
-shared memory which job runs since when, and in a pipe that a stop signal has arrived or that the worker has ended.
+A call that holds the interpreter's lock (a regular expression that backtracks, one huge sum) stops all threads of its
+process, those that watch time limits too, and Python's signal handlers. The watchdog is a forked process. Shared memory
+holds which job runs since when; a pipe carries the stop signals and closes with the worker.
 """
 
 import logging
@@ -20,16 +20,16 @@ from overload_demo.process import PARENT_ONLY
 
 log = logging.getLogger("overload_demo.worker")
 
-LOOK_AGAIN_S = 3600.0
+LONGEST_WAIT_S = 3600.0
 MARGIN_S = 2.0  # a worker that is merely busy ends itself before that
-_RUNNING = struct.Struct("d64s")  # since when, CLOCK_MONOTONIC, 0 while no job runs; its id
+_RUNNING = struct.Struct("d64s")  # start of the running job, CLOCK_MONOTONIC, 0 without one; its id
 
 
 class Watchdog:
-    """Ends this process by SIGKILL when a job outlasts a limit by 2 s, which only one that keeps the interpreter does.
+    """Ends this process by SIGKILL when a job exceeds a limit by 2 s, which only a blocked interpreter allows.
 
     The limits are WORKER_JOB_TIMEOUT_S and, from a stop signal on, WORKER_GRACE_S. Create it in the main thread, before
-    there are others; the second process ends with this one.
+    any other thread starts; the second process ends with this one.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -49,7 +49,7 @@ class Watchdog:
         PARENT_ONLY.add(self._writer)
 
     def guard_signals(self) -> None:
-        """From now on, a signal handler that a job changes is put back; the number of each signal goes to the pipe."""
+        """Send the number of each signal to the pipe, and restore signal handlers that a job changes."""
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         self._handlers = SignalHandlers()
 
@@ -58,7 +58,7 @@ class Watchdog:
         _RUNNING.pack_into(self._memory, 0, time.monotonic(), job_id.encode())
 
     def batch_ended(self, *, is_stopping: bool) -> None:
-        """End it, and undo what a job did to the stop signals, unless they have done their work already."""
+        """End the time limit, and restore the stop signals' handlers unless a stop has begun."""
         _RUNNING.pack_into(self._memory, 0, 0.0, b"")
         if is_stopping or self._handlers is None or not (changed := self._handlers.restore()):
             return
@@ -70,14 +70,14 @@ class Watchdog:
     def _watch(self, reader: int) -> NoReturn:
         try:
             os.close(self._writer)
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # meant for the worker
+            for number in STOP_SIGNALS:  # meant for the worker
                 signal.signal(number, signal.SIG_IGN)
             self._wait(reader)
         finally:
             os._exit(0)
 
     def _wait(self, reader: int) -> None:
-        """Return when the worker has ended, or must."""
+        """Return when the worker has ended or was killed."""
         stop_at, stopped_job = 0.0, 0.0
         while True:
             now = time.monotonic()
@@ -87,15 +87,15 @@ class Watchdog:
                 end_at, limit = stop_at, "WORKER_GRACE_S"
             if since and now > end_at + MARGIN_S:
                 name = job_id.rstrip(b"\0").decode()
-                what = "%s has outlasted %s and keeps the interpreter: the worker is killed and the job interrupted"
-                log.error(what, name, limit, extra={"job_id": name})
+                message = "%s exceeds %s and blocks the interpreter: the worker is killed and the job interrupted"
+                log.error(message, name, limit, extra={"job_id": name})
                 os.kill(self._worker, signal.SIGKILL)
                 return
-            if select.select([reader], [], [], min(end_at + MARGIN_S - now + 0.01, LOOK_AGAIN_S))[0]:
+            if select.select([reader], [], [], min(end_at + MARGIN_S - now + 0.01, LONGEST_WAIT_S))[0]:
                 signals = os.read(reader, 64)
                 if not signals:
                     return
                 now, stopped_job = time.monotonic(), _RUNNING.unpack_from(self._memory)[0]
                 for _ in STOP_SIGNALS & set(signals):
-                    # the second one ends it at once, as it does where the interpreter can handle it
+                    # a second signal ends the worker at once, as it does where the interpreter can handle it
                     stop_at = now - MARGIN_S if stop_at else now + self._grace_s

@@ -199,7 +199,7 @@ async def test_a_worker_says_once_that_it_is_paused_and_goes_on_at_its_next_poll
                 await asyncio.to_thread(worker.stop)
 
     said = [record.message for record in caplog.records if "the queue" in record.message]
-    assert said == ["the queue is paused, waiting", "the queue goes on"]
+    assert said == ["the queue is paused, waiting", "the queue is resumed"]
 
 
 async def has_said(caplog: pytest.LogCaptureFixture, text: str) -> bool:

@@ -215,7 +215,7 @@ def test_a_key_that_has_become_something_else_stops_nobody_for_good(
         ids += [answer.json()["job_id"] for answer in answers[:1] if answer.status_code == 202]
 
         if name != "seq":  # which is the producer's alone
-            wait_until("the worker has met it", lambda: "the store does not help" in caplog.text)
+            wait_until("the worker has met it", lambda: "store request failed, retrying" in caplog.text)
         if there:
             place.run("RENAME", saved, key)
         else:

@@ -105,7 +105,7 @@ def test_an_idle_pool_and_a_task_that_ignores_its_cancellation_do_not_hold_up_th
             wait_until("the worker ends", lambda: exit_code(worker) is not None, timeout_s=15.0)
             assert exit_code(worker) == 0
 
-        assert ("left a task" in worker.log.read_text()) == (code is TASK)
+        assert ("a task that the handler has left" in worker.log.read_text()) == (code is TASK)
 
 
 @pytest.mark.parametrize("code", [DESCRIPTORS, ASYNC_DESCRIPTORS], ids=["sync", "async"])

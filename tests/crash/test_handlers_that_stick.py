@@ -35,7 +35,7 @@ def test_a_job_that_keeps_the_interpreter_ends_its_workers_and_then_on_the_dead_
         for attempt in (1, 2):
             with lab.worker(KEEPS_THE_LOCK, **limits) as worker:
                 assert wait_for_end(worker) == -signal.SIGKILL
-                assert worker.log.read_text().count(f"{job_id} has outlasted WORKER_JOB_TIMEOUT_S") == attempt
+                assert worker.log.read_text().count(f"{job_id} exceeds WORKER_JOB_TIMEOUT_S and blocks") == attempt
         with lab.worker(KEEPS_THE_LOCK, **limits):
             wait_for(lab.client, [job_id], "failed")
             wait_for(lab.client, others)
@@ -51,7 +51,7 @@ def test_a_stop_is_bounded_in_time_by_wall_clock_even_then(tmp_path: Path, store
             wait_until("the job runs", lambda: events(tmp_path), timeout_s=20.0)
             worker.terminate()
             assert wait_for_end(worker) == -signal.SIGKILL
-            assert "outlasted WORKER_GRACE_S" in worker.log.read_text()
+            assert "exceeds WORKER_GRACE_S and blocks" in worker.log.read_text()
 
 
 def test_a_second_stop_signal_ends_it_at_once_even_then(tmp_path: Path, store_on_a_port: Store) -> None:

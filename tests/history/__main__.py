@@ -34,7 +34,7 @@ def main(
             own = Path(folder).absolute() / name
             own.mkdir()
             results.append(BY_NAME[name].run(own, seed or random.randrange(1, 1_000_000), share=share))
-            console.print(results[-1].told(), highlight=False, markup=False, soft_wrap=True)
+            console.print(results[-1].describe(), highlight=False, markup=False, soft_wrap=True)
     if not names and share == 1.0:
         FaultMatrix(place=place, rows=results).record()
     sys.exit(1 if any(result.wrong for result in results) else 0)

@@ -24,7 +24,7 @@ def run(name: str, folder: Path, *, share: float = 1.0) -> RowResult:
     seed = int(os.environ.get("HISTORY_SEED", "0")) or random.randrange(1, 1_000_000)
     sys.stdout.write(f"HISTORY_SEED={seed}\n")
     result = BY_NAME[name].run(folder, seed, share=share)
-    sys.stdout.write(result.told() + "\n")
+    sys.stdout.write(result.describe() + "\n")
     if result.not_here:
         pytest.skip(result.not_here)
     return result

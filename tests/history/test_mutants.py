@@ -31,5 +31,5 @@ def test_a_queue_with_a_broken_promise_is_caught(tmp_path: Path, name: str) -> N
         result = broken.run(folder, random.randrange(1, 1_000_000))
         if any(kind in result.wrong for kind in mutant.shows_as):
             return
-        told.append(result.told())
+        told.append(result.describe())
     pytest.fail("\n".join(told))

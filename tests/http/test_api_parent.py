@@ -82,7 +82,7 @@ def test_a_killed_process_is_started_again_and_who_waited_outside_is_answered(tm
 
         assert summary.accepted >= 3000 - 8  # who was inside may have lost the connection
         assert len(serving(parent) - {victim}) == 1
-        assert "another starts" in parent.log.read_text()
+        assert "restarting in" in parent.log.read_text()
 
 
 def test_a_stop_lets_in_who_waits_and_leaves_no_process(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_stopped_children_are_ended_together_within_one_grace(tmp_path: Path, is
             os.kill(pid, signal.SIGSTOP)
         if is_replacing:
             os.kill(parent.pid or 0, signal.SIGHUP)
-            wait_until("a new one takes a place", lambda: "takes the place of" in parent.log.read_text(), 20.0)
+            wait_until("a new one takes a place", lambda: " replaces " in parent.log.read_text(), 20.0)
         began = time.monotonic()
         parent.stop(60.0)
         took_s = time.monotonic() - began
@@ -180,4 +180,4 @@ def _accepts(url: str) -> bool:
 
 
 def _ready(parent: Parent) -> list[int | None]:
-    return [seat.child.pid for seat in parent._seats if seat.is_ready()]
+    return [child.process.pid for child in parent._children if child.is_ready()]

@@ -80,7 +80,7 @@ async def test_a_used_up_month_is_a_503_with_the_reason_and_nothing_was_enqueued
 
     for answer in [*refused, ready]:
         assert answer.status_code == 503
-        assert "commands of this month are used up" in answer.json()["detail"]
+        assert "monthly command quota is used up" in answer.json()["detail"]
     assert refused[0].json()["outcome"] == "not_enqueued"
     assert int(refused[0].headers["retry-after"]) > 10
     assert health.json()["status"] == "degraded"
@@ -98,7 +98,7 @@ async def test_a_used_up_month_makes_a_worker_rest_and_say_so_once(
         with serving_api(settings, store_of(cloud)) as client:
             await asyncio.to_thread(lambda: wait_for(client, submit(client, 3)))
 
-    said = [record.getMessage() for record in caplog.records if "of this month" in record.getMessage()]
+    said = [record.getMessage() for record in caplog.records if "monthly command quota" in record.getMessage()]
     assert len(said) == 1
 
 

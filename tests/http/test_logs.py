@@ -95,7 +95,7 @@ def test_neither_tokens_nor_keys_nor_payloads_are_logged(tmp_path: Path) -> None
             client.get(f"/{PAYLOAD}"),
         ]
         with worker_process(tmp_path, **secrets, **NOWHERE) as worker:
-            line_with(worker.log, "the store does not help")
+            line_with(worker.log, "store request failed, retrying")
             line_with(api.log, "answered 503")
             written = api.log.read_text() + worker.log.read_text()
 

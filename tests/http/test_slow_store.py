@@ -83,7 +83,7 @@ def test_who_waits_for_a_slow_store_is_not_taken_for_a_slow_client(
     tmp_path: Path, network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not when it has closed its sending half, and not when it could not send the rest of a further request before."""
-    monkeypatch.setattr("overload_demo.api.front_door.gate.LOOK_EVERY_S", 0.001)
+    monkeypatch.setattr("overload_demo.api.front_door.gate.CHECK_EVERY_S", 0.001)
     settings = make_settings(tmp_path, overload_request_patience_s=0.3)
     with serving_api(settings, network.store) as client, connections(client, 3) as [one, one_and_a_half, two]:
         network.delay_s = 0.7

@@ -6,8 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 
-from experiments.proxy import Proxy
-from experiments.simulated_cloud import open_line, read_message
+from experiments.simulated_cloud import Proxy, open_line, read_message
 from overload_demo.store.connect import Store
 
 GARBAGE = (  # what a broken proxy may say about a request that was carried out

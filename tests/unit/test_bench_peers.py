@@ -4,14 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from experiments.bench.peers.comparison import ACCEPTED, DONE, Comparison, Recorded, without_paths
-from experiments.bench.peers.environments import installed
-from experiments.bench.peers.figure import draw
-from experiments.bench.peers.libraries import LIBRARIES, OURS, RQ, Library
+from experiments.bench.peers.comparison import ACCEPTED, DONE, Comparison, Recorded, draw, without_paths
+from experiments.bench.peers.libraries import LIBRARIES, OURS, Library, installed
 from experiments.bench.peers.measure import Rates, rate_of
 from experiments.bench.record import Place
 from overload_demo.load.summary import Environment
 
+RQ = next(library for library in LIBRARIES if library.name == "RQ")
 PLACE = Place(
     command="python -m experiments.bench.peers",
     commit="unknown",
@@ -67,7 +66,7 @@ def test_no_path_of_a_machine_is_recorded() -> None:
     assert without_paths(place).command == f"{PLACE.command} --folder here --rounds 5"
 
 
-def test_who_is_not_installed_is_left_out_and_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_library_that_is_not_installed_is_left_out_and_named(capsys: pytest.CaptureFixture[str]) -> None:
     stranger = RQ.model_copy(update={"name": "stranger", "packages": ("no-such-package-anywhere",)})
 
     assert [one.about for one in installed([OURS, stranger], None)] == [OURS]

@@ -1,4 +1,4 @@
-"""Figures state an unexpected result prominently, and do not compare runs of different size."""
+"""Figures show the doubts about a result, and refuse to compare runs of different sizes."""
 
 import numpy as np
 import pytest
@@ -24,11 +24,11 @@ def test_a_result_as_expected_has_no_doubts() -> None:
     assert "\n" not in plots.spike(RECORDED).figure.get_suptitle()
 
 
-def test_the_caption_states_a_generator_bound_baseline() -> None:
+def test_a_generator_bound_baseline_is_named_below_the_figure() -> None:
     assert "Its load was generator-bound: 1 % of the requests left more than" in plots.spike(RECORDED).caption
 
 
-def test_an_unexpected_verdict_is_in_title_and_caption() -> None:
+def test_an_unexpected_verdict_is_in_the_title_and_the_caption() -> None:
     assert DOUBTFUL.doubts == [f"not absorbed: {LATE}", "generator-bound: a load process used 97% of a core"]
 
     shown = plots.spike(DOUBTFUL)
@@ -46,7 +46,7 @@ def test_a_long_reason_is_cut_to_the_width_of_the_figure() -> None:
     assert max(map(len, short_doubts(long, "a name"))) <= 86
 
 
-def test_runs_of_different_size_are_not_compared() -> None:
+def test_runs_of_different_numbers_of_requests_are_no_comparison() -> None:
     smaller = RECORDED.model_copy(update={"offered": 20_000})
 
     with pytest.raises(ConfigurationError, match=r"different numbers of requests \(a 100,000, b 20,000\)"):
@@ -55,7 +55,7 @@ def test_runs_of_different_size_are_not_compared() -> None:
         plots.where_the_waiting_went({"spike": log(10, 10), "all at once": log(5, 5)})
 
 
-def test_requests_that_are_in_no_bar_are_counted_in_its_label() -> None:
+def test_requests_without_a_bar_are_counted_in_its_label() -> None:
     shown = plots.where_the_waiting_went({"spike": log(10, 10), "all at once": log(10, 7)})
 
     labels = [label.get_text() for label in shown.figure.axes[0].get_yticklabels()]
@@ -63,7 +63,7 @@ def test_requests_that_are_in_no_bar_are_counted_in_its_label() -> None:
     assert "all at once: 3 of 10 not done" in shown.alt
 
 
-def test_the_mean_is_in_the_legend() -> None:
+def test_the_mean_of_a_run_is_in_the_legend() -> None:
     legend = plots.drains({"a": RECORDED}).figure.axes[0].get_legend()
 
     assert [text.get_text() for text in legend.get_texts()] == [f"a: {RECORDED.drain_rate_per_s:,.0f}/s on average"]

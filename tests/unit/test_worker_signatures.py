@@ -10,7 +10,7 @@ from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError
 from overload_demo.work import Slot
 from overload_demo.worker import JobContext
-from overload_demo.worker.handler import Handler, LazyRunner, load_handler
+from overload_demo.worker.handler import AsyncRunner, Handler, load_handler
 from overload_demo.worker.journal import describe
 
 CONTEXT = JobContext("job_1", 2)
@@ -143,7 +143,7 @@ raise E
 
 
 def load(name: str) -> Handler:
-    return load_handler(load_settings(worker_handler=name), Slot(), LazyRunner())
+    return load_handler(load_settings(worker_handler=name), Slot(), AsyncRunner())
 
 
 @pytest.mark.parametrize("name", CALLED)

@@ -12,7 +12,7 @@ def test_each_failed_attempt_doubles_the_pause_up_to_the_longest_poll() -> None:
     trouble = StoreTrouble(longest_s=1.0)
 
     pauses = [trouble.met(StoreUnavailableError("gone")) for _ in range(5)]
-    trouble.is_over()
+    trouble.ended()
 
     assert pauses == [STORE_RETRY_FIRST_S, 2 * STORE_RETRY_FIRST_S, 1.0, 1.0, 1.0]
     assert trouble.met(StoreUnavailableError("gone")) == STORE_RETRY_FIRST_S
@@ -24,8 +24,8 @@ def test_a_reason_is_told_once_and_its_end_too(caplog: pytest.LogCaptureFixture)
 
     for error in (StoreAuthError("no entry"), StoreAuthError("no entry"), StoreUnavailableError("gone")):
         trouble.met(error)
-    trouble.is_over()
-    trouble.is_over()
+    trouble.ended()
+    trouble.ended()
 
     told = [record.getMessage().rpartition(": ")[2] for record in caplog.records]
-    assert told == ["no entry", "gone", "the store helps again"]
+    assert told == ["no entry", "gone", "the store answers again"]

@@ -1,8 +1,8 @@
 """Our queue beside others, in taking jobs in and in getting them done: ``python -m experiments.bench.peers``.
 
 Each library gets a Redis of its own with the options of ours, one API process and one worker process. A round measures
-every library once, so the ratios are paired. Needs ``pip install -e '.[peers]'``, where they agree on one redis client
-and some are therefore not the newest; with ``--environments`` each is measured at its newest release instead.
+every library once, so the ratios are paired. Needs ``pip install -e '.[peers]'``: releases that agree on one redis
+client. With ``--environments`` each library is measured at its newest release instead.
 """
 
 import shutil
@@ -12,10 +12,8 @@ from typing import Annotated
 
 import typer
 
-from experiments.bench.peers.comparison import Comparison, without_paths
-from experiments.bench.peers.environments import installed
-from experiments.bench.peers.figure import draw
-from experiments.bench.peers.libraries import LIBRARIES, OURS
+from experiments.bench.peers.comparison import Comparison, draw, without_paths
+from experiments.bench.peers.libraries import LIBRARIES, OURS, installed
 from experiments.bench.peers.measure import CONNECTIONS, Meter, Rates
 from experiments.bench.record import RESULTS, Place
 from overload_demo.console import one_line_errors
@@ -45,10 +43,9 @@ def main(
             raise ConfigurationError("nothing to compare with: pip install -e '.[peers]'")
         meter, rates = Meter(Path(temporary).absolute(), seconds, jobs), Rates()
         for number in range(rounds):
-            turn = number % len(contestants)  # so that nobody is always the first or always after the same
+            turn = number % len(contestants)  # no library always runs first, or after the same one
             for contestant in contestants[turn:] + contestants[:turn]:
-                told = meter.measure(contestant, rates)
-                print(f"round {number + 1}: {told}", flush=True)
+                print(f"round {number + 1}: {meter.measure(contestant, rates)}", flush=True)
         notes: dict[str, float | str] = {
             "loader of acceptance": f"{'wrk' if shutil.which('wrk') else 'own loader'}, {CONNECTIONS} connections",
             "way to the store": "peers: TCP on loopback; ours: REST gateway, then a Unix socket",

@@ -1,16 +1,28 @@
-"""The libraries: how each is asked and started by its own documentation, and what it says becomes of a killed job."""
+"""The libraries of ``libraries.toml``, and the environments that they are installed in."""
 
+import json
+import shutil
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-HERE = "experiments.bench.peers"
+from overload_demo.errors import OverloadDemoError
+
+ROOT = Path(__file__).parents[3]
+# The route runs on the same web stack for all.
+WEB = ("fastapi", "starlette", "uvicorn", "uvloop", "httptools", "pydantic", "hiredis")
+VERSIONS = "import importlib.metadata as m, json, sys; print(json.dumps({one: m.version(one) for one in sys.argv[1:]}))"
 
 
 class Worker(BaseModel):
-    """One worker process by its documented command; ``at_once`` is how many jobs it does at a time by default.
+    """One worker process by its documented command; ``at_once`` is the number of concurrent jobs by default.
 
-    ``most_jobs`` keeps a drain of a slow one within some twenty seconds (measured on 2 cores with fsync always).
+    ``most_jobs`` keeps the drain of a slow worker within some twenty seconds (measured on 2 cores with fsync always).
     """
 
     model_config = ConfigDict(frozen=True)
@@ -22,10 +34,10 @@ class Worker(BaseModel):
 
 
 class Library(BaseModel):
-    """A job queue: what is installed, the kind of its endpoint, its workers (the first has all defaults).
+    """A job queue: its packages, the kind of its endpoint, its workers (the first has all defaults).
 
-    ``killed`` is what becomes of a job whose worker is killed (``kill -9``) while it runs, with the settings measured
-    and as far as its documentation or source says; ``result`` is what is kept of a job that is done.
+    ``killed`` is what happens to a job whose worker is killed (``kill -9``) while it runs, with the measured settings
+    and by its documentation or source. ``result`` is what is kept of a finished job.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -40,122 +52,67 @@ class Library(BaseModel):
 
     @property
     def module(self) -> str:
-        """Where its app is."""
-        return f"{HERE}.with_{self.name.lower()}"
+        """The module of its app."""
+        return f"experiments.bench.peers.with_{self.name.lower()}"
 
 
-OURS = Library(
-    name="overload_demo",
-    requirements=(),
-    packages=("overload-demo",),
-    endpoint="async, a thin route",
-    workers=(
-        Worker(
-            name="overload_demo", command="python -m overload_demo.worker --until-empty", at_once="1, leased in batches"
-        ),
-    ),
-    killed="done again when its lease of 30 s has run out; dead after three interruptions",
-    result="state and result, 1 h",
-)
+class Contestant(BaseModel):
+    """An installed library, and the interpreter that it is installed for."""
 
-SAQ = Library(
-    name="SAQ",
-    requirements=("saq[redis]",),
-    packages=("saq", "redis"),
-    endpoint="async def",
-    workers=(Worker(name="SAQ", command=f"saq {HERE}.with_saq.settings", at_once="10 coroutines"),),
-    killed="found by a sweep once over its time limit (10 s) and aborted; done again only with retries above 1",
-    result="state and result, 10 min",
-)
+    model_config = ConfigDict(frozen=True)
 
-ARQ = Library(
-    name="arq",
-    requirements=("arq",),
-    packages=("arq", "redis"),
-    endpoint="async def",
-    workers=(
-        Worker(
-            name="arq",
-            command=f"arq {HERE}.with_arq.WorkerSettings",
-            at_once="10 coroutines, a look each 0.5 s",
-            most_jobs=2_000,
-        ),
-        Worker(
-            name="arq, poll_delay 0",
-            command=f"arq {HERE}.with_arq.BusyWorkerSettings",
-            at_once="10 coroutines, looking all the time",
-            most_jobs=5_000,
-        ),
-    ),
-    killed="stays in the queue; done again when its mark has run out (time limit + 10 s: 310 s), at most 5 times",
-    result="state and result, 1 h",
-)
+    about: Library
+    versions: dict[str, str]
+    python: Path
 
-RQ = Library(
-    name="RQ",
-    requirements=("rq",),
-    packages=("rq", "redis"),
-    endpoint="def in a thread",
-    workers=(
-        Worker(name="RQ", command="rq worker", at_once="1, a fork for each job", most_jobs=500),
-        Worker(
-            name="RQ, SimpleWorker",
-            command="rq worker --worker-class rq.SimpleWorker",
-            at_once="1, no fork",
-            most_jobs=2_000,
-        ),
-    ),
-    killed="moved to the failed jobs by another worker's maintenance; done again only when enqueued with Retry",
-    result="state and result, 500 s",
-)
 
-CELERY = Library(
-    name="Celery",
-    requirements=("celery[redis]",),
-    packages=("celery", "kombu", "redis"),
-    endpoint="def in a thread",
-    workers=(
-        Worker(
-            name="Celery",
-            command=f"celery -A {HERE}.with_celery:celery worker --concurrency 1",
-            at_once="1 in one child process",
-            most_jobs=8_000,
-        ),
-    ),
-    killed="lost: acknowledged before it runs; up to 4 fetched ahead come back after 1 h",
-    result="nothing: no result backend",
-)
+def _read() -> tuple[Library, ...]:
+    data = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())
+    return tuple(Library.model_validate(one) for one in data["library"])
 
-DRAMATIQ = Library(
-    name="Dramatiq",
-    requirements=("dramatiq[redis]",),
-    packages=("dramatiq", "redis"),
-    endpoint="def in a thread",
-    workers=(Worker(name="Dramatiq", command=f"dramatiq {HERE}.with_dramatiq --processes 1", at_once="8 threads"),),
-    killed="acknowledged afterwards; requeued by others' maintenance when its worker was silent for 60 s",
-    result="nothing: no result backend",
-)
 
-HUEY = Library(
-    name="huey",
-    requirements=("huey[redis]",),
-    packages=("huey", "redis"),
-    endpoint="def in a thread",
-    workers=(Worker(name="huey", command=f"huey_consumer {HERE}.with_huey.huey", at_once="1 thread"),),
-    killed="lost: taken off the list (BRPOP) before it runs",
-    result="nothing: a result of None is not kept",
-)
+OURS, *LIBRARIES = _read()
 
-TASKIQ = Library(
-    name="taskiq",
-    requirements=("taskiq", "taskiq-redis"),
-    packages=("taskiq", "taskiq-redis", "redis"),
-    endpoint="async def",
-    workers=(
-        Worker(name="taskiq", command=f"taskiq worker {HERE}.with_taskiq:broker --workers 1", at_once="100 coroutines"),
-    ),
-    killed="acknowledged afterwards; claimed by another worker once 10 min old",
-    result="nothing: no result backend",
-)
 
-LIBRARIES = (SAQ, ARQ, RQ, CELERY, DRAMATIQ, HUEY, TASKIQ)
+def installed(libraries: list[Library], environments: Path | None) -> list[Contestant]:
+    """Return the libraries that can be measured, in order; print which ones are left out.
+
+    With ``environments``, a folder, each library but ours has a virtual environment there, created if missing.
+    """
+    found = []
+    for library in libraries:
+        python = Path(sys.executable)
+        if environments is not None and library is not OURS:
+            python = environments.absolute() / library.name / "bin" / "python"
+            if _versions(python, library) is None:
+                _create(python.parents[1], library)
+        versions = _versions(python, library)
+        if versions is None:
+            print(f"{library.name} is left out: {' and '.join(library.packages)} not installed")
+        else:
+            found.append(Contestant(about=library, versions=versions, python=python))
+    return found
+
+
+def _versions(python: Path, library: Library) -> dict[str, str] | None:
+    """Return the versions of the library's packages; None when one is missing."""
+    if not python.exists():
+        return None
+    outcome = subprocess.run([python, "-c", VERSIONS, *library.packages], capture_output=True, text=True)
+    return dict(json.loads(outcome.stdout)) if outcome.returncode == 0 else None
+
+
+def _create(folder: Path, library: Library) -> None:
+    """Create an environment with the newest release, this project, and the web stack in the versions used here."""
+    print(f"creating an environment for {library.name}", flush=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    pip = (folder / "bin" / "python", "-m", "pip", "install", "--quiet")
+    commands: list[tuple[str | Path, ...]] = [
+        (sys.executable, "-m", "venv", folder),
+        (*pip, "--no-deps", "--editable", ROOT),
+        (*pip, *(f"{name}=={version(name)}" for name in WEB), *library.requirements),
+    ]
+    for command in commands:
+        outcome = subprocess.run(command, capture_output=True, text=True)
+        if outcome.returncode != 0:
+            raise OverloadDemoError(f"no environment for {library.name}: {outcome.stderr.strip().splitlines()[-1]}")

@@ -1,17 +1,43 @@
-"""What the routes of all peers share: where their Redis is, and what they answer."""
+"""The FastAPI app of every peer: the same route, with the peer's own call that submits a job."""
 
+import inspect
 import os
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
 
-from fastapi import Response
+from fastapi import FastAPI, Response
 
 from overload_demo.api.models import ACCEPTED_MESSAGE, Accepted
+from overload_demo.jobs import JobRequest
 
-REDIS_URL = os.environ["PEERS_REDIS_URL"]
+REDIS_URL = os.environ.get("PEERS_REDIS_URL", "")
+Submit = Callable[[dict[str, Any]], str | Awaitable[str]]
 
 
-def accepted(response: Response, library_id: str) -> Accepted:
-    """The answer to ``POST /jobs``; all libraries name their jobs by a UUID, with or without dashes."""
-    job_id = f"job_{library_id.replace('-', '')}"
+def app_with(submit: Submit, lifespan: Any = None) -> FastAPI:
+    """Return the app; ``submit`` enqueues a payload and returns the library's id of the job.
+
+    A ``submit`` that blocks gets a ``def`` endpoint, which FastAPI runs in a thread, otherwise an ``async def`` one.
+    """
+
+    def post_job(job: JobRequest, response: Response) -> Accepted:
+        return _answer(response, cast(str, submit(job.model_dump())))
+
+    async def post_job_async(job: JobRequest, response: Response) -> Accepted:
+        return _answer(response, await cast(Awaitable[str], submit(job.model_dump())))
+
+    app = FastAPI(lifespan=lifespan)
+    endpoint = post_job_async if inspect.iscoroutinefunction(submit) else post_job
+    app.post("/jobs", status_code=202, response_model=Accepted)(endpoint)
+    return app
+
+
+def accepted(response: Response, job_id: str) -> Accepted:
+    """Return the body of a 202 and set its headers."""
     response.headers["Location"] = f"/jobs/{job_id}"
     response.headers["Retry-After"] = "1"
     return Accepted(status="accepted", job_id=job_id, message=ACCEPTED_MESSAGE)
+
+
+def _answer(response: Response, library_id: str) -> Accepted:
+    return accepted(response, f"job_{library_id.replace('-', '')}")  # all libraries use a UUID, with or without dashes

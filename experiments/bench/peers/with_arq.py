@@ -1,4 +1,4 @@
-"""arq: a pool that the API opens in its lifespan, and the settings its worker is started with."""
+"""arq: a pool that the API opens in its lifespan, and the settings that its worker starts with."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -6,19 +6,17 @@ from typing import Any
 
 from arq import create_pool
 from arq.connections import RedisSettings
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI
 
-from experiments.bench.peers import job as work
-from experiments.bench.peers.route import REDIS_URL, accepted
-from overload_demo.api.models import Accepted
-from overload_demo.jobs import JobRequest
+from experiments.bench.peers import job
+from experiments.bench.peers.route import REDIS_URL, app_with
 
 SERVER = RedisSettings.from_dsn(REDIS_URL)
 
 
 async def do_job(_context: dict[str, Any], payload: dict[str, Any]) -> None:
-    """The job."""
-    work.do_job(payload)
+    """Do the job."""
+    job.do_job(payload)
 
 
 class WorkerSettings:
@@ -29,7 +27,7 @@ class WorkerSettings:
 
 
 class BusyWorkerSettings:
-    """It looks for jobs all the time instead of every half second, which otherwise is what one measures."""
+    """Poll without a pause instead of every half second, which otherwise dominates the measurement."""
 
     functions = (do_job,)  # not inherited: arq reads this class alone
     redis_settings = SERVER
@@ -38,17 +36,16 @@ class BusyWorkerSettings:
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Connected while the API runs."""
+    """Stay connected while the API runs."""
     app.state.pool = await create_pool(SERVER)
     yield
     await app.state.pool.aclose()
 
 
-app = FastAPI(lifespan=lifespan)
+async def submit(payload: dict[str, Any]) -> str:
+    """Enqueue a job."""
+    queued = await app.state.pool.enqueue_job("do_job", payload)
+    return str(queued.job_id)
 
 
-@app.post("/jobs", status_code=202, response_model=Accepted)
-async def post_job(job: JobRequest, request: Request, response: Response) -> Accepted:
-    """Validate, enqueue, answer."""
-    queued = await request.app.state.pool.enqueue_job("do_job", job.model_dump())
-    return accepted(response, queued.job_id)
+app = app_with(submit, lifespan)

@@ -1,28 +1,10 @@
-"""Celery: its client blocks, so the endpoint is a ``def`` that FastAPI runs in a thread."""
-
-from typing import Any
+"""Celery: its client blocks."""
 
 from celery import Celery
-from fastapi import FastAPI, Response
 
-from experiments.bench.peers import job as work
-from experiments.bench.peers.route import REDIS_URL, accepted
-from overload_demo.api.models import Accepted
-from overload_demo.jobs import JobRequest
+from experiments.bench.peers import job
+from experiments.bench.peers.route import REDIS_URL, app_with
 
 celery = Celery("peers", broker=REDIS_URL)
-
-
-@celery.task
-def do_job(payload: dict[str, Any]) -> None:
-    """The job."""
-    work.do_job(payload)
-
-
-app = FastAPI()
-
-
-@app.post("/jobs", status_code=202, response_model=Accepted)
-def post_job(job: JobRequest, response: Response) -> Accepted:
-    """Validate, enqueue, answer."""
-    return accepted(response, do_job.delay(job.model_dump()).id)
+do_job = celery.task(job.do_job)
+app = app_with(lambda payload: str(do_job.delay(payload).id))

@@ -1,28 +1,10 @@
-"""huey: its client blocks, so the endpoint is a ``def`` that FastAPI runs in a thread."""
+"""huey: its client blocks."""
 
-from typing import Any
-
-from fastapi import FastAPI, Response
 from huey import RedisHuey
 
-from experiments.bench.peers import job as work
-from experiments.bench.peers.route import REDIS_URL, accepted
-from overload_demo.api.models import Accepted
-from overload_demo.jobs import JobRequest
+from experiments.bench.peers import job
+from experiments.bench.peers.route import REDIS_URL, app_with
 
 huey = RedisHuey("peers", url=REDIS_URL)
-
-
-@huey.task()
-def do_job(payload: dict[str, Any]) -> None:
-    """The job."""
-    work.do_job(payload)
-
-
-app = FastAPI()
-
-
-@app.post("/jobs", status_code=202, response_model=Accepted)
-def post_job(job: JobRequest, response: Response) -> Accepted:
-    """Validate, enqueue, answer."""
-    return accepted(response, do_job(job.model_dump()).id)
+do_job = huey.task()(job.do_job)
+app = app_with(lambda payload: str(do_job(payload).id))

@@ -1,29 +1,27 @@
-"""taskiq with the broker of taskiq-redis that acknowledges; the API starts it in its lifespan."""
+"""taskiq with the acknowledging broker of taskiq-redis; the API starts it in its lifespan."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI
 from taskiq_redis import RedisStreamBroker
 
-from experiments.bench.peers import job as work
-from experiments.bench.peers.route import REDIS_URL, accepted
-from overload_demo.api.models import Accepted
-from overload_demo.jobs import JobRequest
+from experiments.bench.peers import job
+from experiments.bench.peers.route import REDIS_URL, app_with
 
 broker = RedisStreamBroker(url=REDIS_URL)
 
 
 @broker.task
 async def do_job(payload: dict[str, Any]) -> None:
-    """The job."""
-    work.do_job(payload)
+    """Do the job."""
+    job.do_job(payload)
 
 
 @asynccontextmanager
 async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-    """Connected while the API runs."""
+    """Stay connected while the API runs."""
     if not broker.is_worker_process:
         await broker.startup()
     yield
@@ -31,11 +29,9 @@ async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await broker.shutdown()
 
 
-app = FastAPI(lifespan=lifespan)
+async def submit(payload: dict[str, Any]) -> str:
+    """Enqueue a job."""
+    return str((await do_job.kiq(payload)).task_id)
 
 
-@app.post("/jobs", status_code=202, response_model=Accepted)
-async def post_job(job: JobRequest, response: Response) -> Accepted:
-    """Validate, enqueue, answer."""
-    task = await do_job.kiq(job.model_dump())
-    return accepted(response, task.task_id)
+app = app_with(submit, lifespan)

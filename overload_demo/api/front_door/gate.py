@@ -1,10 +1,10 @@
-"""The gate: how many connections are let in at a time, and for how long one may keep silent.
+"""The gate: how many connections are accepted at a time, and how long a client may stay silent.
 
-uvicorn accepts whatever comes, so a crowd ends up in its memory and, past the descriptor limit, in errors. Here a crowd
-waits in the kernel, where a connection costs next to nothing and nobody is refused: accepting pauses at a cap of live
-connections and goes on below it. While it is paused every answer carries ``Connection: close``, and idle connections
-are closed, the longest idle first, so that those who are inside cannot hold the places of those who wait. Not at once:
-a client that is just sending its next request would see a reset. A connection without an earlier request never does.
+uvicorn accepts every connection, so a crowd ends up in its memory and, past the descriptor limit, in errors. Here a
+crowd waits in the kernel, where a connection costs next to nothing and none is refused: accepting pauses at a cap of
+live connections and resumes below it. During a pause every response carries ``Connection: close``, and idle connections
+are closed, the longest idle first, to make room for those that wait. Each gets a short time first: a client that is
+sending its next request would see a reset. A new connection is never reset.
 """
 
 import asyncio
@@ -21,22 +21,21 @@ from overload_demo.config import Settings
 
 log = logging.getLogger(__name__)
 
-ACCEPTS_A_TURN = 64  # then the loop serves those who are inside
-LOOK_EVERY_S = 1.0
+ACCEPTS_A_TURN = 64  # then the event loop serves the live connections
+CHECK_EVERY_S = 1.0
 MAKE_ROOM_EVERY_S = 0.05
 CROWDED_IDLE_S = 0.25
-LAST_REQUEST_S = 1.0  # at a stop: who has been idle for longer is not just about to send
-CROWDED_FOR_S = 1.0  # after a pause: the next one is near
+LAST_REQUEST_S = 1.0  # at a stop: a client that was idle for longer is not about to send
+CROWDED_FOR_S = 1.0  # after a pause, since the next one is likely
 RESUME_BELOW = 0.9  # of the cap, so that pausing and resuming do not alternate with each connection
 CONNECTION_BYTES = 16_384  # with a request in flight, without its body (measured)
-DESCRIPTOR_RESERVE = 48  # the store's connections, log, event loop, and some room
+DESCRIPTOR_RESERVE = 48  # the store's connections, log, event loop, and a margin
 
 
 def connection_cap(settings: Settings, listeners: int) -> int:
-    """Live connections to let in: those wanted, or what descriptor limit and memory budget leave room for.
+    """Return how many live connections the settings, the descriptor limit and the memory budget allow.
 
-    The budget has to do when every connection holds the largest head and body that are accepted, the body as bytes and
-    as text.
+    The budget assumes that every connection holds the largest head and body accepted, the body as bytes and as text.
     """
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     at_worst = CONNECTION_BYTES + MAX_HEAD_BYTES + 2 * settings.overload_max_body_bytes
@@ -47,32 +46,32 @@ def connection_cap(settings: Settings, listeners: int) -> int:
 class Gate:
     """Accepts from ``listeners`` while fewer than ``cap`` connections are live.
 
-    A connection that has not sent a whole request within ``patience_s`` of its beginning, or of the request's first
-    byte, is closed; so is one that does not take its answers. Use from one event loop: :meth:`open`, then :meth:`close`
-    (which leaves the listeners open).
+    A connection is closed if it does not complete a request within ``timeout_s`` of its beginning, or of the request's
+    first byte, or does not read its responses for as long. Use from one event loop: :meth:`open`, then :meth:`retire`,
+    which leaves the listeners open.
     """
 
-    def __init__(self, listeners: list[socket.socket], cap: int, patience_s: float, metrics: ApiMetrics) -> None:
-        self._listeners, self._cap, self._patience_s = listeners, cap, patience_s
+    def __init__(self, listeners: list[socket.socket], cap: int, timeout_s: float, metrics: ApiMetrics) -> None:
+        self._listeners, self._cap, self._timeout_s = listeners, cap, timeout_s
         self.metrics = metrics
         self._inside: set[GatedProtocol] = set()
         self._make: Callable[[], GatedProtocol] | None = None
         self._loop: asyncio.AbstractEventLoop
-        self._watch: asyncio.TimerHandle | None = None
+        self._checker: asyncio.TimerHandle | None = None
         self._room_maker: asyncio.TimerHandle | None = None
         self._is_paused = False
         self._crowded_until = 0.0
 
     def open(self, make_protocol: Callable[[], GatedProtocol]) -> None:
-        """Begin to accept; ``make_protocol`` makes the protocol of one connection."""
+        """Start accepting; ``make_protocol`` creates the protocol of one connection."""
         self._loop, self._make = asyncio.get_running_loop(), make_protocol
         for listener in self._listeners:
             listener.setblocking(False)
-        self._resume()
-        self._look()
+        self._start_accepting()
+        self._close_stalled()
 
     async def drain(self, within_s: float) -> None:
-        """Let in everybody who is waiting outside, each for one answer; who is left after ``within_s`` is reset."""
+        """Accept all connections that wait, each for one response; reset those that remain after ``within_s``."""
         self._crowded_until = float("inf")
         give_up_at = self._loop.time() + within_s
         while is_readable(*self._listeners) and self._loop.time() < give_up_at:  # noqa: ASYNC110 - no event for an empty queue
@@ -81,19 +80,15 @@ class Gate:
         if count := sum(map(_reset_all, self._listeners)):
             log.warning("%d connections were still waiting after %g s and are reset", count, within_s)
 
-    def close(self) -> None:
-        """Accept no more."""
+    async def retire(self, within_s: float) -> None:
+        """Accept no more; let recently active clients send one last request, answered with ``Connection: close``.
+
+        A client that is sending its next request would otherwise see a reset, with an unknown outcome.
+        """
         self._make = None
         self._stop_accepting()
-        if self._watch is not None:
-            self._watch.cancel()
-
-    async def retire(self, within_s: float) -> None:
-        """Accept no more. Who was active a moment ago may ask once more, and is told that it was the last time.
-
-        A client that is just sending its next request would otherwise see a reset, and not know what became of it.
-        """
-        self.close()
+        if self._checker is not None:
+            self._checker.cancel()
         self._crowded_until = float("inf")
         give_up_at = self._loop.time() + min(within_s, LAST_REQUEST_S)
         while (now := self._loop.time()) < give_up_at:
@@ -101,24 +96,24 @@ class Gate:
                 return
             await asyncio.sleep(0.02)
 
-    def leave(self, protocol: GatedProtocol) -> None:
-        """A connection has ended: there is room for another."""
-        self._inside.discard(protocol)
+    def leave(self, connection: GatedProtocol) -> None:
+        """Note the end of a connection, and resume accepting if there is room."""
+        self._inside.discard(connection)
         self.metrics.connections.set(len(self._inside))
         if self._is_paused and self._make and len(self._inside) < RESUME_BELOW * self._cap:
             self._is_paused = False
             self.metrics.paused.set(0)
             self._crowded_until = max(self._crowded_until, self._loop.time() + CROWDED_FOR_S)
-            self._resume()
+            self._start_accepting()
 
     @property
     def is_crowded(self) -> bool:
-        """Whether others wait outside, or did a moment ago: then one request is all a connection gets."""
+        """Whether clients wait outside, or did a moment ago: then a connection serves one request only."""
         return self._is_paused or self._loop.time() < self._crowded_until
 
     def _accept(self, listener: socket.socket) -> None:
         room = self._cap - len(self._inside)
-        if room <= 0:  # somebody waits and there is no room
+        if room <= 0:  # a client waits and there is no room
             self._pause()
             return
         for _ in range(min(ACCEPTS_A_TURN, room)):
@@ -126,14 +121,14 @@ class Gate:
                 connection, _ = listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
-            except OSError as error:  # out of descriptors all the same: as if at the cap
+            except OSError as error:  # out of descriptors in spite of the cap
                 log.warning("cannot accept, waiting for connections to end: %s", error.strerror)
                 self._pause()
                 return
             self._let_in(connection)
 
     def _let_in(self, connection: socket.socket) -> None:
-        """From here to its end a connection takes one place, also while the event loop still sets it up."""
+        """Count a connection from here to its end, also while the event loop still sets it up."""
         assert self._make is not None
         connection.setblocking(False)
         protocol = self._make()
@@ -141,13 +136,13 @@ class Gate:
         self.metrics.connections.set(len(self._inside))
 
         def set_up(task: asyncio.Task[Any]) -> None:
-            protocol.arrival = None
+            protocol.setup = None
             if task.cancelled() or task.exception():
                 connection.close()
                 self.leave(protocol)
 
-        protocol.arrival = self._loop.create_task(self._loop.connect_accepted_socket(lambda: protocol, connection))
-        protocol.arrival.add_done_callback(set_up)
+        protocol.setup = self._loop.create_task(self._loop.connect_accepted_socket(lambda: protocol, connection))
+        protocol.setup.add_done_callback(set_up)
 
     def _pause(self) -> None:
         if not self._is_paused:
@@ -160,7 +155,7 @@ class Gate:
         self._make_room()
 
     def _make_room(self) -> None:
-        """While others wait: close who has been idle longest, a few at a time, until accepting goes on."""
+        """During a pause: close the connections idle for longest, a few at a time, until accepting resumes."""
         if not self._is_paused or self._make is None:
             return
         since = self._loop.time() - CROWDED_IDLE_S
@@ -169,7 +164,7 @@ class Gate:
             protocol.shutdown()
         self._room_maker = self._loop.call_later(MAKE_ROOM_EVERY_S, self._make_room)
 
-    def _resume(self) -> None:
+    def _start_accepting(self) -> None:
         for listener in self._listeners:
             self._loop.add_reader(listener.fileno(), self._accept, listener)
 
@@ -177,12 +172,12 @@ class Gate:
         for listener in self._listeners:
             self._loop.remove_reader(listener.fileno())
 
-    def _look(self) -> None:
-        """Close who has kept us waiting for too long."""
+    def _close_stalled(self) -> None:
+        """Close connections past the request or write timeout. Nothing of an incomplete request was enqueued."""
         now = self._loop.time()
-        for protocol in [one for one in self._inside if one.has_kept_waiting_since(now) < now - self._patience_s]:
-            protocol.give_up()
-        self._watch = self._loop.call_later(min(LOOK_EVERY_S, self._patience_s / 4), self._look)
+        for protocol in [one for one in self._inside if one.stalled_since(now) < now - self._timeout_s]:
+            protocol.transport.abort()
+        self._checker = self._loop.call_later(min(CHECK_EVERY_S, self._timeout_s / 4), self._close_stalled)
 
 
 def _reset_all(listener: socket.socket) -> int:

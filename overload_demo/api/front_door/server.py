@@ -1,4 +1,4 @@
-"""One serving process: uvicorn behind sockets that somebody has bound, and behind the gate."""
+"""One serving process: uvicorn behind bound sockets and the gate."""
 
 import math
 import os
@@ -19,8 +19,7 @@ KEEP_ALIVE_S = 30
 class Server(SignalFreeServer):
     """``run(sockets=[...])`` serves; :meth:`stop` and :meth:`stop_for_good` end it, from any thread.
 
-    ``ready_fd`` is a pipe that gets a byte, and is closed, once it serves. Signals are left to the command that runs
-    it: a notebook's Interrupt must not reach the API.
+    ``ready_fd`` is a pipe that gets a byte, and is closed, as soon as the process serves.
     """
 
     def __init__(self, app: FastAPI, settings: Settings, *, ready_fd: int | None = None) -> None:
@@ -37,11 +36,11 @@ class Server(SignalFreeServer):
         super().__init__(config)
         self._settings, self._ready_fd = settings, ready_fd
         self._metrics: ApiMetrics = app.state.metrics
-        self._drains = False
+        self._is_final = False
         self._gate: Gate | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """uvicorn's hook, with the gate in the place of its own accepting."""
+        """Open the gate instead of uvicorn's own accepting (uvicorn's hook)."""
         await self.lifespan.startup()
         if self.lifespan.should_exit:
             return
@@ -57,27 +56,27 @@ class Server(SignalFreeServer):
             os.close(self._ready_fd)
 
     async def on_tick(self, counter: int) -> bool:
-        """uvicorn's hook, every tenth of a second."""
-        self._metrics.fold()
+        """Flush the metrics, ten times a second (uvicorn's hook)."""
+        self._metrics.flush()
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """uvicorn's hook: accept no more, then let it answer what is inside."""
+        """Drain the accept queue after a final stop, then finish the requests (uvicorn's hook)."""
         if self._gate is not None:
-            if self._drains:
+            if self._is_final:
                 await self._gate.drain(self._settings.overload_grace_s)
             await self._gate.retire(self._settings.overload_grace_s)
         await super().shutdown(sockets)
-        self._metrics.fold()
+        self._metrics.flush()
 
     def stop(self) -> None:
-        """Answer who is inside, then end; who waits in the kernel waits for whoever else has the sockets."""
+        """Finish the requests of live connections, then end; another process accepts those that wait."""
         self.should_exit = True
 
     def stop_for_good(self) -> None:
-        """Nobody comes after us: first let in who is waiting in the kernel, for up to ``overload_grace_s``.
+        """Final shutdown: drain the accept queue first, for up to ``overload_grace_s``.
 
-        Closing the sockets would reset them.
+        Closing the sockets would reset the connections that wait.
         """
-        if not self.should_exit:  # a successor was promised before
-            self._drains = self.should_exit = True
+        if not self.should_exit:  # after stop() another process accepts them
+            self._is_final = self.should_exit = True

@@ -148,12 +148,12 @@ class ExternalServer(BackingServer):
     async def durability(self, connection: RedisConnection) -> str:
         """Return ``always``, ``everysec``, ``none`` or ``unknown``; warns about anything but ``always``."""
         try:
-            told = info_facts(await connection.ask("INFO"))
+            info = info_facts(await connection.ask("INFO"))
         except ReplyError as error:
             raise ConfigurationError(f"OVERLOAD_REDIS_URL: the server refuses INFO: {error}") from None
-        refuse_unsafe(told)
+        refuse_unsafe(info)
         durability = "none"
-        if told.get("aof_enabled") != "0":
+        if info.get("aof_enabled") != "0":
             durability = "unknown"
             with contextlib.suppress(ReplyError):  # hosted servers often have no CONFIG
                 answer = await connection.ask("CONFIG", "GET", "appendfsync") or [""]

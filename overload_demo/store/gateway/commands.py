@@ -5,9 +5,9 @@ Upstash documents (upstash.com/docs/redis/commands), whether the server behind h
 connection to the server: a command that blocks it, or changes its state, would affect all of them.
 """
 
+import hashlib
 from typing import Any, NamedTuple
 
-from overload_demo.store.gateway.key_locking import SCRIPTED, Scripts
 from overload_demo.store.gateway.resp import pack
 
 MAX_COMMAND_BYTES = 10 * 1024 * 1024  # one command, and one reply, as on Upstash's plans without a fixed size
@@ -56,6 +56,9 @@ SUBCOMMANDS = {
     "MEMORY": _names("USAGE"),
     "SCRIPT": _names("EXISTS FLUSH LOAD"),
 }
+KEY_LOCKING = "allow-key-locking"
+SCRIPTED = frozenset({"EVAL", "EVAL_RO", "EVALSHA", "EVALSHA_RO", "SCRIPT"})
+SCRIPTS_REMEMBERED = 1000  # a forgotten one costs its client a NOSCRIPT, and the text again
 
 
 class RedisCommand(NamedTuple):
@@ -68,11 +71,62 @@ class RedisCommand(NamedTuple):
 
 
 class RefusedError(Exception):
-    """The gateway refuses a command or request, in the vendor's words; ``status`` is that of the HTTP response."""
+    """The gateway refuses a command or request, with Upstash's message; ``status`` is that of the HTTP response."""
 
     def __init__(self, text: str, status: int = 400) -> None:
         super().__init__(text)
         self.status = status
+
+
+class Scripts:
+    """Runs scripts that begin with ``#!lua flags=allow-key-locking``, which only Upstash compiles.
+
+    The flag lets Upstash run scripts on disjoint keys side by side. A server with one thread runs one script at a time
+    anyway, so the flag is removed. A client calls the script by the SHA-1 of its own text; that is mapped to the SHA-1
+    of the text that the server received.
+    """
+
+    def __init__(self) -> None:
+        self._sha_loaded: dict[str, str] = {}
+
+    def adapt(self, name: str, arguments: list[Any]) -> tuple[list[Any], str]:
+        """The arguments of one of ``SCRIPTED`` for the server, and the answer that replaces its reply.
+
+        The answer is the SHA-1 of the text as it was sent; empty: the reply stands.
+        """
+        if name.startswith("EVALSHA"):
+            if self._sha_loaded:  # empty on the hot path of clients that use no flag
+                arguments = [arguments[0], *map(self._loaded, arguments[1:2]), *arguments[2:]]
+            return arguments, ""
+        if name != "SCRIPT":
+            return [arguments[0], *map(self._without_flag, arguments[1:2]), *arguments[2:]], ""
+        if arguments[1:2] and arguments[1].upper() == "EXISTS":
+            return [*arguments[:2], *map(self._loaded, arguments[2:])], ""
+        adapted = [*arguments[:2], *map(self._without_flag, arguments[2:3]), *arguments[3:]]
+        return adapted, _sha(arguments[2]) if adapted != arguments else ""
+
+    def _loaded(self, sha: Any) -> Any:
+        return self._sha_loaded.get(sha.lower(), sha)
+
+    def _without_flag(self, text: Any) -> Any:
+        """The text without the flag; its lines keep their numbers."""
+        if not isinstance(text, str) or not text.startswith("#!lua"):
+            return text
+        first, newline, rest = text.partition("\n")
+        words = first.split()
+        for at, word in enumerate(words):
+            flags = word.removeprefix("flags=").split(",")
+            if word.startswith("flags=") and KEY_LOCKING in flags:
+                flags.remove(KEY_LOCKING)
+                words[at] = f"flags={','.join(flags)}" if flags else ""
+        if words == first.split():
+            return text
+        first = " ".join(filter(None, words))
+        cut = ("" if first == "#!lua" else first) + newline + rest
+        while len(self._sha_loaded) >= SCRIPTS_REMEMBERED:
+            del self._sha_loaded[next(iter(self._sha_loaded))]
+        self._sha_loaded[_sha(text)] = _sha(cut)
+        return cut
 
 
 def prepare(arguments: list[Any], scripts: Scripts, *, read_only: bool) -> RedisCommand:
@@ -166,3 +220,7 @@ def _has_block(arguments: list[Any]) -> bool:
             return "BLOCK" in (_shown(argument).upper() for argument in arguments[at:])
         at += 1 + _ARGUMENTS_OF_OPTION[option]
     return False
+
+
+def _sha(text: str) -> str:
+    return hashlib.sha1(text.encode(errors="replace"), usedforsecurity=False).hexdigest()

@@ -10,9 +10,8 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from overload_demo.errors import Outcome, StoreUnavailableError
-from overload_demo.store.gateway.commands import RedisCommand, RefusedError, no_permission, prepare, too_large
+from overload_demo.store.gateway.commands import RedisCommand, RefusedError, Scripts, no_permission, prepare, too_large
 from overload_demo.store.gateway.events import Events, Message, Receive, Send, event_command
-from overload_demo.store.gateway.key_locking import Scripts
 from overload_demo.store.gateway.replies import JSON, ReplyFormat, format_for
 from overload_demo.store.gateway.request_body import (
     MAX_BODY_BYTES,

@@ -72,7 +72,7 @@ class Upstream:
         return connection
 
     async def another(self) -> RedisConnection:
-        """Open a connection for the caller, who closes it; raises :class:`StoreUnavailableError`: nothing was sent."""
+        """Open a connection that the caller closes; raises :class:`StoreUnavailableError`: nothing was sent."""
         await self.wait_for_connection()
         return await self._server.connect_again()
 
