@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from overload_demo.store.connect import Store
+from tests.support.commands import run_module
 from tests.support.network import Network
 from tests.support.running import (
     JOB,
@@ -28,10 +29,7 @@ from tests.support.waiting import wait_until
 
 
 def run_door(folder: Path, module: str, *arguments: str, **variables: object) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", f"overload_demo.{module}", *arguments]
-    return subprocess.run(
-        command, env=environment(folder, **variables), cwd=folder, capture_output=True, text=True, timeout=60
-    )
+    return run_module(f"overload_demo.{module}", *arguments, env=environment(folder, **variables), cwd=folder)
 
 
 def the_error(outcome: "subprocess.CompletedProcess[str]") -> str:

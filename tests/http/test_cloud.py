@@ -78,7 +78,7 @@ async def test_an_exhausted_quota_is_a_503_not_enqueued(cloud: SimulatedCloud, c
 
     for answer in [*refused, ready]:
         assert answer.status_code == 503
-        assert "commands of this month are used up" in answer.json()["detail"]
+        assert "monthly command quota is used up" in answer.json()["detail"]
     assert refused[0].json()["outcome"] == "not_enqueued"
     assert int(refused[0].headers["retry-after"]) > 10
     assert health.json()["status"] == "degraded"
@@ -96,7 +96,7 @@ async def test_an_exhausted_quota_makes_a_worker_back_off_and_log_once(
         with serving_api(settings, store_of(cloud)) as client:
             await asyncio.to_thread(lambda: wait_for(client, submit(client, 3)))
 
-    said = [record.getMessage() for record in caplog.records if "of this month" in record.getMessage()]
+    said = [record.getMessage() for record in caplog.records if "monthly command quota" in record.getMessage()]
     assert len(said) == 1
 
 

@@ -12,13 +12,14 @@ import pytest
 
 from tests.load import scripted_server as scripted
 from tests.load.scripted_server import ScriptedServer, closed_port, scripted_server
+from tests.support.commands import run_module
 from tests.support.waiting import wait_until
 
 COMMAND = [sys.executable, "-m", "overload_demo.load"]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    return run_module(COMMAND[-1], *arguments)
 
 
 def start(server: ScriptedServer) -> tuple[subprocess.Popen[str], list[psutil.Process]]:

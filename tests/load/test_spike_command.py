@@ -25,7 +25,8 @@ from overload_demo.queue.protocol import Protocol
 from overload_demo.rest.address import Address
 from overload_demo.store.data_dir import DataDir
 from overload_demo.store.embedded import EmbeddedStore
-from tests.support.stores import Rest, door
+from tests.support.commands import run_module
+from tests.support.stores import Rest, standalone_store
 from tests.support.waiting import wait_until
 
 SPIKE = [sys.executable, "-m", "overload_demo", "spike", "--baseline", "none"]
@@ -36,9 +37,7 @@ def clean_environment() -> dict[str, str]:
 
 
 def run_spike(folder: Path, *options: str, timeout_s: float = 90.0) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [*SPIKE, *options], cwd=folder, env=clean_environment(), capture_output=True, text=True, timeout=timeout_s
-    )
+    return run_module(*SPIKE[2:], *options, env=clean_environment(), cwd=folder, timeout_s=timeout_s)
 
 
 @contextmanager
@@ -154,7 +153,7 @@ def test_a_killed_worker_and_a_killed_redis_lose_nothing_and_their_counts_are_no
 @pytest.mark.parametrize("answer", ["n\n", "y\n"])
 def test_on_upstash_the_cost_is_told_first_and_no_key_of_the_run_is_left(tmp_path: Path, answer: str) -> None:
     with (
-        door(tmp_path / "database") as database,
+        standalone_store(tmp_path / "database") as database,
         SimulatedCloud(Address(database.url, SecretStr(database.token))).serving() as far,
     ):
         far.round_trip_s = 0.05

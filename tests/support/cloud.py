@@ -19,7 +19,7 @@ from overload_demo.rest.address import Address
 from overload_demo.store.connect import Store
 from overload_demo.store.server_binary import find_server
 from tests.support.running import free_port
-from tests.support.stores import door, token_file
+from tests.support.stores import standalone_store, token_file
 from tests.support.waiting import wait_until
 
 LAG_S = 0.02
@@ -102,7 +102,7 @@ def lagging_cloud(folder: Path) -> Iterator[tuple[SimulatedCloud, Relay]]:
         stack.enter_context(server(folder / "replica", ports[1], *follow))
         both = [
             stack.enter_context(
-                door(folder / f"gateway-{port}", *chosen, OVERLOAD_REDIS_URL=f"redis://127.0.0.1:{port}")
+                standalone_store(folder / f"gateway-{port}", *chosen, OVERLOAD_REDIS_URL=f"redis://127.0.0.1:{port}")
             )
             for port in ports
         ]
