@@ -1,4 +1,4 @@
-"""The naive baseline: the same contract and work, done while the client waits."""
+"""The naive baseline: the same contract and work as the real API, done while the client waits."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ JOB = {"name": "ada", "value": 42, "message": "hello"}
 
 
 class Client:
-    """A client of one server; every call uses a new connection."""
+    """A client of one server; every call opens a connection."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -61,14 +61,14 @@ def naive(variant: Variant, delay_s: float) -> Iterator[Client]:
         try:
             yield client
         finally:
-            os.kill(process.pid, signal.SIGINT)  # must not end it: SIGINT is for its parent ...
+            os.kill(process.pid, signal.SIGINT)  # is its parent's business: it must not end by this ...
             assert client.call("GET", "/stats")[0] == 200
-            process.stdin.close()  # ... but this must
+            process.stdin.close()  # ... but by this
             process.wait(10)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_response_contains_the_result(variant: Variant) -> None:
+def test_the_response_holds_the_result(variant: Variant) -> None:
     with naive(variant, 0.0) as client:
         status, answer = client.call("POST", "/jobs", JOB)
         stats = client.stats()
@@ -83,7 +83,7 @@ def test_the_response_contains_the_result(variant: Variant) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_invalid_input_is_refused_before_any_work(variant: Variant) -> None:
+def test_bad_input_is_refused_before_any_work(variant: Variant) -> None:
     with naive(variant, 0.0) as client:
         assert client.call("POST", "/jobs", {"name": "ada"})[0] == 422
         assert client.stats()["completed"] == 0
@@ -103,7 +103,7 @@ def test_requests_that_wait_for_the_slot_are_in_flight() -> None:
     assert 2 < stats["slot_capacity_per_s"] <= 1 / 0.3
 
 
-def test_a_blocked_event_loop_blocks_all_requests() -> None:
+def test_blocking_the_event_loop_blocks_everything_else() -> None:
     with naive("async-blocking", 0.5) as client:
         waiting = threading.Thread(target=client.call, args=("POST", "/jobs", JOB))
         waiting.start()
@@ -132,7 +132,7 @@ def test_threads_win_only_without_the_scarce_resource() -> None:
     assert without_slot > 3 * max(blocking, with_slot)
 
 
-def test_a_live_run_measures_the_overload() -> None:
+def test_a_live_run_shows_the_effect_of_overload() -> None:
     run = asyncio.run(
         run_baseline(
             "def-slot",
@@ -198,6 +198,6 @@ def test_without_a_checkout_the_live_run_is_refused(monkeypatch: pytest.MonkeyPa
     assert recorded_baseline() == []
 
 
-def test_an_app_that_does_not_start_is_reported_with_the_reason() -> None:
+def test_an_app_that_does_not_start_reports_the_reason() -> None:
     with pytest.raises(OverloadDemoError, match="did not start"):
         asyncio.run(run_baseline("nonsense", requests=1, rate_per_s=1.0, shape=Shape.CONSTANT, delay_s=0.0))  # type: ignore[arg-type]
