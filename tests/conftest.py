@@ -20,15 +20,22 @@ from overload_demo.store.connect import Store
 from overload_demo.store.embedded import EmbeddedStore
 from overload_demo.store.server_binary import find_server
 from tests.support.cloud import lagging_cloud, real_database, store_of
+from tests.support.commands import start_server
 from tests.support.queues import Queue, Stammering, open_queue
 from tests.support.running import make_settings
-from tests.support.stores import door
+from tests.support.stores import standalone_store
 from tests.support.waiting import wait_until
 
 
 def pytest_xdist_auto_num_workers() -> int:
     """One more test at a time than there are cores, since most of them wait for processes; more than 4 gain little."""
     return min((os.cpu_count() or 1) + 1, 4)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _command_server() -> None:
+    """Start what commands are forked from before any test counts its children."""
+    start_server()
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +49,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 @pytest.fixture(scope="session")
 def store_on_a_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """A store with a URL, for processes that are to use it as if it were Upstash."""
-    with door(tmp_path_factory.mktemp("store-on-a-port")) as rest:
+    with standalone_store(tmp_path_factory.mktemp("store-on-a-port")) as rest:
         yield Address(rest.url, SecretStr(rest.token)), None
 
 

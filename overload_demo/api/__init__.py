@@ -1,1 +1,1 @@
-"""The ingress: accepts instantly, only enqueues, answers 202 when the store has committed."""
+"""The ingress: only enqueues, and answers 202 once the store has committed the job."""

@@ -27,24 +27,24 @@ def api(
     processes: Annotated[
         int | None,
         typer.Option(
-            help="Serve with so many child processes: a dead one is started again, SIGHUP replaces all, one by one.",
+            help="Serve with this number of child processes: a dead one is restarted, SIGHUP replaces all, one by one.",
             show_default="this process serves alone",
             min=1,
             max=64,
         ),
     ] = None,
     fds: Annotated[str, typer.Option(hidden=True, help="Serve on these inherited listening sockets.")] = "",
-    ready_fd: Annotated[int | None, typer.Option(hidden=True, help="Write a byte here once it serves.")] = None,
+    ready_fd: Annotated[int | None, typer.Option(hidden=True, help="Write a byte here when ready.")] = None,
     metrics_fd: Annotated[int, typer.Option(hidden=True, help="Count in this inherited memory.")] = -1,
     metrics_row: Annotated[int, typer.Option(hidden=True, help="Count in this row of it.")] = 0,
     parent_pipe: Annotated[bool, typer.Option(hidden=True, help="Ignore SIGINT, stop when stdin ends.")] = False,
 ) -> None:
-    """Accept jobs: 202 when the store has committed one, GET /jobs/{job_id} to poll. Prints its URL when it serves.
+    """Accept jobs: 202 when the store has committed one, GET /jobs/{job_id} to poll. Prints its URL when ready.
 
     All settings are environment variables: UPSTASH_REDIS_REST_URL and UPSTASH_REDIS_REST_TOKEN (unset: the embedded
     store in OVERLOAD_DATA_DIR), OVERLOAD_MAX_BODY_BYTES (bytes, 65536), OVERLOAD_MAX_QUEUE_DEPTH (jobs, 0 = no bound),
-    OVERLOAD_MAX_WAIT_S (seconds, 0 = no bound), OVERLOAD_STORE_DEADLINE_S (seconds, 5), OVERLOAD_API_KEYS (unset: none
-    is asked for), OVERLOAD_ALLOWED_HOSTS (unset: on loopback, loopback names only), OVERLOAD_DOCS (true: a page
+    OVERLOAD_MAX_WAIT_S (seconds, 0 = no bound), OVERLOAD_STORE_DEADLINE_S (seconds, 5), OVERLOAD_API_KEYS (unset: no
+    key is needed), OVERLOAD_ALLOWED_HOSTS (unset: on loopback, loopback names only), OVERLOAD_DOCS (true: a page
     at /docs), OVERLOAD_LOG_FORMAT (text or json).
     """
     with one_line_errors():
@@ -52,52 +52,46 @@ def api(
         log_to_stderr(settings.overload_log_format, note=with_request_id)
         listeners = inherited([int(fd) for fd in fds.split(",")]) if fds else listen(host, port)
         if processes is None:
-            numbers = metrics_fd, metrics_row
-            _serve(settings, listeners, numbers, shares=bool(fds), ready_fd=ready_fd, parent_pipe=parent_pipe)
-        else:
-            _serve_by_children(settings, listeners, processes, parent_pipe=parent_pipe)
+            metrics = metrics_fd, metrics_row
+            _serve(settings, listeners, metrics, is_child=bool(fds), ready_fd=ready_fd, parent_pipe=parent_pipe)
+            return
+        with open_store(settings):  # the parent holds the store too, so that it outlives any child
+            parent = Parent(listeners, processes, settings.overload_grace_s)
+            on_stop_signals(parent.stop)
+            signal.signal(signal.SIGHUP, lambda *_: parent.replace())
+            if parent_pipe:
+                watch_parent(parent.stop)
+            parent.run()
 
 
 def _serve(
     settings: Settings,
     listeners: list[socket.socket],
-    numbers: tuple[int, int],
+    metrics: tuple[int, int],
     *,
-    shares: bool,
+    is_child: bool,
     ready_fd: int | None,
     parent_pipe: bool,
 ) -> None:
-    """Serve in this process, counting in the shared memory and row of ``numbers``.
+    """Serve in this process, counting in the shared memory and row of ``metrics``.
 
-    ``shares``: a parent has the listeners too, and SIGTERM leaves them to its others.
+    ``is_child``: a parent has the listeners too, so after a SIGTERM other children accept the waiting connections.
     """
-    # Imported here: a parent of processes like this one needs none of it, and keeps its memory small.
+    # Imported here: the parent of several processes needs none of it, which keeps its memory small.
     from overload_demo.api.api_metrics import ApiMetrics
     from overload_demo.api.app import create_app
     from overload_demo.api.front_door.server import Server
 
     with open_store(settings) as store:
-        server = Server(create_app(settings, store, ApiMetrics(*numbers)), settings, ready_fd=ready_fd)
-        on_stop_signals(server.stop if shares else server.stop_for_good)
+        server = Server(create_app(settings, store, ApiMetrics(*metrics)), settings, ready_fd=ready_fd)
+        on_stop_signals(server.stop if is_child else server.stop_for_good)
         if parent_pipe:
             watch_parent(server.stop_for_good)
         log.info("serving at %s, described at %s/openapi.json", url_of(listeners), url_of(listeners))
-        gc.freeze()  # what was imported lives for ever: no collection need look at it
+        gc.freeze()  # imported objects live until the end: no collection needs to visit them
         server.run(sockets=listeners)
         if not server.started:
-            fail("the API could not start; the lines above say why")
-
-
-def _serve_by_children(
-    settings: Settings, listeners: list[socket.socket], processes: int, *, parent_pipe: bool
-) -> None:
-    with open_store(settings):  # held here too, so that it outlives any child
-        parent = Parent(listeners, processes, settings.overload_grace_s)
-        on_stop_signals(parent.stop)
-        signal.signal(signal.SIGHUP, lambda *_: parent.replace())
-        if parent_pipe:
-            watch_parent(parent.stop)
-        parent.run()
+            fail("the API could not start; see the log lines above")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The REST transport to a store: client, loopback transport, error mapping."""
+"""The REST client of a store, its transport for this machine, and the meaning of error replies."""

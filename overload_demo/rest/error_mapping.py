@@ -1,4 +1,4 @@
-"""What an answer of the store means that is no result: which typed error, and whether anything was done."""
+"""The typed error for a reply of the store that is not a result, and whether the request may have been carried out."""
 
 from typing import Any
 
@@ -12,25 +12,25 @@ from overload_demo.errors import (
     StoreUnavailableError,
 )
 
-# Starts of error texts that mean "nothing was done, and later it may well work".
+# Errors that begin so mean: nothing was done, and the same request may succeed later.
 _NOT_NOW = ("LOADING", "BUSY", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "MISCONF")
 _NO_ACCESS = ("WRONGPASS", "NOAUTH")
 
 
 def error_in(status: int, body: Any, *, scripted: bool = False) -> StoreError:
-    """The typed error for an answer that is not a result.
+    """Return the typed error for a reply without a result.
 
-    ``scripted``: an error in the middle of a script leaves open what it had done before, so its outcome is unknown.
+    ``scripted``: a script that fails in the middle may have written before, so the outcome is unknown.
     """
     text = body.get("error") if isinstance(body, dict) else None
     if status == 401:
         return StoreAuthError("the store refused the token (401): check UPSTASH_REDIS_REST_TOKEN")
-    if status == 413:  # refused for its size before anything ran; the same text with a 200 is about the reply's
+    if status == 413:  # the request was too large, so nothing ran; with status 200 the same text is about the reply
         return StoreRefusedError(f"the store refused the request as too large: {str(text)[:200]}")
     if not isinstance(text, str):
         return StoreUnavailableError(f"the store answered {status} in an unexpected form", Outcome.UNKNOWN)
     if status >= 500 or status == 429:
-        # our own gateway says so when it had no server to send the command to
+        # the gateway's text when it had no server to send the command to
         outcome = Outcome.NOT_ENQUEUED if status == 503 and "nothing was done" in text else Outcome.UNKNOWN
         return StoreUnavailableError(f"the store answered {status}: {text[:200]}", outcome)
     if text.startswith("NOPERM"):
@@ -39,8 +39,8 @@ def error_in(status: int, body: Any, *, scripted: bool = False) -> StoreError:
         return StoreAuthError(f"the store refused the token: {text.split(' ', 1)[0]}")
     if "OOM command" in text or "capacity quota exceeded" in text:
         return StoreFullError("the store is full: it refuses writes until jobs are drained")
-    if "max requests limit" in text:  # its numbers change with every attempt; a reason that stays is told once
-        return StoreQuotaError("the database's commands of this month are used up (max requests limit exceeded)")
+    if "max requests limit" in text:  # without its numbers, which change with every attempt: one log line is enough
+        return StoreQuotaError("the monthly command quota is used up (max requests limit exceeded)")
     if text.startswith(_NOT_NOW):
         return StoreUnavailableError(f"the store is not ready: {text[:200]}")
     definite = not scripted or text.startswith("NOSCRIPT")

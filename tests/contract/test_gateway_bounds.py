@@ -1,4 +1,4 @@
-"""What one request, or one client, may take of the gateway: it is refused or cut before it is held in memory."""
+"""The bounds on one request and one client: the gateway refuses or disconnects before it holds too much memory."""
 
 import contextlib
 import json
@@ -25,7 +25,7 @@ def gateway(shared: Rest, shared_dir: Path) -> psutil.Process:
 
 @contextlib.contextmanager
 def memory_grows_less_than(process: psutil.Process, limit: int) -> Iterator[None]:
-    """Hold for the peak too: Linux tells it."""
+    """Bound the growth of the process's peak memory, as Linux reports it."""
     Path(f"/proc/{process.pid}/clear_refs").write_text("5")
     before = peak(process)
     yield
@@ -45,7 +45,7 @@ def reader(rest: Rest) -> Rest:
 
 
 @pytest.mark.parametrize("path", ["/pipeline", "/multi-exec"])
-def test_too_many_commands_are_refused_before_they_are_made(rest: Rest, gateway: psutil.Process, path: str) -> None:
+def test_too_many_commands_are_refused_before_they_are_parsed(rest: Rest, gateway: psutil.Process, path: str) -> None:
     body = b"[%b]" % b",".join([b'["PING"]'] * 3_300_000)
     with memory_grows_less_than(gateway, 5 * len(body)):
         reply = rest.send("POST", path, body)
@@ -60,7 +60,7 @@ def test_as_many_commands_as_are_allowed_are_served_in_order(rest: Rest) -> None
     assert [item["result"] for item in reply.body] == [str(number) for number in range(MAX_COMMANDS)]
 
 
-def test_what_stands_in_strings_is_not_counted(rest: Rest) -> None:
+def test_values_inside_strings_are_not_counted(rest: Rest) -> None:
     text = json.dumps(["a", {"b": [1, 2]}]) * 100_000
     assert rest.run("SET", "k", text) == "OK"
     assert rest.run("STRLEN", "k") == len(text)
@@ -86,7 +86,7 @@ def test_replies_to_one_request_are_bounded_together(
     assert rest.run("STRLEN", "k") == MIB
 
 
-def test_a_transaction_with_too_large_replies_is_carried_out(rest: Rest) -> None:
+def test_a_transaction_with_too_large_replies_runs(rest: Rest) -> None:
     rest.run("SET", "k", "x" * MIB)
     reply = rest.post("/multi-exec", [["INCR", "n"], *[["GET", "k"]] * 40])
     assert reply.status == 200
@@ -95,9 +95,7 @@ def test_a_transaction_with_too_large_replies_is_carried_out(rest: Rest) -> None
     assert rest.run("GET", "n") == "1"
 
 
-def test_a_reply_far_larger_than_its_request_is_an_error_for_its_sender_alone(
-    rest: Rest, gateway: psutil.Process
-) -> None:
+def test_a_reply_far_larger_than_its_request_fails_that_request_only(rest: Rest, gateway: psutil.Process) -> None:
     rest.run("SET", "k", "x" * (4 * MIB))
     with memory_grows_less_than(gateway, 200 * MIB):
         reply: Reply = reader(rest).post("/", ["MGET", *["k"] * 50])
@@ -116,7 +114,7 @@ def test_a_reply_of_too_many_elements_is_an_error(rest: Rest) -> None:
 
 @pytest.mark.parametrize("depth", [500, 999, 1100])
 @pytest.mark.parametrize("encoding", [{}, {"Upstash_Encoding": "base64"}], ids=str)
-def test_a_reply_nested_deeply_is_its_senders_error_alone(rest: Rest, depth: int, encoding: dict[str, str]) -> None:
+def test_a_deeply_nested_reply_fails_that_request_only(rest: Rest, depth: int, encoding: dict[str, str]) -> None:
     opened = rest.run("INFO", "stats").split("total_connections_received:")[1].split()[0]
     reply = rest.post("/", ["EVAL", f"local t = 1 for i = 1, {depth} do t = {{t}} end return t", 0], **encoding)
     assert depth < 600 or "error" in reply.body, reply
@@ -128,7 +126,7 @@ def test_a_reply_nested_deeply_is_its_senders_error_alone(rest: Rest, depth: int
 
 
 def answer_to(rest: Rest, *pieces: bytes) -> bytes:
-    """Send raw bytes for as long as they are taken; returns what is answered."""
+    """Send raw bytes for as long as they are accepted; returns the start of the response."""
     parts = urlsplit(rest.url)
     with socket.create_connection((parts.hostname, parts.port), timeout=10) as link:
         with contextlib.suppress(OSError):
@@ -139,7 +137,7 @@ def answer_to(rest: Rest, *pieces: bytes) -> bytes:
     return b""
 
 
-def test_a_head_that_does_not_end_is_cut_without_a_token(rest: Rest, gateway: psutil.Process) -> None:
+def test_an_endless_head_is_refused_without_a_token(rest: Rest, gateway: psutil.Process) -> None:
     line = b"POST / HTTP/1.1\r\nHost: x\r\n"
     with memory_grows_less_than(gateway, 20 * MIB):
         for pieces in (
@@ -152,7 +150,7 @@ def test_a_head_that_does_not_end_is_cut_without_a_token(rest: Rest, gateway: ps
 
 
 @pytest.mark.parametrize("extra", [1, 60_000])
-def test_a_head_past_the_limit_is_refused_also_when_it_comes_at_once(rest: Rest, extra: int) -> None:
+def test_a_head_past_the_limit_is_refused_even_in_one_piece(rest: Rest, extra: int) -> None:
     long = b"x" * (MAX_HEAD_BYTES + extra)
     assert answer_to(rest, b"GET /%b HTTP/1.1\r\nHost: x\r\n\r\n" % long)[:12] == b"HTTP/1.1 414"
     assert answer_to(rest, b"GET / HTTP/1.1\r\nHost: x\r\na: %b\r\n\r\n" % long)[:12] == b"HTTP/1.1 431"
@@ -182,7 +180,7 @@ def test_an_offer_of_another_protocol_is_ignored_and_the_body_read(
 # --- clients that do not read -----------------------------------------------------------------------------------------
 
 
-def test_listeners_that_do_not_read_are_cut(rest: Rest) -> None:
+def test_listeners_that_do_not_read_are_disconnected(rest: Rest) -> None:
     parts, before = urlsplit(rest.url), clients(rest)
     with contextlib.ExitStack() as stack:
         for path in ("/monitor", "/subscribe/chat"):

@@ -1,4 +1,4 @@
-"""Every command that Upstash documents is served, refused in its words, or listed as missing in the store's README."""
+"""Every command that Upstash documents is served, refused with its message, or listed as missing in the README."""
 
 import re
 from pathlib import Path
@@ -37,7 +37,7 @@ MULTI PSUBSCRIBE PUNSUBSCRIBE QUIT RESET SELECT SUBSCRIBE UNSUBSCRIBE UNWATCH WA
 
 
 def missing() -> list[str]:
-    """The names in the README's table that are answered as not available."""
+    """The names that the README's table lists as not available."""
     rows = re.findall(r"^\| (`.*?) \| `ERR Command is not available`", README.read_text(), re.M)
     return re.findall(r"`([^`]+)`", " ".join(rows))
 
@@ -58,14 +58,14 @@ def test_a_documented_command_is_served_or_refused_as_documented(rest: Rest, com
         assert "unknown" not in error
 
 
-def test_what_the_table_names_is_documented() -> None:
+def test_every_command_of_the_table_is_documented() -> None:
     assert len(missing()) > 8
     commands = DOCUMENTED.replace("\n", "").split(":")
     assert [name for name in missing() if not any(one.startswith(name.removesuffix("*")) for one in commands)] == []
 
 
 @pytest.mark.parametrize("name", ["OBJECT", "SORT", "LCS", "ROLE", "SLOWLOG", "CLUSTER", "NOSUCH", "", "\u017fet"])
-def test_what_upstash_does_not_have_is_not_to_be_had_here(rest: Rest, name: str) -> None:
+def test_commands_that_upstash_lacks_are_not_available(rest: Rest, name: str) -> None:
     page = "https://upstash.com/docs/redis/overall/rediscompatibility"
     expected = f"ERR Command is not available: '{name}'. See {page} for details"
     assert rest.post("/", [name, "k"])[:2] == (400, {"error": expected})
@@ -78,7 +78,7 @@ BLOCK += ["XREAD COUNT 1 BLOCK 0 STREAMS s $", "XREAD BLOCK 0 STREAMS s $"]
 
 
 @pytest.mark.parametrize("command", BLOCK)
-def test_an_option_that_blocks_is_refused_wherever_it_stands(rest: Rest, command: str) -> None:
+def test_a_blocking_option_is_refused_at_any_position(rest: Rest, command: str) -> None:
     rest.run("XGROUP", "CREATE", "s", "g", "$", "MKSTREAM")
     expected = {"error": NOT_IN_REST.format(f"{command.split()[0].upper()} BLOCK")}
     assert rest.post("/", command.split())[:2] == (400, expected)
@@ -92,7 +92,7 @@ def test_groups_consumers_and_streams_may_have_the_name_of_an_option(rest: Rest,
     assert rest.run(*command.split()) is None
 
 
-def test_every_command_that_the_server_says_can_block_is_refused_or_bounded(rest: Rest) -> None:
+def test_every_blocking_command_of_the_server_is_refused_or_bounded(rest: Rest) -> None:
     blocking = {row[0].upper() for row in rest.run("COMMAND") if "blocking" in row[2]}
     assert len(blocking) > 8
     by_option = {"XREAD", "XREADGROUP", "WAIT", "WAITAOF"}
@@ -116,7 +116,7 @@ def test_no_administrative_command_can_be_called_in_a_script(rest: Rest) -> None
 
 
 @pytest.mark.parametrize("script", ["redis.set_repl(redis.REPL_NONE)", "server.set_repl(0) return 1"])
-def test_a_script_cannot_keep_its_writes_from_the_disk(rest: Rest, script: str) -> None:
+def test_a_script_cannot_skip_the_append_only_file(rest: Rest, script: str) -> None:
     library = f"#!lua name=l\nredis.register_function('f', function() {script} end)"
     for command in (
         *(["EVAL", script, 0], ["EVAL_RO", script, 0], ["SCRIPT", "LOAD", script], ["FUNCTION", "LOAD", library]),

@@ -1,4 +1,4 @@
-"""Server-sent events: what is published reaches who listens, line by line, and nobody who has left costs anything."""
+"""Server-sent events: published messages reach listeners line by line, and closed listeners hold no resources."""
 
 import contextlib
 import http.client
@@ -12,7 +12,7 @@ import pytest
 
 from overload_demo.store.data_dir import SERVER_SOCKET
 from overload_demo.store.gateway.events import MAX_LISTENERS
-from tests.support.stores import Rest, b64, door, kill, servers_of
+from tests.support.stores import Rest, b64, kill, servers_of, standalone_store
 from tests.support.waiting import wait_until
 
 STREAM = {"Accept": "text/event-stream"}
@@ -20,7 +20,7 @@ STREAM = {"Accept": "text/event-stream"}
 
 @contextlib.contextmanager
 def listening(rest: Rest, path: str, method: str = "POST") -> Iterator[http.client.HTTPResponse]:
-    """The open answer to a request for events, as the vendor's client sends it."""
+    """The open response to a request for events, sent as the vendor's client sends it."""
     parts = urlsplit(rest.url)
     link = http.client.HTTPConnection(parts.hostname, parts.port, timeout=10)
     try:
@@ -47,7 +47,7 @@ def clients(rest: Rest) -> int:
 
 
 @pytest.mark.parametrize("method", ["POST", "GET"])
-def test_a_subscriber_hears_what_is_published(rest: Rest, method: str) -> None:
+def test_a_subscriber_receives_published_messages(rest: Rest, method: str) -> None:
     with listening(rest, "/subscribe/chat/r%C3%A4ume", method) as answer:
         assert [next_event(answer), next_event(answer)] == ["subscribe,chat,1", "subscribe,räume,2"]
         assert rest.send("POST", "/publish/chat/hello").body == {"result": 1}
@@ -56,7 +56,7 @@ def test_a_subscriber_hears_what_is_published(rest: Rest, method: str) -> None:
         assert next_event(answer) == "message,räume,a, b\nc\nd"
 
 
-def test_a_pattern_hears_its_channels(rest: Rest) -> None:
+def test_a_pattern_receives_from_its_channels(rest: Rest) -> None:
     with listening(rest, "/psubscribe/user:*") as answer:
         assert next_event(answer) == "psubscribe,user:*,1"
         rest.run("PUBLISH", "user:42", '{"name": "Ada"}')
@@ -70,7 +70,7 @@ def test_a_monitor_sees_every_command(rest: Rest) -> None:
         assert next_event(answer).endswith('] "SET" "k" "v"')
 
 
-def test_who_leaves_is_forgotten(rest: Rest) -> None:
+def test_a_closed_listener_frees_its_connection(rest: Rest) -> None:
     before = clients(rest)
     with listening(rest, "/subscribe/chat"), listening(rest, "/subscribe/chat"):
         assert clients(rest) == before + 2
@@ -78,7 +78,7 @@ def test_who_leaves_is_forgotten(rest: Rest) -> None:
     assert rest.run("PUBLISH", "chat", "anybody?") == 0
 
 
-def test_a_subscription_that_cannot_be_had_is_a_400(rest: Rest) -> None:
+def test_an_invalid_subscription_is_a_400(rest: Rest) -> None:
     for path in ("/subscribe", "/psubscribe", "/monitor/everything"):
         reply = rest.send("POST", path, b"[]", STREAM)
         assert (reply.status, "wrong number of arguments" in reply.body["error"]) == (400, True), path
@@ -90,12 +90,12 @@ def test_a_subscription_that_cannot_be_had_is_a_400(rest: Rest) -> None:
         assert Rest(rest.url, "wrong").send("POST", path, b"[]", STREAM).status == 401
 
 
-def test_the_store_ends_while_somebody_listens(rest: Rest, shared_dir: Path, tmp_path: Path) -> None:
-    """Here the gateway stands before a server of its own life, so that it is the gateway who ends the answer."""
+def test_the_store_ends_with_open_listeners(rest: Rest, shared_dir: Path, tmp_path: Path) -> None:
+    """With an external server it is the gateway that ends the response."""
     with contextlib.ExitStack() as stack:
         short = stack.enter_context(tempfile.TemporaryDirectory())  # a socket's path has at most 107 bytes
         (Path(short) / "s").symlink_to(shared_dir / SERVER_SOCKET)
-        with door(tmp_path, OVERLOAD_REDIS_URL=f"unix://{short}/s") as before:
+        with standalone_store(tmp_path, OVERLOAD_REDIS_URL=f"unix://{short}/s") as before:
             answer = stack.enter_context(listening(before, "/subscribe/chat"))
             assert next_event(answer) == "subscribe,chat,1"
             assert rest.run("PUBLISH", "chat", "hello") == 1
@@ -104,15 +104,15 @@ def test_the_store_ends_while_somebody_listens(rest: Rest, shared_dir: Path, tmp
         assert answer.read() == b"", "the answer ends in order"
 
 
-def test_the_server_dies_while_somebody_listens(tmp_path: Path) -> None:
-    with door(tmp_path) as rest, listening(rest, "/subscribe/chat") as answer:
+def test_the_server_dies_with_open_listeners(tmp_path: Path) -> None:
+    with standalone_store(tmp_path) as rest, listening(rest, "/subscribe/chat") as answer:
         assert next_event(answer) == "subscribe,chat,1"
         [server] = servers_of(tmp_path)
         kill(server.pid)
         assert answer.read() == b"", "the answer ends in order, and its client may ask again"
 
 
-def test_there_is_room_for_so_many_listeners_and_no_more(rest: Rest) -> None:
+def test_the_number_of_listeners_is_bounded(rest: Rest) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(MAX_LISTENERS):
             stack.enter_context(listening(rest, "/subscribe/chat"))
@@ -124,7 +124,7 @@ def test_there_is_room_for_so_many_listeners_and_no_more(rest: Rest) -> None:
         assert next_event(answer) == "subscribe,chat,1"
 
 
-def test_a_listener_who_does_not_read_holds_nobody_up(rest: Rest) -> None:
+def test_a_listener_that_does_not_read_delays_no_request(rest: Rest) -> None:
     parts = urlsplit(rest.url)
     with socket.create_connection((parts.hostname, parts.port), timeout=10) as deaf:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

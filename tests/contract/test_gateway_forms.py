@@ -1,4 +1,4 @@
-"""The other forms of the Upstash REST contract: paths, tokens, methods, and replies in base64 and RESP2."""
+"""Further forms of the Upstash REST protocol: paths, tokens, methods, and replies in base64 and RESP2."""
 
 import hashlib
 import re
@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from overload_demo.errors import Outcome, StoreAuthError
 from overload_demo.rest.client import Address, Upstash
-from tests.support.stores import Rest, b64, door, kill, servers_of, start_door, stop, token_file
+from tests.support.stores import Rest, b64, kill, servers_of, standalone_store, start_standalone, stop, token_file
 from tests.support.waiting import wait_until
 
 SHEBANG = "#!lua flags=allow-key-locking\n"
@@ -26,7 +26,7 @@ def test_a_path_is_a_command(rest: Rest, method: str) -> None:
     assert rest.send(method, "/mget/k/absent").body == {"result": ["v", None]}
 
 
-def test_a_body_comes_after_the_path_and_the_query_after_the_body(rest: Rest) -> None:
+def test_arguments_are_ordered_path_body_query(rest: Rest) -> None:
     value = b'{"any": "thing", "or": "\xff\x00"}'
     assert rest.send("POST", "/set/k?EX=100&NX", value).body == {"result": "OK"}
     assert rest.send("POST", "/set/k?EX=100&NX", b"other").body == {"result": None}
@@ -35,7 +35,7 @@ def test_a_body_comes_after_the_path_and_the_query_after_the_body(rest: Rest) ->
     assert rest.run("TTL", "k") in {99, 100}
 
 
-def test_what_is_encoded_in_a_path_is_decoded_after_it_was_cut(rest: Rest) -> None:
+def test_a_path_is_split_before_it_is_decoded(rest: Rest) -> None:
     assert rest.send("GET", "/set/a%2Fb%20%C3%BC/%FF%00").body == {"result": "OK"}
     assert rest.run("KEYS", "*") == ["a/b ü"]
     assert rest.run("STRLEN", "a/b ü") == 2
@@ -43,7 +43,7 @@ def test_what_is_encoded_in_a_path_is_decoded_after_it_was_cut(rest: Rest) -> No
     assert rest.run("GET", "") == "empty"
 
 
-def test_a_slash_too_many_in_the_url_of_the_store_changes_nothing(rest: Rest) -> None:
+def test_an_extra_slash_in_the_store_url_changes_nothing(rest: Rest) -> None:
     for path in ("//", "/"):
         assert rest.post(path, ["PING"]).body == {"result": "PONG"}
     for path in ("//pipeline", "/pipeline/", "//multi-exec", "/multi-exec/"):
@@ -82,7 +82,7 @@ def test_a_head_is_a_get_without_the_body(rest: Rest) -> None:
     assert rest.send("HEAD", "/get").status == 400
 
 
-def test_a_browser_may_ask_from_any_page(rest: Rest) -> None:
+def test_browsers_may_send_requests_from_any_page(rest: Rest) -> None:
     page = {"Origin": "https://page.example", "Authorization": ""}
     asked = {
         "Access-Control-Request-Method": "POST",
@@ -108,7 +108,7 @@ def test_other_methods_are_a_405_without_a_body(rest: Rest) -> None:
 # --- tokens -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_token_may_stand_in_the_header_or_in_the_query_which_wins(rest: Rest) -> None:
+def test_the_token_is_in_the_header_or_in_the_query_which_wins(rest: Rest) -> None:
     for header in (rest.token, f"bearer {rest.token}", f"  Bearer   {rest.token} "):
         assert rest.send("GET", "/ping", headers={"Authorization": header}).status == 200
     for path in ("/set/k/v?_token={}", "/set/k?EX=100&_token={}", "/set/k?_token={}&EX=100"):
@@ -138,12 +138,12 @@ def test_the_read_only_token_reads_and_nothing_else(rest: Rest) -> None:
 
 @pytest.mark.anyio
 async def test_our_own_client_says_what_is_wrong_with_a_token(rest: Rest) -> None:
-    for token, said in (
+    for token, error in (
         (rest.read_only_token, "is it the read-only one?"),
         ("wrong", "check UPSTASH_REDIS_REST_TOKEN"),
     ):
         upstash = Upstash(Address(rest.url, SecretStr(token)))
-        with pytest.raises(StoreAuthError, match=re.escape(said)) as caught:
+        with pytest.raises(StoreAuthError, match=re.escape(error)) as caught:
             await upstash.command("SET", "k", "v")
         await upstash.aclose()
         assert token not in str(caught.value)
@@ -156,20 +156,20 @@ def chosen_tokens(folder: Path, standard: str, read_only: str) -> list[str]:
     return ["--token-file", str(files[0]), "--read-only-token-file", str(files[1])]
 
 
-def test_the_tokens_are_others_at_the_next_start_and_may_be_chosen(tmp_path: Path) -> None:
-    with door(tmp_path) as first:
+def test_the_tokens_change_at_each_start_and_may_be_chosen(tmp_path: Path) -> None:
+    with standalone_store(tmp_path) as first:
         pass
-    with door(tmp_path) as second:
+    with standalone_store(tmp_path) as second:
         tokens = {first.token, first.read_only_token, second.token, second.read_only_token}
         assert len(tokens) == 4
-    with door(tmp_path, *chosen_tokens(tmp_path, "mine", "theirs")) as chosen:
+    with standalone_store(tmp_path, *chosen_tokens(tmp_path, "mine", "theirs")) as chosen:
         assert (chosen.token, chosen.read_only_token) == ("mine", "theirs")
         assert Rest(chosen.url, "theirs").run("EXISTS", "k") == 0
         assert Rest(chosen.url, first.read_only_token).post("/", ["PING"]).status == 401
 
 
-def test_a_read_only_token_that_opens_everything_is_refused_at_start(tmp_path: Path) -> None:
-    code, said = stop(started := start_door(tmp_path, *chosen_tokens(tmp_path, "same", "same")), 0)
+def test_equal_tokens_are_refused_at_start(tmp_path: Path) -> None:
+    code, said = stop(started := start_standalone(tmp_path, *chosen_tokens(tmp_path, "same", "same")), 0)
     assert started.returncode == code == 1
     assert said == "error: the read-only token is the same as the token: they must differ\n"
 
@@ -215,7 +215,7 @@ def test_base64_is_served_again_after_the_server_has_died(tmp_path: Path) -> Non
     def ask(rest: Rest) -> object:
         return rest.post("/", ["GET", "k"], Upstash_Encoding="base64").body.get("result")
 
-    with door(tmp_path) as rest:
+    with standalone_store(tmp_path) as rest:
         rest.run("SET", "k", "v")
         assert ask(rest) == b64("v")
         [server] = servers_of(tmp_path)
@@ -245,7 +245,7 @@ def test_resp2_replies_are_the_servers_own_bytes(rest: Rest) -> None:
     assert ask("/pipeline", mixed) == (200, b":1\r\n-ERR null args are not supported\r\n:1\r\n")
 
 
-def test_a_transaction_is_json_whatever_is_asked_for(rest: Rest) -> None:
+def test_a_transaction_is_always_answered_in_json(rest: Rest) -> None:
     reply = rest.post("/multi-exec", [["INCR", "n"]], Upstash_Response_Format="resp2")
     assert (reply.body, reply.headers["content-type"]) == ([{"result": 1}], "application/json")
 
@@ -255,7 +255,7 @@ def test_a_transaction_is_json_whatever_is_asked_for(rest: Rest) -> None:
     [{"Upstash-Response-Format": "xml"}, {"Upstash-Response-Format": "resp2", "Upstash-Encoding": "base64"}],
     ids=["unknown", "with base64"],
 )
-def test_a_format_that_cannot_be_had_is_a_400(rest: Rest, headers: dict[str, str]) -> None:
+def test_an_unknown_format_is_a_400(rest: Rest, headers: dict[str, str]) -> None:
     reply = rest.send("POST", "/", b'["SET", "k", "v"]', headers)
     assert reply.status == 400
     assert "Upstash-Response-Format" in reply.body["error"]
@@ -265,7 +265,7 @@ def test_a_format_that_cannot_be_had_is_a_400(rest: Rest, headers: dict[str, str
 # --- scripts that lock keys -------------------------------------------------------------------------------------------
 
 
-def test_a_script_with_allow_key_locking_runs_and_keeps_its_name(rest: Rest) -> None:
+def test_a_script_with_allow_key_locking_runs_and_keeps_its_sha(rest: Rest) -> None:
     script = SHEBANG + "return {KEYS[1], ARGV[1]}"
     sha = hashlib.sha1(script.encode()).hexdigest()
     assert rest.post("/", ["EVALSHA", sha, 1, "k", "v"]).body["error"].startswith("NOSCRIPT")
@@ -279,16 +279,16 @@ def test_a_script_with_allow_key_locking_runs_and_keeps_its_name(rest: Rest) -> 
     assert rest.post("/", ["EVALSHA", sha, 1, "k", "v"]).body["error"].startswith("NOSCRIPT")
 
 
-def test_a_loaded_script_is_called_what_its_client_calls_it(rest: Rest) -> None:
+def test_a_loaded_script_is_known_by_its_clients_sha(rest: Rest) -> None:
     script = SHEBANG + "return redis.call('GET', KEYS[1])"
     sha = hashlib.sha1(script.encode()).hexdigest()
-    for headers, told in (
+    for headers, body in (
         ({}, f'{{"result":"{sha}"}}'),
         ({"Upstash-Encoding": "base64"}, f'{{"result":"{b64(sha)}"}}'),
         ({"Upstash-Response-Format": "resp2"}, f"$40\r\n{sha}\r\n"),
     ):
         reply = rest.send_for_bytes("POST", "/script/load", script.encode(), headers)
-        assert reply[:2] == (200, told.encode())
+        assert reply[:2] == (200, body.encode())
     assert rest.run("EVALSHA", sha, 1, "k") is None
     broken = rest.post("/", ["SCRIPT", "LOAD", SHEBANG + "not lua"])
     assert (broken.status, "user_script:2" in broken.body["error"]) == (400, True), "lines stay where they were"

@@ -1,4 +1,4 @@
-"""The gateway keeps the Upstash REST contract: status and body of every kind of request, against a real server."""
+"""The Upstash REST protocol against a real server: status and body of every kind of request."""
 
 import json
 import socket
@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from tests.support.stores import Rest, door
+from tests.support.stores import Rest, standalone_store
 
 MIB = 1024 * 1024
 NOT_AVAILABLE = (
@@ -47,12 +47,12 @@ def test_an_integer_reply_is_exact_to_the_last_digit(rest: Rest) -> None:
 @pytest.mark.parametrize(
     "text", ["", 'quote " and \\ slash', "line\nbreak \x00\x1f", "ünïcödé", "\U0001f600", "\u2028"], ids=repr
 )
-def test_any_string_comes_back_as_it_went(rest: Rest, text: str) -> None:
+def test_any_string_is_returned_unchanged(rest: Rest, text: str) -> None:
     rest.run("SET", "k", text)
     assert rest.run("GET", "k") == text
 
 
-def test_what_has_no_utf8_form_becomes_the_replacement_character(rest: Rest) -> None:
+def test_bytes_that_are_not_utf8_become_the_replacement_character(rest: Rest) -> None:
     rest.send("POST", "/", b'["SET", "lone", "a\\ud800z"]')
     rest.send("POST", "/", b'["SET", "pair", "\\ud83d\\ude00"]')
     rest.send("POST", "/", b'["SET", "raw", "a\xffz"]')
@@ -60,7 +60,7 @@ def test_what_has_no_utf8_form_becomes_the_replacement_character(rest: Rest) -> 
     assert rest.run("EVAL", "return '\\255'", 0) == "\ufffd"
 
 
-def test_a_put_is_as_good_as_a_post_and_the_content_type_does_not_matter(rest: Rest) -> None:
+def test_put_equals_post_and_the_content_type_is_ignored(rest: Rest) -> None:
     form = {"Content-Type": "application/x-www-form-urlencoded"}
     assert rest.send("PUT", "/", b'["SET", "k", "v"]', form).body == {"result": "OK"}
 
@@ -90,7 +90,7 @@ def test_a_put_is_as_good_as_a_post_and_the_content_type_does_not_matter(rest: R
     ],
     ids=lambda value: repr(value)[:40],
 )
-def test_a_bad_command_is_a_400_with_the_vendors_text(rest: Rest, body: bytes, error: str | None) -> None:
+def test_a_bad_command_is_a_400_with_upstashs_message(rest: Rest, body: bytes, error: str | None) -> None:
     reply = rest.send("POST", "/", body)
     if error is None:
         assert reply.status == 200
@@ -133,7 +133,7 @@ STREAM = [
 
 
 @pytest.mark.parametrize("command", BLOCKING + CONNECTION + SERVER + STREAM, ids=lambda command: str(command[0]))
-def test_what_would_block_or_change_the_server_is_refused_everywhere(rest: Rest, command: list[str]) -> None:
+def test_blocking_and_administrative_commands_are_refused_everywhere(rest: Rest, command: list[str]) -> None:
     refused = rest.post("/", command)
     assert refused.status == 400
     assert "not available" in refused.body["error"] or "not allowed in REST" in refused.body["error"]
@@ -147,7 +147,7 @@ DANGEROUS = ["CONFIG", "DEBUG", "SHUTDOWN", "MODULE", "FLUSHALL", "ACL", "SAVE",
 
 
 @pytest.mark.parametrize("name", DANGEROUS)
-def test_no_spelling_brings_a_dangerous_command_through(rest: Rest, name: str) -> None:
+def test_no_spelling_of_a_dangerous_command_passes(rest: Rest, name: str) -> None:
     rest.run("SET", "k", "v")
     spellings = [
         name.lower(),
@@ -178,8 +178,8 @@ IN_SCRIPTS = [
 
 
 @pytest.mark.parametrize("command", IN_SCRIPTS, ids=lambda command: " ".join(command[:2]))
-def test_a_script_cannot_do_what_a_request_may_not(rest: Rest, command: list[str]) -> None:
-    """The gateway does not look into scripts: the server refuses."""
+def test_a_script_cannot_run_a_refused_command(rest: Rest, command: list[str]) -> None:
+    """The server refuses: the gateway does not analyse scripts."""
     rest.run("SET", "k", "v")
     for spelling in (command, [command[0].lower(), *command[1:]]):
         words = ", ".join(f"'{word}'" for word in spelling)
@@ -191,14 +191,14 @@ def test_a_script_cannot_do_what_a_request_may_not(rest: Rest, command: list[str
     assert rest.run("GET", "k") == "v"
 
 
-def test_it_listens_on_loopback_only(shared: Rest) -> None:
+def test_the_gateway_listens_on_loopback_only(shared: Rest) -> None:
     port = urlsplit(shared.url).port
     links = psutil.net_connections("inet")
     listening = {link.laddr.ip for link in links if link.status == psutil.CONN_LISTEN and link.laddr.port == port}
     assert listening == {"127.0.0.1"}
 
 
-def test_what_only_looks_like_a_blocking_command_is_served(rest: Rest) -> None:
+def test_commands_that_resemble_blocking_ones_are_served(rest: Rest) -> None:
     rest.run("XADD", "block", "1-1", "f", "v")
     assert rest.run("XREAD", "COUNT", 1, "STREAMS", "block", 0) == [["block", [["1-1", ["f", "v"]]]]]
     rest.run("XGROUP", "CREATE", "block", "block", 0)
@@ -237,7 +237,7 @@ def test_ping_answers_a_get(rest: Rest) -> None:
     assert reply.headers["content-type"] == "application/json"
 
 
-def test_each_answer_carries_a_sync_token_that_moves_with_a_write(rest: Rest) -> None:
+def test_each_response_has_a_sync_token_that_moves_with_a_write(rest: Rest) -> None:
     def token(*command: str) -> str:
         return rest.post("/", command, Upstash_Sync_Token="").headers["upstash-sync-token"]
 
@@ -251,7 +251,7 @@ def test_each_answer_carries_a_sync_token_that_moves_with_a_write(rest: Rest) ->
 # --- pipeline and transaction -----------------------------------------------------------------------------------------
 
 
-def test_in_a_pipeline_each_command_succeeds_or_fails_for_itself(rest: Rest) -> None:
+def test_each_command_of_a_pipeline_succeeds_or_fails_by_itself(rest: Rest) -> None:
     commands = [["SET", "k", "v"], ["LPUSH", "k", "x"], ["GET", None], [], ["NOSUCH"], ["GET", "k"]]
     reply = rest.post("/pipeline", commands)
     assert reply.status == 200
@@ -273,7 +273,7 @@ def test_a_body_that_is_no_array_of_arrays_is_a_400(rest: Rest, path: str) -> No
     assert rest.send("POST", path, b"[]")[:2] == (200, [])
 
 
-def test_in_a_transaction_a_command_failing_at_run_time_stops_nobody(rest: Rest) -> None:
+def test_a_command_failing_at_run_time_does_not_stop_its_transaction(rest: Rest) -> None:
     reply = rest.post("/multi-exec", [["SET", "k", "v"], ["LPUSH", "k", "x"], ["SET", "k", "w"]])
     assert reply.status == 200
     assert [list(item) for item in reply.body] == [["result"], ["error"], ["result"]]
@@ -291,7 +291,7 @@ def test_a_discarded_transaction_is_one_error_and_applies_nothing(rest: Rest, ba
 # --- sizes ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_command_over_the_limit_is_a_413_and_its_neighbours_in_a_pipeline_run(rest: Rest) -> None:
+def test_a_command_over_the_limit_is_a_413_and_the_rest_of_its_pipeline_runs(rest: Rest) -> None:
     big = ["SET", "k", "x" * (10 * MIB)]
     reply = rest.post("/", big)
     assert reply.status == 413
@@ -327,7 +327,7 @@ def test_a_body_that_declares_too_much_is_refused_before_it_is_sent(rest: Rest) 
 def test_a_full_store_refuses_writes_and_still_serves_reads_and_deletes(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    with door(tmp_path_factory.mktemp("full"), OVERLOAD_MAXMEMORY="4mb") as rest:
+    with standalone_store(tmp_path_factory.mktemp("full"), OVERLOAD_MAXMEMORY="4mb") as rest:
         written = 0
         while (reply := rest.post("/", ["SET", f"k{written}", "x" * 100_000])).status == 200:
             written += 1
@@ -339,7 +339,7 @@ def test_a_full_store_refuses_writes_and_still_serves_reads_and_deletes(
         assert rest.run("SET", "k", "v") == "OK"
 
 
-def test_every_answer_is_json_even_to_nonsense(rest: Rest) -> None:
+def test_every_response_is_json_even_to_invalid_requests(rest: Rest) -> None:
     for body in (b"\xff\xfe", b"nul", b"[[[", b'["\\x"]', b'["SET", "a\nb"]', "\ufeff[]".encode()):
         reply = rest.send("POST", "/", body)
         assert reply.status == 400

@@ -1,4 +1,4 @@
-"""One request does not hold up the store for all others: blocking commands, endless scripts, dead connections."""
+"""One request does not stall all others: blocking commands, endless scripts, dead connections."""
 
 import asyncio
 import concurrent.futures
@@ -16,8 +16,8 @@ from overload_demo.errors import Outcome
 from overload_demo.store.gateway.backing_server import ExternalServer
 from overload_demo.store.gateway.resp import RedisConnectionLostError, pack
 from overload_demo.store.gateway.upstream import Upstream
-from tests.crash.test_store_before_a_server_of_ones_own import own_server
-from tests.support.stores import Rest, door
+from tests.crash.test_store_external_server import own_server
+from tests.support.stores import Rest, standalone_store
 from tests.support.waiting import wait_until
 
 ENDLESS = "while true do end"
@@ -32,14 +32,14 @@ WRITES_ENDLESSLY = "redis.call('SET', 'half', 'done') while true do end"
 
 @contextlib.contextmanager
 def meanwhile(rest: Rest, *command: Any) -> Iterator["concurrent.futures.Future[Any]"]:
-    """Send a command and go on; the future is its reply."""
+    """Send a command in the background; the future is its reply."""
     with concurrent.futures.ThreadPoolExecutor() as pool:
         yield pool.submit(rest.post, "/", command)
 
 
 @pytest.mark.parametrize("call", [["EVAL", ENDLESS, 0], ["FCALL", "endless", 0]], ids=lambda call: call[0])
-def test_an_endless_script_is_killed_and_the_store_goes_on(tmp_path: Path, call: list[Any]) -> None:
-    with door(tmp_path) as rest:
+def test_an_endless_script_is_killed_and_the_store_keeps_serving(tmp_path: Path, call: list[Any]) -> None:
+    with standalone_store(tmp_path) as rest:
         rest.run("SET", "k", "v")
         rest.run("FUNCTION", "LOAD", f"#!lua name=l\nredis.register_function('endless', function() {ENDLESS} end)")
         with meanwhile(rest, *call) as stuck:
@@ -49,7 +49,7 @@ def test_an_endless_script_is_killed_and_the_store_goes_on(tmp_path: Path, call:
 
 
 def test_an_endless_script_that_has_written_is_undone_and_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
-    with door(tmp_path) as rest:
+    with standalone_store(tmp_path) as rest:
         rest.run("SET", "k", "v")
         with meanwhile(rest, "EVAL", WRITES_ENDLESSLY, 0) as stuck:
             reply = stuck.result(20)
@@ -59,7 +59,7 @@ def test_an_endless_script_that_has_written_is_undone_and_nothing_acknowledged_i
 
 
 def test_a_slow_script_is_left_to_end_and_keeps_its_connection(tmp_path: Path) -> None:
-    with door(tmp_path) as rest:
+    with standalone_store(tmp_path) as rest:
         with meanwhile(rest, "EVAL", SLOW, 0) as slow_one:
             replies = [rest.post("/", ["GET", "k"]) for _ in range(3)]
             assert slow_one.result(15).body == {"result": "done"}
@@ -67,7 +67,7 @@ def test_a_slow_script_is_left_to_end_and_keeps_its_connection(tmp_path: Path) -
 
 
 class Relay:
-    """A way to a server that can go silent: what was connected before stays connected, and nothing passes."""
+    """A TCP relay to a server that can go silent: connections stay open, and no byte passes."""
 
     def __init__(self, target: str) -> None:
         self._target, self._listener = target, socket.create_server(("127.0.0.1", 0))
@@ -108,9 +108,9 @@ class Relay:
 DURABLE = ["--appendonly", "yes", "--appendfsync", "always"]
 
 
-def test_a_connection_that_goes_silent_is_left(tmp_path: Path) -> None:
+def test_a_silent_connection_is_closed(tmp_path: Path) -> None:
     with own_server(tmp_path / "own", *DURABLE) as url, contextlib.closing(Relay(url.removeprefix("unix://"))) as relay:
-        with door(tmp_path / "data", OVERLOAD_REDIS_URL=relay.url) as rest:
+        with standalone_store(tmp_path / "data", OVERLOAD_REDIS_URL=relay.url) as rest:
             rest.run("SET", "k", "v")
             relay.silence()
             began = time.monotonic()
@@ -120,14 +120,17 @@ def test_a_connection_that_goes_silent_is_left(tmp_path: Path) -> None:
             assert time.monotonic() - began < 8
 
 
-def test_a_demoted_primary_is_left_until_it_takes_writes_again(tmp_path: Path) -> None:
-    with own_server(tmp_path / "own", *DURABLE) as url, door(tmp_path / "data", OVERLOAD_REDIS_URL=url) as rest:
+def test_a_demoted_primary_is_not_used_until_it_takes_writes_again(tmp_path: Path) -> None:
+    with (
+        own_server(tmp_path / "own", *DURABLE) as url,
+        standalone_store(tmp_path / "data", OVERLOAD_REDIS_URL=url) as rest,
+    ):
         rest.run("SET", "k", "v")
         with socket.socket(socket.AF_UNIX) as admin:
             admin.connect(url.removeprefix("unix://"))
             admin.sendall(b"REPLICAOF 127.0.0.1 1\r\n")
             assert admin.recv(100) == b"+OK\r\n"
-            wait_until("it is told", lambda: rest.post("/", ["PING"]).status == 503)
+            wait_until("the change is noticed", lambda: rest.post("/", ["PING"]).status == 503)
             reply = rest.post("/", ["SET", "k", "w"])
             assert (reply.status, "nothing was done" in reply.body["error"]) == (503, True)
             admin.sendall(b"REPLICAOF NO ONE\r\n")
@@ -135,8 +138,8 @@ def test_a_demoted_primary_is_left_until_it_takes_writes_again(tmp_path: Path) -
             wait_until("writes are taken again", lambda: rest.post("/", ["SET", "k", "w"]).status == 200)
 
 
-def test_a_connection_that_blocks_is_left_within_seconds(tmp_path: Path) -> None:
-    """The command list keeps such commands away; this is for one that it does not know."""
+def test_a_blocked_connection_is_closed_within_seconds(tmp_path: Path) -> None:
+    """The command list refuses such commands; this covers one that it does not know."""
 
     async def scenario(url: str) -> None:
         upstream = Upstream(ExternalServer(url))

@@ -1,4 +1,4 @@
-"""``python -m overload_demo.load``: what a user at a terminal meets."""
+"""``python -m overload_demo.load``: exit status, output and signals."""
 
 import json
 import os
@@ -12,13 +12,14 @@ import pytest
 
 from tests.load import scripted_server as scripted
 from tests.load.scripted_server import ScriptedServer, closed_port, scripted_server
+from tests.support.commands import run_module
 from tests.support.waiting import wait_until
 
 COMMAND = [sys.executable, "-m", "overload_demo.load"]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    return run_module(COMMAND[-1], *arguments)
 
 
 def start(server: ScriptedServer) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
@@ -61,7 +62,7 @@ def test_a_refused_request_exits_with_one() -> None:
         ["http://example.com"],
     ],
 )
-def test_bad_usage_exits_with_two_and_one_line(arguments: list[str]) -> None:
+def test_invalid_arguments_exit_with_two_and_one_line(arguments: list[str]) -> None:
     done = run(*arguments)
 
     assert done.returncode == 2
@@ -69,7 +70,7 @@ def test_bad_usage_exits_with_two_and_one_line(arguments: list[str]) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_an_unreachable_target_is_said_before_firing() -> None:
+def test_an_unreachable_target_is_reported_before_the_load() -> None:
     with closed_port() as url:
         done = run(url)
 
@@ -84,10 +85,10 @@ def test_a_stop_signal_ends_command_and_load_processes(number: signal.Signals, s
     with scripted_server(scripted.accept) as server:
         command, children = start(server)
         os.killpg(command.pid, number)  # as a terminal does: to the whole group
-        _, said = command.communicate(timeout=20)
+        _, errors = command.communicate(timeout=20)
 
     assert command.returncode == status
-    assert len(said.splitlines()) == 1
+    assert len(errors.splitlines()) == 1
     assert not [child for child in children if child.is_running()]
 
 

@@ -22,7 +22,7 @@ from overload_demo.store.connect import Store
 from overload_demo.store.gateway.commands import READS
 from overload_demo.store.server_binary import find_server
 from tests.support.running import free_port
-from tests.support.stores import door, token_file
+from tests.support.stores import standalone_store, token_file
 from tests.support.waiting import wait_until
 
 LAG_S = 0.02
@@ -207,7 +207,7 @@ def lagging_cloud(folder: Path) -> Iterator[tuple[CloudDatabase, Relay]]:
         stack.enter_context(server(folder / "replica", ports[1], *follow))
         both = [
             stack.enter_context(
-                door(folder / f"gateway-{port}", *chosen, OVERLOAD_REDIS_URL=f"redis://127.0.0.1:{port}")
+                standalone_store(folder / f"gateway-{port}", *chosen, OVERLOAD_REDIS_URL=f"redis://127.0.0.1:{port}")
             )
             for port in ports
         ]

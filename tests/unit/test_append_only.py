@@ -1,4 +1,4 @@
-"""Which bytes of an append-only file are damaged: every truncation and every flipped bit of a small one."""
+"""Finding damage in an append-only file: every truncation and every flipped bit of a small one."""
 
 import re
 
@@ -29,7 +29,7 @@ KNOWN = set(NAME.findall(FILE))
 
 
 def repaired(data: bytes) -> tuple[bytes, list[Gap]]:
-    """What a repair leaves, and the gaps, once the server has named the first command that it does not know."""
+    """The repaired file and its gaps, once the server has named the first unknown command."""
     strange = [name.decode(errors="replace") for name in NAME.findall(data) if name.upper() not in KNOWN]
     gaps = [*find_gaps(data, strange[0] if strange else "")]
     for gap in reversed(gaps):

@@ -1,4 +1,4 @@
-"""What every command line has: a version, help that fits a terminal, and completion."""
+"""Common parts of all command lines: a version, help that fits a terminal, and completion."""
 
 import os
 import re
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from overload_demo import __version__
+from tests.support.commands import run_module
 
 COMMANDS = [
     ["overload_demo"],
@@ -20,8 +21,7 @@ COMMANDS = [
 
 
 def run(*arguments: str, **variables: str) -> str:
-    command = [sys.executable, "-m", *arguments]
-    run = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, timeout=60)
+    run = run_module(*arguments, env=os.environ | variables)
     assert run.returncode == 0, run.stderr
     return run.stdout
 
@@ -37,7 +37,7 @@ def test_help_fits_80_columns_and_no_sentence_is_cut_off(command: list[str]) -> 
     assert not [line for one in prose for line in one[:-1] if len(line) < 50], "a line ends in its middle"
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_is_shown() -> None:
     assert run("overload_demo", "--version") == f"overload-demo {__version__}\n"
 
 

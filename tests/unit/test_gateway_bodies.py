@@ -1,4 +1,4 @@
-"""How the gateway reads requests and writes results, without a server."""
+"""The gateway's parsing of requests and encoding of results, without a server."""
 
 import asyncio
 import hashlib
@@ -51,7 +51,7 @@ def test_commands_are_recognized_in_any_case() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(WRITES | NOT_FOR_READERS))
-def test_the_read_only_token_lets_no_write_and_no_powerful_read_through(name: str) -> None:
+def test_the_read_only_token_permits_no_write_and_no_powerful_read(name: str) -> None:
     subcommand = {"SCRIPT": "LOAD", "FUNCTION": "LIST"}.get(name, "k")
     assert prepared(name, subcommand)
     with pytest.raises(RefusedError, match=f"^NOPERM .* the '{name.lower()}' command or its subcommand$"):
@@ -103,12 +103,12 @@ def test_a_reply_becomes_a_result_or_an_error(form: ReplyFormat, reply: Any, ite
 @pytest.mark.parametrize(
     ("form", "reply"), [(JSON, "x"), (BASE64, b"$1\r\nx\r\n"), (RESP2, b"$1\r\nx\r\n")], ids=["json", "base64", "resp2"]
 )
-def test_an_answer_of_our_own_takes_the_place_of_the_reply(form: ReplyFormat, reply: Any) -> None:
+def test_an_answer_of_the_gateway_replaces_the_reply(form: ReplyFormat, reply: Any) -> None:
     command = prepared("GET", "k")._replace(answer="mine")
     assert b"mine" in form.item(reply, command) or b"bWluZQ==" in form.item(reply, command)
 
 
-def test_a_command_the_server_does_not_know_is_told_in_the_vendors_words() -> None:
+def test_an_unknown_command_is_answered_with_upstashs_message() -> None:
     error = ReplyError("ERR unknown command 'HEXPIRE', with args beginning with: 'k'")
     item = json.loads(JSON.item(error, prepared("HEXPIRE", "k")))
     assert item["error"].startswith("ERR Command is not available: 'HEXPIRE'. See https://")
@@ -128,7 +128,7 @@ def test_a_command_the_server_does_not_know_is_told_in_the_vendors_words() -> No
         (b"/\xff", ["\ufffd"]),
     ],
 )
-def test_a_path_is_cut_first_and_then_decoded(path: bytes, arguments: list[Any]) -> None:
+def test_a_path_is_split_first_and_then_decoded(path: bytes, arguments: list[Any]) -> None:
     assert path_arguments(path) == arguments
 
 
@@ -147,7 +147,7 @@ def test_a_query_is_arguments_in_its_order(query: bytes, arguments: list[Any]) -
 
 
 def ask(chunks: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What the gateway sends for a POST whose body comes as these messages."""
+    """The gateway's response to a POST whose body arrives as these messages."""
     sent: list[dict[str, Any]] = []
     messages = iter(chunks)
 
@@ -172,7 +172,7 @@ def test_a_body_in_pieces_is_put_together() -> None:
     assert json.loads(body["body"]) == {"error": "ERR empty command"}
 
 
-def test_a_body_that_never_ends_is_cut_at_the_limit() -> None:
+def test_an_endless_body_is_refused_at_the_limit() -> None:
     part = b" " * (MAX_BODY_BYTES // 4)
     start, body = ask([chunk(part, True)] * 4 + [chunk(b" ", True)])
     assert start["status"] == 413
@@ -183,5 +183,5 @@ def test_a_body_that_never_ends_is_cut_at_the_limit() -> None:
 
 
 @pytest.mark.parametrize("before", [[], [chunk(b"[", True)]], ids=["at once", "in the middle"])
-def test_a_client_that_leaves_before_its_body_ends_is_left_alone(before: list[dict[str, Any]]) -> None:
+def test_a_client_that_disconnects_within_its_body_gets_no_response(before: list[dict[str, Any]]) -> None:
     assert ask([*before, {"type": "http.disconnect"}]) == []

@@ -1,4 +1,4 @@
-"""The pipelined connection: each request gets its own replies, and nobody waits for ever."""
+"""The pipelined connection: each request gets its own replies, and no request waits forever."""
 
 import asyncio
 import random
@@ -24,7 +24,7 @@ from overload_demo.store.gateway.resp import (
 
 
 class Wire(asyncio.Transport):
-    """The other end: remembers what was written."""
+    """A transport that records what was written."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -145,7 +145,7 @@ def test_replies_of_any_size_cut_anywhere_keep_their_order(largest: int) -> None
 
 
 @pytest.mark.parametrize("parsing", [True, False], ids=["parsed", "unparsed"])
-def test_replies_beyond_the_room_of_a_request_are_dropped_and_others_arrive(parsing: bool) -> None:
+def test_replies_beyond_the_budget_of_a_request_are_dropped_and_others_arrive(parsing: bool) -> None:
     large = b"$%d\r\n%b\r\n" % (MAX_REPLY_BYTES // 2, b"x" * (MAX_REPLY_BYTES // 2))
 
     async def scenario(connection: RedisConnection, wire: Wire) -> None:
@@ -183,7 +183,7 @@ def test_a_request_is_one_write() -> None:
     run(scenario)
 
 
-def test_a_lost_connection_fails_all_who_wait_with_an_unknown_outcome() -> None:
+def test_a_lost_connection_fails_all_requests_with_an_unknown_outcome() -> None:
     async def scenario(connection: RedisConnection, wire: Wire) -> None:
         waiting = [connection.send(b"x", 1) for _ in range(3)]
         connection.data_received(b"+OK\r\n")
@@ -198,7 +198,7 @@ def test_a_lost_connection_fails_all_who_wait_with_an_unknown_outcome() -> None:
     run(scenario)
 
 
-def test_a_closing_connection_sends_nothing_and_says_so() -> None:
+def test_a_closing_connection_sends_nothing_and_raises() -> None:
     async def scenario(connection: RedisConnection, wire: Wire) -> None:
         wire.closed = True
         with pytest.raises(StoreUnavailableError) as caught:
@@ -209,7 +209,7 @@ def test_a_closing_connection_sends_nothing_and_says_so() -> None:
     run(scenario)
 
 
-def test_a_request_given_up_does_not_shift_the_replies_of_others() -> None:
+def test_a_cancelled_request_does_not_shift_the_replies_of_others() -> None:
     async def scenario(connection: RedisConnection, wire: Wire) -> None:
         given_up, kept = connection.send(b"1", 1), connection.send(b"2", 1)
         given_up.cancel()
@@ -220,8 +220,8 @@ def test_a_request_given_up_does_not_shift_the_replies_of_others() -> None:
 
 
 @pytest.mark.parametrize("parsing", [True, False], ids=["parsed", "unparsed"])
-@pytest.mark.parametrize("nonsense", [b"+OK\r\n+nobody asked\r\n", b"garbage\r\n", b"$x\r\n"])
-def test_what_breaks_the_order_of_replies_ends_the_connection(nonsense: bytes, parsing: bool) -> None:
+@pytest.mark.parametrize("nonsense", [b"+OK\r\n+unexpected\r\n", b"garbage\r\n", b"$x\r\n"])
+def test_an_unexpected_reply_closes_the_connection(nonsense: bytes, parsing: bool) -> None:
     async def scenario(connection: RedisConnection, wire: Wire) -> None:
         if not parsing:
             connection.stop_parsing()

@@ -1,4 +1,4 @@
-"""The standalone store that the vendor's clients talk to."""
+"""The standalone store for the vendor's clients."""
 
 from tests.contract.conftest import rest, shared, shared_dir
 

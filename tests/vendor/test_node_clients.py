@@ -1,4 +1,4 @@
-"""The vendor's clients for Node find in the embedded store what they find in the cloud; each file is run by Node."""
+"""The vendor's clients for Node work on the embedded store as on the cloud; Node runs each file."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""The vendor's clients for Python find in the embedded store what they find in the cloud."""
+"""The vendor's clients for Python work on the embedded store as on the cloud."""
 
 import asyncio
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def redis(rest: Rest) -> Iterator[Redis]:
 
 @pytest.mark.parametrize("encoding", ["base64", None])
 @pytest.mark.parametrize("value", ["", "OK", "T0s=", "ünïcödé \U0001f600\n\x00", "9007199254740993"], ids=repr)
-def test_values_come_back_as_they_went(rest: Rest, encoding: Any, value: str) -> None:
+def test_values_are_returned_unchanged(rest: Rest, encoding: Any, value: str) -> None:
     with Redis(rest.url, rest.token, rest_encoding=encoding, **NO_RETRY) as redis:
         assert redis.set("k", value)
         assert redis.get("k") == value
@@ -69,7 +69,7 @@ def test_scripts_by_their_text_and_by_their_name(redis: Redis) -> None:
         redis.evalsha("0" * 40)
 
 
-def test_the_client_that_awaits(rest: Rest) -> None:
+def test_the_asynchronous_client(rest: Rest) -> None:
     async def use() -> list[Any]:
         async with AsyncRedis(rest.url, rest.token, **NO_RETRY) as redis:
             await redis.set("n", 0)
@@ -97,7 +97,7 @@ def test_a_slash_after_the_url_changes_nothing(rest: Rest) -> None:
         assert redis.multi().get("k").exec() == ["v"]
 
 
-def test_a_wrong_token_a_read_only_one_and_a_command_that_is_not_there(rest: Rest, redis: Redis) -> None:
+def test_a_wrong_token_a_read_only_one_and_an_unknown_command(rest: Rest, redis: Redis) -> None:
     with Redis(rest.url, "wrong", **NO_RETRY) as stranger:
         with pytest.raises(UpstashError, match=r"^WRONGPASS invalid or missing auth token"):
             stranger.get("k")
@@ -113,9 +113,9 @@ def test_a_wrong_token_a_read_only_one_and_a_command_that_is_not_there(rest: Res
 @each_limiter
 def test_a_rate_limit_holds(redis: Redis, limiter: Limiter) -> None:
     ratelimit = Ratelimit(redis=redis, limiter=limiter)
-    assert [ratelimit.limit("somebody").allowed for _ in range(4)] == [True, True, True, False]
-    assert ratelimit.get_remaining("somebody") == 0
-    assert ratelimit.get_remaining("somebody else") == 3
+    assert [ratelimit.limit("client 1").allowed for _ in range(4)] == [True, True, True, False]
+    assert ratelimit.get_remaining("client 1") == 0
+    assert ratelimit.get_remaining("client 2") == 3
 
 
 @each_limiter

@@ -1,4 +1,4 @@
-"""``OVERLOAD_REDIS_URL``: the gateway in front of a running server, which it only accepts when that keeps jobs."""
+"""``OVERLOAD_REDIS_URL``: the gateway in front of a running server, refused when jobs are not safe there."""
 
 import contextlib
 import subprocess
@@ -12,13 +12,13 @@ from overload_demo.errors import ConfigurationError
 from overload_demo.store.embedded import EmbeddedStore
 from overload_demo.store.gateway.backing_server import ExternalServer
 from overload_demo.store.server_binary import find_server
-from tests.support.stores import Rest, door, no_process_left_in, servers_of
+from tests.support.stores import Rest, no_process_left_in, servers_of, standalone_store
 from tests.support.waiting import wait_until
 
 
 @contextlib.contextmanager
 def own_server(directory: Path, *options: str) -> Iterator[str]:
-    """A server as a user might run it; yields its URL, with the password when it has one."""
+    """A server as a user might run it; yields its URL."""
     directory.mkdir(exist_ok=True)
     socket_file = directory / "own.sock"
     command = [str(find_server(None)), "--port", "0", "--unixsocket", str(socket_file), "--save", "", *options]
@@ -42,7 +42,7 @@ def own_server(directory: Path, *options: str) -> Iterator[str]:
     ],
     ids=lambda value: str(value),
 )
-def test_durability_is_what_the_server_says(tmp_path: Path, options: list[str], durability: str) -> None:
+def test_durability_is_what_the_server_reports(tmp_path: Path, options: list[str], durability: str) -> None:
     data_dir = tmp_path / "data"
     with own_server(tmp_path / "own", *options) as url, no_process_left_in(data_dir):
         with EmbeddedStore(data_dir, load_settings(overload_redis_url=url)) as store:
@@ -71,7 +71,7 @@ def test_a_server_that_cannot_keep_jobs_is_refused_in_one_line(tmp_path: Path, o
         assert "\n" not in str(caught.value)
 
 
-def test_nobody_listening_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_an_absent_server_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"no server at 127\.0\.0\.1:1: "):
         EmbeddedStore(tmp_path, load_settings(overload_redis_url="redis://user:hidden@127.0.0.1:1/0")).acquire()
 
@@ -80,7 +80,7 @@ def test_password_and_database_of_the_url_are_used_and_a_restarted_server_is_fou
     options = ["--requirepass", "p@ss", "--appendonly", "yes", "--appendfsync", "always"]
     with own_server(tmp_path / "own", *options) as url:
         signed_in = url.replace("unix://", "unix://:p%40ss@") + "?db=3"
-        with door(tmp_path / "data", OVERLOAD_REDIS_URL=signed_in) as rest:
+        with standalone_store(tmp_path / "data", OVERLOAD_REDIS_URL=signed_in) as rest:
             rest.run("SET", "k", "v")
             assert "db3" in rest.run("INFO", "keyspace")
             (server,) = servers_of(tmp_path / "own")

@@ -1,4 +1,4 @@
-"""A database of one's own or in the cloud, as users get it wrong: each mistake is one clear line, and harms nobody."""
+"""Mistakes with an external or cloud database: each is one clear line, and no data is harmed."""
 
 import asyncio
 import logging
@@ -19,7 +19,7 @@ from overload_demo.store.connect import Store, open_store
 from tests.support import hostile as h
 from tests.support.cloud import server
 from tests.support.running import JOB, free_port, make_settings, serving_api, submit, wait_for, working
-from tests.support.stores import Rest, door
+from tests.support.stores import Rest, standalone_store
 from tests.support.tls import tls_before
 
 pytestmark = pytest.mark.anyio
@@ -35,7 +35,7 @@ def on_own_server(tmp_path: Path, url: str, **changes: object) -> Iterator[tuple
 
 
 def ask(port: int, *command: str) -> Any:
-    """A command to the server itself, its answer as it came."""
+    """Send a command to the server itself; returns the unparsed reply."""
     with Valkey(port=port, decode_responses=True) as client:
         client.set_response_callback(command[0], lambda reply, **_: reply)
         return client.execute_command(*command)
@@ -59,7 +59,7 @@ def test_jobs_are_done_over_tls_with_an_acl_user_and_a_database_number(
             assert "db5:" in Rest.to(opened).run("INFO", "keyspace")
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_an_untrusted_certificate_is_refused_in_one_line(tmp_path: Path) -> None:
     port = free_port()
     with server(tmp_path / "own", port), tls_before(port, tmp_path) as (tls_port, _):
         with pytest.raises(ConfigurationError, match=r"no TLS with the server at 127\.0\.0\.1:.*certificate") as caught:
@@ -68,7 +68,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused_in_one_line(tmp_path: 
     assert "\n" not in str(caught.value)
 
 
-def test_tls_asked_of_a_server_without_it_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_tls_to_a_server_without_it_is_refused_in_one_line(tmp_path: Path) -> None:
     port = free_port()
     with server(tmp_path / "own", port):
         with pytest.raises(ConfigurationError, match=r"127\.0\.0\.1"):
@@ -77,21 +77,21 @@ def test_tls_asked_of_a_server_without_it_is_refused_in_one_line(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("user", "said"),
+    ("user", "reason"),
     [("queue:wrong", "WRONGPASS"), ("queue:right", "refuses INFO: NOPERM")],
     ids=["a wrong password", "a user that may not ask"],
 )
-def test_a_user_without_the_rights_is_one_line(tmp_path: Path, user: str, said: str) -> None:
+def test_a_user_without_the_rights_is_one_line(tmp_path: Path, user: str, reason: str) -> None:
     port = free_port()
     with server(tmp_path / "own", port, "--user", *["queue", "on", ">right", "~*", "+@read", "+ping", "-info"]):
-        with pytest.raises(ConfigurationError, match=said) as caught:
+        with pytest.raises(ConfigurationError, match=reason) as caught:
             with on_own_server(tmp_path, f"redis://{user}@127.0.0.1:{port}"):
                 pass
     assert "\n" not in str(caught.value)
     assert user.partition(":")[2] not in str(caught.value)
 
 
-def test_a_user_that_may_only_read_is_told_at_the_start_and_by_every_503(
+def test_a_read_only_user_is_reported_at_the_start_and_by_every_503(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     port = free_port()
@@ -100,8 +100,8 @@ def test_a_user_that_may_only_read_is_told_at_the_start_and_by_every_503(
         with on_own_server(tmp_path, f"redis://reader:right@127.0.0.1:{port}") as (settings, opened):
             with serving_api(settings, opened) as client:
                 refused = client.post("/jobs", json=JOB)
-    [said] = [record.getMessage() for record in caplog.records if "is not usable yet" in record.getMessage()]
-    assert "does not allow this (NOPERM)" in said
+    [reason] = [record.getMessage() for record in caplog.records if "is not usable yet" in record.getMessage()]
+    assert "does not allow this (NOPERM)" in reason
     assert (refused.status_code, refused.json()["outcome"]) == (503, "not_enqueued")
     assert "does not allow this" in refused.json()["detail"]
 
@@ -121,7 +121,7 @@ def test_a_full_server_refuses_jobs_and_still_drains(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", TYPES)
-def test_a_key_of_somebody_else_is_refused_at_the_start_and_left_alone(tmp_path: Path, store: Store, name: str) -> None:
+def test_a_foreign_key_is_refused_at_the_start_and_not_changed(tmp_path: Path, store: Store, name: str) -> None:
     settings, rest = make_settings(tmp_path), Rest.to(store)
     key = f"{settings.overload_key_prefix}jobs:{name}"
     foreign = "hash" if TYPES[name] != "hash" else "list"
@@ -135,7 +135,7 @@ def test_a_key_of_somebody_else_is_refused_at_the_start_and_left_alone(tmp_path:
     rest.run("DEL", key)
 
 
-def test_a_list_of_somebody_else_is_refused_at_the_start_and_left_alone(tmp_path: Path, store: Store) -> None:
+def test_a_foreign_list_is_refused_at_the_start_and_not_changed(tmp_path: Path, store: Store) -> None:
     settings, rest = make_settings(tmp_path), Rest.to(store)
     key = f"{settings.overload_key_prefix}jobs:queue"
     rest.run("RPUSH", key, '{"their": "job"}')
@@ -145,14 +145,14 @@ def test_a_list_of_somebody_else_is_refused_at_the_start_and_left_alone(tmp_path
     rest.run("DEL", key)
 
 
-def test_a_queue_of_ours_is_opened_again(tmp_path: Path, store: Store) -> None:
+def test_an_existing_queue_is_opened_again(tmp_path: Path, store: Store) -> None:
     settings = make_settings(tmp_path)
     with serving_api(settings, store) as client, working(settings, store):
         wait_for(client, submit(client, 3))
     open_like(settings, store)
 
 
-def test_foreign_data_that_comes_later_is_a_503_with_the_reason_and_left_alone(tmp_path: Path, store: Store) -> None:
+def test_foreign_data_that_appears_later_is_a_503_with_the_reason_and_not_changed(tmp_path: Path, store: Store) -> None:
     settings, rest = make_settings(tmp_path), Rest.to(store)
     key = f"{settings.overload_key_prefix}jobs:queue"
     with serving_api(settings, store) as client:
@@ -165,7 +165,7 @@ def test_foreign_data_that_comes_later_is_a_503_with_the_reason_and_left_alone(t
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "reason"),
     [
         (("--cluster-enabled", "yes"), "cluster"),
         (("--maxmemory", "64mb", "--maxmemory-policy", "allkeys-lru"), "evicts"),
@@ -173,41 +173,44 @@ def test_foreign_data_that_comes_later_is_a_503_with_the_reason_and_left_alone(t
     ids=["cluster", "eviction"],
 )
 async def test_a_database_behind_a_rest_url_that_says_it_is_unsafe_is_refused(
-    tmp_path: Path, options: tuple[str, ...], said: str
+    tmp_path: Path, options: tuple[str, ...], reason: str
 ) -> None:
-    """A gateway of ours does not serve such a server; another's might."""
+    """This gateway does not serve such a server; another might."""
     port = free_port()
     bus = ("--cluster-port", str(free_port()))  # by itself it is 10,000 above the port, and may be none
     with server(tmp_path / "own", port, *options, *bus):
         info = ask(port, "INFO")
     replies = [{"result": 1}, {"result": info}, {"result": None}, *([{"result": "none"}] * len(TYPES))]
     async with h.hostile(h.answer(200, replies)) as gateway:
-        with pytest.raises(ConfigurationError, match=said):
+        with pytest.raises(ConfigurationError, match=reason):
             await asyncio.to_thread(open_like, make_settings(tmp_path), (gateway.address, None))
 
 
 @pytest.mark.parametrize(
-    ("script", "said"),
+    ("script", "reason"),
     [
         (h.answer(401, {"error": "WRONGPASS invalid or missing auth token"}), "refused the token"),
-        (h.answer(200, b"<html>Sign in to the Wi-Fi</html>"), "something else than JSON"),
-        (h.answer(400, {"error": "ERR max requests limit exceeded. Limit: 5, Usage: 5"}), "this month are used up"),
+        (h.answer(200, b"<html>Sign in to the Wi-Fi</html>"), "without JSON"),
+        (
+            h.answer(400, {"error": "ERR max requests limit exceeded. Limit: 5, Usage: 5"}),
+            "command quota is used up",
+        ),
     ],
     ids=["a wrong token", "a proxy that answers HTML", "a used-up month"],
 )
 async def test_what_may_get_better_is_told_at_the_start_and_waited_for(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, script: h.Script, said: str
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, script: h.Script, reason: str
 ) -> None:
     async with h.hostile(script) as gateway:
         with caplog.at_level(logging.INFO, "overload_demo"):
             await asyncio.to_thread(open_like, make_settings(tmp_path), (gateway.address, None))
     [line] = [record.getMessage() for record in caplog.records if "is not usable yet" in record.getMessage()]
-    assert said in line
+    assert reason in line
     assert h.TOKEN not in line
 
 
 def test_a_slash_at_the_end_of_the_url_changes_nothing(tmp_path: Path) -> None:
-    with door(tmp_path / "data") as rest:
+    with standalone_store(tmp_path / "data") as rest:
         settings = make_settings(
             tmp_path, upstash_redis_rest_url=f"{rest.url}/", upstash_redis_rest_token=SecretStr(rest.token)
         )

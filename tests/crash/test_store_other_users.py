@@ -1,4 +1,4 @@
-"""Neither a token nor a job goes to another user: not to a listener, and not to files or links that were planted."""
+"""No token and no job reaches another user: not over a listener, and not through planted files or links."""
 
 import json
 import os
@@ -16,11 +16,11 @@ from overload_demo.store.embedded import EmbeddedStore
 from tests.support.running import make_settings, serving_api, submit
 from tests.support.stores import (
     Rest,
-    door,
     gateway_pid,
     kill,
     no_process_left_in,
-    start_door,
+    standalone_store,
+    start_standalone,
 )
 
 NOBODY = 65_534
@@ -34,10 +34,10 @@ def data_dir(tmp_path: Path) -> Iterator[Path]:
 
 
 def refusal(data_dir: Path) -> str:
-    """The one line of both ways to start a store."""
+    """The error line, equal for both ways to start a store."""
     with pytest.raises(ConfigurationError) as caught:
         EmbeddedStore(data_dir, load_settings()).acquire()
-    started = start_door(data_dir)
+    started = start_standalone(data_dir)
     _, errors = started.communicate(timeout=15)
     assert started.returncode == 1
     assert errors == f"error: {caught.value}\n"
@@ -57,10 +57,15 @@ def test_an_embedded_store_opens_no_port(data_dir: Path) -> None:
 
 def test_a_port_and_a_state_of_an_earlier_run_get_no_token_and_no_job(tmp_path: Path, data_dir: Path) -> None:
     settings = make_settings(tmp_path)
-    with socket.create_server(("127.0.0.1", 0)) as thief:
-        thief.settimeout(0)
+    with socket.create_server(("127.0.0.1", 0)) as fake:
+        fake.settimeout(0)
         data_dir.mkdir(mode=0o700)
-        left = {"url": f"http://127.0.0.1:{thief.getsockname()[1]}", "token": "old", "pid": 1, "durability": "always"}
+        left = {
+            "url": f"http://127.0.0.1:{fake.getsockname()[1]}",
+            "token": "old",
+            "pid": 1,
+            "durability": "always",
+        }
         (data_dir / "state.json").write_text(json.dumps(left))
         with EmbeddedStore(data_dir, settings) as store:
             address = store.acquire()
@@ -73,22 +78,22 @@ def test_a_port_and_a_state_of_an_earlier_run_get_no_token_and_no_job(tmp_path: 
             stale = Rest(address.url, address.token.get_secret_value())
             assert stale.send("GET", "/ping").status == 401, "the token of the killed gateway is worthless"
         with pytest.raises(BlockingIOError):
-            thief.accept()
+            fake.accept()
 
 
 @needs_root
 def test_a_listener_of_another_user_is_sent_nothing(data_dir: Path) -> None:
     data_dir.mkdir()
-    with socket.socket(socket.AF_UNIX) as thief:
-        thief.bind(str(data_dir / "gateway.sock"))
-        os.seteuid(NOBODY)  # the kernel notes who listens
+    with socket.socket(socket.AF_UNIX) as fake:
+        fake.bind(str(data_dir / "gateway.sock"))
+        os.seteuid(NOBODY)  # the kernel records the user at listen
         try:
-            thief.listen()
+            fake.listen()
         finally:
             os.seteuid(0)
         with pytest.raises(PermissionError, match=f"served by user {NOBODY}"):
             connect(str(data_dir / "gateway.sock"))
-        with thief.accept()[0] as link:
+        with fake.accept()[0] as link:
             assert link.recv(1000) == b"", "closed, and nothing was sent before"
 
 
@@ -119,7 +124,7 @@ def test_a_directory_of_another_user_is_refused(data_dir: Path) -> None:
 
 
 @needs_root
-def test_a_link_that_another_user_has_planted_for_the_directory_is_refused(tmp_path: Path, data_dir: Path) -> None:
+def test_another_users_link_for_the_directory_is_refused(tmp_path: Path, data_dir: Path) -> None:
     (tmp_path / "precious").mkdir(mode=0o700)
     data_dir.symlink_to(tmp_path / "precious")
     os.lchown(data_dir, NOBODY, NOBODY)
@@ -127,7 +132,7 @@ def test_a_link_that_another_user_has_planted_for_the_directory_is_refused(tmp_p
     assert not [*(tmp_path / "precious").iterdir()]
 
 
-def test_a_link_of_ones_own_for_the_directory_is_followed(tmp_path: Path) -> None:
+def test_the_users_own_link_for_the_directory_is_followed(tmp_path: Path) -> None:
     (tmp_path / "data").symlink_to(tmp_path / "disk", target_is_directory=True)
     (tmp_path / "disk").mkdir(mode=0o700)
     with no_process_left_in(tmp_path / "disk"), EmbeddedStore(tmp_path / "data", load_settings()) as store:
@@ -153,7 +158,7 @@ def test_planted_files_that_are_replaced_reach_no_target_and_no_planted_token_co
         (data_dir / name).symlink_to(tmp_path / "precious")
     for name in ("token", "read_only_token"):
         (data_dir / name).write_text("known-to-others")
-    with door(data_dir) as rest:
+    with standalone_store(data_dir) as rest:
         assert rest.run("PING") == "PONG"
         assert "known-to-others" not in {rest.token, rest.read_only_token}
         assert not (data_dir / "token").exists()

@@ -1,4 +1,4 @@
-"""Whatever is killed, there is one server per data directory and no acknowledged write is lost."""
+"""After any kill there is one server per data directory, and no acknowledged write is lost."""
 
 import os
 import signal
@@ -20,14 +20,14 @@ from overload_demo.store.server_binary import find_server
 from tests.support.stores import (
     Rest,
     User,
-    door,
     gateway_pid,
     kill,
     no_process_left_in,
     processes_of,
-    read_introduction,
+    read_connection_lines,
     servers_of,
-    start_door,
+    standalone_store,
+    start_standalone,
     stop,
     token_file,
     wait_until_nothing_lives_in,
@@ -42,7 +42,7 @@ def data_dir(tmp_path: Path) -> Iterator[Path]:
 
 
 class Writer(threading.Thread):
-    """Pushes 0, 1, 2 ... one by one, remembers which were acknowledged, and looks for the store when it is gone."""
+    """Pushes 0, 1, 2 ... one by one, records the acknowledged ones, and refreshes the address after a failure."""
 
     def __init__(self, store: EmbeddedStore) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Writer(threading.Thread):
                     self.acknowledged.append(str(number))
                 else:
                     self.unknown += 1
-            except (OSError, HTTPException):  # cut off, or nobody there
+            except (OSError, HTTPException):  # cut off, or refused
                 self.unknown += 1
                 address = self._store.refresh()
             number += 1
@@ -113,18 +113,18 @@ def test_every_acknowledged_write_survives(data_dir: Path, kill_some: Callable[[
 
 
 def test_a_dead_server_is_back_within_a_second_and_waiting_requests_succeed(data_dir: Path) -> None:
-    with door(data_dir) as rest:
+    with standalone_store(data_dir) as rest:
         rest.run("SET", "k", "v")
         (server,) = servers_of(data_dir)
         server.kill()
         server.wait(5)
-        # No retry here: a request that comes in between just waits for the new connection.
+        # No retry here: a request in between waits for the new connection.
         wait_until("the server is back", lambda: rest.post("/", ["GET", "k"]).body == {"result": "v"}, timeout_s=1)
         assert [other.pid for other in servers_of(data_dir)] != [server.pid]
 
 
-def test_a_request_in_flight_at_the_servers_death_is_a_503_that_calls_the_outcome_unknown(data_dir: Path) -> None:
-    with door(data_dir) as rest:
+def test_a_request_in_flight_at_the_servers_death_is_a_503_with_an_unknown_outcome(data_dir: Path) -> None:
+    with standalone_store(data_dir) as rest:
         (server,) = servers_of(data_dir)
         replies = []
         endless = ["EVAL", "redis.call('SET', 'began', 1) while true do end", 0]
@@ -138,13 +138,11 @@ def test_a_request_in_flight_at_the_servers_death_is_a_503_that_calls_the_outcom
         assert "outcome is unknown" in replies[0].body["error"]
 
 
-def test_while_no_server_can_be_started_requests_wait_two_seconds_and_are_a_503_that_did_nothing(
-    data_dir: Path, tmp_path: Path
-) -> None:
+def test_without_a_server_requests_wait_two_seconds_for_a_503_that_did_nothing(data_dir: Path, tmp_path: Path) -> None:
     wrapper = tmp_path / "server"
     wrapper.write_text(f'#!/bin/sh\nexec {find_server(None)} "$@"\n')
     wrapper.chmod(0o700)
-    with door(data_dir, OVERLOAD_REDIS_SERVER=str(wrapper)) as rest:
+    with standalone_store(data_dir, OVERLOAD_REDIS_SERVER=str(wrapper)) as rest:
         wrapper.rename(tmp_path / "away")
         kill_server(data_dir)
         wait_until("the gateway noticed", lambda: "nothing was done" in str(rest.post("/", ["SET", "k", 1]).body))
@@ -154,7 +152,7 @@ def test_while_no_server_can_be_started_requests_wait_two_seconds_and_are_a_503_
         assert rest.run("EXISTS", "k") == 0
 
 
-def test_several_users_who_find_the_gateway_dead_start_one_store(data_dir: Path) -> None:
+def test_several_users_of_a_dead_gateway_start_one_store(data_dir: Path) -> None:
     users = [User(data_dir) for _ in range(4)]
     try:
         assert len({user.token() for user in users}) == 1, "four starting at once share one store"
@@ -174,7 +172,7 @@ def test_an_orphaned_server_is_ended_before_another_is_started(data_dir: Path) -
     directory.prepare()
     lock = directory.lock("redis")
     assert lock.take()
-    # As a killed gateway leaves it where the kernel does not end children: alive, unattended, holding the lock.
+    # The state after a killed gateway where the kernel does not end children: a server that holds the lock.
     options = ["--port", "0", "--unixsocket", "redis.sock", "--appendonly", "yes", "--save", ""]
     command = [str(find_server(None)), *options]
     orphan = subprocess.Popen(command, cwd=data_dir, pass_fds=[lock.descriptor], stdout=subprocess.DEVNULL)
@@ -196,7 +194,7 @@ def test_the_server_holds_its_lock_as_long_as_it_lives(data_dir: Path) -> None:
     assert DataDir(data_dir).lock("redis").is_free()
 
 
-def test_a_server_that_stands_still_and_outlives_its_gateway_is_killed_first(data_dir: Path) -> None:
+def test_a_stopped_server_that_outlives_its_gateway_is_killed_first(data_dir: Path) -> None:
     with EmbeddedStore(data_dir, load_settings()) as store:
         (stuck,) = servers_of(data_dir)
         stuck.suspend()  # now it neither follows its parent's death nor ends when asked
@@ -207,7 +205,7 @@ def test_a_server_that_stands_still_and_outlives_its_gateway_is_killed_first(dat
         assert Rest(address.url, address.token.get_secret_value()).run("PING") == "PONG"
 
 
-def test_a_gateway_that_stands_still_is_not_replaced(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_gateway_is_not_replaced(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "ANSWER_TIMEOUT_S", 1.0)
     monkeypatch.setattr(embedded, "PING_TIMEOUT_S", 0.5)
     with EmbeddedStore(data_dir, load_settings()) as store:
@@ -223,17 +221,17 @@ def test_a_gateway_that_stands_still_is_not_replaced(data_dir: Path, monkeypatch
         assert len(servers_of(data_dir)) == 1
 
 
-def test_the_door_starts_again_on_the_same_port_and_data_right_after_kill_9(data_dir: Path, tmp_path: Path) -> None:
+def test_a_standalone_store_restarts_on_the_same_port_right_after_kill_9(data_dir: Path, tmp_path: Path) -> None:
     chosen = "--token-file", str(token_file(tmp_path / "token", "secret"))
-    first = start_door(data_dir, *chosen)
-    rest = read_introduction(first)
+    first = start_standalone(data_dir, *chosen)
+    rest = read_connection_lines(first)
     rest.run("SET", "k", "v")
     port = rest.url.rsplit(":", 1)[1]
     first.kill()
-    second = start_door(data_dir, *chosen, "--port", port)
+    second = start_standalone(data_dir, *chosen, "--port", port)
     first.communicate()
     try:
-        again = read_introduction(second)
+        again = read_connection_lines(second)
         assert again.url == rest.url
         assert again.run("GET", "k") == "v"
         assert len(servers_of(data_dir)) == 1

@@ -1,4 +1,4 @@
-"""The locks everything else rests on."""
+"""The locks and the state file of a data directory."""
 
 import threading
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The store starts with its first user, ends with its last one, and says in one line why it cannot start."""
+"""The store starts with its first user, ends with its last one, and reports in one line why it cannot start."""
 
 import http.client
 import os
@@ -21,13 +21,13 @@ from overload_demo.store.server_binary import find_server
 from tests.support.stores import (
     Rest,
     User,
-    door,
     gateway_pid,
     no_process_left_in,
     processes_of,
-    read_introduction,
+    read_connection_lines,
     servers_of,
-    start_door,
+    standalone_store,
+    start_standalone,
     stop,
     token_file,
     wait_until_nothing_lives_in,
@@ -46,8 +46,8 @@ def client(address: Address) -> Rest:
 
 
 def refusal(data_dir: Path, *options: str, **environment: str) -> str:
-    """The one line of a door that refuses to start."""
-    started = start_door(data_dir, *options, **environment)
+    """The one line of a standalone store that refuses to start."""
+    started = start_standalone(data_dir, *options, **environment)
     _, errors = started.communicate(timeout=15)
     assert started.returncode == 1, errors
     (line,) = errors.splitlines()
@@ -63,7 +63,7 @@ def test_the_data_outlives_the_store(data_dir: Path) -> None:
         assert client(store.acquire()).run("GET", "k") == "v"
 
 
-def test_the_store_stays_until_the_last_user_has_left_or_died(data_dir: Path) -> None:
+def test_the_store_stays_until_the_last_user_has_released_it_or_died(data_dir: Path) -> None:
     first, second = User(data_dir), User(data_dir)
     token = first.token()
     assert second.token() == token
@@ -94,7 +94,7 @@ def test_the_store_of_a_killed_user_ends(data_dir: Path) -> None:
     wait_until_nothing_lives_in(data_dir)
 
 
-def test_users_who_come_and_go_all_the_time_never_meet_a_store_that_leaves(data_dir: Path) -> None:
+def test_users_in_quick_succession_never_get_a_store_that_is_ending(data_dir: Path) -> None:
     for _ in range(4):
         with EmbeddedStore(data_dir, load_settings()) as store:
             assert client(store.acquire()).run("RPUSH", "visits", 1) > 0
@@ -110,14 +110,14 @@ def test_a_store_can_be_acquired_and_released_twice(data_dir: Path) -> None:
     store.release()
 
 
-def test_the_address_tells_durability_and_hides_the_token(data_dir: Path) -> None:
+def test_the_address_has_the_durability_and_hides_the_token(data_dir: Path) -> None:
     with EmbeddedStore(data_dir, load_settings()) as store:
         address = store.acquire()
         assert address.durability == "always"
         assert address.token.get_secret_value() not in repr(address)
 
 
-def test_a_store_may_be_durable_each_second_only_and_says_so_to_who_wanted_more(
+def test_a_store_durable_each_second_warns_users_configured_for_always(
     data_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with EmbeddedStore(data_dir, load_settings(overload_durability="everysec")) as store:
@@ -145,7 +145,7 @@ def test_only_the_owner_can_read_the_files_and_no_command_line_holds_the_token(d
     assert token not in (data_dir / "store.log").read_text()
 
 
-def test_proxies_and_upstash_variables_of_the_environment_do_not_matter(
+def test_proxies_and_upstash_variables_of_the_environment_are_ignored(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = load_settings()
@@ -163,7 +163,7 @@ def test_a_data_directory_with_a_very_long_path_works(tmp_path: Path) -> None:
         assert len(servers_of(long)) == 1
 
 
-def test_a_log_line_on_a_request_is_never_written(data_dir: Path) -> None:
+def test_requests_are_never_logged(data_dir: Path) -> None:
     with EmbeddedStore(data_dir, load_settings()) as store:
         client(store.acquire()).run("SET", "job", "personal data")
     wait_until_nothing_lives_in(data_dir)
@@ -199,7 +199,7 @@ def test_a_server_binary_that_cannot_run_is_one_line(data_dir: Path, tmp_path: P
         assert problem in refusal(data_dir, OVERLOAD_REDIS_SERVER=str(path))
 
 
-def test_a_server_binary_of_ones_own_is_used(data_dir: Path, tmp_path: Path) -> None:
+def test_a_configured_server_binary_is_used(data_dir: Path, tmp_path: Path) -> None:
     own = tmp_path / "my-valkey-server"
     shutil.copy(find_server(None), own)
     with EmbeddedStore(data_dir, load_settings(overload_redis_server=own)):
@@ -226,7 +226,7 @@ def test_a_taken_port_is_one_line(data_dir: Path) -> None:
 
 
 def test_a_second_store_on_the_same_data_is_refused_in_one_line(data_dir: Path) -> None:
-    with door(data_dir) as rest:
+    with standalone_store(data_dir) as rest:
         assert refusal(data_dir) == f"error: another store is already running on {data_dir}"
         assert rest.run("PING") == "PONG"
         with EmbeddedStore(data_dir, load_settings()) as store:
@@ -235,18 +235,18 @@ def test_a_second_store_on_the_same_data_is_refused_in_one_line(data_dir: Path) 
 
 @pytest.mark.parametrize("options", [["--port", "70000"], ["--token", "secret"], ["--port", "x"]], ids=repr)
 def test_a_usage_error_exits_with_2(data_dir: Path, options: list[str]) -> None:
-    started = start_door(data_dir, *options)
+    started = start_standalone(data_dir, *options)
     started.communicate(timeout=15)
     assert started.returncode == 2
 
 
-# --- the door ---------------------------------------------------------------------------------------------------------
+# --- the standalone store ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-def test_the_door_ends_its_server_and_exits_0(data_dir: Path, number: signal.Signals) -> None:
-    started = start_door(data_dir)
-    rest = read_introduction(started)
+def test_a_standalone_store_ends_its_server_and_exits_0(data_dir: Path, number: signal.Signals) -> None:
+    started = start_standalone(data_dir)
+    rest = read_connection_lines(started)
     idle = http.client.HTTPConnection(rest.url.removeprefix("http://"))
     idle.request("GET", "/ping", headers={"Authorization": f"Bearer {rest.token}"})
     idle.getresponse().read()
@@ -257,8 +257,8 @@ def test_the_door_ends_its_server_and_exits_0(data_dir: Path, number: signal.Sig
     assert not (data_dir / "state.json").exists()
 
 
-def test_the_door_does_not_end_with_its_users_and_ignores_upstash(data_dir: Path) -> None:
-    with door(data_dir, UPSTASH_REDIS_REST_URL="https://alone.example") as rest:
+def test_a_standalone_store_outlives_its_users_and_ignores_upstash(data_dir: Path) -> None:
+    with standalone_store(data_dir, UPSTASH_REDIS_REST_URL="https://alone.example") as rest:
         with EmbeddedStore(data_dir, load_settings()) as store:
             assert store.acquire().token.get_secret_value() == rest.token
         pid = gateway_pid(data_dir)
@@ -270,11 +270,11 @@ def test_the_door_does_not_end_with_its_users_and_ignores_upstash(data_dir: Path
 def test_each_store_has_a_token_of_its_own_unless_a_file_holds_one(data_dir: Path, tmp_path: Path) -> None:
     tokens = set()
     for _ in range(2):
-        with door(data_dir) as rest:
+        with standalone_store(data_dir) as rest:
             tokens.add(rest.token)
             assert rest.token in (data_dir / "state.json").read_text()
     assert len(tokens) == 2
-    with door(data_dir, "--token-file", str(token_file(tmp_path / "token", "another\n"))) as rest:
+    with standalone_store(data_dir, "--token-file", str(token_file(tmp_path / "token", "another\n"))) as rest:
         assert rest.token == "another"
         assert "another" not in " ".join(psutil.Process(gateway_pid(data_dir)).cmdline())
     assert not any(token in file.read_text(errors="replace") for file in data_dir.glob("*.*") for token in tokens)

@@ -1,4 +1,4 @@
-"""A data directory or its lock files are removed while a store runs: acceptance stops, and two servers never meet."""
+"""A data directory or its locks are removed while a store runs: acceptance stops, two servers never run at once."""
 
 import contextlib
 import logging
@@ -21,9 +21,9 @@ from tests.support.stores import (
     gateway_pid,
     no_process_left_in,
     processes_of,
-    read_introduction,
+    read_connection_lines,
     servers_of,
-    start_door,
+    start_standalone,
     stop,
     wait_until_nothing_lives_in,
 )
@@ -66,7 +66,7 @@ def move_away(data_dir: Path) -> None:
     [remove_all, remove_locks, remove_data_files, remove_one_data_file, move_away],
     ids=lambda one: one.__name__,
 )
-def test_acceptance_stops_with_one_clear_line_and_a_503(
+def test_acceptance_stops_with_one_log_line_and_a_503(
     tmp_path: Path, data_dir: Path, caplog: pytest.LogCaptureFixture, remove: Callable[[Path], None]
 ) -> None:
     settings = make_settings(tmp_path, overload_store_deadline_s=0.3)
@@ -88,9 +88,9 @@ def test_acceptance_stops_with_one_clear_line_and_a_503(
     assert "removed" in lines[0]
 
 
-def test_the_standalone_store_says_so_and_ends(data_dir: Path) -> None:
-    started = start_door(data_dir)
-    read_introduction(started)
+def test_a_standalone_store_prints_one_line_and_ends(data_dir: Path) -> None:
+    started = start_standalone(data_dir)
+    read_connection_lines(started)
     shutil.rmtree(data_dir)
     code = started.wait(timeout=10)
     errors = stop(started)[1]
@@ -136,7 +136,7 @@ def watch(data_dir: Path, first: psutil.Process, both: list[list[int]], seen: li
             seen += others
 
 
-def test_a_store_whose_directory_stays_is_not_disturbed(data_dir: Path) -> None:
+def test_a_store_whose_directory_stays_keeps_running(data_dir: Path) -> None:
     with EmbeddedStore(data_dir, load_settings()) as store:
         address = store.acquire()
         pids = {process.pid for process in processes_of(data_dir)}
