@@ -22,7 +22,8 @@ from overload_demo.errors import OverloadDemoError
 from overload_demo.lab.baseline import VARIANTS, BaselineRecording, BaselineRun, Variant
 from overload_demo.lab.colours import BLUE, GREEN, ORANGE
 from overload_demo.lab.naive_api import baseline_server, run_baseline
-from overload_demo.lab.plots.accessible_figure import drawing, legend, thousands, with_gaps
+from overload_demo.lab.plots.accessible_figure import drawing, legend, thousands
+from overload_demo.lab.plots.spike_figures import with_gaps
 from overload_demo.load import LoadPlan, Shape, calibrate
 
 DASHED: dict[str, Any] = {"color": ORANGE, "ls": "--"}
