@@ -156,7 +156,7 @@ def spoiled(steps: Sequence[LoadStep]) -> AccessibleFigure:
         f"Answers a second over time, twice under {first.offered_per_s:,.0f} requests a second. On a fresh server"
         f" {first.answered:,} of {first.planned:,} were answered in time; after an overload had left"
         f" {last.backlog_before:,} requests behind, {last.answered:,} of {last.planned:,}. Meanwhile the app completed"
-        f" {last.completed:,} jobs, {last.done_for_nobody:,} of them after their clients had left."
+        f" {last.completed:,} jobs, {last.wasted:,} of them after their clients had left."
     )
     return AccessibleFigure(figure, alt, _conditions(steps))
 
