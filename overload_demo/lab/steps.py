@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab.baseline import Variant
@@ -25,7 +25,7 @@ BROKEN_SHARE = 0.01
 BUCKETS = 10  # in which the course of a step is kept
 
 
-class LoadStep(BaseModel):
+class LoadStep(BaseModel, frozen=True):
     """One step: requests at one rate, every one accounted for.
 
     ``planned = answered + sum(failures) + dropped`` (dropped: the load generator had no socket left).
@@ -38,8 +38,6 @@ class LoadStep(BaseModel):
     some of these jobs are complete). ``completed`` counts all jobs in between. ``slot_capacity_per_s`` is the slot's
     capacity so far, None without a slot.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     variant: Variant
     delay_s: float
@@ -78,14 +76,14 @@ class LoadStep(BaseModel):
         return {name: count for name, count in every.items() if count}
 
     @property
-    def done_for_nobody(self) -> int:
+    def wasted(self) -> int:
         """Jobs the app completed after their client had left."""
         return max(0, self.completed - self.answered)
 
     @property
     def wasted_share(self) -> float:
-        """``done_for_nobody`` as a share of all it completed, 0 to 1."""
-        return self.done_for_nobody / self.completed if self.completed else 0.0
+        """``wasted`` as a share of all it completed, 0 to 1."""
+        return self.wasted / self.completed if self.completed else 0.0
 
 
 @dataclass(frozen=True)
