@@ -45,19 +45,15 @@ class RowResult(BaseModel):
             return ""
         return f"{statistics.median(self.recovery_s):.2g} / {max(self.recovery_s):.2g} s"
 
-    @property
-    def verdict(self) -> str:
-        """The verdict as text."""
-        if self.not_here:
-            return f"not possible here: {self.not_here}"
-        return f"**fails**: {self.wrong}" if self.wrong else "holds"
-
     def describe(self) -> str:
         """Return the result as one line."""
         counts = f"fired {self.fired}, exposed {self.exposed}, accepted {self.accepted} of {self.attempted}"
         outcome = f"lost {self.lost}, duplicated {self.duplicated}, recovery {self.recovery or '-'}"
         window = f"lost up to {self.longest_loss_s:.2f} s" if self.longest_loss_s else ""
-        facts = "; ".join(filter(None, [counts, outcome, window, str(self.allowed or ""), self.note, self.verdict]))
+        verdict = f"**fails**: {self.wrong}" if self.wrong else "holds"
+        if self.not_here:
+            verdict = f"not possible here: {self.not_here}"
+        facts = "; ".join(filter(None, [counts, outcome, window, str(self.allowed or ""), self.note, verdict]))
         return f"{self.name} (seed {self.seed}, {self.seconds:.0f} s) {self.what}: {facts}"
 
 
@@ -94,9 +90,8 @@ def faults_block(matrix: FaultMatrix) -> str:
         counts = (f"{row.fired:,}", f"{row.exposed:,}", f"{row.accepted:,} of {row.attempted:,}")
         rows.append((name, row.what, row.how, *counts, lost, f"{row.duplicated:,}", row.recovery))
     heads = ("", "fault", "by", "times", "exposed", "accepted", "lost", "done again", "recovery, median / longest")
-    place, minutes = matrix.place, sum(row.seconds for row in matrix.rows) / 60
-    where = f"{place.environment.cores} cores, {place.filesystem}"
-    note = f"`{place.command}`, recorded {place.recorded_at[:10]} in {minutes:.0f} minutes; {where}."
+    minutes = sum(row.seconds for row in matrix.rows) / 60
+    note = f"{matrix.place.recorded} in {minutes:.0f} minutes; {matrix.place.where}."
     return f"{markdown_table(heads, rows)}\n\n{note}"
 
 

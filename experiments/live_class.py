@@ -63,11 +63,9 @@ def class_block(seen: LiveClass) -> str:
     """Return the recorded class as a table for the lecture guide."""
     place = seen.place
     rows = [(step.name, f"{step.lasted_s:,.0f} s", step.result) for step in seen.steps]
-    where = f"{place.environment.cores} cores, Python {place.environment.python}, {place.filesystem}"
     note = (
         f"Ready {seen.ready_s:,.0f} s after the command, calibration included; back to zero in {seen.reset_s:,.1f} s. "
-        f"`{place.command}`, recorded {place.recorded_at[:10]}; {where}; a browser without a graphics card ran on the "
-        "same cores."
+        f"{place.recorded}; {place.where}; a browser without a graphics card ran on the same cores."
     )
     return f"{markdown_table(('act', 'lasts', 'the page showed'), rows)}\n\n{note}"
 

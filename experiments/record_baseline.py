@@ -13,8 +13,6 @@ from typing import Annotated, Any, cast
 
 import typer
 from matplotlib.axes import Axes
-from rich.console import Console
-from rich.table import Table
 
 from experiments.bench.record import RESULTS
 from overload_demo.console import fail
@@ -22,7 +20,8 @@ from overload_demo.errors import OverloadDemoError
 from overload_demo.lab.baseline import VARIANTS, BaselineRecording, BaselineRun, Variant
 from overload_demo.lab.colours import BLUE, GREEN, ORANGE
 from overload_demo.lab.naive_api import baseline_server, run_baseline
-from overload_demo.lab.plots.accessible_figure import drawing, legend, thousands, with_gaps
+from overload_demo.lab.plots.accessible_figure import drawing, legend, thousands
+from overload_demo.lab.plots.spike_figures import with_gaps
 from overload_demo.load import LoadPlan, Shape, calibrate
 
 DASHED: dict[str, Any] = {"color": ORANGE, "ls": "--"}
@@ -44,13 +43,11 @@ def main(
     output: Annotated[Path, typer.Option(help="folder for the files")] = RESULTS,
 ) -> None:
     """Record the naive baseline and draw it."""
-    console = Console(highlight=False)
-    console.width = max(console.width, 120)  # the table, also when the output is a file
     command = shlex.join(("python", "-m", "experiments.record_baseline", *sys.argv[1:]))
     try:
         chosen, factors = _parse(variants, multiples)
         capacity = capacity or asyncio.run(_measured_capacity(delay))
-        console.print(f"one multiple is {capacity:,.0f} jobs/s")
+        print(f"one multiple is {capacity:,.0f} jobs/s")
         loads = [(Shape.CONSTANT, int(factor * capacity * constant_s), factor * capacity) for factor in factors]
         loads.append((Shape.SPIKE, requests, rate))
         plans = [  # all before the first minute of firing, so that a mistake shows at once
@@ -61,12 +58,12 @@ def main(
         for variant in chosen:
             runs = []
             for plan in plans:
-                console.print(f"{variant}: {plan.requests:,} requests, {plan.shape} at {plan.rate_per_s:,.0f}/s")
+                print(f"{variant}: {plan.requests:,} requests, {plan.shape} at {plan.rate_per_s:,.0f}/s")
                 runs.append(asyncio.run(_run(variant, plan, delay)))
+                print(_line(runs[-1]))
             recording = BaselineRecording(command=command, runs=runs)
             (output / f"naive_{variant}.json").write_text(recording.model_dump_json() + "\n")
             _draw(runs, output / f"naive_{variant}.png")
-            console.print(_table(runs))
     except OverloadDemoError as error:
         fail(error, 2)
 
@@ -102,20 +99,12 @@ def _parse(variants: str, multiples: str) -> tuple[list[Variant], list[float]]:
         raise OverloadDemoError(f"multiples must be numbers separated by commas, not {multiples!r}") from None
 
 
-def _table(runs: list[BaselineRun]) -> Table:
-    capacity = "no slot" if runs[0].slot_capacity_per_s is None else f"slot {runs[0].slot_capacity_per_s:,.0f} jobs/s"
-    title = f"{runs[0].variant}: {capacity}, {runs[0].unloaded_per_s:,.0f}/s answered without overload"
-    table = Table(title=title, title_justify="left")
-    for name in ("load", "planned", "not fired", "answered", "failed", "p50 s", "p99 s", "in flight", "verdict"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for run in runs:
-        summary, times = run.summary, run.summary.response_time
-        failed = summary.sent - summary.accepted
-        counts = (summary.planned, summary.not_fired, summary.accepted, failed)
-        shown_times = (f"{times.p50_s:.3f}", f"{times.p99_s:.3f}") if times else ("", "")
-        load, in_flight = f"{run.shape} {run.rate_per_s:,.0f}/s", f"{max(run.series.in_flight):,.0f}"
-        table.add_row(load, *(f"{count:,}" for count in counts), *shown_times, in_flight, summary.verdict)
-    return table
+def _line(run: BaselineRun) -> str:
+    summary, times, slot = run.summary, run.summary.response_time, run.slot_capacity_per_s
+    capacity = "no slot" if slot is None else f"slot {slot:,.0f} jobs/s"
+    p99 = f"p50 {times.p50_s:.3f} s, p99 {times.p99_s:.3f} s" if times else "no response in time"
+    counts = f"{summary.accepted:,} of {summary.planned:,} answered, {summary.not_fired:,} not fired"
+    return f"  {capacity}, {run.unloaded_per_s:,.0f}/s without overload: {counts}; {p99}; {summary.verdict}"
 
 
 def _draw(runs: list[BaselineRun], path: Path) -> None:

@@ -100,7 +100,6 @@ def main(
 def cost_block(cost: StudentCost) -> str:
     """Return the recorded run as a table for the course guide."""
     parts = ", ".join(f"{name} {size:,.0f}" for name, size in sorted(cost.peak_by_part_mb.items()))
-    environment = cost.place.environment
     rows = [
         ("by the clock", f"{cost.seconds:,.0f} s"),
         ("processor time", f"{cost.cpu_s:,.0f} s, on average {cost.cpu_s / cost.seconds:.1f} cores"),
@@ -109,8 +108,8 @@ def cost_block(cost: StudentCost) -> str:
         ("JupyterLab's server besides, idle", f"{cost.jupyterlab_mb:,.0f} MB"),
     ]
     note = (
-        f"`{cost.place.command}`, recorded {cost.place.recorded_at[:10]}; memory is {cost.memory_kind.upper()}; "
-        f"{environment.cores} cores ({environment.processor}), Python {environment.python}, {cost.place.filesystem}."
+        f"{cost.place.recorded}; memory is {cost.memory_kind.upper()}; {cost.place.where}, "
+        f"{cost.place.environment.processor}."
     )
     return f"{markdown_table((f'`{cost.notebook}` at level `{cost.level}`', ''), rows)}\n\n{note}"
 

@@ -23,7 +23,7 @@ from tests.support.cloud import lagging_cloud, real_database, store_of
 from tests.support.commands import start_server
 from tests.support.queues import Queue, Stammering, open_queue
 from tests.support.running import make_settings
-from tests.support.stores import door
+from tests.support.stores import standalone_store
 from tests.support.waiting import wait_until
 
 
@@ -49,7 +49,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 @pytest.fixture(scope="session")
 def store_on_a_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """A store with a URL, for processes that are to use it as if it were Upstash."""
-    with door(tmp_path_factory.mktemp("store-on-a-port")) as rest:
+    with standalone_store(tmp_path_factory.mktemp("store-on-a-port")) as rest:
         yield Address(rest.url, SecretStr(rest.token)), None
 
 

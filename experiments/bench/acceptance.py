@@ -12,9 +12,8 @@ from pathlib import Path
 
 import typer
 
-from experiments.bench.record import Benchmark, Folder, Place, Rounds, Row
+from experiments.bench.record import Folder, Rounds, Row, recording
 from experiments.bench.servers import FLAGS, closed_loop, folder_in, our_api, posting, stats, uvicorn, wrk
-from overload_demo.console import one_line_errors
 from overload_demo.load import LoadPlan, Shape, run_load
 
 BOUNDS = {64: (1.0, 1.5), 256: (1.3, 2.0)}  # by connections; for wrk, as the own loader competes for the second core
@@ -25,8 +24,7 @@ _cpu_shares: list[float] = []
 
 def main(pairs: Rounds = 5, seconds: float = 4.0, folder: Folder = Path()) -> None:
     """Measure both servers in turn with 64 and 256 connections, each time for some seconds, and record the ratios."""
-    with one_line_errors(), folder_in(folder) as own:
-        place = Place.here("experiments.bench.acceptance", folder)
+    with recording("acceptance", folder) as (measured, notes), folder_in(folder) as own:
         with our_api(own) as (ours, _), uvicorn("experiments.bench.compared:storing_nothing") as (theirs, _):
 
             def rows(
@@ -43,17 +41,16 @@ def main(pairs: Rounds = 5, seconds: float = 4.0, folder: Folder = Path()) -> No
                     for connections in BOUNDS
                 ]
 
-            measured = rows(_by_own_loader, "own loader", {})
-            if shutil.which("wrk"):
-                measured = [*rows(_by_wrk, "wrk", BOUNDS), *measured, _agreement(ours, pairs, seconds)]
+            has_wrk = shutil.which("wrk") is not None
+            measured += rows(_by_wrk, "wrk", BOUNDS) if has_wrk else []
+            measured += rows(_by_own_loader, "own loader", {})
+            measured += [_agreement(ours, pairs, seconds)] if has_wrk else []
             counted = stats(ours)
-        notes: dict[str, float | str] = {
+        notes |= {
             "REST calls a job, over the whole run": round(counted["rest_calls"] / counted["accepted"], 4),
             "CPU of our own loader, % of a core": f"{100 * min(_cpu_shares):.0f} to {100 * max(_cpu_shares):.0f}",
             "flags of the endpoint that stores nothing": " ".join(FLAGS),
-            "fsync p50, ms": place.fsync_p50_ms,
         }
-        Benchmark(place=place, rows=measured, notes=notes).record("acceptance")
 
 
 def _agreement(url: str, pairs: int, seconds: float) -> Row:

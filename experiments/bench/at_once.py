@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,11 @@ import psutil
 import typer
 from matplotlib.axes import Axes
 
-from experiments.bench.record import RESULTS, Benchmark, Folder, Place, Rounds, Row
-from experiments.bench.servers import (
-    command,
-    descriptor_limit,
-    folder_in,
-    our_api,
-    store_processes,
-    until,
-    uvicorn,
-    worker,
-)
-from overload_demo.console import one_line_errors
+from experiments.bench import servers
+from experiments.bench.record import RESULTS, Folder, Rounds, Row, recording
 from overload_demo.errors import OverloadDemoError
-from overload_demo.lab.colours import BLUE, GREY, ORANGE
-from overload_demo.lab.plots.accessible_figure import NAIVE, QUEUE, drawing
+from overload_demo.lab.colours import BLUE, GREY, NAIVE, ORANGE, QUEUE
+from overload_demo.lab.plots.accessible_figure import drawing
 from overload_demo.load import LoadPlan, LoadResult, Shape, run_load
 
 CLIENT_TIMEOUT_S = 60.0
@@ -88,8 +79,7 @@ def main(rounds: Rounds = 5, sockets: int = 100_000, few: int = 10_000, folder: 
         Case(f"our front door, {few_name}, asyncio", True, few, LIMIT, without_uvloop=True),
         Case(f"plain uvicorn, {few_name}", False, few, LIMIT),
     ]
-    with one_line_errors():
-        place = Place.here("experiments.bench.at_once", folder)
+    with recording("at_once", folder) as (rows, notes):
         seen: dict[Case, list[SocketsRun]] = {case: [] for case in cases}
         for _ in range(rounds):
             for case in cases:
@@ -97,11 +87,10 @@ def main(rounds: Rounds = 5, sockets: int = 100_000, few: int = 10_000, folder: 
                 seen[case].append(run)
                 memory = ", ".join(f"{name} {size:.0f}" for name, size in run.peak_mb.items())
                 print(f"{case.name}: {run.counts}; last 202 after {run.slowest_s:.1f} s; MB: {memory}")
-        rows = [row for case in cases for row in _rows(case, seen[case])]
-        notes: dict[str, float | str] = {f"answers in round 1, {case.name}": seen[case][0].counts for case in cases}
+        rows += [row for case in cases for row in _rows(case, seen[case])]
+        notes |= {f"answers in round 1, {case.name}": seen[case][0].counts for case in cases}
         notes["clients waited, s"] = CLIENT_TIMEOUT_S
         _draw(RESULTS / "bench_at_once.png", {case: runs[0] for case, runs in seen.items()})
-        Benchmark(place=place, rows=rows, notes=notes).record("at_once")
 
 
 def _rows(case: Case, runs: list[SocketsRun]) -> list[Row]:
@@ -133,17 +122,15 @@ def _rows(case: Case, runs: list[SocketsRun]) -> list[Row]:
 
 def _fire(case: Case, parent: Path) -> SocketsRun:
     """Run one case on a new store, with a worker beside it."""
-    with folder_in(parent) as folder, ExitStack() as stack:
-        doing = stack.enter_context(worker(folder, WORKER_PROCESSING_DELAY=0.0004))
-        until((folder / "data" / "state.json").exists, within_s=20)  # the start of the store is not compared
+    with servers.folder_in(parent) as folder, ExitStack() as stack:
+        doing = stack.enter_context(servers.worker(folder, WORKER_PROCESSING_DELAY=0.0004))
+        servers.until((folder / "data" / "state.json").exists, within_s=20)  # the start of the store is not compared
         if case.without_uvloop:
             (folder / "uvloop.py").write_text("raise ImportError('not in this run')\n")
-        with descriptor_limit(case.descriptors):
-            served = (
-                our_api(folder, PYTHONPATH=folder) if case.is_ours else uvicorn("overload_demo.api.app:app", folder)
-            )
-            url, api = stack.enter_context(served)
-        processes = {"api": api, "worker": doing.pid or 0, **store_processes(folder)}
+        with servers.descriptor_limit(case.descriptors):
+            api_of_case = servers.our_api if case.is_ours else partial(servers.uvicorn, "overload_demo.api.app:app")
+            url, api = stack.enter_context(api_of_case(folder, PYTHONPATH=folder))
+        processes = {"api": api, "worker": doing.pid or 0, **servers.store_processes(folder)}
         peak_mb = stack.enter_context(_memory_watched(processes))
         plan = LoadPlan(url, requests=case.sockets, shape=Shape.AT_ONCE, timeout_s=CLIENT_TIMEOUT_S)
         load = asyncio.run(run_load(plan))
@@ -175,7 +162,7 @@ def _found(folder: Path, job_ids: set[str]) -> int:
     """Return how many of these jobs the store holds."""
     names = [f"job:{job_id}" for job_id in job_ids]
     pages = [names[start : start + LOOKUP_BATCH] for start in range(0, len(names), LOOKUP_BATCH)]
-    found = sum(int(command(folder, "EXISTS", *page)) for page in pages)
+    found = sum(int(servers.command(folder, "EXISTS", *page)) for page in pages)
     if found > len(job_ids):
         raise OverloadDemoError("the store holds more jobs than were looked up")
     return found

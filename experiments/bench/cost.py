@@ -16,11 +16,10 @@ from pathlib import Path
 
 import typer
 
-from experiments.bench.record import Benchmark, Folder, Place, Rounds, Row
+from experiments.bench.record import Folder, Rounds, Row, recording
 from experiments.bench.servers import commands_run, environment, folder_in, get, our_api, until, uvicorn, worker
 from experiments.simulated_cloud import SimulatedCloud
 from overload_demo.config import load_settings
-from overload_demo.console import one_line_errors
 from overload_demo.errors import OverloadDemoError
 from overload_demo.lab.report import FREE_COMMANDS_PER_MONTH, PRICE_PER_100K_COMMANDS
 from overload_demo.load import LoadPlan, run_load
@@ -43,8 +42,7 @@ def main(
     folder: Folder = Path(),
 ) -> None:
     """Measure both in turn, so many jobs each, ``round_trip`` seconds away and idle for ``idle`` seconds; record it."""
-    with one_line_errors():
-        place = Place.here("experiments.bench.cost", folder)
+    with recording("cost", folder) as (rows, notes):
         measured = [
             (_round(folder, OURS, jobs, round_trip), _round(folder, PLAIN, plain_jobs, round_trip))
             for _ in range(pairs)
@@ -57,7 +55,7 @@ def main(
             "accepted": f"accepted, {away}",
             "drained": f"drained by one worker, {away}",
         }
-        rows = [
+        rows += [
             Row.of_pairs(
                 what, [(ours[name], plain[name]) for ours, plain in measured], less_is_better=not what.endswith("away")
             )
@@ -66,13 +64,11 @@ def main(
         counts = zip(_idle(folder, OURS, idle), _idle(folder, PLAIN, idle), strict=True)
         for what, pair in zip(("a script counted as one", "those inside scripts counted"), counts, strict=True):
             rows.append(Row.of_pairs(f"commands of an idle worker in a month, {what}", [pair], less_is_better=True))
-        notes: dict[str, float | str] = {
+        notes |= {
             "clients": CLIENTS,
             "free commands a month": FREE_COMMANDS_PER_MONTH,
             "dollars for 100,000 commands": PRICE_PER_100K_COMMANDS,
-            "fsync p50, ms": place.fsync_p50_ms,
         }
-        Benchmark(place=place, rows=rows, notes=notes).record("cost")
 
 
 def _round(folder: Path, kind: str, jobs: int, round_trip_s: float) -> dict[str, float]:

@@ -9,9 +9,8 @@ from typing import Any
 
 import typer
 
-from experiments.bench.record import Benchmark, Folder, Place, Rounds, Row
+from experiments.bench.record import Folder, Rounds, Row, recording
 from experiments.bench.servers import commands_run, drained, folder_in, our_api, stats, submitted, worker
-from overload_demo.console import one_line_errors
 
 CONNECTIONS = 256
 LOOKS = 10  # statistics requests that measure the cost of one
@@ -19,8 +18,7 @@ LOOKS = 10  # statistics requests that measure the cost of one
 
 def main(rounds: Rounds = 5, jobs: int = 100_000, folder: Folder = Path()) -> None:
     """Measure drain rate, REST calls and Redis commands of so many jobs a round, and record them."""
-    with one_line_errors():
-        place = Place.here("experiments.bench.drain", folder)
+    with recording("drain", folder) as (rows, notes):
         seen = [_round(folder, jobs) for _ in range(rounds)]
 
         def row(name: str, what: str, **fields: Any) -> Row:
@@ -28,14 +26,14 @@ def main(rounds: Rounds = 5, jobs: int = 100_000, folder: Folder = Path()) -> No
 
         whole_life = "Redis commands a job, whole life, those inside scripts counted"
         rate = {"unit": "/s", "at_least": 5000, "aim": 20_000, "less_is_better": False}
-        rows = [
+        rows += [
             row("rate", "drain rate, no-op jobs, one worker", **rate),
             row("accepting", f"REST calls a job accepted at {CONNECTIONS} connections", at_least=0.05, aim=0.01),
             row("draining", "REST calls a job drained, no-op", at_least=0.02, aim=0.01),
             row("commands", whole_life, at_least=8, aim=5),
             row("scripts", "the same with a script counted as one"),
         ]
-        Benchmark(place=place, rows=rows, notes={"jobs a round": jobs}).record("drain")
+        notes["jobs a round"] = jobs
 
 
 def _round(parent: Path, jobs: int) -> dict[str, float]:

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import typer
 
-from experiments.bench.record import Benchmark, Folder, Place, Rounds, Row
+from experiments.bench.record import Folder, Rounds, Row, recording
 from experiments.bench.servers import folder_in, info, our_api, stats, submitted, until, worker
-from overload_demo.console import one_line_errors
 
 ROWS = {
     "queued": "memory a queued job in the embedded Redis",
@@ -23,22 +22,20 @@ BOUNDS = {"queued": {"at_least": 450.0, "aim": 300.0}}
 
 def main(rounds: Rounds = 5, jobs: int = 100_000, folder: Folder = Path()) -> None:
     """Measure memory and file of so many jobs a round, and record them."""
-    with one_line_errors():
-        place = Place.here("experiments.bench.footprint", folder)
+    with recording("footprint", folder) as (rows, notes):
         seen = [_round(folder, jobs) for _ in range(rounds)]
-        rows = [
+        rows += [
             Row.model_validate(
                 {"what": what, "unit": "bytes", "ours": [one[name] for one in seen], "less_is_better": True}
                 | BOUNDS.get(name, {})
             )
             for name, what in ROWS.items()
         ]
-        notes: dict[str, float | str] = {
+        notes |= {
             "jobs a round": jobs,
             "rewrites of the file a round": ", ".join(f"{one['rewrites']:.0f}" for one in seen),
             "server": f"{seen[0]['version']}",
         }
-        Benchmark(place=place, rows=rows, notes=notes).record("footprint")
 
 
 def _round(parent: Path, jobs: int) -> dict[str, float | str]:

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import typer
 
-from experiments.bench.record import Benchmark, Folder, Place, Rounds, Row
-from overload_demo.console import one_line_errors
+from experiments.bench.record import Folder, Rounds, Row, recording
 from overload_demo.errors import OverloadDemoError
 
 ROOT = Path(__file__).parents[2]
@@ -23,12 +22,11 @@ KEPT_VARIABLES = ("PATH", "HOME", "LANG")
 
 def main(rounds: Rounds = 5, folder: Folder = Path()) -> None:
     """Measure and record."""
-    with one_line_errors():
-        place = Place.here("experiments.bench.fresh_clone", folder)
+    with recording("fresh_clone", folder) as (rows, notes):
         minutes = [_clone_and_run(folder) / 60 for _ in range(rounds)]
         what = "fresh clone until the README's first command has finished"
-        row = Row(what=what, unit="min", ours=minutes, at_least=4.0, aim=2.0, less_is_better=True)
-        Benchmark(place=place, rows=[row], notes={"command": _first_command(ROOT)}).record("fresh_clone")
+        rows.append(Row(what=what, unit="min", ours=minutes, at_least=4.0, aim=2.0, less_is_better=True))
+        notes["command"] = _first_command(ROOT)
 
 
 def _clone_and_run(parent: Path) -> float:

@@ -15,9 +15,8 @@ import typer
 import uvloop
 from pydantic import SecretStr
 
-from experiments.bench.record import Benchmark, Folder, Place, Rounds, Row
+from experiments.bench.record import Folder, Rounds, Row, recording
 from experiments.bench.servers import folder_in, store_on_a_port, uvicorn
-from overload_demo.console import one_line_errors
 from overload_demo.rest.address import Address
 from overload_demo.rest.client import Upstash
 
@@ -38,23 +37,21 @@ class Endpoint(NamedTuple):
 def main(pairs: Rounds = 5, folder: Folder = Path()) -> None:
     """Measure both in turn, and record the ratios."""
     with (
-        one_line_errors(),
+        recording("gateway", folder) as (rows, notes),
         folder_in(folder) as own,
         store_on_a_port(own) as store,
         uvicorn("experiments.bench.compared:bare_endpoint", own, "--no-date-header") as (bare_url, bare_pid),
     ):
-        place = Place.here("experiments.bench.gateway", folder)
         addresses = [(store["url"], store["token"], store["pid"]), (bare_url, "none", bare_pid)]
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             seen = [runner.run(_costs(addresses)) for _ in range(pairs)]
         what = "a command through the gateway ÷ through a bare ASGI endpoint, "
         hows = ("p50, one after the other", f"CPU time of its process, {CONCURRENCY} at a time")
-        rows = [
+        rows += [
             Row.of_pairs(what + how, list(costs), factor=1000, unit="ms", at_least=1.5, less_is_better=True)
             for how, costs in zip(hows, zip(*seen, strict=True), strict=True)
         ]
-        notes = {"exchanges a measurement": EXCHANGES, "command": " ".join(COMMAND)}
-        Benchmark(place=place, rows=rows, notes=notes).record("gateway")
+        notes |= {"exchanges a measurement": EXCHANGES, "command": " ".join(COMMAND)}
 
 
 async def _costs(addresses: list[tuple[str, str, int]]) -> tuple[Pair, Pair]:

@@ -16,20 +16,8 @@ import typer
 from matplotlib.axes import Axes
 from matplotlib.ticker import StrMethodFormatter
 
-from experiments.bench.record import RESULTS, Benchmark, Folder, Place, Rounds, Row
-from experiments.bench.servers import (
-    accepted_per_s,
-    drained,
-    fill,
-    folder_in,
-    info,
-    our_api,
-    p50_of,
-    stats,
-    store_processes,
-    worker,
-)
-from overload_demo.console import one_line_errors
+from experiments.bench import servers
+from experiments.bench.record import RESULTS, Folder, Rounds, Row, recording
 from overload_demo.lab.colours import BLUE, GREY, ORANGE
 from overload_demo.lab.plots.accessible_figure import drawing
 
@@ -49,46 +37,44 @@ Measure = Callable[[Path, int], dict[str, float]]
 
 def main(rounds: Rounds = 3, deepest: int = 1_000_000, folder: Folder = Path()) -> None:
     """Measure, record and draw; leave out queues deeper than ``deepest``."""
-    with one_line_errors():
-        place = Place.here("experiments.bench.growth", folder)
+    with recording("growth", folder) as (rows, _):
 
         def measured(measure: Measure, counts: tuple[int, ...]) -> dict[int, Numbers]:
             return {count: _repeated(rounds, measure, folder, count) for count in counts}
 
         by_depth = measured(_at_depth, tuple(depth for depth in DEPTHS if depth <= deepest))
         by_api, by_workers = measured(_with_api_processes, API_PROCESSES), measured(_with_workers, WORKERS)
-        rows = [
+        rows += [
             Row(what=f"{name}, {count:,} {dimension}", ours=values)
             for dimension, by_count in (("queued", by_depth), ("API processes", by_api), ("workers", by_workers))
             for count, numbers in by_count.items()
             for name, values in numbers.items()
         ]
         _draw(RESULTS / "bench_growth.png", by_depth, by_api, by_workers)
-        Benchmark(place=place, rows=rows, notes={"fsync p50, ms": place.fsync_p50_ms}).record("growth")
 
 
 def _repeated(rounds: int, measure: Measure, folder: Path, count: int) -> Numbers:
     seen = []
     for _ in range(rounds):
-        with folder_in(folder) as own:
+        with servers.folder_in(folder) as own:
             seen.append(measure(own, count))
     return {name: [one[name] for one in seen] for name in seen[0]}
 
 
 def _at_depth(folder: Path, depth: int) -> dict[str, float]:
     """Measure one API process and one worker on a queue of ``depth`` jobs."""
-    with our_api(folder) as (url, _):
-        empty = int(info(folder, "memory")["used_memory"])
-        job_ids = asyncio.run(fill(folder, depth))
-        held = int(info(folder, "memory")["used_memory"])
-        _, poll_s = p50_of(url, f"/jobs/{job_ids[depth // 2]}", times=POLLS)
-        _, stats_s = p50_of(url, "/queue/stats", times=POLLS)
-        accepted = accepted_per_s(url, CONNECTIONS, ACCEPTING_S)
-        redis = psutil.Process(store_processes(folder)["redis"])
+    with servers.our_api(folder) as (url, _):
+        empty = int(servers.info(folder, "memory")["used_memory"])
+        job_ids = asyncio.run(servers.fill(folder, depth))
+        held = int(servers.info(folder, "memory")["used_memory"])
+        _, poll_s = servers.p50_of(url, f"/jobs/{job_ids[depth // 2]}", times=POLLS)
+        _, stats_s = servers.p50_of(url, "/queue/stats", times=POLLS)
+        accepted = servers.accepted_per_s(url, CONNECTIONS, ACCEPTING_S)
+        redis = psutil.Process(servers.store_processes(folder)["redis"])
         before_s = sum(redis.cpu_times()[:2])
-        with worker(folder):
-            drained_per_s, _ = drained(url, for_s=WORKING_S)
-            cpu_s, done = sum(redis.cpu_times()[:2]) - before_s, stats(url)["done"]
+        with servers.worker(folder):
+            drained_per_s, _ = servers.drained(url, for_s=WORKING_S)
+            cpu_s, done = sum(redis.cpu_times()[:2]) - before_s, servers.stats(url)["done"]
         return {
             "accepted, jobs/s": accepted,
             "drained, jobs/s": drained_per_s,
@@ -100,21 +86,21 @@ def _at_depth(folder: Path, depth: int) -> dict[str, float]:
 
 
 def _with_api_processes(folder: Path, processes: int) -> dict[str, float]:
-    with our_api(folder, processes=processes) as (url, _):
-        return {"accepted, jobs/s": accepted_per_s(url, CONNECTIONS, ACCEPTING_S)}
+    with servers.our_api(folder, processes=processes) as (url, _):
+        return {"accepted, jobs/s": servers.accepted_per_s(url, CONNECTIONS, ACCEPTING_S)}
 
 
 def _with_workers(folder: Path, workers: int) -> dict[str, float]:
     """Measure no-op jobs, then jobs that wait for a millisecond."""
     rates = {}
-    with our_api(folder) as (url, _):
+    with servers.our_api(folder) as (url, _):
         for name, delay_s in (("no-op jobs drained, jobs/s", 0.0), ("jobs of 1 ms drained, jobs/s", 0.001)):
-            asyncio.run(fill(folder, JOBS))
+            asyncio.run(servers.fill(folder, JOBS))
             with ExitStack() as stack:
                 for number in range(workers):
                     variables = {"WORKER_PROCESSING_DELAY": delay_s, "WORKER_ID": f"bench-{number}"}
-                    stack.enter_context(worker(folder, **variables))
-                rates[name], _ = drained(url, for_s=WORKING_S)
+                    stack.enter_context(servers.worker(folder, **variables))
+                rates[name], _ = servers.drained(url, for_s=WORKING_S)
     return rates
 
 

@@ -11,9 +11,8 @@ from typing import Any
 
 import typer
 
-from experiments.bench.record import Benchmark, Folder, Place, Rounds, Row
+from experiments.bench.record import Folder, Rounds, Row, recording
 from experiments.bench.servers import folder_in, our_api, p50_of, store_on_a_port
-from overload_demo.console import one_line_errors
 from overload_demo.load.sender import sample_body
 
 REQUESTS = 500
@@ -22,8 +21,7 @@ BARE = "/jobs/none"  # no valid id: a 404 without a store request
 
 def main(pairs: Rounds = 5, folder: Folder = Path()) -> None:
     """Measure all three in turn, and record the ratio."""
-    with one_line_errors(), folder_in(folder) as own:
-        place = Place.here("experiments.bench.idle", folder)
+    with recording("idle", folder) as (rows, notes), folder_in(folder) as own:
         with store_on_a_port(own) as store, our_api(own) as (url, _):
             durable = json.dumps(["SET", "bench", "x" * 100]).encode()
             token, as_json = {"Authorization": f"Bearer {store['token']}"}, {"Content-Type": "application/json"}
@@ -32,21 +30,12 @@ def main(pairs: Rounds = 5, folder: Folder = Path()) -> None:
                 posted_s.append(_p50_s(url, "/jobs", 202, "POST", sample_body(42), as_json))
                 bare_s.append(_p50_s(url, BARE, 404))
                 set_s.append(_p50_s(store["url"], "/", 200, "POST", durable, token))
-        row = Row.of_pairs(
-            "a job posted when idle, p50 ÷ (bare GET of the API + durable SET through the gateway)",
-            [(posted, bare + durable_set) for posted, bare, durable_set in zip(posted_s, bare_s, set_s, strict=True)],
-            factor=1000,
-            unit="ms",
-            at_least=1.5,
-            aim=1.0,
-            less_is_better=True,
-        )
-        notes: dict[str, float | str] = {
-            "bare GET, ms": round(1000 * statistics.median(bare_s), 3),
-            "durable SET, ms": round(1000 * statistics.median(set_s), 3),
-            "fsync p50, ms": place.fsync_p50_ms,
-        }
-        Benchmark(place=place, rows=[row], notes=notes).record("idle")
+        what = "a job posted when idle, p50 ÷ (bare GET of the API + durable SET through the gateway)"
+        pairs_s = [(posted, bare + durable) for posted, bare, durable in zip(posted_s, bare_s, set_s, strict=True)]
+        bounds = {"at_least": 1.5, "aim": 1.0, "less_is_better": True}
+        rows.append(Row.of_pairs(what, pairs_s, factor=1000, unit="ms", **bounds))
+        notes["bare GET, ms"] = round(1000 * statistics.median(bare_s), 3)
+        notes["durable SET, ms"] = round(1000 * statistics.median(set_s), 3)
 
 
 def _p50_s(url: str, path: str, status: int, *rest: Any) -> float:

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import typer
 
-from experiments.bench.record import Benchmark, Folder, Place, Rounds, Row
+from experiments.bench.record import Folder, Rounds, Row, recording
 from experiments.bench.servers import fill, folder_in, our_api, p50_of, stats, wrk
-from overload_demo.console import one_line_errors
 from overload_demo.errors import OverloadDemoError
 
 CLIENTS = 256
@@ -24,18 +23,16 @@ POLLS = 1000
 
 def main(pairs: Rounds = 5, shallow: int = 1_000, deep: int = 1_000_000, folder: Folder = Path()) -> None:
     """Measure polls in a short and a long queue in turn, then a storm, and record them."""
-    with one_line_errors(), ExitStack() as stack:
+    with recording("polling", folder) as (rows, _), ExitStack() as stack:
         places = [stack.enter_context(folder_in(folder)) for _ in range(2)]
-        place = Place.here("experiments.bench.polling", places[0])
         (few, _), (many, _) = (stack.enter_context(our_api(one)) for one in places)
         few_ids, many_ids = (asyncio.run(fill(*one)) for one in zip(places, (shallow, deep), strict=True))
         measured = [(_poll_s(many, many_ids), _poll_s(few, few_ids)) for _ in range(pairs)]
         what = f"status poll, p50, {deep:,} queued ÷ {shallow:,} queued"
         bounds = {"at_least": 1.2, "aim": 1.0, "less_is_better": True}
-        rows = [Row.of_pairs(what, measured, factor=1000, unit="ms", **bounds)]
+        rows.append(Row.of_pairs(what, measured, factor=1000, unit="ms", **bounds))
         if shutil.which("wrk"):
             rows += _storm(many, many_ids, pairs)
-        Benchmark(place=place, rows=rows, notes={"fsync p50, ms": place.fsync_p50_ms}).record("polling")
 
 
 def _poll_s(url: str, job_ids: list[str]) -> float:

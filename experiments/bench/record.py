@@ -1,21 +1,21 @@
 """The record of a benchmark: measured pairs, their ratio with its spread, and the machine."""
 
+import contextlib
 import os
 import shlex
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import typer
 from pydantic import BaseModel, ConfigDict
-from rich.console import Console
-from rich.table import Table
 
+from overload_demo.console import one_line_errors
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab.run_folder import filesystem_of
 from overload_demo.load.limits import descriptor_limit
@@ -43,6 +43,16 @@ class Place(BaseModel):
     filesystem: str
     fsync_p50_ms: float
     dashboard: Literal["on", "off"] = "off"
+
+    @property
+    def where(self) -> str:
+        """The machine as text, e.g. ``2 cores, ext4, Python 3.11.7``."""
+        return f"{self.environment.cores} cores, {self.filesystem}, Python {self.environment.python}"
+
+    @property
+    def recorded(self) -> str:
+        """The command and the day as text."""
+        return f"`{self.command}`, recorded {self.recorded_at[:10]}"
 
     @classmethod
     def here(cls, module: str, folder: Path) -> "Place":
@@ -136,7 +146,7 @@ class Benchmark(BaseModel):
         """Print the benchmark and write ``bench_NAME.json``."""
         path = folder / f"bench_{name}.json"
         path.write_text(self.model_dump_json(indent=1) + "\n")
-        self.show(Console(width=140))
+        self.show()
         print(f"written: {path}")
 
     @classmethod
@@ -144,19 +154,26 @@ class Benchmark(BaseModel):
         """Read ``bench_NAME.json``."""
         return cls.model_validate_json((folder / f"bench_{name}.json").read_bytes())
 
-    def show(self, console: Console) -> None:
+    def show(self) -> None:
         """Print the rows and the notes."""
-        table = Table(title=f"{self.place.commit}, {self.place.environment.processor}", title_justify="left")
-        for heading in ("what", "ours", "theirs", "value (min to max)", "at least", "aim"):
-            table.add_column(heading, justify="left" if heading == "what" else "right")
+        print(f"{self.place.commit}, {self.place.where}")
         for row in self.rows:
-            both = [f"{figure(statistics.median(one))} {row.unit}" if one else "" for one in (row.ours, row.theirs)]
-            missed = "" if row.reaches(row.at_least) else " MISSED"
-            bounds = ["" if one is None else f"{one:g}" for one in (row.at_least, row.aim)]
-            table.add_row(row.what, *both, row.shown + missed, *bounds)
-        console.print(table)
+            pair = " ÷ ".join(f"{figure(statistics.median(one))} {row.unit}" for one in (row.ours, row.theirs) if one)
+            bounds = ", ".join(f"{one:g}" for one in (row.at_least, row.aim) if one is not None)
+            missed = "" if row.reaches(row.at_least) else "  MISSED"
+            print(f"  {row.what}: {row.shown}  [{pair}]  bounds: {bounds or '-'}{missed}")
         for name, value in self.notes.items():
-            console.print(f"  {name}: {value}", highlight=False)
+            print(f"  {name}: {value}")
+
+
+@contextlib.contextmanager
+def recording(name: str, folder: Path) -> Iterator[tuple[list[Row], dict[str, float | str]]]:
+    """Yield a list for rows and a dictionary for notes; record both as ``bench_NAME.json`` after the block."""
+    with one_line_errors():
+        place, rows = Place.here(f"experiments.bench.{name}", folder), list[Row]()
+        notes: dict[str, float | str] = {"fsync p50, ms": place.fsync_p50_ms}
+        yield rows, notes
+        Benchmark(place=place, rows=rows, notes=notes).record(name)
 
 
 def _fsync_p50_ms(folder: Path) -> float:

@@ -13,9 +13,8 @@ import typer
 import uvloop
 from pydantic import SecretStr
 
-from experiments.bench.record import Benchmark, Folder, Place, Rounds, Row
+from experiments.bench.record import Folder, Rounds, Row, recording
 from experiments.bench.servers import folder_in, store_on_a_port
-from overload_demo.console import one_line_errors
 from overload_demo.rest.address import Address
 from overload_demo.rest.client import Upstash
 
@@ -25,14 +24,13 @@ ELSEWHERE = "127.1"  # 127.0.0.1 to the operating system, but not a loopback nam
 
 def main(pairs: Rounds = 5, folder: Folder = Path()) -> None:
     """Measure both in turn, and record the ratio."""
-    with one_line_errors(), folder_in(folder) as own, store_on_a_port(own) as near:
-        place = Place.here("experiments.bench.transport", folder)
+    with recording("transport", folder) as (rows, notes), folder_in(folder) as own, store_on_a_port(own) as near:
         far = near | {"url": near["url"].replace("127.0.0.1", ELSEWHERE)}
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             measured = [(runner.run(_p50_s(near)), runner.run(_p50_s(far))) for _ in range(pairs)]
         what = "an exchange with the store (PING), own transport ÷ httpx's"
-        row = Row.of_pairs(what, measured, factor=1000, unit="ms", less_is_better=True)
-        Benchmark(place=place, rows=[row], notes={"exchanges a measurement": EXCHANGES}).record("transport")
+        rows.append(Row.of_pairs(what, measured, factor=1000, unit="ms", less_is_better=True))
+        notes["exchanges a measurement"] = EXCHANGES
 
 
 async def _p50_s(store: dict[str, str]) -> float:

@@ -63,39 +63,30 @@ def _benchmark_results(peers: Comparison, faults: FaultMatrix) -> list[tuple[str
     second = max(rates, key=rates.__getitem__)
     holding = sum(not row.wrong and not row.not_here for row in faults.rows)
     killed = faults.row("F5a")
-    stored = shown["100,000 sockets at once, our front door: answered 202 and in the store"]
-    return [
-        (
-            "accepted a second, durable ÷ a FastAPI endpoint that stores nothing, 256 connections",
-            shown["accepted, 256 connections, wrk ÷ storing nothing"],
-            f"{BENCH}acceptance",
+    results = {
+        "accepted a second, durable ÷ a FastAPI endpoint that stores nothing, 256 connections": (
+            shown["accepted, 256 connections, wrk ÷ storing nothing"]
         ),
-        (
-            f"empty jobs done a second, one worker; {second}, the fastest of {len(rates)} other workers",
-            f"{ours:,.0f}; {rates[second]:,.0f}",
-            f"{BENCH}peers",
+        f"empty jobs done a second, one worker; {second}, the fastest of {len(rates)} other workers": (
+            f"{ours:,.0f}; {rates[second]:,.0f}"
         ),
-        (
-            "100,000 sockets opened at once: answered 202 and stored; peak memory of the API",
-            f"{stored}; {shown['memory in that run (peak PSS), API']}",
-            f"{BENCH}at_once",
+        "100,000 sockets opened at once: answered 202 and stored; peak memory of the API": (
+            shown["100,000 sockets at once, our front door: answered 202 and in the store"]
+            + f"; {shown['memory in that run (peak PSS), API']}"
         ),
-        (
-            f"faults under load that lose no more than promised; `kill -9` of Redis, {killed.fired} times: lost",
-            f"{holding} of {len(faults.rows)}; {killed.lost:,} of {killed.accepted:,}",
-            "python -m tests.history",
+        f"faults under load that lose no more than promised; `kill -9` of Redis, {killed.fired} times: lost": (
+            f"{holding} of {len(faults.rows)}; {killed.lost:,} of {killed.accepted:,}"
         ),
-        (
-            "status poll, p50, with 1,000,000 jobs queued ÷ with 1,000",
-            shown["status poll, p50, 1,000,000 queued ÷ 1,000 queued"],
-            f"{BENCH}polling",
+        "status poll, p50, with 1,000,000 jobs queued ÷ with 1,000": (
+            shown["status poll, p50, 1,000,000 queued ÷ 1,000 queued"]
         ),
-        (
-            "fresh clone until the first command above has finished",
-            shown["fresh clone until the README's first command has finished"],
-            f"{BENCH}fresh_clone",
+        "fresh clone until the first command above has finished": (
+            shown["fresh clone until the README's first command has finished"]
         ),
-    ]
+    }
+    programs = ("acceptance", "peers", "at_once", "", "polling", "fresh_clone")
+    commands = [f"{BENCH}{name}" if name else "python -m tests.history" for name in programs]
+    return [(what, result, command) for (what, result), command in zip(results.items(), commands, strict=True)]
 
 
 def spike_block(result: SpikeResult) -> str:
@@ -147,9 +138,9 @@ def reach_block(benchmarks: list[Benchmark], peers: Comparison) -> str:
     place, flags = benchmarks[0].place, benchmarks[0].notes["flags of the endpoint that stores nothing"]
     versions = ", ".join(f"{name} {version}" for name, version in place.versions.items())
     note = (
-        f"{place.environment.cores} cores ({place.environment.processor}), Python {place.environment.python}, "
-        f"{place.filesystem} with an fsync of {place.fsync_p50_ms:g} ms (p50), durability `always`; {versions}; recorded "
-        f"{place.recorded_at[:10]}. Flags of the endpoint that stores nothing, and of plain uvicorn: `{flags}`."
+        f"{place.where}, {place.environment.processor}, an fsync takes {place.fsync_p50_ms:g} ms (p50), durability "
+        f"`always`; {versions}; recorded {place.recorded_at[:10]}. Flags of the endpoint that stores nothing, and of plain "
+        f"uvicorn: `{flags}`."
     )
     return f"{markdown_table(heads, rows)}\n\n{note}"
 

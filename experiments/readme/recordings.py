@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from experiments.bench.peers.comparison import ACCEPTED, Comparison
-from experiments.bench.record import RESULTS, Benchmark, Place, Row, figure, markdown_table
+from experiments.bench.record import RESULTS, Benchmark, Place, figure, markdown_table
 from experiments.fault_matrix import FaultMatrix
 from experiments.live_class import LiveClass
 from experiments.student_cost import StudentCost
@@ -78,19 +78,6 @@ def _benchmark(path: Path) -> Recording:
     benchmark = Benchmark.model_validate_json(path.read_bytes())
     shown = [row for row in benchmark.rows if row.at_least is not None] or benchmark.rows
     return _at(benchmark.place, path, "; ".join(f"{row.what}: {row.shown}" for row in shown[:SHOWN_ROWS]))
-
-
-def _growth(path: Path) -> Recording:
-    benchmark = Benchmark.model_validate_json(path.read_bytes())
-    by_name: dict[str, list[Row]] = {}
-    for row in benchmark.rows:
-        if row.what.endswith("queued"):
-            by_name.setdefault(row.what.rpartition(", ")[0], []).append(row)
-    shown = []
-    for name, rows in list(by_name.items())[:SHOWN_ROWS]:
-        ends = [f"{figure(row.value)} with {row.what.rpartition(', ')[2]}" for row in (rows[0], rows[-1])]
-        shown.append(f"{name}: {', '.join(ends)}")
-    return _at(benchmark.place, path, "; ".join(shown))
 
 
 def _peers(path: Path) -> Recording:
@@ -171,7 +158,6 @@ def _at(place: Place, path: Path, headline: str) -> Recording:
 
 
 _READERS: dict[str, Callable[[Path], Recording]] = {
-    "bench_growth.json": _growth,
     "bench_peers.json": _peers,
     "bench_*.json": _benchmark,
     "fault_matrix.json": _faults,

@@ -94,7 +94,7 @@ def limits_block() -> str:
         ("live connections of a process", f"{default.overload_max_connections:,}", "`OVERLOAD_MAX_CONNECTIONS`"),
         ("memory of these connections", f"{default.overload_connections_mb} MB", "`OVERLOAD_CONNECTIONS_MB`"),
         (
-            "time to send a request or to read a response",
+            "time of a request or a response",
             f"{default.overload_request_patience_s:g} s",
             "`OVERLOAD_REQUEST_PATIENCE_S`",
         ),

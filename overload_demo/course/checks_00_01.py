@@ -106,11 +106,11 @@ def _wasted(answer: object, *, step: LoadStep) -> str:
     """The share of the app's work whose client had left, 0 to 1."""
     completed, answered, share = step.completed or 1, step.answered, step.wasted_share
     mistakes = {
-        float(step.done_for_nobody): "That is the number of jobs. Which share is it of all that the app has completed?",
+        float(step.wasted): "That is the number of jobs. Which share is it of all that the app has completed?",
         100 * share: "Nearly: write it as a share between 0 and 1, not in percent.",
         answered / completed: "That is the share that a client still wanted. Ask for the rest.",
         1 - answered / step.planned: "That is the share of the requests that failed. Ask about the app's work instead.",
-        step.done_for_nobody / step.planned: "Divide by the work that the app has completed, not by the requests sent.",
+        step.wasted / step.planned: "Divide by the work that the app has completed, not by the requests sent.",
     }
     return number(answer, share, within=MEASURED, mistakes=mistakes)
 

@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 import overload_demo
 from overload_demo.errors import ConfigurationError
@@ -31,7 +31,7 @@ class BaselineSeries(LoadSeries):
     app_completed: list[int]
 
 
-class BaselineRun(BaseModel):
+class BaselineRun(BaseModel, frozen=True):
     """One load on one variant: its conditions, every request accounted for, and its course.
 
     ``slot_capacity_per_s`` is the slot's capacity by its measured hold time, jobs a second (None without a slot), and
@@ -39,8 +39,6 @@ class BaselineRun(BaseModel):
     ``slot_under_load_per_s`` is the slot's capacity over the whole run. It falls when accepting requests makes the
     thread that holds the slot wait for Python's lock.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     variant: Variant
     requests: int
@@ -94,10 +92,8 @@ class BaselineRun(BaseModel):
         return equal and self.shape == shape and self.requests == requests
 
 
-class BaselineRecording(BaseModel):
+class BaselineRecording(BaseModel, frozen=True):
     """A file of recorded runs; ``command`` records them again."""
-
-    model_config = ConfigDict(frozen=True)
 
     schema_version: Literal[1] = 1
     command: str

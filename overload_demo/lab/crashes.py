@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.lab.job_log import JobEvent, read_events
@@ -47,15 +47,13 @@ class Kill:
         return progress.stage in ("fire", "drain") and count >= self.after_share * progress.offered
 
 
-class KillSeen(BaseModel):
+class KillSeen(BaseModel, frozen=True):
     """One kill and its consequences by the logs; seconds since the first intended send.
 
     ``back_s``: from the kill to the end of the silence it caused: the next start of a job (for a worker) or the next
     202 (for any other part); None without one. Of a worker: ``held`` jobs were leased and not settled, so they were
     leased again; ``again`` of them had been started before the kill. Both are 0 where no job is repeated.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     part: str
     at_s: float
@@ -64,43 +62,35 @@ class KillSeen(BaseModel):
     again: int = 0
 
 
-class Run(BaseModel):
+class Run(BaseModel, frozen=True):
     """One attempt at a job; ``ended_s`` is when its work was done, None when it was interrupted."""
-
-    model_config = ConfigDict(frozen=True)
 
     attempt: int
     started_s: float
     ended_s: float | None
 
 
-class JobRuns(BaseModel):
+class JobRuns(BaseModel, frozen=True):
     """One job from its 202 on, and its attempts."""
-
-    model_config = ConfigDict(frozen=True)
 
     accepted_s: float
     runs: list[Run]
 
 
-class Charges(BaseModel):
+class Charges(BaseModel, frozen=True):
     """How many accepted jobs were charged never, once, and more than once, by the ledger."""
-
-    model_config = ConfigDict(frozen=True)
 
     never: int
     once: int
     more: int
 
 
-class CrashResult(BaseModel):
+class CrashResult(BaseModel, frozen=True):
     """A spike with kills. ``charges`` is None when the handler kept no ledger.
 
     ``lives`` are the jobs around the first kill of a worker, in the order they were first started. Rates are per
     second, in buckets of ``bucket_s`` that begin at 0.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     spike: SpikeResult
     kills: list[KillSeen]

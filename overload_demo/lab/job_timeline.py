@@ -8,7 +8,7 @@ import time
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from overload_demo.errors import OverloadDemoError
 from overload_demo.jobs import JobState
@@ -20,10 +20,8 @@ LOOK_EVERY_S = 0.05
 ENDED = (JobState.DONE, JobState.FAILED)
 
 
-class JobLife(BaseModel):
+class JobLife(BaseModel, frozen=True):
     """The fields of one job in the store; times are UTC, to the millisecond, empty for what has not happened yet."""
-
-    model_config = ConfigDict(frozen=True)
 
     job_id: str
     status: JobState

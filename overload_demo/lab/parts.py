@@ -9,61 +9,16 @@ import os
 import socket
 import threading
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from overload_demo.api.app import create_app
 from overload_demo.api.front_door.server import Server
 from overload_demo.config import Settings
-from overload_demo.process import STOP_WITHIN_S
+from overload_demo.process import STOP_WITHIN_S, Child
 from overload_demo.store.connect import Store
 from overload_demo.worker import Worker
 
 Value = TypeVar("Value")
-
-
-class Part(Protocol):
-    """Something that runs until stopped. ``start`` and ``stop`` block; the stopping calls may be repeated."""
-
-    def start(self) -> None:
-        """Start, or start again."""
-
-    def request_stop(self) -> None:
-        """Begin a clean stop and return at once."""
-
-    def stop(self) -> None:
-        """Stop cleanly, within :data:`STOP_WITHIN_S`."""
-
-    @property
-    def pid(self) -> int | None:
-        """The process it runs in; None when it is not running."""
-
-
-class PartGroup(dict[str, Part]):
-    """The parts of one generation of a stack, by name; safe to use from several threads.
-
-    A part that runs is not started again, and no part is started after :meth:`stop`.
-    """
-
-    def __init__(self, **parts: Part) -> None:
-        super().__init__(parts)
-        self._lock = threading.Lock()
-        self._is_stopped = False
-
-    def start(self, *names: str) -> None:
-        """Start the named parts, or all, unless they run. Blocks, but returns before they are ready."""
-        with self._lock:
-            for name in names or self:
-                if not self._is_stopped and not self[name].pid:
-                    self[name].start()
-
-    def stop(self) -> None:
-        """Stop all parts side by side. Blocks; may be repeated."""
-        with self._lock:
-            self._is_stopped = True
-            for part in self.values():
-                part.request_stop()
-            for part in self.values():
-                part.stop()
 
 
 class _PartThread:
@@ -124,6 +79,37 @@ class WorkerThread(_PartThread):
     def pid(self) -> int | None:
         """This process, while the thread lives and no job of it has exceeded its time limit."""
         return None if self._worker and self._worker.overdue_job else super().pid
+
+
+Part = ApiThread | WorkerThread | Child
+
+
+class PartGroup(dict[str, Part]):
+    """The parts of one generation of a stack, by name; safe to use from several threads.
+
+    A part that runs is not started again, and no part is started after :meth:`stop`.
+    """
+
+    def __init__(self, **parts: Part) -> None:
+        super().__init__(parts)
+        self._lock = threading.Lock()
+        self._is_stopped = False
+
+    def start(self, *names: str) -> None:
+        """Start the named parts, or all, unless they run. Blocks, but returns before they are ready."""
+        with self._lock:
+            for name in names or self:
+                if not self._is_stopped and not self[name].pid:
+                    self[name].start()
+
+    def stop(self) -> None:
+        """Stop all parts side by side. Blocks; may be repeated."""
+        with self._lock:
+            self._is_stopped = True
+            for part in self.values():
+                part.request_stop()
+            for part in self.values():
+                part.stop()
 
 
 async def in_thread(function: Callable[..., Value], *arguments: object) -> Value:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from overload_demo.lab.baseline import BaselineRun
 from overload_demo.load.plan import Shape
@@ -16,10 +16,8 @@ NOT_ASKED_FOR = "not asked for"  # the note of a run without a naive API beside 
 ADVICE = "Raise --rate or --processing-delay, or fire more --requests"
 
 
-class Conditions(BaseModel):
+class Conditions(BaseModel, frozen=True):
     """What was requested, and where: enough to repeat the run. ``max_queue_depth`` 0: the queue had no bound."""
-
-    model_config = ConfigDict(frozen=True)
 
     command: str
     requests: int
@@ -40,14 +38,12 @@ class Conditions(BaseModel):
     versions: dict[str, str]
 
 
-class SpikeSeries(BaseModel):
+class SpikeSeries(BaseModel, frozen=True):
     """A spike over time; seconds since the first intended send.
 
     The first group has one value a second, beginning at ``start_s``, as the clients measured it (None without a
     response). The second group are samples of the queue at ``sampled_at_s``.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     start_s: list[float]
     offered_per_s: list[float]
@@ -97,7 +93,7 @@ class SpikeSeries(BaseModel):
         return (self.sampled_at_s[last_held + 1 :] or self.sampled_at_s[-1:])[0]
 
 
-class SpikeResult(BaseModel):
+class SpikeResult(BaseModel, frozen=True):
     """A spike, accounted for. ``offered = accepted + errors``; ``accepted = done + failed + lost``;
     ``failed`` includes the ``expired``, which did not start by their deadline.
 
@@ -105,8 +101,6 @@ class SpikeResult(BaseModel):
     counts from the first intended send. ``rest_calls_per_job`` and ``store_…_per_job`` are None where a process that
     counts them was restarted during the run. Megabytes are 10^6 bytes. ``folder`` contains the files of the run.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     schema_version: Literal[1] = SCHEMA_VERSION
     recorded_at: str

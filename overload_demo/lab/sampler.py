@@ -90,33 +90,26 @@ def _megabytes(ids: dict[str, int], kind: str) -> dict[str, float]:
     return {name: round(size / MEGABYTE, 1) for name, size in sizes.items() if size}
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Counts of a run, None where unknown.
+async def cost_per_job(stack: Stack, upstash: Upstash, jobs: int, counting: dict[str, int]) -> dict[str, float | None]:
+    """Read what each of ``jobs`` has cost a fresh stack until now: REST calls, scripts, and commands.
 
-    ``calls``: REST calls of API and workers. ``scripts``: script calls. ``commands``: all commands, including scripts
-    and the commands inside them.
-    """
-
-    calls: int | None = None
-    scripts: int | None = None
-    commands: int | None = None
-
-
-async def read_cost(stack: Stack, upstash: Upstash, counting: dict[str, int]) -> Cost:
-    """Read the cost of a fresh stack until now; ``counting`` are the process ids it began with, by role.
-
-    A count is unknown, rather than too small, once the process that kept it was killed.
+    ``counting`` are the process ids it began with, by role. A count is None, rather than too small, once the process
+    that kept it was killed. The names are fields of :class:`~overload_demo.lab.result.SpikeResult`.
     """
     now = stack.process_ids()
     replaced = {role for role in counting | now if counting.get(role) != now.get(role)}
-    calls = None if replaced - {"gateway", "redis"} else await asyncio.to_thread(stack.rest_calls)
-    if "redis" in replaced:
-        return Cost(calls)
-    try:
-        return Cost(calls, *count_commands(await upstash.command("INFO", "commandstats", repeatable=True)))
-    except (StoreError, AttributeError, ValueError, LookupError):
-        return Cost(calls)
+    cost: dict[str, float | None] = dict.fromkeys(
+        ("rest_calls_per_job", "store_scripts_per_job", "store_commands_per_job")
+    )
+    if not replaced - {"gateway", "redis"}:
+        cost["rest_calls_per_job"] = round(await asyncio.to_thread(stack.rest_calls) / jobs, 4)
+    if "redis" not in replaced:
+        with contextlib.suppress(StoreError, AttributeError, ValueError, LookupError):
+            stats = await upstash.command("INFO", "commandstats", repeatable=True)
+            scripts, commands = count_commands(stats)
+            cost["store_scripts_per_job"] = round(scripts / jobs, 4)
+            cost["store_commands_per_job"] = round(commands / jobs, 2)
+    return cost
 
 
 def count_commands(commandstats: str) -> tuple[int, int]:

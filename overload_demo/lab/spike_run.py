@@ -16,7 +16,7 @@ from overload_demo.lab.job_log import Reconciliation, read_effects, read_stored,
 from overload_demo.lab.naive_api import run_baseline
 from overload_demo.lab.result import NOT_ASKED_FOR, Conditions, SpikeResult, SpikeSeries
 from overload_demo.lab.run_folder import filesystem_of
-from overload_demo.lab.sampler import Cost, Sample, Sampler, read_cost
+from overload_demo.lab.sampler import Sample, Sampler, cost_per_job
 from overload_demo.lab.spike_plan import (
     BASELINE_TIMEOUT_S,
     UPSTASH_RATE_PER_S,
@@ -107,7 +107,7 @@ class _Spike:
             self._report_sample(sampler.samples[-1])
             accepted = load.accepted_ids
             states, capacity_per_s = await read_stored(results, accepted)
-            cost = await read_cost(self.stack, upstash, counting)
+            cost = await cost_per_job(self.stack, upstash, max(1, len(accepted)), counting)
         account = reconcile(accepted, read_effects(self.stack.effect_log), states)
         self._report_sample(sampler.samples[-1], account.lost)
         result = self._result(load, sampler, account, capacity_per_s, cost)
@@ -214,13 +214,14 @@ class _Spike:
         return run, f"measured now, fired for {fires_s:g} s, clients waited {BASELINE_TIMEOUT_S:g} s"
 
     def _result(
-        self, load: LoadResult, sampler: Sampler, account: Reconciliation, capacity_per_s: float, cost: Cost
+        self,
+        load: LoadResult,
+        sampler: Sampler,
+        account: Reconciliation,
+        capacity_per_s: float,
+        cost: dict[str, float | None],
     ) -> SpikeResult:
         summary, series = load.summary(), _series(load, sampler)
-
-        def a_job(count: int | None, digits: int) -> float | None:
-            return None if count is None else round(count / max(1, account.accepted), digits)
-
         errors = summary.failures | ({"dropped": summary.dropped} if summary.dropped else {})
         expired = sampler.samples[-1].stats.expired
         reasons = _reasons(summary.planned, account, errors, expired)
@@ -238,9 +239,7 @@ class _Spike:
             seconds_to_empty=series.seconds_to_empty(),
             peak_memory_mb=sampler.peak_mb,
             memory_kind=sampler.memory_kind,
-            rest_calls_per_job=a_job(cost.calls, 4),
-            store_scripts_per_job=a_job(cost.scripts, 4),
-            store_commands_per_job=a_job(cost.commands, 2),
+            **cost,
             restarts=dict(self.stack.restarts),
             conditions=self._conditions(load.plan.rate_per_s),
             load=summary,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab.baseline import Variant
@@ -25,7 +25,7 @@ BROKEN_SHARE = 0.01
 BUCKETS = 10  # in which the course of a step is kept
 
 
-class LoadStep(BaseModel):
+class LoadStep(BaseModel, frozen=True):
     """One step: requests at one rate, every one accounted for.
 
     ``planned = answered + sum(failures) + dropped`` (dropped: the load generator had no socket left).
@@ -35,11 +35,8 @@ class LoadStep(BaseModel):
 
     The app's own counts: ``backlog_before`` and ``backlog_after`` are requests it held when the step began and when
     the last client had left, whose job or response still waited for a thread (FastAPI uses one twice for a ``def``, so
-    some of these jobs are complete). ``completed`` counts all jobs in between. ``slot_capacity_per_s`` is the slot's
-    capacity so far, None without a slot.
+    some of these jobs are complete). ``completed`` counts all jobs in between.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     variant: Variant
     delay_s: float
@@ -47,7 +44,6 @@ class LoadStep(BaseModel):
     seconds: float
     offered_per_s: float
     on_a_fresh_server: bool
-    started_at: str
     planned: int
     answered: int
     answered_meanwhile: int
@@ -61,7 +57,6 @@ class LoadStep(BaseModel):
     backlog_before: int
     backlog_after: int
     completed: int
-    slot_capacity_per_s: float | None
     verdict: Verdict
     reason: str
     environment: Environment
@@ -78,14 +73,14 @@ class LoadStep(BaseModel):
         return {name: count for name, count in every.items() if count}
 
     @property
-    def done_for_nobody(self) -> int:
+    def wasted(self) -> int:
         """Jobs the app completed after their client had left."""
         return max(0, self.completed - self.answered)
 
     @property
     def wasted_share(self) -> float:
-        """``done_for_nobody`` as a share of all it completed, 0 to 1."""
-        return self.done_for_nobody / self.completed if self.completed else 0.0
+        """``wasted`` as a share of all it completed, 0 to 1."""
+        return self.wasted / self.completed if self.completed else 0.0
 
 
 @dataclass(frozen=True)
@@ -168,7 +163,6 @@ async def _step(
         **conditions,
         offered_per_s=rate_per_s,
         on_a_fresh_server=before.completed == 0 and before.in_flight == 0,
-        started_at=load.started_at,
         planned=summary.planned,
         answered=summary.accepted,
         failures=summary.failures,
@@ -177,7 +171,6 @@ async def _step(
         backlog_before=before.in_flight,
         backlog_after=after.in_flight,
         completed=after.completed - before.completed,
-        slot_capacity_per_s=after.slot_capacity_per_s,
         verdict=summary.verdict,
         reason=summary.reason,
         environment=summary.environment,

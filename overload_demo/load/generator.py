@@ -76,7 +76,11 @@ async def run_load(
                 await stack.enter_async_context(_load_process(plan, number, processes, sources, Path(folder), api_key))
                 for number, sources in enumerate(source_addresses(plan.url, processes))
             ]
-            await _all_ready(children)
+            try:
+                async with asyncio.timeout(READY_WITHIN_S):
+                    await asyncio.gather(*(child.receive() for child in children))
+            except TimeoutError:
+                raise OverloadDemoError(f"the load processes were not ready within {READY_WITHIN_S:g} s") from None
             start_mono = time.monotonic() + HEAD_START_S
             started_at = (datetime.now(UTC) + timedelta(seconds=HEAD_START_S)).isoformat(timespec="milliseconds")
             totals = _Totals(plan.requests, start_mono, on_progress)
@@ -228,14 +232,6 @@ async def _load_process(
         yield child
     finally:
         await kill_and_wait(process)
-
-
-async def _all_ready(children: list[_LoadProcess]) -> None:
-    try:
-        async with asyncio.timeout(READY_WITHIN_S):
-            await asyncio.gather(*(child.receive() for child in children))
-    except TimeoutError:
-        raise OverloadDemoError(f"the load processes were not ready within {READY_WITHIN_S:g} s") from None
 
 
 async def _all_finished(children: list[_LoadProcess], start_mono: float, totals: _Totals) -> list[ProcessReport]:

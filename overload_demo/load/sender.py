@@ -104,6 +104,7 @@ class Sender:
         """Wait for the common start, send everything, and return when every request has ended."""
         self._start_mono = start_at_mono
         await asyncio.sleep(start_at_mono - time.monotonic())
+        self._cpu_at_start_s = time.process_time()
         await (self._run_closed() if self._plan.is_closed else self._run_open())
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
@@ -132,7 +133,6 @@ class Sender:
         every socket is opened before the first response is read.
         """
         at_once = self._plan.shape is Shape.AT_ONCE
-        cpu_at_start_s = time.process_time()
         async with asyncio.TaskGroup() as requests:
             for position, due_s in enumerate(self.intended_s.tolist()):
                 early_s = due_s - self._now()
@@ -145,11 +145,10 @@ class Sender:
                     continue
                 self._count_sent()
                 requests.create_task(self._fire(position))
-            self._note_cpu(cpu_at_start_s)
+            self._note_cpu()
 
     async def _run_closed(self) -> None:
         """Run this process's share of the clients; the next request of a client is due when it is sent."""
-        cpu_at_start_s = time.process_time()
         last_s = self._plan.max_duration_s or math.inf
 
         async def client() -> None:
@@ -162,14 +161,14 @@ class Sender:
         async with asyncio.TaskGroup() as group:
             for _ in range(min(self._clients, self._cap)):
                 group.create_task(client())
-        self._note_cpu(cpu_at_start_s)
+        self._note_cpu()
 
     async def _fire(self, position: int) -> None:
         self.sent_s[position] = self._now()
         try:
             body = sample_body(int(self.index[position]), self._plan.expires_in_s)
             async with self._session.post(self._target, data=body, allow_redirects=False) as response:
-                kind = self._record_response(position, response.status, await response.read())
+                kind = self._kind_of_response(position, response.status, await response.read())
         except Exception as error:  # every request is accounted for, however it fails
             kind = kind_of(error)
         self.done_s[position] = self._now()
@@ -179,7 +178,7 @@ class Sender:
             self.accepted += 1
             self._answered_in[bin_of(self.done_s[position] - self.intended_s[position])] += 1
 
-    def _record_response(self, position: int, status: int, body: bytes) -> Kind:
+    def _kind_of_response(self, position: int, status: int, body: bytes) -> Kind:
         self.status[position] = status
         if status != self._plan.success_status:
             return Kind.OTHER_STATUS
@@ -194,8 +193,8 @@ class Sender:
         self.in_flight += 1
         self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
 
-    def _note_cpu(self, cpu_at_start_s: float) -> None:
-        self.cpu_share = (time.process_time() - cpu_at_start_s) / max(self._now(), TICK_S)
+    def _note_cpu(self) -> None:
+        self.cpu_share = (time.process_time() - self._cpu_at_start_s) / max(self._now(), TICK_S)
 
     def _now(self) -> float:
         return time.monotonic() - self._start_mono

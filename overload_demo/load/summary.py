@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, model_validator
 
 from overload_demo.load.limits import usable_cores
 from overload_demo.load.plan import Floats
@@ -40,10 +40,8 @@ class Kind(IntEnum):
 FAILURES = tuple(kind for kind in Kind if kind > Kind.OTHER_STATUS)
 
 
-class Percentiles(BaseModel):
+class Percentiles(BaseModel, frozen=True):
     """Percentiles of durations, seconds (numpy's linear interpolation)."""
-
-    model_config = ConfigDict(frozen=True)
 
     count: int
     p50_s: float
@@ -61,10 +59,8 @@ class Percentiles(BaseModel):
         return cls(count=durations_s.size, p50_s=p50, p90_s=p90, p99_s=p99, p999_s=p999, max_s=highest)
 
 
-class Environment(BaseModel):
+class Environment(BaseModel, frozen=True):
     """The machine and the versions a figure was measured with."""
-
-    model_config = ConfigDict(frozen=True)
 
     processor: str
     system: str
@@ -91,14 +87,12 @@ class Environment(BaseModel):
         return mine == (other.processor, other.cores, other.system, other.python)
 
 
-class Health(BaseModel):
+class Health(BaseModel, frozen=True):
     """The generator's measurements of itself.
 
     Lag is actual minus intended send time, seconds. ``cpu_share`` holds one value a process: CPU seconds a second while
     it was sending. ``peak_open_sockets`` is the sum over processes of the most requests in flight, a socket each.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     lag_p50_s: float
     lag_p99_s: float
@@ -107,15 +101,13 @@ class Health(BaseModel):
     peak_open_sockets: int
 
 
-class LoadSeries(BaseModel):
+class LoadSeries(BaseModel, frozen=True):
     """A load over time: one element a bucket; None where a bucket holds no accepted request.
 
     ``offered``, ``accepted`` and ``failed`` are per second, by intended time, time of the response and time of the
     failure. The response times belong to the requests *intended* in that bucket and accepted later. ``in_flight``
     counts requests sent and not ended at the end of the bucket.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     start_s: list[float]
     offered_per_s: list[float]
@@ -126,7 +118,7 @@ class LoadSeries(BaseModel):
     response_p99_s: list[float | None]
 
 
-class LoadSummary(BaseModel):
+class LoadSummary(BaseModel, frozen=True):
     """Every request accounted for, and the times of those accepted. Validation fails if the counts do not add up.
 
     ``planned = sent + dropped`` (dropped: never sent, because the socket cap was reached), and ``sent`` is the sum of
@@ -134,8 +126,6 @@ class LoadSummary(BaseModel):
     *intended* send time, ``service_time`` at the actual one; both of accepted requests only. ``not_fired`` requests
     were due after the plan's longest duration.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     mode: Literal["open loop", "closed loop"]
     planned: int

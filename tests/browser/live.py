@@ -55,11 +55,11 @@ class LiveTab(Tab):
         return [(at_s, value) for at_s, value in pairs if not math.isnan(value)]
 
     def number(self, name: str) -> str:
-        """What a tile says."""
+        """The text of a tile."""
         return self.page.locator(f'dd[data-number="{name}"]').inner_text()
 
-    def said(self, name: str) -> str:
-        """What the page says of its state: title, badge, status or result."""
+    def state(self, name: str) -> str:
+        """A text of the page's state: title, badge, status or result."""
         return self.page.locator(f'[data-state="{name}"]').inner_text()
 
     def press(self, order: str) -> None:
@@ -67,7 +67,7 @@ class LiveTab(Tab):
         self.page.click(f'[data-do="{order}"]')
 
     def note(self) -> str:
-        """Why an order was refused."""
+        """The reason why an order was refused."""
         return self.page.locator("[data-note]").inner_text()
 
     def wait_for(self, description: str, script: str, timeout_s: float = 20.0) -> None:
@@ -89,7 +89,7 @@ class LiveTab(Tab):
 def live_tab(
     browser: Browser, address: str, *, prepare: Callable[[BrowserContext], None] = lambda _: None, **options: Any
 ) -> Iterator[LiveTab]:
-    """The live page in a tab of its own, of the size of a projector unless told otherwise."""
+    """The live page in a tab of its own, of the size of a projector by default."""
     with browser.new_context(**({"viewport": {"width": 1280, "height": 720}} | options)) as context:
         prepare(context)
         yield LiveTab(context.new_page(), address)

@@ -1,4 +1,4 @@
-"""The live page as a class sees it, in Chromium: a real spike on real processes, and what may go wrong on a projector.
+"""The live page in Chromium: a real spike on real processes, and the troubles of a projector.
 
 Part of ``pytest -m course``.
 """
@@ -75,16 +75,16 @@ def wait_for_samples(tab: LiveTab, count: int) -> None:
 
 
 def assert_shows(tab: LiveTab, sample: LiveSample) -> None:
-    """Tiles and table tell this sample."""
+    """Tiles and table show this sample."""
     expected = words.numbers(sample)
-    wait_until("the tiles tell it", lambda: {name: tab.number(name) for name in expected} == expected)
+    wait_until("the tiles show it", lambda: {name: tab.number(name) for name in expected} == expected)
     cells = tab.page.locator("td[data-number]")
     assert dict(
         zip(cells.evaluate_all("all => all.map(one => one.dataset.number)"), cells.all_text_contents(), strict=True)
     ) == (expected)
 
 
-def test_a_class_guesses_sees_the_spike_absorbed_and_how_far_off_it_was(browser: Browser, tmp_path: Path) -> None:
+def test_a_class_predicts_and_sees_the_spike_and_its_errors(browser: Browser, tmp_path: Path) -> None:
     with (
         on_stage(tmp_path) as staged,
         live_tab(browser, staged.address) as tab,
@@ -103,11 +103,11 @@ def test_a_class_guesses_sees_the_spike_absorbed_and_how_far_off_it_was(browser:
         tab.evaluate("(one => { one.disabled = false; one.click(); })(document.querySelector('[data-do=spike]'))")
         wait_until("it says why not", lambda: "another act is running" in tab.note())
 
-        wait_until("it is over", lambda: tab.said("result"), 40.0)
-        assert "Absorbed: 600 of 600 accepted, 0 lost." in tab.said("result")
+        wait_until("it is over", lambda: tab.state("result"), 40.0)
+        assert "Absorbed: 600 of 600 accepted, 0 lost." in tab.state("result")
         [result] = tmp_path.rglob("result.json")
         seen = SpikeResult.read(result)
-        assert f"Peak {seen.peak_queue_depth} (predicted 300, {300 / seen.peak_queue_depth - 1:+.0%})" in tab.said(
+        assert f"Peak {seen.peak_queue_depth} (predicted 300, {300 / seen.peak_queue_depth - 1:+.0%})" in tab.state(
             "result"
         )
         assert seen.conditions.dashboard == "on"
@@ -116,14 +116,14 @@ def test_a_class_guesses_sees_the_spike_absorbed_and_how_far_off_it_was(browser:
         assert tab.texts("marks") == ["spike starts"]
         assert_shows(tab, staged.feed.samples()[-1])
         assert (tab.number("accepted"), tab.number("errors"), tab.number("lost")) == ("600", "0", "0")
-        wait_until("both pages say it", lambda: other.said("result") == tab.said("result"))
+        wait_until("both pages say it", lambda: other.state("result") == tab.state("result"))
         assert other.curve("queue", "queue_depth") == tab.curve("queue", "queue_depth")
 
         tab.press("reset")
         for one in (tab, other):
-            wait_until("it is ready again", lambda one=one: one.said("status") == "ready", 30.0)
+            wait_until("it is ready again", lambda one=one: one.state("status") == "ready", 30.0)
             assert one.column("queue", "at_s") == one.column("peak", "at_s") == one.texts("marks") == []
-            assert (one.number("accepted"), one.said("result")) == (words.NOT_KNOWN, "")
+            assert (one.number("accepted"), one.state("result")) == (words.NOT_KNOWN, "")
             assert one.page.locator('[data-panel="depth"]').get_attribute("aria-label") == words.NOTHING_YET["depth"]
             assert one.outside == one.complaints == []
 
@@ -148,7 +148,7 @@ def test_a_killed_worker_shows_in_the_curve_and_so_does_its_return(browser: Brow
 
         tab.press("restart")
         wait_until("it drains again", lambda: drains()[-1] > 0 and tab.texts("marks")[-1] == "restarted", 30.0)
-        wait_until("it is over", lambda: "600 of 600 accepted, 0 lost" in tab.said("result"), 60.0)
+        wait_until("it is over", lambda: "600 of 600 accepted, 0 lost" in tab.state("result"), 60.0)
         assert tab.outside == tab.complaints == []
 
 
@@ -160,7 +160,7 @@ def test_a_wrong_token_shows_the_buttons_and_refuses_each(browser: Browser, stag
         assert stage.feed.state["title"] == "The spike, with a queue"
 
 
-def test_a_number_that_is_none_is_refused_in_words(browser: Browser, stage: Staged) -> None:
+def test_an_invalid_number_is_refused_with_a_reason(browser: Browser, stage: Staged) -> None:
     with live_tab(browser, stage.address) as tab:
         tab.page.fill('[name="peak"]', "-1")
         tab.press("spike")
@@ -288,18 +288,20 @@ def test_behind_a_proxy_with_a_path_all_is_found(browser: Browser, stage: Staged
 
 @contextmanager
 def watching(folder: Path, url: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """The door that watches an API; yields its process and the address of its page."""
+    """Run the command that watches an API; yield its process and the address of its page."""
     command = [sys.executable, "-m", "overload_demo.live", url]
-    door = subprocess.Popen(command, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     try:
-        assert door.stdout is not None
-        yield door, door.stdout.readline().split()[0]
+        assert process.stdout is not None
+        yield process, process.stdout.readline().split()[0]
     finally:
-        door.kill()
-        door.communicate()
+        process.kill()
+        process.communicate()
 
 
-def test_an_api_that_was_killed_and_started_again_is_watched_on(browser: Browser, tmp_path: Path) -> None:
+def test_a_restarted_api_is_watched_further(browser: Browser, tmp_path: Path) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     api = child("overload_demo.api", "--port", str(port), folder=tmp_path)
@@ -308,24 +310,24 @@ def test_an_api_that_was_killed_and_started_again_is_watched_on(browser: Browser
         with httpx.Client(base_url=url, trust_env=False) as client:
             wait_until("it serves", lambda: answers(client), 20.0)
             submit(client, 3)
-        with watching(tmp_path, url) as (door, address), live_tab(browser, address) as tab:
+        with watching(tmp_path, url) as (process, address), live_tab(browser, address) as tab:
             wait_until("the jobs are seen", lambda: tab.number("accepted") == "3")
-            assert tab.number("errors") == "0", "as its own metrics tell"
-            assert tab.number("lost") == words.NOT_KNOWN, "what only whoever reconciles knows"
+            assert tab.number("errors") == "0", "from its own metrics"
+            assert tab.number("lost") == words.NOT_KNOWN, "only a reconciliation counts it"
 
             api.kill()
-            wait_until("it is told", lambda: "does not answer" in tab.said("status"))
+            wait_until("it is told", lambda: "does not answer" in tab.state("status"))
             api.start()
             wait_until("it goes on", lambda: tab.texts("marks") == ["API does not answer", "API answers again"], 20.0)
             seen = len(tab.curve("queue", "queue_depth"))
             wait_until("the curve moves", lambda: len(tab.curve("queue", "queue_depth")) > seen)
-            assert (tab.number("accepted"), tab.said("status")) == ("3", f"watching {url}")
+            assert (tab.number("accepted"), tab.state("status")) == ("3", f"watching {url}")
             assert tab.outside == tab.complaints == []
 
-            os.kill(door.pid, signal.SIGINT)
-            said = door.communicate(timeout=15)[1]
-            assert door.returncode == 130
-            assert said.splitlines() == ["error: stopped; all started processes have ended"]
+            os.kill(process.pid, signal.SIGINT)
+            text = process.communicate(timeout=15)[1]
+            assert process.returncode == 130
+            assert text.splitlines() == ["error: stopped; all started processes have ended"]
     finally:
         api.stop()
 

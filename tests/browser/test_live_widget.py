@@ -1,4 +1,4 @@
-"""The live view in JupyterLab: it moves while a cell awaits, and is whole again after a restart and after a reload.
+"""The live view in JupyterLab: it moves while a cell awaits, and is complete after a restart and after a reload.
 
 Part of ``pytest -m course``.
 """
@@ -60,7 +60,7 @@ def curve(lab: LabPage) -> list[float]:
 
 
 def wait_for_a_moving_curve(lab: LabPage, more_than: int = 3) -> None:
-    """While a cell awaits: nobody knows yet what was lost."""
+    """While a cell awaits, *lost* is still unknown."""
 
     def moves() -> bool:
         return number(lab, "lost") == NOT_KNOWN and len(curve(lab)) > more_than
@@ -86,11 +86,11 @@ def result(lab: LabPage) -> str:
 
 
 def number(lab: LabPage, name: str) -> str:
-    """What a tile of the view says."""
+    """The text of a tile of the view."""
     return lab.cell(VIEW).locator(f'dd[data-number="{name}"]').inner_text()
 
 
-def test_the_view_moves_while_a_cell_awaits_and_is_whole_after_a_reload_and_a_restart(
+def test_the_view_moves_while_a_cell_awaits_and_is_complete_after_a_reload_and_a_restart(
     lab: LabPage, tmp_path: Path
 ) -> None:
     lab.restart_and_run_all()
@@ -116,5 +116,5 @@ def test_the_view_moves_while_a_cell_awaits_and_is_whole_after_a_reload_and_a_re
     for path in tmp_path.rglob("result.json"):
         assert SpikeResult.read(path).conditions.dashboard == "on"
     assert lab.outside == [], "no request leaves this machine"
-    ours = [text for text in lab.complaints if OF_A_RESTART not in text]
-    assert ours == [], "no script of the page has failed"
+    complaints = [text for text in lab.complaints if OF_A_RESTART not in text]
+    assert complaints == [], "no script of the page has failed"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.stores import Rest, door
+from tests.support.stores import Rest, standalone_store
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +15,7 @@ def shared_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def shared(shared_dir: Path) -> Iterator[Rest]:
-    with door(shared_dir) as rest:
+    with standalone_store(shared_dir) as rest:
         yield rest
 
 

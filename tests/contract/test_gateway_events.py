@@ -12,7 +12,7 @@ import pytest
 
 from overload_demo.store.data_dir import SERVER_SOCKET
 from overload_demo.store.gateway.events import MAX_LISTENERS
-from tests.support.stores import Rest, b64, door, kill, servers_of
+from tests.support.stores import Rest, b64, kill, servers_of, standalone_store
 from tests.support.waiting import wait_until
 
 STREAM = {"Accept": "text/event-stream"}
@@ -95,7 +95,7 @@ def test_the_store_ends_with_open_listeners(rest: Rest, shared_dir: Path, tmp_pa
     with contextlib.ExitStack() as stack:
         short = stack.enter_context(tempfile.TemporaryDirectory())  # a socket's path has at most 107 bytes
         (Path(short) / "s").symlink_to(shared_dir / SERVER_SOCKET)
-        with door(tmp_path, OVERLOAD_REDIS_URL=f"unix://{short}/s") as before:
+        with standalone_store(tmp_path, OVERLOAD_REDIS_URL=f"unix://{short}/s") as before:
             answer = stack.enter_context(listening(before, "/subscribe/chat"))
             assert next_event(answer) == "subscribe,chat,1"
             assert rest.run("PUBLISH", "chat", "hello") == 1
@@ -105,7 +105,7 @@ def test_the_store_ends_with_open_listeners(rest: Rest, shared_dir: Path, tmp_pa
 
 
 def test_the_server_dies_with_open_listeners(tmp_path: Path) -> None:
-    with door(tmp_path) as rest, listening(rest, "/subscribe/chat") as answer:
+    with standalone_store(tmp_path) as rest, listening(rest, "/subscribe/chat") as answer:
         assert next_event(answer) == "subscribe,chat,1"
         [server] = servers_of(tmp_path)
         kill(server.pid)

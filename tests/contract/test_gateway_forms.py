@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from overload_demo.errors import Outcome, StoreAuthError
 from overload_demo.rest.client import Address, Upstash
-from tests.support.stores import Rest, b64, door, kill, servers_of, start_door, stop, token_file
+from tests.support.stores import Rest, b64, kill, servers_of, standalone_store, start_standalone, stop, token_file
 from tests.support.waiting import wait_until
 
 SHEBANG = "#!lua flags=allow-key-locking\n"
@@ -157,19 +157,19 @@ def chosen_tokens(folder: Path, standard: str, read_only: str) -> list[str]:
 
 
 def test_the_tokens_change_at_each_start_and_may_be_chosen(tmp_path: Path) -> None:
-    with door(tmp_path) as first:
+    with standalone_store(tmp_path) as first:
         pass
-    with door(tmp_path) as second:
+    with standalone_store(tmp_path) as second:
         tokens = {first.token, first.read_only_token, second.token, second.read_only_token}
         assert len(tokens) == 4
-    with door(tmp_path, *chosen_tokens(tmp_path, "mine", "theirs")) as chosen:
+    with standalone_store(tmp_path, *chosen_tokens(tmp_path, "mine", "theirs")) as chosen:
         assert (chosen.token, chosen.read_only_token) == ("mine", "theirs")
         assert Rest(chosen.url, "theirs").run("EXISTS", "k") == 0
         assert Rest(chosen.url, first.read_only_token).post("/", ["PING"]).status == 401
 
 
 def test_equal_tokens_are_refused_at_start(tmp_path: Path) -> None:
-    code, said = stop(started := start_door(tmp_path, *chosen_tokens(tmp_path, "same", "same")), 0)
+    code, said = stop(started := start_standalone(tmp_path, *chosen_tokens(tmp_path, "same", "same")), 0)
     assert started.returncode == code == 1
     assert said == "error: the read-only token is the same as the token: they must differ\n"
 
@@ -215,7 +215,7 @@ def test_base64_is_served_again_after_the_server_has_died(tmp_path: Path) -> Non
     def ask(rest: Rest) -> object:
         return rest.post("/", ["GET", "k"], Upstash_Encoding="base64").body.get("result")
 
-    with door(tmp_path) as rest:
+    with standalone_store(tmp_path) as rest:
         rest.run("SET", "k", "v")
         assert ask(rest) == b64("v")
         [server] = servers_of(tmp_path)

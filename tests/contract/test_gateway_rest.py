@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from tests.support.stores import Rest, door
+from tests.support.stores import Rest, standalone_store
 
 MIB = 1024 * 1024
 NOT_AVAILABLE = (
@@ -327,7 +327,7 @@ def test_a_body_that_declares_too_much_is_refused_before_it_is_sent(rest: Rest) 
 def test_a_full_store_refuses_writes_and_still_serves_reads_and_deletes(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    with door(tmp_path_factory.mktemp("full"), OVERLOAD_MAXMEMORY="4mb") as rest:
+    with standalone_store(tmp_path_factory.mktemp("full"), OVERLOAD_MAXMEMORY="4mb") as rest:
         written = 0
         while (reply := rest.post("/", ["SET", f"k{written}", "x" * 100_000])).status == 200:
             written += 1

@@ -8,7 +8,7 @@ from overload_demo.jobs import new_job_id
 from overload_demo.queue.consumer import LeaseEnd
 from overload_demo.queue.producer import NewJob
 from overload_demo.store.connect import Store
-from tests.http.test_thin_route import ordinary_app
+from tests.http.test_short_cut import ordinary_app
 from tests.support.queues import Queue, ids_of, settled
 from tests.support.running import JOB, client_of
 from tests.support.stores import in_store

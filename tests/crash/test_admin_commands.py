@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 async def queue(tmp_path: Path) -> AsyncIterator[Queue]:
-    """The queue of the data directory that the commands find; the store is held, so that they need not start one."""
+    """The queue of the commands' data directory; the store is held, so that no command has to start one."""
     settings = make_settings(tmp_path, overload_key_prefix="")
     with open_store(settings) as store:
         async with open_queue(settings, store) as one:
@@ -32,7 +32,7 @@ def run(folder: Path, *arguments: str, answer: str = "", **variables: object) ->
 
 
 def said(folder: Path, *arguments: str, answer: str = "", **variables: object) -> str:
-    """What a command that must succeed prints, and nothing on stderr."""
+    """Return the output of a command that must succeed with nothing on stderr."""
     outcome = run(folder, *arguments, answer=answer, **variables)
     assert (outcome.returncode, outcome.stderr) == (0, ""), outcome
     return outcome.stdout
@@ -53,7 +53,7 @@ async def die(queue: Queue, count: int) -> list[str]:
     return ids
 
 
-async def test_dead_jobs_are_shown_requeued_and_given_up(tmp_path: Path, queue: Queue) -> None:
+async def test_dead_jobs_are_shown_requeued_and_purged(tmp_path: Path, queue: Queue) -> None:
     first, second, third, fourth = await die(queue, 4)
 
     listed = said(tmp_path, "dead", "list").splitlines()
@@ -77,7 +77,9 @@ async def test_dead_jobs_are_shown_requeued_and_given_up(tmp_path: Path, queue: 
     assert said(tmp_path, "dead", "purge", "--yes") == "0 dead jobs purged\n"
 
 
-async def test_what_cannot_be_requeued_is_one_line_and_the_others_are(tmp_path: Path, queue: Queue) -> None:
+async def test_jobs_that_cannot_be_requeued_are_one_line_and_the_others_are_requeued(
+    tmp_path: Path, queue: Queue
+) -> None:
     [good] = await die(queue, 1)
     [gone, done] = await queue.enqueue(2)
     await queue.redis("DEL", f"job:{gone}")
@@ -96,11 +98,11 @@ async def test_what_cannot_be_requeued_is_one_line_and_the_others_are(tmp_path: 
 
 
 @pytest.mark.parametrize("arguments", [["requeue"], ["requeue", "job_1", "--all"], ["show", "job_1"]])
-async def test_a_mistake_is_one_line(tmp_path: Path, queue: Queue, arguments: list[str]) -> None:
+async def test_a_mistake_is_a_one_line_error(tmp_path: Path, queue: Queue, arguments: list[str]) -> None:
     the_error(run(tmp_path, "dead", *arguments))
 
 
-async def test_lost_keys_are_mended_and_told(tmp_path: Path, queue: Queue) -> None:
+async def test_lost_keys_are_repaired_and_reported(tmp_path: Path, queue: Queue) -> None:
     ids = await queue.enqueue(3)
     assert said(tmp_path, "reconcile") == "nothing to repair\n"
     await queue.redis("DEL", "jobs:queue", "jobs:seq")
@@ -114,7 +116,7 @@ async def test_lost_keys_are_mended_and_told(tmp_path: Path, queue: Queue) -> No
     assert said(tmp_path, "reconcile") == "nothing to repair\n"
 
 
-async def test_the_queue_pauses_and_goes_on(tmp_path: Path, queue: Queue) -> None:
+async def test_the_queue_pauses_and_resumes(tmp_path: Path, queue: Queue) -> None:
     [job_id] = await queue.enqueue(1)
     for _ in range(2):
         assert "paused" in said(tmp_path, "pause")
@@ -131,7 +133,7 @@ COMMANDS = [["dead", "list"], ["dead", "show", "x"], ["dead", "requeue", "--all"
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, ["reconcile"], ["pause"], ["resume"]], ids=" ".join)
-def test_a_store_that_cannot_be_reached_is_one_line(tmp_path: Path, command: list[str]) -> None:
+def test_an_unreachable_store_is_a_one_line_error(tmp_path: Path, command: list[str]) -> None:
     nowhere = {
         "UPSTASH_REDIS_REST_URL": f"http://127.0.0.1:{free_port()}",
         "UPSTASH_REDIS_REST_TOKEN": "s3cret-token",
@@ -140,7 +142,7 @@ def test_a_store_that_cannot_be_reached_is_one_line(tmp_path: Path, command: lis
     assert "cannot be reached" in the_error(run(tmp_path, *command, **nowhere))
 
 
-async def test_the_commands_go_to_the_store_of_the_settings(tmp_path: Path, queue: Queue) -> None:
+async def test_the_commands_use_the_store_of_the_settings(tmp_path: Path, queue: Queue) -> None:
     """Upstash's two variables win over the data directory."""
     with Network((queue.upstash.address, None)).serving() as network:
         address = network.store[0]

@@ -19,7 +19,7 @@ from overload_demo.store.connect import Store, open_store
 from tests.support import hostile as h
 from tests.support.cloud import server
 from tests.support.running import JOB, free_port, make_settings, serving_api, submit, wait_for, working
-from tests.support.stores import Rest, door
+from tests.support.stores import Rest, standalone_store
 from tests.support.tls import tls_before
 
 pytestmark = pytest.mark.anyio
@@ -62,7 +62,9 @@ def test_jobs_are_done_over_tls_with_an_acl_user_and_a_database_number(
 def test_an_untrusted_certificate_is_refused_in_one_line(tmp_path: Path) -> None:
     port = free_port()
     with server(tmp_path / "own", port), tls_before(port, tmp_path) as (tls_port, _):
-        with pytest.raises(ConfigurationError, match=r"no TLS with the server at 127\.0\.0\.1:.*certificate") as caught:
+        with pytest.raises(
+            ConfigurationError, match=r"cannot connect to the server at 127\.0\.0\.1:.*certificate"
+        ) as caught:
             with on_own_server(tmp_path, f"rediss://127.0.0.1:{tls_port}"):
                 pass
     assert "\n" not in str(caught.value)
@@ -210,7 +212,7 @@ async def test_what_may_get_better_is_told_at_the_start_and_waited_for(
 
 
 def test_a_slash_at_the_end_of_the_url_changes_nothing(tmp_path: Path) -> None:
-    with door(tmp_path / "data") as rest:
+    with standalone_store(tmp_path / "data") as rest:
         settings = make_settings(
             tmp_path, upstash_redis_rest_url=f"{rest.url}/", upstash_redis_rest_token=SecretStr(rest.token)
         )

@@ -1,4 +1,4 @@
-"""A handler may use processes of its own: none of them is stopped by, holds or repeats what is the worker's."""
+"""A handler may start processes: none shares or repeats the worker's locks, connections or jobs."""
 
 import os
 from pathlib import Path
@@ -108,7 +108,7 @@ def test_a_forked_child_that_returns_or_exits_ends_and_settles_nothing(
         assert lab.client.get("/queue/stats").json()["done"] == len(CODES) + 1
 
 
-def test_a_fork_in_a_kernels_worker_thread_ends_there_too(
+def test_a_fork_in_a_worker_thread_of_a_kernel_ends_too(
     tmp_path: Path, store_on_a_port: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "forks_in_a_thread.py").write_text(FORKS)
@@ -122,10 +122,8 @@ def test_a_fork_in_a_kernels_worker_thread_ends_there_too(
         assert len(events(tmp_path)) == 2 * len(CODES)
 
 
-def test_a_forked_child_that_stays_holds_no_lock_no_port_and_no_connection(
-    tmp_path: Path, store_on_a_port: Store
-) -> None:
-    """It outlives its worker, and the next worker has the same slot and the same port."""
+def test_a_surviving_forked_child_holds_no_lock_port_or_connection(tmp_path: Path, store_on_a_port: Store) -> None:
+    """The child outlives its worker, and the next worker gets the same slot and port."""
     pid_file = tmp_path / "pid"
     with handler_lab(tmp_path, store_on_a_port) as lab:
         [job_id] = submit(lab.client, name="fork", message=str(pid_file))

@@ -1,4 +1,4 @@
-"""What a handler leaves behind in the worker's process is named, and does not hold up or falsify the process's end."""
+"""What a handler leaves running in the worker's process is named, and neither delays nor changes its end."""
 
 import os
 import signal
@@ -77,7 +77,7 @@ def handle(payload):
     [(THREAD, "--until-empty"), (EXECUTOR, "--until-empty"), (THREAD, "SIGTERM"), (PROCESS, "SIGTERM")],
     ids=["thread", "executor", "thread and SIGTERM", "process and SIGTERM"],
 )
-def test_a_thread_or_process_left_behind_is_named_and_not_waited_for(
+def test_leftover_threads_and_processes_are_named_and_do_not_block_the_end(
     tmp_path: Path, store_on_a_port: Store, code: str, ends_by: str
 ) -> None:
     with handler_lab(tmp_path, store_on_a_port) as lab:
@@ -96,7 +96,7 @@ def test_a_thread_or_process_left_behind_is_named_and_not_waited_for(
 
 
 @pytest.mark.parametrize("code", [IDLE_POOL, TASK], ids=["idle pool", "task"])
-def test_an_idle_pool_and_a_task_that_ignores_its_cancellation_do_not_hold_up_the_end(
+def test_an_idle_pool_and_an_uncancellable_task_do_not_block_the_end(
     tmp_path: Path, store_on_a_port: Store, code: str
 ) -> None:
     with handler_lab(tmp_path, store_on_a_port) as lab:
@@ -119,7 +119,7 @@ def test_closed_descriptors_end_the_worker_with_the_reason(tmp_path: Path, store
         assert "(Bad file descriptor): does the handler close descriptors" in worker.log.read_text().splitlines()[-1]
 
 
-def test_a_handler_of_its_own_for_sigterm_is_undone_and_named(tmp_path: Path, store_on_a_port: Store) -> None:
+def test_a_replaced_signal_handler_is_restored_and_logged(tmp_path: Path, store_on_a_port: Store) -> None:
     with handler_lab(tmp_path, store_on_a_port) as lab:
         ids = submit(lab.client, 2)
         with lab.worker(SIGNALS) as worker:

@@ -1,4 +1,4 @@
-"""A part of a lab's stack is killed with -9: it comes back, jobs are accounted for, the ledger tells what ran twice."""
+"""A killed part of a stack is restarted, jobs are accounted for, and the ledger counts repeated ones."""
 
 import re
 from collections.abc import AsyncIterator, Callable
@@ -21,7 +21,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 PLAN = SpikePlan(requests=120, rate_per_s=400, baseline="none")
-# a kill may fall between two batches, where it repeats nothing; four of them will hardly do
+# a kill between two batches repeats no job; four such kills are very unlikely
 KILLS = [Kill("worker", share) for share in (0.15, 0.3, 0.5, 0.7)]
 CHARGE, CHARGE_ONCE = "overload_demo.lab.ledger:charge", "overload_demo.lab.ledger:charge_once"
 
@@ -35,14 +35,12 @@ async def a_stack(folder: Path, **settings: Any) -> AsyncIterator[Stack]:
 
 
 async def until(description: str, predicate: Callable[[], object]) -> None:
-    """Wait without stopping the loop, on which the stack looks after its parts."""
+    """Wait without blocking the loop, on which the stack supervises its parts."""
     await anyio.to_thread.run_sync(wait_until, description, predicate, 20.0)
 
 
 @pytest.mark.parametrize("name", KILLABLE)
-async def test_a_killed_part_comes_back_as_another_process_and_jobs_are_accepted_again(
-    tmp_path: Path, name: str
-) -> None:
+async def test_a_killed_part_is_restarted_and_jobs_are_accepted_again(tmp_path: Path, name: str) -> None:
     async with a_stack(tmp_path) as stack:
         before = stack.process_ids()
 
@@ -52,11 +50,11 @@ async def test_a_killed_part_comes_back_as_another_process_and_jobs_are_accepted
             answer = await anyio.to_thread.run_sync(lambda: client.post("/jobs", json=JOB))
             assert answer.status_code == 202
             await anyio.to_thread.run_sync(wait_for, client, [answer.json()["job_id"]])
-        await until("it is another process", lambda: stack.process_ids().get(name, before[name]) != before[name])
+        await until("another process runs", lambda: stack.process_ids().get(name, before[name]) != before[name])
         assert stack.restarts == ({name: 1} if name in ("api", "worker") else {})
 
 
-async def test_what_cannot_be_killed_is_refused_in_one_line(tmp_path: Path) -> None:
+async def test_an_impossible_kill_is_refused_in_one_line(tmp_path: Path) -> None:
     async with a_stack(tmp_path, placement="kernel") as stack:
         for name in ("api", "worker"):
             with pytest.raises(ConfigurationError, match="would kill this kernel"):
@@ -73,12 +71,12 @@ async def test_what_cannot_be_killed_is_refused_in_one_line(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("part", "share"), [("clock", 0.5), ("worker", 0.0), ("worker", 1.0), ("api", float("nan"))])
-def test_a_kill_that_makes_no_sense_is_refused(part: str, share: float) -> None:
+def test_an_invalid_kill_is_refused(part: str, share: float) -> None:
     with pytest.raises(ConfigurationError):
         Kill(part, share)
 
 
-async def test_a_worker_killed_between_effect_and_settlement_charges_twice_and_says_how_often(tmp_path: Path) -> None:
+async def test_a_worker_killed_before_the_settlement_charges_twice_and_counts_it(tmp_path: Path) -> None:
     async with a_stack(tmp_path, worker_handler=CHARGE, worker_max_attempts=10) as stack:
         result = await run_with_kills(stack, PLAN, KILLS)
         charged = read_charges(ledger_of(stack.effect_log))
@@ -87,7 +85,7 @@ async def test_a_worker_killed_between_effect_and_settlement_charges_twice_and_s
     assert (result.spike.accepted, result.spike.done, result.spike.lost) == (120, 120, 0)
     assert result.charges is not None
     assert (result.charges.never, result.charges.more) == (0, sum(count > 1 for count in charged.values()))
-    # each job that was repeated had been charged before, and nobody else was charged twice
+    # each repeated job had been charged before, and no other job was charged twice
     assert (
         0 < result.charges.more <= sum(kill.again for kill in result.kills) <= sum(kill.held for kill in result.kills)
     )
@@ -108,7 +106,7 @@ async def test_an_idempotent_handler_charges_once_although_jobs_run_twice(tmp_pa
     assert (result.charges.never, result.charges.once, result.charges.more) == (0, 120, 0)
 
 
-async def test_a_queue_that_never_repeats_leaves_jobs_uncharged_and_charged_ones_failed(tmp_path: Path) -> None:
+async def test_without_retries_jobs_stay_uncharged_and_charged_ones_fail(tmp_path: Path) -> None:
     async with a_stack(tmp_path, worker_handler=CHARGE, worker_max_attempts=1) as stack:
         result = await run_with_kills(stack, PLAN, KILLS)
 
@@ -131,7 +129,7 @@ async def test_api_and_store_killed_in_mid_spike_lose_no_accepted_job(tmp_path: 
     assert result.charges.once == result.spike.accepted
 
 
-async def test_a_run_cancelled_after_a_kill_leaves_a_stack_that_can_be_used_again(tmp_path: Path) -> None:
+async def test_a_run_cancelled_after_a_kill_leaves_a_usable_stack(tmp_path: Path) -> None:
     async with a_stack(tmp_path, worker_handler=CHARGE_ONCE) as stack:
         with anyio.CancelScope() as scope:
 
@@ -147,7 +145,7 @@ async def test_a_run_cancelled_after_a_kill_leaves_a_stack_that_can_be_used_agai
     assert result.kills == [] and result.spike.done == 120
 
 
-async def test_without_a_ledger_nothing_is_said_of_charges(tmp_path: Path) -> None:
+async def test_without_a_ledger_there_are_no_charges(tmp_path: Path) -> None:
     async with a_stack(tmp_path) as stack:
         result = await run_with_kills(stack, PLAN, [])
 

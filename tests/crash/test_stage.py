@@ -1,4 +1,4 @@
-"""What an instructor does to a stage happens to real processes, and nothing stays killed, stopped or running."""
+"""An instructor's orders act on real processes, and none of them stays killed, stopped or running."""
 
 import asyncio
 import contextlib
@@ -60,8 +60,8 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 def marks(feed: Feed) -> list[str]:
-    [whole] = feed.since(-1)
-    return [mark["text"].strip() for mark in whole.data["marks"]]
+    [snapshot] = feed.since(-1)
+    return [mark["text"].strip() for mark in snapshot.data["marks"]]
 
 
 async def test_a_killed_worker_stays_dead_until_it_is_restarted_as_another_process(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ async def test_a_killed_worker_stays_dead_until_it_is_restarted_as_another_proce
         assert ("kill" in feed.state["controls"], "restart" in feed.state["controls"]) == (False, True)
 
         await stage.act("restart", NOTHING)
-        await until("another one works", lambda: "worker" in stack.process_ids())
+        await until("another worker runs", lambda: "worker" in stack.process_ids())
         assert stack.process_ids()["worker"] != worker.pid
         assert "the worker is running" in await refusal(stage, "restart")
         assert marks(feed) == ["killed", "restarted"]
@@ -91,7 +91,7 @@ async def test_an_act_begins_with_a_worker_although_it_was_killed_before(tmp_pat
         assert "kill" in feed.state["controls"]
 
 
-async def test_a_frozen_store_thaws_by_itself(tmp_path: Path) -> None:
+async def test_a_frozen_store_thaws_after_its_time(tmp_path: Path) -> None:
     async with a_stage(tmp_path) as (stage, feed, stack):
         store = redis(stack)
 
@@ -100,7 +100,7 @@ async def test_a_frozen_store_thaws_by_itself(tmp_path: Path) -> None:
         assert "the store is frozen" in await refusal(stage, "freeze")
 
         await until("it goes on", lambda: not is_stopped(store))
-        await until("it is told", lambda: marks(feed) == ["frozen", "thawed"])
+        await until("it is marked", lambda: marks(feed) == ["frozen", "thawed"])
         await until("it can be frozen again", lambda: "freeze" in feed.state["controls"])
         assert redis(stack).pid == store.pid
 
@@ -136,7 +136,7 @@ async def test_a_store_that_dies_while_it_is_frozen_breaks_nothing(tmp_path: Pat
         await until("another store serves", lambda: redis(stack).pid != dead.pid)
 
 
-async def test_a_second_act_is_refused_while_one_is_under_way(tmp_path: Path) -> None:
+async def test_a_second_act_is_refused_while_one_runs(tmp_path: Path) -> None:
     async with a_stage(tmp_path) as (stage, feed, _):
         await stage.act("spike", NOTHING)
 
@@ -145,12 +145,12 @@ async def test_a_second_act_is_refused_while_one_is_under_way(tmp_path: Path) ->
         await until("it plays", lambda: feed.state["title"] == TITLES["spike"])
 
 
-async def test_a_reset_ends_act_freeze_and_backlog_and_takes_no_order_meanwhile(tmp_path: Path) -> None:
+async def test_a_reset_ends_act_freeze_and_backlog_and_refuses_orders_until_done(tmp_path: Path) -> None:
     others = set(psutil.Process().children(recursive=True))
     async with a_stage(tmp_path) as (stage, feed, stack):
         before = set(stack.process_ids().values())
         await stage.act("spike", NOTHING)
-        await until("it is under way", lambda: len(feed.samples()) > 3)
+        await until("it runs", lambda: len(feed.samples()) > 3)
         await stage.act("kill", NOTHING)
         await stage.act("freeze", NOTHING)
 
@@ -164,8 +164,8 @@ async def test_a_reset_ends_act_freeze_and_backlog_and_takes_no_order_meanwhile(
         assert feed.state["controls"] == [order for order in BUTTONS if order != "restart"]
         assert set(stack.process_ids()) == {"api", "worker", "gateway", "redis"}
         assert not before & set(stack.process_ids().values())
-        ours = set(psutil.Process().children(recursive=True)) - others
-        assert not [child for child in ours if "overload_demo.load.sender" in child.cmdline()]
+        children = set(psutil.Process().children(recursive=True)) - others
+        assert not [child for child in children if "overload_demo.load.sender" in child.cmdline()]
 
         await stage.act("at_once", NOTHING)
         await stage.wait()
@@ -176,14 +176,14 @@ async def test_a_stage_that_is_left_in_mid_act_leaves_no_load(tmp_path: Path) ->
     others = set(psutil.Process().children(recursive=True))
     async with a_stage(tmp_path) as (stage, feed, _):
         await stage.act("spike", NOTHING)
-        await until("it is under way", lambda: len(feed.samples()) > 3)
-        ours = set(psutil.Process().children(recursive=True)) - others
+        await until("it runs", lambda: len(feed.samples()) > 3)
+        children = set(psutil.Process().children(recursive=True)) - others
 
-    assert len(ours) >= 4
-    await until("nothing of it is left", lambda: not [child for child in ours if is_alive(child)])
+    assert len(children) >= 4
+    await until("nothing of it is left", lambda: not [child for child in children if is_alive(child)])
 
 
-async def test_an_act_that_cannot_be_played_says_why_and_the_next_one_can(
+async def test_an_act_that_fails_shows_the_reason_and_the_next_one_can_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(baseline.overload_demo, "__file__", str(tmp_path / "overload_demo" / "__init__.py"))

@@ -14,9 +14,9 @@ from overload_demo.errors import ConfigurationError
 from overload_demo.store.embedded import EmbeddedStore
 from tests.support.stores import (
     Rest,
-    door,
     no_process_left_in,
-    start_door,
+    standalone_store,
+    start_standalone,
     wait_until_nothing_lives_in,
 )
 from tests.support.waiting import wait_until
@@ -29,7 +29,7 @@ ALL = {f"key{number:02}" for number in range(KEYS)} | {"first", "second"}
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with 60 keys, one command each; the 21st value has 21,000 bytes; then a transaction."""
     path = tmp_path_factory.mktemp("sound")
-    with door(path) as rest:
+    with standalone_store(path) as rest:
         for number in range(KEYS):
             rest.run("SET", f"key{number:02}", "x" * (21_000 if number == 20 else 150))
         rest.post("/multi-exec", [["INCR", "first"], ["INCR", "second"]])
@@ -70,7 +70,7 @@ def refusal(data_dir: Path) -> str:
 
 
 def repair(data_dir: Path) -> str:
-    done = start_door(data_dir, "--repair")
+    done = start_standalone(data_dir, "--repair")
     said, errors = done.communicate(timeout=30)
     assert done.returncode == 0, errors
     return said
@@ -132,7 +132,7 @@ def test_an_incomplete_end_is_dropped_and_reported_and_a_copy_is_kept(
 
 def test_the_standalone_store_reports_a_dropped_end_on_its_terminal(data_dir: Path) -> None:
     log_of(data_dir).write_bytes(log_of(data_dir).read_bytes() + b"*1\r\n$4\r\nPI")
-    started = start_door(data_dir)
+    started = start_standalone(data_dir)
     try:
         wait_until("it serves", (data_dir / "state.json").exists)
     finally:

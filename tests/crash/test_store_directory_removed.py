@@ -21,9 +21,9 @@ from tests.support.stores import (
     gateway_pid,
     no_process_left_in,
     processes_of,
-    read_introduction,
+    read_connection_lines,
     servers_of,
-    start_door,
+    start_standalone,
     stop,
     wait_until_nothing_lives_in,
 )
@@ -89,8 +89,8 @@ def test_acceptance_stops_with_one_log_line_and_a_503(
 
 
 def test_a_standalone_store_prints_one_line_and_ends(data_dir: Path) -> None:
-    started = start_door(data_dir)
-    read_introduction(started)
+    started = start_standalone(data_dir)
+    read_connection_lines(started)
     shutil.rmtree(data_dir)
     code = started.wait(timeout=10)
     errors = stop(started)[1]

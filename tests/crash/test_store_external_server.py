@@ -12,7 +12,7 @@ from overload_demo.errors import ConfigurationError
 from overload_demo.store.embedded import EmbeddedStore
 from overload_demo.store.gateway.backing_server import ExternalServer
 from overload_demo.store.server_binary import find_server
-from tests.support.stores import Rest, door, no_process_left_in, servers_of
+from tests.support.stores import Rest, no_process_left_in, servers_of, standalone_store
 from tests.support.waiting import wait_until
 
 
@@ -72,7 +72,7 @@ def test_a_server_that_cannot_keep_jobs_is_refused_in_one_line(tmp_path: Path, o
 
 
 def test_an_absent_server_is_refused_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"no server at 127\.0\.0\.1:1: "):
+    with pytest.raises(ConfigurationError, match=r"cannot connect to the server at 127\.0\.0\.1:1: "):
         EmbeddedStore(tmp_path, load_settings(overload_redis_url="redis://user:hidden@127.0.0.1:1/0")).acquire()
 
 
@@ -80,7 +80,7 @@ def test_password_and_database_of_the_url_are_used_and_a_restarted_server_is_fou
     options = ["--requirepass", "p@ss", "--appendonly", "yes", "--appendfsync", "always"]
     with own_server(tmp_path / "own", *options) as url:
         signed_in = url.replace("unix://", "unix://:p%40ss@") + "?db=3"
-        with door(tmp_path / "data", OVERLOAD_REDIS_URL=signed_in) as rest:
+        with standalone_store(tmp_path / "data", OVERLOAD_REDIS_URL=signed_in) as rest:
             rest.run("SET", "k", "v")
             assert "db3" in rest.run("INFO", "keyspace")
             (server,) = servers_of(tmp_path / "own")

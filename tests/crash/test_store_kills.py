@@ -20,14 +20,14 @@ from overload_demo.store.server_binary import find_server
 from tests.support.stores import (
     Rest,
     User,
-    door,
     gateway_pid,
     kill,
     no_process_left_in,
     processes_of,
-    read_introduction,
+    read_connection_lines,
     servers_of,
-    start_door,
+    standalone_store,
+    start_standalone,
     stop,
     token_file,
     wait_until_nothing_lives_in,
@@ -113,7 +113,7 @@ def test_every_acknowledged_write_survives(data_dir: Path, kill_some: Callable[[
 
 
 def test_a_dead_server_is_back_within_a_second_and_waiting_requests_succeed(data_dir: Path) -> None:
-    with door(data_dir) as rest:
+    with standalone_store(data_dir) as rest:
         rest.run("SET", "k", "v")
         (server,) = servers_of(data_dir)
         server.kill()
@@ -124,7 +124,7 @@ def test_a_dead_server_is_back_within_a_second_and_waiting_requests_succeed(data
 
 
 def test_a_request_in_flight_at_the_servers_death_is_a_503_with_an_unknown_outcome(data_dir: Path) -> None:
-    with door(data_dir) as rest:
+    with standalone_store(data_dir) as rest:
         (server,) = servers_of(data_dir)
         replies = []
         endless = ["EVAL", "redis.call('SET', 'began', 1) while true do end", 0]
@@ -142,7 +142,7 @@ def test_without_a_server_requests_wait_two_seconds_for_a_503_that_did_nothing(d
     wrapper = tmp_path / "server"
     wrapper.write_text(f'#!/bin/sh\nexec {find_server(None)} "$@"\n')
     wrapper.chmod(0o700)
-    with door(data_dir, OVERLOAD_REDIS_SERVER=str(wrapper)) as rest:
+    with standalone_store(data_dir, OVERLOAD_REDIS_SERVER=str(wrapper)) as rest:
         wrapper.rename(tmp_path / "away")
         kill_server(data_dir)
         wait_until("the gateway noticed", lambda: "nothing was done" in str(rest.post("/", ["SET", "k", 1]).body))
@@ -223,15 +223,15 @@ def test_a_stopped_gateway_is_not_replaced(data_dir: Path, monkeypatch: pytest.M
 
 def test_a_standalone_store_restarts_on_the_same_port_right_after_kill_9(data_dir: Path, tmp_path: Path) -> None:
     chosen = "--token-file", str(token_file(tmp_path / "token", "secret"))
-    first = start_door(data_dir, *chosen)
-    rest = read_introduction(first)
+    first = start_standalone(data_dir, *chosen)
+    rest = read_connection_lines(first)
     rest.run("SET", "k", "v")
     port = rest.url.rsplit(":", 1)[1]
     first.kill()
-    second = start_door(data_dir, *chosen, "--port", port)
+    second = start_standalone(data_dir, *chosen, "--port", port)
     first.communicate()
     try:
-        again = read_introduction(second)
+        again = read_connection_lines(second)
         assert again.url == rest.url
         assert again.run("GET", "k") == "v"
         assert len(servers_of(data_dir)) == 1

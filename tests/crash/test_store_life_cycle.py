@@ -21,13 +21,13 @@ from overload_demo.store.server_binary import find_server
 from tests.support.stores import (
     Rest,
     User,
-    door,
     gateway_pid,
     no_process_left_in,
     processes_of,
-    read_introduction,
+    read_connection_lines,
     servers_of,
-    start_door,
+    standalone_store,
+    start_standalone,
     stop,
     token_file,
     wait_until_nothing_lives_in,
@@ -47,7 +47,7 @@ def client(address: Address) -> Rest:
 
 def refusal(data_dir: Path, *options: str, **environment: str) -> str:
     """The one line of a standalone store that refuses to start."""
-    started = start_door(data_dir, *options, **environment)
+    started = start_standalone(data_dir, *options, **environment)
     _, errors = started.communicate(timeout=15)
     assert started.returncode == 1, errors
     (line,) = errors.splitlines()
@@ -226,7 +226,7 @@ def test_a_taken_port_is_one_line(data_dir: Path) -> None:
 
 
 def test_a_second_store_on_the_same_data_is_refused_in_one_line(data_dir: Path) -> None:
-    with door(data_dir) as rest:
+    with standalone_store(data_dir) as rest:
         assert refusal(data_dir) == f"error: another store is already running on {data_dir}"
         assert rest.run("PING") == "PONG"
         with EmbeddedStore(data_dir, load_settings()) as store:
@@ -235,7 +235,7 @@ def test_a_second_store_on_the_same_data_is_refused_in_one_line(data_dir: Path) 
 
 @pytest.mark.parametrize("options", [["--port", "70000"], ["--token", "secret"], ["--port", "x"]], ids=repr)
 def test_a_usage_error_exits_with_2(data_dir: Path, options: list[str]) -> None:
-    started = start_door(data_dir, *options)
+    started = start_standalone(data_dir, *options)
     started.communicate(timeout=15)
     assert started.returncode == 2
 
@@ -245,8 +245,8 @@ def test_a_usage_error_exits_with_2(data_dir: Path, options: list[str]) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_a_standalone_store_ends_its_server_and_exits_0(data_dir: Path, number: signal.Signals) -> None:
-    started = start_door(data_dir)
-    rest = read_introduction(started)
+    started = start_standalone(data_dir)
+    rest = read_connection_lines(started)
     idle = http.client.HTTPConnection(rest.url.removeprefix("http://"))
     idle.request("GET", "/ping", headers={"Authorization": f"Bearer {rest.token}"})
     idle.getresponse().read()
@@ -258,7 +258,7 @@ def test_a_standalone_store_ends_its_server_and_exits_0(data_dir: Path, number: 
 
 
 def test_a_standalone_store_outlives_its_users_and_ignores_upstash(data_dir: Path) -> None:
-    with door(data_dir, UPSTASH_REDIS_REST_URL="https://alone.example") as rest:
+    with standalone_store(data_dir, UPSTASH_REDIS_REST_URL="https://alone.example") as rest:
         with EmbeddedStore(data_dir, load_settings()) as store:
             assert store.acquire().token.get_secret_value() == rest.token
         pid = gateway_pid(data_dir)
@@ -270,11 +270,11 @@ def test_a_standalone_store_outlives_its_users_and_ignores_upstash(data_dir: Pat
 def test_each_store_has_a_token_of_its_own_unless_a_file_holds_one(data_dir: Path, tmp_path: Path) -> None:
     tokens = set()
     for _ in range(2):
-        with door(data_dir) as rest:
+        with standalone_store(data_dir) as rest:
             tokens.add(rest.token)
             assert rest.token in (data_dir / "state.json").read_text()
     assert len(tokens) == 2
-    with door(data_dir, "--token-file", str(token_file(tmp_path / "token", "another\n"))) as rest:
+    with standalone_store(data_dir, "--token-file", str(token_file(tmp_path / "token", "another\n"))) as rest:
         assert rest.token == "another"
         assert "another" not in " ".join(psutil.Process(gateway_pid(data_dir)).cmdline())
     assert not any(token in file.read_text(errors="replace") for file in data_dir.glob("*.*") for token in tokens)

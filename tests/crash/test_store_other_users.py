@@ -16,11 +16,11 @@ from overload_demo.store.embedded import EmbeddedStore
 from tests.support.running import make_settings, serving_api, submit
 from tests.support.stores import (
     Rest,
-    door,
     gateway_pid,
     kill,
     no_process_left_in,
-    start_door,
+    standalone_store,
+    start_standalone,
 )
 
 NOBODY = 65_534
@@ -37,7 +37,7 @@ def refusal(data_dir: Path) -> str:
     """The error line, equal for both ways to start a store."""
     with pytest.raises(ConfigurationError) as caught:
         EmbeddedStore(data_dir, load_settings()).acquire()
-    started = start_door(data_dir)
+    started = start_standalone(data_dir)
     _, errors = started.communicate(timeout=15)
     assert started.returncode == 1
     assert errors == f"error: {caught.value}\n"
@@ -158,7 +158,7 @@ def test_planted_files_that_are_replaced_reach_no_target_and_no_planted_token_co
         (data_dir / name).symlink_to(tmp_path / "precious")
     for name in ("token", "read_only_token"):
         (data_dir / name).write_text("known-to-others")
-    with door(data_dir) as rest:
+    with standalone_store(data_dir) as rest:
         assert rest.run("PING") == "PONG"
         assert "known-to-others" not in {rest.token, rest.read_only_token}
         assert not (data_dir / "token").exists()

@@ -17,7 +17,7 @@ from overload_demo.store.gateway.backing_server import ExternalServer
 from overload_demo.store.gateway.resp import RedisConnectionLostError, pack
 from overload_demo.store.gateway.upstream import Upstream
 from tests.crash.test_store_external_server import own_server
-from tests.support.stores import Rest, door
+from tests.support.stores import Rest, standalone_store
 from tests.support.waiting import wait_until
 
 ENDLESS = "while true do end"
@@ -39,7 +39,7 @@ def meanwhile(rest: Rest, *command: Any) -> Iterator["concurrent.futures.Future[
 
 @pytest.mark.parametrize("call", [["EVAL", ENDLESS, 0], ["FCALL", "endless", 0]], ids=lambda call: call[0])
 def test_an_endless_script_is_killed_and_the_store_keeps_serving(tmp_path: Path, call: list[Any]) -> None:
-    with door(tmp_path) as rest:
+    with standalone_store(tmp_path) as rest:
         rest.run("SET", "k", "v")
         rest.run("FUNCTION", "LOAD", f"#!lua name=l\nredis.register_function('endless', function() {ENDLESS} end)")
         with meanwhile(rest, *call) as stuck:
@@ -49,7 +49,7 @@ def test_an_endless_script_is_killed_and_the_store_keeps_serving(tmp_path: Path,
 
 
 def test_an_endless_script_that_has_written_is_undone_and_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
-    with door(tmp_path) as rest:
+    with standalone_store(tmp_path) as rest:
         rest.run("SET", "k", "v")
         with meanwhile(rest, "EVAL", WRITES_ENDLESSLY, 0) as stuck:
             reply = stuck.result(20)
@@ -59,7 +59,7 @@ def test_an_endless_script_that_has_written_is_undone_and_nothing_acknowledged_i
 
 
 def test_a_slow_script_is_left_to_end_and_keeps_its_connection(tmp_path: Path) -> None:
-    with door(tmp_path) as rest:
+    with standalone_store(tmp_path) as rest:
         with meanwhile(rest, "EVAL", SLOW, 0) as slow_one:
             replies = [rest.post("/", ["GET", "k"]) for _ in range(3)]
             assert slow_one.result(15).body == {"result": "done"}
@@ -110,7 +110,7 @@ DURABLE = ["--appendonly", "yes", "--appendfsync", "always"]
 
 def test_a_silent_connection_is_closed(tmp_path: Path) -> None:
     with own_server(tmp_path / "own", *DURABLE) as url, contextlib.closing(Relay(url.removeprefix("unix://"))) as relay:
-        with door(tmp_path / "data", OVERLOAD_REDIS_URL=relay.url) as rest:
+        with standalone_store(tmp_path / "data", OVERLOAD_REDIS_URL=relay.url) as rest:
             rest.run("SET", "k", "v")
             relay.silence()
             began = time.monotonic()
@@ -121,7 +121,10 @@ def test_a_silent_connection_is_closed(tmp_path: Path) -> None:
 
 
 def test_a_demoted_primary_is_not_used_until_it_takes_writes_again(tmp_path: Path) -> None:
-    with own_server(tmp_path / "own", *DURABLE) as url, door(tmp_path / "data", OVERLOAD_REDIS_URL=url) as rest:
+    with (
+        own_server(tmp_path / "own", *DURABLE) as url,
+        standalone_store(tmp_path / "data", OVERLOAD_REDIS_URL=url) as rest,
+    ):
         rest.run("SET", "k", "v")
         with socket.socket(socket.AF_UNIX) as admin:
             admin.connect(url.removeprefix("unix://"))

@@ -1,4 +1,4 @@
-"""The worker's own ``/metrics``: off by default, on loopback, and true after failures, interruptions and kills."""
+"""The worker's own ``/metrics``: off by default, on loopback, and correct after failures, interruptions and kills."""
 
 import re
 import subprocess
@@ -25,7 +25,7 @@ def handle(payload):
 
 
 def url_of(worker: Child) -> str:
-    """Where a worker says that its metrics are."""
+    """The URL of a worker's metrics, from its log."""
     found: list[str] = []
 
     def is_told() -> bool:
@@ -85,7 +85,7 @@ def test_an_interrupted_job_is_counted_as_a_second_attempt(tmp_path: Path) -> No
         assert told["overload_jobs_interrupted_total"] == told["overload_jobs_done_total"] == 1
 
 
-def test_while_a_job_runs_it_is_in_flight_and_the_store_is_not_asked(tmp_path: Path) -> None:
+def test_a_running_job_is_in_flight(tmp_path: Path) -> None:
     with api_process(tmp_path) as (_, client):
         submit(client)
         with worker_process(tmp_path, WORKER_METRICS_PORT=0, WORKER_PROCESSING_DELAY=60, WORKER_GRACE_S=0.1) as worker:
@@ -93,7 +93,7 @@ def test_while_a_job_runs_it_is_in_flight_and_the_store_is_not_asked(tmp_path: P
             assert scrape(url_of(worker))["overload_worker_in_flight"] == 1
 
 
-def test_a_store_that_cannot_be_reached_is_counted(tmp_path: Path) -> None:
+def test_an_unreachable_store_is_counted(tmp_path: Path) -> None:
     nowhere = {
         "UPSTASH_REDIS_REST_URL": "http://127.0.0.1:9",
         "UPSTASH_REDIS_REST_TOKEN": "a-token-of-the-test",
@@ -104,7 +104,7 @@ def test_a_store_that_cannot_be_reached_is_counted(tmp_path: Path) -> None:
         wait_until("it is counted", lambda: scrape(url)["overload_store_errors_total{unavailable}"] > 0)
 
 
-def test_a_second_worker_on_the_same_port_is_one_clear_line(tmp_path: Path) -> None:
+def test_a_taken_metrics_port_is_a_one_line_error(tmp_path: Path) -> None:
     with worker_process(tmp_path, WORKER_METRICS_PORT=0) as worker:
         port = url_of(worker).split(":")[2].split("/")[0]
         command = [sys.executable, "-m", "overload_demo.worker"]

@@ -1,4 +1,4 @@
-"""Workers with one name on one store: each job runs once while they live, and a proved death frees its job at once."""
+"""Workers with one name on one store: each job runs once while they live; a proved death releases its job at once."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from tests.support.waiting import wait_until
 
 
 def at(store: Store, prefix: str, **more: object) -> dict[str, object]:
-    """Variables that lead a worker in any data directory to one queue."""
+    """Variables that connect a worker in any data directory to one queue."""
     address = store[0]
     here = {"UPSTASH_REDIS_REST_URL": address.url, "UPSTASH_REDIS_REST_TOKEN": address.token.get_secret_value()}
     return {**here, "OVERLOAD_KEY_PREFIX": prefix, **more}
@@ -29,7 +29,7 @@ def workers_alive(client: httpx.Client) -> int:
 
 @pytest.mark.parametrize("name", ["worker", ""])
 def test_live_workers_with_one_name_run_a_job_once(tmp_path: Path, store_on_a_port: Store, name: str) -> None:
-    """Each in a data directory of its own, as in containers with equal host names."""
+    """Each has its own data directory, as in containers with equal host names."""
     settings = make_settings(tmp_path)
     with serving_api(settings, store_on_a_port) as client, ExitStack() as workers:
         [job_id] = submit(client)
@@ -61,7 +61,7 @@ def test_the_job_of_a_killed_worker_is_run_again_at_once(tmp_path: Path, store_o
             assert workers_alive(client) == 1
 
 
-def test_a_second_worker_with_one_worker_id_is_refused_in_one_line(tmp_path: Path, store_on_a_port: Store) -> None:
+def test_a_second_worker_with_one_worker_id_is_a_one_line_error(tmp_path: Path, store_on_a_port: Store) -> None:
     settings = make_settings(tmp_path)
     variables = at(store_on_a_port, settings.overload_key_prefix, WORKER_ID="worker")
     with worker_process(tmp_path, **variables) as first:
@@ -82,7 +82,7 @@ def test_a_second_worker_with_one_worker_id_is_refused_in_one_line(tmp_path: Pat
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signalled_worker_finishes_its_job_and_takes_back_its_sign_of_life(
+def test_a_stopped_worker_finishes_its_job_and_removes_its_sign_of_life(
     tmp_path: Path, store_on_a_port: Store, number: signal.Signals
 ) -> None:
     settings = make_settings(tmp_path)

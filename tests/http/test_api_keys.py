@@ -1,4 +1,4 @@
-"""API keys: without one nobody gets in, with one nobody sees another's jobs, and no key is ever written anywhere."""
+"""API keys: each request needs one, a key gives access to its own jobs only, and no key is written anywhere."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ from overload_demo.config import Settings, load_settings
 from overload_demo.errors import ConfigurationError
 from overload_demo.store.connect import Store
 from tests.http.test_jobs_contract import assert_problem
-from tests.http.test_thin_route import validate
+from tests.http.test_short_cut import validate
 from tests.support.running import (
     JOB,
     api_process,
@@ -52,7 +52,7 @@ def client(settings: Settings, store: Store) -> Iterator[httpx.Client]:
 
 
 def calls(client: httpx.Client, headers: dict[str, str]) -> list[httpx.Response]:
-    """Everything a key is asked for."""
+    """Every kind of request that needs a key."""
     job_id = "job_" + "0" * 32
     return [
         client.post("/jobs", json=JOB, headers=headers),
@@ -81,7 +81,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_without_a_key_everything_is_a_401(client: httpx.Client, what: str) -> None:
+def test_every_path_without_a_key_is_a_401(client: httpx.Client, what: str) -> None:
     headers = {name: value.encode("latin-1") for name, value in WRONG[what].items()}
     for answer in calls(client, headers):  # type: ignore[arg-type]
         assert_problem(answer, 401)
@@ -90,30 +90,30 @@ def test_without_a_key_everything_is_a_401(client: httpx.Client, what: str) -> N
     assert stats["accepted"] == 0
 
 
-def test_two_keys_at_once_are_none(client: httpx.Client) -> None:
+def test_two_authorization_headers_are_a_401(client: httpx.Client) -> None:
     headers = [("Authorization", f"Bearer {ADA}"), ("Authorization", f"Bearer {BOB}")]
 
     assert_problem(client.get("/queue/stats", headers=headers), 401)
 
 
 @pytest.mark.parametrize("host", ["x/health", "x/health?", "x#/health", "127.0.0.1:80@health"])
-def test_no_host_header_opens_a_way_around(client: httpx.Client, host: str) -> None:
-    """CVE-2026-48710: a path put together from what the client says is not the path that is routed."""
+def test_no_host_header_bypasses_the_key_check(client: httpx.Client, host: str) -> None:
+    """CVE-2026-48710: a path built from the client's headers is not the path that is routed."""
     assert client.get("/queue/stats", headers={"Host": host}).status_code in {400, 401}
 
 
 @pytest.mark.parametrize("path", ["/health", "/health/ready", "/", "/docs", "/docs/docs.js", "/openapi.json"])
-def test_the_health_checks_and_what_describes_the_api_need_no_key(client: httpx.Client, path: str) -> None:
+def test_health_checks_and_documentation_need_no_key(client: httpx.Client, path: str) -> None:
     assert client.get(path).status_code == 200
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
-def test_each_key_is_let_in(client: httpx.Client, scheme: str) -> None:
+def test_each_configured_key_is_accepted(client: httpx.Client, scheme: str) -> None:
     for key in (ADA, BOB):
         assert client.post("/jobs", json=JOB, headers={"Authorization": f"{scheme} {key}"}).status_code == 202
 
 
-def test_another_keys_job_is_as_unknown_as_one_that_never_was(client: httpx.Client) -> None:
+def test_another_keys_job_is_a_404_like_an_unknown_id(client: httpx.Client) -> None:
     job_id = client.post("/jobs", json=JOB, headers=bearer(ADA)).json()["job_id"]
 
     for method in ("GET", "DELETE"):
@@ -125,7 +125,7 @@ def test_another_keys_job_is_as_unknown_as_one_that_never_was(client: httpx.Clie
     assert client.delete(f"/jobs/{job_id}", headers=bearer(ADA)).json()["status"] == "cancelled"
 
 
-def test_an_idempotency_key_is_its_owners(client: httpx.Client) -> None:
+def test_idempotency_keys_are_separate_per_owner(client: httpx.Client) -> None:
     def post(key: str) -> str:
         answer = client.post("/jobs", json=JOB, headers=bearer(key) | {"Idempotency-Key": "the same"})
         return str(answer.json()["job_id"])
@@ -133,14 +133,16 @@ def test_an_idempotency_key_is_its_owners(client: httpx.Client) -> None:
     assert post(ADA) == post(ADA) != post(BOB) == post(BOB)
 
 
-def test_a_job_goes_its_whole_way_under_a_key(settings: Settings, store: Store, client: httpx.Client) -> None:
+def test_a_job_submitted_with_a_key_runs_and_can_be_polled_with_it(
+    settings: Settings, store: Store, client: httpx.Client
+) -> None:
     client.headers.update(bearer(ADA))
     ids = submit(client, 3)
     with working(settings, store):
         wait_for(client, ids)
 
 
-def test_a_job_from_before_the_keys_is_nobodys(tmp_path: Path, store: Store) -> None:
+def test_a_job_submitted_before_keys_were_set_is_a_404(tmp_path: Path, store: Store) -> None:
     before = make_settings(tmp_path)
     with serving_api(before, store) as client:
         [job_id] = submit(client)
@@ -149,7 +151,7 @@ def test_a_job_from_before_the_keys_is_nobodys(tmp_path: Path, store: Store) -> 
         assert client.get(f"/jobs/{job_id}", headers=bearer(ADA)).status_code == 404
 
 
-def test_only_a_digest_goes_into_the_store_and_nothing_without_keys(
+def test_the_store_holds_only_a_digest_and_nothing_without_keys(
     tmp_path: Path, settings: Settings, store: Store, client: httpx.Client
 ) -> None:
     plain = make_settings(tmp_path)
@@ -167,7 +169,7 @@ def test_only_a_digest_goes_into_the_store_and_nothing_without_keys(
 
 
 @pytest.mark.anyio
-async def test_openapi_tells_of_the_keys_where_there_are_any(tmp_path: Path, settings: Settings, store: Store) -> None:
+async def test_openapi_describes_keys_only_if_they_are_set(tmp_path: Path, settings: Settings, store: Store) -> None:
     app = create_app(settings, store)
     async with client_of(app) as client:
         description = (await client.get("/openapi.json", headers=bearer(ADA))).json()
@@ -181,7 +183,7 @@ async def test_openapi_tells_of_the_keys_where_there_are_any(tmp_path: Path, set
 
 
 @pytest.mark.anyio
-async def test_an_app_that_reads_its_settings_at_start_asks_for_keys_too(
+async def test_an_app_that_reads_its_settings_at_start_checks_keys_too(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """``uvicorn overload_demo.api.app:app``."""
@@ -196,7 +198,7 @@ async def test_an_app_that_reads_its_settings_at_start_asks_for_keys_too(
 @pytest.mark.parametrize(
     "keys", ["short", f"{ADA},", f",{ADA}", " ", ",", f"{ADA},{ADA}", f"{ADA},x", "two words 0123456789", "\u00e9" * 20]
 )
-def test_half_configured_keys_are_one_line_that_shows_none(keys: str) -> None:
+def test_invalid_keys_are_a_one_line_error_without_the_key(keys: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_settings(overload_api_keys=keys)
 
@@ -205,14 +207,14 @@ def test_half_configured_keys_are_one_line_that_shows_none(keys: str) -> None:
     assert not any(key and key in str(caught.value) for key in keys.replace(",", " ").split() if len(key) > 5)
 
 
-def test_without_keys_nobody_asks(tmp_path: Path, store: Store) -> None:
+def test_without_configured_keys_none_is_needed(tmp_path: Path, store: Store) -> None:
     with serving_api(make_settings(tmp_path), store) as client:
         assert all(answer.status_code != 401 for answer in calls(client, {}))
         assert client.get("/queue/stats", headers=bearer("whatever")).status_code == 200
 
 
-def test_every_digest_is_compared_in_constant_time_whichever_key_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not measured, which would prove nothing here, but seen."""
+def test_every_digest_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Observed, not timed: a measurement would prove nothing here."""
     compared: list[bytes] = []
 
     def watched(one: bytes, other: bytes) -> bool:
@@ -227,8 +229,8 @@ def test_every_digest_is_compared_in_constant_time_whichever_key_it_is(monkeypat
         assert len(set(compared)) == len(compared) == 2
 
 
-def test_no_key_is_ever_written_anywhere(tmp_path: Path) -> None:
-    """Not in any log, answer, file of the store, or result of the load generator; nor by what goes wrong."""
+def test_no_key_is_written_to_any_log_response_or_file(tmp_path: Path) -> None:
+    """Any log, response, file of the store, or result of the load generator, errors included."""
     secrets: dict[str, Any] = {"OVERLOAD_API_KEYS": KEYS, "OVERLOAD_API_KEY": ADA}
     with api_process(tmp_path, **secrets) as (_, client), worker_process(tmp_path, **secrets):
         answers = calls(client, bearer(ADA)) + calls(client, bearer(ADA + "x")) + calls(client, {})

@@ -1,4 +1,4 @@
-"""Several API processes on one port, behind a parent that owns the sockets: nobody waiting is lost to their deaths."""
+"""Several API processes on one port: their parent owns the sockets, so no death loses a waiting connection."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ from tests.support.waiting import wait_until
 
 @contextmanager
 def parent_of(processes: int, folder: Path, **variables: object) -> Iterator[tuple[Child, str]]:
-    """The API with so many processes, all serving; yields the parent and the URL."""
+    """The API with this number of processes, all serving; yields the parent and the URL."""
     port = free_port()
     parent = child("overload_demo.api", "--port", str(port), "--processes", str(processes), folder=folder, **variables)
     parent.start()
@@ -35,7 +35,7 @@ def parent_of(processes: int, folder: Path, **variables: object) -> Iterator[tup
 
 
 def serving(parent: Child) -> set[int]:
-    """The processes that serve for it; the store may be a child of it too."""
+    """The API's serving processes; the store may be a child of the parent too."""
     assert parent.pid is not None
     found = set()
     for one in psutil.Process(parent.pid).children():
@@ -45,7 +45,7 @@ def serving(parent: Child) -> set[int]:
 
 
 def fire(url: str, count: int, once_let_in: Callable[[], object]) -> LoadSummary:
-    """A crowd that comes at the same moment; ``once_let_in`` is called, in a thread, when the first are answered."""
+    """A crowd that arrives at one moment; ``once_let_in`` is called, in a thread, after the first responses."""
     called: list[asyncio.Future[object]] = []
 
     def watch(progress: LoadProgress) -> None:
@@ -62,7 +62,7 @@ def fire(url: str, count: int, once_let_in: Callable[[], object]) -> LoadSummary
     return asyncio.run(run()).summary()
 
 
-def test_a_crowd_is_answered_to_the_last_while_every_process_is_replaced(tmp_path: Path) -> None:
+def test_a_rolling_restart_loses_no_request_of_a_crowd(tmp_path: Path) -> None:
     with parent_of(2, tmp_path, OVERLOAD_MAX_CONNECTIONS=8) as (parent, url):
         old = serving(parent)
         assert len(old) == 2
@@ -74,18 +74,18 @@ def test_a_crowd_is_answered_to_the_last_while_every_process_is_replaced(tmp_pat
         assert httpx.get(f"{url}/queue/stats", trust_env=False).json()["accepted"] == 4000
 
 
-def test_a_killed_process_is_started_again_and_who_waited_outside_is_answered(tmp_path: Path) -> None:
+def test_a_killed_process_is_restarted_and_waiting_connections_are_answered(tmp_path: Path) -> None:
     with parent_of(1, tmp_path, OVERLOAD_MAX_CONNECTIONS=8) as (parent, url):
         [victim] = serving(parent)
 
         summary = fire(url, 3000, lambda: os.kill(victim, signal.SIGKILL))
 
-        assert summary.accepted >= 3000 - 8  # who was inside may have lost the connection
+        assert summary.accepted >= 3000 - 8  # live connections of the victim may be lost
         assert len(serving(parent) - {victim}) == 1
         assert "restarting in" in parent.log.read_text()
 
 
-def test_a_stop_lets_in_who_waits_and_leaves_no_process(tmp_path: Path) -> None:
+def test_a_stop_drains_the_accept_queue_and_leaves_no_process(tmp_path: Path) -> None:
     with parent_of(2, tmp_path, OVERLOAD_MAX_CONNECTIONS=8) as (parent, url):
         everybody = [psutil.Process(pid) for pid in serving(parent)]
 
@@ -95,7 +95,7 @@ def test_a_stop_lets_in_who_waits_and_leaves_no_process(tmp_path: Path) -> None:
         assert not any(one.is_running() for one in everybody)
 
 
-def test_processes_whose_parent_was_killed_end_by_themselves(tmp_path: Path) -> None:
+def test_children_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     with parent_of(2, tmp_path) as (parent, url):
         everybody = [psutil.Process(pid) for pid in serving(parent)]
         assert httpx.post(f"{url}/jobs", json=JOB, trust_env=False).status_code == 202
@@ -105,7 +105,7 @@ def test_processes_whose_parent_was_killed_end_by_themselves(tmp_path: Path) -> 
         wait_until("they have ended", lambda: not any(one.is_running() for one in everybody), timeout_s=20.0)
 
 
-def test_processes_that_cannot_start_are_one_line_and_no_endless_loop(tmp_path: Path) -> None:
+def test_children_that_cannot_start_are_a_one_line_error(tmp_path: Path) -> None:
     (tmp_path / "fastapi.py").write_text("raise ImportError('a broken installation')\n")
     port = str(free_port())
     parent = child("overload_demo.api", "--port", port, "--processes", "2", folder=tmp_path)
@@ -123,7 +123,7 @@ PATIENCE_S = 2.0 * GRACE_S + 5.0  # of a parent with that grace, for a child tha
 
 
 @pytest.mark.parametrize("is_replacing", [False, True])
-def test_stopped_children_are_ended_together_within_one_grace(tmp_path: Path, is_replacing: bool) -> None:
+def test_suspended_children_are_killed_together_after_one_grace_period(tmp_path: Path, is_replacing: bool) -> None:
     with parent_of(3, tmp_path, OVERLOAD_GRACE_S=GRACE_S) as (parent, _):
         stuck = serving(parent)
         for pid in stuck:
@@ -151,7 +151,7 @@ if b"--ready-fd" in pathlib.Path("/proc/self/cmdline").read_bytes().split(b"\0")
 """
 
 
-def test_a_child_that_hangs_at_its_start_is_replaced_and_the_others_serve(
+def test_a_child_that_hangs_at_its_start_is_restarted_while_the_others_serve(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(HANG_ONCE)

@@ -1,4 +1,4 @@
-"""Bad clients, by name: none of them gets half a job in, holds a place for long, or takes one from the good ones."""
+"""Bad clients: none enqueues part of a job, blocks a connection for long, or displaces a well-behaved client."""
 
 import contextlib
 import socket
@@ -32,7 +32,7 @@ MEGABYTE = b"a" * 1_000_000
 
 @pytest.fixture
 def client(settings: Settings, store: Store) -> Iterator[httpx.Client]:
-    """A client of an API with a queue of its own."""
+    """A client of an API with its own queue."""
     with serving_api(settings, store) as one:
         yield one
 
@@ -41,9 +41,7 @@ def accepted(client: httpx.Client) -> int:
     return int(client.get("/queue/stats").json()["accepted"])
 
 
-def test_a_thousand_silent_connections_are_closed_and_those_who_come_after_them_served(
-    tmp_path: Path, store: Store
-) -> None:
+def test_a_thousand_silent_connections_are_closed_and_later_ones_served(tmp_path: Path, store: Store) -> None:
     if raise_descriptor_limit() < 2_000:
         pytest.skip("too few descriptors for a thousand clients and a server in one process")
     settings = make_settings(tmp_path, overload_request_patience_s=0.3, overload_max_connections=400)
@@ -71,7 +69,7 @@ TRICKLES = {
 
 
 @pytest.mark.parametrize("where", TRICKLES)
-def test_a_sender_of_a_byte_now_and_then_is_cut_off(tmp_path: Path, store: Store, where: str) -> None:
+def test_a_slow_sender_is_disconnected(tmp_path: Path, store: Store, where: str) -> None:
     beginning, drop = TRICKLES[where]
     settings = make_settings(tmp_path, overload_request_patience_s=0.3)
     with serving_api(settings, store) as client, connections(client, 1) as [slow]:
@@ -85,7 +83,7 @@ def test_a_sender_of_a_byte_now_and_then_is_cut_off(tmp_path: Path, store: Store
 
 
 def is_cut_off(connection: socket.socket, drop: bytes) -> bool:
-    """Send a little more; whether that is of no use any longer."""
+    """Send a few bytes more; whether the connection is closed."""
     try:
         connection.sendall(drop)
     except (BrokenPipeError, ConnectionResetError):
@@ -93,7 +91,7 @@ def is_cut_off(connection: socket.socket, drop: bytes) -> bool:
     return False
 
 
-def test_blank_lines_after_an_answer_keep_no_connection_open(tmp_path: Path, store: Store) -> None:
+def test_blank_lines_after_a_response_do_not_keep_a_connection_open(tmp_path: Path, store: Store) -> None:
     settings = make_settings(tmp_path, overload_request_patience_s=0.3)
     with serving_api(settings, store) as client, connections(client, 1) as [slow]:
         slow.sendall(post())
@@ -102,7 +100,7 @@ def test_blank_lines_after_an_answer_keep_no_connection_open(tmp_path: Path, sto
         wait_until("it is cut off", lambda: is_cut_off(slow, b"\r\n"))
 
 
-def test_who_takes_no_answers_is_cut_off(tmp_path: Path, store: Store) -> None:
+def test_a_client_that_reads_no_responses_is_disconnected(tmp_path: Path, store: Store) -> None:
     settings = make_settings(tmp_path, overload_request_patience_s=0.3)
     with serving_api(settings, store) as client, socket.socket() as greedy:
         greedy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -119,8 +117,8 @@ FLOODS = {
 }
 
 
-def test_no_client_makes_the_api_grow(tmp_path: Path) -> None:
-    """Whatever was parsed used to be kept, however much it was: each of these took hundreds of megabytes."""
+def test_no_client_makes_the_memory_of_the_api_grow(tmp_path: Path) -> None:
+    """Each of these clients once took hundreds of megabytes, because everything parsed was kept."""
     with api_process(tmp_path) as (api, client):
         submit(client)
         assert api.pid is not None
@@ -135,7 +133,7 @@ def test_no_client_makes_the_api_grow(tmp_path: Path) -> None:
 
 
 def pour(connection: socket.socket, flood: bytes, is_enough: Callable[[], bool]) -> int:
-    """Send as fast as it is taken and read what comes; returns what was sent before the end, or before it was enough.
+    """Send as fast as the server reads, and read; returns the bytes sent before the end or the limit.
 
     The end: all is sent, the other side has closed, or has answered a thousand times.
     """
@@ -152,7 +150,7 @@ def pour(connection: socket.socket, flood: bytes, is_enough: Callable[[], bool])
     return sent
 
 
-def test_half_closed_connections_without_a_request_give_their_places_back(tmp_path: Path, store: Store) -> None:
+def test_half_closed_connections_without_a_request_are_closed(tmp_path: Path, store: Store) -> None:
     settings = make_settings(tmp_path, overload_request_patience_s=60, overload_max_connections=8)
     with serving_api(settings, store) as client, connections(client, 30) as silent:
         for connection in silent:
@@ -162,10 +160,10 @@ def test_half_closed_connections_without_a_request_give_their_places_back(tmp_pa
         submit(client)
 
 
-def test_no_protocol_is_changed_behind_the_gates_back(
+def test_an_upgraded_connection_still_counts_at_the_gate(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a WebSocket library is installed, uvicorn would hand the connection, and its place, to it."""
+    """If a WebSocket library is installed, uvicorn would hand the connection over to it."""
     monkeypatch.setattr("uvicorn.protocols.websockets.auto.AutoWebSocketsProtocol", object)
     upgrade = (
         b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -184,7 +182,7 @@ def no_errors_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
 
-def test_clients_that_leave_before_their_answer_leave_whole_jobs_or_none(
+def test_clients_that_disconnect_early_leave_whole_jobs_or_none(
     settings: Settings, store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     with no_errors_logged(caplog), Network(store).serving() as network, serving_api(settings, network.store) as client:
@@ -198,7 +196,7 @@ def test_clients_that_leave_before_their_answer_leave_whole_jobs_or_none(
             for connection in gone[1::2]:
                 reset(connection)
         network.delay_s = 0.0
-        submit(client)  # it goes on serving
+        submit(client)  # it still serves
 
         wait_until("all is settled", lambda: no_connection_is_served(client))
         jobs, queued = in_store(settings, store)
@@ -212,7 +210,7 @@ def test_clients_that_leave_before_their_answer_leave_whole_jobs_or_none(
 
 
 def no_connection_is_served(client: httpx.Client) -> bool:
-    """Whether the API has no connection left but the client's own."""
+    """Whether the client's own connection is the only one left."""
     port = client.base_url.port
     served = [one for one in psutil.Process().net_connections() if one.laddr and one.laddr.port == port and one.raddr]
     return len(served) <= 1

@@ -1,4 +1,4 @@
-"""Requests that cannot be read, by name: refused clearly, never taken for less or more than they are."""
+"""Malformed requests: refused with the reason, and never read as a shorter or longer request."""
 
 import json
 import socket
@@ -28,7 +28,7 @@ PROBLEM = "application/problem+json"
 
 @pytest.fixture
 def client(settings: Settings, store: Store) -> Iterator[httpx.Client]:
-    """A client of an API with a queue of its own."""
+    """A client of an API with its own queue."""
     with serving_api(settings, store) as one:
         yield one
 
@@ -61,7 +61,7 @@ TOO_LARGE = {
 
 
 @pytest.mark.parametrize("what", TOO_LARGE)
-def test_a_head_beyond_all_bounds_is_refused_by_its_name(client: httpx.Client, what: str) -> None:
+def test_a_head_beyond_a_bound_is_refused_with_the_reason(client: httpx.Client, what: str) -> None:
     status, request = TOO_LARGE[what]
     with connections(client, 1) as [connection]:
         connection.sendall(request)
@@ -70,7 +70,7 @@ def test_a_head_beyond_all_bounds_is_refused_by_its_name(client: httpx.Client, w
     assert accepted(client) == 0
 
 
-def test_the_head_of_a_talkative_client_is_none_of_these(client: httpx.Client) -> None:
+def test_a_large_head_within_the_bounds_is_accepted(client: httpx.Client) -> None:
     cookie, headers = b"Cookie: " + b"c" * 16_000 + b"\r\n", b"X: y\r\n" * 90
     with connections(client, 1) as [connection]:
         for _ in range(3):
@@ -139,7 +139,7 @@ def test_a_request_that_ends_early_enqueues_nothing(
     assert queued == list(jobs) == [good]
 
 
-def test_a_half_closed_client_gets_the_answer_to_what_it_sent(client: httpx.Client) -> None:
+def test_a_half_closed_client_receives_its_response(client: httpx.Client) -> None:
     with connections(client, 1) as [connection]:
         connection.sendall(post() * 3)
         connection.shutdown(socket.SHUT_WR)
@@ -166,7 +166,7 @@ def test_pipelined_jobs_are_answered_in_order_and_each_is_in_the_store_once(
     assert sorted(queued) == sorted(jobs) == sorted(set(in_order))
 
 
-def test_a_bad_request_in_a_pipeline_ends_it_after_the_answers_to_those_before(client: httpx.Client) -> None:
+def test_a_bad_request_ends_a_pipeline_after_the_earlier_responses(client: httpx.Client) -> None:
     with connections(client, 1) as [connection]:
         connection.sendall(post() * 3 + CHUNKED_HEAD + b"zz\r\n" + post() * 3)
 

@@ -1,4 +1,4 @@
-"""A bounded queue under a crowd: exactly as many jobs as fit are accepted, by one API process or by two."""
+"""A bounded queue under a crowd: one or two API processes accept exactly the jobs that fit."""
 
 import asyncio
 import json
@@ -47,7 +47,7 @@ async def fire(urls: list[str]) -> list[Answer]:
 
 
 async def crowd(settings: Settings, store: Store, processes: int) -> tuple[list[Answer], dict[str, float]]:
-    """The answers to a crowd before so many APIs on one store, no worker running, and the statistics after it."""
+    """The responses to a crowd by several APIs on one store, without a worker, and the statistics after it."""
     with ExitStack() as stack:
         urls = []
         for _ in range(processes):
@@ -90,8 +90,8 @@ async def test_exactly_as_many_as_fit_are_accepted(
     assert stats["estimated_wait_seconds"] == room * settings.worker_processing_delay
 
 
-async def test_estimates_go_by_measured_time_and_living_workers(queue: Queue) -> None:
-    """The service time of what was settled, not the default, and half of the wait with two workers."""
+async def test_estimates_use_the_measured_service_time_and_live_workers(queue: Queue) -> None:
+    """The service time of settled jobs replaces the default, and two workers halve the wait."""
     ids = await queue.enqueue(12)
     first, second = queue.worker("first"), queue.worker("second")
     jobs = (await first.lease(2)).jobs
@@ -108,7 +108,7 @@ async def test_estimates_go_by_measured_time_and_living_workers(queue: Queue) ->
     assert (status.queue_position, status.estimated_wait_s) == (9, 18.0)
 
 
-async def test_a_bound_on_wait_goes_by_them_too(queue: Queue) -> None:
+async def test_the_bound_on_waiting_time_uses_the_same_estimates(queue: Queue) -> None:
     bounds = {"overload_max_wait_s": 20.0, "worker_processing_delay": 100.0}
     bounded = Producer(queue.upstash, queue.settings.model_copy(update=bounds))
     await queue.enqueue(1)

@@ -1,4 +1,4 @@
-"""``DELETE /jobs/{job_id}``: a job that waits is cancelled, anything else is left alone, and each answer says which."""
+"""``DELETE /jobs/{job_id}``: a waiting job is cancelled, any other is unchanged, and the response says which."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,7 +38,7 @@ def test_a_waiting_job_is_cancelled_and_stays_so(settings: Settings, store: Stor
     assert client.delete(f"/jobs/{first}").json() == expected
 
 
-def test_a_job_that_runs_or_has_ended_is_409(tmp_path: Path, store: Store) -> None:
+def test_cancelling_a_running_or_finished_job_is_a_409(tmp_path: Path, store: Store) -> None:
     gate = tmp_path / "gate"
     settings = make_settings(tmp_path, worker_handler="tests.support.handlers:wait_for_file")
     with serving_api(settings, store) as client, working(settings, store):
@@ -73,9 +73,7 @@ def test_an_idempotency_key_still_leads_to_the_cancelled_job(client: httpx.Clien
         *[(h.answer(200, {"result": strange}), "unknown") for strange in (None, 5, "text", [], [5], [None, None], {})],
     ],
 )
-async def test_store_trouble_is_503_and_says_whether_it_may_be_cancelled(
-    tmp_path: Path, script: h.Script, outcome: str
-) -> None:
+async def test_a_failing_store_is_a_503_with_the_outcome(tmp_path: Path, script: h.Script, outcome: str) -> None:
     settings = make_settings(tmp_path, overload_store_deadline_s=0.2)
     async with h.hostile(script) as server:
         async with client_of(create_app(settings, (server.address, None))) as client:
@@ -86,14 +84,14 @@ async def test_store_trouble_is_503_and_says_whether_it_may_be_cancelled(
 
 
 @pytest.mark.anyio
-async def test_a_state_nobody_knows_is_409(tmp_path: Path) -> None:
+async def test_an_unknown_state_is_a_409(tmp_path: Path) -> None:
     settings = make_settings(tmp_path)
     async with h.hostile(h.answer(200, {"result": ["strange"]})) as server:
         async with client_of(create_app(settings, (server.address, None))) as client:
             assert_problem(await client.delete("/jobs/job_" + "0" * 32), 409)
 
 
-def test_an_expired_job_says_so(settings: Settings, store: Store, client: httpx.Client) -> None:
+def test_an_expired_job_is_reported_as_expired(settings: Settings, store: Store, client: httpx.Client) -> None:
     late, good = submit(client, expires_in_s=0.001)[0], submit(client)[0]
     with working(settings, store):
         wait_for(client, [good])

@@ -1,4 +1,4 @@
-"""API and worker on a database far away: what it adds costs time, and neither jobs nor the truth about them."""
+"""API and worker on a remote database: it adds latency, and loses neither jobs nor their states."""
 
 import asyncio
 import json
@@ -9,12 +9,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from experiments.simulated_cloud import COMMANDS_PER_S, SimulatedCloud
+from experiments.simulated_cloud import COMMANDS_PER_S
 from overload_demo.api.app import create_app
 from overload_demo.config import Settings
 from overload_demo.rest.client import Upstash
 from overload_demo.store.connect import Store
-from tests.support.cloud import Relay, lagging_cloud, store_of
+from tests.support.cloud import CloudDatabase, Relay, lagging_cloud, store_of
 from tests.support.running import JOB, client_of, events, make_settings, serving_api, submit, wait_for, working
 from tests.support.waiting import wait_until, wait_until_async
 
@@ -23,20 +23,20 @@ LARGEST = 1_000_000  # bytes of a body, where that is allowed
 
 
 @pytest.fixture
-def cloud(store: Store) -> Iterator[SimulatedCloud]:
-    with SimulatedCloud(store[0]).serving() as one:
+def cloud(store: Store) -> Iterator[CloudDatabase]:
+    with CloudDatabase(store[0]).serving() as one:
         yield one
 
 
 @pytest.fixture
-async def client(cloud: SimulatedCloud, settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+async def client(cloud: CloudDatabase, settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     async with client_of(create_app(settings, store_of(cloud))) as one:
         yield one
 
 
 @pytest.mark.parametrize("round_trip_s", [0.001, 0.01, 0.05])
 async def test_a_crowd_shares_few_round_trips_and_every_job_is_done_once(
-    cloud: SimulatedCloud, settings: Settings, tmp_path: Path, round_trip_s: float
+    cloud: CloudDatabase, settings: Settings, tmp_path: Path, round_trip_s: float
 ) -> None:
     cloud.round_trip_s = round_trip_s
     async with client_of(create_app(settings, store_of(cloud))) as client:
@@ -56,8 +56,8 @@ async def test_a_crowd_shares_few_round_trips_and_every_job_is_done_once(
     assert sorted(job_id for what, job_id, _ in events(tmp_path) if what == "effect") == sorted(ids)
 
 
-async def test_above_the_limit_on_commands_requests_wait_and_nobody_is_refused(
-    cloud: SimulatedCloud, client: httpx.AsyncClient
+async def test_above_the_command_limit_requests_wait_and_none_is_refused(
+    cloud: CloudDatabase, client: httpx.AsyncClient
 ) -> None:
     cloud.commands_per_s = COMMANDS_PER_S / 10
 
@@ -69,9 +69,7 @@ async def test_above_the_limit_on_commands_requests_wait_and_nobody_is_refused(
     await wait_until_async("requests wait for their turn", some_have_waited)
 
 
-async def test_a_used_up_month_is_a_503_with_the_reason_and_nothing_was_enqueued(
-    cloud: SimulatedCloud, client: httpx.AsyncClient
-) -> None:
+async def test_an_exhausted_quota_is_a_503_not_enqueued(cloud: CloudDatabase, client: httpx.AsyncClient) -> None:
     cloud.quota_is_used_up = True
     refused = [await client.post("/jobs", json=JOB), await client.get("/jobs/job_" + "0" * 32)]
     health, ready = await client.get("/health"), await client.get("/health/ready")
@@ -88,8 +86,8 @@ async def test_a_used_up_month_is_a_503_with_the_reason_and_nothing_was_enqueued
     assert stats.json()["accepted"] == 1
 
 
-async def test_a_used_up_month_makes_a_worker_rest_and_say_so_once(
-    cloud: SimulatedCloud, settings: Settings, caplog: pytest.LogCaptureFixture
+async def test_an_exhausted_quota_makes_a_worker_back_off_and_log_once(
+    cloud: CloudDatabase, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     cloud.quota_is_used_up = True
     with caplog.at_level(logging.WARNING, "overload_demo.worker"), working(settings, store_of(cloud)):
@@ -102,8 +100,8 @@ async def test_a_used_up_month_makes_a_worker_rest_and_say_so_once(
     assert len(said) == 1
 
 
-async def test_results_of_a_worker_outlast_a_month_that_ends_while_it_works(
-    cloud: SimulatedCloud, settings: Settings, tmp_path: Path
+async def test_a_worker_keeps_its_results_while_the_quota_is_exhausted(
+    cloud: CloudDatabase, settings: Settings, tmp_path: Path
 ) -> None:
     with serving_api(settings, store_of(cloud)) as client:
         ids = await asyncio.to_thread(submit, client, 20)
@@ -117,7 +115,9 @@ async def test_results_of_a_worker_outlast_a_month_that_ends_while_it_works(
     assert sorted(job_id for what, job_id, _ in events(tmp_path) if what == "effect") == sorted(ids)
 
 
-async def test_an_upgrade_is_waited_for(cloud: SimulatedCloud, client: httpx.AsyncClient) -> None:
+async def test_requests_wait_for_a_short_upgrade_of_the_database(
+    cloud: CloudDatabase, client: httpx.AsyncClient
+) -> None:
     cloud.is_upgrading = True
     posting = asyncio.create_task(client.post("/jobs", json=JOB))
 
@@ -130,9 +130,7 @@ async def test_an_upgrade_is_waited_for(cloud: SimulatedCloud, client: httpx.Asy
     assert (await posting).status_code == 202
 
 
-async def test_an_upgrade_that_takes_long_is_a_503_and_nothing_was_enqueued(
-    cloud: SimulatedCloud, tmp_path: Path
-) -> None:
+async def test_a_long_upgrade_of_the_database_is_a_503_not_enqueued(cloud: CloudDatabase, tmp_path: Path) -> None:
     cloud.is_upgrading = True
     settings = make_settings(tmp_path, overload_store_deadline_s=0.3)
     async with client_of(create_app(settings, store_of(cloud))) as client:
@@ -147,7 +145,7 @@ async def test_an_upgrade_that_takes_long_is_a_503_and_nothing_was_enqueued(
 
 
 async def test_a_reply_that_is_too_large_is_a_503_and_the_next_one_a_200(
-    cloud: SimulatedCloud, client: httpx.AsyncClient
+    cloud: CloudDatabase, client: httpx.AsyncClient
 ) -> None:
     await client.get("/queue/stats")
     cloud.max_reply_bytes = 10
@@ -159,10 +157,8 @@ async def test_a_reply_that_is_too_large_is_a_503_and_the_next_one_a_200(
     assert (await client.get("/queue/stats")).status_code == 200
 
 
-async def test_the_largest_jobs_and_results_stay_far_below_the_largest_reply(
-    cloud: SimulatedCloud, tmp_path: Path
-) -> None:
-    """Quotes double on their way: large jobs, leased together, and their echoes polled together."""
+async def test_the_largest_jobs_and_results_stay_below_the_largest_reply(cloud: CloudDatabase, tmp_path: Path) -> None:
+    """Quotes double in size in JSON: large jobs are leased together, and their results polled together."""
     settings = make_settings(tmp_path, overload_max_body_bytes=LARGEST, overload_store_deadline_s=20.0)
     message = '"' * (LARGEST // 2 - 200)
     async with client_of(create_app(settings, store_of(cloud))) as client:
@@ -182,15 +178,15 @@ async def test_the_largest_jobs_and_results_stay_far_below_the_largest_reply(
 
 
 @pytest.fixture(scope="module")
-def lagging(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SimulatedCloud, Relay]]:
+def lagging(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[CloudDatabase, Relay]]:
     with lagging_cloud(tmp_path_factory.mktemp("lagging")) as both:
         yield both
 
 
 async def test_a_read_without_the_token_of_a_write_is_stale_and_with_it_waits(
-    lagging: tuple[SimulatedCloud, Relay], settings: Settings
+    lagging: tuple[CloudDatabase, Relay], settings: Settings
 ) -> None:
-    """What the simulated cloud claims to be: else the tests beside this one would say nothing."""
+    """The simulated cloud behaves as documented; otherwise the other tests here would prove nothing."""
     cloud, relay = lagging
     relay.lag_s = 0.5
     key, writer, stranger = f"{settings.overload_key_prefix}k", Upstash(cloud.address), Upstash(cloud.address)
@@ -205,10 +201,10 @@ async def test_a_read_without_the_token_of_a_write_is_stale_and_with_it_waits(
         await stranger.aclose()
 
 
-async def test_another_process_never_misses_an_accepted_job_however_late_replicas_are(
-    lagging: tuple[SimulatedCloud, Relay], settings: Settings, tmp_path: Path
+async def test_a_lagging_replica_never_makes_an_accepted_job_a_404(
+    lagging: tuple[CloudDatabase, Relay], settings: Settings, tmp_path: Path
 ) -> None:
-    """What counts is asked by scripts, which the primary runs: no poll after a 202 is a 404, at any API process."""
+    """States are read by scripts, which the primary runs: no poll after a 202 is a 404, at any API process."""
     cloud, relay = lagging
     relay.lag_s = 0.5
     stores = store_of(cloud)

@@ -23,7 +23,7 @@ PLAIN = "text/plain"
 
 @pytest.fixture
 def client(settings: Settings, store: Store) -> Iterator[httpx.Client]:
-    """A client of an API with a queue of its own."""
+    """A client of an API with its own queue."""
     with serving_api(settings, store) as one:
         yield one
 
@@ -47,7 +47,7 @@ NEGOTIATED = {
 
 
 @pytest.mark.parametrize("accept", NEGOTIATED)
-def test_metrics_are_told_whatever_accept_says(client: httpx.Client, accept: str) -> None:
+def test_metrics_are_returned_for_any_accept_header(client: httpx.Client, accept: str) -> None:
     answer = client.get("/metrics", headers={"Accept": accept})
 
     assert answer.status_code == 200
@@ -72,7 +72,7 @@ PATHS = ["/jobs", "/queue/stats", "/metrics", "/health", "/health/ready", "/open
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_a_slash_too_many_is_unknown_and_not_redirected_to_what_a_client_says(client: httpx.Client, path: str) -> None:
+def test_a_trailing_slash_is_a_404_without_a_redirect(client: httpx.Client, path: str) -> None:
     answer = client.request("POST" if path == "/jobs" else "GET", f"{path}/", json=JOB)
 
     assert (answer.status_code, "location" in answer.headers) == (404, False)
@@ -114,7 +114,7 @@ async def test_behind_a_prefix_health_checks_need_no_key_and_links_carry_the_pre
 
 
 @pytest.mark.parametrize("coding", ["gzip", "GZIP", "br", "deflate, gzip", "identity, gzip", "unknown"])
-def test_a_coded_body_is_a_415_that_says_what_is_accepted(client: httpx.Client, coding: str) -> None:
+def test_an_encoded_body_is_a_415_with_the_accepted_coding(client: httpx.Client, coding: str) -> None:
     for body in (gzip.compress(BODY), BODY):
         answer = client.post("/jobs", content=body, headers=JSON | {"Content-Encoding": coding})
 
@@ -122,12 +122,12 @@ def test_a_coded_body_is_a_415_that_says_what_is_accepted(client: httpx.Client, 
         assert "Content-Encoding" in answer.json()["detail"]
 
 
-def test_a_body_that_says_it_is_not_coded_is_accepted(client: httpx.Client) -> None:
+def test_identity_coding_is_accepted(client: httpx.Client) -> None:
     assert client.post("/jobs", content=BODY, headers=JSON | {"Content-Encoding": "identity"}).status_code == 202
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
-def test_a_byte_order_mark_is_refused_by_its_name(client: httpx.Client, encoding: str) -> None:
+def test_a_byte_order_mark_is_refused_with_the_reason(client: httpx.Client, encoding: str) -> None:
     answer = client.post("/jobs", content=BODY.decode().encode(encoding), headers=JSON)
 
     assert (answer.status_code, "byte order mark" in answer.json()["detail"]) == (400, True)

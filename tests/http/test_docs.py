@@ -1,4 +1,4 @@
-"""The pages of the API as a program sees them; tests/browser/test_docs_page.py tries them out in a browser."""
+"""The pages of the API as a program reads them; tests/browser/test_docs_page.py uses them in a browser."""
 
 import re
 from pathlib import Path
@@ -22,7 +22,7 @@ def test_the_root_names_the_service_and_every_link_works(tmp_path: Path, store: 
         assert [f"/{path}" for path in re.findall(r'<a href="([^"]+)"', page.text)] == list(told.values())
 
 
-def test_docs_load_from_their_own_place_only(tmp_path: Path, store: Store) -> None:
+def test_docs_load_nothing_from_other_origins(tmp_path: Path, store: Store) -> None:
     with serving_api(make_settings(tmp_path), store) as client:
         page = client.get("/docs")
         files = re.findall(r'(?:src|href)="([^"]+)"', page.text)

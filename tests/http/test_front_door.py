@@ -1,4 +1,4 @@
-"""The front door: a crowd waits in the kernel, nobody is refused, and the silent do not hold the places."""
+"""The front door: a crowd waits in the kernel, no client is refused, and silent clients are disconnected."""
 
 import asyncio
 import resource
@@ -35,7 +35,7 @@ def low_descriptor_limit(limit: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_a_crowd_far_above_the_cap_is_answered_to_the_last_and_let_in_bit_by_bit(tmp_path: Path) -> None:
+def test_a_crowd_far_above_the_cap_is_answered_completely(tmp_path: Path) -> None:
     with api_process(tmp_path, OVERLOAD_MAX_CONNECTIONS=20) as (api, client):
         assert client.get("/health").status_code == 200
         assert api.pid is not None
@@ -97,7 +97,7 @@ def test_silent_and_slow_senders_are_closed_and_others_served(tmp_path: Path, st
         assert client.get("/queue/stats").json()["accepted"] == 0
 
 
-def test_as_many_connections_as_there_are_places_are_no_crowd(tmp_path: Path, store: Store) -> None:
+def test_connections_up_to_the_cap_do_not_pause_accepting(tmp_path: Path, store: Store) -> None:
     settings = make_settings(tmp_path, overload_max_connections=8)
     with serving_api(settings, store) as client:
         # A place counted twice, for the instant in which a connection is set up, shows in one of ten rounds.
@@ -114,7 +114,7 @@ def test_as_many_connections_as_there_are_places_are_no_crowd(tmp_path: Path, st
                     assert was_closed(connection)
 
 
-def test_idle_keep_alive_connections_give_way_to_those_who_wait(tmp_path: Path, store: Store) -> None:
+def test_idle_connections_are_closed_while_others_wait(tmp_path: Path, store: Store) -> None:
     settings = make_settings(tmp_path, overload_max_connections=8)
     with serving_api(settings, store) as client, connections(client, 8) as idle:
         for connection in idle:
@@ -128,7 +128,7 @@ def test_idle_keep_alive_connections_give_way_to_those_who_wait(tmp_path: Path, 
         assert (answer.status, answer.headers["connection"]) == (202, "close")
 
 
-def test_a_stop_answers_those_who_wait_in_the_kernel(tmp_path: Path) -> None:
+def test_a_stop_answers_the_connections_in_the_accept_queue(tmp_path: Path) -> None:
     port = free_port()
     api = child("overload_demo.api", "--port", str(port), folder=tmp_path, OVERLOAD_MAX_CONNECTIONS=8)
     api.start()
@@ -145,26 +145,26 @@ def test_a_stop_answers_those_who_wait_in_the_kernel(tmp_path: Path) -> None:
         api.stop()
 
 
-def test_a_stop_tells_every_active_client_that_its_answer_was_the_last(tmp_path: Path) -> None:
+def test_a_stop_sends_connection_close_to_every_active_client(tmp_path: Path) -> None:
     with api_process(tmp_path) as (api, client), connections(client, 20) as active:
         left = [connection for connection in active if asks_again(connection)]
         api.terminate()
 
-        while left:  # one after the other: when the API is told to stop, almost all are between two requests
+        while left:  # in turn: when the API begins to stop, almost all are between two requests
             left = [connection for connection in left if asks_again(connection)]
 
         wait_until("it has ended", lambda: api.pid is None)
 
 
 def asks_again(connection: socket.socket) -> bool:
-    """Whether a client may go on after one more request, which must be accepted."""
+    """Whether the connection stays open after one more request, which must be accepted."""
     connection.sendall(post())
     answer = read_answer(connection)
     assert answer.status == 202
     return answer.headers.get("connection") != "close"
 
 
-def test_who_still_waits_after_the_grace_period_is_reset_and_counted(tmp_path: Path) -> None:
+def test_connections_that_wait_after_the_grace_period_are_reset_and_counted(tmp_path: Path) -> None:
     port = free_port()
     limits = {"OVERLOAD_MAX_CONNECTIONS": 8, "OVERLOAD_GRACE_S": 0.2, "OVERLOAD_REQUEST_PATIENCE_S": 60}
     api = child("overload_demo.api", "--port", str(port), folder=tmp_path, **limits)
@@ -190,7 +190,7 @@ def has_open(api: Child, crowd: list[socket.socket], count: int) -> bool:
     return len(inside) == count
 
 
-def test_a_taken_port_is_refused_even_to_another_group() -> None:
+def test_a_taken_port_is_refused_even_to_sockets_that_share() -> None:
     group = listen("127.0.0.1", 0)
     try:
         port = int(url_of(group).rpartition(":")[2])

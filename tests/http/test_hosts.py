@@ -1,4 +1,4 @@
-"""DNS rebinding: a web page that has its own name point to this machine reaches nothing."""
+"""DNS rebinding: a web page whose name resolves to this machine cannot use the API."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,7 +44,7 @@ def client(tmp_path_factory: pytest.TempPathFactory, store: Store) -> Iterator[h
 
 
 def answers(client: httpx.Client, host: str) -> list[httpx.Response]:
-    """One answer of each way through the API."""
+    """One response from each path through the API."""
     client.headers["Host"] = host
     return [
         client.post("/jobs", json=JOB),
@@ -58,7 +58,7 @@ def answers(client: httpx.Client, host: str) -> list[httpx.Response]:
 
 
 @pytest.mark.parametrize("host", STRANGERS + MALFORMED)
-def test_on_loopback_a_request_to_another_name_is_refused_and_does_nothing(client: httpx.Client, host: str) -> None:
+def test_on_loopback_a_foreign_host_is_refused_without_effect(client: httpx.Client, host: str) -> None:
     for answer in answers(client, host):
         assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
         assert "ost" in answer.json()["detail"]
@@ -67,13 +67,13 @@ def test_on_loopback_a_request_to_another_name_is_refused_and_does_nothing(clien
 
 
 @pytest.mark.parametrize("host", OWN)
-def test_every_name_of_loopback_is_accepted_with_any_port(tmp_path: Path, store: Store, host: str) -> None:
+def test_every_loopback_name_is_accepted_with_any_port(tmp_path: Path, store: Store, host: str) -> None:
     with serving_api(make_settings(tmp_path), store) as client:
         assert [answer.status_code for answer in answers(client, host)] == [202, 202, 200, 200, 200, 200, 404]
 
 
 @pytest.mark.parametrize(("allowed", "host"), [("api.example, B.example", "b.Example:80"), ("*", "anything")])
-def test_a_setting_names_other_hosts(tmp_path: Path, store: Store, allowed: str, host: str) -> None:
+def test_hosts_named_by_the_setting_are_accepted(tmp_path: Path, store: Store, allowed: str, host: str) -> None:
     with serving_api(make_settings(tmp_path, overload_allowed_hosts=allowed), store) as client:
         assert client.post("/jobs", json=JOB, headers={"Host": host}).status_code == 202
 
@@ -96,7 +96,7 @@ def test_at_another_address_every_name_is_accepted_unless_the_setting_names_some
 
 
 @pytest.mark.parametrize("hosts", ["http://api.example", "api.example:80", "api.example,", "a b", "*.example"])
-def test_what_is_no_host_name_is_one_line(hosts: str) -> None:
+def test_an_invalid_host_in_the_setting_is_a_one_line_error(hosts: str) -> None:
     with pytest.raises(ConfigurationError, match=r"^OVERLOAD_ALLOWED_HOSTS: '.*' is not a host name"):
         load_settings(overload_allowed_hosts=hosts)
 
@@ -120,8 +120,8 @@ def test_a_request_of_http_1_0_needs_no_host(client: httpx.Client) -> None:
 
 
 @pytest.mark.anyio
-async def test_the_app_checks_by_itself_behind_any_server(settings: Settings, store: Store) -> None:
-    """``uvicorn overload_demo.api.app:app``, whose parser does not ask for a Host."""
+async def test_the_app_checks_hosts_under_plain_uvicorn_too(settings: Settings, store: Store) -> None:
+    """``uvicorn overload_demo.api.app:app``, whose parser needs no Host."""
     app = create_app(settings, store)
     sent: list[Any] = []
 

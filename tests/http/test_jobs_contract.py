@@ -1,4 +1,4 @@
-"""The HTTP contract, field by field: what a client may rely on."""
+"""The HTTP contract, field by field."""
 
 import json
 import re
@@ -19,7 +19,7 @@ UTC_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """One queue for all tests here; those that look at its depth make their own."""
+    """One queue for all tests here; tests of its depth use their own."""
     return make_settings(tmp_path_factory.mktemp("contract"))
 
 
@@ -30,7 +30,7 @@ def client(settings: Settings, store: Store) -> Iterator[httpx.Client]:
 
 
 def assert_problem(answer: httpx.Response, status: int) -> dict[str, Any]:
-    """The answer is a problem document of that status; returns it."""
+    """Check that the response is a problem document of that status; returns it."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     body: dict[str, Any] = answer.json()
@@ -103,7 +103,7 @@ def test_a_done_job(settings: Settings, store: Store, client: httpx.Client) -> N
     ("text", "doubled"),
     [("42", "84"), ("-7", "-14"), ("1.5", "3.0"), ("42.0", "84.0"), ("1e15", "2000000000000000.0"), ("0", "0")],
 )
-def test_a_number_keeps_its_type_all_the_way(
+def test_a_number_keeps_its_type_in_the_result(
     settings: Settings, store: Store, client: httpx.Client, text: str, doubled: str
 ) -> None:
     with working(settings, store):
@@ -127,7 +127,7 @@ def test_the_stats(tmp_path: Path, store: Store) -> None:
     assert datetime.fromisoformat(stats["timestamp"]).utcoffset() is not None
 
 
-def test_the_estimates_count_jobs_by_their_time(tmp_path: Path, store: Store) -> None:
+def test_estimates_multiply_position_by_service_time(tmp_path: Path, store: Store) -> None:
     with serving_api(make_settings(tmp_path, worker_processing_delay=2.0), store) as client:
         ids = submit(client, 3)
 
@@ -168,7 +168,7 @@ def test_an_unknown_path_is_404_and_a_wrong_method_405(client: httpx.Client) -> 
 
 
 @pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", "application/xml", ""])
-def test_another_media_type_is_415(client: httpx.Client, media_type: str) -> None:
+def test_a_media_type_other_than_json_is_a_415(client: httpx.Client, media_type: str) -> None:
     assert_problem(client.post("/jobs", content=json.dumps(JOB), headers={"Content-Type": media_type}), 415)
 
 
@@ -176,7 +176,7 @@ def test_another_media_type_is_415(client: httpx.Client, media_type: str) -> Non
     "media_type",
     ["application/json", "Application/JSON; charset=utf-8", "application/vnd.x+json", "application/ld+json"],
 )
-def test_every_json_media_type_is_read(client: httpx.Client, media_type: str) -> None:
+def test_every_json_media_type_is_accepted(client: httpx.Client, media_type: str) -> None:
     answer = client.post("/jobs", content=json.dumps(JOB), headers={"Content-Type": media_type})
 
     assert answer.status_code == 202
@@ -205,7 +205,7 @@ def test_every_json_media_type_is_read(client: httpx.Client, media_type: str) ->
     ],
     ids=str,
 )
-def test_a_body_that_is_no_job(client: httpx.Client, changes: dict[str, Any]) -> None:
+def test_json_that_is_not_a_job_is_a_422(client: httpx.Client, changes: dict[str, Any]) -> None:
     content = json.dumps(JOB | changes)
     answer = client.post("/jobs", content=content, headers={"Content-Type": "application/json"})
 
@@ -270,7 +270,7 @@ def deep(depth: int) -> str:
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_what_the_body_may_hold(client: httpx.Client, body: bytes, status: int) -> None:
+def test_the_body_may_hold_only_strict_json(client: httpx.Client, body: bytes, status: int) -> None:
     accepted_before = accepted(client)
 
     answer = client.post("/jobs", content=body, headers={"Content-Type": "application/json"})
@@ -291,14 +291,14 @@ def body_of(size: int) -> bytes:
     return frame.replace(b'"message": ""', b'"message": "' + b"x" * (size - len(frame)) + b'"')
 
 
-def test_a_body_of_64_kib_is_taken_and_one_byte_more_is_not(client: httpx.Client) -> None:
+def test_a_body_of_64_kib_is_accepted_and_one_byte_more_is_not(client: httpx.Client) -> None:
     headers = {"Content-Type": "application/json"}
 
     assert client.post("/jobs", content=body_of(65_536), headers=headers).status_code == 202
     assert_problem(client.post("/jobs", content=body_of(65_537), headers=headers), 413)
 
 
-def test_a_body_in_chunks_is_cut_at_the_same_size(client: httpx.Client) -> None:
+def test_a_chunked_body_has_the_same_bound(client: httpx.Client) -> None:
     headers = {"Content-Type": "application/json"}
 
     def chunks(size: int) -> Iterator[bytes]:
@@ -320,7 +320,7 @@ def test_an_idempotency_key_works_with_and_without_quotes(client: httpx.Client) 
     assert len(ids) == 1
 
 
-def test_another_body_under_the_same_key_is_refused_by_its_bytes(client: httpx.Client) -> None:
+def test_another_body_with_the_same_idempotency_key_is_a_422(client: httpx.Client) -> None:
     headers = {"Idempotency-Key": "b", "Content-Type": "application/json"}
     client.post("/jobs", content=json.dumps(JOB), headers=headers)
 
@@ -329,7 +329,7 @@ def test_another_body_under_the_same_key_is_refused_by_its_bytes(client: httpx.C
     assert assert_problem(answer, 422)["outcome"] == "not_enqueued"
 
 
-def test_a_full_queue_is_429_and_says_when_to_come_back(tmp_path: Path, store: Store) -> None:
+def test_a_full_queue_is_a_429_with_retry_after(tmp_path: Path, store: Store) -> None:
     with serving_api(make_settings(tmp_path, overload_max_queue_depth=1), store) as client:
         submit(client)
         answer = client.post("/jobs", json=JOB)

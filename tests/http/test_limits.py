@@ -1,6 +1,6 @@
-"""What a client may take (OWASP API4) and learn (API8), in one place: each bound is there, and is small.
+"""Bounds on what a client may consume (OWASP API4) and learn (API8): each exists, and is small.
 
-Bounds with a room of their own: bodies, depth, numbers and keys in ``test_jobs_contract``; heads, chunks and
+Bounds with tests elsewhere: bodies, depth, numbers and keys in ``test_jobs_contract``; heads, chunks and
 pipelines in ``test_bad_requests``; connections, slow and silent clients in ``test_bad_clients`` and
 ``test_front_door``; the depth of the queue in ``test_bounds``; batches in ``test_group_commit``, ``test_queue_lease``
 and ``test_queue_oddities``; what a handler returns in ``test_worker_handlers``; what a store answers in
@@ -46,7 +46,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", 
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_only_listed_verbs_are_served_and_each_refusal_lists_them(client: httpx.Client, path: str) -> None:
+def test_only_listed_methods_are_served_and_a_405_lists_them(client: httpx.Client, path: str) -> None:
     for method in METHODS:
         answer = client.request(method, path, json=JOB if method == "POST" else None)
         if method in PATHS[path]:
@@ -58,11 +58,11 @@ def test_only_listed_verbs_are_served_and_each_refusal_lists_them(client: httpx.
 
 
 @pytest.mark.parametrize("path", ["/redoc", "/docs/oauth2-redirect", "/docs/..%2fpages.py", "/.env", "/admin"])
-def test_there_is_nothing_else_to_browse(client: httpx.Client, path: str) -> None:
+def test_no_other_path_exists(client: httpx.Client, path: str) -> None:
     assert_problem(client.get(path), 404)
 
 
-def test_no_answer_tells_what_it_runs_on_or_what_went_wrong_inside(client: httpx.Client) -> None:
+def test_no_response_reveals_software_or_internals(client: httpx.Client) -> None:
     answers = [
         client.post("/jobs", json=JOB),
         client.post("/jobs", json={}),
@@ -77,7 +77,7 @@ def test_no_answer_tells_what_it_runs_on_or_what_went_wrong_inside(client: httpx
         assert not [word for word in ("Traceback", ".py", "uvicorn", "starlette", "redis") if word in answer.text]
 
 
-def test_what_a_client_sent_is_not_sent_back_by_an_error(client: httpx.Client) -> None:
+def test_an_error_does_not_echo_the_input(client: httpx.Client) -> None:
     marker = "do-not-repeat-me"
 
     answer = client.post("/jobs", json={"name": [marker], "value": marker, "message": 1, marker: marker})
@@ -85,7 +85,7 @@ def test_what_a_client_sent_is_not_sent_back_by_an_error(client: httpx.Client) -
     assert marker not in answer.text
 
 
-def test_a_string_is_bounded_by_its_body_and_an_answer_by_a_job(client: httpx.Client, settings: Settings) -> None:
+def test_strings_are_bounded_by_the_body_and_responses_by_a_job(client: httpx.Client, settings: Settings) -> None:
     limit = settings.overload_max_body_bytes
     assert_problem(client.post("/jobs", json=JOB | {"message": "x" * limit}), 413)
     assert_problem(client.get("/jobs/job_" + "0" * 20_000), 404)
@@ -103,7 +103,7 @@ def test_a_string_is_bounded_by_its_body_and_an_answer_by_a_job(client: httpx.Cl
         ("worker_max_attempts", 101),
     ],
 )
-def test_no_setting_takes_a_bound_away(name: str, too_much: float) -> None:
+def test_no_setting_removes_a_bound(name: str, too_much: float) -> None:
     with pytest.raises(ConfigurationError):
         load_settings(**{name: too_much})
 
@@ -114,7 +114,7 @@ def test_connections_are_bounded_by_memory_too(tmp_path: Path) -> None:
     assert connection_cap(narrow, 1) == 8
 
 
-def test_the_description_names_every_bound_a_client_can_meet(client: httpx.Client) -> None:
+def test_openapi_names_every_bound_that_a_client_can_reach(client: httpx.Client) -> None:
     paths = client.get("/openapi.json").json()["paths"]
 
     assert {"202", "400", "413", "415", "422", "429", "503"} <= paths["/jobs"]["post"]["responses"].keys()

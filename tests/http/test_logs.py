@@ -1,4 +1,4 @@
-"""Log lines: JSON objects where that is asked for, with the ids by which request, job and attempts are found."""
+"""Log lines: JSON objects if configured, with the ids of request, job and attempt."""
 
 import json
 import logging
@@ -39,7 +39,7 @@ def line_with(log: Path, text: str) -> dict[str, Any]:
     return next(line for line in lines_of(log) if text in line["message"])
 
 
-def test_a_job_is_followed_by_its_ids_through_api_and_worker(tmp_path: Path) -> None:
+def test_a_job_can_be_followed_by_its_ids_through_api_and_worker(tmp_path: Path) -> None:
     (tmp_path / "fails.py").write_text(FAILS)
     with api_process(tmp_path, OVERLOAD_LOG_FORMAT="json") as (api, client):
         answer = client.post("/jobs", json=JOB, headers={"X-Request-ID": "order-17/a:b"})
@@ -63,7 +63,7 @@ def test_a_job_is_followed_by_its_ids_through_api_and_worker(tmp_path: Path) -> 
     assert any("server started" in line["message"] for line in of_gateway)
 
 
-def test_an_error_answer_and_its_log_line_carry_the_same_id(tmp_path: Path) -> None:
+def test_an_error_response_and_its_log_line_carry_the_same_id(tmp_path: Path) -> None:
     with api_process(tmp_path, OVERLOAD_LOG_FORMAT="json", **NOWHERE) as (api, client):
         for given in ("abc-123", None):
             answer = client.post("/jobs", json=JOB, headers={"X-Request-ID": given} if given else {})
@@ -78,7 +78,7 @@ def test_an_error_answer_and_its_log_line_carry_the_same_id(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("given", ["", "x" * 129, 'a"b', "a b", "a\tb", "é".encode().decode("latin-1")])
-def test_an_id_that_is_not_sane_is_not_repeated(settings: Settings, store: Store, given: str) -> None:
+def test_an_unsafe_request_id_is_replaced(settings: Settings, store: Store, given: str) -> None:
     with serving_api(settings, store) as client:
         answer = client.get("/nothing", headers={b"X-Request-ID": given.encode("latin-1")})
 
@@ -103,7 +103,7 @@ def test_neither_tokens_nor_keys_nor_payloads_are_logged(tmp_path: Path) -> None
     assert not [secret for secret in (SECRET, KEY, PAYLOAD) if secret in written]
 
 
-def test_many_requests_are_one_line_a_second(tmp_path: Path) -> None:
+def test_many_requests_are_summarised_once_a_second(tmp_path: Path) -> None:
     with api_process(tmp_path) as (api, client):
         submit(client)
         client.headers["X-Request-ID"] = "one-of-many"
@@ -116,7 +116,7 @@ def test_many_requests_are_one_line_a_second(tmp_path: Path) -> None:
     assert all(line.endswith("(request one-of-many)") for line in told)  # not of the first, which had no id
 
 
-def test_text_is_the_default_and_tells_the_requests_id(tmp_path: Path) -> None:
+def test_text_is_the_default_and_names_the_request_id(tmp_path: Path) -> None:
     with api_process(tmp_path, **NOWHERE) as (api, client):
         client.post("/jobs", json=JOB, headers={"X-Request-ID": "order-17"})
         wait_until("it is logged", lambda: "(request order-17)" in api.log.read_text())
@@ -137,7 +137,7 @@ def test_an_exception_is_one_object_on_one_line() -> None:
 
 
 @pytest.mark.parametrize("door", ["api", "worker", "store"])
-def test_a_format_nobody_knows_is_one_line(tmp_path: Path, door: str) -> None:
+def test_an_unknown_log_format_is_a_one_line_error(tmp_path: Path, door: str) -> None:
     command = [sys.executable, "-m", f"overload_demo.{door}"]
     outcome = subprocess.run(
         command,

@@ -1,4 +1,4 @@
-"""``GET /metrics`` of the API: what it counts is what clients saw, over all its processes, the dead ones included."""
+"""``GET /metrics`` of the API: the counts equal what clients saw, over all processes, dead ones included."""
 
 import os
 import signal
@@ -32,14 +32,14 @@ def client(settings: Settings, store: Store) -> Iterator[httpx.Client]:
 
 
 def answered(client: httpx.Client) -> Numbers:
-    """The counted answers by status, those of scrapes and other 200s left out."""
+    """The counted responses by status, without scrapes and other 200s."""
     start = "overload_http_requests_total{"
     counts = {name.removeprefix(start).rstrip("}"): n for name, n in scrape(client).items() if name.startswith(start)}
     return {status: count for status, count in counts.items() if count and status != "200"}
 
 
-def test_every_answer_is_counted_by_its_status_whoever_gave_it(client: httpx.Client) -> None:
-    """By the short cut, by FastAPI, by the exception handlers, and by the connection itself."""
+def test_every_response_is_counted_by_its_status(client: httpx.Client) -> None:
+    """Responses of the short cut, of FastAPI, of the exception handlers, and of the connection itself."""
     submit(client, 3)
     client.post("/jobs", json=JOB, headers={"Idempotency-Key": "k"})
     client.post("/jobs", content=b"x", headers={"Content-Type": "application/json"})
@@ -55,7 +55,7 @@ def test_every_answer_is_counted_by_its_status_whoever_gave_it(client: httpx.Cli
     assert answered(client) == {"202": 4, "400": 2, "404": 1, "405": 1, "415": 1, "422": 1, "431": 1}
 
 
-def test_answers_to_pipelined_requests_and_to_one_that_waits_for_a_continue_are_counted_once(
+def test_pipelined_requests_and_one_with_expect_continue_are_counted_once(
     client: httpx.Client,
 ) -> None:
     with sockets.connections(client, 2) as (pipelined, patient):
@@ -76,7 +76,7 @@ def _read_to_the_end_of_an_answer(connection: socket.socket) -> bytes:
     return read
 
 
-def test_latency_batches_and_commits_add_up_to_what_was_accepted(client: httpx.Client) -> None:
+def test_latency_batches_and_commits_add_up_to_the_accepted_jobs(client: httpx.Client) -> None:
     submit(client, 7)
     client.post("/jobs", json={"name": 1})
 
@@ -91,7 +91,7 @@ def test_latency_batches_and_commits_add_up_to_what_was_accepted(client: httpx.C
     assert buckets[-1] == 7
 
 
-def test_the_queues_numbers_are_those_of_its_statistics(settings: Settings, store: Store, client: httpx.Client) -> None:
+def test_the_queues_metrics_equal_its_statistics(settings: Settings, store: Store, client: httpx.Client) -> None:
     with working(settings, store):
         wait_for(client, submit(client, 5))
     submit(client, 2)
@@ -115,7 +115,7 @@ def test_the_queues_numbers_are_those_of_its_statistics(settings: Settings, stor
     assert numbers["overload_jobs_drained_per_second"] > 0
 
 
-def test_without_the_store_its_own_numbers_are_told_and_the_queues_are_absent(tmp_path: Path) -> None:
+def test_without_the_store_the_queues_metrics_are_absent(tmp_path: Path) -> None:
     settings = make_settings(tmp_path, overload_store_deadline_s=0.2)
     nowhere = Address(f"http://127.0.0.1:{free_port()}", SecretStr("a-token-of-the-test"))
     with serving_api(settings, (nowhere, None)) as client:
@@ -130,7 +130,7 @@ def test_without_the_store_its_own_numbers_are_told_and_the_queues_are_absent(tm
     assert numbers["overload_acceptance_seconds_count"] == 0
 
 
-def test_a_store_that_refuses_the_token_is_counted_as_such(tmp_path: Path, store: Store) -> None:
+def test_a_refused_token_is_counted_as_an_auth_error(tmp_path: Path, store: Store) -> None:
     stranger = Address(store[0].url, SecretStr("wrong"))
     with serving_api(make_settings(tmp_path), (stranger, None)) as client:
         client.post("/jobs", json=JOB)
@@ -141,7 +141,7 @@ def test_a_store_that_refuses_the_token_is_counted_as_such(tmp_path: Path, store
     assert numbers["overload_store_errors_total{unavailable}"] == 0
 
 
-def test_connections_and_pauses_are_told(tmp_path: Path, store: Store) -> None:
+def test_connections_and_pauses_are_reported(tmp_path: Path, store: Store) -> None:
     with serving_api(make_settings(tmp_path, overload_max_connections=8), store) as client:
         scrape(client)  # on a connection that is kept
         with sockets.connections(client, 5):
@@ -160,14 +160,14 @@ def test_connections_and_pauses_are_told(tmp_path: Path, store: Store) -> None:
         wait_until("it lets in again", lambda: scrape(client)["overload_accepting_paused"] == 0)
 
 
-def test_while_it_is_full_the_one_inside_hears_of_the_pause(tmp_path: Path, store: Store) -> None:
+def test_a_scrape_at_the_cap_reports_the_pause(tmp_path: Path, store: Store) -> None:
     with serving_api(make_settings(tmp_path, overload_max_connections=8), store) as client:
         with sockets.connections(client, 8) as inside, sockets.connections(client, 1):
             wait_until("it is full", lambda: _asked_on(inside[0])["overload_accepting_paused"] == 1)
 
 
 def _asked_on(connection: socket.socket) -> Numbers:
-    """A scrape on a connection of ours, which stays open only while there is no crowd."""
+    """A scrape on a given connection, which stays open only while there is no crowd."""
     connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
     read = b""
     while b"\r\n\r\n" not in read:
@@ -179,7 +179,7 @@ def _asked_on(connection: socket.socket) -> Numbers:
     return numbers_in(body.decode())
 
 
-def test_the_newer_format_is_spoken_to_those_who_ask_for_it(client: httpx.Client) -> None:
+def test_openmetrics_is_returned_on_request(client: httpx.Client) -> None:
     submit(client)
     accept = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3"
 
@@ -190,7 +190,7 @@ def test_the_newer_format_is_spoken_to_those_who_ask_for_it(client: httpx.Client
     assert families["overload_jobs_accepted"].samples[0].value == 1
 
 
-def test_a_key_is_asked_for_where_there_are_keys(tmp_path: Path, store: Store) -> None:
+def test_metrics_need_a_key_if_keys_are_set(tmp_path: Path, store: Store) -> None:
     key = "ada-key-0123456789abcdef"
     with serving_api(make_settings(tmp_path, overload_api_keys=key), store) as client:
         assert_problem(client.get("/metrics"), 401)
@@ -199,7 +199,7 @@ def test_a_key_is_asked_for_where_there_are_keys(tmp_path: Path, store: Store) -
         assert answered(client) == {"401": 1}
 
 
-def test_one_scrape_tells_of_all_processes_and_no_counter_goes_down_when_one_is_killed(tmp_path: Path) -> None:
+def test_one_scrape_covers_all_processes_and_a_kill_lowers_no_counter(tmp_path: Path) -> None:
     with parent_of(2, tmp_path) as (parent, url), httpx.Client(base_url=url, trust_env=False) as client:
         fire(url, 300, lambda: None)
         before = scrape(client)
@@ -223,7 +223,7 @@ def test_one_scrape_tells_of_all_processes_and_no_counter_goes_down_when_one_is_
 
 
 def _scrape_anew(url: str) -> Numbers:
-    """On a connection of its own, of whichever process."""
+    """A scrape on a new connection, which any of the processes may answer."""
     with httpx.Client(base_url=url, trust_env=False, timeout=30.0) as client:
         return scrape(client)
 
@@ -234,7 +234,7 @@ def replace_all(parent: Child) -> None:
     wait_until("both are new", lambda: len(serving(parent)) == 2 and not serving(parent) & old, timeout_s=30.0)
 
 
-def test_connections_that_ended_with_their_process_are_not_told_any_more(tmp_path: Path) -> None:
+def test_connections_of_a_dead_process_are_not_reported(tmp_path: Path) -> None:
     with parent_of(1, tmp_path, OVERLOAD_GRACE_S=0) as (parent, url):
         with httpx.Client(base_url=url, trust_env=False) as client, sockets.connections(client, 5):
             wait_until("they are inside", lambda: scrape(client)["overload_live_connections"] == 6)
@@ -246,7 +246,7 @@ def test_connections_that_ended_with_their_process_are_not_told_any_more(tmp_pat
         assert _scrape_anew(url)["overload_live_connections"] == 1
 
 
-def test_a_rolling_replacement_keeps_what_was_counted(tmp_path: Path) -> None:
+def test_a_rolling_restart_keeps_the_counts(tmp_path: Path) -> None:
     with parent_of(2, tmp_path) as (parent, url):
         for _ in range(2):  # the free row goes round
             fire(url, 75, lambda: None)

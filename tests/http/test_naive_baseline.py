@@ -1,4 +1,4 @@
-"""The naive baseline: the same contract and work as the real thing, done while the client waits."""
+"""The naive baseline: the same contract and work as the real API, done while the client waits."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ JOB = {"name": "ada", "value": 42, "message": "hello"}
 
 
 class Client:
-    """A client of one server; every call has a connection of its own."""
+    """A client of one server; every call opens a connection."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -68,7 +68,7 @@ def naive(variant: Variant, delay_s: float) -> Iterator[Client]:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_answer_holds_the_result_itself(variant: Variant) -> None:
+def test_the_response_holds_the_result(variant: Variant) -> None:
     with naive(variant, 0.0) as client:
         status, answer = client.call("POST", "/jobs", JOB)
         stats = client.stats()
@@ -132,7 +132,7 @@ def test_threads_win_only_without_the_scarce_resource() -> None:
     assert without_slot > 3 * max(blocking, with_slot)
 
 
-def test_a_live_run_tells_what_overload_does() -> None:
+def test_a_live_run_shows_the_effect_of_overload() -> None:
     run = asyncio.run(
         run_baseline(
             "def-slot",
@@ -198,6 +198,6 @@ def test_without_a_checkout_the_live_run_is_refused(monkeypatch: pytest.MonkeyPa
     assert recorded_baseline() == []
 
 
-def test_an_app_that_does_not_start_says_why() -> None:
+def test_an_app_that_does_not_start_reports_the_reason() -> None:
     with pytest.raises(OverloadDemoError, match="did not start"):
         asyncio.run(run_baseline("nonsense", requests=1, rate_per_s=1.0, shape=Shape.CONSTANT, delay_s=0.0))  # type: ignore[arg-type]

@@ -1,8 +1,8 @@
-"""The published OpenAPI document, taken at its word by schemathesis: whatever it allows is answered as it says.
+"""The published OpenAPI document against schemathesis: every response is as documented.
 
-Boundary values, negated and random requests to every operation, methods that are not there, and walks along the links
-(submit, then poll), over a real API process with a worker behind it. All of schemathesis' checks have to hold: no 5xx,
-no undocumented status, content type, header or body, no valid request refused, no invalid one accepted.
+Boundary values, negated and random requests to every operation, unlisted methods, and walks along the links (submit,
+then poll), against an API process with a worker. All checks of schemathesis must hold: no 5xx, no undocumented status,
+content type, header or body, no valid request refused, no invalid one accepted.
 """
 
 import random
@@ -26,7 +26,7 @@ numbers = itertools.count()
 
 @schemathesis.hook
 def before_call(context, case, kwargs):
-    """A key that came before with another body is a conflict, however valid it looks."""
+    """A key that was used with another body is a conflict, even if the request is valid."""
     if case.meta.generation.mode.is_positive and "Idempotency-Key" in case.headers:
         case.headers["Idempotency-Key"] = f"{next(numbers)}-{case.headers['Idempotency-Key']}"[:250] + "."
 

@@ -1,7 +1,7 @@
-"""A real store that does what it is told, and random answers from it: the API says 503, the worker lives on.
+"""Random replies in the place of those of a real store: the API answers 503, and the worker continues.
 
-What was asked is carried out, but its answer arrives as something else: other bytes, other JSON, half of it, some bits
-turned. Nothing is lost by that, and nothing enqueued twice.
+The store carries out each request, but its reply arrives as other bytes, other JSON, half of it, or with flipped bits.
+No job is lost by that, and none is enqueued twice.
 """
 
 import json
@@ -39,7 +39,7 @@ def framed(body: bytes) -> bytes:
 
 
 def answered(value: object) -> Falsify:
-    """Some JSON, as the result of a command and of all commands of a pipeline."""
+    """Random JSON, as the result of a command and of all commands of a pipeline."""
     one, all_ = ({"result": value}, [{"result": value}] * 2)
     return lambda answer: framed(json.dumps(all_ if b"\r\n\r\n[" in answer else one).encode())
 
@@ -84,7 +84,7 @@ def scene(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 @pytest.mark.parametrize("how", [short, pytest.param(long, marks=[pytest.mark.slow, pytest.mark.timeout(1_800)])])
-def test_whatever_the_store_answers_clients_hear_of_trouble_and_all_goes_on(scene: Scene, how: settings) -> None:
+def test_any_reply_of_the_store_is_survived_by_api_and_worker(scene: Scene, how: settings) -> None:
     network, client, worker = scene
     posted: list[httpx.Response] = []
 

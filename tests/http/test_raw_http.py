@@ -1,6 +1,6 @@
-"""Bytes that no HTTP library would send. Never a 5xx, never a hang, never a job that nobody properly asked for.
+"""Bytes that no HTTP library would send: no 5xx, no hang, and no job without a valid request.
 
-After each of them another client's request is answered, and the API has accepted exactly as many jobs as it has said.
+After each of them another client's request is answered, and the store holds exactly the jobs that the API accepted.
 """
 
 import itertools
@@ -41,7 +41,7 @@ def chunked(chunks: bytes) -> bytes:
 
 
 class Case(NamedTuple):
-    """What is sent, and the statuses it must be answered with."""
+    """The bytes to send, and the expected statuses."""
 
     sent: bytes
     statuses: list[int]
@@ -137,14 +137,14 @@ CASES = {name: Case(sent, [400]) for name, sent in REFUSED.items()} | ODD
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory, store: Store) -> Iterator[httpx.Client]:
-    """A client of an API with a queue of its own."""
+    """A client of an API with its own queue."""
     own = make_settings(tmp_path_factory.mktemp("raw"), overload_request_patience_s=5.0)
     with serving_api(own, store) as one:
         yield one
 
 
 def statuses_of(client: httpx.Client, *pieces: bytes) -> list[int]:
-    """Send, end the sending half, and read to the end; holds what must hold whatever was sent."""
+    """Send, close the sending half, and read to the end; checks what must hold for any input."""
     before = accepted(client)
     with connections(client, 1) as [connection]:
         for piece in pieces:
@@ -170,7 +170,7 @@ def _sent(connection: socket.socket, piece: bytes) -> bool:
 
 
 def _read_to_the_end(connection: socket.socket) -> bytes:
-    """Everything that is answered; a connection that is not closed in time is a failure (TimeoutError)."""
+    """All bytes of the responses; a connection that is not closed in time is a failure (TimeoutError)."""
     data = b""
     try:
         connection.shutdown(socket.SHUT_WR)
@@ -185,7 +185,7 @@ def _read_to_the_end(connection: socket.socket) -> bytes:
 
 
 def _statuses(data: bytes) -> list[int]:
-    """The statuses of whole answers, one after the other."""
+    """The statuses of complete responses, in order."""
     statuses = []
     while data:
         head, _, data = data.partition(b"\r\n\r\n")
@@ -200,7 +200,7 @@ def _statuses(data: bytes) -> list[int]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_odd_bytes_are_answered_as_they_deserve(client: httpx.Client, name: str) -> None:
+def test_malformed_requests_get_the_expected_statuses(client: httpx.Client, name: str) -> None:
     assert statuses_of(client, CASES[name].sent) == CASES[name].statuses
 
 
@@ -220,12 +220,12 @@ requests = st.sampled_from(list(REQUESTS.values()))
 
 
 @pytest.mark.parametrize("kind", ["with a length", "in chunks"])
-def test_a_request_in_single_bytes_is_a_request(client: httpx.Client, kind: str) -> None:
+def test_a_request_sent_byte_by_byte_is_accepted(client: httpx.Client, kind: str) -> None:
     assert statuses_of(client, *(bytes([byte]) for byte in REQUESTS[kind])) == [202]
 
 
 @both
-def test_a_request_that_is_cut_off_anywhere_is_none(client: httpx.Client, how: settings) -> None:
+def test_a_truncated_request_enqueues_nothing(client: httpx.Client, how: settings) -> None:
     @how
     @given(request=requests, data=st.data())
     def holds(request: bytes, data: st.DataObject) -> None:
@@ -237,7 +237,7 @@ def test_a_request_that_is_cut_off_anywhere_is_none(client: httpx.Client, how: s
 
 
 @both
-def test_a_request_with_bytes_turned_over_is_accepted_once_or_not_at_all(client: httpx.Client, how: settings) -> None:
+def test_a_request_with_changed_bytes_is_accepted_once_or_not_at_all(client: httpx.Client, how: settings) -> None:
     @how
     @given(request=requests, data=st.data())
     def holds(request: bytes, data: st.DataObject) -> None:
@@ -266,7 +266,7 @@ PIPELINED = {
 
 
 @both
-def test_any_pipeline_is_answered_in_order_up_to_what_cannot_be_read(client: httpx.Client, how: settings) -> None:
+def test_a_pipeline_is_answered_in_order_up_to_a_malformed_request(client: httpx.Client, how: settings) -> None:
     @how
     @given(
         good=st.lists(st.sampled_from(list(PIPELINED)), max_size=12),
@@ -284,7 +284,7 @@ def test_any_pipeline_is_answered_in_order_up_to_what_cannot_be_read(client: htt
 
 
 @both
-def test_any_bytes_are_refused(client: httpx.Client, how: settings) -> None:
+def test_random_bytes_are_refused(client: httpx.Client, how: settings) -> None:
     @how
     @given(data=st.binary(min_size=1, max_size=200))
     def holds(data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Whatever a handler returns, the API can show the job: done with its result, or failed with the reason."""
+"""For any return value of a handler, the API can show the job: done with its result, or failed with the reason."""
 
 import json
 from pathlib import Path
@@ -41,7 +41,7 @@ def nested(depth: int) -> str:
     return "[" * depth + "]" * depth
 
 
-def test_a_result_that_no_answer_can_hold_fails_its_job_with_the_reason(
+def test_a_result_that_json_cannot_hold_fails_its_job_with_the_reason(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "odd_results.py").write_text(HANDLER)

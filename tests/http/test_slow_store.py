@@ -1,4 +1,4 @@
-"""The way to the store is slow, lossy, or takes no large requests: clients hear in time what became of their jobs."""
+"""A slow or lossy network to the store, or one with a size limit: clients get an outcome in time."""
 
 import asyncio
 import functools
@@ -30,7 +30,7 @@ def network(store: Store) -> Iterator[Network]:
 
 
 def post_at_once(client: httpx.Client, bodies: list[Any]) -> list[httpx.Response]:
-    """Each body over a connection of its own; all at the same time."""
+    """Send each body over its own connection, all at the same time."""
 
     async def run() -> list[httpx.Response]:
         limits = httpx.Limits(max_connections=None)
@@ -52,7 +52,7 @@ def assert_store_problem(answer: httpx.Response) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("loses_requests", [False, True], ids=["answers come late", "requests are lost"])
-def test_over_a_store_that_takes_ages_everybody_is_told_in_time_what_to_poll(
+def test_over_a_slow_store_every_client_gets_an_id_to_poll_in_time(
     tmp_path: Path, store: Store, network: Network, loses_requests: bool
 ) -> None:
     settings = make_settings(tmp_path, overload_store_deadline_s=0.3)
@@ -76,13 +76,13 @@ def test_over_a_store_that_takes_ages_everybody_is_told_in_time_what_to_poll(
     assert sorted(queued) == sorted(jobs)
     assert polled == {job_id: 200 if job_id in jobs else 404 for job_id in told}
     assert told.isdisjoint(jobs) if loses_requests else not told.isdisjoint(jobs)
-    assert jobs.keys() - told == {before, after}  # nothing of those who were told so is enqueued
+    assert jobs.keys() - told == {before, after}  # a response not_enqueued is true
 
 
-def test_who_waits_for_a_slow_store_is_not_taken_for_a_slow_client(
+def test_a_client_that_waits_for_a_slow_store_is_not_closed_as_stalled(
     tmp_path: Path, network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not when it has closed its sending half, and not when it could not send the rest of a further request before."""
+    """Neither half-closed clients nor those with an unfinished further request are closed."""
     monkeypatch.setattr("overload_demo.api.front_door.gate.CHECK_EVERY_S", 0.001)
     settings = make_settings(tmp_path, overload_request_patience_s=0.3)
     with serving_api(settings, network.store) as client, connections(client, 3) as [one, one_and_a_half, two]:
@@ -101,7 +101,7 @@ def test_who_waits_for_a_slow_store_is_not_taken_for_a_slow_client(
         assert [first.status, read_answer(two).status] == [202, 202]
 
 
-def test_more_than_may_wait_for_a_slow_store_is_refused_at_once(
+def test_requests_beyond_the_waiting_limit_are_refused_at_once(
     tmp_path: Path, store: Store, network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bounded = functools.partial(GroupCommit, max_waiting=10, max_items=1)
@@ -131,7 +131,7 @@ LARGE_TEXTS = {
 
 
 @pytest.mark.parametrize("kind", LARGE_TEXTS)
-def test_large_jobs_go_out_in_several_calls_of_a_bounded_size(
+def test_large_jobs_are_sent_in_several_calls_of_bounded_size(
     tmp_path: Path, store: Store, network: Network, kind: str
 ) -> None:
     settings = make_settings(tmp_path)
@@ -147,9 +147,7 @@ def test_large_jobs_go_out_in_several_calls_of_a_bounded_size(
     assert stored == bodies
 
 
-def test_what_the_store_finds_too_large_is_certainly_not_enqueued(
-    tmp_path: Path, store: Store, network: Network
-) -> None:
+def test_a_request_too_large_for_the_store_is_not_enqueued(tmp_path: Path, store: Store, network: Network) -> None:
     settings = make_settings(tmp_path)
     large = JOB | {"message": "x" * 20_000}
     with serving_api(settings, network.store) as client:

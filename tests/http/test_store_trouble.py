@@ -1,4 +1,4 @@
-"""No store, a strange store, a wrong store: clients hear 503 and whether their job may be there, never 500."""
+"""No store, a broken store, a wrong store: clients get a 503 with the outcome of their job, never a 500."""
 
 import asyncio
 import json
@@ -117,7 +117,7 @@ async def answers_over(tmp_path: Path, *scripts: h.Script) -> tuple[httpx.Respon
 @pytest.mark.parametrize(
     "script", [h.hang_up, h.reset, h.stay_silent, h.answer(502, b"<html>"), h.answer(200, {"result": "x"})]
 )
-async def test_an_unclear_outcome_comes_with_the_id_to_poll(tmp_path: Path, script: h.Script) -> None:
+async def test_an_unknown_outcome_carries_the_job_id_to_poll(tmp_path: Path, script: h.Script) -> None:
     posted, polled = await answers_over(tmp_path, script)
 
     problem = assert_store_problem(posted)
@@ -131,7 +131,7 @@ async def test_an_unclear_outcome_comes_with_the_id_to_poll(tmp_path: Path, scri
     "text",
     ["OOM command not allowed", "ERR DB capacity quota exceeded", "LOADING the dataset", "NOPERM no permissions"],
 )
-async def test_a_clear_refusal_says_that_nothing_was_enqueued(tmp_path: Path, text: str) -> None:
+async def test_a_definite_refusal_has_the_outcome_not_enqueued(tmp_path: Path, text: str) -> None:
     posted, _ = await answers_over(tmp_path, h.answer(400, {"error": text}))
 
     problem = assert_store_problem(posted)
@@ -139,7 +139,7 @@ async def test_a_clear_refusal_says_that_nothing_was_enqueued(tmp_path: Path, te
     assert "job_id" not in problem
 
 
-async def test_nobody_at_the_stores_address_is_a_clear_refusal(tmp_path: Path) -> None:
+async def test_a_refused_connection_to_the_store_is_not_enqueued(tmp_path: Path) -> None:
     settings = make_settings(tmp_path, overload_store_deadline_s=0.2)
     nowhere = Address(f"http://127.0.0.1:{free_port()}", SecretStr(h.TOKEN))
     async with client_of(create_app(settings, (nowhere, None))) as client:
@@ -157,7 +157,7 @@ async def test_nobody_at_the_stores_address_is_a_clear_refusal(tmp_path: Path) -
     assert (health.status_code, health.json()["status"], health.json()["queue_connected"]) == (200, "degraded", False)
 
 
-async def test_the_api_answers_again_as_soon_as_the_store_does(tmp_path: Path) -> None:
+async def test_the_api_recovers_as_soon_as_the_store_answers(tmp_path: Path) -> None:
     settings = make_settings(tmp_path, overload_store_deadline_s=0.2)
     scripts = [h.answer(502, b"<html>")] * 2 + [h.answer(200, {"result": ["0", "+"]})]
     async with h.hostile(*scripts) as server:
@@ -170,7 +170,7 @@ async def test_the_api_answers_again_as_soon_as_the_store_does(tmp_path: Path) -
 
 
 async def test_a_crowd_over_a_silent_store_is_answered_and_bounded(tmp_path: Path) -> None:
-    """A hundred requests and a store that never answers: each hears 503, those never sent that nothing happened."""
+    """A hundred requests and a store that never answers: each is a 503, and those never sent are ``not_enqueued``."""
     settings = make_settings(tmp_path, overload_store_deadline_s=0.3)
     async with h.hostile(h.stay_silent) as server:
         async with client_of(create_app(settings, (server.address, None))) as client:

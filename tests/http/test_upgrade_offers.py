@@ -1,4 +1,4 @@
-"""A client that offers another protocol is served in HTTP/1.1, as if it had not offered it."""
+"""A client that offers another protocol is served in HTTP/1.1, as if there were no offer."""
 
 import itertools
 import shutil
@@ -27,7 +27,7 @@ OFFERS = {
 
 @pytest.fixture
 def client(settings: Settings, store: Store) -> Iterator[httpx.Client]:
-    """A client of an API with a queue of its own."""
+    """A client of an API with its own queue."""
     with serving_api(settings, store) as one:
         yield one
 
@@ -56,7 +56,7 @@ def test_an_offer_is_ignored_with_and_without_a_body(
     assert accepted(client) == 2
 
 
-def test_requests_pipelined_behind_an_offer_are_answered_too(client: httpx.Client) -> None:
+def test_requests_pipelined_after_an_offer_are_answered(client: httpx.Client) -> None:
     offers = with_offer(post(), H2C) + post() + with_offer(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", H2C)
     with connections(client, 1) as [connection]:
         connection.sendall(offers * 30)
@@ -79,7 +79,7 @@ def test_an_offer_in_pieces_is_ignored_too(client: httpx.Client) -> None:
     "request_",
     [post(BODY[:-1], declared=len(BODY)), CHUNKED_HEAD + b"zz\r\n", post(more_headers=b"Content-Length: 1\r\n")],
 )
-def test_an_offer_does_not_make_a_bad_request_a_good_one(client: httpx.Client, request_: bytes) -> None:
+def test_an_offer_does_not_make_a_bad_request_valid(client: httpx.Client, request_: bytes) -> None:
     with connections(client, 1) as [connection]:
         connection.sendall(with_offer(request_, H2C))
         connection.shutdown(1)

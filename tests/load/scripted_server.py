@@ -1,4 +1,4 @@
-"""A small real HTTP server in a thread that behaves as a test says: slow, frozen, resetting, truncating, silent."""
+"""A small real HTTP server in a thread, scripted by a test: slow, frozen, resetting, truncating, silent."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ ACCEPTED = b'{"status":"accepted","job_id":"job_%024x","message":"queued"}'
 
 @dataclass
 class Request:
-    """One request the server got: its number (from 0), its body, and the stream to answer on."""
+    """One received request: its number (from 0), its body, and the stream for the response."""
 
     number: int
     body: bytes
@@ -27,7 +27,7 @@ Script = Callable[[Request], Awaitable[None]]
 
 @dataclass
 class ScriptedServer:
-    """What a test sees of the server: its URL and the bodies it got."""
+    """The server's URL and the bodies it has received."""
 
     url: str = ""
     bodies: list[bytes] = field(default_factory=list)
@@ -122,7 +122,7 @@ def scripted_server(script: Script, host: str = "127.0.0.1") -> Iterator[Scripte
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
-        await asyncio.sleep(0)  # lets the closed transports go
+        await asyncio.sleep(0)  # closed transports are released in the next iteration
 
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
     thread.start()
@@ -137,7 +137,7 @@ def scripted_server(script: Script, host: str = "127.0.0.1") -> Iterator[Scripte
 
 @contextlib.contextmanager
 def closed_port() -> Iterator[str]:
-    """A URL where nobody listens; the port stays reserved, so that nobody else can start to."""
+    """Yield a URL without a listener; the port stays reserved, so that no other process listens there."""
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{reserved.getsockname()[1]}"
@@ -145,7 +145,7 @@ def closed_port() -> Iterator[str]:
 
 @contextlib.contextmanager
 def full_accept_queue() -> Iterator[str]:
-    """A URL whose listener never accepts and whose queue is full, so that the kernel ignores further attempts."""
+    """Yield a URL whose listener never accepts and whose accept queue is full: the kernel drops further attempts."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))

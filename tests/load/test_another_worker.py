@@ -1,4 +1,4 @@
-"""A worker that a student starts in a terminal, on the stack of a notebook."""
+"""Another worker, started in a terminal on the stack of a notebook."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.support.running import JOB
 
 
 @pytest.mark.anyio
-async def test_the_line_for_a_terminal_starts_one_more_worker_that_does_what_the_first_one_does(tmp_path: Path) -> None:
+async def test_the_worker_command_starts_another_worker_with_equal_settings(tmp_path: Path) -> None:
     handler = "overload_demo.lab.ledger:charge"
     wanted = {"placement": "process", "processing_delay_s": 0.1, "worker_handler": handler}
     async with await Stack.start(runs=tmp_path, **wanted) as stack:

@@ -1,4 +1,4 @@
-"""The load generator against servers whose behaviour is known: its figures must say what happened."""
+"""The load generator measures servers of known behaviour correctly."""
 
 import asyncio
 import json
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from overload_demo.load import Kind, LoadPlan, LoadProgress, LoadResult, LoadSummary, Shape, calibrate, run_load
 from overload_demo.load.limits import processes_for
+from overload_demo.load.summary import Health, judge
 from tests.load import scripted_server as scripted
 from tests.load.scripted_server import Request, Script, ScriptedServer, answer, scripted_server
 
@@ -42,8 +43,8 @@ def test_a_deadline_goes_into_every_body_and_only_when_there_is_one() -> None:
         fire(server.url, 3, expires_in_s=2)
         fire(server.url, 3)
 
-    told = [json.loads(body).get("expires_in_s") for body in server.bodies]
-    assert told == [2.0] * 3 + [None] * 3
+    deadlines = [json.loads(body).get("expires_in_s") for body in server.bodies]
+    assert deadlines == [2.0] * 3 + [None] * 3
 
 
 def test_a_known_delay_is_what_is_measured() -> None:
@@ -56,7 +57,7 @@ def test_a_known_delay_is_what_is_measured() -> None:
     assert summary.response_time.p50_s >= summary.service_time.p50_s
 
 
-def test_an_open_loop_sees_the_freeze_a_closed_loop_hides() -> None:
+def test_an_open_loop_measures_the_freeze_that_a_closed_loop_hides() -> None:
     freeze_s = 0.6
     script: Callable[[], Script] = lambda: scripted.freeze(at_request=300, for_s=freeze_s, delay_s=0.01)  # noqa: E731
 
@@ -68,7 +69,7 @@ def test_an_open_loop_sees_the_freeze_a_closed_loop_hides() -> None:
     assert opened.response_time is not None
     assert closed.response_time is not None
     assert (opened.mode, closed.mode) == ("open loop", "closed loop")
-    assert min(opened.response_time.max_s, closed.response_time.max_s) >= freeze_s  # both met it
+    assert min(opened.response_time.max_s, closed.response_time.max_s) >= freeze_s  # both were open during the freeze
     assert (
         closed.response_time.p99_s < freeze_s / 2 < opened.response_time.p99_s
     )  # one of them 1 in 4, the other 1 in 180
@@ -86,7 +87,7 @@ def test_an_open_loop_sees_the_freeze_a_closed_loop_hides() -> None:
         (scripted.stay_silent, Kind.READ_TIMEOUT),
     ],
 )
-def test_each_way_to_end_is_counted_by_its_name(script: Script, kind: Kind) -> None:
+def test_each_outcome_is_counted_by_name(script: Script, kind: Kind) -> None:
     with scripted_server(script) as server:
         result = fire(server.url, 20, timeout_s=0.5)
 
@@ -95,13 +96,13 @@ def test_each_way_to_end_is_counted_by_its_name(script: Script, kind: Kind) -> N
 
 
 @pytest.mark.parametrize(
-    ("nobody_home", "kind"),
+    ("unreachable", "kind"),
     [(scripted.closed_port, Kind.REFUSED), (scripted.full_accept_queue, Kind.CONNECT_TIMEOUT)],
 )
-def test_a_connection_that_never_came_about_is_named(
-    nobody_home: Callable[[], AbstractContextManager[str]], kind: Kind
+def test_a_failed_connection_is_counted_by_name(
+    unreachable: Callable[[], AbstractContextManager[str]], kind: Kind
 ) -> None:
-    with nobody_home() as url:
+    with unreachable() as url:
         result = fire(url, 20, timeout_s=0.5)
 
     assert {Kind(value).name for value in result.kind.tolist()} == {kind.name}
@@ -109,7 +110,7 @@ def test_a_connection_that_never_came_about_is_named(
     assert result.summary().response_time is None
 
 
-def test_other_answers_are_counted_by_status() -> None:
+def test_other_responses_are_counted_by_status() -> None:
     async def by_turns(request: Request) -> None:
         answer(request, status=(202, 429, 503, 503)[request.number % 4])
 
@@ -178,7 +179,7 @@ def test_the_longest_duration_ends_the_load() -> None:
     assert 0 < closed.planned == closed.sent == closed.accepted < 1_000_000
 
 
-def test_calibration_measures_what_the_server_takes() -> None:
+def test_calibration_measures_the_rate_of_the_server() -> None:
     with scripted_server(scripted.accept_after(0.02)) as server:
         rate_per_s = asyncio.run(calibrate(server.url, duration_s=1.0, connections=10))
 
@@ -216,6 +217,26 @@ def test_a_summary_that_does_not_add_up_is_refused(summary: LoadSummary) -> None
         LoadSummary(**(summary.model_dump() | {"accepted": 19}))
     with pytest.raises(ValidationError, match="planned"):
         LoadSummary(**(summary.model_dump() | {"dropped": 1}))
+
+
+@pytest.mark.parametrize(
+    ("lag_s", "cpu_share", "dropped", "verdict", "reason"),
+    [
+        (0.0099, 0.89, 0, "valid", "99 % left within 9.9 ms"),
+        (0.0101, 0.89, 0, "generator-bound", "more than 10 ms late"),
+        (0.0099, 0.91, 0, "generator-bound", "used 91% of a core"),
+        (0.0099, 0.89, 1, "generator-bound", "1 requests were never sent"),
+    ],
+)
+def test_the_verdict_follows_lag_cpu_and_dropped_requests(
+    lag_s: float, cpu_share: float, dropped: int, verdict: str, reason: str
+) -> None:
+    health = Health(lag_p50_s=0, lag_p99_s=lag_s, lag_max_s=1, cpu_share=[0.1, cpu_share], peak_open_sockets=1)
+
+    judged, why = judge(health, dropped, is_closed=False)
+
+    assert judged == verdict
+    assert reason in why
 
 
 def test_processes_follow_sockets_and_rate() -> None:

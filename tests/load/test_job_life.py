@@ -16,7 +16,7 @@ from tests.support.running import JOB
 async def test_a_job_is_followed_to_its_end_and_its_times_are_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # nobody is there
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # no proxy listens there
     async with await Stack.start(processing_delay_s=0.1, runs=tmp_path) as stack:
         async with httpx.AsyncClient(base_url=stack.url, headers=stack.headers, trust_env=False) as client:
             job_id = (await client.post("/jobs", json=JOB)).json()["job_id"]

@@ -1,4 +1,4 @@
-"""``python -m overload_demo.load``: what a user at a terminal meets."""
+"""``python -m overload_demo.load``: exit status, output and signals."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def test_everything_accepted_exits_with_zero() -> None:
 
     assert done.returncode == 0, done.stderr
     assert "accepted" in done.stdout
-    assert "valid" in done.stdout
+    assert "verdict" in done.stdout
 
 
 def test_a_refused_request_exits_with_one() -> None:
@@ -62,7 +62,7 @@ def test_a_refused_request_exits_with_one() -> None:
         ["http://example.com"],
     ],
 )
-def test_bad_usage_exits_with_two_and_one_line(arguments: list[str]) -> None:
+def test_invalid_arguments_exit_with_two_and_one_line(arguments: list[str]) -> None:
     done = run(*arguments)
 
     assert done.returncode == 2
@@ -70,7 +70,7 @@ def test_bad_usage_exits_with_two_and_one_line(arguments: list[str]) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_an_unreachable_target_is_said_before_firing() -> None:
+def test_an_unreachable_target_is_reported_before_the_load() -> None:
     with closed_port() as url:
         done = run(url)
 
@@ -85,10 +85,10 @@ def test_a_stop_signal_ends_command_and_load_processes(number: signal.Signals, s
     with scripted_server(scripted.accept) as server:
         command, children = start(server)
         os.killpg(command.pid, number)  # as a terminal does: to the whole group
-        _, said = command.communicate(timeout=20)
+        _, errors = command.communicate(timeout=20)
 
     assert command.returncode == status
-    assert len(said.splitlines()) == 1
+    assert len(errors.splitlines()) == 1
     assert not [child for child in children if child.is_running()]
 
 

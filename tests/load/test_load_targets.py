@@ -1,4 +1,4 @@
-"""Which addresses the load generator takes for this machine, tried with real sockets."""
+"""Which addresses the load generator accepts as this machine, with real sockets."""
 
 import contextlib
 import socket
@@ -29,7 +29,7 @@ def names_of(url: str, names: list[str]) -> list[str]:
     return [f"http://{name}:{urlsplit(url).port}" for name in names]
 
 
-def test_the_route_may_stand_at_the_end_of_the_url() -> None:
+def test_the_url_may_end_with_the_path() -> None:
     with scripted_server(scripted.accept) as server:
         for suffix in ("/jobs", "/jobs/", "/"):
             done = run(server.url + suffix, *TEN)
@@ -40,7 +40,7 @@ def test_the_route_may_stand_at_the_end_of_the_url() -> None:
     assert LoadPlan("http://127.0.0.1:1/myjobs", 1).target == "http://127.0.0.1:1/myjobs/jobs"
 
 
-def test_short_and_own_names_of_loopback_are_this_machine() -> None:
+def test_all_names_of_loopback_are_this_machine() -> None:
     with scripted_server(scripted.accept) as server:
         for url in names_of(server.url, ["127.1", "localhost", "LOCALHOST"]):
             done = run(url, *TEN)

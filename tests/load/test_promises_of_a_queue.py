@@ -1,4 +1,4 @@
-"""A spike that is too much for its queue, bounded and with deadlines: each request comes to a known end."""
+"""A spike that exceeds its queue, bounded and with deadlines: each request has a known outcome."""
 
 import asyncio
 from pathlib import Path
@@ -17,7 +17,7 @@ REQUESTS, DELAY_S = 60, 0.02  # offered in 0.1 s; they would take 1.2 s
 
 
 async def spike(folder: Path, expires_in_s: float | None = None, **settings: Any) -> tuple[PromiseRun, list[str]]:
-    """The run, and the errors that the store holds for jobs that were accepted and never done."""
+    """Return the run, and the stored errors of jobs that were accepted and never done."""
     plan = SpikePlan(REQUESTS, 600.0, Shape.CONSTANT, expires_in_s=expires_in_s, baseline="none")
     async with await Stack.start(processing_delay_s=DELAY_S, runs=folder, **settings) as stack:
         run = PromiseRun.read("", await run_spike(stack, plan), promise_s=3600.0)
@@ -29,7 +29,7 @@ async def spike(folder: Path, expires_in_s: float | None = None, **settings: Any
     return run, [status.error for status in found if status]
 
 
-def test_a_full_queue_refuses_and_does_all_it_has_accepted(tmp_path: Path) -> None:
+def test_a_full_queue_refuses_requests_and_completes_every_accepted_job(tmp_path: Path) -> None:
     run, errors = asyncio.run(spike(tmp_path, overload_max_queue_depth=10))
 
     assert run.result.verdict == "not absorbed"

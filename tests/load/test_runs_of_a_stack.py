@@ -1,4 +1,4 @@
-"""Spikes on one stack: files of their own, a key of their own, and nothing lost by an interrupt of the naive part."""
+"""Spikes on one stack: separate files, a separate key, and an interrupt of the naive part loses nothing."""
 
 import asyncio
 import threading
@@ -37,7 +37,7 @@ async def test_each_run_of_a_stack_keeps_files_of_its_own(tmp_path: Path) -> Non
     assert SpikeResult.read(second.folder / "result.json") == second
 
 
-async def test_a_stack_asks_for_a_key_of_its_own_that_every_client_of_the_lab_sends(tmp_path: Path) -> None:
+async def test_a_stack_requires_its_own_key_and_every_client_of_the_lab_sends_it(tmp_path: Path) -> None:
     async with await Stack.start(processing_delay_s=0.0, runs=tmp_path, name="keyed") as stack:
         async with httpx.AsyncClient(base_url=stack.url, trust_env=False) as stranger:
             answers = [await stranger.post("/jobs", json=JOB)]
@@ -76,7 +76,7 @@ async def test_an_interrupt_of_the_naive_part_keeps_the_finished_result(tmp_path
     assert SpikeResult.read(result.folder / "result.json") == result
 
 
-async def test_a_live_view_run_again_and_again_leaves_one_page_and_none_after_the_stack(tmp_path: Path) -> None:
+async def test_a_live_view_run_repeatedly_serves_one_page_and_none_after_the_stack(tmp_path: Path) -> None:
     def held() -> tuple[int, int, int]:
         names = [thread.name for thread in threading.enumerate()]
         listening = [one for one in psutil.Process().net_connections("tcp") if one.status == psutil.CONN_LISTEN]
@@ -96,8 +96,8 @@ async def test_a_live_view_run_again_and_again_leaves_one_page_and_none_after_th
     await wait_until_async("threads, listeners and tasks are those of before", is_as_before)
 
 
-async def test_a_run_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
-    (tmp_path / "runs").write_text("")  # a read-only folder does not stop root, a file in its place does
+async def test_a_run_folder_that_cannot_be_created_is_named_in_the_error(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("")  # root can write into a read-only folder, but not below a file
 
     with pytest.raises(ConfigurationError, match=rf"run folder in {tmp_path / 'runs'}: .*runs= of Stack\.start"):
         await Stack.start(runs=tmp_path / "runs")

@@ -1,4 +1,4 @@
-"""The main job, as its user starts it: it must succeed honestly, and it must be able to say no."""
+"""``overload-demo spike`` accounts for every job, and fails when one is lost or duplicated."""
 
 import json
 import os
@@ -26,7 +26,7 @@ from overload_demo.rest.address import Address
 from overload_demo.store.data_dir import DataDir
 from overload_demo.store.embedded import EmbeddedStore
 from tests.support.commands import run_module
-from tests.support.stores import Rest, door
+from tests.support.stores import Rest, standalone_store
 from tests.support.waiting import wait_until
 
 SPIKE = [sys.executable, "-m", "overload_demo", "spike", "--baseline", "none"]
@@ -68,11 +68,11 @@ def processes_living_in(folder: Path) -> list[str]:
     found = []
     for process in psutil.process_iter():
         try:
-            told = [process.cwd(), *process.cmdline(), process.environ().get("OVERLOAD_DATA_DIR", "")]
+            paths = [process.cwd(), *process.cmdline(), process.environ().get("OVERLOAD_DATA_DIR", "")]
         except psutil.Error:
             continue
-        if any(str(folder) in text for text in told):
-            found.append(" ".join(told[1:-1]))
+        if any(str(folder) in text for text in paths):
+            found.append(" ".join(paths[1:-1]))
     return found
 
 
@@ -109,7 +109,7 @@ def test_without_a_given_delay_the_work_is_sized_so_that_a_queue_grows(tmp_path:
     assert "SHOWS NOTHING" not in outcome.stdout
 
 
-def test_one_injected_loss_and_one_injected_duplicate_are_reported_and_fail_the_run(tmp_path: Path) -> None:
+def test_one_injected_loss_and_one_duplicate_are_reported_and_fail_the_run(tmp_path: Path) -> None:
     with running_spike(tmp_path, "--requests", "70", "--rate", "300", "--processing-delay", "0.05") as spike:
         data_dir = wait_for_data_dir(tmp_path)
         wait_until("all are accepted", lambda: counts(data_dir)["accepted"] == 70)
@@ -129,7 +129,7 @@ def test_one_injected_loss_and_one_injected_duplicate_are_reported_and_fail_the_
     assert f"duplicated {repeated}" in result.examples
 
 
-def test_a_killed_worker_and_a_killed_redis_lose_nothing_and_their_counts_are_not_guessed(tmp_path: Path) -> None:
+def test_a_killed_worker_and_redis_lose_no_job_and_their_counts_are_unknown(tmp_path: Path) -> None:
     with running_spike(tmp_path, "--requests", "1500", "--rate", "500", "--processing-delay", "0.001") as spike:
         data_dir = wait_for_data_dir(tmp_path)
         wait_until("some are done", lambda: counts(data_dir)["done"] >= 50)
@@ -151,9 +151,9 @@ def test_a_killed_worker_and_a_killed_redis_lose_nothing_and_their_counts_are_no
 
 
 @pytest.mark.parametrize("answer", ["n\n", "y\n"])
-def test_on_upstash_the_cost_is_told_first_and_no_key_of_the_run_is_left(tmp_path: Path, answer: str) -> None:
+def test_on_upstash_the_cost_is_estimated_first_and_no_key_of_the_run_is_left(tmp_path: Path, answer: str) -> None:
     with (
-        door(tmp_path / "database") as database,
+        standalone_store(tmp_path / "database") as database,
         SimulatedCloud(Address(database.url, SecretStr(database.token))).serving() as far,
     ):
         far.round_trip_s = 0.05
@@ -204,7 +204,7 @@ def test_a_killed_spike_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "complaint"),
     [
         (["--requests", "0"], "requests"),
         (["--requests", "-5"], "requests"),
@@ -215,11 +215,11 @@ def test_a_killed_spike_leaves_nothing_behind(tmp_path: Path) -> None:
         (["--upstash"], "UPSTASH_REDIS_REST_URL"),
     ],
 )
-def test_bad_input_is_one_line_and_starts_nothing(tmp_path: Path, options: list[str], said: str) -> None:
+def test_invalid_input_is_one_line_and_starts_nothing(tmp_path: Path, options: list[str], complaint: str) -> None:
     outcome = run_spike(tmp_path, *options)
 
     assert outcome.returncode in (1, 2)
-    assert re.search(said, outcome.stderr, re.IGNORECASE), outcome.stderr
+    assert re.search(complaint, outcome.stderr, re.IGNORECASE), outcome.stderr
     assert len(outcome.stderr.strip().splitlines()) == 1
     assert not list(tmp_path.glob("runs/*/result.json"))
 

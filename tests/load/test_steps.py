@@ -1,4 +1,4 @@
-"""The naive API under rising load: every request is accounted for, and an overload spoils the run after it."""
+"""The naive API under rising load: every request is accounted for, and an overload delays the next step."""
 
 import asyncio
 import math
@@ -17,25 +17,25 @@ SHORT = {"seconds": 0.5, "delay_s": 0.01, "timeout_s": 0.2}
 
 
 @pytest.mark.anyio
-async def test_the_run_after_an_overload_meets_the_requests_that_were_abandoned() -> None:
-    told: list[StepProgress] = []
+async def test_the_step_after_an_overload_waits_behind_abandoned_requests() -> None:
+    seen: list[StepProgress] = []
 
-    calm, overload, after = await load_steps("def-slot", [20, 1000, 20], **SHORT, fresh=False, on_progress=told.append)
+    calm, overload, after = await load_steps("def-slot", [20, 1000, 20], **SHORT, fresh=False, on_progress=seen.append)
 
     assert (calm.planned, overload.planned, after.planned) == (10, 500, 10)
     for one in (calm, overload, after):
         assert one.planned == sum(one.outcomes.values())
         assert one.answered_meanwhile <= one.answered <= one.completed
     assert (calm.on_a_fresh_server, after.on_a_fresh_server) == (True, False)
-    assert overload.done_for_nobody > 0
+    assert overload.wasted > 0
     assert after.backlog_before > 0
     assert after.answered == 0
-    assert {progress.number for progress in told} == {1, 2, 3}
+    assert {progress.number for progress in seen} == {1, 2, 3}
     assert f"{calm.answered} of 10" in plots.spoiled([calm, overload, after]).alt
 
 
 @pytest.mark.anyio
-async def test_each_step_on_a_fresh_server_knows_nothing_of_the_one_before() -> None:
+async def test_a_step_on_a_fresh_server_is_independent_of_the_one_before() -> None:
     overload, calm = await load_steps("def-slot", [1000, 20], **SHORT)
 
     assert overload.backlog_after > 0
@@ -44,7 +44,7 @@ async def test_each_step_on_a_fresh_server_knows_nothing_of_the_one_before() -> 
 
 
 @pytest.mark.anyio
-async def test_steps_that_are_interrupted_take_server_and_load_with_them() -> None:
+async def test_interrupted_steps_end_server_and_load() -> None:
     under_way = asyncio.Event()
 
     def note(_: StepProgress) -> None:
@@ -67,13 +67,13 @@ async def test_steps_that_are_interrupted_take_server_and_load_with_them() -> No
     ("rates_per_s", "seconds", "complaint"),
     [([], 1.0, "no step"), ([10], 0.0, "longer than 0"), ([0.1], 1.0, "not one request")],
 )
-async def test_a_load_that_is_none_is_refused(rates_per_s: list[float], seconds: float, complaint: str) -> None:
+async def test_an_empty_load_is_refused(rates_per_s: list[float], seconds: float, complaint: str) -> None:
     with pytest.raises(ConfigurationError, match=complaint):
         await load_steps("def-slot", rates_per_s, **(SHORT | {"seconds": seconds}))
 
 
 @pytest.mark.anyio
-async def test_without_a_checkout_it_says_so_and_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_without_a_checkout_the_error_names_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(baseline.overload_demo, "__file__", str(tmp_path / "overload_demo" / "__init__.py"))
 
     with pytest.raises(ConfigurationError, match=r"needs a checkout.* Clone the repository"):
@@ -87,12 +87,12 @@ def test_it_breaks_at_the_lowest_rate_where_more_than_one_request_in_a_hundred_f
     assert math.isnan(breaks_at_per_s([fine]))
 
 
-def test_waste_is_counted_of_the_apps_own_work() -> None:
+def test_waste_is_a_share_of_all_completed_jobs() -> None:
     assert step(completed=100, answered=25).wasted_share == 0.75
     assert step(completed=0, answered=0).wasted_share == 0.0
 
 
-def test_figures_say_their_numbers_and_refuse_an_unfair_comparison() -> None:
+def test_figures_state_their_numbers_and_refuse_an_unfair_comparison() -> None:
     overload = step()
     calm = step(offered_per_s=80.0, planned=480, answered=480, failures={}, unanswered=[0.5, 0.1, 0.0])
 

@@ -1,4 +1,4 @@
-"""``overload-demo check``: notebooks run again from an empty kernel, and what came of their exercises is told."""
+"""``overload-demo check``: notebooks run again from an empty kernel, and their exercises are reported."""
 
 import csv
 import json
@@ -30,7 +30,7 @@ def run(folder: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":
         return run_module("overload_demo", "check", *map(str, arguments), env=env, cwd=folder)
 
 
-def test_each_exercise_and_prediction_of_each_notebook_is_told_and_written(tmp_path: Path) -> None:
+def test_each_exercise_and_prediction_is_shown_and_written(tmp_path: Path) -> None:
     solved = write(tmp_path, "solved", EXERCISE.format("2"), PREDICTION)
     wrong = write(tmp_path, "wrong", EXERCISE.format("7200"), EXERCISE.format("..."))
     kept = solved.read_bytes()
@@ -65,7 +65,7 @@ def test_all_right_is_exit_code_0_and_the_entered_prediction_counts(tmp_path: Pa
     assert outcome.stderr == ""
 
 
-def test_a_cell_that_fails_is_told_and_the_rest_is_checked(tmp_path: Path) -> None:
+def test_a_failing_cell_is_reported_and_the_rest_is_checked(tmp_path: Path) -> None:
     outcome = run(tmp_path, write(tmp_path, "broken", "1 / 0", EXERCISE.format("2")))
 
     assert outcome.returncode == 1
@@ -73,7 +73,7 @@ def test_a_cell_that_fails_is_told_and_the_rest_is_checked(tmp_path: Path) -> No
     assert "right" in outcome.stdout
 
 
-def test_what_is_no_notebook_is_one_line_before_anything_runs(tmp_path: Path) -> None:
+def test_an_invalid_notebook_is_a_one_line_error_before_anything_runs(tmp_path: Path) -> None:
     good = write(tmp_path, "good", "import pathlib; pathlib.Path('it ran').touch()")
     (tmp_path / "text.ipynb").write_text("{}")
 
@@ -85,7 +85,7 @@ def test_what_is_no_notebook_is_one_line_before_anything_runs(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("package", ["nbclient", "nbformat"])
-def test_without_the_extra_the_command_says_what_to_install(tmp_path: Path, package: str) -> None:
+def test_without_the_extra_the_error_names_it(tmp_path: Path, package: str) -> None:
     (tmp_path / f"{package}.py").write_text("raise ImportError('not installed')")
     notebook = write(tmp_path, "one", "1")
     command = [sys.executable, "-m", "overload_demo", "check", str(notebook)]

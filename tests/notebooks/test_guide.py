@@ -1,4 +1,4 @@
-"""The course guide says what is so: the notebooks that exist, the arithmetic of its answers, what a check writes."""
+"""The course guide is right about the notebooks, the arithmetic of its answers, and the output of a check."""
 
 import re
 from dataclasses import fields
@@ -66,7 +66,7 @@ def test_there_are_twelve_questions_and_their_answers_are_folded() -> None:
         assert re.search(r"[?.]\n +<details><summary>Answer</summary>.+</details>\n", question), question
 
 
-def test_the_answers_are_what_theory_says() -> None:
+def test_the_answers_agree_with_theory() -> None:
     depth = theory.peak_depth(1500, 1000, 60)
     mean_stay_s = 30 / 2
 
@@ -79,7 +79,7 @@ def test_the_answers_are_what_theory_says() -> None:
     assert f"= {theory.depth_for_age(20, 300):,.0f} jobs" in QUESTIONS[7]
 
 
-def test_what_a_check_writes_is_told() -> None:
+def test_the_output_of_a_check_is_documented() -> None:
     grading = section("Grading")
 
     assert f"`{', '.join(field.name for field in fields(Finding))}`" in grading

@@ -1,4 +1,4 @@
-"""How a notebook is written: short cells, nothing run, nothing fetched, nothing hidden."""
+"""The form of a notebook: short cells, no outputs, no downloads, no hidden state."""
 
 import ast
 import re
@@ -69,13 +69,13 @@ def test_text_stands_before_every_code_cell(path: Path) -> None:
 
 
 @each_notebook
-def test_a_notebook_begins_with_what_one_can_do_afterwards_and_how_long_it_takes(path: Path) -> None:
+def test_a_notebook_begins_with_its_outcomes_and_its_duration(path: Path) -> None:
     head = nbformat.read(path, as_version=4).cells[0].source
     assert re.match(rf"# {path.stem[:2]} · \S", head)
     assert re.search(r"\d+ minutes", head) and "OVERLOAD_LEVEL" in head
     abilities = head.partition("you can")[2].partition("```")[0]
     assert len(re.findall(r"(?m)^- ", abilities)) == 3
-    assert "```" in head, "a picture of the system"
+    assert "```" in head, "a diagram of the system"
 
 
 @each_notebook
@@ -100,7 +100,7 @@ def test_the_parameters_are_in_the_first_code_cell(path: Path) -> None:
 
 
 @each_notebook
-def test_a_parameter_set_from_outside_counts_everywhere(path: Path) -> None:
+def test_a_parameter_set_from_outside_is_used_everywhere(path: Path) -> None:
     """Papermill puts its values into a cell of its own below the one that is tagged ``parameters``."""
     tagged = [cell for cell in code_cells(path) if "parameters" in cell.metadata.get("tags", [])]
     assert tagged == code_cells(path)[:1]
@@ -129,7 +129,7 @@ def test_an_exercise_ends_with_its_check_and_begins_empty(path: Path) -> None:
 
 
 @each_notebook
-def test_a_notebook_uses_the_package_instead_of_defining_one(path: Path) -> None:
+def test_a_notebook_uses_the_package_and_defines_no_classes(path: Path) -> None:
     assert not [node for node in nodes(path) if isinstance(node, ast.ClassDef)]
     for cell in code_cells(path):
         assert "def " not in cell.source or CHECK.search(cell.source), "a function outside an exercise"
@@ -140,13 +140,13 @@ def test_a_notebook_uses_the_package_instead_of_defining_one(path: Path) -> None
 
 
 @pytest.mark.parametrize("path", [*NOTEBOOKS, *SOLUTIONS.glob("*.py")], ids=lambda path: path.name)
-def test_imports_come_from_a_room_of_the_package_and_not_from_deeper(path: Path) -> None:
+def test_no_import_path_has_more_than_two_dots(path: Path) -> None:
     imported = re.findall(r"(?:from|import) (overload_demo[\w.]*)", path.read_text())
     assert [name for name in imported if name.count(".") > 1] == []
 
 
 @each_notebook
-def test_a_notebook_never_waits_for_a_time_to_pass(path: Path) -> None:
+def test_a_notebook_never_sleeps(path: Path) -> None:
     called = [node.func for node in nodes(path) if isinstance(node, ast.Call)]
     names = {getattr(function, "attr", getattr(function, "id", "")) for function in called}
     assert not names & SLEEPS
@@ -162,7 +162,7 @@ def test_a_notebook_neither_installs_nor_fetches_anything(path: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["check"], ["format", "--check"]], ids=lambda arguments: arguments[0])
-def test_ruff_likes_the_notebooks(arguments: list[str]) -> None:
+def test_ruff_accepts_the_notebooks(arguments: list[str]) -> None:
     command = [sys.executable, "-m", "ruff", *arguments, "--no-cache", *map(str, NOTEBOOKS)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -125,7 +125,7 @@ def test_an_interrupted_spike_leaves_the_stack_and_the_notebook_usable(folder: P
         assert refusal_of(running) in ("KeyboardInterrupt", "CancelledError")
 
         no_load = "the load has ended with its cell"
-        wait_until(no_load, lambda: "load.client" not in " ".join(command_lines(processes_of(folder))))
+        wait_until(no_load, lambda: "load.sender" not in " ".join(command_lines(processes_of(folder))))
         assert one.evaluate("stack.restarts.total(), *stack.process_ids()") == "(0, 'kernel', 'gateway', 'redis')"
 
         assert ABSORBED in one.run(first_spike(**SHORT))

@@ -1,4 +1,4 @@
-"""An interrupt in the middle of a start, or of a stop, leaves no half-started thing to the kernel."""
+"""An interrupt during a start or a stop leaves nothing half-started."""
 
 import asyncio
 import threading
@@ -22,7 +22,7 @@ MOMENTS: dict[str, Callable[[Path], bool]] = {
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:
-    """The API, the worker and the store's processes of stacks below ``folder``; a Redis is known by where it lives."""
+    """Return the API, worker and store processes of stacks below ``folder``; Redis by its working directory."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
@@ -34,12 +34,12 @@ def processes_of(folder: Path) -> list[psutil.Process]:
 
 
 async def until_nothing_is_left(folder: Path) -> None:
-    """A store that has left its directory is still a process for a moment."""
+    """Wait for the processes to end: a store releases its directory just before it exits."""
     await anyio.to_thread.run_sync(wait_until, "no process is left", lambda: not processes_of(folder), 5.0)
 
 
 @pytest.mark.anyio
-async def test_a_start_interrupted_while_the_store_starts_gives_the_store_back(
+async def test_a_start_interrupted_while_the_store_starts_releases_the_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     starts, may_go_on, given_back = threading.Event(), threading.Event(), threading.Event()
@@ -59,7 +59,7 @@ async def test_a_start_interrupted_while_the_store_starts_gives_the_store_back(
 
     starting.cancel()
     done, _ = await asyncio.wait([starting], timeout=0.3)
-    assert not done, "it does not turn its back on a store that is about to start"
+    assert not done, "it waits for a store that is about to start"
     may_go_on.set()
 
     with pytest.raises(asyncio.CancelledError):
@@ -71,7 +71,7 @@ async def test_a_start_interrupted_while_the_store_starts_gives_the_store_back(
 @pytest.mark.anyio
 @pytest.mark.parametrize("placement", ["kernel", "process"])
 @pytest.mark.parametrize("moment", MOMENTS)
-async def test_a_fresh_start_that_is_interrupted_leaves_nothing_and_can_be_repeated(
+async def test_an_interrupted_fresh_start_leaves_nothing_and_can_be_repeated(
     tmp_path: Path, moment: str, placement: Placement
 ) -> None:
     stack = await Stack.start(placement=placement, runs=tmp_path)
@@ -94,7 +94,7 @@ async def test_a_fresh_start_that_is_interrupted_leaves_nothing_and_can_be_repea
 
 
 @pytest.mark.anyio
-async def test_a_stop_that_is_interrupted_goes_on_to_its_end(tmp_path: Path) -> None:
+async def test_an_interrupted_stop_completes(tmp_path: Path) -> None:
     stack = await Stack.start(placement="process", runs=tmp_path)
 
     stopping = asyncio.create_task(stack.stop())
@@ -108,7 +108,7 @@ async def test_a_stop_that_is_interrupted_goes_on_to_its_end(tmp_path: Path) -> 
 
 
 @pytest.mark.anyio
-async def test_another_stack_takes_the_place_of_the_one_that_runs(tmp_path: Path) -> None:
+async def test_a_new_stack_replaces_the_running_one(tmp_path: Path) -> None:
     first = await Stack.start(runs=tmp_path, name="first")
     async with await Stack.start(runs=tmp_path, name="second", processing_delay_s=0.002) as second:
         assert Stack.current is second

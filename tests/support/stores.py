@@ -1,4 +1,4 @@
-"""Stores under test: a bare HTTP client, the standalone door, a user in a process of its own, and who is alive."""
+"""Stores under test: a bare HTTP client, the standalone store, a user process, and the processes that live."""
 
 import base64
 import contextlib
@@ -32,7 +32,7 @@ class Reply(NamedTuple):
 
 
 class Rest:
-    """Talks to a gateway the way ``curl`` would: nothing is retried, nothing is interpreted."""
+    """A client of a gateway like ``curl``: it retries nothing and interprets nothing."""
 
     def __init__(self, url: str, token: str, read_only_token: str = "") -> None:
         self.url, self.token, self.read_only_token = url, token, read_only_token
@@ -101,7 +101,7 @@ def payload_in_store(settings: Settings, store: Store, job_id: str) -> Any:
 
 
 def processes_of(data_dir: Path) -> list[psutil.Process]:
-    """Every process that lives in a data directory: a gateway, a server, and the server's forks."""
+    """Every process whose working directory is a data directory: a gateway, a server, and the server's forks."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -137,7 +137,7 @@ def wait_until_nothing_lives_in(data_dir: Path, timeout_s: float = 10) -> None:
 
 @contextlib.contextmanager
 def no_process_left_in(data_dir: Path) -> Iterator[Path]:
-    """Fail when something of the store outlives the block; end it in any case."""
+    """Fail when a process of the store outlives the block; end it in any case."""
     try:
         yield data_dir
         wait_until_nothing_lives_in(data_dir)
@@ -147,7 +147,7 @@ def no_process_left_in(data_dir: Path) -> Iterator[Path]:
                 process.kill()
 
 
-def start_door(data_dir: Path, *options: str, **environment: str) -> "subprocess.Popen[str]":
+def start_standalone(data_dir: Path, *options: str, **environment: str) -> "subprocess.Popen[str]":
     """``python -m overload_demo.store`` as a child, on a free port unless ``options`` name one."""
     command = [sys.executable, "-m", "overload_demo.store", "--data-dir", str(data_dir), "--port", "0", *options]
     return subprocess.Popen(
@@ -160,12 +160,12 @@ def start_door(data_dir: Path, *options: str, **environment: str) -> "subprocess
     )
 
 
-def read_introduction(door: "subprocess.Popen[str]") -> Rest:
-    """The client for what a starting door prints; fails with its last words when it ends instead."""
+def read_connection_lines(process: "subprocess.Popen[str]") -> Rest:
+    """The client for the URL and tokens that a starting store prints; fails with its output when it ends instead."""
     printed, found = "", {}
     while len(found) < 3:
-        line = door.stdout.readline()
-        assert line, f"the door ended: {printed}{door.communicate()[1]}"
+        line = process.stdout.readline()
+        assert line, f"the store ended: {printed}{process.communicate()[1]}"
         printed += line
         found |= dict(re.findall(r"export UPSTASH_REDIS_REST_(URL|TOKEN)=(\S+)", line))
         found |= dict(re.findall(r"token for (read) commands only: (\S+)", line))
@@ -186,12 +186,12 @@ def stop(process: "subprocess.Popen[str]", number: int = signal.SIGTERM) -> tupl
 
 
 @contextlib.contextmanager
-def door(data_dir: Path, *options: str, **environment: str) -> Iterator[Rest]:
+def standalone_store(data_dir: Path, *options: str, **environment: str) -> Iterator[Rest]:
     """A standalone store for the length of a block."""
     with no_process_left_in(data_dir):
-        process = start_door(data_dir, *options, **environment)
+        process = start_standalone(data_dir, *options, **environment)
         try:
-            yield read_introduction(process)
+            yield read_connection_lines(process)
         finally:
             stop(process)
 
@@ -218,7 +218,7 @@ class User:
         )
 
     def token(self) -> str:
-        """The token it was told last: each store has one of its own."""
+        """The token that it has received last: each store has its own."""
         return self.process.stdout.readline().strip()
 
     def ask_for_refresh(self) -> None:

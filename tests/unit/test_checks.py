@@ -1,4 +1,4 @@
-"""Exercises: not done, not yet with one more hint each time, right; whatever a student hands in, nothing is raised."""
+"""Exercises: not done, not yet with one more hint each time, or right; no answer raises an error."""
 
 from collections.abc import Iterator
 
@@ -32,14 +32,14 @@ def test_an_empty_answer_is_not_done_and_no_try(nothing: object) -> None:
 
 
 def test_each_further_try_gives_one_more_hint_until_there_are_no_more() -> None:
-    said = [check("99.four", 5) for _ in range(4)]
+    verdicts = [check("99.four", 5) for _ in range(4)]
 
-    assert [verdict.status for verdict in said] == [Status.NOT_YET] * 4
-    assert [verdict.hint_level for verdict in said] == [1, 2, 3, 3]
-    assert said[0].text == "You counted the fence posts."
-    assert said[2].text == "You counted the fence posts. Two and two. It is an even number."
+    assert [verdict.status for verdict in verdicts] == [Status.NOT_YET] * 4
+    assert [verdict.hint_level for verdict in verdicts] == [1, 2, 3, 3]
+    assert verdicts[0].text == "You counted the fence posts."
+    assert verdicts[2].text == "You counted the fence posts. Two and two. It is an even number."
     assert check("99.four", 4.0).status is Status.RIGHT
-    assert check("99.four", 5).hint_level == 1, "after a right answer it begins anew"
+    assert check("99.four", 5).hint_level == 1, "a right answer resets the hints"
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_a_wrong_answer_is_a_hint_and_no_error(answer: object, hint: str) -> Non
     assert hint in verdict.text
 
 
-def test_a_function_that_fails_is_a_hint_and_one_that_says_nothing_is_not_done() -> None:
+def test_a_failing_function_gets_a_hint_and_one_that_returns_nothing_is_not_done() -> None:
     assert "ZeroDivisionError" in check("99.twice", lambda n: n / 0).text
     assert "TypeError" in check("99.twice", lambda: 4).text
     assert check("99.twice", lambda n: ...).status is Status.NOT_DONE
@@ -89,6 +89,6 @@ def test_a_verdict_is_text_for_people_and_facts_for_the_command() -> None:
     assert bundle[MIME] == {"exercise": "99.four", "status": "not yet", "hint_level": 1}
 
 
-def test_an_exercise_nobody_wrote_is_the_authors_mistake() -> None:
+def test_an_unknown_exercise_raises() -> None:
     with pytest.raises(KeyError):
         check("99.nothing", 1)

@@ -126,7 +126,7 @@ def repeating_mistakes(status: int, headers: Headers, attempt: int) -> float | N
         (lambda status, headers, attempt: float("nan"), "Never earlier"),
     ],
 )
-def test_a_client_that_is_not_polite_is_told_why(student: Callable[..., object], hint: str) -> None:
+def test_a_client_that_ignores_the_header_gets_a_hint(student: Callable[..., object], hint: str) -> None:
     verdict = check("05.retry_after", student)
 
     assert verdict.status == "not yet"

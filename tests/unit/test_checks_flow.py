@@ -30,7 +30,7 @@ def test_an_empty_cell_is_not_done(key: str, empty: object) -> None:
     ("wrong", "hint"),
     [("15,000", "without quotes"), (True, "a number"), ([1], "a number"), (float("nan"), "finite"), (-1e9, "small")],
 )
-def test_what_is_no_number_is_told_so(key: str, wrong: object, hint: str) -> None:
+def test_an_answer_that_is_no_number_gets_a_hint(key: str, wrong: object, hint: str) -> None:
     verdict = check(key, wrong, **facts(key))
 
     assert verdict.status == "not yet"

@@ -1,4 +1,4 @@
-"""What every command line has: a version, help that fits a terminal, and completion."""
+"""Common parts of all command lines: a version, help that fits a terminal, and completion."""
 
 import os
 import re
@@ -37,7 +37,7 @@ def test_help_fits_80_columns_and_no_sentence_is_cut_off(command: list[str]) -> 
     assert not [line for one in prose for line in one[:-1] if len(line) < 50], "a line ends in its middle"
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_is_shown() -> None:
     assert run("overload_demo", "--version") == f"overload-demo {__version__}\n"
 
 

@@ -1,4 +1,4 @@
-"""Cores and memory are those of the container, by the files in which the kernel tells its limits."""
+"""Cores and memory are the limits of the container, read from the kernel's files."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ ALLOWED = float(len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity"
 
 
 def tree(folder: Path, membership: str, files: dict[str, str]) -> tuple[Path, Path]:
-    """What the kernel shows: the groups' files below a root, and the file with this process's own groups."""
+    """Write the kernel's files: the groups' below a root, and the list of this process's groups."""
     for name, text in files.items():
         (folder / "root" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "root" / name).write_text(text + "\n")
@@ -47,7 +47,7 @@ def test_a_container_of_version_1_whose_path_is_the_hosts_limits_both(tmp_path: 
 
 
 @pytest.mark.parametrize("above", ["", "course/"])
-def test_the_lowest_limit_on_the_way_up_holds(tmp_path: Path, above: str) -> None:
+def test_the_lowest_limit_of_all_parent_groups_applies(tmp_path: Path, above: str) -> None:
     group = "course/student/"
     files = {f"{group}cpu.max": "max 100000", f"{above}cpu.max": "25000 100000"}
     files |= {f"{group}memory.max": "max", f"{above}memory.max": str(GB), f"{above}memory.current": str(GB)}
@@ -65,7 +65,7 @@ def test_the_lowest_limit_on_the_way_up_holds(tmp_path: Path, above: str) -> Non
         ("", {}),
     ],
 )
-def test_without_a_limit_the_machines_own_holds(tmp_path: Path, membership: str, files: dict[str, str]) -> None:
+def test_without_a_limit_that_of_the_machine_applies(tmp_path: Path, membership: str, files: dict[str, str]) -> None:
     root, own = tree(tmp_path, membership, files)
 
     assert usable_cores(root, own) == ALLOWED
@@ -77,7 +77,7 @@ def test_a_system_without_control_groups_has_no_limit(tmp_path: Path) -> None:
     assert container_memory_bytes(tmp_path, tmp_path / "none") is None
 
 
-def test_the_preflight_tells_the_containers_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_preflight_shows_the_limits_of_the_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, own = tree(tmp_path, "0::/\n", V2 | {"cpu.max": "50000 100000"})
     monkeypatch.setattr(preflight, "usable_cores", lambda: usable_cores(root, own))
     monkeypatch.setattr(preflight, "container_memory_bytes", lambda: container_memory_bytes(root, own))

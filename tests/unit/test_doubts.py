@@ -1,4 +1,4 @@
-"""A result that is not as expected says so where a student looks, and runs of different size are not compared."""
+"""Figures show the doubts about a result, and refuse to compare runs of different sizes."""
 
 import numpy as np
 import pytest
@@ -24,11 +24,11 @@ def test_a_result_as_expected_has_no_doubts() -> None:
     assert "\n" not in plots.spike(RECORDED).figure.get_suptitle()
 
 
-def test_a_baseline_whose_load_was_generator_bound_says_so_below_the_figure() -> None:
+def test_a_generator_bound_baseline_is_named_below_the_figure() -> None:
     assert "Its load was generator-bound: 1 % of the requests left more than" in plots.spike(RECORDED).caption
 
 
-def test_a_verdict_that_is_not_the_expected_one_stands_in_the_title_and_the_caption() -> None:
+def test_an_unexpected_verdict_is_in_the_title_and_the_caption() -> None:
     assert DOUBTFUL.doubts == [f"not absorbed: {LATE}", "generator-bound: a load process used 97% of a core"]
 
     shown = plots.spike(DOUBTFUL)
@@ -55,7 +55,7 @@ def test_runs_of_different_numbers_of_requests_are_no_comparison() -> None:
         plots.where_the_waiting_went({"spike": log(10, 10), "all at once": log(5, 5)})
 
 
-def test_requests_that_are_in_no_bar_are_counted_beside_it() -> None:
+def test_requests_without_a_bar_are_counted_in_its_label() -> None:
     shown = plots.where_the_waiting_went({"spike": log(10, 10), "all at once": log(10, 7)})
 
     labels = [label.get_text() for label in shown.figure.axes[0].get_yticklabels()]
@@ -63,7 +63,7 @@ def test_requests_that_are_in_no_bar_are_counted_beside_it() -> None:
     assert "all at once: 3 of 10 not done" in shown.alt
 
 
-def test_the_mean_that_is_asked_for_stands_in_the_legend() -> None:
+def test_the_mean_of_a_run_is_in_the_legend() -> None:
     legend = plots.drains({"a": RECORDED}).figure.axes[0].get_legend()
 
     assert [text.get_text() for text in legend.get_texts()] == [f"a: {RECORDED.drain_rate_per_s:,.0f}/s on average"]

@@ -1,4 +1,4 @@
-"""The log of a run, one row a job: what two witnesses wrote down, torn lines and all."""
+"""The log of a run, one row a job, from clients' arrays and an effect log that may have torn lines."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ BEGAN_MONO_S = 1000.0
 
 
 def log_of(folder: Path, accepted: dict[str, float], lines: str) -> JobLog:
-    """The log of a load whose clients had their 202 at these seconds (NaN: never), and of a worker's lines."""
+    """Read the log of a load whose clients had their 202 at these seconds (NaN: never), with a worker's lines."""
     at_s = np.array(list(accepted.values()), dtype=np.float64)
     LoadResult(
         plan=LoadPlan("http://127.0.0.1:1", requests=len(accepted)),
@@ -36,7 +36,7 @@ def rows(log: JobLog) -> list[list[float]]:
     return np.stack([log.accepted_s, log.started_s, log.done_s], axis=1).round(6).tolist()
 
 
-def test_times_count_from_the_beginning_of_the_load_and_jobs_stand_in_order_of_acceptance(tmp_path: Path) -> None:
+def test_times_count_from_the_start_of_the_load_in_order_of_acceptance(tmp_path: Path) -> None:
     lines = "start b 1 1000.5\neffect b 1 1000.75\nstart a 1 1001.0\neffect a 1 1001.25\n"
 
     log = log_of(tmp_path, {"a": 0.4, "b": 0.2}, lines)
@@ -61,7 +61,7 @@ def test_the_first_start_and_the_first_effect_count(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "torn", ["effect b", "effect b 1", "effect b 1 1003", "effect b 1 10start", "effect start b 1 1003\n", "\n"]
 )
-def test_a_torn_line_is_none(tmp_path: Path, torn: str) -> None:
+def test_a_torn_line_is_skipped(tmp_path: Path, torn: str) -> None:
     log = log_of(tmp_path, {"a": 0.1, "b": 0.2}, f"start a 1 1001\neffect a 1 1002\n{torn}")
 
     assert rows(log) == [[0.1, 1.0, 2.0]]
@@ -74,7 +74,7 @@ def test_a_job_whose_start_is_torn_keeps_its_effect(tmp_path: Path) -> None:
     assert log.done_s.tolist() == [2.0]
 
 
-def test_no_log_is_an_empty_one(tmp_path: Path) -> None:
+def test_a_missing_log_is_empty(tmp_path: Path) -> None:
     assert list(read_events(tmp_path / "none")) == []
     assert rows(log_of(tmp_path, {"a": 0.1}, "")) == []
 

@@ -1,4 +1,4 @@
-"""Data of stacks that were killed with all their processes: it holds tokens, and the next stack removes it."""
+"""The next stack removes the data, with its tokens, of stacks whose processes were all killed."""
 
 import os
 import time
@@ -17,7 +17,7 @@ def store(runs: Path, name: str, *, age_s: float = 3600.0) -> DataDir:
     return data_dir
 
 
-def test_only_data_that_nobody_uses_any_more_is_removed(tmp_path: Path) -> None:
+def test_only_data_without_a_user_is_removed(tmp_path: Path) -> None:
     abandoned, starting, used = (
         store(tmp_path, "abandoned"),
         store(tmp_path, "starting", age_s=5.0),

@@ -1,4 +1,4 @@
-"""The stream behind the live views: who has missed something gets the whole, and hours do not fill the memory."""
+"""The stream behind the live views: a reader that missed messages gets a snapshot, and memory is bounded."""
 
 import threading
 from itertools import pairwise
@@ -31,37 +31,37 @@ def fill(feed: Feed, count: int, **changes: Any) -> LiveSample:
     return feed.samples(changes.get("track", "queue"))[-1]
 
 
-def the_whole(messages: list[Message]) -> dict[str, Any]:
-    """The data of the one message that begins anew."""
+def snapshot_of(messages: list[Message]) -> dict[str, Any]:
+    """Return the data of the one message, a snapshot."""
     [message] = messages
     assert message.kind == "snapshot"
     return message.data
 
 
-def test_a_reader_that_has_seen_nothing_gets_the_whole_even_of_an_empty_feed() -> None:
-    whole = the_whole(Feed(title="a title").since(-1))
+def test_a_new_reader_gets_a_snapshot_even_of_an_empty_feed() -> None:
+    snapshot = snapshot_of(Feed(title="a title").since(-1))
 
-    assert whole["state"]["title"] == "a title"
-    assert (whole["samples"], whole["marks"]) == ([], [])
-    assert set(whole["now"]["numbers"].values()) == {words.NOT_KNOWN}
+    assert snapshot["state"]["title"] == "a title"
+    assert (snapshot["samples"], snapshot["marks"]) == ([], [])
+    assert set(snapshot["now"]["numbers"].values()) == {words.NOT_KNOWN}
 
 
-def test_a_reader_is_told_each_thing_once_in_its_order() -> None:
+def test_a_reader_gets_each_message_once_in_order() -> None:
     feed = Feed()
     begin = feed.number
     feed.show(status="firing")
     feed.mark("spike starts", 0.0)
     fill(feed, 2)
 
-    told = feed.since(begin)
+    messages = feed.since(begin)
 
-    assert [message.kind for message in told] == ["state", "mark", "sample", "sample"]
-    assert [message.number for message in told] == [begin + 1, begin + 2, begin + 3, begin + 4]
-    assert feed.since(told[1].number) == told[2:]
+    assert [message.kind for message in messages] == ["state", "mark", "sample", "sample"]
+    assert [message.number for message in messages] == [begin + 1, begin + 2, begin + 3, begin + 4]
+    assert feed.since(messages[1].number) == messages[2:]
     assert feed.since(feed.number) == []
 
 
-def test_a_state_that_does_not_change_is_not_told_again() -> None:
+def test_an_unchanged_state_sends_no_message() -> None:
     feed = Feed(status="ready")
     feed.show(status="ready")
     assert feed.number == 0
@@ -70,33 +70,33 @@ def test_a_state_that_does_not_change_is_not_told_again() -> None:
     assert feed.number == 1
 
 
-def test_a_reader_that_has_slept_too_long_gets_the_whole_instead() -> None:
+def test_a_reader_too_far_behind_gets_a_snapshot() -> None:
     feed = Feed()
     fill(feed, KEPT)
-    assert len(feed.since(0)) == KEPT, "all of it is still known"
+    assert len(feed.since(0)) == KEPT, "all messages are still kept"
 
     feed.mark("one more")
 
-    assert len(the_whole(feed.since(0))["samples"]) == KEPT
+    assert len(snapshot_of(feed.since(0))["samples"]) == KEPT
     assert len(feed.since(1)) == KEPT
 
 
-def test_after_a_new_beginning_everybody_gets_the_whole() -> None:
+def test_after_a_new_beginning_each_reader_gets_a_snapshot() -> None:
     feed = Feed()
     fill(feed, 3)
     feed.mark("worker killed")
     seen = feed.number
     feed.begin("queue")
-    assert the_whole(feed.since(seen))["marks"] == []
+    assert snapshot_of(feed.since(seen))["marks"] == []
 
     feed.mark("spike starts")
 
-    assert the_whole(feed.since(seen))["samples"] == []
+    assert snapshot_of(feed.since(seen))["samples"] == []
     assert [message.kind for message in feed.since(seen + 1)] == ["mark"]
 
 
-def test_a_number_that_no_feed_of_this_run_has_given_gets_the_whole() -> None:
-    assert the_whole(Feed().since(1_000_000))["samples"] == []
+def test_an_unknown_number_gets_a_snapshot() -> None:
+    assert snapshot_of(Feed().since(1_000_000))["samples"] == []
 
 
 def test_an_hour_of_samples_and_marks_keep_what_the_views_show() -> None:
@@ -106,14 +106,14 @@ def test_an_hour_of_samples_and_marks_keep_what_the_views_show() -> None:
         if number % 100 == 0:
             feed.mark("a mark", number * EVERY_S)
 
-    whole = the_whole(feed.since(-1))
-    assert len(feed.samples()) == len(whole["samples"]) == KEPT
-    assert len(whole["marks"]) == KEPT_MARKS
-    assert whole["samples"][-1]["at_s"] == 19_999 * EVERY_S
+    snapshot = snapshot_of(feed.since(-1))
+    assert len(feed.samples()) == len(snapshot["samples"]) == KEPT
+    assert len(snapshot["marks"]) == KEPT_MARKS
+    assert snapshot["samples"][-1]["at_s"] == 19_999 * EVERY_S
     assert len(feed.since(feed.number - KEPT)) == KEPT
 
 
-def test_samples_that_come_too_often_leave_the_whole_course_of_a_spike() -> None:
+def test_frequent_samples_leave_the_whole_curve_of_a_spike() -> None:
     feed = Feed()
     for number in range(1500):
         feed.add(a_sample(round(number * 0.05, 3)))
@@ -124,7 +124,7 @@ def test_samples_that_come_too_often_leave_the_whole_course_of_a_spike() -> None
     assert min(later - earlier for earlier, later in pairwise(kept[:-1])) >= 0.15
 
 
-def test_a_reader_that_streams_ends_with_the_same_samples_as_one_that_comes_anew() -> None:
+def test_a_streaming_reader_and_a_new_one_have_the_same_samples() -> None:
     feed, streamed = Feed(), []
     for number in range(100):
         feed.add(a_sample(round(number * 0.07, 3)))
@@ -133,7 +133,7 @@ def test_a_reader_that_streams_ends_with_the_same_samples_as_one_that_comes_anew
             streamed.pop()
         streamed.append(message.data["at_s"])
 
-    assert streamed == [sample["at_s"] for sample in the_whole(feed.since(-1))["samples"]]
+    assert streamed == [sample["at_s"] for sample in snapshot_of(feed.since(-1))["samples"]]
 
 
 def test_a_sample_takes_the_place_of_those_that_are_not_earlier() -> None:
@@ -146,7 +146,7 @@ def test_a_sample_takes_the_place_of_those_that_are_not_earlier() -> None:
     assert feed.samples()[-1].accepted == 7
 
 
-def test_rates_are_over_the_last_second_and_unknown_before() -> None:
+def test_rates_are_over_the_last_second_and_0_before() -> None:
     feed = Feed()
     early = fill(feed, 5)
     late = fill(feed, 10)
@@ -158,7 +158,7 @@ def test_rates_are_over_the_last_second_and_unknown_before() -> None:
     assert (idle.accepted_per_s, idle.drain_rate_per_s) == (0.0, 0.0)
 
 
-def test_a_store_that_was_emptied_makes_no_rate_below_nothing() -> None:
+def test_an_emptied_store_gives_no_negative_rate() -> None:
     feed = Feed()
     fill(feed, 10)
     feed.add(a_sample(3.0, accepted=0, settled=0))
@@ -166,19 +166,19 @@ def test_a_store_that_was_emptied_makes_no_rate_below_nothing() -> None:
     assert feed.samples()[-1].drain_rate_per_s == 0.0
 
 
-def test_two_tracks_do_not_know_each_other_and_the_one_told_last_is_shown() -> None:
+def test_tracks_are_independent_and_the_latest_is_shown() -> None:
     feed = Feed()
     fill(feed, 10, track="naive")
     last = fill(feed, 5)
 
     assert (len(feed.samples("naive")), len(feed.samples("queue"))) == (10, 5)
-    assert the_whole(feed.since(-1))["now"]["track"] == "queue"
-    assert the_whole(feed.since(-1))["now"]["numbers"] == words.numbers(last)
+    assert snapshot_of(feed.since(-1))["now"]["track"] == "queue"
+    assert snapshot_of(feed.since(-1))["now"]["numbers"] == words.numbers(last)
 
     feed.begin("naive")
-    now = the_whole(feed.since(-1))["now"]
+    now = snapshot_of(feed.since(-1))["now"]
     assert (now["track"], now["labels"]) == ("naive", words.NOTHING_YET)
-    assert len(feed.samples("queue")) == 5, "it stays as the ghost"
+    assert len(feed.samples("queue")) == 5, "it stays beside the new curve"
 
 
 def test_readers_and_writers_in_many_threads_miss_nothing() -> None:
@@ -216,11 +216,11 @@ def test_marks_are_kept_beside_a_result_for_a_replay(tmp_path: Path) -> None:
     assert (tmp_path / MARKS_FILE).read_text() == '[\n {\n  "at_s": 12.5,\n  "text": "worker killed"\n }\n]\n'
 
 
-def test_marks_side_by_side_can_be_read_in_the_stream_and_in_the_whole() -> None:
+def test_neighbouring_marks_are_placed_alike_in_the_stream_and_in_a_snapshot() -> None:
     feed = Feed()
     for text in ("killed", "restarted", "frozen"):
         feed.mark(text, 1.0)
 
     streamed = [message.data for message in feed.since(0)]
     assert [mark["text"] for mark in streamed] == ["killed", "restarted\n", "frozen"], "every second one is higher"
-    assert the_whole(feed.since(-1))["marks"] == streamed
+    assert snapshot_of(feed.since(-1))["marks"] == streamed

@@ -1,4 +1,4 @@
-"""The page as a program sees it: what it serves, whose orders it takes, and the stream of events."""
+"""The page over HTTP: its files, its orders and its stream of events."""
 
 import json
 import re
@@ -45,7 +45,7 @@ def stage(tmp_path: Path) -> Iterator[Staged]:
 
 
 def order(stage: Staged, name: str, token: bytes | None = None, **prediction: Any) -> httpx.Response:
-    """Give an order, with the token of the address unless told otherwise."""
+    """Send an order, by default with the token of the address."""
     url, _, own = stage.address.partition("#")
     headers = {b"X-Control-Token": own.encode() if token is None else token}
     return httpx.post(f"{url}control/{name}", headers=headers, json=prediction, trust_env=False)
@@ -58,7 +58,7 @@ def events(stream: httpx.Response) -> Iterator[dict[str, Any]]:
             yield json.loads(line.removeprefix("data:"))
 
 
-def test_the_document_may_load_from_its_own_place_only(client: httpx.Client) -> None:
+def test_the_document_loads_from_its_own_origin_only(client: httpx.Client) -> None:
     answer = client.get("/")
 
     assert answer.headers["content-security-policy"] == POLICY
@@ -68,7 +68,7 @@ def test_the_document_may_load_from_its_own_place_only(client: httpx.Client) -> 
 
 
 @pytest.mark.parametrize("path", OURS)
-def test_nothing_it_serves_names_another_place(client: httpx.Client, path: str) -> None:
+def test_no_file_names_another_origin(client: httpx.Client, path: str) -> None:
     text = client.get(f"/{path}").text
 
     assert re.findall(r"[a-z]+://[^\s\"']+|url\(|@import", text) == []
@@ -85,14 +85,14 @@ def test_every_file_the_document_names_is_served_and_nothing_else(client: httpx.
     assert client.get("/live.js").headers["x-content-type-options"] == "nosniff"
 
 
-def test_a_stream_begins_with_the_whole_and_goes_on_with_what_comes(feed: Feed, client: httpx.Client) -> None:
+def test_a_stream_begins_with_a_snapshot_and_continues_with_each_message(feed: Feed, client: httpx.Client) -> None:
     with client.stream("GET", "/events") as stream:
         assert stream.headers["content-type"].startswith("text/event-stream")
-        told = events(stream)
-        first = next(told)
+        messages = events(stream)
+        first = next(messages)
         feed.mark("worker killed", 2.0)
         feed.add(SAMPLE)
-        later = [next(told), next(told)]
+        later = [next(messages), next(messages)]
 
     assert first["kind"] == "snapshot"
     assert [sample["accepted"] for sample in first["data"]["samples"]] == [100]
@@ -100,28 +100,28 @@ def test_a_stream_begins_with_the_whole_and_goes_on_with_what_comes(feed: Feed, 
     assert later[0]["data"] == {"at_s": 2.0, "text": "worker killed"}
 
 
-def test_a_stream_in_which_nothing_happens_beats(client: httpx.Client) -> None:
+def test_an_idle_stream_has_a_heartbeat(client: httpx.Client) -> None:
     with client.stream("GET", "/events") as stream:
-        told = events(stream)
-        assert [next(told)["kind"], next(told)["kind"]] == ["snapshot", "beat"]
+        messages = events(stream)
+        assert [next(messages)["kind"], next(messages)["kind"]] == ["snapshot", "beat"]
 
 
-def test_when_the_page_closes_its_readers_hear_the_last_and_are_told_and_the_port_is_free(feed: Feed) -> None:
+def test_a_closing_page_sends_the_last_messages_and_frees_its_port(feed: Feed) -> None:
     with Page(feed) as page:
         port = httpx.URL(page.address).port
-        said: list[str] = []
+        kinds: list[str] = []
 
         def read() -> None:
             with httpx.stream("GET", f"{page.address}events", trust_env=False) as stream:
-                said.extend(message["kind"] for message in events(stream))
+                kinds.extend(message["kind"] for message in events(stream))
 
         reader = threading.Thread(target=read)
         reader.start()
-        wait_until("the reader listens", lambda: said)
+        wait_until("the reader listens", lambda: kinds)
         feed.mark("the last")
     reader.join(10)
 
-    assert (said[0], said[-2:]) == ("snapshot", ["mark", "end"])
+    assert (kinds[0], kinds[-2:]) == ("snapshot", ["mark", "end"])
     assert "live-page" not in {thread.name for thread in threading.enumerate()}
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -137,7 +137,7 @@ def test_a_port_that_is_taken_is_one_line(feed: Feed) -> None:
             Page(feed, port=port).__enter__()
 
 
-def test_a_page_without_controls_takes_no_order(client: httpx.Client) -> None:
+def test_a_page_without_controls_refuses_orders(client: httpx.Client) -> None:
     assert "#" not in str(client.base_url)
     assert "data-do" not in client.get("/").text
 
@@ -179,7 +179,7 @@ def test_an_order_that_is_not_possible_now_is_409_with_the_reason(stage: Staged,
 @pytest.mark.parametrize(
     "prediction", [{"peak": -1}, {"peak": "many"}, {"empty_s": 1e10}, {"peak": []}, {"empty_s": "1 s"}]
 )
-def test_a_prediction_that_is_none_is_422_and_nothing_starts(stage: Staged, prediction: dict[str, Any]) -> None:
+def test_an_invalid_prediction_is_422_and_nothing_starts(stage: Staged, prediction: dict[str, Any]) -> None:
     answer = order(stage, "spike", **prediction)
 
     assert answer.status_code == 422
@@ -189,7 +189,7 @@ def test_a_prediction_that_is_none_is_422_and_nothing_starts(stage: Staged, pred
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"NaN", b'{"peak": NaN}', b'{"peak": 1e999}', b"[]"])
-def test_a_body_that_is_no_prediction_is_422(stage: Staged, body: bytes) -> None:
+def test_a_body_without_a_prediction_is_422(stage: Staged, body: bytes) -> None:
     url, _, token = stage.address.partition("#")
     headers = {"X-Control-Token": token, "Content-Type": "application/json"}
 

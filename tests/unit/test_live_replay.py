@@ -1,4 +1,4 @@
-"""A recorded run on the live page: it ends with the recorded numbers, and a folder that is none is one line."""
+"""A recorded run on the live page: it ends with the recorded numbers, and an invalid folder is a one-line error."""
 
 import json
 from collections.abc import Callable
@@ -49,7 +49,7 @@ def test_the_last_sample_has_the_totals_of_the_result(recorded: SpikeResult) -> 
     assert max(sample.queue_depth for sample in earlier) == recorded.peak_queue_depth
 
 
-def test_the_course_only_rises_and_begins_with_the_first_request(recorded: SpikeResult) -> None:
+def test_totals_only_rise_and_begin_with_the_first_request(recorded: SpikeResult) -> None:
     samples = list(spike_samples(recorded))
 
     assert 0 <= samples[0].at_s < 1
@@ -75,16 +75,16 @@ async def test_it_is_played_to_its_end_with_marks_and_a_badge(folder: Path, reco
 
     await Replay(folder).play(feed, speed=FAST)
 
-    [whole] = feed.since(-1)
+    [snapshot] = feed.since(-1)
     assert feed.state["badge"] == "recorded"
     assert feed.state["result"] == words.spike_text(recorded)
-    assert [mark["text"].strip() for mark in whole.data["marks"]] == ["spike starts", "worker killed"]
+    assert [mark["text"].strip() for mark in snapshot.data["marks"]] == ["spike starts", "worker killed"]
     assert (feed.samples()[-1].accepted, feed.samples()[0].at_s < 1) == (recorded.accepted, True)
     assert len(feed.samples("naive")) == len(recorded.baseline.series.start_s if recorded.baseline else [])
 
 
 @pytest.mark.anyio
-async def test_played_again_it_begins_anew(folder: Path) -> None:
+async def test_a_second_play_gives_the_same_samples(folder: Path) -> None:
     feed, recorded = Feed(), Replay(folder)
     await recorded.play(feed, speed=FAST)
     once = feed.samples()
@@ -102,11 +102,11 @@ def change(folder: Path, how: Callable[[dict[str, Any]], object]) -> None:
     path.write_text(json.dumps(found))
 
 
-def test_a_folder_without_a_result_says_where_it_looked(tmp_path: Path) -> None:
+def test_a_folder_without_a_result_is_named(tmp_path: Path) -> None:
     assert the_error(tmp_path) == f"no run to replay: {tmp_path / 'result.json'}: No such file or directory"
 
 
-def test_a_file_in_place_of_the_folder_is_told(folder: Path) -> None:
+def test_a_file_in_place_of_the_folder_is_an_error(folder: Path) -> None:
     assert "Not a directory" in the_error(folder / "result.json")
 
 

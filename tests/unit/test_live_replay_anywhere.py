@@ -1,4 +1,4 @@
-"""A recorded run can be played where nothing of ours can run: on a system without Unix's modules or a store."""
+"""A recorded run can be played on a system without Unix's modules and without a store."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Log lines: what a handler's error says cannot pass for another line, and its traceback is there once a minute."""
+"""Log lines: the text of a handler's error cannot imitate another line, and its traceback appears once a minute."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ def test_a_message_with_line_breaks_and_control_characters_is_one_line() -> None
     assert "\n" not in JsonFormatter().format(record_of(FORGED))
 
 
-def test_no_line_of_a_traceback_passes_for_a_log_line() -> None:
+def test_no_line_of_a_traceback_looks_like_a_log_line() -> None:
     text = TEXT.format(record_of("failed", raised(ValueError(FORGED))))
 
     first, *rest = text.split("\n")
@@ -72,7 +72,7 @@ class UntellableError(Exception, metaclass=UntellableMeta):
         raise SystemExit(f"no {name}")
 
 
-def test_an_error_whose_class_cannot_be_told_is_logged_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_whose_name_cannot_be_read_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     FailureLog().write(JOB, raised(UntellableError()))
 
     assert caplog.records[0].exc_text == "the traceback cannot be formatted"
@@ -99,7 +99,7 @@ def test_each_distinct_error_is_logged_once_a_minute(
     assert all((record.__dict__["job_id"], record.__dict__["attempt"]) == ("job_1", 1) for record in caplog.records)
 
 
-def test_ever_new_errors_fill_neither_the_log_nor_the_memory(caplog: pytest.LogCaptureFixture) -> None:
+def test_many_distinct_errors_are_bounded_in_log_and_memory(caplog: pytest.LogCaptureFixture) -> None:
     failures = FailureLog()
     for number in range(3 * MAX_DISTINCT_ERRORS):
         failures.write(JOB, raised(type(f"Error{number}", (Exception,), {})()))
@@ -120,7 +120,7 @@ def test_the_place_of_a_timeout_is_in_the_users_code(caplog: pytest.LogCaptureFi
 
 
 def test_uvicorns_lines_and_warnings_are_json_too(tmp_path: Any) -> None:
-    """They reach the root logger: the API's, the gateway's and the live page's server configures no log of its own."""
+    """They reach the root logger: the servers of API, gateway and live page configure no logging."""
     code = """
 import logging, sys, warnings
 from overload_demo.logs import log_to_stderr

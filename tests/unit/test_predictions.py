@@ -1,4 +1,4 @@
-"""Predictions: what is typed counts, what is no number does not, and both are still there after a restart."""
+"""Predictions: a number is used, other text is not, and both are kept over a restart."""
 
 import sys
 from pathlib import Path
@@ -19,7 +19,7 @@ def peak(key: str = "99.peak") -> Prediction:
     return Prediction(key, "How deep?", default=4000, unit="jobs")
 
 
-def test_until_somebody_predicts_the_default_counts_and_says_so() -> None:
+def test_until_a_number_is_entered_the_default_counts() -> None:
     one = peak()
 
     assert (one.value, one.is_own) == (4000, False)
@@ -27,7 +27,7 @@ def test_until_somebody_predicts_the_default_counts_and_says_so() -> None:
 
 
 @pytest.mark.parametrize("text", ["60000", "60,000", " 60 000 ", "60\u202f000", "6e4", "60000.0", "60,000.00", "6E+4"])
-def test_what_people_type_as_a_number_is_one(text: str) -> None:
+def test_usual_ways_to_write_a_number_are_read(text: str) -> None:
     one = peak()
     one.enter(text)
 
@@ -76,7 +76,7 @@ def test_text_that_could_be_another_number_is_refused_and_not_changed(text: str,
 
 
 @pytest.mark.parametrize("text", ["", "  ", "many", "-1", "nan", "inf", "1e999", "12 jobs"])
-def test_what_is_no_number_leaves_the_default_and_says_why(text: str) -> None:
+def test_text_without_a_number_leaves_the_default_with_a_reason(text: str) -> None:
     one = peak()
     one.enter("60000")
     one.enter(text)
@@ -129,14 +129,14 @@ def test_a_field_shows_the_question_and_takes_what_is_typed() -> None:
     assert bundle[MIME] == {"prediction": "99.peak", "value": 4000, "is_own": False}
 
 
-def test_without_the_extra_a_field_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
 
     with pytest.raises(ConfigurationError, match=r"pip install -e '\.\[notebooks\]'"):
         peak()._repr_mimebundle_()
 
 
-def test_a_comparison_says_how_far_off_and_whose_prediction_it_was() -> None:
+def test_a_comparison_shows_the_error_and_the_source_of_each_prediction() -> None:
     own, default = peak(), peak("99.other")
     own.enter("5000")
 

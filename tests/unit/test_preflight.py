@@ -1,4 +1,4 @@
-"""The preflight says what this machine allows, and keeps its secrets."""
+"""The preflight reports the limits of this machine, and no secrets."""
 
 import resource
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 from overload_demo.lab.preflight import Preflight
 from tests.unit.answers.preflight import machine
 
-# A kernel started from a shell where this was set: descriptors, and then what it found.
+# A kernel started from a shell with a low descriptor limit.
 UNDER_256 = "ulimit -n 256 && exec {} -c 'from overload_demo.lab.preflight import Preflight; print(Preflight.here())'"
 
 
@@ -24,7 +24,7 @@ def test_it_reads_this_machine(tmp_path: Path) -> None:
     assert report.missing_packages == ()
 
 
-def test_a_small_descriptor_limit_is_told_in_sockets() -> None:
+def test_a_small_descriptor_limit_is_shown_in_sockets() -> None:
     done = subprocess.run(["/bin/sh", "-c", UNDER_256.format(sys.executable)], capture_output=True, text=True)
 
     assert "256 (now 256)" in done.stdout, done.stderr
@@ -48,7 +48,7 @@ def test_proxy_variables_are_named_and_their_passwords_are_not_shown(monkeypatch
     assert "secret" not in repr(report) + report._repr_html_()
 
 
-def test_one_core_and_missing_packages_are_said_with_what_to_do() -> None:
+def test_one_core_and_missing_packages_are_shown_with_the_remedy() -> None:
     report = Preflight(**(vars(machine()) | {"cores": 1, "missing_packages": ("ipywidgets",), "filesystem": "tmpfs"}))
 
     text = report._repr_html_()

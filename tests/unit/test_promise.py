@@ -1,4 +1,4 @@
-"""Every request of a spike ends in one of the named ways; the figures of 02 and 05 say so in words."""
+"""Every request of a spike has one named outcome, and the figures of 02 and 05 state the counts in words."""
 
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,14 @@ EMPTY = JobLog(*np.zeros((4, 0)), offered=0)
 
 
 def run(name: str = "bounded", promise_s: float = 2.0, **counts: Any) -> PromiseRun:
-    """A run whose worker did the four jobs of LOG, after 1, 1.5, 2 and 2.5 s; a model made of what figures read."""
+    """A run whose worker completed the four jobs of LOG after 1, 1.5, 2 and 2.5 s, with the fields figures read."""
     series = SpikeSeries.model_construct(sampled_at_s=[0.0, 2.0, 4.0], queue_depth=[0, 3, 0], oldest_age_s=[0, 2.5, 0])
-    told = {"offered": 10, "errors": {}, "expired": 0, "peak_queue_depth": 3, "seconds_to_empty": 4.0} | counts
+    counted = {"offered": 10, "errors": {}, "expired": 0, "peak_queue_depth": 3, "seconds_to_empty": 4.0} | counts
     bound = Conditions.model_construct(max_queue_depth=3)
-    return PromiseRun(name, SpikeResult.model_construct(series=series, conditions=bound, **told), LOG, promise_s)
+    return PromiseRun(name, SpikeResult.model_construct(series=series, conditions=bound, **counted), LOG, promise_s)
 
 
-def test_a_job_done_at_the_very_end_of_the_promise_is_in_time() -> None:
+def test_a_job_done_exactly_at_the_promise_is_in_time() -> None:
     assert (run().in_time, run().late) == (3, 1)
     assert (run(promise_s=0.5).in_time, run(promise_s=0.5).late) == (0, 4)
 
@@ -45,7 +45,7 @@ def test_the_ends_add_up_to_what_was_offered() -> None:
 
 
 @pytest.mark.parametrize("promise_s", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_promise_is_a_time(promise_s: float) -> None:
+def test_a_promise_must_be_a_positive_time(promise_s: float) -> None:
     with pytest.raises(ConfigurationError, match="above 0"):
         PromiseRun.read("", None, promise_s)  # type: ignore[arg-type]
 
@@ -76,7 +76,7 @@ def test_a_promise_is_a_time(promise_s: float) -> None:
         "outcomes",
     ],
 )
-def test_a_figure_says_its_numbers_in_its_alt_text(picture: Any, words: list[str], tmp_path: Path) -> None:
+def test_a_figure_states_its_numbers_in_its_alt_text(picture: Any, words: list[str], tmp_path: Path) -> None:
     drawn = picture()
 
     for part in words:
@@ -84,7 +84,7 @@ def test_a_figure_says_its_numbers_in_its_alt_text(picture: Any, words: list[str
     assert drawn.save(tmp_path / "figure.png").stat().st_size > 10_000
 
 
-def test_a_log_without_a_job_is_not_drawn_but_says_so() -> None:
+def test_a_log_without_a_job_raises_instead_of_drawing() -> None:
     for figure in (plots.cumulative, plots.waits):
         with pytest.raises(ConfigurationError, match="nothing to draw"):
             figure(EMPTY)

@@ -1,4 +1,4 @@
-"""A recorded run of the naive API beside a live one: at equal load only, and not as if both were of one machine."""
+"""A recorded run of the naive API is compared at equal load only, and another machine is noted."""
 
 import io
 from typing import Any
@@ -19,17 +19,17 @@ OTHERS = {"processor": "another one", "cores": 64, "system": "Linux 1.0", "pytho
 
 @pytest.fixture(scope="module")
 def recorded() -> BaselineRun:
-    """The spike on the variant that spikes are compared with, as it was really recorded."""
+    """The recorded spike on the variant of the comparison."""
     return next(run for run in recorded_baseline() if run.variant == "def-slot" and run.shape is Shape.SPIKE)
 
 
 def beside(recorded: BaselineRun, here: Environment, **other: Any) -> tuple[BaselineRun | None, str]:
-    """What stands beside a live run of the recorded one's conditions, some of them ``other``."""
+    """Find the run that matches the recorded one's conditions, some of them ``other``."""
     names = ("variant", "delay_s", "rate_per_s", "shape", "timeout_s", "requests")
     return equal_recorded(here, **{name: getattr(recorded, name) for name in names} | other)
 
 
-def test_of_the_same_machine_only_the_date_is_told(recorded: BaselineRun) -> None:
+def test_a_run_of_the_same_machine_is_noted_by_date_only(recorded: BaselineRun) -> None:
     run, note = beside(recorded, recorded.summary.environment)
 
     assert run == recorded
@@ -37,7 +37,7 @@ def test_of_the_same_machine_only_the_date_is_told(recorded: BaselineRun) -> Non
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_of_another_machine_it_is_said_which_one_it_was(recorded: BaselineRun, name: str) -> None:
+def test_a_run_of_another_machine_is_noted_with_that_machine(recorded: BaselineRun, name: str) -> None:
     there = recorded.summary.environment
 
     run, note = beside(recorded, there.model_copy(update={name: OTHERS[name]}))
@@ -60,17 +60,17 @@ def test_a_limit_or_a_library_makes_no_other_machine(recorded: BaselineRun) -> N
     [{"delay_s": 0.1}, {"rate_per_s": 1.0}, {"shape": Shape.POISSON}, {"timeout_s": 1.0}, {"requests": 1}],
     ids=lambda other: next(iter(other)),
 )
-def test_at_unequal_work_load_or_time_out_none_is_drawn(recorded: BaselineRun, other: dict[str, Any]) -> None:
+def test_no_run_matches_at_unequal_work_load_or_timeout(recorded: BaselineRun, other: dict[str, Any]) -> None:
     assert beside(recorded, recorded.summary.environment, **other) == (
         None,
         "no recorded run has equal work, load and timeout",
     )
 
 
-def test_the_figure_and_the_notes_say_it(recorded: BaselineRun) -> None:
+def test_the_figure_and_the_notes_state_the_other_machine(recorded: BaselineRun) -> None:
     _, note = beside(recorded, recorded.summary.environment.model_copy(update=OTHERS))
-    told = {"baseline": recorded, "baseline_source": "recorded", "baseline_note": note}
-    result = SpikeResult.read(RESULTS / "spike.json").model_copy(update=told)
+    beside_it = {"baseline": recorded, "baseline_source": "recorded", "baseline_note": note}
+    result = SpikeResult.read(RESULTS / "spike.json").model_copy(update=beside_it)
 
     assert ELSEWHERE in plots.spike(result).caption
     assert ELSEWHERE in " ".join(report.notes(result))
@@ -83,7 +83,7 @@ def table_row(result: SpikeResult, name: str) -> list[str]:
     return [cell.strip() for cell in line.split("│")[1:]]
 
 
-def test_rates_are_also_told_as_shares_of_each_ones_own_capacity(recorded: BaselineRun) -> None:
+def test_rates_are_also_shown_as_shares_of_capacity(recorded: BaselineRun) -> None:
     result = SpikeResult.read(RESULTS / "spike.json").model_copy(update={"baseline": recorded})
 
     assert table_row(result, "drain rate as a share of that") == [
@@ -92,7 +92,7 @@ def test_rates_are_also_told_as_shares_of_each_ones_own_capacity(recorded: Basel
     ]
 
 
-def test_a_run_that_did_nothing_has_no_share() -> None:
+def test_a_run_without_a_completed_job_has_no_share() -> None:
     result = SpikeResult.read(RESULTS / "spike.json").model_copy(update={"capacity_per_s": 0.0})
 
     assert table_row(result, "drain rate as a share of that")[0] == "unknown"

@@ -1,4 +1,4 @@
-"""The main job is sized from the machine, and a comparison that shows nothing says so first."""
+"""The spike is sized for the machine, and a comparison that shows nothing is reported first."""
 
 import io
 from typing import Any
@@ -23,7 +23,7 @@ from overload_demo.live.samples import LiveSample, spike_text
 from overload_demo.load import LoadPlan, Shape
 
 URL = "http://127.0.0.1:1"
-# Measured with `overload-demo spike --rate 1430`: seconds without any answer, then 5,544 in one.
+# Measured with `overload-demo spike --rate 1430`: seconds without any response, then 5,544 in one.
 BURST = [286.0, 286.0, 633.0, 374.0, 239.0, 103.0, 173.0, 134.0, 225.0, 64.0, 94.0, 57.0, 401.0, 428.0, 73.0]
 BURST += [0.0, 0.0, 0.0, 5544.0]
 
@@ -56,7 +56,7 @@ def test_the_work_of_a_job_makes_the_spike_twice_as_fast_as_the_slot_allows(rate
 
 
 @pytest.mark.parametrize("rate_per_s", [300.0, 900.0, 1430.0, 4600.0])
-def test_the_naive_api_meets_the_spike_for_three_times_its_clients_patience(rate_per_s: float) -> None:
+def test_the_naive_api_gets_the_spike_for_three_timeouts_of_its_clients(rate_per_s: float) -> None:
     plan = LoadPlan(URL, 100_000, rate_per_s)
     intended_s = plan.schedule()
     calm_s = float(intended_s[2_000])
@@ -68,7 +68,7 @@ def test_the_naive_api_meets_the_spike_for_three_times_its_clients_patience(rate
 
 
 @pytest.mark.parametrize("shape", list(Shape))
-def test_a_short_load_is_fired_at_the_naive_api_to_its_end(shape: Shape) -> None:
+def test_a_short_load_is_sent_to_the_naive_api_to_its_end(shape: Shape) -> None:
     plan = LoadPlan(URL, 1_000, 100.0, shape=shape)
 
     window = LoadPlan(URL, 1_000, 100.0, shape=shape, max_duration_s=baseline_fires_s(plan))
@@ -81,7 +81,7 @@ def test_the_recorded_spike_has_no_caveat(recorded: SpikeResult) -> None:
     assert first_line(recorded).startswith("ABSORBED: 100,000 of 100,000 accepted")
 
 
-def test_a_naive_api_that_answered_all_is_said_in_the_first_line(recorded: SpikeResult) -> None:
+def test_the_first_line_states_a_naive_api_that_answered_all(recorded: SpikeResult) -> None:
     result = with_naive(recorded, accepted=9_160)
 
     assert "SHOWS NOTHING: the naive API kept up: it answered 9,160 of 9,160 clients within 10 s" in first_line(result)
@@ -89,13 +89,13 @@ def test_a_naive_api_that_answered_all_is_said_in_the_first_line(recorded: Spike
     assert plots.spike(result).caption.startswith("The comparison shows nothing: the naive API kept up")
 
 
-def test_a_queue_that_stayed_short_is_said_in_the_first_line(recorded: SpikeResult) -> None:
+def test_the_first_line_states_a_queue_that_stayed_short(recorded: SpikeResult) -> None:
     result = recorded.model_copy(update={"peak_queue_depth": 80})
 
     assert "SHOWS NOTHING: the worker kept up: at most 80 of 100,000 jobs waited" in first_line(result)
 
 
-def test_a_short_queue_under_a_bound_or_with_errors_is_no_caveat(recorded: SpikeResult) -> None:
+def test_a_short_queue_with_a_bound_or_with_errors_is_no_caveat(recorded: SpikeResult) -> None:
     bounded = recorded.conditions.model_copy(update={"max_queue_depth": 80})
 
     assert recorded.model_copy(update={"peak_queue_depth": 80, "conditions": bounded}).caveat == ""

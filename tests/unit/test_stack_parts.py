@@ -32,7 +32,7 @@ class SlowPart:
 
 def test_two_starts_at_the_same_time_start_a_part_once() -> None:
     part = SlowPart()
-    group = PartGroup(part=part)
+    group = PartGroup(part=part)  # type: ignore[arg-type]
 
     with ThreadPoolExecutor() as pool:
         starts = [pool.submit(group.start, "part") for _ in range(4)]
@@ -44,7 +44,7 @@ def test_two_starts_at_the_same_time_start_a_part_once() -> None:
 
 def test_a_stop_waits_for_a_start_and_no_start_follows_it() -> None:
     part, late = SlowPart(), SlowPart()
-    group = PartGroup(part=part, late=late)
+    group = PartGroup(part=part, late=late)  # type: ignore[arg-type]
 
     with ThreadPoolExecutor() as pool:
         starting = pool.submit(group.start)

@@ -15,7 +15,7 @@ sizes = st.integers(2, 300)
 
 
 def simulate(arrivals_s: list[float], service_s: float, room: int | None = None) -> JobLog:
-    """What a single worker makes of these arrivals; with ``room``, who finds so many jobs there is refused."""
+    """Simulate a single worker; with ``room``, a job that finds so many jobs waiting is refused."""
     accepted: list[float] = []
     started: list[float] = []
     done: list[float] = []
@@ -34,14 +34,14 @@ def spike(jobs: int, arrival_per_s: float) -> list[float]:
 
 
 @given(arrival=rates, drain=rates, jobs=sizes)
-def test_the_peak_is_what_came_and_could_not_leave(arrival: float, drain: float, jobs: int) -> None:
+def test_the_peak_is_arrivals_less_departures(arrival: float, drain: float, jobs: int) -> None:
     _, depth = simulate(spike(jobs, arrival), 1 / drain).depth()
 
     assert abs(depth.max() - theory.peak_depth(arrival, drain, jobs / arrival)) <= 2
 
 
 @given(drain=rates, times=st.floats(1.01, 50.0), jobs=sizes)
-def test_it_is_empty_when_the_peak_has_been_done(drain: float, times: float, jobs: int) -> None:
+def test_the_queue_is_empty_once_the_peak_has_drained(drain: float, times: float, jobs: int) -> None:
     arrival = drain * times
 
     log = simulate(spike(jobs, arrival), 1 / drain)
@@ -50,7 +50,7 @@ def test_it_is_empty_when_the_peak_has_been_done(drain: float, times: float, job
 
 
 @given(drain=rates, times=st.floats(1.01, 50.0), jobs=sizes)
-def test_who_comes_at_the_peak_waits_for_all_of_it(drain: float, times: float, jobs: int) -> None:
+def test_a_job_that_arrives_at_the_peak_waits_for_all_of_it(drain: float, times: float, jobs: int) -> None:
     arrival = drain * times
     log = simulate(spike(jobs, arrival), 1 / drain)
 
@@ -67,7 +67,7 @@ def test_littles_law_holds_for_any_arrivals(gaps: list[float], service_s: float)
 
 
 @given(drain=rates, times=st.floats(1.01, 20.0), jobs=sizes, room=st.integers(2, 100))  # with 1, the slot idles
-def test_a_bound_refuses_what_the_peak_has_above_it(drain: float, times: float, jobs: int, room: int) -> None:
+def test_a_bound_refuses_the_part_of_the_peak_above_it(drain: float, times: float, jobs: int, room: int) -> None:
     arrival = drain * times
 
     log = simulate(spike(jobs, arrival), 1 / drain, room)
@@ -77,7 +77,7 @@ def test_a_bound_refuses_what_the_peak_has_above_it(drain: float, times: float, 
 
 
 @given(drain=rates, room=st.integers(1, 50))
-def test_a_bound_sized_by_age_keeps_everybody_below_it(drain: float, room: int) -> None:
+def test_a_bound_sized_by_age_keeps_every_job_below_that_age(drain: float, room: int) -> None:
     age_s = room / drain
     bound = round(theory.depth_for_age(age_s, drain))
 
@@ -87,7 +87,7 @@ def test_a_bound_sized_by_age_keeps_everybody_below_it(drain: float, room: int) 
     assert (log.done_s - log.accepted_s).max() <= age_s * 1.001
 
 
-def test_a_queue_that_keeps_up_is_never_deep_and_refuses_nobody() -> None:
+def test_a_queue_that_keeps_up_stays_short_and_refuses_no_job() -> None:
     assert theory.peak_depth(100, 200, 10) == 0
     assert theory.share_refused(100, 200, 10, 5) == 0
     assert theory.seconds_to_empty(100, 200, 10) == 10

@@ -1,4 +1,4 @@
-"""Whatever a handler does, its job ends with an answer and the worker goes on with the next one."""
+"""For any behaviour of a handler, its job ends with an outcome and the worker continues with the next one."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ HANDLERS = "tests.support.handlers"
 
 
 @pytest.mark.parametrize("what", [*RAISED, *RETURNED, "recursion"])
-def test_a_misbehaving_handler_fails_its_job_only(tmp_path: Path, store: Store, what: str) -> None:
+def test_a_failing_handler_fails_only_its_job(tmp_path: Path, store: Store, what: str) -> None:
     settings = make_settings(tmp_path, worker_handler=f"{HANDLERS}:misbehave")
     with serving_api(settings, store) as client, working(settings, store) as worker:
         [bad] = submit(client, message=what)
@@ -27,7 +27,7 @@ def test_a_misbehaving_handler_fails_its_job_only(tmp_path: Path, store: Store, 
         assert worker.pid is not None
 
 
-def test_a_handler_may_be_async_and_may_ask_which_attempt_it_is(tmp_path: Path, store: Store) -> None:
+def test_a_handler_may_be_async_and_may_take_the_context(tmp_path: Path, store: Store) -> None:
     settings = make_settings(tmp_path, worker_handler=f"{HANDLERS}:asynchronous")
     with serving_api(settings, store) as client, working(settings, store):
         ids = submit(client, 3)
@@ -46,8 +46,8 @@ def test_many_large_results_are_settled(tmp_path: Path, store: Store) -> None:
             wait_for(client, ids, timeout_s=30.0)
 
 
-def test_a_result_is_stored_while_the_next_job_runs_and_the_rest_goes_back(tmp_path: Path, store: Store) -> None:
-    """The long job in a batch of quick ones holds up neither the results before it nor the jobs behind it."""
+def test_a_result_is_stored_and_unstarted_jobs_are_released_while_a_long_job_runs(tmp_path: Path, store: Store) -> None:
+    """A long job in a batch of quick ones delays neither earlier results nor later jobs."""
     settings = make_settings(tmp_path, worker_handler=f"{HANDLERS}:wait_for_file")
     gate = tmp_path / "gate"
     with serving_api(settings, store) as client:
@@ -67,7 +67,7 @@ def test_a_result_is_stored_while_the_next_job_runs_and_the_rest_goes_back(tmp_p
         assert client.get("/queue/stats").json()["interrupted"] == 0
 
 
-def test_a_stopped_worker_finishes_its_job_and_gives_the_rest_back_in_order(tmp_path: Path, store: Store) -> None:
+def test_a_stopped_worker_finishes_its_job_and_releases_the_rest_in_order(tmp_path: Path, store: Store) -> None:
     settings = make_settings(tmp_path, worker_handler=f"{HANDLERS}:wait_for_file")
     gate = tmp_path / "gate"
     with serving_api(settings, store) as client:
@@ -97,8 +97,8 @@ def test_a_lease_is_extended_while_python_code_runs_without_a_pause(tmp_path: Pa
         assert client.get("/queue/stats").json()["interrupted"] == 0
 
 
-def test_a_job_over_its_time_limit_loses_the_worker_in_a_kernel(tmp_path: Path, store: Store) -> None:
-    """In a notebook the job cannot be ended: the worker is shown as lost, and another one takes the job over."""
+def test_a_job_over_its_time_limit_stops_a_worker_thread(tmp_path: Path, store: Store) -> None:
+    """In a notebook the job cannot be ended: the worker counts as lost, and another one takes the job over."""
     changes = {"worker_job_timeout_s": 0.1, "worker_lease_s": 1.0}
     settings = make_settings(tmp_path, worker_handler=f"{HANDLERS}:wait_for_file", **changes)
     gate = tmp_path / "gate"

@@ -1,4 +1,4 @@
-"""Worker identity: unique to each run; only the holder before in the same lock file, since the same boot, is dead."""
+"""Worker identity: unique to each run; only earlier holders of the same lock file and boot are proved dead."""
 
 import shutil
 from pathlib import Path
@@ -18,7 +18,7 @@ def one_run(settings: Settings) -> Identity:
 
 
 @pytest.mark.parametrize("name", [None, "worker"])
-def test_the_next_holder_of_a_lock_knows_the_holders_before_as_dead(tmp_path: Path, name: str | None) -> None:
+def test_earlier_holders_of_a_lock_are_proved_dead(tmp_path: Path, name: str | None) -> None:
     settings = make_settings(tmp_path, worker_id=name)
 
     first, second, third = (one_run(settings) for _ in range(3))
@@ -38,7 +38,7 @@ def test_the_record_of_holders_is_bounded(tmp_path: Path) -> None:
     assert runs[-1].predecessors == tuple(one.worker_id for one in runs[2:-1])
 
 
-def test_a_live_worker_is_nobodys_predecessor(tmp_path: Path) -> None:
+def test_a_live_worker_is_never_a_predecessor(tmp_path: Path) -> None:
     settings = make_settings(tmp_path)
     with WorkerIdentity(settings) as first, WorkerIdentity(settings) as second:
         assert first.name != second.name
@@ -79,7 +79,7 @@ def test_a_holder_of_another_boot_or_machine_is_not_proved_dead(
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "garbage", "a b c\n" * 50, "\udcff"])
-def test_whatever_lies_in_the_lock_file_a_worker_starts(tmp_path: Path, text: str) -> None:
+def test_a_worker_starts_with_any_content_of_the_lock_file(tmp_path: Path, text: str) -> None:
     settings = make_settings(tmp_path)
     one_run(settings)
     [lock] = (tmp_path / "data" / "workers").iterdir()

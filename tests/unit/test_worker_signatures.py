@@ -1,4 +1,4 @@
-"""What may be named as WORKER_HANDLER: how it is called, and which mistakes are one line when it is loaded."""
+"""WORKER_HANDLER: what may be named, how it is called, and which mistakes are one-line errors at start."""
 
 import functools
 from pathlib import Path
@@ -147,12 +147,12 @@ def load(name: str) -> Handler:
 
 
 @pytest.mark.parametrize("name", CALLED)
-def test_a_handler_gets_the_context_only_where_it_asks_for_it(name: str) -> None:
+def test_a_handler_gets_the_context_only_in_a_parameter_for_it(name: str) -> None:
     assert load(f"{__name__}:{name}")({"p": 1}, CONTEXT) == CALLED[name]
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_handler_that_cannot_be_called_is_refused_in_one_line(name: str) -> None:
+def test_a_handler_with_a_wrong_signature_is_a_one_line_error(name: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         load(f"{__name__}:{name}")
 
@@ -172,7 +172,7 @@ def test_a_handler_that_cannot_be_called_is_refused_in_one_line(name: str) -> No
         (NAMELESS, "cannot be read"),
     ],
 )
-def test_a_module_that_cannot_be_imported_is_one_line(
+def test_a_module_that_cannot_be_imported_is_a_one_line_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, said: str
 ) -> None:
     name = f"module_{tmp_path.name}"
@@ -186,7 +186,7 @@ def test_a_module_that_cannot_be_imported_is_one_line(
     assert "\n" not in str(refused.value)
 
 
-def test_an_error_without_a_text_tells_its_type_and_its_place() -> None:
+def test_an_error_without_a_message_is_described_by_type_and_place() -> None:
     def fails() -> None:
         raise TimeoutError
 

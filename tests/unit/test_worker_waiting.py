@@ -1,4 +1,4 @@
-"""How a worker waits: for a store that does not help, without flooding it or the log."""
+"""How a worker waits for a failing store without flooding the store or the log."""
 
 import logging
 
@@ -18,7 +18,7 @@ def test_each_failed_attempt_doubles_the_pause_up_to_the_longest_poll() -> None:
     assert trouble.met(StoreUnavailableError("gone")) == STORE_RETRY_FIRST_S
 
 
-def test_a_reason_is_told_once_and_its_end_too(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_reason_and_its_end_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     trouble = StoreTrouble(longest_s=1.0)
 

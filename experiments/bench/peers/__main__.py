@@ -12,9 +12,9 @@ from typing import Annotated
 
 import typer
 
-from experiments.bench.peers.comparison import Comparison, draw, without_paths
+from experiments.bench.peers.comparison import Comparison, Recorded, draw, without_paths
 from experiments.bench.peers.libraries import LIBRARIES, OURS, installed
-from experiments.bench.peers.measure import CONNECTIONS, Meter, Rates
+from experiments.bench.peers.measure import CONNECTIONS, Rates, measure
 from experiments.bench.record import RESULTS, Place
 from overload_demo.console import one_line_errors
 from overload_demo.errors import ConfigurationError
@@ -41,17 +41,25 @@ def main(
         contestants = installed([OURS, *wanted], environments)
         if len(contestants) == 1:
             raise ConfigurationError("nothing to compare with: pip install -e '.[peers]'")
-        meter, rates = Meter(Path(temporary).absolute(), seconds, jobs), Rates()
+        rates, own = Rates(), Path(temporary).absolute()
         for number in range(rounds):
             turn = number % len(contestants)  # no library always runs first, or after the same one
             for contestant in contestants[turn:] + contestants[:turn]:
-                print(f"round {number + 1}: {meter.measure(contestant, rates)}", flush=True)
+                print(f"round {number + 1}: {measure(contestant, own, seconds, jobs, rates)}", flush=True)
         notes: dict[str, float | str] = {
             "loader of acceptance": f"{'wrk' if shutil.which('wrk') else 'own loader'}, {CONNECTIONS} connections",
             "way to the store": "peers: TCP on loopback; ours: REST gateway, then a Unix socket",
             "fsync p50, ms": place.fsync_p50_ms,
         }
-        comparison = Comparison(place=place, rows=rates.rows(), notes=notes, contestants=meter.recorded(contestants))
+        recorded = [
+            Recorded(
+                about=one.about,
+                versions=one.versions,
+                jobs={worker.name: min(jobs, worker.most_jobs) for worker in one.about.workers},
+            )
+            for one in contestants
+        ]
+        comparison = Comparison(place=place, rows=rates.rows(), notes=notes, contestants=recorded)
         draw(comparison, output / "bench_peers.png")
         comparison.record("peers", output)
 

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from pydantic import BaseModel, ConfigDict
-from rich.console import Console
-from rich.table import Table
 
 from experiments.bench.peers.libraries import OURS, Library
 from experiments.bench.record import Benchmark, Place
@@ -39,16 +37,6 @@ class Comparison(Benchmark):
         rows = [row for row in self.rows if row.unit == unit]
         found = {OURS.name: rows[0].ours} | {row.what: row.theirs for row in rows}
         return dict(sorted(found.items(), key=lambda one: -statistics.median(one[1])))
-
-    def show(self, console: Console) -> None:
-        """Print the rows, and what happens to a job of a killed worker."""
-        super().show(console)
-        table = Table("library", "endpoint", "at once", "a job whose worker is killed", "result kept", show_edge=False)
-        for one in self.contestants:
-            versions, library = ", ".join(f"{name} {it}" for name, it in one.versions.items()), one.about
-            at_once = library.workers[0].at_once
-            table.add_row(f"{library.name}\n({versions})", library.endpoint, at_once, library.killed, library.result)
-        console.print(table)
 
 
 def without_paths(place: Place) -> Place:

@@ -1,18 +1,17 @@
 """The two measurements, from outside and the same for all: jobs accepted a second and jobs done a second."""
 
 import contextlib
-import tempfile
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 
-from experiments.bench.peers.comparison import ACCEPTED, DONE, Recorded
+from experiments.bench.peers.comparison import ACCEPTED, DONE
 from experiments.bench.peers.job import STAMP
 from experiments.bench.peers.libraries import OURS, Contestant, Worker
 from experiments.bench.peers.processes import PeerStack, last_line, stack
 from experiments.bench.record import Row, figure
-from experiments.bench.servers import accepted_per_s, submitted, until
+from experiments.bench.servers import accepted_per_s, folder_in, submitted, until
 from overload_demo.errors import OverloadDemoError
 
 CONNECTIONS = 64
@@ -39,37 +38,17 @@ class Rates:
         ]
 
 
-class Meter:
-    """Measures one contestant after the other, each time on a new store in ``folder``."""
-
-    def __init__(self, folder: Path, seconds: float, jobs: int) -> None:
-        self._folder, self._seconds, self._jobs = folder, seconds, jobs
-
-    def measure(self, contestant: Contestant, rates: Rates) -> str:
-        """Measure a contestant once; return the result as text."""
-        results = []
-        with tempfile.TemporaryDirectory(dir=self._folder) as folder, stack(contestant, Path(folder)) as fresh:
-            results.append((ACCEPTED, contestant.about.name, accepted_per_s(fresh.url, CONNECTIONS, self._seconds)))
-        for worker in contestant.about.workers:
-            with tempfile.TemporaryDirectory(dir=self._folder) as folder, stack(contestant, Path(folder)) as fresh:
-                results.append((DONE, worker.name, _done_per_s(fresh, worker, self._jobs_for(worker))))
-        for result in results:
-            rates.add(*result)
-        return ", ".join(f"{name} {figure(rate)} {unit}" for unit, name, rate in results)
-
-    def recorded(self, contestants: list[Contestant]) -> list[Recorded]:
-        """Return what is recorded of the contestants."""
-        return [
-            Recorded(
-                about=contestant.about,
-                versions=contestant.versions,
-                jobs={worker.name: self._jobs_for(worker) for worker in contestant.about.workers},
-            )
-            for contestant in contestants
-        ]
-
-    def _jobs_for(self, worker: Worker) -> int:
-        return min(self._jobs, worker.most_jobs)
+def measure(contestant: Contestant, folder: Path, seconds: float, jobs: int, rates: Rates) -> str:
+    """Measure a contestant once, each time on a new store in ``folder``; return the result as text."""
+    results = []
+    with folder_in(folder) as own, stack(contestant, own) as fresh:
+        results.append((ACCEPTED, contestant.about.name, accepted_per_s(fresh.url, CONNECTIONS, seconds)))
+    for worker in contestant.about.workers:
+        with folder_in(folder) as own, stack(contestant, own) as fresh:
+            results.append((DONE, worker.name, _done_per_s(fresh, worker, min(jobs, worker.most_jobs))))
+    for result in results:
+        rates.add(*result)
+    return ", ".join(f"{name} {figure(rate)} {unit}" for unit, name, rate in results)
 
 
 def rate_of(stamps_ns: list[int]) -> float:

@@ -46,7 +46,6 @@ def stack(contestant: Contestant, folder: Path) -> Iterator[PeerStack]:
         variables = environment(folder, WORKER_HANDLER="experiments.bench.peers.job:do_job", PYTHONPATH=ROOT)
         with _serving(contestant, ["-m", "overload_demo.api"], variables, folder) as running_one:
             yield running_one
-        until(lambda: not _processes_in(folder), STOP_WITHIN_S)  # the embedded store ends after its last user
         return
     with _redis(folder) as redis_url:
         variables = {**os.environ, "PEERS_REDIS_URL": redis_url, "RQ_REDIS_URL": redis_url, "PYTHONPATH": str(ROOT)}
@@ -118,12 +117,3 @@ def _answers(port: int) -> bool:
         connection.sendall(b"PING\r\n")
         return connection.recv(16).startswith(b"+PONG")
     return False
-
-
-def _processes_in(folder: Path) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if Path(process.cwd()).is_relative_to(folder):
-                found.append(process)
-    return found

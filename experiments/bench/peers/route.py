@@ -2,7 +2,8 @@
 
 import inspect
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, cast
 
 from fastapi import FastAPI, Response
@@ -12,13 +13,23 @@ from overload_demo.jobs import JobRequest
 
 REDIS_URL = os.environ.get("PEERS_REDIS_URL", "")
 Submit = Callable[[dict[str, Any]], str | Awaitable[str]]
+Hook = Callable[[], Awaitable[Any]]
 
 
-def app_with(submit: Submit, lifespan: Any = None) -> FastAPI:
+def app_with(submit: Submit, connect: Hook | None = None, disconnect: Hook | None = None) -> FastAPI:
     """Return the app; ``submit`` enqueues a payload and returns the library's id of the job.
 
     A ``submit`` that blocks gets a ``def`` endpoint, which FastAPI runs in a thread, otherwise an ``async def`` one.
+    ``connect`` and ``disconnect`` run in the lifespan.
     """
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        if connect is not None:
+            await connect()
+        yield
+        if disconnect is not None:
+            await disconnect()
 
     def post_job(job: JobRequest, response: Response) -> Accepted:
         return _answer(response, cast(str, submit(job.model_dump())))

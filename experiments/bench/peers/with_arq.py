@@ -1,12 +1,9 @@
 """arq: a pool that the API opens in its lifespan, and the settings that its worker starts with."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 from arq import create_pool
 from arq.connections import RedisSettings
-from fastapi import FastAPI
 
 from experiments.bench.peers import job
 from experiments.bench.peers.route import REDIS_URL, app_with
@@ -34,18 +31,19 @@ class BusyWorkerSettings:
     poll_delay = 0.0
 
 
-@asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Stay connected while the API runs."""
+async def connect() -> None:
+    """Open the pool."""
     app.state.pool = await create_pool(SERVER)
-    yield
+
+
+async def disconnect() -> None:
+    """Close the pool."""
     await app.state.pool.aclose()
 
 
 async def submit(payload: dict[str, Any]) -> str:
     """Enqueue a job."""
-    queued = await app.state.pool.enqueue_job("do_job", payload)
-    return str(queued.job_id)
+    return str((await app.state.pool.enqueue_job("do_job", payload)).job_id)
 
 
-app = app_with(submit, lifespan)
+app = app_with(submit, connect, disconnect)

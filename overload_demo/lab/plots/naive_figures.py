@@ -6,17 +6,8 @@ from typing import Any
 
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab.baseline import VARIANTS, BaselineRun, note_on
-from overload_demo.lab.colours import BLUE, GREEN, GREY, ORANGE, PURPLE, YELLOW
-from overload_demo.lab.plots.accessible_figure import (
-    NAIVE,
-    OFFERED,
-    PREDICTED,
-    QUEUE,
-    AccessibleFigure,
-    drawing,
-    legend,
-    thousands,
-)
+from overload_demo.lab.colours import BLUE, GREEN, GREY, NAIVE, OFFERED, ORANGE, PREDICTED, PURPLE, QUEUE, YELLOW
+from overload_demo.lab.plots.accessible_figure import AccessibleFigure, drawing, legend, thousands
 from overload_demo.lab.steps import LoadStep
 from overload_demo.lab.theory import capacity_per_s
 from overload_demo.load.summary import Environment
@@ -165,7 +156,7 @@ def spoiled(steps: Sequence[LoadStep]) -> AccessibleFigure:
         f"Answers a second over time, twice under {first.offered_per_s:,.0f} requests a second. On a fresh server"
         f" {first.answered:,} of {first.planned:,} were answered in time; after an overload had left"
         f" {last.backlog_before:,} requests behind, {last.answered:,} of {last.planned:,}. Meanwhile the app completed"
-        f" {last.completed:,} jobs, {last.done_for_nobody:,} of them after their clients had left."
+        f" {last.completed:,} jobs, {last.wasted:,} of them after their clients had left."
     )
     return AccessibleFigure(figure, alt, _conditions(steps))
 

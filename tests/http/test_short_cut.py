@@ -1,4 +1,4 @@
-"""The short cut of ``POST /jobs`` gives the answers of FastAPI's ordinary handler, and OpenAPI tells the truth."""
+"""The short cut of ``POST /jobs`` gives the responses of FastAPI's ordinary handler, and OpenAPI describes them."""
 
 import json
 import re
@@ -128,7 +128,7 @@ async def test_the_short_cut_answers_like_the_ordinary_handler(settings: Setting
 
 
 async def test_a_plain_body_does_take_the_short_cut(settings: Settings, store: Store) -> None:
-    """Otherwise the comparison would compare nothing: here there is no other way."""
+    """Otherwise the comparison would prove nothing: this app has no other path."""
     app = create_app(settings, store)
     app.router.routes.clear()
     async with client_of(app) as client:
@@ -136,11 +136,11 @@ async def test_a_plain_body_does_take_the_short_cut(settings: Settings, store: S
         assert (await client.post("/jobs", json=JOB | {"value": "x"})).status_code == 404
 
 
-async def test_the_short_cut_is_not_to_be_seen_in_openapi(settings: Settings, store: Store) -> None:
+async def test_the_short_cut_does_not_change_openapi(settings: Settings, store: Store) -> None:
     assert create_app(settings, store).openapi() == ordinary_app(settings, store).openapi()
 
 
-async def test_openapi_documents_what_is_sent(tmp_path: Path, store: Store) -> None:
+async def test_every_response_matches_openapi(tmp_path: Path, store: Store) -> None:
     settings = make_settings(tmp_path, overload_max_queue_depth=3)
     app = create_app(settings, store)
     async with client_of(app) as client:
@@ -169,7 +169,7 @@ async def test_openapi_documents_what_is_sent(tmp_path: Path, store: Store) -> N
 
 
 def validate(description: dict[str, Any], name: str, answer: httpx.Response) -> None:
-    """The status is documented, and the body is what its schema says."""
+    """Check that the status is documented and the body matches its schema."""
     method, path = name.split(" ")
     documented = description["paths"][path][method.lower()]["responses"]
     assert str(answer.status_code) in documented, f"{name} sent {answer.status_code}"

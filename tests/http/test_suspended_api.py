@@ -1,4 +1,4 @@
-"""An API that the system has held up: who asked meanwhile has asked in time, and is answered, not reset."""
+"""An API process that was suspended answers requests that arrived meanwhile, and does not reset them."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ PLACES = 8
 
 @contextmanager
 def held_up(api: Child, for_s: float) -> Iterator[None]:
-    """The process does not run, for the block and until so many seconds have passed."""
+    """Suspend the process for the block, and at least for this number of seconds."""
     assert api.pid is not None
     os.kill(api.pid, signal.SIGSTOP)
     until = time.monotonic() + for_s
@@ -36,7 +36,7 @@ def ready(client: httpx.Client) -> None:
     client.close()
 
 
-def test_who_asks_again_while_others_wait_is_answered(tmp_path: Path) -> None:
+def test_a_next_request_sent_during_the_suspension_is_answered(tmp_path: Path) -> None:
     with api_process(tmp_path, OVERLOAD_MAX_CONNECTIONS=PLACES + 1) as (api, client):  # one is just leaving
         ready(client)
         with ExitStack() as open_ones:

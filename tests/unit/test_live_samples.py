@@ -1,4 +1,4 @@
-"""What the live views say: in the words of a person in the last row, and honest about what nobody knows."""
+"""The texts of the live views: readable at a distance, and a dash for each unknown number."""
 
 from dataclasses import replace
 
@@ -26,7 +26,7 @@ def test_every_number_has_its_text() -> None:
     }
 
 
-def test_what_nobody_knows_is_a_dash_and_never_a_zero() -> None:
+def test_an_unknown_number_is_a_dash_and_never_a_zero() -> None:
     texts = words.numbers(UNKNOWN)
 
     assert [name for name, text in texts.items() if text == words.NOT_KNOWN] == ["errors", "p99", "lost"]
@@ -37,11 +37,11 @@ def test_what_nobody_knows_is_a_dash_and_never_a_zero() -> None:
     ("value_s", "text"),
     [(None, words.NOT_KNOWN), (0.0004, "0 ms"), (0.0123, "12 ms"), (0.999, "999 ms"), (1.0, "1.0 s"), (9.55, "9.6 s")],
 )
-def test_a_time_to_the_answer_has_the_unit_one_reads_at_a_glance(value_s: float | None, text: str) -> None:
+def test_a_time_has_the_unit_that_suits_it(value_s: float | None, text: str) -> None:
     assert words.duration(value_s) == text
 
 
-def test_each_chart_is_told_to_whoever_cannot_see_it() -> None:
+def test_each_chart_has_a_text_alternative() -> None:
     labels = words.labels(SAMPLE, 10_000)
 
     assert labels["latency"].endswith("queue API: 99 % within 12 ms now.")
@@ -52,7 +52,7 @@ def test_each_chart_is_told_to_whoever_cannot_see_it() -> None:
     assert words.labels(UNKNOWN, 1)["latency"].endswith("queue API: nothing answered in the last second.")
 
 
-def test_the_end_of_a_spike_says_how_far_off_the_class_was() -> None:
+def test_the_end_of_a_spike_shows_the_errors_of_the_predictions() -> None:
     result = SpikeResult.read(RESULTS / "spike.json").model_copy(
         update={"peak_queue_depth": 20_000, "seconds_to_empty": 50.0}
     )
@@ -74,14 +74,14 @@ def test_a_queue_that_never_grew_has_no_percentage() -> None:
     assert "Peak 0 (predicted 10)." in words.spike_text(flat, 10)
 
 
-def test_a_spike_that_was_not_absorbed_is_not_called_so() -> None:
+def test_a_spike_that_was_not_absorbed_is_named_so() -> None:
     result = SpikeResult.read(RESULTS / "spike.json").model_copy(update={"verdict": "not absorbed", "lost": 3})
 
     assert words.spike_text(result).startswith("Not absorbed: ")
     assert "3 lost" in words.spike_text(result)
 
 
-def test_the_end_of_the_naive_run_counts_the_clients_that_got_nothing() -> None:
+def test_the_end_of_the_naive_run_counts_the_clients_without_an_answer() -> None:
     run = next(run for run in recorded_baseline() if run.variant == "def-slot" and run.summary.accepted)
     sent, answered = run.summary.sent, run.summary.accepted
 

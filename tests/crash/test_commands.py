@@ -1,4 +1,4 @@
-"""The commands as people start them: bad input in one line, clean stops, and what happens when things are missing."""
+"""The commands: one-line errors for bad input, clean stops, and behaviour when a part is missing."""
 
 import os
 import signal
@@ -33,7 +33,7 @@ def run_door(folder: Path, module: str, *arguments: str, **variables: object) ->
 
 
 def the_error(outcome: "subprocess.CompletedProcess[str]") -> str:
-    """The one line a refusal consists of."""
+    """The one line of a refused start."""
     assert outcome.returncode == 1, outcome.stderr
     [line] = [line for line in outcome.stderr.splitlines() if not line.startswith("20")]  # but for log lines
     assert line.startswith("error: ")
@@ -52,7 +52,7 @@ def the_error(outcome: "subprocess.CompletedProcess[str]") -> str:
         ({"OVERLOAD_DATA_DIR": "/proc/nowhere"}, "/proc/nowhere"),
     ],
 )
-def test_a_mistake_in_the_settings_is_one_line_that_names_it(
+def test_a_mistake_in_the_settings_is_a_one_line_error_that_names_it(
     tmp_path: Path, door: str, variables: dict[str, str], said: str
 ) -> None:
     outcome = run_door(tmp_path, door, *(["--port", "0"] if door == "api" else []), **variables)
@@ -61,7 +61,7 @@ def test_a_mistake_in_the_settings_is_one_line_that_names_it(
     assert "s3cret" not in outcome.stderr
 
 
-def test_a_handler_that_does_not_exist_is_one_line(tmp_path: Path) -> None:
+def test_a_missing_handler_is_a_one_line_error(tmp_path: Path) -> None:
     assert "nowhere:nothing" in the_error(run_door(tmp_path, "worker", WORKER_HANDLER="nowhere:nothing"))
 
 
@@ -74,17 +74,17 @@ def test_a_second_api_on_the_same_port_is_refused(tmp_path: Path) -> None:
 
         outcome = run_door(tmp_path, "api", "--port", str(port))
 
-        assert f"127.0.0.1:{port}" in the_error(outcome)
+        assert f"127.0.0.1 port {port}" in the_error(outcome)
     finally:
         first.stop()
 
 
-def test_api_and_worker_started_apart_find_the_same_store(tmp_path: Path) -> None:
+def test_api_and_worker_started_separately_find_the_same_store(tmp_path: Path) -> None:
     with worker_process(tmp_path), api_process(tmp_path) as (_, client):
         wait_for(client, submit(client, 3))
 
 
-def test_a_worker_until_empty_does_what_there_is_and_ends(tmp_path: Path) -> None:
+def test_a_worker_until_empty_runs_all_jobs_and_ends(tmp_path: Path) -> None:
     with api_process(tmp_path) as (_, client):
         ids = submit(client, 25)
 
@@ -94,7 +94,7 @@ def test_a_worker_until_empty_does_what_there_is_and_ends(tmp_path: Path) -> Non
         wait_for(client, ids)
 
 
-def test_sigterm_lets_the_running_job_end_and_gives_the_rest_back(tmp_path: Path) -> None:
+def test_sigterm_finishes_the_running_job_and_releases_the_rest(tmp_path: Path) -> None:
     with api_process(tmp_path) as (_, client):
         ids = submit(client, 5)
         worker = child("overload_demo.worker", folder=tmp_path, WORKER_PROCESSING_DELAY=0.4)
@@ -113,7 +113,7 @@ def test_sigterm_lets_the_running_job_end_and_gives_the_rest_back(tmp_path: Path
         worker.stop()
 
 
-def test_sigterm_is_bounded_in_time_whatever_the_running_job_does(tmp_path: Path) -> None:
+def test_sigterm_ends_a_worker_within_the_grace_period(tmp_path: Path) -> None:
     (tmp_path / "stuck.py").write_text("import threading\n\n\ndef handle(payload):\n    threading.Event().wait()\n")
     with api_process(tmp_path) as (_, client):
         ids = submit(client, 3)
@@ -123,7 +123,7 @@ def test_sigterm_is_bounded_in_time_whatever_the_running_job_does(tmp_path: Path
             wait_until("the worker has ended", lambda: worker.pid is None)
             assert "did not end within WORKER_GRACE_S" in worker.log.read_text()
 
-        with worker_process(tmp_path):  # it brings back the lease, which nobody extends
+        with worker_process(tmp_path):  # it takes back the lease, which is not renewed
             wait_for(client, ids)
 
 
@@ -141,7 +141,7 @@ def test_a_job_over_its_time_limit_ends_the_worker_and_counts_as_interrupted(tmp
         assert "interrupted 2 times" in client.get(f"/jobs/{job_id}").json()["error"]
 
 
-def test_two_workers_side_by_side_do_every_job_once(tmp_path: Path) -> None:
+def test_two_workers_run_every_job_once(tmp_path: Path) -> None:
     with api_process(tmp_path) as (_, client):
         ids = submit(client, 200)
         with (
@@ -154,7 +154,7 @@ def test_two_workers_side_by_side_do_every_job_once(tmp_path: Path) -> None:
     assert sorted(job_id for what, job_id, _ in events(tmp_path) if what == "effect") == sorted(ids)
 
 
-def test_a_killed_store_heals_by_itself_under_the_api_and_the_worker(tmp_path: Path) -> None:
+def test_api_and_worker_recover_from_a_killed_store(tmp_path: Path) -> None:
     with api_process(tmp_path) as (_, client), worker_process(tmp_path, WORKER_PROCESSING_DELAY=0.01):
         ids = submit(client, 20)
         for pid in store_processes(tmp_path):
@@ -170,7 +170,7 @@ def test_a_killed_store_heals_by_itself_under_the_api_and_the_worker(tmp_path: P
 WRONG_TOKEN = {"UPSTASH_REDIS_REST_TOKEN": "wr0ng"}
 
 
-def test_a_wrong_token_degrades_the_api_and_kills_nobody(tmp_path: Path, store: Store) -> None:
+def test_a_wrong_token_degrades_the_api_and_ends_no_process(tmp_path: Path, store: Store) -> None:
     with (
         Network(store).serving() as network,
         api_process(tmp_path, **WRONG_TOKEN, UPSTASH_REDIS_REST_URL=network.store[0].url) as (api, client),

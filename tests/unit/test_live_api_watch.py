@@ -1,4 +1,4 @@
-"""What a live view makes of an API's metrics."""
+"""The errors and the p99 that a live view derives from an API's metrics."""
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -20,7 +20,7 @@ class Api:
         return ApiCounts.read(generate_latest(self._registry).decode())
 
 
-def test_errors_are_what_the_server_refused_or_failed_and_not_a_clients_mistakes() -> None:
+def test_errors_are_refusals_and_failures_of_the_server_only() -> None:
     api = Api()
     for status, count in {"202": 50, "404": 7, "422": 5, "429": 3, "503": 2, "other": 9}.items():
         api.answers.labels(status).inc(count)
@@ -28,7 +28,7 @@ def test_errors_are_what_the_server_refused_or_failed_and_not_a_clients_mistakes
     assert api.counts().errors == 5
 
 
-def test_the_p99_is_of_what_came_since_the_look_before() -> None:
+def test_the_p99_is_of_the_time_since_the_last_look() -> None:
     api = Api()
     for _ in range(1000):
         api.acceptance.observe(0.5)
@@ -39,7 +39,7 @@ def test_the_p99_is_of_what_came_since_the_look_before() -> None:
     assert api.counts().p99_s(before) == pytest.approx(0.01 + 0.99 * 0.09, abs=1e-4)
 
 
-def test_beyond_the_last_bound_the_last_bound_is_told() -> None:
+def test_beyond_the_last_bound_the_p99_is_that_bound() -> None:
     api = Api()
     before = api.counts()
     api.acceptance.observe(60.0)
@@ -53,7 +53,7 @@ def test_without_an_acceptance_there_is_no_p99() -> None:
     assert api.counts().p99_s(api.counts()) is None
 
 
-def test_an_api_that_was_started_again_has_no_p99_yet() -> None:
+def test_a_restarted_api_has_no_p99_yet() -> None:
     before, after = Api(), Api()
     for _ in range(9):
         before.acceptance.observe(0.05)

@@ -1,4 +1,4 @@
-"""``python -m overload_demo.live`` as it is started: bad input in one line, and nothing left however it ends."""
+"""``python -m overload_demo.live`` as a process: one-line errors, and no process left however it ends."""
 
 import os
 import re
@@ -24,26 +24,26 @@ from tests.support.running import environment, free_port
 from tests.support.stages import SIZES
 from tests.support.waiting import wait_until
 
-DOOR = [sys.executable, "-m", "overload_demo.live"]
+COMMAND = [sys.executable, "-m", "overload_demo.live"]
 
 
 def the_error(folder: Path, *arguments: str) -> str:
     """The one line that refuses these arguments, with exit code 1."""
-    outcome = run_module(DOOR[-1], *arguments, env=environment(folder), cwd=folder)
+    outcome = run_module(COMMAND[-1], *arguments, env=environment(folder), cwd=folder)
     assert outcome.returncode == 1, outcome.stderr
     [line] = outcome.stderr.splitlines()
     assert line.startswith("error: ")
     return line
 
 
-def test_an_api_that_is_gone_is_one_line(tmp_path: Path) -> None:
+def test_a_missing_api_is_a_one_line_error(tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{free_port()}"
 
     assert the_error(tmp_path, url) == f"error: nothing to watch at {url}: Connection refused"
 
 
 @pytest.mark.parametrize("body", [b"hello", b'{"service": "another"}', b"[]"])
-def test_an_api_that_is_not_ours_is_one_line(tmp_path: Path, body: bytes) -> None:
+def test_another_server_is_a_one_line_error(tmp_path: Path, body: bytes) -> None:
     class Other(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
@@ -65,7 +65,7 @@ def test_an_api_that_is_not_ours_is_one_line(tmp_path: Path, body: bytes) -> Non
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "text"),
     [
         (["127.0.0.1:8000"], "begins with http:// or https://, and a host follows"),
         (["http://"], "is not the URL of an API"),
@@ -77,19 +77,19 @@ def test_an_api_that_is_not_ours_is_one_line(tmp_path: Path, body: bytes) -> Non
     ],
     ids=lambda one: " ".join(one) if isinstance(one, list) else "",
 )
-def test_a_mistake_in_the_arguments_is_one_line(tmp_path: Path, arguments: list[str], said: str) -> None:
-    assert said in the_error(tmp_path, *arguments)
+def test_a_mistake_in_the_arguments_is_a_one_line_error(tmp_path: Path, arguments: list[str], text: str) -> None:
+    assert text in the_error(tmp_path, *arguments)
 
 
 @contextmanager
 def on_stage(folder: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """The door with controls, rehearsed before; yields its process and the address it has printed."""
+    """Run the command with controls after a rehearsal; yield its process and the printed address."""
     runs = folder / "runs"
     runs.mkdir()
     rehearsed = Rehearsal(environment=Environment.here(descriptor_limit()), sizes=SIZES, acts=[])
     (runs / FILE).write_text(rehearsed.model_dump_json())
-    door = subprocess.Popen(
-        [*DOOR, "--control"],
+    process = subprocess.Popen(
+        [*COMMAND, "--control"],
         env=environment(folder, OVERLOAD_STORE_DEADLINE_S=1),
         cwd=folder,
         stdout=subprocess.PIPE,
@@ -98,17 +98,17 @@ def on_stage(folder: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
     )
     with no_process_left(folder, timeout_s=30.0):
         try:
-            assert door.stdout is not None
-            line = door.stdout.readline()
+            assert process.stdout is not None
+            line = process.stdout.readline()
             assert re.match(r"http://127\.0\.0\.1:\d+/#\S{16,}  with controls", line), line
-            yield door, line.split()[0]
+            yield process, line.split()[0]
         finally:
-            door.kill()
-            door.communicate()
+            process.kill()
+            process.communicate()
 
 
 def order(address: str, name: str) -> None:
-    """Give an order; it must be taken."""
+    """Send an order; it must be accepted."""
     url, _, token = address.partition("#")
     answer = httpx.post(f"{url}control/{name}", headers={"X-Control-Token": token}, json={}, trust_env=False)
     assert answer.status_code == 204, answer.text
@@ -119,7 +119,7 @@ def stopped(folder: Path) -> list[psutil.Process]:
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "said"),
+    ("number", "code", "text"),
     [
         (signal.SIGINT, 130, "error: stopped; all started processes have ended\n"),
         (signal.SIGTERM, 143, "error: terminated; all started processes have ended\n"),
@@ -127,21 +127,21 @@ def stopped(folder: Path) -> list[psutil.Process]:
     ],
     ids=["Ctrl-C", "SIGTERM", "kill -9"],
 )
-def test_a_door_that_ends_in_mid_spike_with_a_frozen_store_leaves_nothing(
-    tmp_path: Path, number: signal.Signals, code: int, said: str
+def test_a_command_that_ends_during_a_spike_with_a_frozen_store_leaves_nothing(
+    tmp_path: Path, number: signal.Signals, code: int, text: str
 ) -> None:
-    with on_stage(tmp_path) as (door, address):
+    with on_stage(tmp_path) as (process, address):
         order(address, "spike")
         wait_until("it fires", lambda: any("overload_demo.load.sender" in line for line in started(tmp_path)), 30.0)
         order(address, "freeze")
         wait_until("the store stands still", lambda: stopped(tmp_path))
         [store] = stopped(tmp_path)
-        assert len(processes_of(tmp_path)) >= 6, "door, gateway, Redis, API, worker, load"
+        assert len(processes_of(tmp_path)) >= 6, "process, gateway, Redis, API, worker, load"
 
-        os.kill(door.pid, number)
+        os.kill(process.pid, number)
 
-        assert door.communicate(timeout=60) == ("", said)
-        assert door.returncode == code
+        assert process.communicate(timeout=60) == ("", text)
+        assert process.returncode == code
         wait_until("the store is gone, and not just stopped", lambda: not store.is_running(), 30.0)
 
 

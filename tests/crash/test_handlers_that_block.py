@@ -1,4 +1,4 @@
-"""What outlasts its time ends the worker's process, even where it keeps the interpreter's lock."""
+"""A job or a stop that exceeds its time limit ends the worker's process, even if the interpreter is blocked."""
 
 import signal
 from pathlib import Path
@@ -25,7 +25,7 @@ def wait_for_end(worker: Child) -> int | None:
     return exit_code(worker)
 
 
-def test_a_job_that_keeps_the_interpreter_ends_its_workers_and_then_on_the_dead_list(
+def test_a_job_that_blocks_the_interpreter_ends_as_dead_after_its_attempts(
     tmp_path: Path, store_on_a_port: Store
 ) -> None:
     limits = {"WORKER_JOB_TIMEOUT_S": 0.2, "WORKER_LEASE_S": 1, "WORKER_MAX_ATTEMPTS": 2}
@@ -44,7 +44,7 @@ def test_a_job_that_keeps_the_interpreter_ends_its_workers_and_then_on_the_dead_
         assert lab.client.get("/queue/stats").json()["dead"] == 1
 
 
-def test_a_stop_is_bounded_in_time_by_wall_clock_even_then(tmp_path: Path, store_on_a_port: Store) -> None:
+def test_a_stop_is_bounded_in_time_while_the_interpreter_is_blocked(tmp_path: Path, store_on_a_port: Store) -> None:
     with handler_lab(tmp_path, store_on_a_port) as lab:
         submit(lab.client)
         with lab.worker(STUCK_IN_A_SUM, WORKER_GRACE_S=0.2) as worker:
@@ -54,7 +54,7 @@ def test_a_stop_is_bounded_in_time_by_wall_clock_even_then(tmp_path: Path, store
             assert "exceeds WORKER_GRACE_S and blocks" in worker.log.read_text()
 
 
-def test_a_second_stop_signal_ends_it_at_once_even_then(tmp_path: Path, store_on_a_port: Store) -> None:
+def test_a_second_stop_signal_ends_a_blocked_worker_at_once(tmp_path: Path, store_on_a_port: Store) -> None:
     with handler_lab(tmp_path, store_on_a_port) as lab:
         submit(lab.client)
         with lab.worker(STUCK_IN_A_SUM, WORKER_GRACE_S=600) as worker:
