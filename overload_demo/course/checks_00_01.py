@@ -34,7 +34,7 @@ def _first_job(answer: object, *, stored: JobLife | None) -> str:
     if stored is None:
         return f"The store has no job {shown(answer.get('job_id'))}. Is it the id from the receipt?"
     if answer.get("status") != stored.status:
-        return f"Your answer has the status {shown(answer.get('status'))}, the store has {stored.status.value!r}: ask again."
+        return f"Your status is {shown(answer.get('status'))}, that in the store is {stored.status.value!r}: ask again."
     if stored.status != JobState.DONE:
         return f"The job is {stored.status.value}, not done: ask again in a moment."
     value = answer.get("result")

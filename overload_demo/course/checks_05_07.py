@@ -97,9 +97,7 @@ def _waits_as_asked(student: Callable[..., object], status: int, seconds: int, a
     if math.isclose(wait_s, seconds * 1000):
         return f"For {asked} you wait {wait_s:,.0f} s: the header is in seconds already."
     if not wait_s >= seconds:
-        return (
-            f"For {asked} on attempt {attempt} you come back after {wait_s:g} s. Never come back earlier than it asks."
-        )
+        return f"For {asked} on attempt {attempt} you wait {wait_s:g} s. Never come back earlier than asked."
     if wait_s > seconds + LONGEST_S:
         return f"For {asked} on attempt {attempt} you wait {wait_s:,.0f} s: that is giving up, not waiting."
     return ""
