@@ -20,7 +20,8 @@ from overload_demo.errors import OverloadDemoError
 from overload_demo.lab.baseline import VARIANTS, BaselineRecording, BaselineRun, Variant
 from overload_demo.lab.colours import BLUE, GREEN, ORANGE
 from overload_demo.lab.naive_api import baseline_server, run_baseline
-from overload_demo.lab.plots.accessible_figure import drawing, legend, plain, thousands, with_gaps
+from overload_demo.lab.plots.accessible_figure import drawing, legend, thousands
+from overload_demo.lab.plots.spike_figures import with_gaps
 from overload_demo.load import LoadPlan, Shape, calibrate
 
 SOLID, DASHED = {"color": BLUE}, {"color": ORANGE, "ls": "--"}
@@ -138,7 +139,8 @@ def _steps(axes: Axes, at_s: list[float], curves: dict[str, Any], **settings: An
         axes.step(at_s, with_gaps(values), where="post", label=label, **STYLES[label])
     axes.set(xlabel="time, s", **settings)
     legend(axes)
-    thousands(axes.yaxis) if "yscale" not in settings else plain(axes.yaxis)
+    if "yscale" not in settings:
+        thousands(axes.yaxis)
 
 
 if __name__ == "__main__":

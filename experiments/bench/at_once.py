@@ -21,8 +21,8 @@ from matplotlib.axes import Axes
 from experiments.bench import servers
 from experiments.bench.record import RESULTS, Folder, Rounds, Row, recording
 from overload_demo.errors import OverloadDemoError
-from overload_demo.lab.colours import BLUE, GREY, ORANGE
-from overload_demo.lab.plots.accessible_figure import NAIVE, QUEUE, drawing
+from overload_demo.lab.colours import BLUE, GREY, NAIVE, ORANGE, QUEUE
+from overload_demo.lab.plots.accessible_figure import drawing
 from overload_demo.load import LoadPlan, LoadResult, Shape, run_load
 
 CLIENT_TIMEOUT_S = 60.0

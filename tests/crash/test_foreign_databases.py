@@ -62,7 +62,9 @@ def test_jobs_are_done_over_tls_with_an_acl_user_and_a_database_number(
 def test_an_untrusted_certificate_is_refused_in_one_line(tmp_path: Path) -> None:
     port = free_port()
     with server(tmp_path / "own", port), tls_before(port, tmp_path) as (tls_port, _):
-        with pytest.raises(ConfigurationError, match=r"no TLS with the server at 127\.0\.0\.1:.*certificate") as caught:
+        with pytest.raises(
+            ConfigurationError, match=r"cannot connect to the server at 127\.0\.0\.1:.*certificate"
+        ) as caught:
             with on_own_server(tmp_path, f"rediss://127.0.0.1:{tls_port}"):
                 pass
     assert "\n" not in str(caught.value)

@@ -72,7 +72,7 @@ def test_a_server_that_cannot_keep_jobs_is_refused_in_one_line(tmp_path: Path, o
 
 
 def test_an_absent_server_is_refused_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"no server at 127\.0\.0\.1:1: "):
+    with pytest.raises(ConfigurationError, match=r"cannot connect to the server at 127\.0\.0\.1:1: "):
         EmbeddedStore(tmp_path, load_settings(overload_redis_url="redis://user:hidden@127.0.0.1:1/0")).acquire()
 
 

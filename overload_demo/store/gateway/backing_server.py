@@ -107,15 +107,9 @@ class ExternalServer(BackingServer):
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 return await self._sign_in(self.database)
-        except TimeoutError:
-            raise StoreUnavailableError(f"the server {self.name} did not answer in time") from None
-        except ssl.SSLError as error:
-            reason = getattr(error, "verify_message", "") or error.reason
-            raise StoreUnavailableError(f"no TLS with the server {self.name}: {reason}") from None
-        except OSError as error:
-            raise StoreUnavailableError(f"no server {self.name}: {error.strerror or error}") from None
-        except ReplyError as error:
-            raise StoreUnavailableError(f"the server {self.name} refused the connection: {error}") from None
+        except (OSError, ReplyError) as error:
+            reason = getattr(error, "verify_message", "") or getattr(error, "strerror", "") or str(error) or "no answer"
+            raise StoreUnavailableError(f"cannot connect to the server {self.name}: {reason}") from None
 
     async def connect_aside(self) -> RedisConnection:
         """Open a connection, signed in; SELECT would fail while a script runs."""

@@ -56,6 +56,13 @@ SUBCOMMANDS = {
     "MEMORY": _names("USAGE"),
     "SCRIPT": _names("EXISTS FLUSH LOAD"),
 }
+# Upstash's messages, to be formatted with the name of a command.
+NOT_AVAILABLE = (
+    "ERR Command is not available: '{:.128}'. See https://upstash.com/docs/redis/overall/rediscompatibility for details"
+)
+NOT_ALLOWED = 'ERR Command "{}" is not allowed in REST or it has a special context path'
+NO_PERMISSION = "NOPERM this user has no permissions to run the '{}' command or its subcommand"
+
 KEY_LOCKING = "allow-key-locking"
 SCRIPTED = frozenset({"EVAL", "EVAL_RO", "EVALSHA", "EVALSHA_RO", "SCRIPT"})
 SCRIPTS_REMEMBERED = 1000  # a forgotten one costs its client a NOSCRIPT, and the text again
@@ -154,34 +161,18 @@ def prepare(arguments: list[Any], scripts: Scripts, *, read_only: bool) -> Redis
 def _admit(name: str, arguments: list[Any], *, read_only: bool) -> None:
     """Raise :class:`RefusedError` if the command, its ``name`` in capitals, must not be sent."""
     if name not in READS and name not in WRITES:
-        raise RefusedError(_not_over_rest(name) if name in NOT_OVER_REST else not_available(_shown(arguments[0])))
+        message, shown = (NOT_ALLOWED, name) if name in NOT_OVER_REST else (NOT_AVAILABLE, _shown(arguments[0]))
+        raise RefusedError(message.format(shown))
     if name in SUBCOMMANDS and len(arguments) > 1 and arguments[1].upper() not in SUBCOMMANDS[name]:
-        raise RefusedError(not_available(f"{arguments[0]} {_shown(arguments[1])}"))
+        raise RefusedError(NOT_AVAILABLE.format(f"{arguments[0]} {_shown(arguments[1])}"))
     if name in {"XREAD", "XREADGROUP"} and _has_block(arguments):
-        raise RefusedError(_not_over_rest(f"{name} BLOCK"))
+        raise RefusedError(NOT_ALLOWED.format(f"{name} BLOCK"))
     if read_only and (name in WRITES or name in NOT_FOR_READERS):
-        raise RefusedError(no_permission(name))
+        raise RefusedError(NO_PERMISSION.format(name.lower()))
     # A script that keeps its writes out of the append-only file is refused, as far as its text shows it.
     at = _SCRIPT_AT.get(name)
     if at is not None and len(arguments) > at and "set_repl" in _shown(arguments[at]):
         raise RefusedError("ERR set_repl is not allowed in scripts: what they write would be lost in a restart")
-
-
-def not_available(name: str) -> str:
-    """Upstash's error for an unknown command."""
-    return (
-        f"ERR Command is not available: '{name[:128]}'. "
-        "See https://upstash.com/docs/redis/overall/rediscompatibility for details"
-    )
-
-
-def _not_over_rest(name: str) -> str:
-    return f'ERR Command "{name}" is not allowed in REST or it has a special context path'
-
-
-def no_permission(name: str) -> str:
-    """Upstash's error for a command that the token does not permit."""
-    return f"NOPERM this user has no permissions to run the '{name.lower()}' command or its subcommand"
 
 
 def too_large(actual: int, limit: int) -> str:

@@ -5,29 +5,25 @@ repeats a command: only the client knows whether a repeat does harm.
 """
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 from overload_demo.errors import Outcome, StoreUnavailableError
-from overload_demo.store.gateway.commands import RedisCommand, RefusedError, Scripts, no_permission, prepare, too_large
+from overload_demo.store.gateway.commands import NO_PERMISSION, RedisCommand, RefusedError, Scripts, prepare, too_large
 from overload_demo.store.gateway.events import Events, Message, Receive, Send, event_command
 from overload_demo.store.gateway.replies import JSON, ReplyFormat, format_for
 from overload_demo.store.gateway.request_body import (
     MAX_BODY_BYTES,
     MAX_READER_BODY_BYTES,
     Tokens,
-    decode_array,
     decode_commands,
-    path_arguments,
-    query_arguments,
-    text_of,
+    request_arguments,
 )
 from overload_demo.store.gateway.resp import TOO_LARGE, ReplyBudget
 from overload_demo.store.gateway.upstream import Lane, Upstream
 
 Answer = tuple[int, bytes]
-Handler = Callable[[bytes, "Mode"], Awaitable[Answer]]
 
 METHODS, METHODS_WITH_BODY = frozenset({"GET", "HEAD", "POST", "PUT"}), frozenset({"POST", "PUT"})
 MULTI, EXEC = b"*1\r\n$5\r\nMULTI\r\n", b"*1\r\n$4\r\nEXEC\r\n"
@@ -53,11 +49,6 @@ class Gateway:
         self._prepare = {
             read_only: partial(prepare, scripts=scripts, read_only=read_only) for read_only in (False, True)
         }
-        self._handlers: dict[bytes, Handler] = {
-            b"": self._command,
-            b"pipeline": self._pipeline,
-            b"multi-exec": self._transaction,
-        }
 
     def end_events(self) -> None:
         """End the responses that would not end by themselves."""
@@ -75,7 +66,7 @@ class Gateway:
             reply_format = format_for(headers, path)
             if method != "HEAD" and (arguments := event_command(headers, path)):
                 if read_only:
-                    raise RefusedError(no_permission(arguments[0]))
+                    raise RefusedError(NO_PERMISSION.format(arguments[0].lower()))
                 await self._events.serve(arguments, _cors(headers), receive, send)
                 return
             limit = MAX_READER_BODY_BYTES if read_only else MAX_BODY_BYTES
@@ -83,11 +74,12 @@ class Gateway:
             if body is None:
                 return  # the client has disconnected
             mode = Mode(self._prepare[read_only], reply_format, Lane(reply_format.is_raw, read_only))
-            if (handler := self._handlers.get(path)) is not None:
-                status, content = await handler(body, mode)
+            if path == b"pipeline":
+                status, content = await self._pipeline(decode_commands(body), mode)
+            elif path == b"multi-exec":
+                status, content = await self._transaction(decode_commands(body), mode)
             else:
-                arguments = [*path_arguments(path), *([text_of(body)] if body else []), *query_arguments(query)]
-                status, content = await self._run(arguments, mode)
+                status, content = await self._run(request_arguments(path, query, body), mode)
         except RefusedError as refused:
             status, content = refused.status, reply_format.error(str(refused))
         except StoreUnavailableError as error:
@@ -96,9 +88,6 @@ class Gateway:
         about = [(b"content-type", reply_format.content_type), (b"upstash-sync-token", b"%x" % self._writes)]
         await _respond(send, status, content, about + _cors(headers))
 
-    async def _command(self, body: bytes, mode: Mode) -> Answer:
-        return await self._run(decode_array(body), mode)
-
     async def _run(self, arguments: list[Any], mode: Mode) -> Answer:
         command = mode.prepare(arguments)
         (reply,) = await self._ask(command.packed, 1, mode.lane, command.is_write)
@@ -106,13 +95,13 @@ class Gateway:
         status = 200 if error is None or error.startswith(TOO_LARGE) else 400  # too large: the command was run
         return status, mode.format.item(reply, command)
 
-    async def _pipeline(self, body: bytes, mode: Mode) -> Answer:
+    async def _pipeline(self, requested: list[list[Any]], mode: Mode) -> Answer:
         """Run each command by itself: one that is refused here or by the server does not affect the others.
 
         Commands are sent in batches, so that other requests have their turn, until the replies exceed their budget.
         """
         commands: list[RedisCommand | RefusedError] = []
-        for arguments in decode_commands(body):
+        for arguments in requested:
             try:
                 commands.append(mode.prepare(arguments))
             except RefusedError as refused:
@@ -133,9 +122,9 @@ class Gateway:
         ]
         return 200, mode.format.together(answers)
 
-    async def _transaction(self, body: bytes, mode: Mode) -> Answer:
+    async def _transaction(self, requested: list[list[Any]], mode: Mode) -> Answer:
         """Send all commands or none; a command that fails while running does not stop the others."""
-        encoder, commands = mode.format, [mode.prepare(arguments) for arguments in decode_commands(body)]
+        encoder, commands = mode.format, [mode.prepare(arguments) for arguments in requested]
         if not commands:
             return 200, encoder.together([])
         packed = b"".join((MULTI, *(command.packed for command in commands), EXEC))

@@ -10,9 +10,9 @@ from typing import Any
 
 from overload_demo.store.gateway.commands import (
     MAX_COMMAND_BYTES,
+    NOT_AVAILABLE,
     RedisCommand,
     RefusedError,
-    not_available,
     too_large,
 )
 from overload_demo.store.gateway.resp import ReplyError, elements_of, parsed
@@ -29,7 +29,8 @@ class ReplyFormat:
     def item(self, reply: Any, command: RedisCommand) -> bytes:
         """Encode the reply to a command, or its error, in Upstash's words where these differ."""
         if (error := self.error_in(reply)) is not None:
-            return self.error(not_available(command.name) if error.startswith("ERR unknown command") else error)
+            is_unknown = error.startswith("ERR unknown command")
+            return self.error(NOT_AVAILABLE.format(command.name) if is_unknown else error)
         if command.answer:
             reply = b"$%d\r\n%b\r\n" % (len(command.answer), command.answer.encode()) if self.is_raw else command.answer
         try:

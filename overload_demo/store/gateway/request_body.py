@@ -66,18 +66,20 @@ _decode = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=_refus
 _VALUE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[{]|[^\s,:"\[\]{}]++', re.DOTALL)
 
 
-def _has_too_many_values(body: bytes) -> bool:
-    """Whether there are more than ``MAX_VALUES``, found before any of them is created."""
-    if sum(map(body.count, (b",", b"[", b"{"))) < MAX_VALUES:  # the usual case; those in strings count here too
-        return False
-    return next(islice(_VALUE.finditer(body), MAX_VALUES, None), None) is not None
+def request_arguments(path: bytes, query: bytes, body: bytes) -> list[Any]:
+    """The arguments of a request with one command; raises :class:`RefusedError`."""
+    if not path:
+        return _decode_array(body)
+    return [*path_arguments(path), *([_text_of(body)] if body else []), *query_arguments(query)]
 
 
-def decode_array(body: bytes) -> list[Any]:
+def _decode_array(body: bytes) -> list[Any]:
     """The JSON array in a request body, its numbers as text; raises :class:`RefusedError`."""
     if not body.strip():
         raise RefusedError("EOF")
-    if len(body) > MAX_VALUES and _has_too_many_values(body):  # a smaller one cannot hold so many
+    # Counted before any value is created; first by separators, which includes those in strings.
+    may_be_many = len(body) > MAX_VALUES and sum(map(body.count, (b",", b"[", b"{"))) >= MAX_VALUES
+    if may_be_many and next(islice(_VALUE.finditer(body), MAX_VALUES, None), None) is not None:
         raise RefusedError(f"ERR too many values in one request. Limit: {MAX_VALUES}", status=413)
     try:
         array = _decode(body.decode("utf-8", "replace"))
@@ -92,7 +94,7 @@ def decode_array(body: bytes) -> list[Any]:
 
 def decode_commands(body: bytes) -> list[list[Any]]:
     """The array of arrays in the body of a pipeline or transaction; raises :class:`RefusedError`."""
-    commands = decode_array(body)
+    commands = _decode_array(body)
     if len(commands) > MAX_COMMANDS:
         raise RefusedError(f"ERR too many commands in one request. Limit: {MAX_COMMANDS}", status=413)
     if not all(isinstance(command, list) for command in commands):
@@ -107,17 +109,17 @@ def path_arguments(path: bytes) -> list[Any]:
     is a ``str``, or ``bytes`` when it is not UTF-8; the name of the command is always a ``str``.
     """
     name, *arguments = path.strip(b"/").split(b"/")
-    return [unquote_to_bytes(name).decode(errors="replace"), *(text_of(unquote_to_bytes(one)) for one in arguments)]
+    return [unquote_to_bytes(name).decode(errors="replace"), *(_text_of(unquote_to_bytes(one)) for one in arguments)]
 
 
 def query_arguments(query: bytes) -> list[Any]:
     """The arguments in a query, ``EX=100&NX``, in their order and without the token."""
     parts = (part.partition(b"=") for part in query.split(b"&") if part)
     words = ((name, value) if mark else (name,) for name, mark, value in parts if name != b"_token")
-    return [text_of(unquote_to_bytes(word.replace(b"+", b" "))) for pair in words for word in pair]
+    return [_text_of(unquote_to_bytes(word.replace(b"+", b" "))) for pair in words for word in pair]
 
 
-def text_of(argument: bytes) -> str | bytes:
+def _text_of(argument: bytes) -> str | bytes:
     """An argument as text, or its bytes if they are not UTF-8."""
     try:
         return argument.decode()
