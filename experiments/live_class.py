@@ -1,8 +1,7 @@
 """A class played through on the live page, in a real Chromium: ``python -m experiments.live_class``.
 
-Starts the live page as an instructor does (``python -m overload_demo.live --control``), presses its buttons, and keeps
-a picture of each act: the naive API collapses, the queue absorbs the spike, the worker is killed, the store is frozen.
-Needs playwright and a Chromium on PATH; takes about four minutes.
+Starts the live page (``python -m overload_demo.live --control``), presses its buttons as an instructor does, and keeps
+a picture of each act. Needs playwright and a Chromium on PATH; takes about four minutes.
 """
 
 import contextlib

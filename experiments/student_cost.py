@@ -28,7 +28,6 @@ from overload_demo.errors import OverloadDemoError
 FILE = RESULTS / "student_cost.json"
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "04_spike.ipynb"
 SAMPLE_EVERY_S = 0.25
-MEGABYTE = 1_000_000
 # The part that a process is, by a word of its command line; the first match counts.
 PARTS = {
     "overload_demo.load": "load generator",
@@ -40,7 +39,6 @@ PARTS = {
     "redis-server": "Redis",
     "valkey-server": "Redis",
 }
-RUNNER = "check command"
 
 
 class StudentCost(BaseModel):
@@ -138,7 +136,7 @@ class Watch:
                 self._cpu_s[process] = sum(process.cpu_times()[:2])
                 size = getattr(process.memory_full_info(), self.memory_kind)
                 line = " ".join(process.cmdline())
-                now_mb[next((name for word, name in PARTS.items() if word in line), RUNNER)] += size / MEGABYTE
+                now_mb[next((name for word, name in PARTS.items() if word in line), "check command")] += size / 1e6
         self.peak_mb = max(self.peak_mb, sum(now_mb.values()))
         for name, size in now_mb.items():
             self.peak_by_part_mb[name] = max(self.peak_by_part_mb.get(name, 0.0), size)

@@ -27,7 +27,6 @@ from overload_demo.load import LoadPlan, LoadResult, Shape, run_load
 
 CLIENT_TIMEOUT_S = 60.0
 SAMPLE_EVERY_S = 0.25
-MEGABYTE = 1_000_000
 COLOURS = {"202": BLUE, "reset": ORANGE, "timed out": "#E69F00", "other": GREY}
 LIMIT = 256
 LOOKUP_BATCH = 1000
@@ -138,7 +137,7 @@ def _memory_watched(processes: dict[str, int]) -> Iterator[dict[str, float]]:
     def watch() -> None:
         while not ended.wait(SAMPLE_EVERY_S):
             for name, pid in processes.items():
-                size = psutil.Process(pid).memory_full_info().pss / MEGABYTE
+                size = psutil.Process(pid).memory_full_info().pss / 1e6
                 peak[name] = max(peak.get(name, 0.0), round(size, 1))
 
     thread = threading.Thread(target=watch)

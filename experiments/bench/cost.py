@@ -26,7 +26,7 @@ from overload_demo.load import LoadPlan, run_load
 from overload_demo.store.embedded import EmbeddedStore
 
 CLIENTS = 64
-DRAINED_WITHIN_S = 600.0
+DRAIN_WITHIN_S = 600.0
 SETTLED_S = 40.0  # then the polls of an idle worker are as rare as they become
 MONTH_S = 30 * 86_400
 OURS, PLAIN = "overload_demo.worker", "experiments.bench.plain_recipe"
@@ -94,10 +94,10 @@ def _round(folder: Path, kind: str, jobs: int, round_trip_s: float) -> dict[str,
 def _drain(place: Path, kind: str, access: dict[str, str]) -> None:
     if kind == OURS:
         with worker(place, "--until-empty", **access) as part:
-            until(lambda: part.pid is None, DRAINED_WITHIN_S)
+            until(lambda: part.pid is None, DRAIN_WITHIN_S)
         return
     command = [sys.executable, "-m", PLAIN, "--until-empty"]
-    subprocess.run(command, env=environment(place, **access), check=True, timeout=DRAINED_WITHIN_S)
+    subprocess.run(command, env=environment(place, **access), check=True, timeout=DRAIN_WITHIN_S)
 
 
 def _idle(folder: Path, kind: str, watched_s: float) -> tuple[float, float]:

@@ -81,7 +81,7 @@ def metrics_block() -> str:
     """Return every metric of the API and of the worker, with its labels and its help text."""
     stats = QueueStats(*[0] * len(fields(QueueStats)))
     of_the_api, _ = ApiMetrics().exposition(stats, "")
-    texts = (("API", of_the_api.decode()), ("worker", _exposition(WorkerMetrics())))
+    texts = (("API", of_the_api.decode()), ("worker", generate_latest(WorkerMetrics().metrics).decode()))
     rows = []
     for program, text in texts:
         for family in text_string_to_metric_families(text):
@@ -109,10 +109,6 @@ def limits_block() -> str:
         ("what", "at most", "setting"),
         rows + [(what, f"{it:g}" if it > 1e9 else f"{it}", "") for what, it in constants.items()],
     )
-
-
-def _exposition(metrics: WorkerMetrics) -> str:
-    return generate_latest(metrics.metrics).decode()
 
 
 def _default(field: FieldInfo) -> str:
