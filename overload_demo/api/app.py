@@ -43,67 +43,63 @@ class IngressApp(FastAPI):
             app = layer(app)
         return app
 
+    def openapi(self) -> dict[str, Any]:
+        """FastAPI's hook."""
+        if self.openapi_schema is None:
+            self.openapi_schema = openapi.describe(self, routes.OPEN_PATHS if self.state.keys else None)
+        return self.openapi_schema
+
 
 def create_app(
     settings: Settings | None = None, store: Store | None = None, metrics: ApiMetrics | None = None
-) -> FastAPI:
+) -> IngressApp:
     """Return the ASGI app. Without ``store`` it opens the one of ``settings`` at its start and leaves it at its end.
 
-    ``metrics`` is where it counts; the default is a set of its own.
+    Without ``settings`` it reads them at its start. ``metrics`` is where it counts; the default is a set of its own.
     """
-    counts = metrics or ApiMetrics()
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        current = settings or load_settings()
-        async with AsyncExitStack() as stack:
-            blocking = ExitStack()
-            stack.push_async_callback(asyncio.to_thread, blocking.close)
-            opening = open_store(current)
-            address, refresh = store if store else await asyncio.to_thread(blocking.enter_context, opening)
-            upstash = Upstash(
-                address,
-                connections=CONNECTIONS,
-                timeout_s=current.overload_store_deadline_s,
-                refresh=refresh,
-                on_error=counts.store_error,
-            )
-            stack.push_async_callback(upstash.aclose)
-            results = Results(upstash, current)
-            stack.push_async_callback(results.aclose)
-            producer = Producer(upstash, current, on_commit=counts.committed)
-            stack.push_async_callback(producer.aclose)
-            state = app.state
-            state.settings, state.keys, state.hosts = current, ApiKeys(current), HostRule(current.allowed_hosts)
-            state.upstash, state.results, state.producer = upstash, results, producer
-            yield
-
     app = IngressApp(
         title="overload_demo",
         version=__version__,
-        lifespan=lifespan,
+        lifespan=lambda app: _connected(app, settings or load_settings(), store),
         docs_url=None,  # FastAPI's page loads its viewer from the internet
         redoc_url=None,
         redirect_slashes=False,  # the redirect's Location would repeat any Host header
         telemetry={"tracing": False, "metrics": False, "logs": False},  # looking for it took 6 % of a request's time
     )
-    app.state.metrics = counts
-    # Without settings, the keys are known only at the start of the app.
-    asks_for_keys = settings is None or settings.api_keys
-    key_check = [partial(KeyCheck, open_paths=routes.OPEN_PATHS)] if asks_for_keys else []
+    app.state.metrics = metrics or ApiMetrics()
+    app.state.keys = ApiKeys(settings) if settings else None
+    needs_no_key = settings and not app.state.keys
+    key_check = [] if needs_no_key else [partial(KeyCheck, open_paths=routes.OPEN_PATHS)]
     app.layers = (ShortCut, *key_check, HostCheck)
     # Not include_router, which would put one more router around each request.
     app.router.routes.extend([*routes.intake.routes, *routes.reading.routes])
     problems.install(app)
-
-    def document() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            has_keys = (settings or app.state.settings).api_keys
-            app.openapi_schema = openapi.describe(app, routes.OPEN_PATHS if has_keys else None)
-        return app.openapi_schema
-
-    app.openapi = document  # type: ignore[method-assign]
     return app
+
+
+@asynccontextmanager
+async def _connected(app: FastAPI, settings: Settings, store: Store | None) -> AsyncIterator[None]:
+    """The lifespan of the app: connected to its store."""
+    state = app.state
+    async with AsyncExitStack() as stack:
+        blocking = ExitStack()
+        stack.push_async_callback(asyncio.to_thread, blocking.close)
+        opening = open_store(settings)
+        address, refresh = store if store else await asyncio.to_thread(blocking.enter_context, opening)
+        state.upstash = Upstash(
+            address,
+            connections=CONNECTIONS,
+            timeout_s=settings.overload_store_deadline_s,
+            refresh=refresh,
+            on_error=state.metrics.store_error,
+        )
+        stack.push_async_callback(state.upstash.aclose)
+        state.results = Results(state.upstash, settings)
+        stack.push_async_callback(state.results.aclose)
+        state.producer = Producer(state.upstash, settings, on_commit=state.metrics.committed)
+        stack.push_async_callback(state.producer.aclose)
+        state.settings, state.keys, state.hosts = settings, ApiKeys(settings), HostRule(settings.allowed_hosts)
+        yield
 
 
 app = create_app()

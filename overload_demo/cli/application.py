@@ -170,9 +170,7 @@ def _ask_before_upstash(console: Console, requests: int, processing_delay_s: flo
 
 
 @app.command(short_help="Show the numbers of a running API in this terminal.")
-def watch(
-    url: Annotated[str, typer.Argument(help="URL of a running API.")] = "http://127.0.0.1:8000",
-) -> None:
+def watch(url: Annotated[str, typer.Argument(help="URL of a running API.")] = "http://127.0.0.1:8000") -> None:
     """Show the numbers of a running API in this terminal, five times a second, until Ctrl-C."""
     with one_line_errors():
         try:
@@ -218,9 +216,7 @@ def check(
 
 
 @app.command(short_help="Empty the embedded store of OVERLOAD_DATA_DIR.")
-def reset(
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-) -> None:
+def reset(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
     """Empty the embedded store of OVERLOAD_DATA_DIR: delete all jobs, waiting or done."""
     with one_line_errors():
         settings = load_settings()

@@ -72,9 +72,7 @@ def reconcile() -> None:
 
 
 @dead.command("list")
-def list_dead(
-    limit: Annotated[int, typer.Option(help="Entries to show, oldest first.", min=1)] = 100,
-) -> None:
+def list_dead(limit: Annotated[int, typer.Option(help="Entries to show, oldest first.", min=1)] = 100) -> None:
     """Show dead jobs, one a line: id, time of death, reason."""
     letters = _with_admin(lambda admin: admin.dead_letters(limit))
     for letter in letters:

@@ -2,16 +2,7 @@
 
 import math
 
-from overload_demo.course.exercise import (
-    MEASURED,
-    READ_OFF,
-    called,
-    exercise,
-    function,
-    multiple_choice,
-    number,
-    shown,
-)
+from overload_demo.course.exercise import MEASURED, READ_OFF, called, exercise, function, multiple_choice, number, shown
 from overload_demo.lab import theory
 from overload_demo.lab.job_log import JobLog
 from overload_demo.lab.result import SpikeResult
@@ -139,12 +130,7 @@ _CASES: tuple[tuple[set[str], set[str], int, str], ...] = (
     ({"a", "b", "c"}, {"a", "b", "c"}, 0, "nothing is lost here."),
     ({"a", "b", "c"}, {"a"}, 2, "b and c are lost."),
     ({"a", "b"}, {"b", "x"}, 1, "a is lost, although both counts are 2."),
-    (
-        {"a"},
-        {"a", "x", "y"},
-        0,
-        "an effect without a 202 is no loss, and a number of losses is never below 0.",
-    ),
+    ({"a"}, {"a", "x", "y"}, 0, "an effect without a 202 is no loss, and a number of losses is never below 0."),
 )
 
 

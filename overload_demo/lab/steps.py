@@ -35,8 +35,7 @@ class LoadStep(BaseModel, frozen=True):
 
     The app's own counts: ``backlog_before`` and ``backlog_after`` are requests it held when the step began and when
     the last client had left, whose job or response still waited for a thread (FastAPI uses one twice for a ``def``, so
-    some of these jobs are complete). ``completed`` counts all jobs in between. ``slot_capacity_per_s`` is the slot's
-    capacity so far, None without a slot.
+    some of these jobs are complete). ``completed`` counts all jobs in between.
     """
 
     variant: Variant
@@ -45,7 +44,6 @@ class LoadStep(BaseModel, frozen=True):
     seconds: float
     offered_per_s: float
     on_a_fresh_server: bool
-    started_at: str
     planned: int
     answered: int
     answered_meanwhile: int
@@ -59,7 +57,6 @@ class LoadStep(BaseModel, frozen=True):
     backlog_before: int
     backlog_after: int
     completed: int
-    slot_capacity_per_s: float | None
     verdict: Verdict
     reason: str
     environment: Environment
@@ -166,7 +163,6 @@ async def _step(
         **conditions,
         offered_per_s=rate_per_s,
         on_a_fresh_server=before.completed == 0 and before.in_flight == 0,
-        started_at=load.started_at,
         planned=summary.planned,
         answered=summary.accepted,
         failures=summary.failures,
@@ -175,7 +171,6 @@ async def _step(
         backlog_before=before.in_flight,
         backlog_after=after.in_flight,
         completed=after.completed - before.completed,
-        slot_capacity_per_s=after.slot_capacity_per_s,
         verdict=summary.verdict,
         reason=summary.reason,
         environment=summary.environment,

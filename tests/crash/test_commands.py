@@ -74,7 +74,7 @@ def test_a_second_api_on_the_same_port_is_refused(tmp_path: Path) -> None:
 
         outcome = run_door(tmp_path, "api", "--port", str(port))
 
-        assert f"127.0.0.1:{port}" in the_error(outcome)
+        assert f"127.0.0.1 port {port}" in the_error(outcome)
     finally:
         first.stop()
 

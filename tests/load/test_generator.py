@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from overload_demo.load import Kind, LoadPlan, LoadProgress, LoadResult, LoadSummary, Shape, calibrate, run_load
 from overload_demo.load.limits import processes_for
+from overload_demo.load.summary import Health, judge
 from tests.load import scripted_server as scripted
 from tests.load.scripted_server import Request, Script, ScriptedServer, answer, scripted_server
 
@@ -216,6 +217,26 @@ def test_a_summary_that_does_not_add_up_is_refused(summary: LoadSummary) -> None
         LoadSummary(**(summary.model_dump() | {"accepted": 19}))
     with pytest.raises(ValidationError, match="planned"):
         LoadSummary(**(summary.model_dump() | {"dropped": 1}))
+
+
+@pytest.mark.parametrize(
+    ("lag_s", "cpu_share", "dropped", "verdict", "reason"),
+    [
+        (0.0099, 0.89, 0, "valid", "99 % left within 9.9 ms"),
+        (0.0101, 0.89, 0, "generator-bound", "more than 10 ms late"),
+        (0.0099, 0.91, 0, "generator-bound", "used 91% of a core"),
+        (0.0099, 0.89, 1, "generator-bound", "1 requests were never sent"),
+    ],
+)
+def test_the_verdict_follows_lag_cpu_and_dropped_requests(
+    lag_s: float, cpu_share: float, dropped: int, verdict: str, reason: str
+) -> None:
+    health = Health(lag_p50_s=0, lag_p99_s=lag_s, lag_max_s=1, cpu_share=[0.1, cpu_share], peak_open_sockets=1)
+
+    judged, why = judge(health, dropped, is_closed=False)
+
+    assert judged == verdict
+    assert reason in why
 
 
 def test_processes_follow_sockets_and_rate() -> None:

@@ -40,7 +40,7 @@ def test_everything_accepted_exits_with_zero() -> None:
 
     assert done.returncode == 0, done.stderr
     assert "accepted" in done.stdout
-    assert "valid" in done.stdout
+    assert "verdict" in done.stdout
 
 
 def test_a_refused_request_exits_with_one() -> None:

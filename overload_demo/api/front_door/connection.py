@@ -8,14 +8,14 @@ client that reads a 400 first would submit them again. A half-closed client stil
 import asyncio
 import select
 import socket
+from collections.abc import Callable
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from overload_demo.api.api_metrics import ApiMetrics
 from overload_demo.api.problems import MEDIA_TYPE, document
 from overload_demo.http_server import CoalescingTransport
 
@@ -25,19 +25,6 @@ VERSIONS = {"1.0", "1.1"}
 PIECE_BYTES = 4_096  # parsed at a time; then the bounds are checked
 LINGER_S = 2.0  # before the close after a final response: closing with unread input sends RST
 NEVER = float("inf")
-
-
-class Admission(Protocol):
-    """The gate, as a connection sees it."""
-
-    metrics: ApiMetrics
-
-    @property
-    def is_crowded(self) -> bool:
-        """Whether clients wait outside: then a connection serves one request only."""
-
-    def leave(self, connection: "GatedProtocol") -> None:
-        """Note the end of a connection."""
 
 
 class Flow(FlowControl):
@@ -55,13 +42,20 @@ class GatedProtocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol with bounds, and with the times that the gate needs (of the event loop's clock).
 
     ``request_since``: when the unfinished request began. ``idle_since``: when the last response was complete.
+    ``answered`` gets the status and seconds of each response. ``is_crowded``: whether to serve one request only.
     """
 
     flow: Flow
 
-    def __init__(self, gate: Admission, **uvicorn_arguments: Any) -> None:
+    def __init__(
+        self,
+        answered: Callable[[bytes, float], None],
+        is_crowded: Callable[[], bool],
+        leave: Callable[["GatedProtocol"], None],
+        **uvicorn_arguments: Any,
+    ) -> None:
         super().__init__(**uvicorn_arguments)
-        self._gate, self._answered = gate, gate.metrics.answered
+        self._answered, self._is_crowded, self._leave = answered, is_crowded, leave
         self._heads_read_at: list[float] = []  # of requests without a response: two at most
         self.setup: asyncio.Task[Any] | None = None
         self.request_since = self.idle_since = self._unread_since = NEVER
@@ -84,7 +78,7 @@ class GatedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave the gate."""
         super().connection_lost(exc)
-        self._gate.leave(self)
+        self._leave(self)
 
     # ---- reading
 
@@ -167,7 +161,7 @@ class GatedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         self._heads_read_at.append(perf_counter())
         self._in_head = False
-        if self._gate.is_crowded:
+        if self._is_crowded():
             self.cycle.keep_alive = False
 
     def _is_http(self) -> bool:

@@ -52,8 +52,7 @@ class Gate:
     """
 
     def __init__(self, listeners: list[socket.socket], cap: int, timeout_s: float, metrics: ApiMetrics) -> None:
-        self._listeners, self._cap, self._timeout_s = listeners, cap, timeout_s
-        self.metrics = metrics
+        self._listeners, self._cap, self._timeout_s, self._metrics = listeners, cap, timeout_s, metrics
         self._inside: set[GatedProtocol] = set()
         self._make: Callable[[], GatedProtocol] | None = None
         self._loop: asyncio.AbstractEventLoop
@@ -99,14 +98,13 @@ class Gate:
     def leave(self, connection: GatedProtocol) -> None:
         """Note the end of a connection, and resume accepting if there is room."""
         self._inside.discard(connection)
-        self.metrics.connections.set(len(self._inside))
+        self._metrics.connections.set(len(self._inside))
         if self._is_paused and self._make and len(self._inside) < RESUME_BELOW * self._cap:
             self._is_paused = False
-            self.metrics.paused.set(0)
+            self._metrics.paused.set(0)
             self._crowded_until = max(self._crowded_until, self._loop.time() + CROWDED_FOR_S)
             self._start_accepting()
 
-    @property
     def is_crowded(self) -> bool:
         """Whether clients wait outside, or did a moment ago: then a connection serves one request only."""
         return self._is_paused or self._loop.time() < self._crowded_until
@@ -133,7 +131,7 @@ class Gate:
         connection.setblocking(False)
         protocol = self._make()
         self._inside.add(protocol)
-        self.metrics.connections.set(len(self._inside))
+        self._metrics.connections.set(len(self._inside))
 
         def set_up(task: asyncio.Task[Any]) -> None:
             protocol.setup = None
@@ -146,8 +144,8 @@ class Gate:
 
     def _pause(self) -> None:
         if not self._is_paused:
-            self.metrics.pauses.add()
-            self.metrics.paused.set(1)
+            self._metrics.pauses.add()
+            self._metrics.paused.set(1)
         self._is_paused = True
         self._stop_accepting()
         if self._room_maker is not None:

@@ -47,8 +47,8 @@ class Server(SignalFreeServer):
         listeners = sockets or []
         cap = connection_cap(self._settings, len(listeners))
         gate = self._gate = Gate(listeners, cap, self._settings.overload_request_patience_s, self._metrics)
-        state, app_state = self.server_state, self.lifespan.state
-        gate.open(lambda: GatedProtocol(gate, config=self.config, server_state=state, app_state=app_state))
+        uvicorns = {"config": self.config, "server_state": self.server_state, "app_state": self.lifespan.state}
+        gate.open(lambda: GatedProtocol(self._metrics.answered, gate.is_crowded, gate.leave, **uvicorns))
         self.servers = []
         self.started = True
         if self._ready_fd is not None:

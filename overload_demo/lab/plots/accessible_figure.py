@@ -6,24 +6,15 @@ Colours suit colour-blind readers and differ in dash or hatch too; lines and let
 import base64
 import html
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import matplotlib
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
-from overload_demo.lab.colours import BLUE, GREY, ORANGE, PURPLE
-
-# The looks that have one meaning in every figure.
-QUEUE: dict[str, Any] = {"color": BLUE, "linewidth": 3}
-NAIVE: dict[str, Any] = {"color": ORANGE, "linewidth": 3, "linestyle": (0, (4, 1.5))}
-OFFERED: dict[str, Any] = {"color": GREY, "linewidth": 2, "linestyle": ":"}
-PREDICTED: dict[str, Any] = {"color": PURPLE, "linewidth": 2.5, "linestyle": (0, (1, 1))}
 SINCE = "seconds since the spike began"
 _STYLE: Any = {
     "font.size": 15,
@@ -93,19 +84,6 @@ def legend(axes: Axes, *, columns: int | None = None) -> None:
 def thousands(axis: Any) -> None:
     """Write the numbers on this axis with commas."""
     axis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-
-
-def plain(axis: Any) -> None:
-    """Write the numbers on this logarithmic axis, already drawn on, as 0.01 and not as a power of ten."""
-    low, high = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
-    axis.set_major_formatter(lambda value, _: f"{value:g}")
-    axis.set_minor_formatter(NullFormatter())
-
-
-def with_gaps(values: Sequence[float | None]) -> "np.ndarray[Any, np.dtype[np.float64]]":
-    """Return the values as an array; None becomes NaN, a gap in the curve."""
-    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
 
 
 def expected(peak: float | None, empty_s: float | None) -> str:

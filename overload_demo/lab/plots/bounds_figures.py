@@ -5,18 +5,9 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from overload_demo.lab.colours import BLUE, GREEN, GREY, ORANGE, SKY, YELLOW
+from overload_demo.lab.colours import BLUE, GREEN, GREY, NAIVE, ORANGE, PREDICTED, QUEUE, SKY, YELLOW
 from overload_demo.lab.job_log import PromiseRun
-from overload_demo.lab.plots.accessible_figure import (
-    NAIVE,
-    PREDICTED,
-    QUEUE,
-    SINCE,
-    AccessibleFigure,
-    drawing,
-    legend,
-    thousands,
-)
+from overload_demo.lab.plots.accessible_figure import SINCE, AccessibleFigure, drawing, legend, thousands
 
 # Colour and hatch: distinct in grey too.
 _ENDS: dict[str, dict[str, Any]] = {

@@ -6,17 +6,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from overload_demo.lab.colours import BLUE, GREEN, GREY, ORANGE, SKY
+from overload_demo.lab.colours import BLUE, GREEN, GREY, ORANGE, PREDICTED, QUEUE, SKY
 from overload_demo.lab.crashes import CrashResult, JobRuns, KillSeen, Run
-from overload_demo.lab.plots.accessible_figure import (
-    PREDICTED,
-    QUEUE,
-    SINCE,
-    AccessibleFigure,
-    drawing,
-    legend,
-    thousands,
-)
+from overload_demo.lab.plots.accessible_figure import SINCE, AccessibleFigure, drawing, legend, thousands
 
 BAR = 0.75
 MARGIN_S = 0.02

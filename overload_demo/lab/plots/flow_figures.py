@@ -7,19 +7,10 @@ from matplotlib.axes import Axes
 
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab import theory
-from overload_demo.lab.colours import BLUE, GREEN, GREY, ORANGE
+from overload_demo.lab.colours import BLUE, GREEN, GREY, ORANGE, PREDICTED, QUEUE
 from overload_demo.lab.job_log import JobLog
 from overload_demo.lab.job_timeline import JobLife
-from overload_demo.lab.plots.accessible_figure import (
-    PREDICTED,
-    QUEUE,
-    SINCE,
-    AccessibleFigure,
-    drawing,
-    expected,
-    legend,
-    thousands,
-)
+from overload_demo.lab.plots.accessible_figure import SINCE, AccessibleFigure, drawing, expected, legend, thousands
 
 _ARROW: dict[str, Any] = {"arrowstyle": "<->", "linewidth": 2.5, "shrinkA": 0, "shrinkB": 0}
 _ARRIVED: dict[str, Any] = {"color": GREY, "linewidth": 2.5, "linestyle": (0, (5, 1.5))}

@@ -6,17 +6,8 @@ from typing import Any
 
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab.baseline import VARIANTS, BaselineRun, note_on
-from overload_demo.lab.colours import BLUE, GREEN, GREY, ORANGE, PURPLE, YELLOW
-from overload_demo.lab.plots.accessible_figure import (
-    NAIVE,
-    OFFERED,
-    PREDICTED,
-    QUEUE,
-    AccessibleFigure,
-    drawing,
-    legend,
-    thousands,
-)
+from overload_demo.lab.colours import BLUE, GREEN, GREY, NAIVE, OFFERED, ORANGE, PREDICTED, PURPLE, QUEUE, YELLOW
+from overload_demo.lab.plots.accessible_figure import AccessibleFigure, drawing, legend, thousands
 from overload_demo.lab.steps import LoadStep
 from overload_demo.lab.theory import capacity_per_s
 from overload_demo.load.summary import Environment
@@ -195,7 +186,7 @@ def variants(runs: Sequence[BaselineRun], here: Environment) -> AccessibleFigure
     _check_equal(runs)
     found = {(str(run.shape), run.rate_per_s, run.variant): run for run in runs}
     loads = sorted({(shape, rate) for shape, rate, _ in found}, key=lambda load: (load[0] == "spike", load[1]))
-    with drawing(height=6.5, title="Who answers in time? Three ways to write the naive API") as (figure, axes):
+    with drawing(height=6.5, title="Answered in time: three ways to write the naive API") as (figure, axes):
         for place, variant in enumerate(VARIANTS):
             there = [found.get((*load, variant)) for load in loads]
             shares = [100 * run.summary.accepted / run.summary.planned if run else math.nan for run in there]

@@ -1,29 +1,18 @@
 """Figures of spikes: latency, depth and drain of one; drain rates and places of waiting of several."""
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import cycle
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab.colours import BLUE, GREEN, GREY, ORANGE
+from overload_demo.lab.colours import BLUE, GREEN, GREY, NAIVE, OFFERED, ORANGE, PREDICTED, QUEUE
 from overload_demo.lab.job_log import JobLog
-from overload_demo.lab.plots.accessible_figure import (
-    NAIVE,
-    OFFERED,
-    PREDICTED,
-    QUEUE,
-    SINCE,
-    AccessibleFigure,
-    drawing,
-    expected,
-    legend,
-    plain,
-    thousands,
-    with_gaps,
-)
+from overload_demo.lab.plots.accessible_figure import SINCE, AccessibleFigure, drawing, expected, legend, thousands
 from overload_demo.lab.result import NOT_ASKED_FOR, SpikeResult
 
 _TITLE_WIDTH = 86  # letters in a line of a figure's title
@@ -90,8 +79,21 @@ def _latency(axes: Axes, result: SpikeResult) -> None:
         given_up = f"its clients give up, {result.baseline.timeout_s:g} s"
         axes.axhline(result.baseline.timeout_s, label=given_up, **OFFERED)
     axes.set(yscale="log", ylabel="time to the answer, s")
-    plain(axes.yaxis)
+    _plain(axes.yaxis)
     legend(axes)
+
+
+def _plain(axis: Any) -> None:
+    """Write the numbers on this logarithmic axis, already drawn on, as 0.01 and not as a power of ten."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
+def with_gaps(values: Sequence[float | None]) -> "np.ndarray[Any, np.dtype[np.float64]]":
+    """Return the values as an array; None becomes NaN, a gap in the curve."""
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
 
 
 def _depth(axes: Axes, result: SpikeResult, peak: float | None, empty_s: float | None) -> None:
