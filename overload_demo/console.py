@@ -1,4 +1,4 @@
-"""What all commands share: one-line errors, and stopping on Ctrl-C, SIGTERM and SIGHUP."""
+"""Shared parts of all commands: errors in one line, and the stop signals SIGINT, SIGTERM and SIGHUP."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from overload_demo.errors import OverloadDemoError
 
 
 def fail(message: object, code: int = 1) -> NoReturn:
-    """Say in one line on stderr what is wrong, and end with ``code``."""
+    """Print an error in one line on stderr, and exit with ``code``."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {message}", style="red", markup=False)
     sys.exit(code)
 
@@ -29,7 +29,7 @@ def run_command(command: Callable[..., None], name: str) -> None:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn our own errors into one line and exit code 1; a traceback is for bugs."""
+    """Turn this package's errors into one line and exit code 1; any other error is a bug and keeps its traceback."""
     try:
         yield
     except OverloadDemoError as error:
@@ -37,14 +37,14 @@ def one_line_errors() -> Iterator[None]:
 
 
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM} | ({signal.SIGHUP} if hasattr(signal, "SIGHUP") else set())  # Windows
-_ours: dict[int, tuple[Any, Any]] = {}  # by signal: our handler, and the one before it
+_installed: dict[int, tuple[Any, Any]] = {}  # by signal: the handler installed here, and the earlier one
 _forking = threading.local()
 
 
 def on_stop_signals(stop: Callable[[], object]) -> None:
     """Call ``stop`` on the first SIGINT, SIGTERM or SIGHUP; a second one of its kind ends the process at once.
 
-    A SIGHUP that is ignored, as ``nohup`` asks, stays ignored.
+    A SIGHUP that is ignored, as under ``nohup``, stays ignored.
     """
 
     def first(number: int, _: object) -> None:
@@ -53,39 +53,39 @@ def on_stop_signals(stop: Callable[[], object]) -> None:
 
     for number in STOP_SIGNALS:
         if number.name != "SIGHUP" or signal.getsignal(number) is not signal.SIG_IGN:
-            _ours[number] = first, signal.signal(number, first)
+            _installed[number] = first, signal.signal(number, first)
+
+
+class SignalHandlers:
+    """The present handlers of the stop signals, to be restored after other code has changed them."""
+
+    def __init__(self) -> None:
+        self._wanted = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+
+    def restore(self) -> list[str]:
+        """Restore the handlers; returns the names of the signals that had another one. Main thread only."""
+        changed = [number for number, wanted in self._wanted.items() if signal.getsignal(number) is not wanted]
+        for number in changed:
+            signal.signal(number, self._wanted[number])
+        return [signal.Signals(number).name for number in changed]
 
 
 def _before_fork() -> None:
-    """Block the stop signals: one that reached the child before its handlers are restored would be lost."""
-    _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ours)
-
-
-def _after_fork_in_child() -> None:
-    """Restore the earlier signal handlers in the child, so that a stop signal ends it."""
-    for number, (ours, before) in _ours.items():
-        if signal.getsignal(number) is ours:
-            signal.signal(number, before)
-    _after_fork()
+    """Block the stop signals: one that reaches the child before its handlers are restored would be lost."""
+    _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _installed)
 
 
 def _after_fork() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, _forking.mask)
 
 
-if hasattr(os, "register_at_fork"):  # Windows does not fork
+def _after_fork_in_child() -> None:
+    """Restore the earlier handlers in the child, so that a stop signal ends it."""
+    for number, (handler, before) in _installed.items():
+        if signal.getsignal(number) is handler:
+            signal.signal(number, before)
+    _after_fork()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
-
-
-class SignalHandlers:
-    """What the stop signals do now, so that it can be put back after other code has changed it."""
-
-    def __init__(self) -> None:
-        self._wanted = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-
-    def restore(self) -> list[str]:
-        """Put the handlers back; returns the names of the signals whose handler was another one. Main thread only."""
-        changed = [number for number, wanted in self._wanted.items() if signal.getsignal(number) is not wanted]
-        for number in changed:
-            signal.signal(number, self._wanted[number])
-        return [signal.Signals(number).name for number in changed]

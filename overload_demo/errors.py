@@ -1,20 +1,20 @@
-"""Every error the package raises on purpose, in one tree, each saying whether its effect may have happened.
+"""Every error the package raises on purpose, in one tree; each carries whether its effect may have happened.
 
 ::
 
     OverloadDemoError
     ├── ConfigurationError          a setting, argument or environment is wrong; nothing was started
-    ├── StoreError                  the store did not do what was asked
-    │   ├── StoreUnavailableError   no usable answer: refused, timed out, garbage, 5xx
-    │   ├── StoreAuthError          the store refused our token
-    │   ├── StoreFullError          the store has no room for another write
-    │   ├── StoreQuotaError         the month's commands are used up
-    │   └── StoreRefusedError       the store answered with an error of its own
+    ├── StoreError                  the store did not do what was requested
+    │   ├── StoreUnavailableError   no usable reply: refused, timed out, cut off, garbage, 5xx
+    │   ├── StoreAuthError          the store refused the token (401, WRONGPASS, NOPERM)
+    │   ├── StoreFullError          the store is full: writes are refused, reads and draining go on
+    │   ├── StoreQuotaError         the monthly command quota is used up, until upgrade or reset
+    │   └── StoreRefusedError       the store replied with another error (syntax, type, limits)
     ├── QueueFullError              a configured bound refused the job
-    └── IdempotencyConflictError    the same Idempotency-Key came with another body
+    └── IdempotencyConflictError    the Idempotency-Key was used before with another body
 
-``outcome`` follows Maelstrom's definite/indefinite errors: ``NOT_ENQUEUED`` means the effect did not happen and never
-will; ``UNKNOWN`` means it may have happened, so the caller must look before it repeats anything that is not idempotent.
+``outcome`` follows Maelstrom's definite and indefinite errors. ``NOT_ENQUEUED``: the effect did not happen and never
+will. ``UNKNOWN``: it may have happened, so the caller must check before it repeats anything that is not idempotent.
 """
 
 from enum import StrEnum
@@ -28,17 +28,17 @@ class Outcome(StrEnum):
 
 
 class OverloadDemoError(Exception):
-    """Base of all errors raised on purpose; its text is one line and never holds a secret."""
+    """The base of all errors raised on purpose; its text is one line and never contains a secret."""
 
     outcome: Outcome = Outcome.NOT_ENQUEUED
 
 
 class ConfigurationError(OverloadDemoError):
-    """A setting, an argument or the environment is wrong; nothing was started."""
+    """A setting, argument or environment is wrong; nothing was started."""
 
 
 class StoreError(OverloadDemoError):
-    """The store did not do what was asked; ``outcome`` tells whether it may have."""
+    """The store did not do what was requested; ``outcome`` says whether it may have."""
 
     def __init__(self, message: str, outcome: Outcome = Outcome.NOT_ENQUEUED) -> None:
         super().__init__(message)
@@ -46,23 +46,23 @@ class StoreError(OverloadDemoError):
 
 
 class StoreUnavailableError(StoreError):
-    """No usable answer came from the store (refused, timed out, cut off, garbage, 5xx)."""
+    """No usable reply came from the store."""
 
 
 class StoreAuthError(StoreError):
-    """The store refused our token (401, WRONGPASS, NOPERM)."""
+    """The store refused the token."""
 
 
 class StoreFullError(StoreError):
-    """The store has no room: writes are refused, reads and draining go on."""
+    """The store is full."""
 
 
 class StoreQuotaError(StoreError):
-    """The database's commands of this month are used up: nothing is carried out until it is paid or over."""
+    """The monthly command quota is used up."""
 
 
 class StoreRefusedError(StoreError):
-    """The store answered the command with an error of its own (syntax, type, limits)."""
+    """The store replied with an error to the command."""
 
 
 class QueueFullError(OverloadDemoError):

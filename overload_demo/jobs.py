@@ -1,4 +1,4 @@
-"""What a job is: its request, its states, its ids, and the strict reading of what clients send. No I/O."""
+"""What a job is: its request, its states, its id, and the strict check of what clients send. No I/O."""
 
 import codecs
 import json
@@ -12,15 +12,17 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetPydanticSchema
 
 MAX_DEPTH = 32
-BYTE_ORDER_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 MAX_VALUE = 1e15
 MAX_EXPIRES_IN_S = 31_536_000  # a year
-_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+BYTE_ORDER_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 JOB_ID = re.compile(r"job_[0-9a-f]{24,64}")
+IDS_AT_ONCE = 256  # asking the system for each id alone took 9 % of a request, as a profiler measured
+
+_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 
 def _with_one_error(message: str) -> GetPydanticSchema:
-    """Say once what a number must be, not once for each branch of the union."""
+    """Report one error for a union of number types, not one for each of them."""
 
     def schema(source: Any, handler: GetCoreSchemaHandler) -> Any:
         return {**handler(source), "custom_error_type": "number", "custom_error_message": message}
@@ -43,9 +45,10 @@ Seconds = Annotated[
 
 
 class JobState(StrEnum):
-    """queued → processing → done or failed; processing → queued again when released or when its lease expires.
+    """The states of a job: queued → processing → done or failed.
 
-    queued → cancelled by its client, and queued → failed when it has not started by its deadline.
+    A job in processing is queued again when it is released or its lease expires. A queued job becomes cancelled at its
+    client's request, and failed if it has not started by its deadline.
     """
 
     QUEUED = "queued"
@@ -66,19 +69,24 @@ class JobRequest(BaseModel):
         }
     )
 
-    name: str = Field(strict=True, description="what to call the job")
+    name: str = Field(strict=True, description="the job's name")
     value: Number = Field(description="a finite number, doubled by the demo job; an int stays an int")
     message: str = Field(strict=True, description="free text")
-    metadata: dict[str, Any] | None = Field(None, description="anything else, at most 32 levels deep")
+    metadata: dict[str, Any] | None = Field(None, description="any further fields, at most 32 levels deep")
     expires_in_s: Seconds | None = Field(
         None,
-        description="seconds within which the job must start; else a worker that reaches it fails it, without running "
-        "it. Until then it stays queued. A job that was interrupted has started, and is run again",
+        description="seconds within which the job must start; after that a worker fails it without running it. Until a "
+        "worker reaches it, it stays queued. An interrupted job has started, and runs again",
     )
 
 
+_unused_ids: list[str] = []
+if hasattr(os, "register_at_fork"):  # a forked process must not use the same ids; Windows does not fork
+    os.register_at_fork(after_in_child=_unused_ids.clear)
+
+
 def new_job_id() -> str:
-    """A fresh id, 128 random bits of the system's: ids cannot be guessed and never collide in practice."""
+    """Return a fresh id of 128 random bits: it cannot be guessed, and collisions do not occur in practice."""
     while True:
         try:
             return _unused_ids.pop()
@@ -87,29 +95,23 @@ def new_job_id() -> str:
             _unused_ids.extend(f"job_{bits[at : at + 32]}" for at in range(0, len(bits), 32))
 
 
-# Asking the system for each id alone was 9 % of what a profiler saw of a request.
-IDS_AT_ONCE = 256
-_unused_ids: list[str] = []
-if hasattr(os, "register_at_fork"):  # a forked process would give out the same ids; Windows does not fork
-    os.register_at_fork(after_in_child=_unused_ids.clear)
-
-
-# Whatever could hide a number, string or depth the plain JSON grammar allows but we refuse; a body without any of
-# these needs no closer look. Words are found faster one by one than by the pattern.
-_SUSPICIOUS_NUMBER = re.compile(rb"[0-9](?:[eE]|[0-9]{299})")
+_LONG_NUMBER = re.compile(rb"[0-9](?:[eE]|[0-9]{299})")
 
 
 def is_plainly_strict(body: bytes) -> bool:
-    """Whether a body that is valid JSON can hold nothing that :func:`why_not_strict` refuses; cheap, may say no."""
+    """Whether valid JSON certainly contains nothing that :func:`why_not_strict` refuses; cheap, may return False.
+
+    Three searches for words are faster than one pattern.
+    """
     return (
         not (b"NaN" in body or b"Infinity" in body or b"\\u" in body)
-        and _SUSPICIOUS_NUMBER.search(body) is None
+        and _LONG_NUMBER.search(body) is None
         and body.count(b"{") + body.count(b"[") <= MAX_DEPTH
     )
 
 
 def why_not_strict(body: bytes) -> tuple[str, str] | None:
-    """Why a body is refused anywhere in it, as ``(kind, text)``, or None.
+    """Return why a body is refused, as ``(kind, text)``, or None.
 
     Kind ``json_invalid``: not JSON in UTF-8 (NaN and Infinity are not JSON). Kind ``value_error``: JSON, but with a
     number beyond float range, a lone surrogate, or more than 32 levels.
@@ -129,10 +131,10 @@ def why_not_strict(body: bytes) -> tuple[str, str] | None:
 
 
 def encode_result(result: Any) -> str:
-    """Encode what a handler returned as JSON, within the bounds of a request.
+    """Encode a handler's result as JSON, within the limits of a request.
 
-    The bounds do not depend on the stack of the process that reads it. Raises ValueError with the reason if it is
-    beyond them, and TypeError if it is no JSON.
+    The limits do not depend on the stack of the process that reads it. Raises ValueError with the reason for a result
+    beyond them, and TypeError for one that is not JSON.
     """
     try:
         text = _encode(result)
@@ -145,7 +147,7 @@ def encode_result(result: Any) -> str:
 
 
 def why_not_shown(text: str) -> str | None:
-    """Why no answer can hold a result, given as JSON text; None = it can. Raises ValueError for lone surrogates."""
+    """Return why no response can contain a result (JSON text), or None. Raises ValueError for lone surrogates."""
     body = text.encode()
     refused = None if is_plainly_strict(body) else why_not_strict(body)
     return refused[1] if refused else None
@@ -156,14 +158,13 @@ def _refuse_constant(name: str) -> None:
 
 
 def _refused_inside(value: Any, depth: int = 1) -> str | None:
-    """Recursion is bounded by the depth it refuses."""
     if isinstance(value, float) and not math.isfinite(value):
         return "a number is beyond the range of a float"
     if isinstance(value, str):
         return None if _is_unicode(value) else "a string holds a lone surrogate"
     if not isinstance(value, dict | list):
         return None
-    if depth > MAX_DEPTH:
+    if depth > MAX_DEPTH:  # also bounds this recursion
         return f"more than {MAX_DEPTH} levels deep"
     children = [*value.keys(), *value.values()] if isinstance(value, dict) else value
     return next((reason for child in children if (reason := _refused_inside(child, depth + 1))), None)

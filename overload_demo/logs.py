@@ -1,4 +1,4 @@
-"""Log lines on stderr, as text for people or as JSON for machines."""
+"""Log lines on stderr, as text or as JSON."""
 
 import json
 import logging
@@ -11,63 +11,56 @@ from typing import Literal
 
 Format = Literal["text", "json"]
 
-ABOUT = ("request_id", "job_id", "attempt")  # what a line may carry beside its text: the ``extra`` of a log call
+ABOUT = ("request_id", "job_id", "attempt")  # fields of a record beside its text, from the ``extra`` of a log call
 QUIET_ABOVE_PER_S = 20
 MAX_TRACEBACK = 20_000  # characters
 _TEXT = "%(asctime)s %(process)d %(levelname)s %(message)s"
 
 
 def one_line(text: str) -> str:
-    """A text without line breaks and control characters, which could pass for other lines: they are escaped."""
-    return text if text.isprintable() else "".join(one if one.isprintable() else _escaped(one) for one in text)
-
-
-def _escaped(character: str) -> str:
-    return repr(character)[1:-1]
+    """Escape line breaks and control characters, so that no text can imitate another log line."""
+    return text if text.isprintable() else "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 def traceback_of(error: BaseException) -> str:
-    """The traceback of an error with its causes and the members of a group, at most 20,000 characters of it."""
+    """Return the traceback of an error with its causes and group members, at most 20,000 characters."""
     try:
         text = "".join(traceback.format_exception(error)).encode("utf-8", "backslashreplace").decode()
-    except BaseException:  # the texts of a handler's own class may fail
+    except BaseException:  # an exception class of a handler may fail to format itself
         return "the traceback cannot be formatted"
     half = MAX_TRACEBACK // 2
     return text if len(text) <= MAX_TRACEBACK else f"{text[:half]}\n[...]\n{text[-half:]}"
 
 
 def _exception(record: logging.LogRecord) -> str:
-    """The traceback that a record carries, "" without one."""
+    """The traceback of a record, "" if it has none."""
     error = record.exc_info[1] if record.exc_info else None
     return record.exc_text or (traceback_of(error) if error is not None else "")
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time (UTC, ISO 8601 with Z), level, logger, process, message, and what it is about."""
+    """One JSON object a line: time (UTC, ISO 8601 with Z), level, logger, process, message, the ``ABOUT`` fields."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The library's hook."""
-        told = {
+        """Format a record."""
+        fields = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")[:-6] + "Z",
             "level": record.levelname,
             "logger": record.name,
             "process": record.process,
             "message": record.getMessage(),
         }
-        told |= {name: getattr(record, name) for name in ABOUT if hasattr(record, name)}
+        fields |= {name: getattr(record, name) for name in ABOUT if hasattr(record, name)}
         if exception := _exception(record):
-            told["exception"] = exception
-        return json.dumps(told)
+            fields["exception"] = exception
+        return json.dumps(fields)
 
 
 class TextFormatter(logging.Formatter):
-    """A line for people; the id of a request, which no message tells, comes last.
-
-    The lines of a traceback are indented, so that none of them passes for a log line.
-    """
+    """One text line with the request id at its end; lines of a traceback are indented, so none imitates a log line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The library's hook."""
+        """Format a record."""
         record.message, record.asctime = one_line(record.getMessage().rstrip()), self.formatTime(record)
         request_id = getattr(record, "request_id", "")
         about = f" (request {request_id})" if request_id else ""
@@ -78,9 +71,9 @@ class TextFormatter(logging.Formatter):
 def log_to_stderr(
     form: Format, level: int = logging.INFO, *, note: Callable[[logging.LogRecord], bool] | None = None
 ) -> None:
-    """Send the log lines of this process to stderr. Called by commands only, never by the library.
+    """Send the log lines of this process to stderr. Only commands call it, never the library.
 
-    ``note`` sees each record first, may add to it what it is about, and returns whether it is logged.
+    ``note`` is called first with each record; it may add fields, and returns whether the record is logged.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter(_TEXT))
@@ -88,14 +81,13 @@ def log_to_stderr(
         handler.addFilter(note)
     logging.basicConfig(level=level, handlers=[handler])
     logging.captureWarnings(True)
-    # httpx logs every exchange at INFO, with its URL
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it logs every exchange with its URL
 
 
 class LogThrottle:
-    """Whether to write a log line for each of many events: yes while they are few.
+    """Decides whether each of many events gets its own log line: yes, up to 20 a second.
 
-    Above 20 a second, one line a second that sums them up takes their place; ``what`` they are is its word for them.
+    Above that, one line a second summarises them; ``what`` names the events in it.
     """
 
     def __init__(self, log: logging.Logger, what: str) -> None:
@@ -103,7 +95,7 @@ class LogThrottle:
         self._since, self._count, self._failed, self._is_quiet = time.monotonic(), 0, 0, False
 
     def admit(self, failed: bool = False) -> bool:
-        """Count one event; whether it may have a line of its own, or is told of in the next summary."""
+        """Count one event; returns whether it gets its own line, not only a place in the next summary."""
         if time.monotonic() - self._since >= 1.0:
             self.flush()
         self._count += 1
@@ -113,13 +105,11 @@ class LogThrottle:
         return not self._is_quiet
 
     def flush(self) -> None:
-        """Sum up what was not logged line by line, and begin a new second."""
+        """Log the summary of the present second, if there is one, and begin the next second."""
         now = time.monotonic()
         if self._is_quiet:
-            within_s = now - self._since
-            self._log.info(
-                "%d %s in the last %.1f s, %d of them failed", self._count, self._what, within_s, self._failed
-            )
-        # A busy second is followed by another one, as a rule: it begins quietly.
+            counts = self._count, self._what, now - self._since, self._failed
+            self._log.info("%d %s in the last %.1f s, %d of them failed", *counts)
+        # A busy second is usually followed by another: it begins without lines.
         self._is_quiet = self._count > QUIET_ABOVE_PER_S * (now - self._since)
         self._since, self._count, self._failed = now, 0, 0

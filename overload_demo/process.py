@@ -1,8 +1,8 @@
-"""Child processes, and how one knows that its parent is gone, however it died.
+"""Child processes, and the detection of a parent that has died.
 
-A child started from a notebook must ignore the kernel's Interrupt (SIGINT goes to the whole process group) and must not
-outlive a killed kernel. Both hold for a child that ignores SIGINT and watches its stdin, a pipe of the parent: the
-operating system closes it at any kind of death.
+A child started from a notebook must ignore the kernel's Interrupt (SIGINT reaches the whole process group) and must not
+outlive a killed kernel. So it ignores SIGINT and watches its stdin, a pipe from the parent, which the operating system
+closes when the parent ends for any reason.
 """
 
 import asyncio
@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 STOP_WITHIN_S = 20.0
-# -P: the working directory may hold a queue.py or json.py of the user's, which must not shadow the standard library
+# -P: a queue.py or json.py in the working directory must not shadow the standard library
 PYTHON_M = (sys.executable, "-P", "-m")
-# Descriptors of locks and sockets that a child made by fork must not hold; their owners add and discard them.
+# Descriptors of locks and sockets that a forked child must not hold; their owners add and discard them.
 PARENT_ONLY: set[int] = set()
 
 
 def replace_with_null(descriptors: Iterable[int]) -> None:
-    """Put ``/dev/null`` in the place of each descriptor, so that an object that knows its number can still close it."""
+    """Replace each descriptor by ``/dev/null``, so that an object that holds its number can still close it."""
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in descriptors:
         os.dup2(null, descriptor, inheritable=False)
@@ -31,8 +31,8 @@ def replace_with_null(descriptors: Iterable[int]) -> None:
 
 
 def after_fork(action: Callable[[], object]) -> None:
-    """Call ``action`` in each child that this process forks; one that runs another program at once is not concerned."""
-    if hasattr(os, "register_at_fork"):  # Windows does not fork
+    """Call ``action`` in each child that this process forks, unless the child executes another program at once."""
+    if hasattr(os, "register_at_fork"):  # not on Windows
         os.register_at_fork(after_in_child=action)
 
 
@@ -40,11 +40,11 @@ after_fork(lambda: replace_with_null(PARENT_ONLY))
 
 
 def watch_parent(on_gone: Callable[[], object]) -> None:
-    """Ignore SIGINT, and call ``on_gone`` once (in a thread of its own) when stdin reaches its end."""
+    """Ignore SIGINT, and call ``on_gone`` once, in its own thread, when stdin reaches its end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def wait_for_end() -> None:
-        # os.read on the descriptor: a read through sys.stdin would hold its lock and hang the interpreter's exit
+        # os.read: a read through sys.stdin would hold its lock and block the interpreter's exit
         while os.read(sys.stdin.fileno(), 1024):
             pass
         on_gone()
@@ -53,10 +53,10 @@ def watch_parent(on_gone: Callable[[], object]) -> None:
 
 
 async def kill_and_wait(process: asyncio.subprocess.Process) -> None:
-    """``kill -9`` a child of the event loop, if it still runs, and wait until it is gone.
+    """``kill -9`` a child of the event loop, if it still runs, and wait for its end.
 
-    Not by ``process.kill()``: that one looks for the child's end first, and so takes it away from asyncio, which then
-    reports an unknown child (mended in later Pythons: CPython issue 127049).
+    ``process.kill()`` polls the child first and so reaps it before asyncio does, which then reports an unknown child
+    (CPython issue 127049, fixed in later versions).
     """
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
@@ -65,7 +65,7 @@ async def kill_and_wait(process: asyncio.subprocess.Process) -> None:
 
 
 class Child:
-    """``python -m MODULE --parent-pipe ...`` as a child process, its output in a log file or, without one, in ours."""
+    """``python -m MODULE --parent-pipe ...`` as a child process; its output goes to ``log``, or to this process's."""
 
     def __init__(
         self,
@@ -83,17 +83,15 @@ class Child:
 
     @property
     def log(self) -> Path:
-        """Where its output goes; only for a child that was given one."""
+        """The log file, which must have been given."""
         assert self._log is not None
         return self._log
 
     def start(self) -> None:
-        """Start the child, or start it again after it has died; does nothing while it runs."""
-        if self.pid is not None:
-            return
+        """Start the child, or start it again after its end."""
         self.request_stop()
-        output = None if self._log is None else self._log.open("ab")
-        try:
+        with contextlib.ExitStack() as stack:
+            output = None if self._log is None else stack.enter_context(self._log.open("ab"))
             self._process = subprocess.Popen(
                 self._command,
                 stdin=subprocess.PIPE,
@@ -102,12 +100,9 @@ class Child:
                 env=self._environment,
                 pass_fds=self._fds,
             )
-        finally:
-            if output is not None:
-                output.close()
 
     def stop(self, within_s: float = STOP_WITHIN_S) -> None:
-        """Close its stdin, which ends it cleanly; kill it if it has not ended in time."""
+        """Close its stdin, which ends it in order; kill it if it has not ended in time."""
         self.request_stop()
         process, self._process = self._process, None
         if process is None:
@@ -119,17 +114,17 @@ class Child:
             process.wait()
 
     def request_stop(self) -> None:
-        """Close its stdin and do not wait: it ends as if this process had died."""
+        """Close its stdin and do not wait: the child ends as if this process had died."""
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
 
     def terminate(self) -> None:
-        """SIGTERM, and do not wait; harmless when it has ended."""
+        """Send SIGTERM and do not wait; harmless after its end."""
         if self._process is not None:
             self._process.terminate()
 
     def kill(self) -> None:
-        """``kill -9``: no farewell."""
+        """``kill -9`` the child and wait for its end."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()

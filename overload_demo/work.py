@@ -1,8 +1,8 @@
-"""What a job does: a plain function, the same for the worker and for the naive baseline.
+"""The demo job: a plain function, the same for the worker and for the naive baseline.
 
-The demo job models one scarce resource, a single slot (say, a payment terminal): a job holds the slot for
-``delay_s`` seconds. Whoever calls :func:`process` through the same :class:`Slot` gets the same capacity,
-``1 / delay_s`` jobs a second, however many threads ask; so a comparison of architectures compares nothing else.
+The job needs one scarce resource, a single slot (for example a payment terminal), for ``delay_s`` seconds. Through one
+:class:`Slot`, any number of threads get the same capacity of ``1 / delay_s`` jobs a second. A comparison of two
+architectures that use it therefore compares nothing else.
 """
 
 import threading
@@ -15,10 +15,7 @@ from typing import Any
 
 
 class Slot:
-    """The scarce resource: one holder at a time, and a record of how long it was held.
-
-    Thread-safe. ``capacity_per_s`` is what the slot allows by its own measured hold time, jobs a second.
-    """
+    """The scarce resource: one holder at a time. Counts its holds and their total time. Thread-safe."""
 
     def __init__(self) -> None:
         self._free = threading.Lock()
@@ -37,12 +34,12 @@ class Slot:
 
     @property
     def capacity_per_s(self) -> float:
-        """Jobs a second this slot allows: holds ÷ time held; 0.0 before the first hold."""
+        """Jobs a second that this slot allows: holds ÷ time held; 0.0 before the first hold."""
         return self.holds / self.held_s if self.held_s else 0.0
 
 
 def utc_now() -> str:
-    """The wall clock as stored everywhere: UTC, ISO 8601 with milliseconds and ``Z``."""
+    """Return the wall clock in the stored form: UTC, ISO 8601 with milliseconds and ``Z``."""
     return _iso(time.time_ns() // 1_000_000)
 
 
@@ -55,11 +52,11 @@ def _iso(milliseconds: int) -> str:
 def process(
     payload: Mapping[str, Any], *, delay_s: float, slot: AbstractContextManager[Any] | None = None
 ) -> dict[str, Any]:
-    """Do the demo job: hold ``slot`` for ``delay_s`` seconds, then echo the input with its value doubled.
+    """Run the demo job: hold ``slot`` for ``delay_s`` seconds, then echo the input with its value doubled.
 
-    ``payload`` holds at least ``name`` (str), ``value`` (int or float) and ``message`` (str). An int stays an int:
-    42 gives 84. ``processing_duration_ms`` is the time the job took, waiting for the slot included.
-    Raises KeyError or TypeError when the payload is not such a mapping.
+    ``payload`` has at least ``name`` (str), ``value`` (int or float) and ``message`` (str). An int stays an int: 42
+    gives 84. ``processing_duration_ms`` includes the wait for the slot. Raises KeyError or TypeError for any other
+    payload.
     """
     started = time.perf_counter()
     name, value, message = payload["name"], payload["value"], payload["message"]
