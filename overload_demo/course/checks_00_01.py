@@ -30,11 +30,11 @@ def _first_job(answer: object, *, stored: JobLife | None) -> str:
     if not isinstance(answer, dict):
         return _not_json(answer)
     if answer.get("status") == "accepted":
-        return "This is the receipt of the POST: it says that the job is stored. Ask for the result with a GET."
+        return "This is the receipt of the POST: it confirms that the job is stored. Ask for the result with a GET."
     if stored is None:
         return f"The store has no job {shown(answer.get('job_id'))}. Is it the id from the receipt?"
     if answer.get("status") != stored.status:
-        return f"Your answer says {shown(answer.get('status'))}, the store says {stored.status.value!r}: ask again."
+        return f"Your status is {shown(answer.get('status'))}, that in the store is {stored.status.value!r}: ask again."
     if stored.status != JobState.DONE:
         return f"The job is {stored.status.value}, not done: ask again in a moment."
     value = answer.get("result")

@@ -43,7 +43,7 @@ multiple_choice(
     "05.age",
     "oldest age",
     {
-        "depth": "1,000 jobs are one second at 1,000 jobs a second, and a quarter of an hour at one: depth alone says "
+        "depth": "1,000 jobs are one second at 1,000 jobs a second, and a quarter of an hour at one: depth alone shows "
         "nothing about time.",
         "acceptance latency": "A 202 comes at once, however long the queue is: you saw it in 04.",
         "drain rate": "A worker at full speed does not show how much is before it.",
@@ -97,7 +97,7 @@ def _waits_as_asked(student: Callable[..., object], status: int, seconds: int, a
     if math.isclose(wait_s, seconds * 1000):
         return f"For {asked} you wait {wait_s:,.0f} s: the header is in seconds already."
     if not wait_s >= seconds:
-        return f"For {asked} on attempt {attempt} you come back after {wait_s:g} s. Never earlier than the header says."
+        return f"For {asked} on attempt {attempt} you wait {wait_s:g} s. Never come back earlier than asked."
     if wait_s > seconds + LONGEST_S:
         return f"For {asked} on attempt {attempt} you wait {wait_s:,.0f} s: that is giving up, not waiting."
     return ""
@@ -108,7 +108,7 @@ def _does_not_repeat(student: Callable[..., object], status: int) -> str:
         return ""
     if status == 202:
         return (
-            "After a 202 you would send the job again, and it would be done twice: its Retry-After says when to ask "
+            "After a 202 you would send the job again, and it would be done twice: its Retry-After is the time to ask "
             "for the status. Return None."
         )
     return f"A {status} will be the same next time: there is nothing to wait for. Return None."

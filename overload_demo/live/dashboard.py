@@ -32,17 +32,12 @@ class LiveWidget(anywidget.AnyWidget):
         super().__init__(bokeh_js=BOKEH_JS.read_bytes(), markup=markup(), panels=panels())
         self._feed = feed
         self.on_msg(self._take_message)
-        self._number = feed.number
-        self._task = asyncio.get_running_loop().create_task(self._send_messages())
+        self._task = asyncio.get_running_loop().create_task(self._send_messages(feed.number))
 
-    async def _send_messages(self) -> None:
-        is_over = False
-        while not is_over:
-            is_over = self._feed.is_closed  # messages from before the close are still sent
-            for message in self._feed.since(self._number):
-                self._number = message.number
+    async def _send_messages(self, number: int) -> None:
+        async for message in self._feed.follow(number, EVERY_S):
+            if message is not None:
                 self.send({"kind": message.kind, "data": message.data})
-            await asyncio.sleep(EVERY_S)
 
     def _take_message(self, _: Any, content: dict[str, Any], __: Any) -> None:
         if content.get("again"):

@@ -5,11 +5,12 @@ and a small state. Each message has a number: a reader that has seen message *n*
 reader that is new, or too far behind, gets a snapshot. Memory is bounded, and readers are not registered.
 """
 
+import asyncio
 import json
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -145,6 +146,17 @@ class Feed:
                 "now": self._now(),
             }
             return [Message(self._number, "snapshot", snapshot)]
+
+    async def follow(self, number: int, every_s: float) -> AsyncIterator[Message | None]:
+        """Yield each message after ``number`` until the feed is closed; None after each look, every ``every_s``."""
+        is_over = False
+        while not is_over:
+            is_over = self.is_closed  # messages from before the close are still sent
+            for message in self.since(number):
+                number = message.number
+                yield message
+            yield None
+            await asyncio.sleep(every_s)
 
     def _publish(self, kind: Literal["sample", "mark", "state"], data: Mapping[str, Any]) -> None:
         self._number += 1

@@ -126,17 +126,15 @@ class Page:
     async def _events(self) -> AsyncIterator[ServerSentEvent]:
         """Send a snapshot, then each message; a browser that reconnects gets a snapshot again."""
         self._has_viewer.set()
-        number, sent_at = -1, 0.0
-        is_over = False
-        while not is_over:
-            is_over = self._feed.is_closed  # messages from before the close are still sent
-            for message in self._feed.since(number):
-                number, sent_at = message.number, time.monotonic()
+        sent_at = 0.0
+        async for message in self._feed.follow(-1, EVERY_S / 2):
+            if message is not None:
                 yield _event(message.kind, message.data)
-            if time.monotonic() - sent_at > BEAT_S:
-                sent_at = time.monotonic()
+            elif time.monotonic() - sent_at > BEAT_S:
                 yield _event("beat", {})
-            await asyncio.sleep(EVERY_S / 2)
+            else:
+                continue
+            sent_at = time.monotonic()
         yield _event("end", {})
 
     async def _control(self, order: str, request: Request, x_control_token: Annotated[str, Header()] = "") -> None:

@@ -27,7 +27,7 @@ _MARKS = TypeAdapter(list[Mark])
 
 
 class SpikeFeed:
-    """Adds each report of a spike, or of several in turn, to a feed; a clock that restarts begins the track anew."""
+    """Adds each report of a spike, or of several in turn, to a feed; a clock that restarts restarts the track."""
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed

@@ -222,7 +222,7 @@ class Stage:
         self._feed.show(controls=self._possible())
 
     async def _reset(self) -> None:
-        """End the act, clear the curves and start the stack anew."""
+        """End the act, clear the curves and restart the stack."""
         self._is_resetting = True
         try:
             self._feed.show(status="resetting", controls=[])

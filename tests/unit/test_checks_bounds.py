@@ -110,7 +110,7 @@ def repeating_mistakes(status: int, headers: Headers, attempt: int) -> float | N
 @pytest.mark.parametrize(
     ("student", "hint"),
     [
-        (ignoring, "Never earlier"),
+        (ignoring, "Never come back earlier"),
         (asking_first, "After a 202"),
         (always, "After a 202"),
         (milliseconds, "not in milliseconds"),
@@ -123,7 +123,7 @@ def repeating_mistakes(status: int, headers: Headers, attempt: int) -> float | N
         (repeating_mistakes, "the same next time"),
         (lambda status: 1, "TypeError"),
         (lambda status, headers, attempt: [1], "not a number of seconds"),
-        (lambda status, headers, attempt: float("nan"), "Never earlier"),
+        (lambda status, headers, attempt: float("nan"), "Never come back earlier"),
     ],
 )
 def test_a_client_that_ignores_the_header_gets_a_hint(student: Callable[..., object], hint: str) -> None:

@@ -1,6 +1,6 @@
 "use strict";
 
-// After a 202, the operations that need the id of a job have it filled in.
+// After a 202, fill the id of the job into the operations that need it.
 function fillIn(answer) {
   if (answer.status === 202 && answer.body) {
     for (const method of ["get", "delete"]) {

@@ -186,7 +186,7 @@ def variants(runs: Sequence[BaselineRun], here: Environment) -> AccessibleFigure
     _check_equal(runs)
     found = {(str(run.shape), run.rate_per_s, run.variant): run for run in runs}
     loads = sorted({(shape, rate) for shape, rate, _ in found}, key=lambda load: (load[0] == "spike", load[1]))
-    with drawing(height=6.5, title="Who answers in time? Three ways to write the naive API") as (figure, axes):
+    with drawing(height=6.5, title="Answered in time: three ways to write the naive API") as (figure, axes):
         for place, variant in enumerate(VARIANTS):
             there = [found.get((*load, variant)) for load in loads]
             shares = [100 * run.summary.accepted / run.summary.planned if run else math.nan for run in there]
