@@ -50,9 +50,7 @@ class RowResult(BaseModel):
         counts = f"fired {self.fired}, exposed {self.exposed}, accepted {self.accepted} of {self.attempted}"
         outcome = f"lost {self.lost}, duplicated {self.duplicated}, recovery {self.recovery or '-'}"
         window = f"lost up to {self.longest_loss_s:.2f} s" if self.longest_loss_s else ""
-        verdict = f"**fails**: {self.wrong}" if self.wrong else "holds"
-        if self.not_here:
-            verdict = f"not possible here: {self.not_here}"
+        verdict = f"not possible here: {self.not_here}" if self.not_here else self.wrong or "holds"
         facts = "; ".join(filter(None, [counts, outcome, window, str(self.allowed or ""), self.note, verdict]))
         return f"{self.name} (seed {self.seed}, {self.seconds:.0f} s) {self.what}: {facts}"
 
@@ -103,7 +101,7 @@ def durability_block(matrix: FaultMatrix) -> str:
         window = f", up to {row.longest_loss_s:.2f} s of acceptances" if row.lost else ""
         return f"lost {row.lost:,} of {row.accepted:,} in {row.fired} times{window} ({name})"
 
-    every_second = "a kill while the disk keeps up; a power loss takes about a second, more on a slow disk"
+    every_second = "a kill while the disk keeps up; a power loss loses about a second of jobs, more on a slow disk"
     upstash = "durable storage is promised; replication is asynchronous, so a failover may lose acknowledged writes"
     failover = f"failover to a lagging replica, two servers here: {measured('F20')}"
     rows = [

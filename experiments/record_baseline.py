@@ -24,7 +24,16 @@ from overload_demo.lab.plots.accessible_figure import drawing, legend, thousands
 from overload_demo.lab.plots.spike_figures import with_gaps
 from overload_demo.load import LoadPlan, Shape, calibrate
 
-DASHED: dict[str, Any] = {"color": ORANGE, "ls": "--"}
+SOLID, DASHED = {"color": BLUE}, {"color": ORANGE, "ls": "--"}
+STYLES: dict[str, dict[str, Any]] = {
+    "offered": {"color": "black", "ls": ":"},
+    "answered 200": {"color": GREEN},
+    "failed": DASHED,
+    "clients waiting": SOLID,
+    "in the app, abandoned ones included": DASHED,
+    "p50, answered": SOLID,
+    "p99, answered": DASHED,
+}
 
 
 def main(
@@ -59,7 +68,17 @@ def main(
             runs = []
             for plan in plans:
                 print(f"{variant}: {plan.requests:,} requests, {plan.shape} at {plan.rate_per_s:,.0f}/s")
-                runs.append(asyncio.run(_run(variant, plan, delay)))
+                run = run_baseline(
+                    variant,
+                    requests=plan.requests,
+                    rate_per_s=plan.rate_per_s,
+                    shape=plan.shape,
+                    delay_s=delay,
+                    timeout_s=timeout,
+                    max_duration_s=max_duration,
+                    seed=seed,
+                )
+                runs.append(asyncio.run(run))
                 print(_line(runs[-1]))
             recording = BaselineRecording(command=command, runs=runs)
             (output / f"naive_{variant}.json").write_text(recording.model_dump_json() + "\n")
@@ -72,20 +91,6 @@ async def _measured_capacity(delay_s: float) -> float:
     """Return what def-slot answers at its best, jobs a second, rounded to two digits so that it can be typed again."""
     async with baseline_server("def-slot", delay_s) as server:
         return float(f"{await calibrate(server.url, 2.0, success_status=200):.2g}")
-
-
-async def _run(variant: Variant, plan: LoadPlan, delay_s: float) -> BaselineRun:
-    assert plan.max_duration_s is not None
-    return await run_baseline(
-        variant,
-        requests=plan.requests,
-        rate_per_s=plan.rate_per_s,
-        shape=plan.shape,
-        delay_s=delay_s,
-        timeout_s=plan.timeout_s,
-        max_duration_s=plan.max_duration_s,
-        seed=plan.seed,
-    )
 
 
 def _parse(variants: str, multiples: str) -> tuple[list[Variant], list[float]]:
@@ -109,13 +114,19 @@ def _line(run: BaselineRun) -> str:
 
 def _draw(runs: list[BaselineRun], path: Path) -> None:
     """Write a PNG of one variant: the last run over time in three panels, and all runs in one."""
-    spike = runs[-1]
+    spike, series = runs[-1], runs[-1].series
+    start_s, end_s = series.start_s, [start + 1 for start in series.start_s]
     load = f"{spike.requests:,} requests, {spike.shape} at {spike.rate_per_s:,.0f}/s"
     title = f"Naive API, {spike.variant}: {load}, {spike.delay_s * 1000:g} ms a job, timeout {spike.timeout_s:g} s"
     with drawing(2, 2, height=9, width=16, title=title) as (figure, ((rates, depth), (times, all_loads))):
-        _draw_rates(rates, spike)
-        _draw_depth(depth, spike)
-        _draw_times(times, spike)
+        rates.axhline(spike.capacity_per_s, color=BLUE, ls="-.", label=f"capacity, {spike.capacity_per_s:,.0f}/s")
+        _steps(rates, start_s, {"offered": series.offered_per_s, "failed": series.failed_per_s})
+        _steps(rates, start_s, {"answered 200": spike.answered_per_s()}, ylabel="requests a second")
+        _steps(depth, end_s, {"clients waiting": series.in_flight}, ylabel="requests in flight")
+        _steps(depth, series.sampled_at_s, {"in the app, abandoned ones included": series.app_in_flight})
+        times.axhline(spike.timeout_s, color="black", ls=":", label="timeout")
+        percentiles = {"p50, answered": series.response_p50_s, "p99, answered": series.response_p99_s}
+        _steps(times, start_s, percentiles, ylabel="response time, s", yscale="log")
         shares = [100 * run.summary.accepted / run.summary.planned for run in runs]
         bars = all_loads.bar([f"{run.shape}\n{run.rate_per_s:,.0f}/s" for run in runs], shares, color=BLUE)
         all_loads.bar_label(bars, [f"{share:.0f} %" for share in shares], padding=3)
@@ -123,34 +134,13 @@ def _draw(runs: list[BaselineRun], path: Path) -> None:
         figure.savefig(path, dpi=100)
 
 
-def _draw_rates(axes: Axes, run: BaselineRun) -> None:
-    start_s = run.series.start_s
-    axes.step(start_s, run.series.offered_per_s, "k:", where="post", label="offered")
-    axes.step(start_s, run.answered_per_s(), color=GREEN, where="post", label="answered 200")
-    axes.step(start_s, run.series.failed_per_s, where="post", label="failed", **DASHED)
-    axes.axhline(run.capacity_per_s, color=BLUE, ls="-.", label=f"capacity, {run.capacity_per_s:,.0f}/s")
-    axes.set(xlabel="time, s", ylabel="requests a second", ylim=(0, None))
+def _steps(axes: Axes, at_s: list[float], curves: dict[str, Any], **settings: Any) -> None:
+    for label, values in curves.items():
+        axes.step(at_s, with_gaps(values), where="post", label=label, **STYLES[label])
+    axes.set(xlabel="time, s", **settings)
     legend(axes)
-    thousands(axes.yaxis)
-
-
-def _draw_depth(axes: Axes, run: BaselineRun) -> None:
-    series = run.series
-    axes.plot([start + 1 for start in series.start_s], series.in_flight, color=BLUE, label="clients waiting")
-    if series.sampled_at_s:
-        axes.plot(series.sampled_at_s, series.app_in_flight, label="in the app, abandoned ones included", **DASHED)
-    axes.set(xlabel="time, s", ylabel="requests in flight", ylim=(0, None))
-    legend(axes)
-    thousands(axes.yaxis)
-
-
-def _draw_times(axes: Axes, run: BaselineRun) -> None:
-    series = run.series
-    axes.step(series.start_s, with_gaps(series.response_p50_s), color=BLUE, where="post", label="p50, answered")
-    axes.step(series.start_s, with_gaps(series.response_p99_s), where="post", label="p99, answered", **DASHED)
-    axes.axhline(run.timeout_s, color="black", ls=":", label="timeout")
-    axes.set(xlabel="intended at, s", ylabel="response time, s", yscale="log", xlim=(0, series.start_s[-1]))
-    legend(axes)
+    if "yscale" not in settings:
+        thousands(axes.yaxis)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,14 @@ from experiments.readme.documents import bring_up_to_date
 
 
 def main(run: Annotated[Path, typer.Argument(help="run folder of `overload-demo spike`")]) -> None:
-    """Record a spike and bring the documents up to date."""
-    shutil.copy(run / "result.json", RESULTS / "spike.json")
-    shutil.copy(run / "figure.png", RESULTS / "spike.png")
+    """Record a spike and update the documents."""
+    keep(run, "spike")
+
+
+def keep(run: Path, name: str) -> None:
+    """Copy a run to the recorded ones and update the documents."""
+    shutil.copy(run / "result.json", RESULTS / f"{name}.json")
+    shutil.copy(run / "figure.png", RESULTS / f"{name}.png")
     bring_up_to_date()
 
 

@@ -21,7 +21,7 @@ from overload_demo.rest.loopback import connect
 
 COMMANDS_PER_S = 10_000  # every plan's limit; above, a request waits (https://upstash.com/docs/redis/help/faq)
 METER_EVERY_S = 0.02
-START_WITHIN_S = STOP_WITHIN_S = 10.0
+TIMEOUT_S = 10.0
 
 
 class Proxy(ABC):
@@ -41,24 +41,25 @@ class Proxy(ABC):
     @contextlib.contextmanager
     def serving(self) -> Iterator[Self]:
         """Serve for the length of the block."""
-        is_open, loop, may_end = threading.Event(), asyncio.new_event_loop(), asyncio.Event()
-        thread = threading.Thread(target=loop.run_until_complete, args=(self._run(is_open, may_end),), name="proxy")
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=loop.run_forever, name="proxy")
         thread.start()
         try:
-            if not is_open.wait(START_WITHIN_S):
-                raise TimeoutError(f"the proxy does not start within {START_WITHIN_S:g} s")
+            server = asyncio.run_coroutine_threadsafe(self._open(), loop).result(TIMEOUT_S)
             yield self
+            asyncio.run_coroutine_threadsafe(self._close(server), loop).result(TIMEOUT_S)
         finally:
-            loop.call_soon_threadsafe(may_end.set)
-            thread.join(STOP_WITHIN_S)
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join(TIMEOUT_S)
             loop.close()
 
-    async def _run(self, is_open: threading.Event, may_end: asyncio.Event) -> None:
+    async def _open(self) -> asyncio.Server:
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         self._tasks.add(asyncio.create_task(self.beside()))
-        is_open.set()
-        await may_end.wait()
+        return server
+
+    async def _close(self, server: asyncio.Server) -> None:
         server.close()
         for task in self._tasks:
             task.cancel()

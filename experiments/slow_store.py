@@ -6,7 +6,6 @@ With ``--record`` the run becomes the recorded one.
 """
 
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +13,8 @@ from typing import Annotated
 
 import typer
 
-from experiments.bench.record import RESULTS
 from experiments.bench.servers import environment, folder_in
-from experiments.readme.documents import bring_up_to_date
+from experiments.record_spike import keep
 from experiments.simulated_cloud import COMMANDS_PER_S, SimulatedCloud
 from overload_demo.config import load_settings
 from overload_demo.console import fail, one_line_errors
@@ -59,11 +57,8 @@ def _record(run: Path) -> None:
     result = SpikeResult.read(run)
     command = shlex.join(("python", "-m", "experiments.slow_store", *sys.argv[1:]))
     conditions = result.conditions.model_copy(update={"command": command})
-    recorded = result.model_copy(update={"conditions": conditions})
-    recorded.save(run.parent)
-    shutil.copy(run, RESULTS / "spike_far.json")
-    shutil.copy(run.with_name("figure.png"), RESULTS / "spike_far.png")
-    bring_up_to_date()
+    result.model_copy(update={"conditions": conditions}).save(run.parent)
+    keep(run.parent, "spike_far")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,6 @@ from overload_demo.errors import OverloadDemoError
 FILE = RESULTS / "student_cost.json"
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "04_spike.ipynb"
 SAMPLE_EVERY_S = 0.25
-MEGABYTE = 1_000_000
 # The part that a process is, by a word of its command line; the first match counts.
 PARTS = {
     "overload_demo.load": "load generator",
@@ -40,7 +39,6 @@ PARTS = {
     "redis-server": "Redis",
     "valkey-server": "Redis",
 }
-RUNNER = "check command"
 
 
 class StudentCost(BaseModel):
@@ -80,12 +78,11 @@ def main(
     """Run a notebook, measure its processes, and record the result."""
     with one_line_errors(), tempfile.TemporaryDirectory(dir=folder, prefix="student-") as temporary:
         place, watch = Place.here("experiments.student_cost", Path(temporary)), Watch()
-        seconds = _run(notebook, level, Path(temporary), watch)
         cost = StudentCost(
             place=place,
             notebook=notebook.name,
             level=level,
-            seconds=round(seconds, 1),
+            seconds=round(_run(notebook, level, Path(temporary), watch), 1),
             cpu_s=round(watch.cpu_s, 1),
             peak_mb=round(watch.peak_mb, 1),
             peak_by_part_mb={name: round(size, 1) for name, size in watch.peak_by_part_mb.items()},
@@ -136,18 +133,13 @@ class Watch:
             tree += root.children(recursive=True)
         for process in tree:
             with contextlib.suppress(psutil.Error):  # the process may end meanwhile
-                times = process.cpu_times()
-                self._cpu_s[process] = times.user + times.system
+                self._cpu_s[process] = sum(process.cpu_times()[:2])
                 size = getattr(process.memory_full_info(), self.memory_kind)
-                now_mb[_part(process.cmdline())] += size / MEGABYTE
+                line = " ".join(process.cmdline())
+                now_mb[next((name for word, name in PARTS.items() if word in line), "check command")] += size / 1e6
         self.peak_mb = max(self.peak_mb, sum(now_mb.values()))
         for name, size in now_mb.items():
             self.peak_by_part_mb[name] = max(self.peak_by_part_mb.get(name, 0.0), size)
-
-
-def _part(command_line: list[str]) -> str:
-    line = " ".join(command_line)
-    return next((name for word, name in PARTS.items() if word in line), RUNNER)
 
 
 def _run(notebook: Path, level: Level, folder: Path, watch: Watch) -> float:
@@ -175,8 +167,8 @@ def _jupyterlab_mb(folder: Path) -> float:
     port, watch = free_port(), Watch()
     arguments = ("--no-browser", f"--ServerApp.port={port}", f"--ServerApp.root_dir={folder}")
     command = [sys.executable, "-m", "jupyterlab", "--allow-root", *arguments]
-    quiet = subprocess.DEVNULL
-    with psutil.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet) as server:
+    quiet: dict[str, int] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    with psutil.Popen(command, **quiet) as server:
         try:
             wait_for(f"http://127.0.0.1:{port}")
             watch.look(server)

@@ -66,6 +66,7 @@ WORKBENCH = {"load": 1_750, "lab": 4_700, "live": 1_750, "course": 1_200, "cli":
 MOST_LINES_OF_THE_STACK = 9_900
 MOST_LINES_OF_THE_WORKBENCH = 9_400
 MOST_LINES_OF_LUA = 800
+MOST_LINES_OF_EXPERIMENTS = 4_000
 MOST_FILES = 165
 MOST_LINES_OF_A_FILE = 350
 MOST_LINES_OF_A_FUNCTION = 60
@@ -184,6 +185,7 @@ def test_the_stack_the_workbench_and_lua_keep_their_budgets() -> None:
     assert sum(lines[room] for room in WORKBENCH) <= MOST_LINES_OF_THE_WORKBENCH
     assert sum(map(lines_of, PACKAGE.rglob("*.lua"))) <= MOST_LINES_OF_LUA
     assert len(list(PACKAGE.rglob("*.py"))) <= MOST_FILES
+    assert sum(map(lines_of, (ROOT / "experiments").rglob("*.py"))) <= MOST_LINES_OF_EXPERIMENTS
 
 
 def test_no_file_is_too_long() -> None:

@@ -7,7 +7,6 @@ the second core, the whole machine is measured. At a rate that fills nothing, bo
 
 import asyncio
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import typer
@@ -16,7 +15,8 @@ from experiments.bench.record import Folder, Rounds, Row, recording
 from experiments.bench.servers import FLAGS, closed_loop, folder_in, our_api, posting, stats, uvicorn, wrk
 from overload_demo.load import LoadPlan, Shape, run_load
 
-BOUNDS = {64: (1.0, 1.5), 256: (1.3, 2.0)}  # by connections; for wrk, as the own loader competes for the second core
+# By connections; for wrk, because the own loader competes for the second core.
+BOUNDS = {64: {"at_least": 1.0, "aim": 1.5}, 256: {"at_least": 1.3, "aim": 2.0}}
 CALM_CONNECTIONS, PAUSE_MS = 64, 30  # below saturation: each connection waits so long between two requests
 
 _cpu_shares: list[float] = []
@@ -24,27 +24,19 @@ _cpu_shares: list[float] = []
 
 def main(pairs: Rounds = 5, seconds: float = 4.0, folder: Folder = Path()) -> None:
     """Measure both servers in turn with 64 and 256 connections, each time for some seconds, and record the ratios."""
-    with recording("acceptance", folder) as (measured, notes), folder_in(folder) as own:
+    loaders = {"wrk": _by_wrk} if shutil.which("wrk") else {}
+    loaders["own loader"] = _by_own_loader
+    with recording("acceptance", folder) as (rows, notes), folder_in(folder) as own:
         with our_api(own) as (ours, _), uvicorn("experiments.bench.compared:storing_nothing") as (theirs, _):
-
-            def rows(
-                load: Callable[[str, int, float], float], name: str, bounds: dict[int, tuple[float, float]]
-            ) -> list[Row]:
-                return [
-                    Row.of_pairs(
-                        f"accepted, {connections} connections, {name} ÷ storing nothing",
-                        [(load(ours, connections, seconds), load(theirs, connections, seconds)) for _ in range(pairs)],
-                        unit="/s",
-                        at_least=bounds[connections][0] if bounds else None,
-                        aim=bounds[connections][1] if bounds else None,
-                    )
-                    for connections in BOUNDS
-                ]
-
-            has_wrk = shutil.which("wrk") is not None
-            measured += rows(_by_wrk, "wrk", BOUNDS) if has_wrk else []
-            measured += rows(_by_own_loader, "own loader", {})
-            measured += [_agreement(ours, pairs, seconds)] if has_wrk else []
+            for name, load in loaders.items():
+                for connections, bounds in BOUNDS.items():
+                    measured = [
+                        (load(ours, connections, seconds), load(theirs, connections, seconds)) for _ in range(pairs)
+                    ]
+                    what = f"accepted, {connections} connections, {name} ÷ storing nothing"
+                    rows.append(Row.of_pairs(what, measured, unit="/s", **(bounds if name == "wrk" else {})))
+            if "wrk" in loaders:
+                rows.append(_agreement(ours, pairs, seconds))
             counted = stats(ours)
         notes |= {
             "REST calls a job, over the whole run": round(counted["rest_calls"] / counted["accepted"], 4),

@@ -27,7 +27,6 @@ from overload_demo.load import LoadPlan, LoadResult, Shape, run_load
 
 CLIENT_TIMEOUT_S = 60.0
 SAMPLE_EVERY_S = 0.25
-MEGABYTE = 1_000_000
 COLOURS = {"202": BLUE, "reset": ORANGE, "timed out": "#E69F00", "other": GREY}
 LIMIT = 256
 LOOKUP_BATCH = 1000
@@ -97,14 +96,9 @@ def _rows(case: Case, runs: list[SocketsRun]) -> list[Row]:
     what, memory = f"{case.sockets:,} sockets at once, {case.name}", "memory in that run (peak PSS), "
     bounds = {"at_least": 100.0, "aim": 100.0} if case.is_ours else {}
     in_mb: dict[str, Any] = {"unit": "MB", "less_is_better": True}
-    api = [one.peak_mb["api"] for one in runs]
+    api, answered = [one.peak_mb["api"] for one in runs], [one.answered_percent for one in runs]
     rows = [
-        Row(
-            what=f"{what}: answered 202 and in the store",
-            unit="%",
-            ours=[one.answered_percent for one in runs],
-            **bounds,
-        ),
+        Row(what=f"{what}: answered 202 and in the store", unit="%", ours=answered, **bounds),
         Row(what=f"{what}: the last 202 after", unit="s", ours=[one.slowest_s for one in runs], less_is_better=True),
     ]
     if case.descriptors is not None:
@@ -112,12 +106,9 @@ def _rows(case: Case, runs: list[SocketsRun]) -> list[Row]:
     if not case.is_ours:
         return [*rows, Row(what=f"{memory}plain uvicorn", ours=api, **in_mb)]
     together = [sum(one.peak_mb.values()) for one in runs]
+    rows.append(Row(what=f"{memory}API", ours=api, at_least=128, aim=100, **in_mb))
     all_parts = f"{memory}API + worker + gateway + Redis"
-    return [
-        *rows,
-        Row(what=f"{memory}API", ours=api, at_least=128, aim=100, **in_mb),
-        Row(what=all_parts, ours=together, at_least=512, aim=350, **in_mb),
-    ]
+    return [*rows, Row(what=all_parts, ours=together, at_least=512, aim=350, **in_mb)]
 
 
 def _fire(case: Case, parent: Path) -> SocketsRun:
@@ -146,7 +137,7 @@ def _memory_watched(processes: dict[str, int]) -> Iterator[dict[str, float]]:
     def watch() -> None:
         while not ended.wait(SAMPLE_EVERY_S):
             for name, pid in processes.items():
-                size = psutil.Process(pid).memory_full_info().pss / MEGABYTE
+                size = psutil.Process(pid).memory_full_info().pss / 1e6
                 peak[name] = max(peak.get(name, 0.0), round(size, 1))
 
     thread = threading.Thread(target=watch)
@@ -182,8 +173,7 @@ def _draw_course(axes: Axes, runs: dict[Case, SocketsRun]) -> None:
             done_s = np.sort(run.load.done_s[run.load.accepted])
             shares = np.arange(1, done_s.size + 1) / run.load.kind.size * 100
             axes.plot(done_s, shares, label=case.name, **(QUEUE if case.is_ours else NAIVE))
-    axes.set(xlabel="seconds since the first socket was opened", ylabel="answered 202, %")
-    axes.set(xlim=(0, None), ylim=(0, 104))
+    axes.set(xlabel="seconds since the first socket opened", ylabel="answered 202, %", xlim=(0, None), ylim=(0, 104))
     axes.set_title(f"{max(case.sockets for case in runs):,} sockets opened at once, one API process", loc="left")
     axes.legend(loc="lower right")
 

@@ -1,8 +1,7 @@
 """ASGI apps that benchmarks compare with: ``storing_nothing`` with the API, ``bare_endpoint`` with the gateway.
 
-``storing_nothing`` is a FastAPI route with the models of ``POST /jobs`` that stores nothing. ``bare_endpoint`` passes a
-command to the gateway's client library, without token, limits, errors or formats: the least that a JSON array over
-HTTP to Redis costs in this language.
+``bare_endpoint`` passes a command to the gateway's client library, without token, limits, errors or formats: the least
+that a JSON array over HTTP to Redis costs in this language.
 """
 
 import asyncio

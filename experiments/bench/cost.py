@@ -26,11 +26,10 @@ from overload_demo.load import LoadPlan, run_load
 from overload_demo.store.embedded import EmbeddedStore
 
 CLIENTS = 64
-DRAINED_WITHIN_S = 600.0
+DRAIN_WITHIN_S = 600.0
 SETTLED_S = 40.0  # then the polls of an idle worker are as rare as they become
 MONTH_S = 30 * 86_400
 OURS, PLAIN = "overload_demo.worker", "experiments.bench.plain_recipe"
-Database = tuple[Path, SimulatedCloud, dict[str, str]]
 
 
 def main(
@@ -43,10 +42,8 @@ def main(
 ) -> None:
     """Measure both in turn, so many jobs each, ``round_trip`` seconds away and idle for ``idle`` seconds; record it."""
     with recording("cost", folder) as (rows, notes):
-        measured = [
-            (_round(folder, OURS, jobs, round_trip), _round(folder, PLAIN, plain_jobs, round_trip))
-            for _ in range(pairs)
-        ]
+        sizes = ((OURS, jobs), (PLAIN, plain_jobs))
+        measured = [[_round(folder, kind, count, round_trip) for kind, count in sizes] for _ in range(pairs)]
         away = f"jobs/s, {round_trip * 1000:g} ms away"
         whats = {
             "calls": "REST calls a job",
@@ -55,20 +52,14 @@ def main(
             "accepted": f"accepted, {away}",
             "drained": f"drained by one worker, {away}",
         }
-        rows += [
-            Row.of_pairs(
-                what, [(ours[name], plain[name]) for ours, plain in measured], less_is_better=not what.endswith("away")
-            )
-            for name, what in whats.items()
-        ]
+        for name, what in whats.items():
+            pairs_of_one = [(ours[name], plain[name]) for ours, plain in measured]
+            rows.append(Row.of_pairs(what, pairs_of_one, less_is_better=not what.endswith("away")))
         counts = zip(_idle(folder, OURS, idle), _idle(folder, PLAIN, idle), strict=True)
         for what, pair in zip(("a script counted as one", "those inside scripts counted"), counts, strict=True):
             rows.append(Row.of_pairs(f"commands of an idle worker in a month, {what}", [pair], less_is_better=True))
-        notes |= {
-            "clients": CLIENTS,
-            "free commands a month": FREE_COMMANDS_PER_MONTH,
-            "dollars for 100,000 commands": PRICE_PER_100K_COMMANDS,
-        }
+        notes |= {"clients": CLIENTS, "free commands a month": FREE_COMMANDS_PER_MONTH}
+        notes["dollars for 100,000 commands"] = PRICE_PER_100K_COMMANDS
 
 
 def _round(folder: Path, kind: str, jobs: int, round_trip_s: float) -> dict[str, float]:
@@ -103,10 +94,10 @@ def _round(folder: Path, kind: str, jobs: int, round_trip_s: float) -> dict[str,
 def _drain(place: Path, kind: str, access: dict[str, str]) -> None:
     if kind == OURS:
         with worker(place, "--until-empty", **access) as part:
-            until(lambda: part.pid is None, DRAINED_WITHIN_S)
+            until(lambda: part.pid is None, DRAIN_WITHIN_S)
         return
     command = [sys.executable, "-m", PLAIN, "--until-empty"]
-    subprocess.run(command, env=environment(place, **access), check=True, timeout=DRAINED_WITHIN_S)
+    subprocess.run(command, env=environment(place, **access), check=True, timeout=DRAIN_WITHIN_S)
 
 
 def _idle(folder: Path, kind: str, watched_s: float) -> tuple[float, float]:
@@ -125,7 +116,7 @@ def _idle(folder: Path, kind: str, watched_s: float) -> tuple[float, float]:
 
 
 @contextmanager
-def _database(folder: Path, round_trip_s: float) -> Iterator[Database]:
+def _database(folder: Path, round_trip_s: float) -> Iterator[tuple[Path, SimulatedCloud, dict[str, str]]]:
     """Run a store behind a round trip; yield its folder, the simulated cloud, and the variables that name it."""
     with (
         folder_in(folder) as place,

@@ -24,13 +24,9 @@ def main(rounds: Rounds = 5, jobs: int = 100_000, folder: Folder = Path()) -> No
     """Measure memory and file of so many jobs a round, and record them."""
     with recording("footprint", folder) as (rows, notes):
         seen = [_round(folder, jobs) for _ in range(rounds)]
-        rows += [
-            Row.model_validate(
-                {"what": what, "unit": "bytes", "ours": [one[name] for one in seen], "less_is_better": True}
-                | BOUNDS.get(name, {})
-            )
-            for name, what in ROWS.items()
-        ]
+        for name, what in ROWS.items():
+            ours = [float(one[name]) for one in seen]
+            rows.append(Row(what=what, unit="bytes", ours=ours, less_is_better=True, **BOUNDS.get(name, {})))
         notes |= {
             "jobs a round": jobs,
             "rewrites of the file a round": ", ".join(f"{one['rewrites']:.0f}" for one in seen),

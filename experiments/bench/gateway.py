@@ -8,7 +8,6 @@ import asyncio
 import statistics
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import psutil
 import typer
@@ -25,13 +24,7 @@ CONCURRENCY = 16
 TURNS = 20
 COMMAND = ("GET", "a-key-that-is-not-there")
 Pair = tuple[float, float]
-
-
-class Endpoint(NamedTuple):
-    """A client of an endpoint, and the process that serves it."""
-
-    upstash: Upstash
-    process: psutil.Process
+Endpoint = tuple[Upstash, psutil.Process]  # a client, and the process that serves it
 
 
 def main(pairs: Rounds = 5, folder: Folder = Path()) -> None:
@@ -57,7 +50,7 @@ def main(pairs: Rounds = 5, folder: Folder = Path()) -> None:
 async def _costs(addresses: list[tuple[str, str, int]]) -> tuple[Pair, Pair]:
     """Return the median time of an exchange and the CPU time its process took for one, seconds, of both endpoints."""
     ours, bare = (
-        Endpoint(Upstash(Address(url, SecretStr(token)), connections=CONCURRENCY), psutil.Process(pid))
+        (Upstash(Address(url, SecretStr(token)), connections=CONCURRENCY), psutil.Process(pid))
         for url, token, pid in addresses
     )
     try:
@@ -65,7 +58,7 @@ async def _costs(addresses: list[tuple[str, str, int]]) -> tuple[Pair, Pair]:
             await asyncio.gather(*(_exchanges(endpoint, 10) for _ in range(CONCURRENCY)))  # open all connections
         return await _p50s(ours, bare), await _cpu(ours, bare)
     finally:
-        await asyncio.gather(ours.upstash.aclose(), bare.upstash.aclose())
+        await asyncio.gather(ours[0].aclose(), bare[0].aclose())
 
 
 async def _p50s(*endpoints: Endpoint) -> Pair:
@@ -74,7 +67,7 @@ async def _p50s(*endpoints: Endpoint) -> Pair:
     for _ in range(EXCHANGES):
         for endpoint in endpoints:
             since = time.perf_counter()
-            await endpoint.upstash.command(*COMMAND)
+            await endpoint[0].command(*COMMAND)
             times_s[endpoint].append(time.perf_counter() - since)
     ours, bare = map(statistics.median, times_s.values())
     return ours, bare
@@ -82,19 +75,19 @@ async def _p50s(*endpoints: Endpoint) -> Pair:
 
 async def _cpu(*endpoints: Endpoint) -> Pair:
     """Alternate in turns for the same reason; a process uses no CPU during the other's turn."""
-    before = [sum(endpoint.process.cpu_times()[:2]) for endpoint in endpoints]
+    before = [sum(endpoint[1].cpu_times()[:2]) for endpoint in endpoints]
     for _ in range(TURNS):
         for endpoint in endpoints:
             share = EXCHANGES // TURNS // CONCURRENCY
             await asyncio.gather(*(_exchanges(endpoint, share) for _ in range(CONCURRENCY)))
-    after = [sum(endpoint.process.cpu_times()[:2]) for endpoint in endpoints]
+    after = [sum(endpoint[1].cpu_times()[:2]) for endpoint in endpoints]
     ours, bare = ((new - old) / EXCHANGES for new, old in zip(after, before, strict=True))
     return ours, bare
 
 
 async def _exchanges(endpoint: Endpoint, count: int) -> None:
     for _ in range(count):
-        await endpoint.upstash.command(*COMMAND)
+        await endpoint[0].command(*COMMAND)
 
 
 if __name__ == "__main__":

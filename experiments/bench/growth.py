@@ -1,8 +1,7 @@
 """How it grows: with the queue, with API processes, with workers: ``python -m experiments.bench.growth``.
 
-Four queues from 1,000 to 1,000,000 jobs, each on a new store: acceptance, polls, statistics, drain rate of no-op jobs,
-and the server's memory. Then one and two API processes, and one, two and four workers, with no-op jobs and with jobs of
-a millisecond.
+Queues from 1,000 to 1,000,000 jobs, each on a new store: acceptance, polls, statistics, drain rate, memory.
+Then one and two API processes, and one, two and four workers, with no-op jobs and with jobs of a millisecond.
 """
 
 import asyncio
@@ -24,7 +23,6 @@ from overload_demo.lab.plots.accessible_figure import drawing
 DEPTHS = (1_000, 10_000, 100_000, 1_000_000)
 API_PROCESSES = (1, 2)
 WORKERS = (1, 2, 4)
-MEGABYTE = 1_000_000
 POLLS = 300
 CONNECTIONS = 256
 ACCEPTING_S = 2.0
@@ -81,7 +79,7 @@ def _at_depth(folder: Path, depth: int) -> dict[str, float]:
             "Redis CPU a job drained, µs": 1e6 * cpu_s / done,
             "status poll p50, ms": 1000 * poll_s,
             "statistics p50, ms": 1000 * stats_s,
-            "Redis memory, MB": (held - empty) / MEGABYTE,
+            "Redis memory, MB": (held - empty) / 1e6,
         }
 
 

@@ -40,10 +40,8 @@ async def post_job(job: JobRequest, response: Response) -> dict[str, str]:
     job_id = new_job_id()
     response.headers["Location"] = f"/jobs/{job_id}"
     fields = ("status", "queued", "payload", job.model_dump_json(), "created_at", utc_now())
-    answer = await app.state.store.post(
-        "/pipeline", json=[["HSET", f"job:{job_id}", *fields], ["LPUSH", "queue", job_id]]
-    )
-    answer.raise_for_status()
+    commands = [["HSET", f"job:{job_id}", *fields], ["LPUSH", "queue", job_id]]
+    (await app.state.store.post("/pipeline", json=commands)).raise_for_status()
     return {"status": "accepted", "job_id": job_id, "message": ACCEPTED_MESSAGE}
 
 
@@ -80,13 +78,9 @@ def worker(until_empty: Annotated[bool, typer.Option(help="exit when the queue i
 
 
 def _access() -> dict[str, Any]:
-    token = os.environ["UPSTASH_REDIS_REST_TOKEN"]
-    return {
-        "base_url": os.environ["UPSTASH_REDIS_REST_URL"],
-        "headers": {"Authorization": f"Bearer {token}"},
-        "trust_env": False,
-        "timeout": 30.0,
-    }
+    url, token = os.environ["UPSTASH_REDIS_REST_URL"], os.environ["UPSTASH_REDIS_REST_TOKEN"]
+    headers = {"Authorization": f"Bearer {token}"}
+    return {"base_url": url, "headers": headers, "trust_env": False, "timeout": 30.0}
 
 
 if __name__ == "__main__":

@@ -41,7 +41,6 @@ START_WITHIN_S = 20.0
 STOP_WITHIN_S = 15.0
 FILL_BATCH_JOBS = 10_000
 POLL_INTERVAL_S = 0.05
-NO_PROGRESS_S = 15.0
 DRAIN_WITHIN_S = 300.0
 MAX_RATE_PER_S = 50_000
 FLAGS = ("--no-access-log", "--no-server-header", "--no-proxy-headers", "--timeout-keep-alive", "30")  # as our server
@@ -135,8 +134,7 @@ def descriptor_limit(limit: int | None) -> Iterator[None]:
 
 def free_port() -> int:
     """Return a port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+    with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
 
 
@@ -151,14 +149,14 @@ def until(met: Callable[[], bool], within_s: float, every_s: float = POLL_INTERV
 
 def wait_for(url: str) -> None:
     """Return once a server answers at ``url``, with any status."""
+    until(lambda: _answers(url), START_WITHIN_S, problem=f"nothing answers at {url}")
 
-    def answers() -> bool:
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            get(url, "/openapi.json")
-            return True
-        return False
 
-    until(answers, START_WITHIN_S, problem=f"nothing answers at {url}")
+def _answers(url: str) -> bool:
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        get(url, "/openapi.json")
+        return True
+    return False
 
 
 def get(url: str, path: str) -> bytes:
@@ -168,8 +166,7 @@ def get(url: str, path: str) -> bytes:
 
 def stats(url: str) -> dict[str, float]:
     """Return the queue's statistics."""
-    values: dict[str, float] = json.loads(get(url, "/queue/stats"))
-    return values
+    return dict(json.loads(get(url, "/queue/stats")))
 
 
 def p50_of(
@@ -212,8 +209,8 @@ def drained(url: str, *, for_s: float = DRAIN_WITHIN_S) -> tuple[float, int]:
         now, requests = stats(url), requests + 1
         if now["done"] > (seen[-1][1] if seen else at_first):
             seen.append((time.monotonic(), now["done"]))
-        elif time.monotonic() - (seen[-1][0] if seen else began) > NO_PROGRESS_S:
-            raise OverloadDemoError(f"no job was done for {NO_PROGRESS_S:g} s")
+        elif time.monotonic() - (seen[-1][0] if seen else began) > STOP_WITHIN_S:
+            raise OverloadDemoError(f"no job was done for {STOP_WITHIN_S:g} s")
         if now["queue_length"] == now["in_flight"] == 0:
             break
     (first_s, first), (last_s, last) = seen[0], seen[-1]
@@ -307,8 +304,7 @@ def command(folder: Path, *arguments: str) -> Any:
 
 def info(folder: Path, section: str) -> dict[str, str]:
     """Return a section of the server's INFO."""
-    lines: list[str] = command(folder, "INFO", section).splitlines()
-    return dict(line.split(":", 1) for line in lines if ":" in line)
+    return dict(line.split(":", 1) for line in command(folder, "INFO", section).splitlines() if ":" in line)
 
 
 def commands_run(folder: Path) -> tuple[int, int]:

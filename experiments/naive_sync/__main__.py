@@ -1,7 +1,6 @@
 """``python -m experiments.naive_sync``: run the baseline alone, with the server flags of the real API.
 
-With ``--parent-pipe`` a parent controls it: it prints its URL as a JSON line, ignores SIGINT, and exits when its stdin
-closes.
+With ``--parent-pipe`` it prints its URL as a JSON line, ignores SIGINT, and exits when its stdin closes.
 """
 
 import json

@@ -1,8 +1,7 @@
 """The API without a queue: same contract, same work, but done while the client waits.
 
 ``POST /jobs`` takes the same body as the queue API, does the job with :func:`overload_demo.work.process`, and answers
-200 with the result. Job, slot and server flags are those of the queue API. The variants are three common ways to
-write it:
+200 with the result. Job, slot and server flags are those of the queue API. Three common ways to write it:
 
 ``async-blocking``
     ``async def`` with a blocking call. The event loop does one job at a time; meanwhile it neither accepts connections
@@ -46,10 +45,7 @@ class JobRequest(BaseModel):
 
 
 class InFlight:
-    """ASGI middleware that counts the job requests in the app: its only queue.
-
-    Requests that the server has not read yet, in the kernel or behind a blocked event loop, are not counted.
-    """
+    """ASGI middleware that counts the job requests in the app; the server has not read requests in the kernel yet."""
 
     def __init__(self, app: App, counts: "Counts") -> None:
         self._app, self._counts = app, counts

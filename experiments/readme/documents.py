@@ -1,8 +1,4 @@
-"""Which documents have generated blocks, and how a block gets into its place.
-
-A block stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``. A test compares the documents with the records,
-so they cannot drift apart.
-"""
+"""The documents with generated blocks, each between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -30,22 +26,18 @@ DOCUMENTS: dict[Path, Callable[[], Blocks]] = {
 
 
 def bring_up_to_date() -> None:
-    """Write every document's blocks anew. Raises :class:`OverloadDemoError` when a document lacks one's place."""
+    """Update the generated blocks of every document."""
     for path, blocks in DOCUMENTS.items():
         path.write_text(with_blocks(path.read_text(), blocks()))
 
 
 def with_blocks(text: str, blocks: Blocks) -> str:
-    """The text with these blocks in their places; what stood there before is gone."""
+    """Return the text with each block between its markers. Raises :class:`OverloadDemoError` without markers."""
     for name, block in blocks.items():
-        text = _replaced(text, name, block)
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        before, begins, rest = text.partition(begin)
+        _, ends, after = rest.partition(end)
+        if not (begins and ends):
+            raise OverloadDemoError(f"there is no {begin} … {end}")
+        text = f"{before}{begin}\n{block}\n{end}{after}"
     return text
-
-
-def _replaced(text: str, name: str, block: str) -> str:
-    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    before, begins, rest = text.partition(begin)
-    _, ends, after = rest.partition(end)
-    if not (begins and ends):
-        raise OverloadDemoError(f"there is no {begin} … {end}")
-    return f"{before}{begin}\n{block}\n{end}{after}"

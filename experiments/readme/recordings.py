@@ -28,8 +28,7 @@ class Recording:
     path: Path
     what: str
     recorded_at: str
-    environment: Environment
-    filesystem: str
+    machine: str
     commands: tuple[str, ...]
     headline: str
 
@@ -39,9 +38,8 @@ class Recording:
         links = f"[`{self.path.name}`](results/{self.path.name})"
         if self.path.with_suffix(".png").exists():
             links += f", [figure](results/{self.path.stem}.png)"
-        machine = f"{self.environment.cores} cores, {self.filesystem}, Python {self.environment.python}"
         commands = ", then ".join(f"`{command}`" for command in self.commands)
-        return self.what, links, self.recorded_at[:10], machine, commands, self.headline
+        return self.what, links, self.recorded_at[:10], self.machine, commands, self.headline
 
 
 def all_recordings(folder: Path = RESULTS) -> list[Recording]:
@@ -111,8 +109,7 @@ def _naive(path: Path) -> Recording:
         path,
         f"The naive API, variant `{spike.variant}`, under {len(recording.runs)} loads",
         spike.recorded_at,
-        spike.summary.environment,
-        "file system not recorded",
+        _machine(spike.summary.environment, "file system not recorded"),
         (recording.command,),
         f"spike: {spike.summary.accepted:,} of {spike.summary.planned:,} answered in time",
     )
@@ -124,8 +121,7 @@ def _spike(path: Path) -> Recording:
         path,
         "The main job: a spike taken by the queue API, beside the naive one",
         result.recorded_at,
-        result.load.environment,
-        result.conditions.filesystem,
+        _machine(result.load.environment, result.conditions.filesystem),
         (result.conditions.command, "python -m experiments.record_spike RUN_FOLDER"),
         f"{result.accepted:,} of {result.offered:,} accepted, {result.lost:,} lost, "
         f"{result.duplicated:,} duplicated, empty after {result.seconds_to_empty:,.0f} s",
@@ -151,10 +147,13 @@ def _subject(command: str) -> str:
     return docstring.partition(": ``python -m")[0]
 
 
+def _machine(environment: Environment, filesystem: str) -> str:
+    return f"{environment.cores} cores, {filesystem}, Python {environment.python}"
+
+
 def _at(place: Place, path: Path, headline: str) -> Recording:
     """Make a recording that contains its place; the docstring of its program describes it."""
-    what = _subject(place.command)
-    return Recording(path, what, place.recorded_at, place.environment, place.filesystem, (place.command,), headline)
+    return Recording(path, _subject(place.command), place.recorded_at, place.where, (place.command,), headline)
 
 
 _READERS: dict[str, Callable[[Path], Recording]] = {

@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any, Literal, get_args, get_origin
 
 import typer
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic.fields import FieldInfo
 from typer.core import TyperArgument, TyperGroup, TyperOption
@@ -26,6 +27,15 @@ from overload_demo.worker.loop import MAX_RESULT_BYTES
 from overload_demo.worker.worker_metrics import WorkerMetrics
 
 PROGRAMS = ("api", "worker", "store", "load", "live")
+LIMITS = {
+    "request body, bytes": "overload_max_body_bytes",
+    "live connections of a process": "overload_max_connections",
+    "memory of these connections, MB": "overload_connections_mb",
+    "time to send a request or to read a response, s": "overload_request_patience_s",
+    "time a request waits for the store, s": "overload_store_deadline_s",
+    "jobs in the queue (0 = no bound)": "overload_max_queue_depth",
+    "memory of the embedded server (0 = no bound)": "overload_maxmemory",
+}
 SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
 
@@ -71,7 +81,7 @@ def metrics_block() -> str:
     """Return every metric of the API and of the worker, with its labels and its help text."""
     stats = QueueStats(*[0] * len(fields(QueueStats)))
     of_the_api, _ = ApiMetrics().exposition(stats, "")
-    texts = (("API", of_the_api.decode()), ("worker", _exposition(WorkerMetrics())))
+    texts = (("API", of_the_api.decode()), ("worker", generate_latest(WorkerMetrics().metrics).decode()))
     rows = []
     for program, text in texts:
         for family in text_string_to_metric_families(text):
@@ -84,38 +94,21 @@ def metrics_block() -> str:
 
 def limits_block() -> str:
     """Return what a client may take of the API, from the settings and constants that bound it."""
-    default = Settings.model_construct()
-    rows = [
-        ("request body", f"{default.overload_max_body_bytes:,} bytes", "`OVERLOAD_MAX_BODY_BYTES`"),
-        ("nesting of a body or a result", f"{MAX_DEPTH} levels", ""),
-        ("size of `value`", f"{MAX_VALUE:g}", ""),
-        ("request line and headers", f"{MAX_HEAD_BYTES:,} bytes, {MAX_HEADERS} headers", ""),
-        ("`Idempotency-Key`", f"{MAX_IDEMPOTENCY_KEY} characters", ""),
-        ("live connections of a process", f"{default.overload_max_connections:,}", "`OVERLOAD_MAX_CONNECTIONS`"),
-        ("memory of these connections", f"{default.overload_connections_mb} MB", "`OVERLOAD_CONNECTIONS_MB`"),
-        (
-            "time of a request or a response",
-            f"{default.overload_request_patience_s:g} s",
-            "`OVERLOAD_REQUEST_PATIENCE_S`",
-        ),
-        (
-            "time a request waits for the store",
-            f"{default.overload_store_deadline_s:g} s",
-            "`OVERLOAD_STORE_DEADLINE_S`",
-        ),
-        ("jobs in one enqueue call", f"{MAX_BATCH_JOBS}", ""),
-        ("result of a job", f"{MAX_RESULT_BYTES:,} bytes", ""),
-        ("reply of the store", f"{MAX_REPLY_BYTES:,} bytes", ""),
-        ("jobs in the queue", "no bound", "`OVERLOAD_MAX_QUEUE_DEPTH`, `OVERLOAD_MAX_WAIT_S`"),
-        ("memory of the embedded server", "no bound", "`OVERLOAD_MAXMEMORY`"),
-    ]
-    return markdown_table(("what", "at most", "setting"), rows)
-
-
-def _exposition(metrics: WorkerMetrics) -> str:
-    from prometheus_client import generate_latest
-
-    return generate_latest(metrics.metrics).decode()
+    rows = [(what, f"{Settings.model_fields[name].default}", f"`{name.upper()}`") for what, name in LIMITS.items()]
+    constants = {
+        "nesting of a body or a result, levels": MAX_DEPTH,
+        "size of `value`": MAX_VALUE,
+        "request line and headers, bytes": MAX_HEAD_BYTES,
+        "headers": MAX_HEADERS,
+        "`Idempotency-Key`, characters": MAX_IDEMPOTENCY_KEY,
+        "jobs in one enqueue call": MAX_BATCH_JOBS,
+        "result of a job, bytes": MAX_RESULT_BYTES,
+        "reply of the store, bytes": MAX_REPLY_BYTES,
+    }
+    return markdown_table(
+        ("what", "at most", "setting"),
+        rows + [(what, f"{it:g}" if it > 1e9 else f"{it}", "") for what, it in constants.items()],
+    )
 
 
 def _default(field: FieldInfo) -> str:
@@ -133,14 +126,11 @@ def _accepted(field: FieldInfo) -> str:
         return " or ".join(f"`{one}`" for one in get_args(field.annotation))
     if field.annotation is bool:
         return "`true` or `false`"
-    bounds = [
-        f"{sign} {getattr(one, name):,.12g}"
-        for one in field.metadata
-        for name, sign in SIGNS.items()
-        if hasattr(one, name)
-    ]
-    longest = [f"≤ {one.max_length} characters" for one in field.metadata if hasattr(one, "max_length")]
-    return ", ".join(bounds + longest)
+    found = [(sign, getattr(one, name, None)) for one in field.metadata for name, sign in SIGNS.items()]
+    bounds = [f"{sign} {bound:,.12g}" for sign, bound in found if bound is not None]
+    return ", ".join(
+        bounds + [f"≤ {one.max_length} characters" for one in field.metadata if hasattr(one, "max_length")]
+    )
 
 
 def _commands(prefix: str, command: Any) -> Iterator[tuple[str, Any]]:
@@ -178,5 +168,4 @@ def _argument(argument: TyperArgument) -> str:
 def _shown_default(option: TyperOption) -> str:
     if isinstance(option.show_default, str):
         return option.show_default
-    default: Any = option.default
-    return f"`{getattr(default, 'value', default)}`" if default is not False else "off"
+    return "off" if option.default is False else f"`{getattr(option.default, 'value', option.default)}`"

@@ -8,8 +8,10 @@ import contextlib
 import json
 import os
 import shutil
+import subprocess
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 from pydantic import SecretStr
 
@@ -24,16 +26,14 @@ LASTING = (".", "users.lock", "gateway.lock", SERVER_LOCK, DATA)
 LOG_TAIL_BYTES = 8192
 
 
-class State(NamedTuple):
+@dataclass(frozen=True)
+class State:
     """What a running gateway publishes; ``notice`` lists the data that it dropped at its start."""
 
-    token: str
+    token: str = field(repr=False)
     pid: int
     durability: str
     notice: str = ""
-
-    def __repr__(self) -> str:
-        return f"State(token='***', pid={self.pid}, durability={self.durability!r}, notice={self.notice!r})"
 
 
 class DataDir:
@@ -99,9 +99,20 @@ class DataDir:
         """One of the four locks; only holding ``gateway`` or ``redis`` proves that such a process lives."""
         return FileLock(self.path / f"{name}.lock")
 
-    def open_log(self) -> int:
-        """Open the log for appending (created 0600)."""
-        return open_file(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    def spawn(self, command: list[str], **options: Any) -> "subprocess.Popen[bytes]":
+        """Start a process that logs here; a Ctrl-C in this terminal does not reach it. Raises OSError."""
+        log_file = open_file(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        try:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log_file,
+                stderr=log_file,
+                start_new_session=True,
+                **options,
+            )
+        finally:
+            os.close(log_file)
 
     def log_lines(self, since: int = 0) -> list[str]:
         """The lines logged after byte ``since``, of the last 8 KB; one empty line when there are none."""
@@ -126,7 +137,7 @@ class DataDir:
 
     def write_state(self, state: State) -> None:
         """Publish the state atomically; the file is 0600 because it holds the token."""
-        replace_file(self.path / "state.json", [json.dumps(state._asdict()).encode()])
+        replace_file(self.path / "state.json", [json.dumps(asdict(state)).encode()])
 
     def remove_state(self) -> None:
         """Delete state and socket, and the token files of earlier versions."""

@@ -146,33 +146,19 @@ def wait_until_ended(data_dir: Path) -> bool:
 
 def _start(data_dir: DataDir, settings: Settings) -> "subprocess.Popen[bytes]":
     """Start a store process that does not depend on this one."""
-    log_file = data_dir.open_log()
-    try:
-        process = subprocess.Popen(
-            [*PYTHON_M, "overload_demo.store", "--data-dir", str(data_dir.path), "--until-unused"],
-            stdin=subprocess.DEVNULL,
-            stdout=log_file,
-            stderr=log_file,
-            env=_environment(settings),
-            start_new_session=True,  # a Ctrl-C in a user's terminal must not reach it
-        )
-    finally:
-        os.close(log_file)
-    # Reaps the store if it ends before this process.
-    threading.Thread(target=process.wait, name="store-reaper", daemon=True).start()
-    return process
-
-
-def _environment(settings: Settings) -> dict[str, str]:
-    """The store's environment: that of this process without Upstash, and the settings of this store."""
     environment = {name: value for name, value in os.environ.items() if not name.upper().startswith("UPSTASH_")}
     url, server = settings.overload_redis_url, settings.overload_redis_server
-    return environment | {
+    environment |= {
         "OVERLOAD_REDIS_URL": url.get_secret_value() if url else "",
         "OVERLOAD_REDIS_SERVER": str(server.absolute()) if server else "",
         "OVERLOAD_MAXMEMORY": settings.overload_maxmemory,
         "OVERLOAD_DURABILITY": settings.overload_durability,
     }
+    command = [*PYTHON_M, "overload_demo.store", "--data-dir", str(data_dir.path), "--until-unused"]
+    process = data_dir.spawn(command, env=environment)
+    # Reaps the store if it ends before this process.
+    threading.Thread(target=process.wait, name="store-reaper", daemon=True).start()
+    return process
 
 
 def _failure(data_dir: DataDir, log_start: int, exit_code: int) -> Exception:

@@ -147,23 +147,14 @@ class EmbeddedServer(BackingServer):
     def _spawn(self, lock: FileLock) -> None:
         """Start the server and hand it the lock; call from the main thread, with the data directory as cwd."""
         self._log_start = self._data_dir.log_size()
-        log_file = self._data_dir.open_log()
         handed = os.dup(lock.descriptor)  # a child that runs preexec_fn drops the lock's own descriptor, see process
         try:
-            self._process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.DEVNULL,
-                stdout=log_file,
-                stderr=log_file,
-                pass_fds=[handed],
-                umask=0o077,
-                start_new_session=True,  # a Ctrl-C in this terminal must not reach the server: it is ended last
-                preexec_fn=die_with(os.getpid()),
+            self._process = self._data_dir.spawn(
+                self._command, pass_fds=[handed], umask=0o077, preexec_fn=die_with(os.getpid())
             )
         except OSError as error:
             raise StoreUnavailableError(f"cannot start {self._command[0]}: {error.strerror}") from None
         finally:
-            os.close(log_file)
             os.close(handed)
             lock.release()  # this process's copy; the server's keeps it locked
         log.info("server started, pid %d", self._process.pid)

@@ -57,7 +57,7 @@ class Worker:
         self._outcomes, self._failures = OutcomeLog(), FailureLog()
         self._stopping = threading.Event()
         self._recent_job_s: float | None = None
-        self._is_paused = False
+        self._trouble, self._is_paused = "", False
 
     def stop(self) -> None:
         """Finish the running job, release the others, end. Idempotent."""
@@ -80,13 +80,13 @@ class Worker:
                 log.info("worker %s stopped: %d done, %d failed", own.name, self._outcomes.done, self._outcomes.failed)
 
     def _work(self, renewer: LeaseRenewer, until_empty: bool) -> None:
-        idle = IdleBackoff(self.settings, self._stopping)
-        trouble = StoreTrouble(self.settings.max_poll_interval_s)
+        idle = Backoff(self.settings.worker_poll_interval, self.settings.max_poll_interval_s, 1.5)
+        retry = Backoff(STORE_RETRY_FIRST_S, self.settings.max_poll_interval_s, 2.0)
         while not self._stopping.is_set():
             try:
                 lease = renewer.fetch(self._batch_size())
-                trouble.ended()
-                self._log_pause(lease.paused)
+                retry.reset()
+                self._log_changes("", lease.paused)
                 if lease.jobs:
                     idle.reset()
                 elif lease.again:
@@ -96,9 +96,10 @@ class Worker:
                 elif until_empty:
                     self._stopping.wait(min(0.2, self.settings.worker_poll_interval))
                 else:
-                    idle.wait_for_work(renewer)
+                    self._wait_for_work(renewer, idle)
             except StoreError as error:
-                self._stopping.wait(trouble.met(error))
+                self._log_changes(str(error), self._is_paused)
+                self._stopping.wait(retry.next_s())
             self._run_batch(renewer)
 
     def _run_batch(self, renewer: LeaseRenewer) -> None:
@@ -155,10 +156,26 @@ class Worker:
             return 1
         return max(1, min(self.settings.worker_max_batch, int(BATCH_TARGET_S / max(self._recent_job_s, 1e-6))))
 
-    def _log_pause(self, is_paused: bool) -> None:
+    def _wait_for_work(self, renewer: LeaseRenewer, idle: "Backoff") -> None:
+        """Poll with one plain command; return when a job waits, a full lease call is due, or the worker stops.
+
+        A full lease call takes back expired leases of other workers and renews this worker's sign of life.
+        """
+        due_at = time.monotonic() + self.settings.worker_lease_s / 2
+        while not self._stopping.wait(max(0.0, min(idle.next_s(), due_at - time.monotonic()))):
+            if time.monotonic() >= due_at or renewer.queue_length() > 0:
+                return
+
+    def _log_changes(self, trouble: str, is_paused: bool) -> None:
+        """Log once that the store fails, for each new reason, that it answers again, and a pause of the queue."""
+        if trouble != self._trouble:
+            if trouble:
+                log.warning("store request failed, retrying: %s", trouble)
+            else:
+                log.info("the store answers again")
         if is_paused != self._is_paused:
-            self._is_paused = is_paused
             log.info("the queue is paused, waiting" if is_paused else "the queue is resumed")
+        self._trouble, self._is_paused = trouble, is_paused
 
     def _end_overdue(self, job: LeasedJob) -> None:
         """Stop: a running job cannot be stopped from outside, only its process. Its lease expires or is reclaimed."""
@@ -177,48 +194,18 @@ class Worker:
             os._exit(1)
 
 
-class StoreTrouble:
-    """Back-off between failed store requests, and one log line for each new reason."""
+class Backoff:
+    """Growing pauses, seconds: ``first_s``, then ``factor`` times the one before, at most ``longest_s``."""
 
-    def __init__(self, longest_s: float) -> None:
-        self._longest_s = longest_s
-        self._pause_s, self._reason = 0.0, ""
-
-    def met(self, error: StoreError) -> float:
-        """Note a failed request; returns the seconds to wait before the next one."""
-        self._pause_s = min(2 * self._pause_s or STORE_RETRY_FIRST_S, self._longest_s)
-        if str(error) != self._reason:
-            self._reason = str(error)
-            log.warning("store request failed, retrying: %s", error)
-        return self._pause_s
-
-    def ended(self) -> None:
-        """Note a successful request."""
-        if self._reason:
-            log.info("the store answers again")
-        self._pause_s, self._reason = 0.0, ""
-
-
-class IdleBackoff:
-    """Polls an empty queue with one plain command, at growing intervals, and ends the wait for a full lease call.
-
-    A full lease call takes back expired leases of other workers and renews this worker's sign of life. Half a lease
-    time passes between two of them.
-    """
-
-    def __init__(self, settings: Settings, stopping: threading.Event) -> None:
-        self._first_s, self._longest_s = settings.worker_poll_interval, settings.max_poll_interval_s
-        self._lease_call_s, self._stopping = settings.worker_lease_s / 2, stopping
-        self._pause_s = self._first_s
+    def __init__(self, first_s: float, longest_s: float, factor: float) -> None:
+        self._first_s, self._longest_s, self._factor = first_s, longest_s, factor
+        self.reset()
 
     def reset(self) -> None:
-        """Poll at the shortest interval again."""
-        self._pause_s = self._first_s
+        """Start again with the first pause."""
+        self._pause_s = min(self._first_s, self._longest_s)
 
-    def wait_for_work(self, renewer: LeaseRenewer) -> None:
-        """Return when a job is waiting, a full lease call is due, or the worker stops. Raises :class:`StoreError`."""
-        due_at = time.monotonic() + self._lease_call_s
-        while not self._stopping.wait(max(0.0, min(self._pause_s, due_at - time.monotonic()))):
-            self._pause_s = min(1.5 * self._pause_s, self._longest_s)
-            if time.monotonic() >= due_at or renewer.queue_length() > 0:
-                return
+    def next_s(self) -> float:
+        """Return the next pause."""
+        pause_s, self._pause_s = self._pause_s, min(self._factor * self._pause_s, self._longest_s)
+        return pause_s

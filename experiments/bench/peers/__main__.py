@@ -51,14 +51,10 @@ def main(
             "way to the store": "peers: TCP on loopback; ours: REST gateway, then a Unix socket",
             "fsync p50, ms": place.fsync_p50_ms,
         }
-        recorded = [
-            Recorded(
-                about=one.about,
-                versions=one.versions,
-                jobs={worker.name: min(jobs, worker.most_jobs) for worker in one.about.workers},
-            )
-            for one in contestants
-        ]
+        recorded = []
+        for one in contestants:
+            drains = {worker.name: min(jobs, worker.most_jobs) for worker in one.about.workers}
+            recorded.append(Recorded(about=one.about, versions=one.versions, jobs=drains))
         comparison = Comparison(place=place, rows=rates.rows(), notes=notes, contestants=recorded)
         draw(comparison, output / "bench_peers.png")
         comparison.record("peers", output)

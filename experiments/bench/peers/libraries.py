@@ -20,10 +20,7 @@ VERSIONS = "import importlib.metadata as m, json, sys; print(json.dumps({one: m.
 
 
 class Worker(BaseModel):
-    """One worker process by its documented command; ``at_once`` is the number of concurrent jobs by default.
-
-    ``most_jobs`` keeps the drain of a slow worker within some twenty seconds (measured on 2 cores with fsync always).
-    """
+    """One worker process by its documented command; ``most_jobs`` keeps a drain within twenty seconds (2 cores)."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -4,7 +4,7 @@
 -- Idempotent. The first write frees memory (HDEL of the payload), so a full store can still cancel.
 --
 -- KEYS  1 jobs:stats; derived: job:{id}
--- ARGV  1 key prefix  2 now, as stored in completed_at, then for each job: id, owner that asks ('' = any)
+-- ARGV  1 key prefix  2 now, as stored in completed_at, then for each job: id, requesting owner ('' = any)
 -- Reply: for each job its state afterwards; nil if it is unknown or belongs to another owner
 redis.call('HLEN', KEYS[1]) -- checks its type
 local reply, cancelled = {}, 0
