@@ -9,9 +9,9 @@ import pytest
 
 from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError
-from overload_demo.store.embedded import EmbeddedStore
+from overload_demo.store.connect import EmbeddedStore
 from overload_demo.store.gateway.backing_server import ExternalServer
-from overload_demo.store.server_binary import find_server
+from overload_demo.store.redis_server import find_server
 from tests.support.stores import Rest, no_process_left_in, servers_of, standalone_store
 from tests.support.waiting import wait_until
 
