@@ -1,4 +1,4 @@
-"""Cancel: a cancelled job never runs; its tombstone affects no other job and is removed."""
+"""Cancel: a cancelled job never runs; its entry affects no other job and is removed."""
 
 import asyncio
 from dataclasses import replace
@@ -89,7 +89,7 @@ async def test_the_payload_is_deleted_at_once_and_the_rest_expires_after_a_lease
     assert await tombstones(queue) == 0
 
 
-async def test_tombstones_are_not_counted(queue: Queue) -> None:
+async def test_cancelled_entries_are_not_counted(queue: Queue) -> None:
     ids = await queue.enqueue(5)
     for job_id in ids[:3]:
         await queue.producer.cancel(job_id)
@@ -140,7 +140,7 @@ async def test_cancelled_entries_behind_a_waiting_job_count_towards_twice_the_bo
     await bounded.aclose()
 
 
-async def test_a_tombstone_removed_by_an_enqueue_expires_like_any_finished_job(queue: Queue) -> None:
+async def test_a_cancelled_entry_removed_by_an_enqueue_expires_like_any_finished_job(queue: Queue) -> None:
     job = NewJob(new_job_id(), "{}", "record", "print")
     await queue.producer.enqueue(job)
     await queue.producer.cancel(job.job_id)
@@ -190,7 +190,7 @@ async def test_a_second_entry_of_a_cancelled_job_is_counted_once(queue: Queue) -
     assert (await queue.results.stats()).cancelled == 1
 
 
-async def test_a_lease_passes_hundreds_of_tombstones_and_reports_that_there_are_more(queue: Queue) -> None:
+async def test_a_lease_passes_hundreds_of_cancelled_entries_and_reports_that_there_are_more(queue: Queue) -> None:
     await asyncio.gather(*(queue.enqueue_one() for _ in range(1000)))
     ids = await queue.waiting()  # two batches under way at once may arrive in either order
     await asyncio.gather(*map(queue.producer.cancel, ids[:-1]))
@@ -203,7 +203,7 @@ async def test_a_lease_passes_hundreds_of_tombstones_and_reports_that_there_are_
     assert await tombstones(queue) == 0
 
 
-async def test_a_worker_does_not_sleep_on_tombstones(settings: Settings, store: Store) -> None:
+async def test_a_worker_does_not_sleep_on_cancelled_entries(settings: Settings, store: Store) -> None:
     """Its next poll of an empty queue would be an hour away."""
     slow = settings.model_copy(update={"worker_poll_interval": 3600.0, "worker_max_poll_interval": 3600.0})
     async with open_queue(slow, store) as queue:

@@ -567,11 +567,11 @@ MUTANTS = {
     ),
     "a position off by one": ("status", "position = index and index + 1", "position = index and index"),
     "a position that counts what left": ("status", "length - (last_seq -", "length + 0 * (last_seq -"),
-    "tombstones in a lease's depth": ("lease", "math.max(0, entries - tombstones)", "entries"),
-    "tombstones in an enqueue's depth": ("enqueue", "- (count_in(measured[3]) or 0)", ""),
+    "cancelled entries in a lease's depth": ("lease", "math.max(0, entries - tombstones)", "entries"),
+    "cancelled entries in an enqueue's depth": ("enqueue", "- (count_in(measured[3]) or 0)", ""),
     "a position beyond those waiting": ("status", "math.min(position, waiting)", "position"),
-    "tombstones that are counted for ever": ("lease", "add(KEYS[5], 'tombstones', -buried)", ""),
-    "a tombstone that expires too early": (
+    "cancelled entries that are counted for ever": ("lease", "add(KEYS[5], 'tombstones', -removed)", ""),
+    "a cancelled entry that expires too early": (
         "cancel",
         "redis.call('HDEL', job_key(id), 'payload')",
         "redis.call('HDEL', job_key(id), 'payload') redis.call('EXPIRE', job_key(id), 100)",
