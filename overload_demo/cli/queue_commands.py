@@ -40,7 +40,7 @@ REPAIRS = {
     "queued": "waiting jobs that were not in the list: put at its tail",
     "leased": "running jobs without a lease: requeued unless a worker extends the lease",
     "freed": "leases without a running job: removed",
-    "buried": "cancelled jobs that were not in the list: set to expire",
+    "cancelled": "cancelled jobs that were not in the list: set to expire",
     "jobs:seq": "sequence number was behind the jobs: raised",
     "fence": "fence was behind the jobs: raised",
     "tombstones": "count of cancelled jobs in the list was wrong: corrected",

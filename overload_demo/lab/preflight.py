@@ -5,7 +5,6 @@ import importlib.util
 import os
 import platform
 import resource
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
@@ -15,7 +14,7 @@ import psutil
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab.run_folder import filesystem_of
 from overload_demo.load.limits import container_memory_bytes, descriptor_limit, port_cap, socket_cap, usable_cores
-from overload_demo.store.server_binary import find_server
+from overload_demo.store.redis_server import find_server
 
 Limit = Literal["descriptors", "ports", "memory"]
 
@@ -60,7 +59,9 @@ class Preflight:
             ports=port_cap(1),
             filesystem=filesystem_of(runs),
             store_server=_store_server(),
-            proxies=_proxies(os.environ),
+            proxies=tuple(
+                sorted(name for name, value in os.environ.items() if name.lower() in PROXY_VARIABLES and value)
+            ),
             missing_packages=tuple(name for name in NOTEBOOK_PACKAGES if importlib.util.find_spec(name) is None),
         )
 
@@ -80,9 +81,18 @@ class Preflight:
     def rows(self) -> list[tuple[str, str, str]]:
         """Return the rows of the table: what, how much, and what it means."""
         sockets = self.sockets_by_limit()
+        cores = "load generator, API, worker and store share them"
+        if self.cores <= 1:
+            cores = "shared with the load generator: expect lower rates and a generator-bound verdict"
+        filesystem = "a 202 waits for it"
+        if self.filesystem == "tmpfs":
+            filesystem = "memory, not a disk: durable writes look faster than they are"
+        packages = "complete", "the extra [notebooks] is installed"
+        if self.missing_packages:
+            packages = f"missing: {', '.join(self.missing_packages)}", "pip install -e '.[notebooks]'"
         return [
             ("Python", self.python, f"on {self.system}"),
-            ("cores", f"{self.cores:g}", _about_cores(self.cores)),
+            ("cores", f"{self.cores:g}", cores),
             ("free memory", f"{self.memory_bytes / 1e9:,.1f} GB", f"{sockets['memory']:,} sockets at 25 KB each"),
             (
                 "descriptor limit",
@@ -90,10 +100,10 @@ class Preflight:
                 f"{sockets['descriptors']:,} sockets a process; the rest is for files and the interpreter",
             ),
             ("ephemeral ports", f"{self.ports:,}", "connections from one address to one server"),
-            ("file system of runs", self.filesystem, _about_filesystem(self.filesystem)),
+            ("file system of runs", self.filesystem, filesystem),
             ("store", self.store_server, "the server that keeps the queue on disk"),
             ("proxy variables", ", ".join(self.proxies) or "none", "ignored: all traffic stays on this machine"),
-            ("notebook packages", *_about_packages(self.missing_packages)),
+            ("notebook packages", *packages),
         ]
 
     def _repr_html_(self) -> str:
@@ -112,28 +122,8 @@ def _free_memory() -> int:
     return free if container is None else min(free, container)
 
 
-def _proxies(environment: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(sorted(name for name, value in environment.items() if name.lower() in PROXY_VARIABLES and value))
-
-
 def _store_server() -> str:
     try:
         return find_server(None).name
     except ConfigurationError as error:
         return str(error)
-
-
-def _about_cores(cores: float) -> str:
-    if cores <= 1:
-        return "shared with the load generator: expect lower rates and a generator-bound verdict"
-    return "load generator, API, worker and store share them"
-
-
-def _about_filesystem(kind: str) -> str:
-    return "memory, not a disk: durable writes look faster than they are" if kind == "tmpfs" else "a 202 waits for it"
-
-
-def _about_packages(missing: tuple[str, ...]) -> tuple[str, str]:
-    if missing:
-        return f"missing: {', '.join(missing)}", "pip install -e '.[notebooks]'"
-    return "complete", "the extra [notebooks] is installed"

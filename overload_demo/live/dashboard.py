@@ -5,8 +5,6 @@ import atexit
 from typing import Any, ClassVar
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab.result import SpikeResult
-from overload_demo.lab.spike_plan import SpikeProgress
 from overload_demo.live.feed import EVERY_S, Feed
 from overload_demo.live.page import Page
 from overload_demo.live.panels import BOKEH_JS, STATIC, markup, panels
@@ -45,7 +43,7 @@ class LiveWidget(anywidget.AnyWidget):
             self.send({"kind": snapshot.kind, "data": snapshot.data})
 
 
-class Dashboard:
+class Dashboard(SpikeFeed):
     """A live view: the last line of a cell, and the ``live`` argument of :func:`run_spike`.
 
     ``address`` is the same view as a page, to project. A kernel has one live view: a new one closes the one before. It
@@ -60,21 +58,12 @@ class Dashboard:
         if before is not None:
             before._end()
             before._widget.close()
-        self._feed = Feed(title=title)
+        super().__init__(Feed(title=title))
         self._page = Page(self._feed).__enter__()
         atexit.register(self.close)
         self.address = self._page.address
         self._feed.show(status=f"the same as a page: {self.address}")
         self._widget: LiveWidget = LiveWidget(self._feed)
-        self._spike_feed = SpikeFeed(self._feed)
-
-    def __call__(self, progress: SpikeProgress) -> None:
-        """Show one report of a spike."""
-        self._spike_feed(progress)
-
-    def end(self, result: SpikeResult) -> None:
-        """Show the result."""
-        self._spike_feed.end(result)
 
     def close(self) -> None:
         """End the page with its thread and listener; the view keeps its last picture. Safe to call twice."""

@@ -46,13 +46,13 @@ class Message:
 class Feed:
     """Samples, marks and state for any number of readers; thread-safe.
 
-    ``state`` holds ``title``, ``badge``, ``status``, ``result``, the predictions ``peak`` (jobs) and ``empty_s``
-    (seconds), and the names of the ``controls`` that are possible now.
+    ``number`` is that of the latest message. ``state`` holds ``title``, ``badge``, ``status``, ``result``, the
+    predictions ``peak`` (jobs) and ``empty_s`` (seconds), and the names of the ``controls`` that are possible now.
     """
 
     def __init__(self, **state: Any) -> None:
         self._lock = threading.Lock()
-        self._number = 0
+        self.number = 0
         self._zero_mono_s = time.monotonic()
         self._state: dict[str, Any] = {"title": "", "badge": "", "status": "", "peak": None, "empty_s": None} | state
         self._tracks: dict[Track, deque[LiveSample]] = {track: deque(maxlen=KEPT) for track in TRACKS}
@@ -60,11 +60,6 @@ class Feed:
         self._marks: deque[Mark] = deque(maxlen=KEPT_MARKS)
         self._recent: deque[Message] = deque(maxlen=KEPT)
         self.is_closed = False
-
-    @property
-    def number(self) -> int:
-        """The number of the latest message."""
-        return self._number
 
     @property
     def elapsed_s(self) -> float:
@@ -121,7 +116,7 @@ class Feed:
             for track in tracks:
                 self._tracks[track].clear()
             self._latest = tracks[0]
-            self._number += 1
+            self.number += 1
             self._recent.clear()  # each reader gets a snapshot
 
     def save_marks(self, folder: Path) -> None:
@@ -136,8 +131,8 @@ class Feed:
     def since(self, number: int) -> list[Message]:
         """Return the messages after ``number`` (-1: none seen yet), or a snapshot when they are no longer kept."""
         with self._lock:
-            known_from = self._recent[0].number - 1 if self._recent else self._number
-            if known_from <= number <= self._number:
+            known_from = self._recent[0].number - 1 if self._recent else self.number
+            if known_from <= number <= self.number:
                 return [message for message in self._recent if message.number > number]
             snapshot = {
                 "state": dict(self._state),
@@ -145,7 +140,7 @@ class Feed:
                 "samples": [asdict(sample) for track in TRACKS for sample in self._tracks[track]],
                 "now": self._now(),
             }
-            return [Message(self._number, "snapshot", snapshot)]
+            return [Message(self.number, "snapshot", snapshot)]
 
     async def follow(self, number: int, every_s: float) -> AsyncIterator[Message | None]:
         """Yield each message after ``number`` until the feed is closed; None after each look, every ``every_s``."""
@@ -159,8 +154,8 @@ class Feed:
             await asyncio.sleep(every_s)
 
     def _publish(self, kind: Literal["sample", "mark", "state"], data: Mapping[str, Any]) -> None:
-        self._number += 1
-        self._recent.append(Message(self._number, kind, dict(data)))
+        self.number += 1
+        self._recent.append(Message(self.number, kind, dict(data)))
 
     def _placed_marks(self) -> list[dict[str, Any]]:
         """Return the marks, every second one a line higher, so that neighbours do not overlap."""

@@ -42,6 +42,7 @@ BEAT_S = 1.0  # a page without a message for three of these shows "no signal"
 RECONNECT_MS = 1000
 MAX_PREDICTION = 1e9
 MAX_HEAD_BYTES, MAX_BODY_BYTES = 32_768, 4_096
+_panels = cache(panels)
 CLOSE = {"Connection": "close"}  # the rest of the body is not read
 
 
@@ -158,11 +159,6 @@ def _event(kind: str, data: dict[str, Any]) -> ServerSentEvent:
 @cache
 def _document(buttons: tuple[tuple[str, str], ...]) -> str:
     return string.Template((STATIC / "index.html").read_text()).substitute(markup=markup(dict(buttons)))
-
-
-@cache
-def _panels() -> dict[str, Any]:
-    return panels()
 
 
 async def _read_guess(request: Request) -> ClassGuess:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 from rich.table import Table
 
 from overload_demo.errors import OverloadDemoError
@@ -23,20 +23,16 @@ FILE = "rehearsal.json"
 MEASURE_DRAIN_S = 3.0
 
 
-class RehearsedAct(BaseModel):
+class RehearsedAct(BaseModel, frozen=True):
     """The result of one act; ``lasted_s`` from the order to the result."""
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     result: str
     lasted_s: float
 
 
-class Rehearsal(BaseModel):
+class Rehearsal(BaseModel, frozen=True):
     """The sizes and acts of a rehearsal; valid for a machine like ``environment``."""
-
-    model_config = ConfigDict(frozen=True)
 
     environment: Environment
     sizes: Sizes

@@ -3,10 +3,10 @@
 Each change of state is one Lua script in ``lua/``, atomic and safe to repeat. Keys, each after the optional prefix::
 
     jobs:queue     list    ids of waiting jobs; RPUSH at the tail, leased from the head. The id of a cancelled job
-                           stays as a tombstone until a lease passes it, or an enqueue finds it at the head
+                           stays as a cancelled entry until a lease or, at the head, an enqueue removes it
     job:{job_id}   hash    job_id payload status created_at seq [idem] [owner] [start_by: "deadline, ms by the store's
                            clock; seconds given"], later attempts fence started_at, then completed_at with result or
-                           error. A cancelled job has no payload, and a seq while its tombstone is in the list.
+                           error. A cancelled job has no payload, and a seq while its entry is in the list.
                            Expires only when it is finished and out of the list
     jobs:seq       string  sequence number of the last job enqueued
     jobs:leases    zset    id → end of its lease, ms by the store's clock
@@ -14,7 +14,7 @@ Each change of state is one Lua script in ``lua/``, atomic and safe to repeat. K
     jobs:workers   hash    worker id → "alive until, ms; last lease token; REST calls so far"; a lease removes old
                            entries. A worker id is "name/random", unique to one run of a worker
     jobs:stats     hash    accepted done failed (with dead and expired) cancelled dead expired interrupted fence,
-                           tombstones (in the list now), paused ("1" or absent), and the decaying sums
+                           tombstones (cancelled entries), paused ("1" or absent), and the decaying sums
                            recent_jobs recent_busy_s recent_at.
                            accepted = done + failed + cancelled + waiting + in flight
     jobs:dead      list    {"job_id", "reason", "at"} of dead jobs, which an operator requeues or purges; bounded

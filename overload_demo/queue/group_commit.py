@@ -129,9 +129,9 @@ class GroupCommit(Generic[Item, Reply]):
 
 
 class SharedCall(Generic[Reply]):
-    """Gives one reply of ``call(deadline_s)`` to all callers that ask together; only one call runs at a time.
+    """Gives one reply of ``call(deadline_s)`` to all concurrent callers; only one call runs at a time.
 
-    A reply is never older than its question: callers that ask during a call share the next one. A caller that is
+    A reply is never older than its request: callers that arrive during a call share the next one. A caller that is
     cancelled cancels nothing.
     """
 

@@ -162,7 +162,7 @@ class QueueRepair:
     async def run(self) -> Counter[str]:
         """Repair until a pass finds nothing; returns how many repairs of each kind were made, none if healthy.
 
-        Kinds: ``queued``, ``leased``, ``freed``, ``buried`` (see ``lua/reconcile.lua``), and the names of counters.
+        Kinds: ``queued``, ``leased``, ``freed``, ``cancelled`` (see ``lua/reconcile.lua``), and the names of counters.
         """
         repaired: Counter[str] = Counter()
         for _ in range(MAX_PASSES):

@@ -1,4 +1,4 @@
-"""What an operator does: dead jobs wait again or are given up, the queue pauses and goes on, lost keys are mended."""
+"""The operator's commands: requeue or purge dead jobs, pause and resume the queue, repair lost keys."""
 
 import asyncio
 from collections import Counter
@@ -32,7 +32,7 @@ async def reconcile(queue: Queue) -> Counter[str]:
 
 
 async def kill_jobs(queue: Queue, count: int) -> list[str]:
-    """Enqueue jobs that end on the dead list."""
+    """Enqueue jobs and settle them as dead."""
     ids = await queue.enqueue(count)
     worker = queue.worker("killer")
     while jobs := (await worker.lease(100)).jobs:
@@ -45,7 +45,7 @@ async def conserved(queue: Queue) -> bool:
     return stats.accepted == stats.done + stats.failed + stats.cancelled + stats.queue_length + stats.in_flight
 
 
-# --- the dead list ----------------------------------------------------------------------------------------------------
+# --- dead letters -----------------------------------------------------------------------------------------------------
 
 
 async def test_dead_jobs_are_listed_oldest_first_in_pages(queue: Queue) -> None:
@@ -62,7 +62,7 @@ async def test_dead_jobs_are_listed_oldest_first_in_pages(queue: Queue) -> None:
     assert [letter.job_id for letter in await admin.dead_letters(2)] == ids[:2]
 
 
-async def test_a_dead_job_waits_again_at_the_tail_like_a_new_one(queue: Queue) -> None:
+async def test_a_requeued_job_waits_at_the_tail_like_a_new_one(queue: Queue) -> None:
     [poison] = await queue.enqueue(1)
     for attempt in (1, 2, 3):
         await queue.worker(f"w{attempt}").lease(1)
@@ -84,7 +84,7 @@ async def test_a_dead_job_waits_again_at_the_tail_like_a_new_one(queue: Queue) -
     assert [(job.job_id, job.attempt) for job in leased] == [(one, 1) for one in (*others, poison)]
 
 
-async def test_requeueing_again_changes_nothing(queue: Queue) -> None:
+async def test_repeating_a_requeue_changes_nothing(queue: Queue) -> None:
     [job_id] = await kill_jobs(queue, 1)
     admin = admin_of(queue)
     letters = await admin.dead_letters()
@@ -97,7 +97,7 @@ async def test_requeueing_again_changes_nothing(queue: Queue) -> None:
     await queue.worker().settle([settled(job)])
 
 
-async def test_a_job_whose_payload_is_gone_stays_on_the_dead_list(queue: Queue) -> None:
+async def test_a_job_without_a_payload_stays_a_dead_letter(queue: Queue) -> None:
     ids = await queue.enqueue(2)
     await queue.redis("DEL", f"{queue.prefix}job:{ids[0]}")
     await queue.redis("SET", f"{queue.prefix}job:{ids[1]}", "not a hash")
@@ -120,7 +120,7 @@ async def test_hundreds_of_dead_jobs_are_requeued_in_order(queue: Queue) -> None
     assert await conserved(queue)
 
 
-async def test_what_is_given_up_is_kept_like_any_other_finished_job(queue: Queue) -> None:
+async def test_a_purged_job_expires_like_any_finished_job(queue: Queue) -> None:
     job_id = await queue.enqueue_one("{}", idempotency_record="record", fingerprint="print")
     worker = queue.worker()
     await worker.settle([settled(job, LeaseEnd.DEAD, "no good") for job in (await worker.lease(1)).jobs])
@@ -135,7 +135,7 @@ async def test_what_is_given_up_is_kept_like_any_other_finished_job(queue: Queue
     assert await queue.state(job_id) == "failed"
 
 
-async def test_giving_up_what_was_requeued_meanwhile_leaves_it_alone(queue: Queue) -> None:
+async def test_a_purge_does_not_change_a_job_requeued_meanwhile(queue: Queue) -> None:
     [job_id] = await kill_jobs(queue, 1)
     admin = admin_of(queue)
     letters = await admin.dead_letters()
@@ -149,7 +149,7 @@ async def test_giving_up_what_was_requeued_meanwhile_leaves_it_alone(queue: Queu
 # --- pause ------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_paused_queue_hands_out_nothing_takes_jobs_in_and_lets_running_ones_end(queue: Queue) -> None:
+async def test_a_paused_queue_leases_nothing_but_accepts_and_settles_jobs(queue: Queue) -> None:
     ids = await queue.enqueue(2)
     worker, admin = queue.worker(), admin_of(queue)
     [running] = (await worker.lease(1)).jobs
@@ -167,7 +167,7 @@ async def test_a_paused_queue_hands_out_nothing_takes_jobs_in_and_lets_running_o
     assert not (await queue.results.stats()).paused
 
 
-async def test_expired_leases_come_back_also_while_paused(queue: Queue) -> None:
+async def test_expired_leases_return_while_the_queue_is_paused(queue: Queue) -> None:
     ids = await queue.enqueue(2)
     await queue.worker("dead").lease(1)
     await queue.expire_lease(ids[0])
@@ -178,7 +178,7 @@ async def test_expired_leases_come_back_also_while_paused(queue: Queue) -> None:
     assert await queue.waiting() == ids
 
 
-async def test_a_worker_says_once_that_it_is_paused_and_goes_on_at_its_next_poll(
+async def test_a_worker_logs_a_pause_once_and_resumes_at_its_next_poll(
     settings: Settings, store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with open_queue(settings, store) as queue:
@@ -189,7 +189,7 @@ async def test_a_worker_says_once_that_it_is_paused_and_goes_on_at_its_next_poll
             worker.start()
             try:
                 [job_id] = await queue.enqueue(1)
-                await wait_until_async("it has said so", lambda: has_said(caplog, "is paused"))
+                await wait_until_async("it has logged it", lambda: has_said(caplog, "is paused"))
                 polls = (await queue.results.stats()).worker_rest_calls
                 await wait_until_async("it has polled on", lambda: has_polled(queue, polls))
                 assert await queue.state(job_id) == "queued"
@@ -223,7 +223,7 @@ async def everything(queue: Queue) -> dict[str, str]:
     return {key: await queue.redis("DUMP", key) for key in keys}
 
 
-async def test_a_healthy_store_is_left_as_it_is(queue: Queue) -> None:
+async def test_a_repair_changes_nothing_in_a_healthy_store(queue: Queue) -> None:
     ids = await queue.enqueue(12)
     worker = queue.worker()
     jobs = (await worker.lease(6)).jobs
@@ -243,7 +243,7 @@ async def test_an_empty_store_needs_no_repair(queue: Queue) -> None:
     assert await everything(queue) == {}
 
 
-async def test_jobs_whose_list_was_lost_wait_again(queue: Queue) -> None:
+async def test_jobs_of_a_lost_list_wait_again(queue: Queue) -> None:
     ids = await queue.enqueue(3)
     await queue.redis("DEL", f"{queue.prefix}jobs:queue")
 
@@ -264,7 +264,7 @@ async def test_a_lost_entry_in_the_middle_goes_to_the_tail(queue: Queue) -> None
     assert await queue.waiting() == [ids[0], ids[2], ids[1]]
 
 
-async def test_a_running_job_whose_lease_was_lost_comes_back(queue: Queue) -> None:
+async def test_a_running_job_with_a_lost_lease_returns(queue: Queue) -> None:
     [job_id] = await queue.enqueue(1)
     await queue.worker("dead").lease(1)
     await queue.redis("DEL", f"{queue.prefix}jobs:leases", f"{queue.prefix}jobs:owners")
@@ -276,7 +276,7 @@ async def test_a_running_job_whose_lease_was_lost_comes_back(queue: Queue) -> No
     assert (job.job_id, job.attempt) == (job_id, 2)
 
 
-async def test_a_running_job_whose_lease_was_lost_may_end_under_its_worker(queue: Queue) -> None:
+async def test_a_running_job_with_a_lost_lease_may_be_settled_by_its_worker(queue: Queue) -> None:
     [job_id] = await queue.enqueue(1)
     worker = queue.worker()
     jobs = (await worker.lease(1)).jobs
@@ -290,7 +290,7 @@ async def test_a_running_job_whose_lease_was_lost_may_end_under_its_worker(queue
     assert (await queue.results.stats()).in_flight == 0
 
 
-async def test_leases_and_owners_of_no_running_job_are_removed(queue: Queue) -> None:
+async def test_leases_and_owners_without_a_running_job_are_removed(queue: Queue) -> None:
     ids = await queue.enqueue(3)
     await queue.worker().lease(1)
     await queue.redis("DEL", f"{queue.prefix}job:{ids[0]}")
@@ -304,7 +304,7 @@ async def test_leases_and_owners_of_no_running_job_are_removed(queue: Queue) -> 
     assert await queue.waiting() == ids[1:]
 
 
-async def test_counters_that_were_lost_are_raised_above_the_jobs(queue: Queue) -> None:
+async def test_lost_counters_are_raised_above_the_jobs(queue: Queue) -> None:
     ids = await queue.enqueue(4)
     await queue.worker().lease(1)
     await queue.producer.cancel(ids[3])
@@ -317,7 +317,7 @@ async def test_counters_that_were_lost_are_raised_above_the_jobs(queue: Queue) -
     assert await reconcile(queue) == Counter()
 
 
-async def test_no_stored_garbage_raises_a_counter_beyond_use(queue: Queue) -> None:
+async def test_stored_garbage_raises_no_counter_out_of_range(queue: Queue) -> None:
     [job_id] = await queue.enqueue(1)
     await queue.redis("HSET", f"{queue.prefix}job:{job_id}", "seq", "9" * 30, "fence", "-1e9")
 
@@ -327,7 +327,7 @@ async def test_no_stored_garbage_raises_a_counter_beyond_use(queue: Queue) -> No
     await queue.enqueue(1)
 
 
-async def test_a_wrong_count_of_cancelled_jobs_is_put_right(queue: Queue) -> None:
+async def test_a_wrong_count_of_cancelled_jobs_is_corrected(queue: Queue) -> None:
     ids = await queue.enqueue(3)
     await queue.producer.cancel(ids[0])
     await queue.redis("HINCRBY", f"{queue.prefix}jobs:stats", "tombstones", -3)
@@ -338,7 +338,7 @@ async def test_a_wrong_count_of_cancelled_jobs_is_put_right(queue: Queue) -> Non
     assert (await queue.results.stats()).queue_length == 2
 
 
-async def test_a_cancelled_job_that_fell_out_of_the_list_expires(queue: Queue) -> None:
+async def test_a_cancelled_job_missing_from_the_list_expires(queue: Queue) -> None:
     ids = await queue.enqueue(2)
     await queue.producer.cancel(ids[0])
     await queue.redis("LPOP", f"{queue.prefix}jobs:queue")
@@ -362,8 +362,8 @@ async def test_a_prefix_with_wildcards_is_taken_literally(tmp_path: Path, store:
             await odd.redis("DEL", f"{odd.prefix}jobs:queue", f"{odd.prefix}jobs:seq", f"{odd.prefix}jobs:stats")
 
 
-async def test_nothing_is_mended_that_is_only_moving(tmp_path: Path, store: Store) -> None:
-    """Repair again and again while jobs are enqueued, cancelled, leased, given back and done: each runs once."""
+async def test_a_repair_leaves_moving_jobs_alone(tmp_path: Path, store: Store) -> None:
+    """Repairs run in a loop while jobs are enqueued, cancelled, leased, released and done; each job runs once."""
     settings = make_settings(tmp_path)
     async with open_queue(settings, store) as queue:
         workers = [WorkerThread(settings.model_copy(update={"worker_id": f"w{number}"}), store) for number in range(2)]
@@ -390,8 +390,8 @@ async def test_nothing_is_mended_that_is_only_moving(tmp_path: Path, store: Stor
     assert set(starts.values()) == {1}
 
 
-async def test_a_job_that_has_moved_since_it_was_looked_at_is_left_alone(queue: Queue) -> None:
-    """The script's own look: whatever its caller believes, a later fence or seq shows that it was somewhere."""
+async def test_a_job_that_moved_after_it_was_read_is_not_changed(queue: Queue) -> None:
+    """The script checks again: a later fence or seq shows that the job had a place."""
     ids = await queue.enqueue(2)
     await give_back(queue)
     await queue.worker("holder").lease(1)
@@ -403,7 +403,7 @@ async def test_a_job_that_has_moved_since_it_was_looked_at_is_left_alone(queue: 
 
 
 class Interrupted(Upstash):
-    """A transport that lets something happen before its ``moment``-th command."""
+    """A transport that runs an event before its ``moment``-th command."""
 
     def __init__(self, queue: Queue, moment: int, happen: Callable[[], Awaitable[object]]) -> None:
         super().__init__(queue.upstash.address)
@@ -418,13 +418,13 @@ class Interrupted(Upstash):
 
 
 async def give_back(queue: Queue) -> None:
-    """Two waiting jobs are leased and given back."""
+    """Two waiting jobs are leased and released."""
     worker = queue.worker("x")
     await worker.settle([settled(job, LeaseEnd.RELEASED) for job in (await worker.lease(2)).jobs])
 
 
 async def give_back_all(queue: Queue) -> None:
-    """Expired leases come back to the head."""
+    """Expired leases return to the head."""
     await queue.expire_lease(*await queue.redis("ZRANGE", f"{queue.prefix}jobs:leases", 0, -1))
     await queue.worker("y", worker_max_batch=1).lease(1)
 
@@ -461,10 +461,10 @@ EVENTS = [give_back, give_back_all, lease_two, finish_two, cancel_and_enqueue, r
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.__name__)
-async def test_whatever_happens_between_two_steps_of_a_repair_is_no_damage(
+async def test_an_event_between_two_steps_of_a_repair_does_no_damage(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, event: Callable[[Queue], Awaitable[object]]
 ) -> None:
-    """At each moment once, with pages of two, so that there are many; what others left in the store would add more."""
+    """Once at each step, with pages of two so that there are many; other keys in the store would add more."""
     Rest.to(store).run("FLUSHDB")
     monkeypatch.setattr("overload_demo.queue.maintenance.PAGE", 2)
     moment, commands = 0, 1

@@ -1,4 +1,4 @@
-"""A script with an argument that is no usable number changes nothing: it never stops between its writes."""
+"""A script with an unusable argument changes nothing: it never fails between two writes."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,7 +29,7 @@ return keys
 
 
 class Scene:
-    """A queue in which every script has something to do: cancelled, waiting, leased, expired and dead jobs."""
+    """A queue in which every script changes something: it has cancelled, waiting, leased, expired and dead jobs."""
 
     def __init__(self, queue: Queue, ids: list[str], worker: Consumer, held: list[LeasedJob], letter: str) -> None:
         self.queue, self.ids, self.worker, self.held, self.letter = queue, ids, worker, held, letter
@@ -59,7 +59,7 @@ def enqueue(scene: Scene) -> ScriptCall:
     return scene.call(protocol.ENQUEUE, scene.queue.prefix, 100, 1000.0, 2.0, "now", 3600, *jobs)
 
 
-# Each call, and where its arguments are numbers (of settle: up to the attempt of the last job).
+# Each call, and the places of its numbers (of settle: up to the attempt of the last job).
 CALLS: dict[str, tuple[Callable[[Scene], ScriptCall], list[int]]] = {
     "enqueue": (enqueue, [1, 2, 3, 5]),
     "lease": (lambda scene: scene.worker._lease_call(3), [3, 4, 5, 6, 10, 11]),
@@ -93,7 +93,7 @@ async def test_an_unusable_number_changes_nothing(settings: Settings, store: Sto
 
 
 @pytest.mark.parametrize("options", ["x", "- x - print", "record 5 -", "- nan - -"])
-async def test_options_that_are_none_enqueue_nothing(settings: Settings, store: Store, options: str) -> None:
+async def test_malformed_options_enqueue_nothing(settings: Settings, store: Store, options: str) -> None:
     async with open_queue(settings, store) as queue:
         call = enqueue(await scene_in(queue))
         before = await queue.redis("EVAL", SNAPSHOT, 0, queue.prefix)
@@ -104,7 +104,7 @@ async def test_options_that_are_none_enqueue_nothing(settings: Settings, store: 
         assert await queue.redis("EVAL", SNAPSHOT, 0, queue.prefix) == before
 
 
-async def test_a_verdict_that_is_none_settles_nothing(settings: Settings, store: Store) -> None:
+async def test_an_unknown_verdict_settles_nothing(settings: Settings, store: Store) -> None:
     async with open_queue(settings, store) as queue:
         call = settle(await scene_in(queue))
         before = await queue.redis("EVAL", SNAPSHOT, 0, queue.prefix)
@@ -115,7 +115,7 @@ async def test_a_verdict_that_is_none_settles_nothing(settings: Settings, store:
         assert await queue.redis("EVAL", SNAPSHOT, 0, queue.prefix) == before
 
 
-async def test_a_job_whose_key_has_become_something_else_does_not_stop_the_rest_of_its_batch(queue: Queue) -> None:
+async def test_a_job_key_of_another_type_does_not_stop_the_rest_of_its_batch(queue: Queue) -> None:
     ids = await queue.enqueue(3)
     worker = queue.worker()
     jobs = (await worker.lease(3)).jobs
@@ -129,7 +129,7 @@ async def test_a_job_whose_key_has_become_something_else_does_not_stop_the_rest_
 
 
 @pytest.mark.parametrize("stored", ["x", "1.5", "9223372036854775807"])
-async def test_a_sequence_number_that_is_none_does_not_stop_a_requeue(queue: Queue, stored: str) -> None:
+async def test_a_malformed_sequence_number_does_not_stop_a_requeue(queue: Queue, stored: str) -> None:
     ids = await queue.enqueue(2)
     worker = queue.worker()
     await worker.settle([settled(job, LeaseEnd.DEAD) for job in (await worker.lease(2)).jobs])

@@ -1,4 +1,4 @@
-"""Cancel: a waiting job is never run; what it leaves behind disturbs nobody and is cleared away."""
+"""Cancel: a cancelled job never runs; its entry affects no other job and is removed."""
 
 import asyncio
 from dataclasses import replace
@@ -22,7 +22,7 @@ async def tombstones(queue: Queue) -> int:
     return int(await queue.redis("HGET", f"{queue.prefix}jobs:stats", "tombstones") or 0)
 
 
-async def test_a_cancelled_job_is_never_run(queue: Queue) -> None:
+async def test_a_cancelled_job_never_runs(queue: Queue) -> None:
     ids = await queue.enqueue(4)
 
     assert [await queue.producer.cancel(one) for one in ids[1:3]] == ["cancelled"] * 2
@@ -31,7 +31,7 @@ async def test_a_cancelled_job_is_never_run(queue: Queue) -> None:
     assert [await queue.state(one) for one in ids[1:3]] == ["cancelled"] * 2
 
 
-async def test_cancelling_again_changes_nothing(queue: Queue) -> None:
+async def test_repeating_a_cancel_changes_nothing(queue: Queue) -> None:
     [job_id] = await queue.enqueue(1)
 
     assert [await queue.producer.cancel(job_id) for _ in range(3)] == ["cancelled"] * 3
@@ -40,7 +40,7 @@ async def test_cancelling_again_changes_nothing(queue: Queue) -> None:
     assert await tombstones(queue) == 1
 
 
-async def test_a_job_asked_for_twice_in_one_batch_is_cancelled_once(queue: Queue) -> None:
+async def test_a_job_twice_in_one_batch_is_cancelled_once(queue: Queue) -> None:
     [job_id] = await queue.enqueue(1)
 
     assert await asyncio.gather(*(queue.producer.cancel(job_id) for _ in range(20))) == ["cancelled"] * 20
@@ -48,7 +48,7 @@ async def test_a_job_asked_for_twice_in_one_batch_is_cancelled_once(queue: Queue
     assert await tombstones(queue) == 1
 
 
-async def test_what_has_started_or_ended_is_left_alone(queue: Queue) -> None:
+async def test_a_started_or_finished_job_is_not_cancelled(queue: Queue) -> None:
     ids = await queue.enqueue(3)
     worker = queue.worker()
     jobs = (await worker.lease(3)).jobs
@@ -60,7 +60,7 @@ async def test_what_has_started_or_ended_is_left_alone(queue: Queue) -> None:
     assert await queue.producer.cancel(new_job_id()) is None
 
 
-async def test_somebody_elses_job_is_unknown(queue: Queue) -> None:
+async def test_a_job_of_another_owner_is_unknown(queue: Queue) -> None:
     mine = NewJob(new_job_id(), "{}", owner="me")
     await queue.producer.enqueue(mine)
     [nobodys] = await queue.enqueue(1)
@@ -71,8 +71,8 @@ async def test_somebody_elses_job_is_unknown(queue: Queue) -> None:
     assert await queue.producer.cancel(mine.job_id, "me") == "cancelled"
 
 
-async def test_its_payload_is_gone_at_once_and_the_rest_when_a_lease_has_passed_it(queue: Queue) -> None:
-    """A TTL from the beginning could lapse while the id is still in the list: it would look like a lost job."""
+async def test_the_payload_is_deleted_at_once_and_the_rest_expires_after_a_lease_passed_it(queue: Queue) -> None:
+    """A TTL set at once could end while the id is still in the list: that would look like a lost job."""
     job = NewJob(new_job_id(), "{}", "record", "print")
     await queue.producer.enqueue(job)
     record = f"{queue.prefix}idem:record"
@@ -89,7 +89,7 @@ async def test_its_payload_is_gone_at_once_and_the_rest_when_a_lease_has_passed_
     assert await tombstones(queue) == 0
 
 
-async def test_tombstones_count_nowhere(queue: Queue) -> None:
+async def test_cancelled_entries_are_not_counted(queue: Queue) -> None:
     ids = await queue.enqueue(5)
     for job_id in ids[:3]:
         await queue.producer.cancel(job_id)
@@ -104,7 +104,7 @@ async def test_tombstones_count_nowhere(queue: Queue) -> None:
     await bounded.aclose()
 
 
-async def test_what_is_posted_and_cancelled_without_a_worker_leaves_the_list_within_its_bound(queue: Queue) -> None:
+async def test_jobs_enqueued_and_cancelled_without_a_worker_keep_the_list_within_its_bound(queue: Queue) -> None:
     bounded = Producer(queue.upstash, queue.settings.model_copy(update={"overload_max_queue_depth": 10}))
 
     for _ in range(50):
@@ -123,7 +123,7 @@ async def test_what_is_posted_and_cancelled_without_a_worker_leaves_the_list_wit
 async def test_cancelled_entries_behind_a_waiting_job_count_towards_twice_the_bound(
     queue: Queue, bounds: dict[str, float]
 ) -> None:
-    """They are taken out, and there is room again, when the job before them has left."""
+    """They are removed, which makes room, once the job before them has left."""
     bounded = Producer(queue.upstash, queue.settings.model_copy(update={"worker_processing_delay": 2.0} | bounds))
     [first] = await queue.enqueue(1)
     with pytest.raises(QueueFullError):
@@ -140,7 +140,7 @@ async def test_cancelled_entries_behind_a_waiting_job_count_towards_twice_the_bo
     await bounded.aclose()
 
 
-async def test_what_an_enqueue_takes_out_expires_like_any_finished_job(queue: Queue) -> None:
+async def test_a_cancelled_entry_removed_by_an_enqueue_expires_like_any_finished_job(queue: Queue) -> None:
     job = NewJob(new_job_id(), "{}", "record", "print")
     await queue.producer.enqueue(job)
     await queue.producer.cancel(job.job_id)
@@ -155,7 +155,7 @@ async def test_what_an_enqueue_takes_out_expires_like_any_finished_job(queue: Qu
     assert await queue.state(job.job_id) == "cancelled"
 
 
-async def test_a_position_is_an_upper_bound_and_never_more_than_are_waiting(queue: Queue) -> None:
+async def test_a_position_is_an_upper_bound_and_at_most_the_queue_length(queue: Queue) -> None:
     ids = await queue.enqueue(6)
     for job_id in (ids[0], ids[4]):
         await queue.producer.cancel(job_id)
@@ -165,7 +165,7 @@ async def test_a_position_is_an_upper_bound_and_never_more_than_are_waiting(queu
     assert [one.queue_position for one in statuses if one and one.state == "queued"] == [2, 3, 4, 4]
 
 
-async def test_the_oldest_job_is_one_that_waits(queue: Queue) -> None:
+async def test_the_oldest_job_is_a_waiting_one(queue: Queue) -> None:
     ids = await queue.enqueue(3)
     for job_id in ids[:2]:
         await queue.redis("HSET", f"{queue.prefix}job:{job_id}", "created_at", "2000-01-01T00:00:00.000Z")
@@ -176,7 +176,7 @@ async def test_the_oldest_job_is_one_that_waits(queue: Queue) -> None:
     assert (await queue.results.stats()).oldest_age_s == 0.0
 
 
-async def test_a_stray_second_entry_of_a_cancelled_job_is_counted_once(queue: Queue) -> None:
+async def test_a_second_entry_of_a_cancelled_job_is_counted_once(queue: Queue) -> None:
     [job_id] = await queue.enqueue(1)
     await queue.producer.cancel(job_id)
     await queue.redis("RPUSH", f"{queue.prefix}jobs:queue", job_id, job_id)
@@ -190,7 +190,7 @@ async def test_a_stray_second_entry_of_a_cancelled_job_is_counted_once(queue: Qu
     assert (await queue.results.stats()).cancelled == 1
 
 
-async def test_a_lease_passes_over_hundreds_at_once_and_says_when_there_are_more(queue: Queue) -> None:
+async def test_a_lease_passes_hundreds_of_cancelled_entries_and_reports_that_there_are_more(queue: Queue) -> None:
     await asyncio.gather(*(queue.enqueue_one() for _ in range(1000)))
     ids = await queue.waiting()  # two batches under way at once may arrive in either order
     await asyncio.gather(*map(queue.producer.cancel, ids[:-1]))
@@ -203,7 +203,7 @@ async def test_a_lease_passes_over_hundreds_at_once_and_says_when_there_are_more
     assert await tombstones(queue) == 0
 
 
-async def test_a_worker_does_not_sleep_on_tombstones(settings: Settings, store: Store) -> None:
+async def test_a_worker_does_not_sleep_on_cancelled_entries(settings: Settings, store: Store) -> None:
     """Its next poll of an empty queue would be an hour away."""
     slow = settings.model_copy(update={"worker_poll_interval": 3600.0, "worker_max_poll_interval": 3600.0})
     async with open_queue(slow, store) as queue:
@@ -221,7 +221,7 @@ async def is_done(queue: Queue, job_id: str) -> bool:
     return await queue.state(job_id) == "done"
 
 
-async def test_every_job_is_accounted_for(queue: Queue) -> None:
+async def test_all_jobs_are_accounted_for(queue: Queue) -> None:
     ids = await queue.enqueue(12)
     worker = queue.worker()
     jobs = (await worker.lease(5)).jobs

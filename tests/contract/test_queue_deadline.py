@@ -1,4 +1,4 @@
-"""Deadlines: a job that has not started in time is never run, and is kept no longer than any other finished job."""
+"""Deadlines: a job that has not started in time never runs, and expires like any finished job."""
 
 import pytest
 
@@ -26,13 +26,13 @@ async def test_the_deadline_is_by_the_stores_clock(queue: Queue) -> None:
     assert 100_000 <= int(start_by_ms) - (seconds * 1000 + micros // 1000) <= 130_000
 
 
-async def test_a_job_in_time_is_run(queue: Queue) -> None:
+async def test_a_job_within_its_deadline_runs(queue: Queue) -> None:
     job_id = (await queue.producer.enqueue(NewJob(new_job_id(), "{}", expires_in_s=3600.5))).job_id
 
     assert ids_of((await queue.worker().lease(5)).jobs) == [job_id]
 
 
-async def test_a_job_past_its_deadline_fails_without_being_run(queue: Queue) -> None:
+async def test_a_job_past_its_deadline_fails_without_running(queue: Queue) -> None:
     ids = await queue.enqueue(4)
     late = [ids[0], ids[2]]
     await queue.pass_deadline(*late)
@@ -49,7 +49,7 @@ async def test_a_job_past_its_deadline_fails_without_being_run(queue: Queue) -> 
     assert (stats.expired, stats.failed, stats.dead, stats.dead_letters, stats.queue_length) == (2, 2, 0, 0, 0)
 
 
-async def test_its_idempotency_record_goes_with_it(queue: Queue) -> None:
+async def test_its_idempotency_record_expires_with_it(queue: Queue) -> None:
     job = NewJob(new_job_id(), "{}", "record", "print", expires_in_s=1)
     await queue.producer.enqueue(job)
     await queue.pass_deadline(job.job_id)
@@ -59,14 +59,14 @@ async def test_its_idempotency_record_goes_with_it(queue: Queue) -> None:
     assert 90 <= await queue.redis("TTL", f"{queue.prefix}idem:record") <= 100
 
 
-async def test_until_a_lease_reaches_it_it_is_queued(queue: Queue) -> None:
+async def test_a_late_job_is_queued_until_a_lease_reaches_it(queue: Queue) -> None:
     [job_id] = await queue.enqueue(1)
     await queue.pass_deadline(job_id)
 
     assert await queue.state(job_id) == "queued"
 
 
-async def test_a_job_that_was_given_back_unstarted_still_has_its_deadline(queue: Queue) -> None:
+async def test_a_released_job_keeps_its_deadline(queue: Queue) -> None:
     [job_id] = await queue.enqueue(1)
     worker = queue.worker()
     await worker.settle([settled(job, LeaseEnd.RELEASED) for job in (await worker.lease(1)).jobs])
@@ -76,7 +76,7 @@ async def test_a_job_that_was_given_back_unstarted_still_has_its_deadline(queue:
     assert await queue.state(job_id) == "failed"
 
 
-async def test_an_interrupted_job_did_start_and_is_run_again_after_its_deadline(queue: Queue) -> None:
+async def test_an_interrupted_job_runs_again_after_its_deadline(queue: Queue) -> None:
     [job_id] = await queue.enqueue(1)
     await queue.worker("dead").lease(1)
     await queue.expire_lease(job_id)
@@ -93,14 +93,14 @@ async def test_a_job_behind_many_expired_ones_is_found(queue: Queue) -> None:
 
 
 @pytest.mark.parametrize("garbage", ["", "soon", "-1 x", "99999999999999999999"])
-async def test_a_garbled_deadline_is_none(queue: Queue, garbage: str) -> None:
+async def test_a_malformed_deadline_counts_as_none(queue: Queue, garbage: str) -> None:
     [job_id] = await queue.enqueue(1)
     await queue.redis("HSET", f"{queue.prefix}job:{job_id}", "start_by", garbage)
 
     assert ids_of((await queue.worker().lease(1)).jobs) == [job_id]
 
 
-async def test_both_ways_into_the_store_keep_the_deadline_and_nothing_else(settings: Settings, store: Store) -> None:
+async def test_both_kinds_of_body_store_the_deadline_and_no_other_option(settings: Settings, store: Store) -> None:
     async with client_of(create_app(settings, store)) as thin, client_of(ordinary_app(settings, store)) as ordinary:
         for client in (thin, ordinary):
             await client.post("/jobs", json=JOB | {"expires_in_s": 1000})

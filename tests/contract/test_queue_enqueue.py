@@ -1,4 +1,4 @@
-"""Enqueue: all of a job or nothing of it, once per id, in order, within the bounds."""
+"""Enqueue: atomic, once per id, in order, within the bounds."""
 
 import asyncio
 from pathlib import Path
@@ -16,7 +16,7 @@ from tests.support.running import make_settings
 pytestmark = pytest.mark.anyio
 
 
-async def test_jobs_wait_in_the_order_they_came(queue: Queue) -> None:
+async def test_jobs_wait_in_the_order_of_enqueueing(queue: Queue) -> None:
     ids = await queue.enqueue(5)
 
     assert await queue.waiting() == ids
@@ -24,7 +24,7 @@ async def test_jobs_wait_in_the_order_they_came(queue: Queue) -> None:
     assert (await queue.results.stats()).accepted == 5
 
 
-async def test_the_same_id_again_changes_nothing(queue: Queue) -> None:
+async def test_repeating_an_id_changes_nothing(queue: Queue) -> None:
     job = NewJob(new_job_id(), '{"first":1}')
     await queue.producer.enqueue(job)
 
@@ -91,7 +91,7 @@ async def test_the_same_key_in_one_batch_is_one_job(queue: Queue) -> None:
     assert await queue.waiting() == ids[:1]
 
 
-async def test_a_record_lives_as_long_as_its_job(queue: Queue) -> None:
+async def test_a_record_expires_with_its_job(queue: Queue) -> None:
     job_id = await queue.enqueue_one("{}", idempotency_record="record", fingerprint="print")
     record = f"{queue.prefix}idem:record"
     assert await queue.redis("TTL", record) == -1
@@ -115,7 +115,7 @@ async def test_a_bound_on_depth_is_exact_within_a_batch(queue: Queue) -> None:
     assert len(await queue.waiting()) == 7
 
 
-async def test_a_bound_on_wait_counts_jobs_by_their_time(queue: Queue) -> None:
+async def test_a_bound_on_wait_counts_service_time(queue: Queue) -> None:
     bounds = {"overload_max_wait_s": 10.0, "worker_processing_delay": 2.0}
     bounded = Producer(queue.upstash, queue.settings.model_copy(update=bounds))
     jobs = [NewJob(new_job_id(), "{}") for _ in range(20)]
@@ -138,13 +138,13 @@ async def test_a_large_batch_is_one_exchange(queue: Queue) -> None:
     assert set(ids) <= set(await queue.waiting())
 
 
-async def test_jobs_enqueued_together_are_taken_in_that_order(queue: Queue) -> None:
+async def test_jobs_of_one_batch_are_leased_in_order(queue: Queue) -> None:
     ids = await asyncio.gather(*(queue.enqueue_one("{}") for _ in range(40)))
 
     assert ids_of((await queue.worker().lease(40)).jobs) == ids
 
 
-async def test_two_prefixes_do_not_see_each_other(
+async def test_two_prefixes_are_separate_queues(
     queue: Queue, queue_parts: tuple[Store, type[Upstash]], tmp_path: Path
 ) -> None:
     [job_id] = await queue.enqueue(1)
@@ -168,8 +168,8 @@ async def test_nothing_is_written_outside_the_prefix(queue: Queue) -> None:
     assert set(await queue.redis("KEYS", "*")) - set(await queue.redis("KEYS", f"{queue.prefix}*")) <= outside
 
 
-async def test_a_list_of_another_type_refuses_and_leaves_no_half_job(queue: Queue) -> None:
-    await queue.redis("SET", f"{queue.prefix}jobs:queue", "somebody else's")
+async def test_a_list_of_another_type_is_an_error_and_stores_no_part_of_a_job(queue: Queue) -> None:
+    await queue.redis("SET", f"{queue.prefix}jobs:queue", "foreign")
     job = NewJob(new_job_id(), "{}")
 
     with pytest.raises(StoreRefusedError):

@@ -1,4 +1,4 @@
-"""A full store: only enqueue is refused, and it says so; everything that drains goes on, one promise a test."""
+"""A full store: only enqueue is refused, with its own error; everything that drains the queue still works."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -9,8 +9,7 @@ from overload_demo.config import load_settings
 from overload_demo.errors import Outcome, StoreFullError
 from overload_demo.queue.consumer import LeaseEnd
 from overload_demo.queue.maintenance import QueueAdmin, QueueRepair
-from overload_demo.store.connect import Store
-from overload_demo.store.embedded import EmbeddedStore
+from overload_demo.store.connect import EmbeddedStore, Store
 from tests.support.queues import Queue, ids_of, open_queue, settled
 from tests.support.running import make_settings
 
@@ -34,10 +33,10 @@ async def queue(tmp_path: Path, small_store: Store) -> AsyncIterator[Queue]:
 
 
 async def fill(queue: Queue) -> None:
-    """Leave no room, and none for a while: the last write is let in while there is a little, and takes far more.
+    """Fill the store for the rest of a test: the last write begins with a little room and takes far more.
 
-    A server's own ups and downs, some kilobytes, then do not open the store again. SETRANGE, because a large argument
-    would itself count as used memory.
+    The server's own use, which varies by some kilobytes, then makes no room again. SETRANGE, because a large argument
+    would count as used memory.
     """
     filler = f"{queue.prefix}filler"
     with pytest.raises(StoreFullError):
@@ -47,7 +46,7 @@ async def fill(queue: Queue) -> None:
     await queue.redis("SETRANGE", filler, 6 * FILLER_BYTES, "x")
 
 
-async def test_enqueue_is_refused_and_nothing_of_the_job_is_there(queue: Queue) -> None:
+async def test_enqueue_is_refused_and_stores_no_part_of_the_job(queue: Queue) -> None:
     await fill(queue)
 
     with pytest.raises(StoreFullError) as caught:
@@ -57,7 +56,7 @@ async def test_enqueue_is_refused_and_nothing_of_the_job_is_there(queue: Queue) 
     assert await queue.redis("KEYS", f"{queue.prefix}job*") == []
 
 
-async def test_a_job_that_is_there_is_still_reported_as_accepted(queue: Queue) -> None:
+async def test_an_existing_job_is_still_reported_as_accepted(queue: Queue) -> None:
     job_id = await queue.enqueue_one("{}", idempotency_record="record", fingerprint="print")
     await fill(queue)
 
@@ -76,7 +75,7 @@ async def test_jobs_are_leased_settled_and_released(queue: Queue) -> None:
     assert [await queue.state(one) for one in ids] == ["done", "queued", "queued"]
 
 
-async def test_expired_leases_come_back(queue: Queue) -> None:
+async def test_expired_leases_return(queue: Queue) -> None:
     ids = await queue.enqueue(2)
     await queue.worker("dead").lease(2)
     await queue.expire_lease(*ids)
@@ -87,7 +86,7 @@ async def test_expired_leases_come_back(queue: Queue) -> None:
 
 
 async def test_a_running_jobs_lease_is_extended(queue: Queue) -> None:
-    """Otherwise a long job would be given to a second worker just because the store is full."""
+    """Otherwise a long job would be leased to a second worker because the store is full."""
     [job_id] = await queue.enqueue(1)
     worker = queue.worker()
     jobs = (await worker.lease(1)).jobs
@@ -99,7 +98,7 @@ async def test_a_running_jobs_lease_is_extended(queue: Queue) -> None:
     assert (await queue.worker("other").lease(1)).jobs == []
 
 
-async def test_an_idle_worker_is_seen_to_live(queue: Queue) -> None:
+async def test_an_idle_worker_counts_as_alive(queue: Queue) -> None:
     worker = queue.worker()
     await fill(queue)
 
@@ -108,7 +107,7 @@ async def test_an_idle_worker_is_seen_to_live(queue: Queue) -> None:
     assert (await queue.results.stats()).workers_alive == 1
 
 
-async def test_a_poison_job_ends_on_the_dead_list(queue: Queue) -> None:
+async def test_a_poison_job_becomes_a_dead_letter(queue: Queue) -> None:
     [job_id] = await queue.enqueue(1)
     await queue.worker("dead", worker_max_attempts=1).lease(1)
     await queue.expire_lease(job_id)
@@ -119,7 +118,7 @@ async def test_a_poison_job_ends_on_the_dead_list(queue: Queue) -> None:
     assert [letter["job_id"] for letter in await queue.dead_letters()] == [job_id]
 
 
-async def test_a_waiting_job_is_cancelled_and_what_expired_is_cleared_away(queue: Queue) -> None:
+async def test_a_waiting_job_is_cancelled_and_expired_jobs_are_removed(queue: Queue) -> None:
     ids = await queue.enqueue(3)
     await queue.redis("HSET", f"{queue.prefix}job:{ids[0]}", "start_by", "1 1")
     await fill(queue)
@@ -130,7 +129,7 @@ async def test_a_waiting_job_is_cancelled_and_what_expired_is_cleared_away(queue
     assert [await queue.state(one) for one in ids] == ["failed", "cancelled", "processing"]
 
 
-async def test_dead_jobs_are_requeued_and_given_up(queue: Queue) -> None:
+async def test_dead_jobs_are_requeued_and_purged(queue: Queue) -> None:
     ids = await queue.enqueue(2)
     worker, admin = queue.worker(), QueueAdmin(queue.upstash, queue.settings)
     await worker.settle([settled(job, LeaseEnd.DEAD) for job in (await worker.lease(2)).jobs])
@@ -144,7 +143,7 @@ async def test_dead_jobs_are_requeued_and_given_up(queue: Queue) -> None:
     assert await queue.dead_letters() == []
 
 
-async def test_lost_keys_are_mended(queue: Queue) -> None:
+async def test_lost_keys_are_repaired(queue: Queue) -> None:
     ids = await queue.enqueue(2)
     await queue.redis("DEL", f"{queue.prefix}jobs:queue")
     await fill(queue)

@@ -1,8 +1,8 @@
-"""Random bytes wherever the queue keeps something: nobody falls over, and the jobs nobody has touched are done.
+"""Random bytes in every key of the queue: no process fails, and every intact job is done.
 
-Somebody else has written into the store: a person with a client, another version, a failover that kept one key and lost
-another. Garbage *in* the queue's keys costs at most the job it sits in. A key that has become something else altogether
-cannot be worked with: then clients hear 503, and all goes on when it is gone.
+Another program has written into the store: a client, another version, a failover that kept one key and lost another.
+Garbage *in* a key of the queue costs at most the job it is in. With a key of another type the queue cannot work:
+clients get 503 until the key is removed.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ ODD = (
     [b"null", b"{}", b"[]", b'{"job_id":5}', b"queued", b"processing", b"done", b"failed", b"\0", b"1 w 1", b"5 a b 1"],
 )
 odd_bytes = st.binary(max_size=30) | st.sampled_from([*ODD[0], *ODD[1]])
-# Three jobs by the part they play: one that nobody touches, one waiting, one whose worker is dead.
+# Three jobs: one that stays intact, one waiting, one whose worker is dead.
 ids = st.sampled_from([b"<good>", b"<waiting>", b"<held>"]) | odd_bytes
 touched = st.sampled_from([b"job:<waiting>", b"job:<held>"])
 JOB_FIELDS = b"job_id payload status created_at seq idem attempts fence started_at completed_at result error"
@@ -87,7 +87,7 @@ long = settings(short, max_examples=2_000, derandomize=False, print_blob=True)
 
 
 class Place:
-    """A queue with an API before it, and a way to write bytes past both."""
+    """A queue with an API, and a way to write bytes directly into the store."""
 
     def __init__(self, settings: Settings, store: Store, client: httpx.Client) -> None:
         self.settings, self.store, self.client = settings, store, client
@@ -95,7 +95,7 @@ class Place:
         self._rest = Rest.to(store)
 
     def write(self, commands: Sequence[Command], names: dict[bytes, str]) -> None:
-        """Run commands of bytes, with names put in; what Redis refuses is left out."""
+        """Run commands of bytes, with names filled in; commands that Redis refuses are skipped."""
         lines = []
         for name, key, *arguments in commands:
             for short_name, full in names.items():
@@ -112,7 +112,7 @@ class Place:
         return self._rest.run(*command)
 
     def leave_a_job_with_a_dead_worker(self) -> str:
-        """The id of a job whose lease is over."""
+        """The id of a job with an expired lease."""
         [job_id] = submit(self.client)
         key = Protocol(self.prefix).key
         owner = f"{self.run('HINCRBY', key('stats'), 'fence', 1)} dead token 1"
@@ -135,7 +135,7 @@ def place(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 @pytest.mark.parametrize("how", [short, pytest.param(long, marks=[pytest.mark.slow, pytest.mark.timeout(1_800)])])
-def test_garbage_in_the_store_costs_no_job_but_the_one_it_sits_in(tmp_path: Path, place: Place, how: settings) -> None:
+def test_garbage_in_the_store_costs_only_the_job_it_is_in(tmp_path: Path, place: Place, how: settings) -> None:
     @how
     @given(commands=st.lists(garbage, min_size=1, max_size=6))
     def holds(commands: list[Command]) -> None:
@@ -160,7 +160,7 @@ def test_garbage_in_the_store_costs_no_job_but_the_one_it_sits_in(tmp_path: Path
 
 
 @pytest.mark.parametrize("how", [short, pytest.param(long, marks=[pytest.mark.slow, pytest.mark.timeout(1_800)])])
-def test_whatever_lies_in_the_place_of_a_payload_is_a_job_or_dead_with_a_reason(place: Place, how: settings) -> None:
+def test_any_bytes_as_a_payload_are_a_job_or_a_dead_letter_with_a_reason(place: Place, how: settings) -> None:
     with working(place.settings, place.store) as worker:
 
         @how
@@ -198,10 +198,10 @@ SHARED = ["queue", "leases", "owners", "dead", "stats", "workers", "seq"]
 
 
 @pytest.mark.parametrize("name", SHARED)
-def test_a_key_that_has_become_something_else_stops_nobody_for_good(
+def test_a_key_of_another_type_stops_the_queue_only_while_it_exists(
     place: Place, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """While it is there, clients hear 503 and the worker tries again; afterwards everything accepted is done."""
+    """While it exists, clients get 503 and the worker retries; afterwards every accepted job is done."""
     ids = [place.leave_a_job_with_a_dead_worker(), *submit(place.client, 3)]
     key, saved = Protocol(place.prefix).key(name), Protocol(place.prefix).key("saved")
     there = place.run("EXISTS", key)
@@ -214,7 +214,7 @@ def test_a_key_that_has_become_something_else_stops_nobody_for_good(
         assert {answer.status_code for answer in answers} <= {200, 202, 503}
         ids += [answer.json()["job_id"] for answer in answers[:1] if answer.status_code == 202]
 
-        if name != "seq":  # which is the producer's alone
+        if name != "seq":  # used by the producer only
             wait_until("the worker has met it", lambda: "store request failed, retrying" in caplog.text)
         if there:
             place.run("RENAME", saved, key)
@@ -226,7 +226,7 @@ def test_a_key_that_has_become_something_else_stops_nobody_for_good(
 
 
 def look_around(client: httpx.Client, job_ids: list[str]) -> None:
-    """All that can be read is answered, whatever lies there."""
+    """Every read gets a reply, whatever the store contains."""
     for job_id in job_ids:
         answer = client.get(f"/jobs/{job_id}")
         assert answer.status_code in (200, 404), answer.text

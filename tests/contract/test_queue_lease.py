@@ -1,4 +1,4 @@
-"""Lease: every job is waiting or leased, never in between; what a dead worker held comes back, in order."""
+"""Lease: every job is waiting or leased, never in between; jobs of a dead worker return, in order."""
 
 import asyncio
 
@@ -36,8 +36,8 @@ async def test_no_job_is_leased_to_two_workers(queue: Queue) -> None:
     assert first.jobs[0].fence != second.jobs[0].fence
 
 
-async def test_large_leases_are_in_order_too_when_their_replies_are_lost(queue: Queue) -> None:
-    """So many that the store no longer remembers in which order it was told of their owners."""
+async def test_large_leases_are_in_order_when_their_replies_are_lost(queue: Queue) -> None:
+    """So many that the store no longer keeps the order of the owners."""
     ids = [one for _ in range(10) for one in await asyncio.gather(*(queue.enqueue_one() for _ in range(30)))]
 
     leased = [await queue.worker(name).lease(100) for name in "abc"]
@@ -45,20 +45,20 @@ async def test_large_leases_are_in_order_too_when_their_replies_are_lost(queue: 
     assert [ids_of(lease.jobs) for lease in leased] == [ids[:100], ids[100:200], ids[200:]]
 
 
-async def test_a_lease_ends_at_its_bound_of_bytes_but_holds_at_least_one(queue: Queue) -> None:
+async def test_a_lease_ends_at_its_bound_of_bytes_but_has_at_least_one_job(queue: Queue) -> None:
     ids = await queue.enqueue(4, '"' + "x" * (MAX_LEASE_BYTES // 2) + '"')
 
     assert ids_of((await queue.worker("a").lease(10)).jobs) == ids[:1]
     assert ids_of((await queue.worker("b").lease(10)).jobs) == ids[1:2]
 
 
-async def test_a_lease_holds_no_more_than_the_largest_batch(queue: Queue) -> None:
+async def test_a_lease_has_at_most_the_largest_batch(queue: Queue) -> None:
     await queue.enqueue(6)
 
     assert len((await queue.worker(worker_max_batch=4).lease(100)).jobs) == 4
 
 
-async def test_expired_leases_come_back_to_the_head_in_order(queue: Queue) -> None:
+async def test_expired_leases_return_to_the_head_in_order(queue: Queue) -> None:
     ids = await queue.enqueue(6)
     await queue.worker("dead", worker_lease_s=1.0).lease(4)
     alive = queue.worker("alive")
@@ -69,9 +69,9 @@ async def test_expired_leases_come_back_to_the_head_in_order(queue: Queue) -> No
 
 
 async def _comes_back(queue: Queue, worker: object, ids: list[str]) -> bool:
-    """A lease call brings the four back and leases the first of them alone, as it was interrupted before."""
+    """A lease call returns the four and leases the first of them alone, because it was interrupted before."""
     lease = await worker.lease(1)  # type: ignore[attr-defined]
-    if ids_of(lease.jobs) == ids[4:5]:  # the lease still stood
+    if ids_of(lease.jobs) == ids[4:5]:  # the lease had not expired
         await worker.settle([settled(lease.jobs[0], LeaseEnd.RELEASED)])  # type: ignore[attr-defined]
         return False
     assert ids_of(lease.jobs) == ids[:1]
@@ -92,7 +92,7 @@ async def test_an_extended_lease_does_not_expire(queue: Queue) -> None:
     assert (await queue.worker("b").lease(1)).jobs == []
 
 
-async def test_a_lost_lease_is_reported_by_extend_and_not_taken_back(queue: Queue) -> None:
+async def test_extend_reports_a_lost_lease_and_does_not_take_it_back(queue: Queue) -> None:
     await queue.enqueue(2)
     late, quick = queue.worker("late"), queue.worker("quick")
     jobs = (await late.lease(2)).jobs
@@ -102,7 +102,7 @@ async def test_a_lost_lease_is_reported_by_extend_and_not_taken_back(queue: Queu
     assert await late.extend(jobs) == {jobs[0].job_id}
 
 
-async def test_a_worker_takes_back_the_leases_of_a_predecessor_proved_dead_at_once(queue: Queue) -> None:
+async def test_the_jobs_of_a_dead_predecessor_return_at_once(queue: Queue) -> None:
     ids = await queue.enqueue(3)
     await queue.worker("w/1").lease(2)
     await queue.worker("other/1").lease(1)
@@ -126,7 +126,7 @@ async def test_an_interrupted_job_is_leased_alone(queue: Queue) -> None:
     assert leases == [ids[:1], ids[1:2], ids[2:], []]
 
 
-async def test_a_fresh_job_is_not_leased_with_an_interrupted_one_behind_it(queue: Queue) -> None:
+async def test_a_new_job_is_not_leased_with_an_interrupted_one_behind_it(queue: Queue) -> None:
     ids = await queue.enqueue(2)
     worker = queue.worker()
     first, second = (await worker.lease(2)).jobs
@@ -138,7 +138,7 @@ async def test_a_fresh_job_is_not_leased_with_an_interrupted_one_behind_it(queue
     assert ids[0] in ids_of((await queue.worker("third").lease(5)).jobs)
 
 
-async def test_spent_attempts_end_on_the_dead_list(queue: Queue) -> None:
+async def test_a_job_without_attempts_left_becomes_a_dead_letter(queue: Queue) -> None:
     ids = await queue.enqueue(2)
     for attempt in (1, 2, 3):
         [job] = (await queue.worker(f"w{attempt}").lease(1)).jobs
@@ -167,7 +167,7 @@ async def test_released_jobs_return_in_order_and_their_attempt_is_refunded(queue
     assert await queue.state(ids[0]) == "queued"
 
 
-async def test_a_lease_over_a_list_of_many_expired_jobs_brings_all_back(queue: Queue) -> None:
+async def test_hundreds_of_expired_leases_all_return(queue: Queue) -> None:
     ids = await queue.enqueue(120)
     await queue.worker("dead").lease(120)
     await queue.expire_lease(*ids)
@@ -177,7 +177,7 @@ async def test_a_lease_over_a_list_of_many_expired_jobs_brings_all_back(queue: Q
     assert [job.job_id, *await queue.waiting()] == ids
 
 
-async def test_a_sign_of_life_is_seen_and_taken_back(queue: Queue) -> None:
+async def test_a_sign_of_life_is_counted_and_removed(queue: Queue) -> None:
     worker = queue.worker()
     await worker.lease(1)
     assert (await queue.results.stats()).workers_alive == 1
@@ -188,7 +188,7 @@ async def test_a_sign_of_life_is_seen_and_taken_back(queue: Queue) -> None:
     assert (await queue.results.stats()).workers_alive == 0
 
 
-async def test_signs_of_life_that_are_over_are_removed_by_a_few_lease_calls(queue: Queue) -> None:
+async def test_expired_signs_of_life_are_removed_by_a_few_lease_calls(queue: Queue) -> None:
     dead = [text for number in range(300) for text in (f"dead/{number}", f"{1_700_000_000_000 + number} token 5")]
     await queue.redis("HSET", f"{queue.prefix}jobs:workers", *dead)
     workers = [queue.worker("a/1"), queue.worker("b/1")]
@@ -201,7 +201,7 @@ async def test_signs_of_life_that_are_over_are_removed_by_a_few_lease_calls(queu
     assert (await queue.results.stats()).workers_alive == 2
 
 
-async def test_a_job_is_not_run_twice_because_two_live_workers_have_one_name(queue: Queue) -> None:
+async def test_two_live_workers_with_one_name_run_no_job_twice(queue: Queue) -> None:
     [job_id] = await queue.enqueue(1)
     first, second = queue.worker("worker/1"), queue.worker("worker/2")
     [job] = (await first.lease(1)).jobs
@@ -212,7 +212,7 @@ async def test_a_job_is_not_run_twice_because_two_live_workers_have_one_name(que
     assert await queue.state(job_id) == "done"
 
 
-async def test_a_job_dead_by_expired_leases_stays_so_when_its_result_comes_late(queue: Queue) -> None:
+async def test_a_late_result_does_not_change_a_job_dead_by_expired_leases(queue: Queue) -> None:
     """Write-once: a client may have read that it failed."""
     [job_id] = await queue.enqueue(1)
     late = queue.worker("late", worker_max_attempts=1)
@@ -226,7 +226,7 @@ async def test_a_job_dead_by_expired_leases_stays_so_when_its_result_comes_late(
     assert [letter["job_id"] for letter in await queue.dead_letters()] == [job_id]
 
 
-async def test_a_job_that_stands_twice_in_the_list_is_leased_once(queue: Queue) -> None:
+async def test_a_job_twice_in_the_list_is_leased_once(queue: Queue) -> None:
     ids = await queue.enqueue(2)
     await queue.redis("RPUSH", f"{queue.prefix}jobs:queue", ids[0])
 

@@ -1,9 +1,8 @@
-"""A hypothesis state machine over the queue's scripts: whatever clients and workers do, the store is as the model says.
+"""A hypothesis state machine over the queue's scripts: after any steps, the store equals the model.
 
-Everything goes through the package's own Producer, Consumer and Results and a real store. Replies are lost at random:
-the call is carried out twice and the second answer counts. The store's clock cannot be moved, so a lease ends by giving
-it an end in the past, which is all that the clock does to it (``Queue.expire_lease``); and a deadline passes by
-rewriting the job's ``start_by`` to a time long gone (``Queue.pass_deadline``).
+All steps use the package's Producer, Consumer and Results with a real store. Replies are lost at random: the call is
+carried out twice and the second reply counts. The store's clock cannot be moved, so a lease expires by getting an end
+in the past (``Queue.expire_lease``), and a deadline by rewriting the job's ``start_by`` (``Queue.pass_deadline``).
 """
 
 import asyncio
@@ -62,7 +61,7 @@ Draft = tuple[int, str, str, str, float | None]
 
 
 class Faltering(Upstash):
-    """A transport that loses replies when it is told to: the script is carried out twice, the second reply counts."""
+    """A transport that loses replies on demand: the script is carried out twice, the second reply counts."""
 
     loses_replies = False
 
@@ -78,7 +77,7 @@ class Faltering(Upstash):
 
 
 class Bench:
-    """What all examples share: the store's connection and the event loop everything runs in."""
+    """Shared by all examples: the store's connection and the event loop."""
 
     def __init__(self, runner: asyncio.Runner, store: Store, settings: Settings) -> None:
         self.runner, self.settings = runner, settings
@@ -86,7 +85,7 @@ class Bench:
         self.steps = 0
 
     async def _connect(self, store: Store) -> Faltering:
-        """The scripts are known beforehand: one that is not known is sent again, with all that goes along with it."""
+        """Load the scripts first: an unknown script would be sent again, and with it the rest of its call."""
         upstash = Faltering(store[0], timeout_s=20.0)
         for script in (
             producer.ENQUEUE,
@@ -115,7 +114,7 @@ class Bench:
 
 
 class QueueMachine(RuleBasedStateMachine):
-    """Clients and workers over one queue. A new command needs a method of the model and a rule here, no more."""
+    """Clients and workers over one queue. A new command needs a method of the model and a rule here."""
 
     def __init__(self, bench: Bench) -> None:
         super().__init__()
@@ -139,9 +138,9 @@ class QueueMachine(RuleBasedStateMachine):
         batch=st.lists(drafts, min_size=8, max_size=16),
     )
     def begin(self, max_attempts: int, crowd: int, is_late: bool, batch: list[Draft]) -> None:
-        """There are jobs from the start, so an example in which nobody enqueues is worth something too.
+        """Start with jobs, so that an example without an enqueue tests something too.
 
-        Before them there may be about as many finished entries as a lease passes over, of which no client asks again.
+        Before them there may be about as many finished entries as a lease passes over.
         """
         self.model.max_attempts = max_attempts
         self.workers = {name: self._new_worker(name) for name in WORKERS}
@@ -169,13 +168,13 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.sent)
     @rule(indices=st.lists(picks, min_size=1, max_size=4), is_bounded=st.booleans())
     def enqueue_what_was_sent_before(self, indices: list[int], is_bounded: bool) -> None:
-        """A client, or a sender, that never heard an answer."""
+        """A client or sender that never got a reply."""
         self._enqueue([self.sent[index % len(self.sent)] for index in indices], is_bounded, False)
 
     @precondition(lambda self: self.sent)
     @rule(asked=st.lists(st.tuples(picks, owners), min_size=1, max_size=6), lost=st.booleans())
     def cancel(self, asked: list[tuple[int, str]], lost: bool) -> None:
-        """Whatever state the jobs are in; some were refused, or are somebody else's, and some are asked for twice."""
+        """Jobs in any state; some were refused or belong to another owner, and some occur twice."""
         self._cancel([(self.sent[index % len(self.sent)].job_id, owner) for index, owner in asked], lost)
 
     @precondition(lambda self: self.model.depth)
@@ -203,7 +202,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert [_told(answer) for answer in answers] == expected
 
     async def _gathered(self, calls: list[Awaitable[Any]]) -> list[Any]:
-        """All at once, so that the producer sends them in one call."""
+        """Submit all at once, so that the producer sends them in one call."""
         return await asyncio.gather(*calls, return_exceptions=True)
 
     # ---- workers
@@ -241,9 +240,9 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.lost)
     @rule(index=picks, ends=st.lists(st.sampled_from(LeaseEnd), min_size=1, max_size=3), lost=st.booleans())
     def settle_late(self, index: int, ends: list[LeaseEnd], lost: bool) -> None:
-        """A result of somebody who was thought dead: it counts while nobody has taken the job back, never after.
+        """A late result of a worker that was thought dead: it counts until the job is taken back, never after.
 
-        Of several, one after the other, the first counts, and the others are told that they do not.
+        Of several, one after the other, the first counts and the others are fenced.
         """
         worker, job = self.lost[index % len(self.lost)]
         for verdict in ends:
@@ -269,7 +268,7 @@ class QueueMachine(RuleBasedStateMachine):
         lost=st.booleans(),
     )
     def end(self, name: str, cleanly: bool, is_proved: bool, is_back: bool, count: int, lost: bool) -> None:
-        """A clean stop gives everything back. After a crash that is proved, the next of that name takes it back."""
+        """A clean stop releases everything. After a proved crash, the next worker of that name takes it back."""
         if cleanly:
             self._stop(name)
         self.lost += [(self.workers[name], job) for job in self.held[name]]
@@ -283,7 +282,7 @@ class QueueMachine(RuleBasedStateMachine):
         indices=st.lists(picks, min_size=1, max_size=8), are_late=st.booleans(), taker=st.none() | names, count=counts
     )
     def time_passes(self, indices: list[int], are_late: bool, taker: str | None, count: int) -> None:
-        """Some leases come to their end; their holders do not know, and somebody may take the jobs at once.
+        """Some leases expire without their holders' knowledge, and another worker may lease the jobs at once.
 
         So may the time by which they were to start, but they did.
         """
@@ -299,7 +298,7 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self._with_deadline())
     @rule(indices=st.lists(picks, min_size=1, max_size=4))
     def deadlines_pass(self, indices: list[int]) -> None:
-        """Of jobs that wait, for the first time or again, or run: only the first of them is it too late for."""
+        """For jobs that wait for the first time, wait again, or run: only the first kind is late."""
         ids = self._with_deadline()
         self._pass_deadlines(sorted({ids[index % len(ids)] for index in indices}))
 
@@ -313,12 +312,12 @@ class QueueMachine(RuleBasedStateMachine):
             same = [one for one in job_ids if self.model.jobs[one].new.expires_in_s == within_s]
             self.do(self.queue.pass_deadline(*same, within_s=within_s))
 
-    # ---- whoever looks after the queue
+    # ---- operators
 
     @precondition(lambda self: self.model.depth and not self.model.is_paused)
     @rule(name=names, count=counts, is_over_soon=st.sampled_from([True, True, True, False]), lost=st.booleans())
     def pause(self, name: str, count: int, is_over_soon: bool, lost: bool) -> None:
-        """Most pauses are short, for nothing is handed out in them."""
+        """Most pauses are short, because nothing is leased in them."""
         self._pause(True, lost)
         self.lease(name, count, 1_000_000, lost)
         if is_over_soon:
@@ -333,9 +332,9 @@ class QueueMachine(RuleBasedStateMachine):
         self.model.is_paused = is_paused
         self._as_often(lost, lambda: self.do(self.admin.pause() if is_paused else self.admin.resume()))
 
-    # ---- rules of commands to come go here
+    # ---- rules of new commands go here
 
-    # ---- what a step needs
+    # ---- helpers of the steps
 
     def _call(self, loses_reply: bool, work: Awaitable[Value]) -> Value:
         self.bench.upstash.loses_replies = loses_reply
@@ -345,13 +344,13 @@ class QueueMachine(RuleBasedStateMachine):
             self.bench.upstash.loses_replies = False
 
     def _as_often(self, twice: bool, call: Callable[[], Value]) -> Value:
-        """The model is called as often as the store, and its last answer counts as well."""
+        """Call the model as often as the store; its last reply counts as well."""
         if twice:
             call()
         return call()
 
     def _lease_in_model(self, name: str, count: int, max_bytes: int) -> list[LeasedJob]:
-        """Ask the model; a repeated lease call is answered as the first one was."""
+        """Lease from the model; a repeated call gets the first reply again."""
         consumer.MAX_LEASE_BYTES = max_bytes  # put back by the test
         dead, self.predecessors[name] = self.predecessors[name], []
         return self.model.lease(self.workers[name].worker_id, count, max_bytes, dead)
@@ -367,7 +366,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.held[name] += lease.jobs
 
     def _settlements(self, name: str, keep: int, ends: list[LeaseEnd]) -> list[Settlement]:
-        """How a worker's jobs end, but for the last few, which it keeps. It may no longer hold some of them."""
+        """Settlements of a worker's jobs except the last few, which it keeps. Some leases may be lost already."""
         jobs = self.held[name]
         split = max(0, len(jobs) - keep)
         ending, self.held[name] = jobs[:split], jobs[split:]
@@ -385,7 +384,7 @@ class QueueMachine(RuleBasedStateMachine):
         predecessors, attempts = self.predecessors[name], self.model.max_attempts
         return self.queue.worker(f"{name}/{self.started}", predecessors=predecessors, worker_max_attempts=attempts)
 
-    # ---- what must hold after every step
+    # ---- invariants after every step
 
     @invariant()
     def the_store_is_as_the_model_says(self) -> None:
@@ -413,7 +412,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_kept_for_too_long_or_not_long_enough(self) -> None:
-        """A finished job expires, its record with it, but never one whose id is still on a list."""
+        """A finished job expires with its record, unless its id is still in a list."""
         model, prefix = self.model, self.queue.prefix
         reads: list[list[Any]] = []
         for job_id, job in model.jobs.items():
@@ -456,7 +455,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert stats.accepted == unfinished + stats.done + stats.failed + stats.cancelled
 
     def teardown(self) -> None:
-        """Sweep the store."""
+        """Empty the store."""
         self.do(self._sweep())
 
     async def _sweep(self) -> None:
@@ -475,7 +474,7 @@ def _settlement(job: LeasedJob, verdict: LeaseEnd) -> Settlement:
 
 
 def _told(answer: Any) -> str:
-    """What a client hears, in the model's words."""
+    """The outcome of an enqueue in the model's terms."""
     match answer:
         case producer.Enqueued(job_id=job_id):
             return job_id
@@ -487,7 +486,7 @@ def _told(answer: Any) -> str:
 
 
 def run_machine(tmp_path: Path, store: Store, number: int, *, examples: int, steps: int, shrinks: bool = True) -> int:
-    """Run so many examples of so many steps; returns the steps made. A failure tells the seed."""
+    """Run ``examples`` of ``steps`` steps each; returns the steps made. A failure prints the seed."""
     own = make_settings(tmp_path, worker_lease_s=3600.0)
     phases = [Phase.generate, *([Phase.shrink] if shrinks else [])]
     how = settings(
@@ -523,21 +522,21 @@ def _bounds_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param(None, 200, 100, id="long", marks=[pytest.mark.slow, pytest.mark.timeout(1_800)]),
     ],
 )
-def test_whatever_happens_the_store_is_as_the_model_says(
+def test_after_random_steps_the_store_equals_the_model(
     tmp_path: Path, store: Store, number: int | None, examples: int, steps: int
 ) -> None:
     number = random.randrange(1 << 32) if number is None else number
     assert run_machine(tmp_path, store, number, examples=examples, steps=steps) > examples * steps / 2
 
 
-# One line of a script, broken: the machine has to notice.
+# One broken line of a script each: the machine must notice.
 MUTANTS = {
     "a settle without a fence": (
         "settle",
         "if owners[i] and string.match(owners[i], '^%d+') == fence then",
         "if true then",
     ),
-    "a settle that is told what it did not do": ("settle", "and job[5] == text", ""),
+    "a settle that reports what it did not do": ("settle", "and job[5] == text", ""),
     "an extend without a fence": ("extend", "string.match(owners[i], '^%d+') == ARGV[2 * i + 3]", "true"),
     "a release without a refund": ("settle", "tonumber(ARGV[at + 6]) - 1)\n", "tonumber(ARGV[at + 6]))\n"),
     "released jobs in reverse": ("settle", "for i = #released, 1, -1 do", "for i = 1, #released do"),
@@ -546,7 +545,7 @@ MUTANTS = {
     "an attempt too many": ("lease", "attempts >= most_attempts then", "attempts > most_attempts then"),
     "a poison job not alone": ("lease", "    if attempts > 0 then break end\n", ""),
     "a repeated lease call that leases more": ("lease", "if sign and string.match", "if false and string.match"),
-    "a dead worker's leases not taken back": ("lease", "if #dead_workers > 0 then", "if false then"),
+    "a dead worker's leases that stay": ("lease", "if #dead_workers > 0 then", "if false then"),
     "a live worker's leases taken back": ("lease", "holder and is_dead[holder] and", "holder and"),
     "a dead worker that still counts": ("lease", "'', unpack(dead_workers))", "'')"),
     "cancelled entries that are never taken out": ("enqueue", "if entries > depth then", "if false then"),
@@ -568,11 +567,11 @@ MUTANTS = {
     ),
     "a position off by one": ("status", "position = index and index + 1", "position = index and index"),
     "a position that counts what left": ("status", "length - (last_seq -", "length + 0 * (last_seq -"),
-    "tombstones in a lease's depth": ("lease", "math.max(0, entries - tombstones)", "entries"),
-    "tombstones in an enqueue's depth": ("enqueue", "- (count_in(measured[3]) or 0)", ""),
+    "cancelled entries in a lease's depth": ("lease", "math.max(0, entries - tombstones)", "entries"),
+    "cancelled entries in an enqueue's depth": ("enqueue", "- (count_in(measured[3]) or 0)", ""),
     "a position beyond those waiting": ("status", "math.min(position, waiting)", "position"),
-    "tombstones that are counted for ever": ("lease", "add(KEYS[5], 'tombstones', -buried)", ""),
-    "a tombstone that expires too early": (
+    "cancelled entries that are counted for ever": ("lease", "add(KEYS[5], 'tombstones', -removed)", ""),
+    "a cancelled entry that expires too early": (
         "cancel",
         "redis.call('HDEL', job_key(id), 'payload')",
         "redis.call('HDEL', job_key(id), 'payload') redis.call('EXPIRE', job_key(id), 100)",
@@ -587,11 +586,11 @@ MUTANTS = {
         "if state == 'queued' then",
         "if state == 'queued' or state == 'processing' then",
     ),
-    "a cancel for anybody": ("cancel", "if owner ~= '' and job[2] ~= owner then", "if false then"),
+    "a cancel for any owner": ("cancel", "if owner ~= '' and job[2] ~= owner then", "if false then"),
     "a late job that is run": ("lease", "and is_late(fields[6])", "and false"),
     "an interrupted job that is too late": ("lease", "and attempts == 0 and is_late", "and is_late"),
     "a late job that is kept for ever": ("lease", "  expire_job(id, ttl, fields[4])\n", ""),
-    "a pause that is not heeded": ("lease", "control[2] == '1'", "false"),
+    "a pause without effect": ("lease", "control[2] == '1'", "false"),
     "a lease that passes over any number": ("lease", "or looked_at >= MOST_PASSED_OVER", ""),
 }
 CHEAP = {

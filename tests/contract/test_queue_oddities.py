@@ -1,4 +1,4 @@
-"""Whatever lies in the store, the queue goes on: the odd job is parked with a reason, its neighbours are done."""
+"""Unexpected stored data does not stop the queue: the job becomes a dead letter with a reason, the others are done."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ from tests.support.waiting import wait_until_async
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_job_without_data_goes_to_the_dead_list_and_blocks_nobody(queue: Queue) -> None:
+async def test_a_job_without_data_becomes_a_dead_letter_and_blocks_no_job(queue: Queue) -> None:
     ids = await queue.enqueue(3)
     await queue.redis("DEL", f"{queue.prefix}job:{ids[1]}")
 
@@ -32,7 +32,7 @@ async def test_a_job_without_data_goes_to_the_dead_list_and_blocks_nobody(queue:
     assert status.error.startswith("unreadable")
 
 
-async def test_a_job_of_another_type_goes_to_the_dead_list_and_blocks_nobody(queue: Queue) -> None:
+async def test_a_job_of_another_type_becomes_a_dead_letter_and_blocks_no_job(queue: Queue) -> None:
     ids = await queue.enqueue(3)
     await queue.redis("SET", f"{queue.prefix}job:{ids[0]}", "not a hash")
 
@@ -42,7 +42,7 @@ async def test_a_job_of_another_type_goes_to_the_dead_list_and_blocks_nobody(que
 
 
 @pytest.mark.parametrize("field", ["attempts", "seq", "payload", "status", "fence"])
-async def test_garbage_in_a_field_blocks_nobody(queue: Queue, field: str) -> None:
+async def test_garbage_in_a_field_blocks_no_job(queue: Queue, field: str) -> None:
     ids = await queue.enqueue(3)
     await queue.redis("HSET", f"{queue.prefix}job:{ids[0]}", field, "garbage")
     worker = queue.worker()
@@ -72,7 +72,7 @@ LEFT_BY_SOMEBODY = {
 
 
 @pytest.mark.parametrize("what", LEFT_BY_SOMEBODY)
-async def test_whatever_somebody_has_left_in_the_store_the_others_are_done_once(
+async def test_foreign_data_in_the_store_leaves_the_other_jobs_done_once(
     queue: Queue, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("overload_demo.queue.consumer.MAX_DEAD_ENTRIES", 2)
@@ -98,7 +98,7 @@ async def test_whatever_somebody_has_left_in_the_store_the_others_are_done_once(
     assert (await queue.results.stats()).queue_length == 0
 
 
-async def test_a_record_of_another_type_takes_no_neighbour_with_it(queue: Queue) -> None:
+async def test_a_record_of_another_type_fails_no_other_job(queue: Queue) -> None:
     await queue.redis("RPUSH", f"{queue.prefix}idem:record", "x")
 
     first, second, third = await asyncio.gather(
@@ -113,7 +113,7 @@ async def test_a_record_of_another_type_takes_no_neighbour_with_it(queue: Queue)
 
 
 @pytest.mark.parametrize("field", ["attempts", "seq"])
-async def test_garbage_in_a_leased_job_blocks_nobody(queue: Queue, field: str) -> None:
+async def test_garbage_in_a_leased_job_blocks_no_job(queue: Queue, field: str) -> None:
     ids = await queue.enqueue(3)
     await queue.worker("dead").lease(2)
     await queue.redis("HSET", f"{queue.prefix}job:{ids[0]}", field, "garbage")
@@ -126,7 +126,7 @@ async def test_garbage_in_a_leased_job_blocks_nobody(queue: Queue, field: str) -
     assert [await queue.state(one) for one in ids] == ["done"] * 3
 
 
-async def test_a_stray_second_entry_of_a_job_is_dropped(queue: Queue) -> None:
+async def test_a_second_entry_of_a_job_is_dropped(queue: Queue) -> None:
     ids = await queue.enqueue(2)
     worker = queue.worker()
     [job] = (await worker.lease(1)).jobs
@@ -137,7 +137,7 @@ async def test_a_stray_second_entry_of_a_job_is_dropped(queue: Queue) -> None:
     assert await queue.waiting() == []
 
 
-async def test_an_id_pushed_by_a_stranger_is_parked(queue: Queue) -> None:
+async def test_an_id_pushed_by_another_program_becomes_a_dead_letter(queue: Queue) -> None:
     await queue.redis("RPUSH", f"{queue.prefix}jobs:queue", "job_1", "", "\u00e4 {}")
     ids = await queue.enqueue(1)
 
@@ -170,7 +170,7 @@ async def test_a_malformed_payload_is_dead_and_the_next_job_is_done(
 @pytest.mark.parametrize(
     "stored", ["not json", "[" * 100_000 + "]" * 100_000, "9" * 5000, "NaN", '{"a":[Infinity]}', '"\\ud800"']
 )
-async def test_a_malformed_result_is_told_and_spoils_no_other_answer(queue: Queue, stored: str) -> None:
+async def test_a_malformed_result_is_reported_and_affects_no_other_reply(queue: Queue, stored: str) -> None:
     bad, good = await queue.enqueue(2)
     worker = queue.worker()
     jobs = (await worker.lease(2)).jobs
@@ -184,7 +184,7 @@ async def test_a_malformed_result_is_told_and_spoils_no_other_answer(queue: Queu
     json.dumps([first.result, first.error], allow_nan=False).encode()
 
 
-async def test_unknown_ids_are_unknown_wherever_they_stand(queue: Queue) -> None:
+async def test_unknown_ids_are_unknown_at_any_place_of_a_batch(queue: Queue) -> None:
     [known] = await queue.enqueue(1)
     strange = [new_job_id(), known, "", "x" * 1000, new_job_id()]
 
@@ -193,8 +193,8 @@ async def test_unknown_ids_are_unknown_wherever_they_stand(queue: Queue) -> None
     assert [status is not None for status in found] == [False, True, False, False, False]
 
 
-async def test_many_large_results_are_read_in_one_go(queue: Queue) -> None:
-    """A store answers with 10 MB at most; who asks for more at once still gets everything."""
+async def test_many_large_results_are_read_in_one_call(queue: Queue) -> None:
+    """A reply has at most 10 MB; a call for more still returns everything."""
     text = json.dumps("x" * 400_000)
     ids = await queue.enqueue(40)
     worker = queue.worker()
@@ -207,10 +207,10 @@ async def test_many_large_results_are_read_in_one_go(queue: Queue) -> None:
     assert [status.result if status else None for status in found] == ["x" * 400_000] * 40 + [None]
 
 
-async def test_no_more_than_a_few_commands_are_spent_on_a_job(queue: Queue) -> None:
+async def test_a_job_costs_only_a_few_commands(queue: Queue) -> None:
     """Counted by the server, commands inside scripts included; the promise is 8 a job."""
     count = 200
-    await queue.enqueue(1)  # the scripts are known from now on
+    await queue.enqueue(1)  # loads the scripts
     before = await commands(queue)
 
     await asyncio.gather(*(queue.enqueue_one() for _ in range(count)))

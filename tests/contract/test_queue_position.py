@@ -1,4 +1,4 @@
-"""Some hundred random steps: every position equals the place in the list, and no job is ever lost or done twice."""
+"""Hundreds of random steps: every position equals the place in the list, and no job is lost or done twice."""
 
 import random
 from collections.abc import Awaitable, Callable
@@ -14,7 +14,7 @@ STEPS = 300
 
 
 class Model:
-    """Random clients and workers over one queue, and what they believe about it."""
+    """Random clients and workers over one queue, and the state that they expect."""
 
     def __init__(self, queue: Queue, seed: int) -> None:
         self.queue, self.random = queue, random.Random(seed)
@@ -25,7 +25,7 @@ class Model:
         self.late: list[tuple[Consumer, LeasedJob]] = []
 
     async def step(self) -> None:
-        """One thing that may happen."""
+        """One random event."""
         actions: list[tuple[Callable[[], Awaitable[None]], int]] = [
             (self.enqueue, 8),
             (self.lease, 6),
@@ -53,13 +53,13 @@ class Model:
         await self._settle(LeaseEnd.RELEASED)
 
     async def expire(self) -> None:
-        """All leases of one worker run out; it does not know."""
+        """All leases of one worker expire without its knowledge."""
         name = self.random.choice(list(self.workers))
         await self.queue.expire_lease(*(job.job_id for job in self.held[name]))
         self._loses(name)
 
     async def restart(self) -> None:
-        """A worker dies; the next of its name takes back its leases."""
+        """A worker dies; the next one of its name returns its jobs."""
         name = self.random.choice(list(self.workers))
         self._loses(name)
         dead = self.workers[name].worker_id
@@ -67,7 +67,7 @@ class Model:
         self.held[name] += (await self.workers[name].lease(2)).jobs
 
     async def come_late(self) -> None:
-        """A result of a lost lease: it may count while nobody has taken the job back, never after."""
+        """A result of a lost lease: it may count until the job is taken back, never after."""
         if self.late:
             worker, job = self.late.pop(self.random.randrange(len(self.late)))
             if await worker.settle([settled(job, text=f'"{job.fence}"')]) == 0 and job.job_id not in self.finished:
@@ -85,7 +85,7 @@ class Model:
         self.held[name] = []
 
     async def check(self) -> None:
-        """Every promise that holds at any moment."""
+        """Every promise that always holds."""
         waiting = await self.queue.waiting()
         assert len(waiting) == len(set(waiting))
         statuses = await self.queue.results.statuses(self.accepted)
@@ -105,7 +105,7 @@ class Model:
         assert stats.done + stats.failed == terminal
 
 
-async def test_positions_are_exact_and_nothing_is_lost_whatever_happens(queue: Queue) -> None:
+async def test_positions_are_exact_and_no_job_is_lost_in_random_steps(queue: Queue) -> None:
     model = Model(queue, seed=1)
     for number in range(STEPS):
         await model.step()
@@ -126,7 +126,7 @@ async def test_positions_are_exact_and_nothing_is_lost_whatever_happens(queue: Q
     assert await queue.waiting() == []
 
 
-async def test_a_position_in_the_middle_needs_no_walk_through_the_queue(queue: Queue) -> None:
+async def test_the_cost_of_a_position_does_not_grow_with_the_queue(queue: Queue) -> None:
     """Counted by the server: reading a position runs the same few commands in a short and in a long queue."""
     ids = await queue.enqueue(3)
     short = await read_cost(queue, ids[1])
@@ -140,7 +140,7 @@ async def test_a_position_in_the_middle_needs_no_walk_through_the_queue(queue: Q
 
 
 async def read_cost(queue: Queue, job_id: str) -> dict[str, int]:
-    """Commands by name that one status costs."""
+    """Commands of one status call, by name."""
     await queue.status(job_id)
     before = await calls(queue)
     await queue.status(job_id)

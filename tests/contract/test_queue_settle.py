@@ -10,7 +10,7 @@ from tests.support.queues import END, START, Queue, ids_of, settled
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_result_is_stored_and_the_lease_is_gone(queue: Queue) -> None:
+async def test_a_result_is_stored_and_its_lease_removed(queue: Queue) -> None:
     [job_id] = await queue.enqueue(1)
     worker = queue.worker()
     [job] = (await worker.lease(1)).jobs
@@ -61,7 +61,7 @@ async def test_a_late_worker_changes_nothing(queue: Queue) -> None:
     assert (await queue.results.stats()).done == 1
 
 
-async def test_a_result_that_comes_after_its_job_went_back_is_not_called_stored(queue: Queue) -> None:
+async def test_a_result_after_the_lease_expired_is_reported_as_fenced(queue: Queue) -> None:
     ids = await queue.enqueue(2)
     late = queue.worker("late")
     jobs = (await late.lease(2)).jobs
@@ -73,7 +73,7 @@ async def test_a_result_that_comes_after_its_job_went_back_is_not_called_stored(
     assert await queue.state(ids[1]) == "queued"
 
 
-async def test_a_result_that_comes_after_its_job_was_given_up_is_not_called_stored(queue: Queue) -> None:
+async def test_a_result_after_the_job_became_dead_is_reported_as_fenced(queue: Queue) -> None:
     [job_id] = await queue.enqueue(1)
     late = queue.worker("late", worker_max_attempts=1)
     [job] = (await late.lease(1)).jobs
@@ -92,9 +92,9 @@ async def test_a_result_is_written_once(queue: Queue) -> None:
     [job] = (await worker.lease(1)).jobs
     await worker.settle([settled(job, text='"first"')])
 
-    assert await worker.settle([settled(job, text='"first"')]) == 0, "that is what it settled before"
+    assert await worker.settle([settled(job, text='"first"')]) == 0, "a repeat of what it settled"
     for other in (settled(job, text='"second"'), settled(job, LeaseEnd.FAILED, '"second"')):
-        assert await worker.settle([other]) == 1, "that is not"
+        assert await worker.settle([other]) == 1, "another result"
 
     status = await queue.status(job_id)
     assert status is not None
@@ -102,7 +102,7 @@ async def test_a_result_is_written_once(queue: Queue) -> None:
     assert (await queue.results.stats()).failed == 0
 
 
-async def test_a_waiting_or_running_job_has_no_time_to_live_and_a_finished_one_has(queue: Queue) -> None:
+async def test_only_a_finished_job_has_a_time_to_live(queue: Queue) -> None:
     ids = await queue.enqueue(4)
     worker = queue.worker(queue_result_ttl=50)
     done, failed, dead = (await worker.lease(3)).jobs
@@ -115,7 +115,7 @@ async def test_a_waiting_or_running_job_has_no_time_to_live_and_a_finished_one_h
     assert ttls[2:] == [-1, -1], "a dead job waits for a person"
 
 
-async def test_settling_and_leasing_go_together(queue: Queue) -> None:
+async def test_settling_and_leasing_take_one_exchange(queue: Queue) -> None:
     ids = await queue.enqueue(3)
     worker = queue.worker()
     jobs = (await worker.lease(1)).jobs
@@ -129,7 +129,7 @@ async def test_settling_and_leasing_go_together(queue: Queue) -> None:
     assert await queue.state(ids[0]) == "done"
 
 
-async def test_one_lost_lease_does_not_stop_its_neighbours(queue: Queue) -> None:
+async def test_one_lost_lease_does_not_stop_the_rest_of_its_batch(queue: Queue) -> None:
     ids = await queue.enqueue(3)
     worker = queue.worker()
     jobs = (await worker.lease(3)).jobs
@@ -141,7 +141,7 @@ async def test_one_lost_lease_does_not_stop_its_neighbours(queue: Queue) -> None
     assert [await queue.state(one) for one in ids] == ["done", "processing", "done"]
 
 
-async def test_the_dead_list_is_bounded_and_what_falls_off_expires_with_its_record(
+async def test_the_dead_letter_list_is_bounded_and_its_oldest_jobs_expire_with_their_records(
     queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("overload_demo.queue.consumer.MAX_DEAD_ENTRIES", 2)
@@ -158,7 +158,7 @@ async def test_the_dead_list_is_bounded_and_what_falls_off_expires_with_its_reco
     assert kept == [True, True, False, False]
 
 
-async def test_the_dead_list_is_bounded_too_when_leases_end_on_it(
+async def test_the_dead_letter_list_is_bounded_when_leases_expire(
     queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("overload_demo.queue.consumer.MAX_DEAD_ENTRIES", 2)
@@ -174,7 +174,7 @@ async def test_the_dead_list_is_bounded_too_when_leases_end_on_it(
     assert (await queue.results.stats()).dead == 4
 
 
-async def test_service_time_is_learned_from_what_was_settled(queue: Queue) -> None:
+async def test_service_time_is_measured_from_settled_jobs(queue: Queue) -> None:
     await queue.enqueue(10)
     worker = queue.worker()
     jobs = (await worker.lease(10)).jobs

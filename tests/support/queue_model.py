@@ -1,4 +1,4 @@
-"""What the queue's scripts promise, as plain Python: each method does what one call must do, and returns its answer."""
+"""The promises of the queue's scripts as plain Python: each method does what one call must do and returns its reply."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -8,7 +8,7 @@ from overload_demo.queue.consumer import LeasedJob, LeaseEnd, Settlement
 from overload_demo.queue.producer import NewJob
 
 CONFLICT, FULL = "conflict", "full"
-MOST_PASSED_OVER = 200  # finished entries, by one lease call; the portion that reaches it is still looked at whole
+MOST_PASSED_OVER = 200  # finished entries in one lease call; the page that reaches it is still read whole
 ENDS_AS = {LeaseEnd.DONE: "done", LeaseEnd.FAILED: "failed", LeaseEnd.DEAD: "failed", LeaseEnd.RELEASED: "queued"}
 
 
@@ -16,7 +16,7 @@ ENDS_AS = {LeaseEnd.DONE: "done", LeaseEnd.FAILED: "failed", LeaseEnd.DEAD: "fai
 class ModelJob:
     """One job; ``fence`` is that of its latest lease, 0 before the first; ``text`` its result or error.
 
-    ``is_late`` from the moment its deadline has passed, whether it counts any more or not.
+    ``is_late`` once its deadline has passed, even if the deadline no longer applies.
     """
 
     new: NewJob
@@ -34,7 +34,7 @@ class ModelJob:
 
 @dataclass
 class ModelLease:
-    """A live lease; while ``is_over`` it may be taken back by whoever leases next."""
+    """A live lease; while ``is_over`` the next lease call may take it back."""
 
     worker: str
     fence: int
@@ -43,7 +43,7 @@ class ModelLease:
 
 @dataclass
 class QueueModel:
-    """One queue. Commands of later versions become a method each, and a rule of the machine.
+    """One queue. A new command becomes a method here and a rule of the machine.
 
     ``waiting`` is the list in the store, tombstones of cancelled jobs included.
     """
@@ -65,20 +65,20 @@ class QueueModel:
 
     @property
     def depth(self) -> int:
-        """Jobs that wait; those whose deadline has passed do until a lease reaches them."""
+        """Waiting jobs; a late one waits until a lease reaches it."""
         return len(self.waiting) - self.tombstones
 
     def position(self, job_id: str) -> int:
-        """What is told of a waiting job: its place in the list, but never more than there are waiting."""
+        """The reported position of a waiting job: its place in the list, at most the number of waiting jobs."""
         return min(self.waiting.index(job_id) + 1, self.depth)
 
     def true_position(self, job_id: str) -> int:
-        """How many wait up to this one, itself included."""
+        """The number of waiting jobs up to this one, itself included."""
         before = self.waiting[: self.waiting.index(job_id)]
         return 1 + sum(self.jobs[one].status != "cancelled" for one in before)
 
     def is_kept(self, job_id: str) -> bool:
-        """Whether a job's data stays for as long as it takes: it is not finished, or still on a list."""
+        """Whether a job has no TTL: it is not finished, or still in a list."""
         return not self.jobs[job_id].is_finished or job_id in self.waiting or job_id in self.dead
 
     def enqueue(self, batch: Sequence[NewJob], max_depth: int) -> list[str]:
@@ -87,7 +87,7 @@ class QueueModel:
         return [self._enqueue_one(new, max_depth) for new in batch]
 
     def _take_out_cancelled(self) -> None:
-        """Those at the head, at most so many."""
+        """The ids at the head, at most ``count``."""
         for _ in range(MOST_PASSED_OVER):
             if self.waiting and self.jobs[self.waiting[0]].status == "cancelled":
                 self.waiting.pop(0)
@@ -108,7 +108,7 @@ class QueueModel:
         return new.job_id
 
     def lease(self, worker: str, max_jobs: int, max_bytes: int, dead: Collection[str] = ()) -> list[LeasedJob]:
-        """The jobs leased, in order; first what is over, or held by workers proved ``dead``, goes back."""
+        """The jobs leased, in order, after expired leases and those of ``dead`` workers have returned."""
         self.workers.add(worker)
         self.workers.difference_update(dead)
         self._take_back([one for one, lease in self.leases.items() if lease.is_over or lease.worker in dead])
@@ -127,7 +127,7 @@ class QueueModel:
         return self.jobs[job_id].new.idempotency_record
 
     def _take_back(self, job_ids: list[str]) -> None:
-        """To the head in the order they came in, or to the dead list when their attempts are spent."""
+        """To the head in their old order, or to the dead letters when no attempts are left."""
         again = []
         for job_id in job_ids:
             del self.leases[job_id]
@@ -145,7 +145,7 @@ class QueueModel:
         self.counted["interrupted"] += len(again)
 
     def _choose(self, max_jobs: int, max_bytes: int) -> list[str]:
-        """Taken from the head, portion by portion until there is something: nothing at all while paused."""
+        """Taken from the head, page by page until there is a job; nothing while paused."""
         chosen: list[str] = []
         passed_over = 0
         while self.waiting and not self.is_paused and not chosen and passed_over < MOST_PASSED_OVER:
@@ -153,7 +153,7 @@ class QueueModel:
         return chosen
 
     def _choose_from(self, portion: list[str], max_bytes: int, chosen: list[str]) -> int:
-        """Within both bounds but at least one; what was interrupted goes alone. Returns how many left the list."""
+        """Within both bounds but at least one job; an interrupted one alone. Returns how many ids left the list."""
         size = 0
         for index, job_id in enumerate(portion):
             job = self.jobs[job_id]
@@ -185,7 +185,7 @@ class QueueModel:
         return lost
 
     def settle(self, settlements: Sequence[Settlement]) -> int:
-        """How many were fenced. Only the present lease counts; of a repeated call all that it did before."""
+        """How many were fenced. Only the present lease counts; a repeated call reports what it did before."""
         fenced = 0
         released = []
         for one in settlements:
@@ -205,17 +205,17 @@ class QueueModel:
         return fenced
 
     def expire(self, job_ids: Iterable[str]) -> None:
-        """The time of these leases has passed; nobody has looked yet."""
+        """These leases have expired; no call has noticed yet."""
         for job_id in job_ids:
             self.leases[job_id].is_over = True
 
     def pass_deadlines(self, job_ids: Iterable[str]) -> None:
-        """The time by which these jobs were to start has passed; nobody has looked yet."""
+        """The deadlines of these jobs have passed; no call has noticed yet."""
         for job_id in job_ids:
             self.jobs[job_id].is_late = True
 
     def cancel(self, asked: Sequence[tuple[str, str]]) -> list[str | None]:
-        """For each job, asked for by an owner ("" = by whoever may all), its state from now on; None is nobody's."""
+        """For each job and requesting owner ("" = any) its state afterwards; None if unknown or of another owner."""
         return [self._cancel_one(*one) for one in asked]
 
     def _cancel_one(self, job_id: str, owner: str) -> str | None:

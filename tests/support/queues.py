@@ -1,4 +1,4 @@
-"""A queue under test: producer, workers and reader over a real store, and a look behind the scripts."""
+"""A queue under test: producer, workers and reader over a real store, with direct access to its keys."""
 
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -32,7 +32,7 @@ class Stammering(Upstash):
 
 
 class Queue:
-    """Everything one test does to a queue of its own."""
+    """The queue of one test, with helpers."""
 
     def __init__(self, upstash: Upstash, settings: Settings) -> None:
         self.upstash, self.settings = upstash, settings
@@ -40,7 +40,7 @@ class Queue:
         self.producer, self.results = Producer(upstash, settings), Results(upstash, settings)
 
     def worker(self, worker_id: str = "w", *, predecessors: Sequence[str] = (), **changes: Any) -> Consumer:
-        """A worker that has just started."""
+        """A newly started worker."""
         return Consumer(self.upstash, self.settings.model_copy(update=changes), worker_id, predecessors)
 
     async def enqueue(self, count: int, payload: str | None = None) -> list[str]:
@@ -73,13 +73,13 @@ class Queue:
         return status.state.value if status else None
 
     async def expire_lease(self, *job_ids: str) -> None:
-        """Let leases end now, as if their time had passed by the store's clock."""
+        """Make leases expire now, as if their time had passed by the store's clock."""
         key = Protocol(self.prefix).key("leases")
         for job_id in job_ids:
             await self.redis("ZADD", key, "XX", 1, job_id)
 
     async def pass_deadline(self, *job_ids: str, within_s: float = 2.5) -> None:
-        """Let the deadlines of jobs be over, given as so many seconds, as if they had passed by the store's clock."""
+        """Make deadlines pass, as if ``within_s`` seconds were over by the store's clock."""
         for job_id in job_ids:
             await self.redis("HSET", f"{self.prefix}job:{job_id}", "start_by", f"1 {within_s!r}")
 
@@ -89,12 +89,12 @@ class Queue:
 
 @asynccontextmanager
 async def open_queue(settings: Settings, store: Store, transport: type[Upstash] = Upstash) -> AsyncIterator[Queue]:
-    """A queue for the length of a block; its keys are removed at the end."""
+    """Open a queue for a block; its keys are removed at the end."""
     upstash = transport(store[0])
     queue = Queue(upstash, settings)
     try:
         yield queue
-        if queue.prefix:  # else the store is its own
+        if queue.prefix:  # otherwise the whole store belongs to the test
             await remove_all(upstash, queue.prefix)
     finally:
         await queue.producer.aclose()
@@ -103,7 +103,7 @@ async def open_queue(settings: Settings, store: Store, transport: type[Upstash] 
 
 
 def settled(job: LeasedJob, verdict: LeaseEnd = LeaseEnd.DONE, text: str = '{"ok":1}') -> Settlement:
-    """How a leased job ended."""
+    """A settlement of a leased job."""
     if verdict is LeaseEnd.RELEASED:
         return Settlement(job, verdict)
     return Settlement(job, verdict, text, START, END, 0.01)

@@ -1,4 +1,4 @@
-"""Group commit: many callers share few exchanges, and each gets its own answer."""
+"""Group commit: many callers share few calls, and each gets its own reply."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -23,7 +23,7 @@ Answer = str | OverloadDemoError
 
 
 class Sink:
-    """Where batches arrive; holds them until told to go on."""
+    """Receives batches; holds them until ``go_on`` is set."""
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
@@ -43,7 +43,7 @@ class Sink:
 @asynccontextmanager
 async def group_over(sink: Sink, **options: Any) -> AsyncIterator[GroupCommit[str, str]]:
     group: GroupCommit[str, str] = GroupCommit(sink.send, **options)
-    async with asyncio.timeout(10.0):  # a sender that has died shows as a failure, not as a test that never ends
+    async with asyncio.timeout(10.0):  # a dead sender is a failure, not a test that never ends
         try:
             yield group
         finally:
@@ -52,13 +52,13 @@ async def group_over(sink: Sink, **options: Any) -> AsyncIterator[GroupCommit[st
 
 
 async def started(sink: Sink, batches: int = 1) -> None:
-    """Let the event loop turn until so many batches are under way."""
+    """Run the event loop until ``batches`` batches are under way."""
     async with asyncio.timeout(5.0):
         while len(sink.batches) < batches:
             await asyncio.sleep(0)
 
 
-async def test_each_caller_gets_its_own_answer() -> None:
+async def test_each_caller_gets_its_own_reply() -> None:
     async with group_over(Sink()) as group:
         answers = await asyncio.gather(*map(group.submit, "abcdef"))
 
@@ -74,7 +74,7 @@ async def test_an_idle_sender_sends_at_once() -> None:
     assert sink.batches == [["a"], ["b"], ["c"]]
 
 
-async def test_what_gathers_during_an_exchange_goes_out_together_in_order() -> None:
+async def test_items_that_gather_during_a_call_leave_together_in_order() -> None:
     sink = Sink()
     sink.go_on.clear()
     async with group_over(sink, senders=1) as group:
@@ -88,7 +88,7 @@ async def test_what_gathers_during_an_exchange_goes_out_together_in_order() -> N
     assert sink.batches == [["first"], [str(number) for number in range(50)]]
 
 
-async def test_a_batch_ends_at_its_bounds_and_holds_at_least_one() -> None:
+async def test_a_batch_ends_at_its_bounds_and_has_at_least_one_item() -> None:
     sink = Sink()
     sink.go_on.clear()
     async with group_over(sink, senders=1, size_of=len, max_items=3, max_bytes=5) as group:
@@ -111,7 +111,7 @@ async def test_an_error_for_one_item_reaches_its_caller_only() -> None:
     assert isinstance(answers[1], QueueFullError)
 
 
-async def test_an_error_of_the_exchange_reaches_all_its_callers_and_nobody_else() -> None:
+async def test_an_error_of_a_call_reaches_all_its_callers_and_no_other() -> None:
     async with group_over(Sink()) as group:
         answers = await asyncio.gather(*map(group.submit, ["a", "raise"]), return_exceptions=True)
         later = await group.submit("later")
@@ -129,7 +129,7 @@ async def test_a_bug_leaves_the_outcome_unknown_and_the_sender_alive() -> None:
         assert await group.submit("a") == "A"
 
 
-async def test_a_caller_that_goes_away_takes_nothing_with_it() -> None:
+async def test_a_cancelled_caller_cancels_nothing() -> None:
     sink = Sink()
     sink.go_on.clear()
     async with group_over(sink, senders=1) as group:
@@ -145,7 +145,7 @@ async def test_a_caller_that_goes_away_takes_nothing_with_it() -> None:
     assert sink.batches == [["first"], ["gone", "stays"]]
 
 
-async def test_more_than_may_wait_is_refused_at_once() -> None:
+async def test_items_beyond_the_waiting_limits_are_refused_at_once() -> None:
     sink = Sink()
     sink.go_on.clear()
     async with group_over(sink, senders=1, size_of=len, max_waiting=3, max_waiting_bytes=10) as group:
@@ -166,7 +166,7 @@ async def test_more_than_may_wait_is_refused_at_once() -> None:
     assert {too_large.value.outcome, too_many.value.outcome} == {Outcome.NOT_ENQUEUED}
 
 
-async def test_what_waited_past_the_deadline_unsent_was_certainly_not_done() -> None:
+async def test_an_item_unsent_at_its_deadline_is_not_enqueued() -> None:
     sink = Sink()
     sink.go_on.clear()
     async with group_over(sink, senders=1, deadline_s=0.1) as group:
@@ -182,7 +182,7 @@ async def test_what_waited_past_the_deadline_unsent_was_certainly_not_done() -> 
     assert sink.batches == [["sent"]]
 
 
-async def test_a_second_sender_helps_while_the_first_is_slow() -> None:
+async def test_a_second_sender_starts_while_the_first_is_slow() -> None:
     sink = Sink()
     sink.go_on.clear()
     async with group_over(sink, senders=2) as group:
@@ -198,7 +198,7 @@ async def test_a_second_sender_helps_while_the_first_is_slow() -> None:
         await asyncio.gather(*tasks)
 
 
-async def test_closing_sends_what_waits_and_then_refuses() -> None:
+async def test_closing_sends_waiting_items_and_refuses_new_ones() -> None:
     sink = Sink()
     sink.go_on.clear()
     group: GroupCommit[str, str] = GroupCommit(sink.send, senders=2)
@@ -217,7 +217,7 @@ async def test_closing_sends_what_waits_and_then_refuses() -> None:
 
 
 class Source:
-    """Counts its calls; each waits until told to go on, then gives its number, or what it was told to raise."""
+    """Counts its calls; each waits for ``go_on``, then returns its number or raises ``error``."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -233,7 +233,7 @@ class Source:
         return number
 
 
-async def test_callers_that_ask_together_share_a_call_and_later_ones_the_next() -> None:
+async def test_concurrent_callers_share_a_call_and_later_ones_share_the_next() -> None:
     source = Source()
     shared = SharedCall(source.call, 5.0)
     first = [asyncio.create_task(shared.reply()) for _ in range(3)]

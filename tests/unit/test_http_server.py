@@ -1,4 +1,4 @@
-"""The transport that writes once a turn: in one piece, in order, and not to a client that has gone."""
+"""Coalesced writes: in order, before an end, and none to a client that has disconnected."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ def socket_pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def run(loop: str, use: Callable[[CoalescingTransport], Awaitable[None]]) -> tuple[bytes, list[dict[str, Any]]]:
-    """What the other side got, and the errors the event loop was told of."""
+    """The bytes that the peer received, and the errors reported to the event loop."""
     errors: list[dict[str, Any]] = []
 
     async def run_it(ours: socket.socket) -> None:
@@ -45,7 +45,7 @@ def run(loop: str, use: Callable[[CoalescingTransport], Awaitable[None]]) -> tup
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_what_is_written_comes_out_in_order_also_before_an_end(loop: str) -> None:
+def test_writes_arrive_in_order_and_before_an_end(loop: str) -> None:
     async def use(transport: CoalescingTransport) -> None:
         transport.write(b"a")
         transport.write(b"b")
@@ -57,7 +57,7 @@ def test_what_is_written_comes_out_in_order_also_before_an_end(loop: str) -> Non
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_an_answer_to_a_client_that_goes_in_the_same_turn_is_dropped_without_an_error(loop: str) -> None:
+def test_a_response_to_a_client_that_disconnects_in_the_same_turn_is_dropped_without_an_error(loop: str) -> None:
     async def use(transport: CoalescingTransport) -> None:
         transport.abort()
         transport.write(b"a")

@@ -1,4 +1,4 @@
-"""Ids of jobs: never the same twice, whoever makes them."""
+"""Job ids: never the same twice, across threads and processes."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ child and os.waitpid(child, 0)
 """
 
 
-def test_many_threads_get_an_id_each() -> None:
+def test_many_threads_get_different_ids() -> None:
     wanted = 20 * IDS_AT_ONCE
     with ThreadPoolExecutor(8) as threads:
         ids = set(threads.map(lambda _: new_job_id(), range(wanted)))
@@ -30,7 +30,7 @@ def test_many_threads_get_an_id_each() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-def test_a_forked_process_makes_ids_of_its_own() -> None:
+def test_a_forked_process_gets_different_ids() -> None:
     ids = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, check=True).stdout.split()
 
     assert len(set(ids)) == 2

@@ -1,4 +1,4 @@
-"""Strict reading: what the short cut lets through is never something the strict look would have refused."""
+"""Strict JSON: the fast check accepts no body that the strict check refuses."""
 
 import json
 from typing import Any
@@ -59,7 +59,7 @@ PIECES = [
 
 @st.composite
 def bodies(draw: st.DrawFn) -> bytes:
-    """The sample with a few pieces put in, or put in place of something."""
+    """The sample with a few pieces inserted or replaced."""
     body = SAMPLE
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, len(body)))
@@ -88,13 +88,13 @@ def passes_the_short_cut(body: bytes) -> bool:
 @example(SAMPLE.replace(b"2.5", b"9" * 400))
 @example(SAMPLE.replace(b"2.5", b'"\\udc00"'))
 @example(SAMPLE.replace(b"2.5", b"[" * 40 + b"]" * 40))
-def test_the_short_cut_lets_nothing_through_that_the_strict_look_refuses(body: bytes) -> None:
+def test_the_fast_check_accepts_no_body_that_the_strict_check_refuses(body: bytes) -> None:
     if passes_the_short_cut(body):
         assert why_not_strict(body) is None
         JobRequest.model_validate(json.loads(body.decode()))
 
 
-def test_the_ordinary_body_takes_the_short_cut() -> None:
+def test_an_ordinary_body_passes_the_fast_check() -> None:
     assert passes_the_short_cut(SAMPLE)
 
 
@@ -125,7 +125,7 @@ def nested(depth: int) -> bytes:
     ],
     ids=lambda value: str(value)[:20],
 )
-def test_what_is_refused_anywhere_in_a_body(body: bytes, kind: str) -> None:
+def test_a_refused_value_anywhere_in_a_body(body: bytes, kind: str) -> None:
     refused = why_not_strict(body)
 
     assert refused is not None
@@ -133,7 +133,7 @@ def test_what_is_refused_anywhere_in_a_body(body: bytes, kind: str) -> None:
 
 
 @pytest.mark.parametrize("body", [nested(32), b'"\\ud83d\\ude00"', b"1e308", b"-0", b"[]", SAMPLE, b'"\\u0000"'])
-def test_what_is_not_refused(body: bytes) -> None:
+def test_accepted_bodies(body: bytes) -> None:
     assert why_not_strict(body) is None
 
 
@@ -145,12 +145,12 @@ def test_a_number_keeps_its_type(value: float) -> None:
 
 
 @pytest.mark.parametrize("value", [True, False, "42", None, [], {}, 10**15 + 1, 1e15 + 1, float("inf"), float("nan")])
-def test_what_is_no_number(value: Any) -> None:
+def test_a_value_that_is_not_a_number_is_refused(value: Any) -> None:
     with pytest.raises(ValidationError):
         JobRequest.model_validate(JOB | {"value": value})
 
 
-def test_ids_are_long_random_and_of_the_documented_shape() -> None:
+def test_ids_are_long_random_and_of_the_documented_form() -> None:
     ids = {new_job_id() for _ in range(1000)}
 
     assert len(ids) == 1000

@@ -1,4 +1,4 @@
-"""The transport to a store on this machine: connections are kept, shared by few, and never used twice at once."""
+"""The transport to a store on this machine: connections are kept, limited, and used by one exchange at a time."""
 
 import asyncio
 
@@ -17,7 +17,7 @@ def client(transport: LoopbackTransport) -> httpx.AsyncClient:
 
 
 async def connections_seen(count: int, transport: LoopbackTransport, *scripts: h.Script) -> tuple[int, list[int]]:
-    """How many connections so many requests at once took, and the statuses of their answers."""
+    """The connections that ``count`` concurrent requests used, and the statuses of their responses."""
     seen = set()
 
     async def watched(writer: asyncio.StreamWriter) -> None:
@@ -29,23 +29,23 @@ async def connections_seen(count: int, transport: LoopbackTransport, *scripts: h
     return len(seen), [answer.status_code for answer in answers]
 
 
-async def test_a_crowd_shares_the_connections_there_are() -> None:
+async def test_many_requests_share_the_connections() -> None:
     assert await connections_seen(50, LoopbackTransport(3, 1000), OK) == (3, [200] * 50)
 
 
-async def test_a_server_that_closes_after_each_answer_is_connected_to_again() -> None:
+async def test_a_closed_connection_is_replaced() -> None:
     goodbye = h.raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
 
     assert await connections_seen(5, LoopbackTransport(1, 1000), goodbye) == (5, [200] * 5)
 
 
-async def test_an_announcement_is_not_taken_for_the_answer() -> None:
+async def test_an_early_hint_is_not_taken_for_the_response() -> None:
     early = h.raw(b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
 
     assert await connections_seen(1, LoopbackTransport(1, 1000), early) == (1, [200])
 
 
-async def test_a_cancelled_exchange_leaves_no_half_read_connection_and_frees_its_place() -> None:
+async def test_a_cancelled_exchange_closes_its_connection_and_frees_its_place() -> None:
     async with h.hostile(h.stay_silent, OK) as server, client(LoopbackTransport(1, 1000)) as near:
         given_up = asyncio.ensure_future(near.post(server.address.url, json=["FIRST"]))
         while not server.requests:
@@ -57,7 +57,7 @@ async def test_a_cancelled_exchange_leaves_no_half_read_connection_and_frees_its
         assert [request.body for request in server.requests] == [["FIRST"], ["SECOND"]]
 
 
-async def test_an_answer_nobody_asked_for_is_not_taken_for_the_next_one() -> None:
+async def test_a_response_without_a_request_is_not_taken_for_the_next_one() -> None:
     twice = h.raw(b'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"no"')
     async with h.hostile(twice, OK) as server, client(LoopbackTransport(1, 1000)) as near:
         first = await near.post(server.address.url, json=["PING"])
@@ -66,7 +66,7 @@ async def test_an_answer_nobody_asked_for_is_not_taken_for_the_next_one() -> Non
         assert (first.json(), second.json()) == ({}, {"result": 1})
 
 
-async def test_a_body_beyond_the_bound_is_not_gathered() -> None:
+async def test_a_body_beyond_the_limit_is_not_read() -> None:
     async with h.hostile(h.endless) as server, client(LoopbackTransport(1, 1_000_000)) as near:
         with pytest.raises(httpx.ReadError, match="too large"):
             await near.post(server.address.url, json=["PING"])

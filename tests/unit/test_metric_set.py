@@ -1,4 +1,4 @@
-"""Rows of shared numbers: summed over processes, kept over their deaths, and never mixed up after an update."""
+"""Metrics in shared memory: summed over processes, kept after their end, and separate after an update."""
 
 from collections.abc import Iterator
 
@@ -24,7 +24,7 @@ def memory() -> Iterator[int]:
 
 
 class Process:
-    """What a process declares and counts."""
+    """The metrics that a process declares and counts."""
 
     def __init__(self, fd: int, row: int, newer: bool = False) -> None:
         self.sheet = MetricSet(fd, row)
@@ -35,21 +35,21 @@ class Process:
         self.times: Histogram = self.sheet.histogram("times_seconds", "A histogram.", (0.1, 1.0))
         self.sheet.begin()
 
-    def told(self) -> dict[str, float]:
-        """What a scrape of this process would tell."""
+    def samples(self) -> dict[str, float]:
+        """The samples of a scrape of this process."""
         samples = [sample for family in self.sheet.collect() for sample in family.samples]
         return {sample.name + sample.labels.get("le", ""): sample.value for sample in samples}
 
 
-def test_whoever_is_asked_adds_up_all_rows(memory: int) -> None:
+def test_a_scrape_of_any_process_sums_all_rows(memory: int) -> None:
     first, second = Process(memory, 0), Process(memory, 2)
     for one, value in ((first, 0.05), (second, 0.1), (second, 5.0)):
         one.count.add()
         one.level.set(value)
         one.times.observe(value)
 
-    assert first.told() == second.told()
-    assert first.told() == {
+    assert first.samples() == second.samples()
+    assert first.samples() == {
         "count_total": 3,
         "level": 5.05,
         "times_seconds_bucket0.1": 2,  # a bound belongs to its bucket
@@ -60,7 +60,7 @@ def test_whoever_is_asked_adds_up_all_rows(memory: int) -> None:
     }
 
 
-def test_a_successor_counts_on_and_begins_with_empty_gauges(memory: int) -> None:
+def test_a_successor_continues_counters_and_resets_gauges(memory: int) -> None:
     dead = Process(memory, 1)
     dead.count.add(4)
     dead.level.set(7)
@@ -68,10 +68,10 @@ def test_a_successor_counts_on_and_begins_with_empty_gauges(memory: int) -> None
     successor = Process(memory, 1)
     successor.count.add()
 
-    assert (successor.told()["count_total"], successor.told()["level"]) == (5, 0)
+    assert (successor.samples()["count_total"], successor.samples()["level"]) == (5, 0)
 
 
-def test_what_a_dead_process_counted_stays_and_what_it_had_does_not(memory: int) -> None:
+def test_a_dead_process_keeps_its_counters_and_loses_its_gauges(memory: int) -> None:
     dead, alive = Process(memory, 0), Process(memory, 1)
     for one in (dead, alive):
         one.count.add(4)
@@ -79,18 +79,18 @@ def test_what_a_dead_process_counted_stays_and_what_it_had_does_not(memory: int)
 
     mark_dead(memory, 0)
 
-    assert (alive.told()["count_total"], alive.told()["level"]) == (8, 7)
+    assert (alive.samples()["count_total"], alive.samples()["level"]) == (8, 7)
 
 
-def test_after_an_update_rows_of_another_layout_are_neither_added_nor_counted_on(memory: int) -> None:
+def test_rows_of_another_layout_are_neither_summed_nor_continued(memory: int) -> None:
     old, taken_over = Process(memory, 0), Process(memory, 1)
     for one in (old, taken_over):
         one.count.add(4)
 
     new = Process(memory, 1, newer=True)
 
-    assert new.told()["new_total"] == new.told()["count_total"] == 0
-    assert old.told()["count_total"] == 4
+    assert new.samples()["new_total"] == new.samples()["count_total"] == 0
+    assert old.samples()["count_total"] == 4
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_after_an_update_rows_of_another_layout_are_neither_added_nor_counted_on
         (StoreRefusedError, "refused"),
     ],
 )
-def test_an_error_of_the_store_is_counted_by_its_kind(error: type[StoreError], kind: str) -> None:
+def test_a_store_error_is_counted_by_its_kind(error: type[StoreError], kind: str) -> None:
     sheet = MetricSet()
     count = sheet.store_errors()
     sheet.begin()
@@ -114,18 +114,18 @@ def test_an_error_of_the_store_is_counted_by_its_kind(error: type[StoreError], k
     assert [sample.labels["kind"] for sample in family.samples if sample.value] == [kind]
 
 
-def test_without_a_parent_each_process_is_alone() -> None:
+def test_without_shared_memory_each_process_counts_alone() -> None:
     one, other = Process(-1, 0), Process(-1, 0)
     one.count.add()
 
-    assert (one.told()["count_total"], other.told()["count_total"]) == (1, 0)
+    assert (one.samples()["count_total"], other.samples()["count_total"]) == (1, 0)
 
 
 @given(st.lists(st.sampled_from([0.0, 0.05, 0.1, 0.5, 1.0, 5.0]) | st.floats(0.0, 1e6)))
-def test_many_values_at_once_count_as_they_do_one_by_one(values: list[float]) -> None:
+def test_observe_all_equals_single_observations(values: list[float]) -> None:
     singly, together = Process(-1, 0), Process(-1, 0)
     for value in values:
         singly.times.observe(value)
     together.times.observe_all(values)
 
-    assert together.told() == {name: pytest.approx(value) for name, value in singly.told().items()}
+    assert together.samples() == {name: pytest.approx(value) for name, value in singly.samples().items()}

@@ -1,4 +1,4 @@
-"""Child processes of the event loop: how they are ended."""
+"""The end of an event loop's child processes."""
 
 import asyncio
 import os
@@ -21,19 +21,19 @@ async def child() -> asyncio.subprocess.Process:
     return process
 
 
-def test_a_child_is_gone_after_its_end() -> None:
+def test_a_killed_child_is_gone() -> None:
     async def start_and_end() -> int:
         process = await child()
         await kill_and_wait(process)
-        await kill_and_wait(process)  # again is harmless
+        await kill_and_wait(process)  # repeating is harmless
         return process.pid
 
     with pytest.raises(ProcessLookupError):
         os.kill(asyncio.run(start_and_end()), 0)
 
 
-def test_a_child_that_ends_at_that_very_moment_is_not_reported_as_unknown(caplog: pytest.LogCaptureFixture) -> None:
-    """As when a stop signal reaches the whole process group: parent and child have it at once."""
+def test_a_child_that_ends_at_the_same_time_is_not_reported_as_unknown(caplog: pytest.LogCaptureFixture) -> None:
+    """A stop signal to the process group reaches parent and child at once."""
 
     async def race() -> list[int | None]:
         codes = []

@@ -1,4 +1,4 @@
-"""Whatever comes back over the wire, it is a result or one of our errors, with the outcome that may be relied on."""
+"""Any reply of a store becomes a result or a typed error with a reliable outcome."""
 
 import gzip
 import sys
@@ -29,7 +29,7 @@ NOT_DONE, UNKNOWN = Outcome.NOT_ENQUEUED, Outcome.UNKNOWN
 @pytest.fixture(autouse=True, params=[h.HOST, h.ELSEWHERE], ids=["on this machine", "elsewhere"])
 def by_both_transports(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == h.ELSEWHERE and not sys.platform.startswith("linux"):
-        pytest.skip("only Linux has a second loopback address without being asked")
+        pytest.skip("only Linux has a second loopback address without configuration")
     monkeypatch.setattr(h, "HOST", request.param)
 
 
@@ -55,7 +55,7 @@ GARBAGE = {
     "too many requests": refusal("rate limited", 429),
     "too many requests, in HTML": h.answer(429, b"<html>"),
     "a server error in JSON": refusal("ERR internal", 500),
-    "a gzipped body nobody asked for": h.answer(200, gzip.compress(b'{"result":1}'), Content_Encoding="gzip"),
+    "a gzipped body that was not requested": h.answer(200, gzip.compress(b'{"result":1}'), Content_Encoding="gzip"),
     "a huge declared length": h.raw(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n"),
     "a declared length of 5,000 digits": h.raw(b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n"),
     "a negative length": h.raw(b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n{}"),
@@ -89,14 +89,14 @@ async def test_garbage_leaves_the_outcome_unknown(what: str, kind: str) -> None:
         assert "\n" not in str(caught.value)
 
 
-async def test_an_endless_answer_is_cut_by_its_size_long_before_the_time_is_up() -> None:
+async def test_an_endless_reply_is_cut_by_its_size_before_the_timeout() -> None:
     async with h.hostile(h.endless) as server, h.client_of(server.address, timeout_s=60.0) as store:
         with pytest.raises(StoreUnavailableError, match="too large"):
             await store.command("GET", "k")
 
 
 @pytest.mark.parametrize("body", [{"result": [1, 2]}, [{"result": 1}], [{"result": 1}] * 3, []])
-async def test_an_answer_of_the_wrong_shape_is_no_answer_to_a_pipeline(body: object) -> None:
+async def test_a_reply_of_the_wrong_form_is_an_error_of_a_pipeline(body: object) -> None:
     async with h.hostile(h.answer(200, body)) as server, h.client_of(server.address) as store:
         with pytest.raises(StoreUnavailableError) as caught:
             await store.pipeline([["GET", "k"], ["GET", "k"]])
@@ -104,7 +104,7 @@ async def test_an_answer_of_the_wrong_shape_is_no_answer_to_a_pipeline(body: obj
         assert caught.value.outcome is UNKNOWN
 
 
-async def test_an_array_is_no_answer_to_a_command() -> None:
+async def test_an_array_is_an_error_of_a_command() -> None:
     async with h.hostile(h.answer(200, [{"result": 1}])) as server, h.client_of(server.address) as store:
         with pytest.raises(StoreUnavailableError):
             await store.command("GET", "k")
@@ -129,7 +129,9 @@ async def test_an_array_is_no_answer_to_a_command() -> None:
         (refusal("ERR cut off: the outcome is unknown", 503), StoreUnavailableError, UNKNOWN),
     ],
 )
-async def test_each_refusal_has_its_type_and_outcome(script: h.Script, kind: type[StoreError], outcome: str) -> None:
+async def test_each_error_reply_has_its_type_and_outcome(
+    script: h.Script, kind: type[StoreError], outcome: str
+) -> None:
     async with h.hostile(script) as server, h.client_of(server.address) as store:
         with pytest.raises(StoreError) as caught:
             await store.command("SET", "k", "v", deadline_s=0.05)
@@ -157,7 +159,7 @@ async def test_an_error_in_the_middle_of_a_script_leaves_the_outcome_unknown() -
     ],
     ids=["the store's words", "a proxy's words", "a reply too large"],
 )
-async def test_a_script_too_large_to_be_sent_was_not_run_but_one_with_too_large_a_reply_was(
+async def test_a_script_too_large_to_send_did_not_run_but_one_with_too_large_a_reply_did(
     script: h.Script, outcome: Outcome
 ) -> None:
     async with h.hostile(script) as server, h.client_of(server.address) as store:
@@ -168,7 +170,7 @@ async def test_a_script_too_large_to_be_sent_was_not_run_but_one_with_too_large_
         assert len(server.requests) == 1
 
 
-async def test_a_failed_command_of_a_pipeline_takes_nothing_from_its_neighbours() -> None:
+async def test_a_failed_command_of_a_pipeline_fails_no_other() -> None:
     body = [{"result": "a"}, {"error": "WRONGTYPE no list"}, {"result": None}, "?"]
     async with h.hostile(h.answer(200, body)) as server, h.client_of(server.address) as store:
         first, second, third, fourth = await store.pipeline([["GET", "k"]] * 4)
@@ -178,7 +180,7 @@ async def test_a_failed_command_of_a_pipeline_takes_nothing_from_its_neighbours(
         assert isinstance(fourth, StoreUnavailableError)
 
 
-async def test_a_connection_cut_before_the_request_was_read_may_have_carried_it() -> None:
+async def test_a_connection_cut_before_the_request_was_read_leaves_the_outcome_unknown() -> None:
     async with h.hostile(before_reading=h.reset) as server, h.client_of(server.address) as store:
         with pytest.raises(StoreUnavailableError) as caught:
             await store.command("SET", "k", "v")
@@ -186,7 +188,7 @@ async def test_a_connection_cut_before_the_request_was_read_may_have_carried_it(
         assert caught.value.outcome is UNKNOWN
 
 
-async def test_nobody_listening_means_nothing_was_done() -> None:
+async def test_without_a_listener_nothing_was_done() -> None:
     address = h.Address(f"http://127.0.0.1:{free_port()}", h.SecretStr(h.TOKEN))
     async with h.client_of(address) as store:
         with pytest.raises(StoreUnavailableError) as caught:

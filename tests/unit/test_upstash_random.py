@@ -1,4 +1,4 @@
-"""Random bytes as the store's replies, over both transports: a result or one of our errors, never anything else."""
+"""Random bytes as replies, over both transports: a result or a typed error, nothing else."""
 
 import asyncio
 import sys
@@ -40,11 +40,9 @@ long = settings(short, max_examples=5_000, derandomize=False, print_blob=True)
 
 @pytest.mark.parametrize("how", [short, pytest.param(long, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
 @pytest.mark.parametrize("host", ["127.0.0.1", h.ELSEWHERE], ids=["on this machine", "elsewhere"])
-def test_no_bytes_of_a_store_raise_anything_but_our_errors(
-    monkeypatch: pytest.MonkeyPatch, host: str, how: settings
-) -> None:
+def test_random_replies_raise_only_typed_errors(monkeypatch: pytest.MonkeyPatch, host: str, how: settings) -> None:
     if host == h.ELSEWHERE and not sys.platform.startswith("linux"):
-        pytest.skip("only Linux has a second loopback address without being asked")
+        pytest.skip("only Linux has a second loopback address without configuration")
     monkeypatch.setattr(h, "HOST", host)
     replies_now = [b""]
 

@@ -1,4 +1,4 @@
-"""What the transport sends again, and what it never does; where it looks for the store; what it keeps to itself."""
+"""Which requests the client repeats, how it finds the store again, and which secrets it never shows."""
 
 import asyncio
 import logging
@@ -25,7 +25,7 @@ UNCLEAR = [h.hang_up, h.reset, h.stay_silent, h.answer(502, b"<html>"), h.answer
 @pytest.fixture(autouse=True, params=[h.HOST, h.ELSEWHERE], ids=["on this machine", "elsewhere"])
 def by_both_transports(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == h.ELSEWHERE and not sys.platform.startswith("linux"):
-        pytest.skip("only Linux has a second loopback address without being asked")
+        pytest.skip("only Linux has a second loopback address without configuration")
     monkeypatch.setattr(h, "HOST", request.param)
 
 
@@ -40,7 +40,7 @@ async def test_a_command_that_may_not_be_repeated_is_sent_once(script: h.Script)
 
 
 @pytest.mark.parametrize("script", UNCLEAR)
-async def test_a_repeatable_command_is_sent_until_it_is_answered(script: h.Script) -> None:
+async def test_a_repeatable_command_is_sent_until_there_is_a_reply(script: h.Script) -> None:
     async with h.hostile(script, script, h.answer(200, {"result": 7})) as server:
         async with h.client_of(server.address, timeout_s=0.2) as store:
             result = await store.command("GET", "k", repeatable=True, deadline_s=10.0)
@@ -48,7 +48,7 @@ async def test_a_repeatable_command_is_sent_until_it_is_answered(script: h.Scrip
         assert (result, len(server.requests)) == (7, 3)
 
 
-async def test_what_certainly_was_not_done_is_sent_again_even_if_it_may_not_be_repeated() -> None:
+async def test_a_request_that_certainly_was_not_carried_out_is_repeated() -> None:
     loading = h.answer(400, {"error": "LOADING Redis is loading the dataset in memory"})
     async with h.hostile(loading, h.answer(200, {"result": 7})) as server:
         async with h.client_of(server.address) as store:
@@ -57,7 +57,7 @@ async def test_what_certainly_was_not_done_is_sent_again_even_if_it_may_not_be_r
         assert (result, len(server.requests)) == (7, 2)
 
 
-async def test_repeating_ends_with_the_deadline() -> None:
+async def test_repeats_end_at_the_deadline() -> None:
     async with h.hostile(h.hang_up) as server, h.client_of(server.address) as store:
         with pytest.raises(StoreUnavailableError) as caught:
             await store.command("GET", "k", repeatable=True, deadline_s=0.2)
@@ -66,7 +66,7 @@ async def test_repeating_ends_with_the_deadline() -> None:
         assert len(server.requests) > 1
 
 
-async def test_an_unclear_attempt_stays_unclear_when_later_ones_are_refused() -> None:
+async def test_an_unknown_outcome_stays_unknown_when_later_attempts_are_refused() -> None:
     loading = h.answer(400, {"error": "LOADING Redis is loading the dataset in memory"})
     async with h.hostile(h.hang_up, loading) as server, h.client_of(server.address) as store:
         with pytest.raises(StoreUnavailableError) as caught:
@@ -75,7 +75,7 @@ async def test_an_unclear_attempt_stays_unclear_when_later_ones_are_refused() ->
         assert caught.value.outcome is Outcome.UNKNOWN
 
 
-async def test_an_unclear_attempt_stays_unclear_when_the_repeat_fails_for_good() -> None:
+async def test_an_unknown_outcome_stays_unknown_when_the_repeat_fails_for_good() -> None:
     full = h.answer(400, {"error": "OOM command not allowed when used memory > 'maxmemory'."})
     async with h.hostile(h.hang_up, full) as server, h.client_of(server.address) as store:
         with pytest.raises(StoreError) as caught:
@@ -95,7 +95,7 @@ async def test_an_unknown_script_is_sent_as_text_once() -> None:
         ]
 
 
-async def test_sending_a_script_as_text_takes_from_the_same_deadline() -> None:
+async def test_sending_a_script_as_text_has_the_same_deadline() -> None:
     given: list[float] = []
 
     class Recording(Upstash):
@@ -118,7 +118,7 @@ async def test_sending_a_script_as_text_takes_from_the_same_deadline() -> None:
     assert max(second, fourth) < 5.0
 
 
-async def test_a_server_that_never_knows_a_script_is_not_asked_for_ever() -> None:
+async def test_a_server_that_never_knows_a_script_ends_the_call() -> None:
     unknown = h.answer(400, {"error": "NOSCRIPT No matching script."})
     async with h.hostile(unknown) as server, h.client_of(server.address) as store:
         with pytest.raises(StoreRefusedError):
@@ -145,7 +145,7 @@ async def test_the_sync_token_is_echoed() -> None:
         assert [request.headers["upstash-sync-token"] for request in server.requests] == ["", "abc", "abc"]
 
 
-async def test_a_sync_token_that_is_no_header_is_not_echoed() -> None:
+async def test_a_malformed_sync_token_is_not_echoed() -> None:
     async with h.hostile(h.answer(200, {"result": 1}, Upstash_Sync_Token="\xe9\xff")) as server:
         async with h.client_of(server.address) as store:
             assert [await store.command("GET", "k") for _ in range(2)] == [1, 1]
@@ -161,7 +161,7 @@ async def test_a_redirect_is_not_followed_with_the_token() -> None:
         assert elsewhere.requests == []
 
 
-async def test_a_dead_proxy_does_not_catch_loopback_traffic(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_loopback_requests_use_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(h, "HOST", "127.0.0.1")
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "all_proxy"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
@@ -169,14 +169,14 @@ async def test_a_dead_proxy_does_not_catch_loopback_traffic(monkeypatch: pytest.
         assert await store.command("GET", "k") == 1
 
 
-async def test_a_proxy_is_honoured_on_the_way_to_upstash(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_requests_to_upstash_use_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     async with h.hostile(h.answer(200, {"result": "from the proxy"})) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.address.url)
         async with h.client_of(Address("http://store.invalid", SecretStr(h.TOKEN))) as store:
             assert await store.command("GET", "k") == "from the proxy"
 
 
-async def test_the_address_is_asked_for_again_when_nobody_answers() -> None:
+async def test_the_address_is_refreshed_when_the_connection_fails() -> None:
     async with h.hostile(h.answer(200, {"result": 1})) as server:
         gone = Address(f"http://127.0.0.1:{free_port()}", SecretStr("old"))
         asked = []
@@ -194,7 +194,7 @@ async def test_the_address_is_asked_for_again_when_nobody_answers() -> None:
         assert server.requests[0].headers["authorization"] == f"Bearer {h.TOKEN}"
 
 
-async def test_a_slow_search_for_the_store_keeps_nobody_past_the_deadline() -> None:
+async def test_a_slow_refresh_delays_no_caller_past_its_deadline() -> None:
     found = threading.Event()
 
     def refresh() -> Address:
@@ -212,8 +212,8 @@ async def test_a_slow_search_for_the_store_keeps_nobody_past_the_deadline() -> N
     assert caught.value.outcome is Outcome.NOT_ENQUEUED
 
 
-async def test_the_connections_survive_a_crowd_of_timeouts() -> None:
-    """After the pool was filled with requests nobody answered, the next one is answered."""
+async def test_the_connections_survive_many_timeouts() -> None:
+    """After the pool was full of requests without a reply, the next request gets its reply."""
     async with h.hostile(*[h.stay_silent] * 8, h.answer(200, {"result": 1})) as server:
         async with h.client_of(server.address, connections=4, timeout_s=0.5) as store:
             for _ in range(2):
@@ -223,7 +223,7 @@ async def test_the_connections_survive_a_crowd_of_timeouts() -> None:
             assert await store.command("GET", "k", deadline_s=5.0) == 1
 
 
-async def test_the_token_shows_up_nowhere(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_token_is_never_shown(caplog: pytest.LogCaptureFixture) -> None:
     settings = load_settings(upstash_redis_rest_url="https://x.upstash.io", upstash_redis_rest_token=h.TOKEN)
     with caplog.at_level(logging.DEBUG):
         async with h.hostile(h.answer(401, {"error": f"WRONGPASS {h.TOKEN}"})) as server:

@@ -134,11 +134,11 @@ until #chosen > 0 or #ids == 0 or looked_at >= MOST_PASSED_OVER
 for _, entry in ipairs(unreadable) do fail(entry[1], 'unreadable: ' .. entry[2]) end
 
 -- Jobs passed over are finished now, and expire like any other finished job.
-local buried, expired = 0, 0
+local removed, expired = 0, 0
 for _, entry in ipairs(passed_over) do
   local id, fields = entry[1], entry[2]
   if fields[1] == 'cancelled' then
-    buried = buried + redis.call('HDEL', job_key(id), 'seq') -- 0 for a second entry of the same job
+    removed = removed + redis.call('HDEL', job_key(id), 'seq') -- 0 for a second entry of the same job
   else
     expired = expired + 1
     redis.call('HSET', job_key(id), 'status', 'failed', 'completed_at', now_iso,
@@ -146,8 +146,8 @@ for _, entry in ipairs(passed_over) do
   end
   expire_job(id, ttl, fields[4])
 end
-tombstones = tombstones - buried
-add(KEYS[5], 'tombstones', -buried)
+tombstones = tombstones - removed
+add(KEYS[5], 'tombstones', -removed)
 add(KEYS[5], 'expired', expired)
 add(KEYS[5], 'failed', expired)
 

@@ -9,7 +9,7 @@
 --       then for each job: id, '1' = was in the list or had a lease or an owner, '0' = was in none
 -- Reply: for each job '' = healthy, 'queued' = waits again at the tail, 'leased' = has a lease again, which expires
 --       unless its worker extends it, 'freed' = a lease or owner without a running job was removed,
---       'buried' = cancelled and no longer in the list: expires now
+--       'cancelled' = cancelled and no longer in the list: expires now
 local last_seq, last_fence, ttl = argument(2), argument(3), argument(5)
 local lease_until = digits(now + argument(4))
 redis.call('LLEN', KEYS[1]) -- these check the types
@@ -41,7 +41,7 @@ local function repair(id, had_place)
     redis.call('HDEL', job_key(id), 'seq')
     expire_job(id, ttl, job[4])
     if (count_in(redis.call('HGET', KEYS[5], 'tombstones')) or 0) > 0 then add(KEYS[5], 'tombstones', -1) end
-    return 'buried'
+    return 'cancelled'
   end
   return ''
 end

@@ -1,0 +1,61 @@
+"""The lease renewer's thread: a close does not interrupt a settlement that is under way."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from overload_demo.queue.consumer import Lease, LeasedJob, LeaseEnd, Settlement
+from overload_demo.store.connect import Store
+from overload_demo.worker.identity import Identity
+from overload_demo.worker.lease_renewer import LeaseRenewer
+from overload_demo.worker.worker_metrics import WorkerMetrics
+from tests.support.running import make_settings
+
+JOB = LeasedJob("job_1", "{}", 1, "1", "")
+
+
+class SlowConsumer:
+    """In the place of the queue's consumer: a settlement takes a while and is then recorded."""
+
+    settling = threading.Event()
+    settled: list[str]
+
+    def __init__(self, *_: Any) -> None:
+        SlowConsumer.settled = []
+
+    async def lease(self, _: int) -> Lease:
+        return Lease([JOB], 0, 1)
+
+    async def settle(self, settlements: Sequence[Settlement]) -> int:
+        self.settling.set()
+        await asyncio.sleep(0.3)
+        self.settled.extend(one.job.job_id for one in settlements)
+        return 0
+
+    async def leave(self) -> None: ...
+
+
+def test_a_close_waits_for_the_settlement_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Store
+) -> None:
+    monkeypatch.setattr("overload_demo.worker.lease_renewer.Consumer", SlowConsumer)
+    renewer = LeaseRenewer(
+        make_settings(tmp_path),
+        store,
+        Identity("name", "name/0123456789abcdef"),
+        WorkerMetrics(),
+        on_overdue=lambda _: None,
+        on_lost=lambda _: None,
+    )
+    renewer.fetch(1)
+    assert renewer.take() == JOB
+    renewer.finish(Settlement(JOB, LeaseEnd.DONE, "{}"))
+    assert SlowConsumer.settling.wait(5.0)
+
+    renewer.close()
+
+    assert SlowConsumer.settled == ["job_1"]
