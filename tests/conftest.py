@@ -17,9 +17,8 @@ from overload_demo.config import Settings, load_settings
 from overload_demo.errors import ConfigurationError
 from overload_demo.rest.address import Address
 from overload_demo.rest.client import Upstash
-from overload_demo.store.connect import Store
-from overload_demo.store.embedded import EmbeddedStore
-from overload_demo.store.server_binary import find_server
+from overload_demo.store.connect import EmbeddedStore, Store
+from overload_demo.store.redis_server import find_server
 from tests.support.cloud import lagging_cloud, real_database, store_of
 from tests.support.commands import start_server
 from tests.support.queues import Queue, Stammering, open_queue

@@ -28,7 +28,7 @@ from overload_demo.lab.stack import Stack
 from overload_demo.load import LoadPlan, Shape
 from overload_demo.rest.address import Address
 from overload_demo.rest.client import Upstash
-from overload_demo.store.embedded import EmbeddedStore
+from overload_demo.store.connect import EmbeddedStore
 
 VIEWER_WITHIN_S = 30.0
 
