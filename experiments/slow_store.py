@@ -19,7 +19,7 @@ from experiments.simulated_cloud import COMMANDS_PER_S, SimulatedCloud
 from overload_demo.config import load_settings
 from overload_demo.console import fail, one_line_errors
 from overload_demo.lab.result import SpikeResult
-from overload_demo.store.embedded import EmbeddedStore
+from overload_demo.store.connect import EmbeddedStore
 
 
 def main(

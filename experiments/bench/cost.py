@@ -23,7 +23,7 @@ from overload_demo.config import load_settings
 from overload_demo.errors import OverloadDemoError
 from overload_demo.lab.report import FREE_COMMANDS_PER_MONTH, PRICE_PER_100K_COMMANDS
 from overload_demo.load import LoadPlan, run_load
-from overload_demo.store.embedded import EmbeddedStore
+from overload_demo.store.connect import EmbeddedStore
 
 CLIENTS = 64
 DRAIN_WITHIN_S = 600.0

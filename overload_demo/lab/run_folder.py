@@ -15,8 +15,8 @@ from overload_demo.errors import ConfigurationError, StoreError
 from overload_demo.queue.maintenance import remove_all
 from overload_demo.rest.address import Address
 from overload_demo.rest.client import Upstash
+from overload_demo.store.connect import wait_until_ended
 from overload_demo.store.data_dir import TEMPORARY, DataDir
-from overload_demo.store.embedded import wait_until_ended
 
 log = logging.getLogger(__name__)
 

@@ -108,9 +108,11 @@ class Stack:
 
     async def stop(self) -> None:
         """Stop everything this stack has started; may be repeated, also after a failure."""
-        await uncancelled(self._begin_stop())
-        while self.on_stop:
-            self.on_stop.pop()()
+        try:
+            await uncancelled(self._begin_stop())
+        finally:
+            while self.on_stop:
+                self.on_stop.pop()()
 
     async def fresh(self, processing_delay_s: float | None = None) -> None:
         """Restart on empty data, so that no earlier backlog affects a figure. The URL changes.

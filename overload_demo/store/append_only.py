@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from overload_demo.errors import StoreUnavailableError
-from overload_demo.store.data_dir import DATA
-from overload_demo.store.files import open_file, replace_file
+from overload_demo.store.data_dir import DATA, open_file, replace_file
 
 MANIFEST = "appendonly.aof.manifest"
 MISSING_POLL_S = 0.05

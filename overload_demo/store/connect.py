@@ -1,21 +1,42 @@
-"""Choose the store of a process: Upstash if its two variables are set, else the embedded store."""
+"""Open the store of a process: Upstash, or the embedded store of a data directory, found or started."""
 
+import logging
+import os
+import subprocess
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
 
 from overload_demo.config import Settings
+from overload_demo.errors import ConfigurationError, StoreUnavailableError
+from overload_demo.process import PYTHON_M
 from overload_demo.queue.startup_check import check_store
 from overload_demo.rest.address import Address
-from overload_demo.store.embedded import EmbeddedStore
+from overload_demo.rest.loopback import connect
+from overload_demo.store import append_only
+from overload_demo.store.data_dir import DataDir
+
+log = logging.getLogger(__name__)
 
 Store = tuple[Address, Callable[[], Address] | None]
+
+ANSWER_TIMEOUT_S = 15.0  # for a gateway that another process started
+LOADING_TIMEOUT_S = 120.0  # for one started here: it ends by itself unless it is still loading a lot of data
+LEAVING_TIMEOUT_S = 30.0
+PING_TIMEOUT_S = 2.0
+POLL_S = 0.02
+PING = b"GET /ping HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer %b\r\n\r\n"
 
 
 @contextmanager
 def open_store(settings: Settings) -> Iterator[Store]:
     """Find or start the store and hold it; yields its address and, for the embedded one, a function that refreshes it.
 
-    Blocking. Raises :class:`ConfigurationError` if the embedded store cannot be started, or jobs are not safe there.
+    It is Upstash if its two variables are set, else the embedded store. Blocking. Raises :class:`ConfigurationError` if
+    the embedded store cannot be started, or jobs are not safe there.
     """
     if settings.upstash_redis_rest_url and settings.upstash_redis_rest_token:
         address = Address(settings.upstash_redis_rest_url, settings.upstash_redis_rest_token)
@@ -26,3 +47,159 @@ def open_store(settings: Settings) -> Iterator[Store]:
         address = store.acquire()
         check_store(address, settings)
         yield address, store.refresh
+
+
+class EmbeddedStore:
+    """Makes this process a user of the store of ``data_dir``, from :meth:`acquire` to :meth:`release`.
+
+    The store (a gateway process and its server) is shared by all users of the directory. The first user starts it, and
+    it ends when the last one has released it or died. The data stays. Safe to use from several threads; a child made by
+    ``fork`` does not hold the store.
+    """
+
+    def __init__(self, data_dir: Path, settings: Settings) -> None:
+        self._data_dir, self._settings = DataDir(data_dir), settings
+        self._users_lock = self._data_dir.lock("users")
+        self._mutex = threading.RLock()
+        self._last_error = ""
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+    def acquire(self) -> Address:
+        """Hold the store, starting it if it does not run; returns its address. Blocks, normally below a second.
+
+        Raises :class:`ConfigurationError` when it cannot be started as configured, and :class:`StoreUnavailableError`
+        when it does not answer; then nothing is held. The latter also when the data directory was removed or replaced
+        since: a store that starts on another one would accept jobs as if none had been lost.
+        """
+        with self._mutex:
+            was_held = self._users_lock.is_held
+            if was_held:
+                self._data_dir.refuse_if_lost()
+                append_only.refuse_if_missing(self._data_dir.path)
+            self._data_dir.prepare()
+            # Held before the state is read: otherwise the store could end between the two.
+            if not self._users_lock.take(shared=True, timeout_s=LEAVING_TIMEOUT_S):
+                raise StoreUnavailableError(
+                    f"the store on {self._data_dir.path} is shutting down, but has not ended in {LEAVING_TIMEOUT_S:g} s"
+                )
+            try:
+                address = self._find_or_start()
+                self._data_dir.remember_inodes()
+                return address
+            except BaseException:
+                if not was_held:
+                    self._users_lock.release()
+                raise
+
+    def refresh(self) -> Address:
+        """Return the store's present address, after starting it again if its gateway is dead; the hold is kept.
+
+        Call it when the last address does not answer. Raises :class:`StoreUnavailableError`, also
+        after :meth:`release`: a late request starts no store.
+        """
+        try:
+            with self._mutex:
+                if not self._users_lock.is_held:
+                    raise StoreUnavailableError(f"the store on {self._data_dir.path} was released")
+                return self.acquire()
+        except (ConfigurationError, StoreUnavailableError) as error:
+            if str(error) != self._last_error:  # log each distinct error once
+                log.error("%s", error)
+            self._last_error = str(error)
+            # The configuration was good enough to start it before: for its users it is unavailable.
+            raise StoreUnavailableError(str(error)) from None
+
+    def release(self) -> None:
+        """Stop being a user; the last one's release ends the store soon after. Harmless when nothing is held."""
+        with self._mutex:
+            self._users_lock.release()
+            self._data_dir = DataDir(self._data_dir.path)  # the next hold may find another directory there
+
+    def _find_or_start(self) -> Address:
+        start_lock = self._data_dir.lock("start")
+        if not start_lock.take(timeout_s=LOADING_TIMEOUT_S + ANSWER_TIMEOUT_S):
+            raise StoreUnavailableError(
+                f"timed out waiting for another process to start the store on {self._data_dir.path}"
+            )
+        try:
+            return self._find_or_start_alone()
+        finally:
+            start_lock.release()
+
+    def _find_or_start_alone(self) -> Address:
+        data_dir, gateway_lock = self._data_dir, self._data_dir.lock("gateway")
+        starting: subprocess.Popen[bytes] | None = None
+        log_start, give_up_at = data_dir.log_size(), time.monotonic() + ANSWER_TIMEOUT_S
+        while time.monotonic() < give_up_at:
+            # Only the lock proves that a gateway lives. A silent gateway that holds it is never started twice.
+            if starting is None and gateway_lock.is_free():
+                starting = _start(data_dir, self._settings)
+                give_up_at = time.monotonic() + LOADING_TIMEOUT_S
+            elif (state := data_dir.read_state()) is not None and _answers(data_dir.address(state)):
+                wanted = self._settings.overload_durability
+                if self._settings.overload_redis_url is None and state.durability != wanted:
+                    log.warning("OVERLOAD_DURABILITY is %s, but the running store has %s", wanted, state.durability)
+                if starting is not None and state.notice:
+                    log.warning("%s", state.notice)
+                return data_dir.address(state)
+            elif starting is not None and starting.poll() is not None:
+                if gateway_lock.is_free():
+                    raise _failure(data_dir, log_start, starting.returncode)
+                starting = None  # another process's store was faster
+            time.sleep(POLL_S)
+        raise StoreUnavailableError(f"the store on {data_dir.path} runs, but does not answer")
+
+
+def wait_until_ended(data_dir: Path) -> bool:
+    """After the last user's release: wait up to 30 s for the end of the store; returns whether it has ended.
+
+    Until then its log and its locks would come back after a removal of the directory.
+    """
+    lock = DataDir(data_dir).lock("gateway")
+    has_ended = lock.take(timeout_s=LEAVING_TIMEOUT_S)
+    lock.release()
+    return has_ended
+
+
+def _start(data_dir: DataDir, settings: Settings) -> "subprocess.Popen[bytes]":
+    """Start a store process that does not depend on this one."""
+    environment = {name: value for name, value in os.environ.items() if not name.upper().startswith("UPSTASH_")}
+    url, server = settings.overload_redis_url, settings.overload_redis_server
+    environment |= {
+        "OVERLOAD_REDIS_URL": url.get_secret_value() if url else "",
+        "OVERLOAD_REDIS_SERVER": str(server.absolute()) if server else "",
+        "OVERLOAD_MAXMEMORY": settings.overload_maxmemory,
+        "OVERLOAD_DURABILITY": settings.overload_durability,
+    }
+    command = [*PYTHON_M, "overload_demo.store", "--data-dir", str(data_dir.path), "--until-unused"]
+    process = data_dir.spawn(command, env=environment)
+    # Reaps the store if it ends before this process.
+    threading.Thread(target=process.wait, name="store-reaper", daemon=True).start()
+    return process
+
+
+def _failure(data_dir: DataDir, log_start: int, exit_code: int) -> Exception:
+    """The error for a store that ended while starting, with the last line of its log."""
+    line = data_dir.log_lines(log_start)[-1].strip()
+    if line.startswith("error: "):
+        return ConfigurationError(line.removeprefix("error: "))
+    if reason := data_dir.write_problem():  # then its log cannot hold the reason
+        return ConfigurationError(f"cannot write to the data directory {data_dir.path}: {reason}")
+    text = f"the store ended while starting (exit code {exit_code}): {line or 'its log holds nothing'}"
+    return StoreUnavailableError(f"{text}; see {data_dir.log}")
+
+
+def _answers(address: Address) -> bool:
+    """Whether gateway and server answer at the address. The token is sent only to a process of this user."""
+    try:
+        with connect(address.socket, PING_TIMEOUT_S) as link:
+            link.sendall(PING % address.token.get_secret_value().encode())
+            return link.makefile("rb").read().endswith(b'{"result":"PONG"}')
+    except OSError:
+        return False

@@ -21,15 +21,13 @@ from overload_demo.config import LOOPBACK_HOSTS, Settings
 from overload_demo.errors import ConfigurationError
 from overload_demo.http_server import SignalFreeServer, listen_tcp, url_of
 from overload_demo.store import append_only
-from overload_demo.store.data_dir import GATEWAY_SOCKET, DataDir, State
-from overload_demo.store.files import FileLock
+from overload_demo.store.data_dir import GATEWAY_SOCKET, DataDir, FileLock, State
 from overload_demo.store.gateway.backing_server import BackingServer, ExternalServer
 from overload_demo.store.gateway.endpoint import Gateway
 from overload_demo.store.gateway.http_protocol import HttpProtocol
 from overload_demo.store.gateway.request_body import Tokens
 from overload_demo.store.gateway.upstream import Upstream
-from overload_demo.store.redis_server import EmbeddedServer
-from overload_demo.store.server_binary import find_server
+from overload_demo.store.redis_server import EmbeddedServer, find_server
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from overload_demo.config import Settings
 from overload_demo.errors import ConfigurationError
-from overload_demo.store.files import FileLock
+from overload_demo.store.data_dir import FileLock
 
 log = logging.getLogger("overload_demo.worker")
 

@@ -2,12 +2,12 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler
 
-from prometheus_client import CollectorRegistry, make_wsgi_app, start_http_server
+from prometheus_client import CollectorRegistry, start_http_server
 
 from overload_demo.config import Settings
 from overload_demo.errors import ConfigurationError
@@ -88,29 +88,29 @@ class WorkerMetrics:
         self._in_flight.add(-1)
 
 
-class _Request(WSGIRequestHandler):
-    """One scrape: no access log; the checked application needs the address that the client has connected to."""
+def _request_class(rule: HostRule) -> type[WSGIRequestHandler]:
+    class Request(WSGIRequestHandler):
+        """One scrape: refuses a Host header as the API does, and hides what the library cannot parse of Accept."""
 
-    def log_message(self, *_: Any) -> None:
-        """The library's hook."""
+        def log_message(self, *_: Any) -> None:
+            """Write no access log."""
 
-    def get_environ(self) -> dict[str, Any]:
-        """The library's hook."""
-        environ: dict[str, Any] = super().get_environ()
-        return environ | {"LOCAL_ADDRESS": self.connection.getsockname()[0]}
+        def parse_request(self) -> bool:
+            """Check the Host header, which HTTP/1.0 need not have."""
+            if not super().parse_request():
+                return False
+            hosts = ",".join(self.headers.get_all("Host", [])).encode()
+            refusal = hosts and rule.refusal(hosts, self.connection.getsockname()[0])
+            if refusal:
+                self.send_error(400, str(refusal))
+            return not refusal
 
+        def get_environ(self) -> dict[str, Any]:
+            """Pass on the usable entries of Accept."""
+            environ: dict[str, Any] = super().get_environ()
+            return environ | {"HTTP_ACCEPT": usable_accept(environ.get("HTTP_ACCEPT", ""))}
 
-def _checked(app: Callable[..., Iterable[bytes]], rule: HostRule) -> Callable[..., Iterable[bytes]]:
-    """Refuse a Host header as the API does, and hide entries of Accept that the library cannot parse."""
-
-    def checked(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        host = environ.get("HTTP_HOST")  # absent in HTTP/1.0
-        if host is not None and (refusal := rule.refusal(host.encode("latin-1"), environ["LOCAL_ADDRESS"])):
-            start_response("400 Bad Request", [("Content-Type", "text/plain")])
-            return [refusal.encode()]
-        return app(environ | {"HTTP_ACCEPT": usable_accept(environ.get("HTTP_ACCEPT", ""))}, start_response)
-
-    return checked
+    return Request
 
 
 @contextmanager
@@ -130,8 +130,7 @@ def serving(metrics: WorkerMetrics, settings: Settings) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or error
         raise ConfigurationError(f"WORKER_METRICS_PORT: cannot listen on {host}:{port}: {reason}") from None
-    server.RequestHandlerClass = _Request
-    server.set_app(_checked(make_wsgi_app(registry), HostRule(settings.allowed_hosts)))
+    server.RequestHandlerClass = _request_class(HostRule(settings.allowed_hosts))
     PARENT_ONLY.add(server.fileno())
     log.info("metrics at http://%s:%d/metrics", host, server.server_port)
     try:

@@ -9,8 +9,7 @@ from overload_demo.config import load_settings
 from overload_demo.errors import Outcome, StoreFullError
 from overload_demo.queue.consumer import LeaseEnd
 from overload_demo.queue.maintenance import QueueAdmin, QueueRepair
-from overload_demo.store.connect import Store
-from overload_demo.store.embedded import EmbeddedStore
+from overload_demo.store.connect import EmbeddedStore, Store
 from tests.support.queues import Queue, ids_of, open_queue, settled
 from tests.support.running import make_settings
 

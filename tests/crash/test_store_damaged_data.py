@@ -11,7 +11,7 @@ from valkey import Valkey
 
 from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError
-from overload_demo.store.embedded import EmbeddedStore
+from overload_demo.store.connect import EmbeddedStore
 from tests.support.stores import (
     Rest,
     no_process_left_in,

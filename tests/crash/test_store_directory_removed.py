@@ -14,7 +14,7 @@ import pytest
 
 from overload_demo.config import load_settings
 from overload_demo.errors import StoreUnavailableError
-from overload_demo.store.embedded import EmbeddedStore
+from overload_demo.store.connect import EmbeddedStore
 from tests.support.running import JOB, make_settings, serving_api, submit
 from tests.support.stores import (
     Rest,
@@ -82,7 +82,7 @@ def test_acceptance_stops_with_one_log_line_and_a_503(
             assert refused.status_code == 503
             assert refused.json()["outcome"] == "not_enqueued"
             assert client.get("/health/ready").status_code == 503
-    lines = [record.getMessage() for record in caplog.records if record.name == "overload_demo.store.embedded"]
+    lines = [record.getMessage() for record in caplog.records if record.name == "overload_demo.store.connect"]
     assert len(lines) == 1
     assert str(data_dir) in lines[0]
     assert "removed" in lines[0]

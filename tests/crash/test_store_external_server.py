@@ -2,6 +2,7 @@
 
 import contextlib
 import subprocess
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,9 +10,9 @@ import pytest
 
 from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError
-from overload_demo.store.embedded import EmbeddedStore
+from overload_demo.store.connect import EmbeddedStore
 from overload_demo.store.gateway.backing_server import ExternalServer
-from overload_demo.store.server_binary import find_server
+from overload_demo.store.redis_server import find_server
 from tests.support.stores import Rest, no_process_left_in, servers_of, standalone_store
 from tests.support.waiting import wait_until
 
@@ -99,7 +100,23 @@ def test_a_url_of_another_kind_is_refused_without_being_quoted(url: str) -> None
         ExternalServer(url)
 
 
-def test_an_external_server_hides_its_password() -> None:
-    server = ExternalServer("redis://me:s3cret@example.org:7000/2")
+def test_an_external_server_hides_its_password(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    sound, malformed = "redis://me:s3cret@example.org:7000/2", "redis://me:s3cret@example.org:port/2"
+    server = ExternalServer(sound)
     assert (server.host, server.port, server.user, server.database) == ("example.org", 7000, "me", 2)
-    assert "s3cret" not in repr(server) + server.name
+    shown = [repr(server), str(server), server.name, repr(vars(server))]
+
+    with own_server(tmp_path / "own", "--requirepass", "right") as url, no_process_left_in(tmp_path / "data"):
+        settings = load_settings(overload_redis_url=url.replace("unix://", "unix://:s3cret@"))
+        store = EmbeddedStore(tmp_path / "data", settings)
+        with pytest.raises(ConfigurationError, match="WRONGPASS") as refused:
+            store.acquire()
+    with pytest.raises(ConfigurationError, match="must look like") as unread:
+        ExternalServer(malformed)
+    for caught in (refused, unread):
+        shown += [repr(caught.value), str(caught.value), "".join(traceback.format_exception(caught.value))]
+    shown += [repr(settings), str(settings), repr(vars(store)), caplog.text]
+    shown += [(tmp_path / "data" / "store.log").read_text()]
+
+    assert not [text for text in shown if "s3cret" in text]

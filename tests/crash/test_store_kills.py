@@ -14,9 +14,9 @@ import pytest
 from overload_demo.config import load_settings
 from overload_demo.errors import StoreUnavailableError
 from overload_demo.store import embedded
+from overload_demo.store.connect import EmbeddedStore
 from overload_demo.store.data_dir import DataDir
-from overload_demo.store.embedded import EmbeddedStore
-from overload_demo.store.server_binary import find_server
+from overload_demo.store.redis_server import find_server
 from tests.support.stores import (
     Rest,
     User,

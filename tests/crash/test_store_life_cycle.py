@@ -16,8 +16,8 @@ import pytest
 from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError, StoreUnavailableError
 from overload_demo.rest.address import Address
-from overload_demo.store.embedded import EmbeddedStore
-from overload_demo.store.server_binary import find_server
+from overload_demo.store.connect import EmbeddedStore
+from overload_demo.store.redis_server import find_server
 from tests.support.stores import (
     Rest,
     User,

@@ -12,7 +12,7 @@ import pytest
 from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError
 from overload_demo.rest.loopback import connect
-from overload_demo.store.embedded import EmbeddedStore
+from overload_demo.store.connect import EmbeddedStore
 from tests.support.running import make_settings, serving_api, submit
 from tests.support.stores import (
     Rest,

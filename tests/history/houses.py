@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from overload_demo.store.server_binary import find_server
+from overload_demo.store.redis_server import find_server
 from tests.history.machine import NotHereError, needs
 from tests.support.running import free_port
 from tests.support.waiting import wait_until

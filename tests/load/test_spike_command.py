@@ -23,8 +23,8 @@ from overload_demo.lab.result import SpikeResult
 from overload_demo.lab.spike_plan import sized_delay_s
 from overload_demo.queue.protocol import Protocol
 from overload_demo.rest.address import Address
+from overload_demo.store.connect import EmbeddedStore
 from overload_demo.store.data_dir import DataDir
-from overload_demo.store.embedded import EmbeddedStore
 from tests.support.commands import run_module
 from tests.support.stores import Rest, standalone_store
 from tests.support.waiting import wait_until

@@ -20,7 +20,7 @@ from overload_demo.errors import ConfigurationError
 from overload_demo.rest.address import Address
 from overload_demo.store.connect import Store
 from overload_demo.store.gateway.commands import READS
-from overload_demo.store.server_binary import find_server
+from overload_demo.store.redis_server import find_server
 from tests.support.running import free_port
 from tests.support.stores import standalone_store, token_file
 from tests.support.waiting import wait_until

@@ -200,7 +200,7 @@ _USER = """
 import sys
 from pathlib import Path
 from overload_demo.config import load_settings
-from overload_demo.store.embedded import EmbeddedStore
+from overload_demo.store.connect import EmbeddedStore
 store = EmbeddedStore(Path(sys.argv[1]), load_settings())
 print(store.acquire().token.get_secret_value(), flush=True)
 for line in sys.stdin:

@@ -3,8 +3,7 @@
 import threading
 from pathlib import Path
 
-from overload_demo.store.data_dir import DataDir, State
-from overload_demo.store.files import FileLock
+from overload_demo.store.data_dir import DataDir, FileLock, State
 from overload_demo.store.gateway.request_body import Tokens
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from overload_demo.store.files import FileLock
+from overload_demo.store.data_dir import FileLock
 
 HERE = Path(__file__).parent
 INSTALL = ("npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts", "--loglevel=error")

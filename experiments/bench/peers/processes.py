@@ -14,8 +14,7 @@ import psutil
 from experiments.bench.peers.libraries import OURS, ROOT, Contestant, Worker
 from experiments.bench.servers import FLAGS, START_WITHIN_S, STOP_WITHIN_S, environment, free_port, until, wait_for
 from overload_demo.errors import OverloadDemoError
-from overload_demo.store.redis_server import die_with
-from overload_demo.store.server_binary import find_server, server_options
+from overload_demo.store.redis_server import die_with, find_server, server_options
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ import ssl
 from abc import ABC, abstractmethod
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from pydantic import SecretStr
+
 from overload_demo.errors import ConfigurationError, StoreUnavailableError
 from overload_demo.rest.address import LOADING, info_facts, refuse_unsafe, why_no_writes
 from overload_demo.store.gateway.resp import RedisConnection, ReplyError
@@ -97,7 +99,7 @@ class ExternalServer(BackingServer):
         except ValueError:  # a port or database that is no number
             raise ConfigurationError(SCHEMES) from None
         self.user = unquote(parts.username or "")
-        self._password = unquote(parts.password or query.get("password", [""])[0])
+        self._password = SecretStr(unquote(parts.password or query.get("password", [""])[0]))
         self._path = unquote(parts.path) if is_unix else ""  # of a Unix socket; host and port are not used then
         self._is_encrypted = parts.scheme == "rediss"
         self.name = f"at {self._path or f'{self.host}:{self.port}'}"
@@ -160,7 +162,8 @@ class ExternalServer(BackingServer):
         connection = await self._open(is_encrypted=self._is_encrypted)
         try:
             if self._password:
-                await connection.ask("AUTH", *([self.user] if self.user else []), self._password)
+                user = [self.user] if self.user else []
+                await connection.ask("AUTH", *user, self._password.get_secret_value())
             if database:
                 await connection.ask("SELECT", str(database))
         except BaseException:
