@@ -10,7 +10,7 @@ from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.logs import log_to_stderr
 from overload_demo.store.data_dir import State
-from overload_demo.store.gateway.request_body import Tokens
+from overload_demo.store.gateway.endpoint import Tokens
 from overload_demo.store.service import StoreOptions, run_store
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)

@@ -23,9 +23,8 @@ from overload_demo.http_server import SignalFreeServer, listen_tcp, url_of
 from overload_demo.store import append_only
 from overload_demo.store.data_dir import GATEWAY_SOCKET, DataDir, FileLock, State
 from overload_demo.store.gateway.backing_server import BackingServer, ExternalServer
-from overload_demo.store.gateway.endpoint import Gateway
+from overload_demo.store.gateway.endpoint import Gateway, Tokens
 from overload_demo.store.gateway.http_protocol import HttpProtocol
-from overload_demo.store.gateway.request_body import Tokens
 from overload_demo.store.gateway.upstream import Upstream
 from overload_demo.store.redis_server import EmbeddedServer, find_server
 
@@ -166,7 +165,7 @@ class _Store:
             ends = asyncio.create_task(self._become_unused()), asyncio.create_task(self._watch_files())
             await self._unless_stopped(serving, *ends)
             self._data_dir.remove_state()
-            gateway.end_events()
+            gateway.events.end()
             http.should_exit = True
             await asyncio.wait({serving}, timeout=GRACEFUL_S)
         finally:
