@@ -52,9 +52,8 @@ def open_store(settings: Settings) -> Iterator[Store]:
 class EmbeddedStore:
     """Makes this process a user of the store of ``data_dir``, from :meth:`acquire` to :meth:`release`.
 
-    The store (a gateway process and its server) is shared by all users of the directory. The first user starts it, and
-    it ends when the last one has released it or died. The data stays. Safe to use from several threads; a child made by
-    ``fork`` does not hold the store.
+    The first user of a directory starts its store (gateway and server), which ends when the last one has released it or
+    died; the data stays. Safe to use from several threads; a child made by ``fork`` does not hold the store.
     """
 
     def __init__(self, data_dir: Path, settings: Settings) -> None:
@@ -74,8 +73,8 @@ class EmbeddedStore:
         """Hold the store, starting it if it does not run; returns its address. Blocks, normally below a second.
 
         Raises :class:`ConfigurationError` when it cannot be started as configured, and :class:`StoreUnavailableError`
-        when it does not answer; then nothing is held. The latter also when the data directory was removed or replaced
-        since: a store that starts on another one would accept jobs as if none had been lost.
+        when it does not answer, or its directory was removed or replaced since: a store that starts on another one
+        would accept jobs as if none had been lost. After an error nothing more is held than before.
         """
         with self._mutex:
             was_held = self._users_lock.is_held
@@ -98,10 +97,9 @@ class EmbeddedStore:
                 raise
 
     def refresh(self) -> Address:
-        """Return the store's present address, after starting it again if its gateway is dead; the hold is kept.
+        """Return the present address, once the last one does not answer; starts the store again if its gateway is dead.
 
-        Call it when the last address does not answer. Raises :class:`StoreUnavailableError`, also
-        after :meth:`release`: a late request starts no store.
+        Raises :class:`StoreUnavailableError`, also after :meth:`release`: a late request starts no store.
         """
         try:
             with self._mutex:
@@ -157,7 +155,7 @@ class EmbeddedStore:
 
 
 def wait_until_ended(data_dir: Path) -> bool:
-    """After the last user's release: wait up to 30 s for the end of the store; returns whether it has ended.
+    """Wait up to 30 s, after the last user's release, for the end of the store; returns whether it has ended.
 
     Until then its log and its locks would come back after a removal of the directory.
     """
