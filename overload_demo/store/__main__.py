@@ -201,7 +201,7 @@ class _Store:
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks
                 loop.add_signal_handler(number, stop.set)
         try:
-            starting = asyncio.create_task(self._start(upstream))
+            starting = asyncio.create_task(upstream.open())
             if not await _unless_stopped(stop, starting):
                 starting.cancel()
                 await asyncio.wait({starting})
@@ -215,9 +215,11 @@ class _Store:
             serving = asyncio.create_task(http.serve(sockets=listeners))
             self.data_dir.remember_inodes()
             self.data_dir.write_state(state)
-            if not self.options.until_unused:
+            ends = [asyncio.create_task(self._watch_files())]
+            if self.options.until_unused:
+                ends.append(asyncio.create_task(self._become_unused()))
+            else:
                 self._introduce(state.durability)
-            ends = asyncio.create_task(self._become_unused()), asyncio.create_task(self._watch_files())
             await _unless_stopped(stop, serving, *ends)
             self.data_dir.remove_state()
             gateway.events.end()
@@ -226,15 +228,8 @@ class _Store:
         finally:
             await upstream.aclose()  # requests still under way fail with an unknown outcome
 
-    async def _start(self, upstream: Upstream) -> str:
-        """Connect to the server; returns its durability."""
-        await upstream.open()
-        return await self.server.durability(await upstream.wait_for_connection())
-
     async def _become_unused(self) -> None:
         """Return once the last user has left, holding the users' lock alone: new users wait until this store ends."""
-        if not self.options.until_unused:
-            await asyncio.Event().wait()  # a standalone store ends only on a signal
         while not self.users_lock.take():  # noqa: ASYNC110 - the kernel does not notify that a lock became free
             await asyncio.sleep(UNUSED_POLL_S)
 

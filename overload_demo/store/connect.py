@@ -87,7 +87,12 @@ class EmbeddedStore:
                 raise StoreUnavailableError(
                     f"the store on {self._data_dir.path} is shutting down, but has not ended in {LEAVING_TIMEOUT_S:g} s"
                 )
+            start_lock = self._data_dir.lock("start")
             try:
+                if not start_lock.take(timeout_s=LOADING_TIMEOUT_S + ANSWER_TIMEOUT_S):
+                    raise StoreUnavailableError(
+                        f"timed out waiting for another process to start the store on {self._data_dir.path}"
+                    )
                 address = self._find_or_start()
                 self._data_dir.remember_inodes()
                 return address
@@ -95,6 +100,8 @@ class EmbeddedStore:
                 if not was_held:
                     self._users_lock.release()
                 raise
+            finally:
+                start_lock.release()
 
     def refresh(self) -> Address:
         """Return the present address, once the last one does not answer; starts the store again if its gateway is dead.
@@ -120,17 +127,6 @@ class EmbeddedStore:
             self._data_dir = DataDir(self._data_dir.path)  # the next hold may find another directory there
 
     def _find_or_start(self) -> Address:
-        start_lock = self._data_dir.lock("start")
-        if not start_lock.take(timeout_s=LOADING_TIMEOUT_S + ANSWER_TIMEOUT_S):
-            raise StoreUnavailableError(
-                f"timed out waiting for another process to start the store on {self._data_dir.path}"
-            )
-        try:
-            return self._find_or_start_alone()
-        finally:
-            start_lock.release()
-
-    def _find_or_start_alone(self) -> Address:
         data_dir, gateway_lock = self._data_dir, self._data_dir.lock("gateway")
         starting: subprocess.Popen[bytes] | None = None
         log_start, give_up_at = data_dir.log_size(), time.monotonic() + ANSWER_TIMEOUT_S

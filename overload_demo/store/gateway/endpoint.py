@@ -41,10 +41,7 @@ PREFLIGHT = [
 
 
 class Tokens:
-    """``standard`` permits every command, ``read_only`` those that only read data; an empty one is drawn at random.
-
-    Raises :class:`ConfigurationError` when both are the same.
-    """
+    """``standard`` permits every command, ``read_only`` those that only read data; an empty one is drawn at random."""
 
     def __init__(self, standard: str = "", read_only: str = "") -> None:
         self.standard = standard or secrets.token_urlsafe(32)
@@ -57,8 +54,8 @@ class Tokens:
     def is_read_only(self, headers: dict[bytes, bytes], query: bytes) -> bool:
         """Whether the request carries the read-only token; raises :class:`RefusedError` (401) if it carries neither.
 
-        The query's ``_token`` takes precedence over the header, which holds the token with or without ``Bearer``. All
-        comparisons take constant time.
+        The query's ``_token`` takes precedence over the header, whose ``Bearer`` is optional. Comparisons take constant
+        time.
         """
         given = headers.get(b"authorization", b"")
         if not query and hmac.compare_digest(given, self._usual):
@@ -135,10 +132,7 @@ class Gateway:
         return status, mode.format.item(reply, command)
 
     async def _pipeline(self, requested: list[list[Any]], mode: Mode) -> tuple[int, bytes]:
-        """Run each command by itself: one that is refused here or by the server does not affect the others.
-
-        Commands are sent in batches, so that other requests have their turn, until the replies exceed their budget.
-        """
+        """Run each command by itself: one that is refused here or by the server does not affect the others."""
         commands: list[RedisCommand | RefusedError] = []
         for arguments in requested:
             try:
@@ -147,6 +141,7 @@ class Gateway:
                 commands.append(refused)
         sent = [command for command in commands if isinstance(command, RedisCommand)]
         replies: list[Any] = []
+        # In batches, so that other requests have their turn, until the replies exceed their budget.
         budget, size = ReplyBudget(), FIRST_BATCH
         while (batch := sent[len(replies) : len(replies) + size]) and not budget.is_exceeded_by():
             packed = b"".join([command.packed for command in batch])
@@ -214,18 +209,14 @@ async def _read_body(headers: dict[bytes, bytes], receive: Receive, limit: int) 
     declared = headers.get(b"content-length", b"0")
     if declared.isdigit() and int(declared) > limit:
         raise RefusedError(too_large(int(declared), limit), status=413)
-    message = await receive()
-    if not message.get("more_body") and message["type"] == "http.request":
-        return bytes(message.get("body", b""))
     chunks, size = [], 0
-    while message["type"] == "http.request":
+    while (message := await receive())["type"] == "http.request":
         chunks.append(message.get("body", b""))
         size += len(chunks[-1])
         if size > limit:
             raise RefusedError(too_large(size, limit), status=413)
         if not message.get("more_body"):
             return b"".join(chunks)
-        message = await receive()
     return None
 
 
@@ -284,10 +275,9 @@ def decode_commands(body: bytes) -> list[list[Any]]:
 
 
 def path_arguments(path: bytes) -> list[Any]:
-    """The command in a path, ``/set/a%2Fb/value``: split first, then percent-decoded.
+    """The command in a path, ``/set/a%2Fb/value``, split first and then percent-decoded; bytes where it is not UTF-8.
 
-    Slashes at its ends belong to the URL of the store, so an empty argument can only stand in the middle. An argument
-    is a ``str``, or ``bytes`` when it is not UTF-8; the name of the command is always a ``str``.
+    Slashes at its ends belong to the URL of the store, so an empty argument can only stand in the middle.
     """
     name, *arguments = path.strip(b"/").split(b"/")
     return [unquote_to_bytes(name).decode(errors="replace"), *(_text_of(unquote_to_bytes(one)) for one in arguments)]

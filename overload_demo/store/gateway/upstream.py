@@ -65,14 +65,14 @@ class Upstream:
 
     async def wait_for_connection(self) -> RedisConnection:
         """The main connection, waiting up to ``REQUEST_TIMEOUT_S``."""
-        give_up_at = time.monotonic() + REQUEST_TIMEOUT_S
-        while (connection := self.live) is None:
-            self._connected.clear()
-            try:
-                await asyncio.wait_for(self._connected.wait(), give_up_at - time.monotonic())
-            except TimeoutError:
-                state = "does not answer" if self._is_held else "is down or starting"
-                raise StoreUnavailableError(f"the store {state}") from None
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                while (connection := self.live) is None:
+                    self._connected.clear()
+                    await self._connected.wait()
+        except TimeoutError:
+            state = "does not answer" if self._is_held else "is down or starting"
+            raise StoreUnavailableError(f"the store {state}") from None
         return connection
 
     async def lane(self, lane: Lane) -> RedisConnection:
@@ -94,11 +94,16 @@ class Upstream:
         await self.wait_for_connection()
         return await self._server.connect_again()
 
-    async def open(self) -> None:
-        """Connect, and stay connected from then on; raises :class:`StoreUnavailableError` if the first time fails."""
-        self._use(await self._server.connect())
+    async def open(self) -> str:
+        """Connect, and stay connected from then on; returns the server's durability.
+
+        Raises :class:`StoreUnavailableError`, or :class:`ConfigurationError` for a server that can lose jobs.
+        """
+        connection = await self._server.connect()
+        self._use(connection)
         work = (self._keep_connected(), self._close_refusing(), self._close_stalled())
         self._tasks = [asyncio.create_task(one) for one in work]
+        return await self._server.durability(connection)
 
     async def aclose(self) -> None:
         """Close the connections, and end a server that the gateway started."""
