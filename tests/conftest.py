@@ -1,6 +1,7 @@
 """Fixtures every room shares: one embedded store a session, a key prefix of its own a test, nothing left behind."""
 
 import os
+import secrets
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -21,7 +22,7 @@ from overload_demo.store.redis_server import find_server
 from tests.support.cloud import lagging_cloud, real_database, store_of
 from tests.support.commands import start_server
 from tests.support.queues import Queue, Stammering, open_queue
-from tests.support.running import make_settings
+from tests.support.running import make_settings, queue_variables
 from tests.support.stores import standalone_store
 from tests.support.waiting import wait_until
 
@@ -50,6 +51,12 @@ def store_on_a_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]
     """A store with a URL, for processes that are to use it as if it were Upstash."""
     with standalone_store(tmp_path_factory.mktemp("store-on-a-port")) as rest:
         yield Address(rest.url, SecretStr(rest.token)), None
+
+
+@pytest.fixture
+def own_queue(store_on_a_port: Store) -> dict[str, object]:
+    """Variables that connect child processes to a queue of one test in the shared store: none has to start a store."""
+    return queue_variables(store_on_a_port, f"{secrets.token_hex(4)}:")
 
 
 @pytest.fixture(scope="session")

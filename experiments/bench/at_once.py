@@ -58,8 +58,8 @@ class SocketsRun:
 
     @property
     def slowest_s(self) -> float:
-        """Time of the last 202, seconds."""
-        return float(np.nanmax(self.load.done_s[self.load.accepted]))
+        """Time of the last 202, seconds; 0 without any."""
+        return float(np.nanmax(self.load.done_s, where=self.load.accepted, initial=0.0))
 
     @property
     def counts(self) -> str:

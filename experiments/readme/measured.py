@@ -119,7 +119,7 @@ def spike_block(result: SpikeResult) -> str:
         f"against the naive API: {summary.verdict}."
     )
     table = markdown_table(("", "queue API", "naive API"), rows)
-    return f"`{conditions.command}`, recorded {result.recorded_at[:10]}:\n\n{table}\n\n{note}"
+    return f"`{conditions.command}`, recorded {result.recorded_at[:10]}:\n\n{table}\n\n{textwrap.fill(note, 120)}"
 
 
 def reach_block(benchmarks: list[Benchmark], peers: Comparison) -> str:
@@ -142,7 +142,7 @@ def reach_block(benchmarks: list[Benchmark], peers: Comparison) -> str:
         f"`always`; {versions}; recorded {place.recorded_at[:10]}. Flags of the endpoint that stores nothing, and of plain "
         f"uvicorn: `{flags}`."
     )
-    return f"{markdown_table(heads, rows)}\n\n{note}"
+    return f"{markdown_table(heads, rows)}\n\n{textwrap.fill(note, 120, break_on_hyphens=False)}"
 
 
 def peers_block(comparison: Comparison) -> str:

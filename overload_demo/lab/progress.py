@@ -58,9 +58,8 @@ def steps_progress(steps: int, console: Console | None = None) -> Iterator[OnSte
         def report(progress: StepProgress) -> None:
             load = progress.load
             counts = f"{load.accepted:,} answered, {load.failed:,} failed, {load.in_flight:,} waiting"
-            ended = (load.accepted + load.failed + load.dropped) / load.requests
             note = f"step {progress.number} of {progress.steps}: {progress.offered_per_s:,.0f}/s, {counts}"
-            bars.update(bar, completed=progress.number - 1 + ended, note=note)
+            bars.update(bar, completed=progress.number - 1 + load.ended / load.requests, note=note)
             show(())
 
         yield report

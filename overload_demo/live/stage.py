@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from overload_demo.errors import OverloadDemoError
+from overload_demo.lab import theory
 from overload_demo.lab.baseline import BaselineRun
 from overload_demo.lab.naive_api import run_baseline
 from overload_demo.lab.spike_plan import BASELINE_SPIKE_S, BASELINE_TIMEOUT_S, SpikePlan, SpikeProgress
@@ -83,13 +84,13 @@ class Sizes:
 
     @property
     def peak(self) -> float:
-        """The highest depth by theory, jobs: arrivals less departures while the spike lasts."""
-        return max(0.0, (self.rate_per_s - self.drains_per_s) * self.fires_s)
+        """The highest depth by theory, jobs."""
+        return theory.peak_depth(self.rate_per_s, self.drains_per_s, self.fires_s)
 
     @property
     def empty_s(self) -> float:
         """When the queue is empty by theory, seconds from the first request."""
-        return max(self.fires_s, self.requests / self.drains_per_s)
+        return theory.seconds_to_empty(self.rate_per_s, self.drains_per_s, self.fires_s)
 
 
 class Stage:
@@ -119,8 +120,8 @@ class Stage:
 
     async def act(self, order: str, guess: ClassGuess) -> None:
         """Carry out one of :data:`BUTTONS`. Raises :class:`OverloadDemoError` with the reason if it cannot be now."""
-        if order not in self._possible():
-            raise OverloadDemoError(f"{BUTTONS[order]!r} is not possible now: {self._why_not(order)}")
+        if obstacle := self._obstacles()[order]:
+            raise OverloadDemoError(f"{BUTTONS[order]!r} is not possible now: {obstacle}")
         if order in STARTS:
             await self._restart()
             self._act = asyncio.create_task(self._play(order, guess))
@@ -134,21 +135,21 @@ class Stage:
             await asyncio.wait([self._act])
 
     def _possible(self) -> list[str]:
-        is_dead = "worker" in self._stack.held
-        can = {
-            **dict.fromkeys(STARTS, self._act is None),
-            "kill": self._stack.is_running and not is_dead,
-            "restart": is_dead,
-            "freeze": self._stack.is_running and self._frozen is None,
-            "reset": True,
-        }
-        return [order for order in BUTTONS if can[order] and not self._is_resetting]
+        return [order for order, obstacle in self._obstacles().items() if not obstacle]
 
-    def _why_not(self, order: str) -> str:
-        if self._is_resetting or not self._stack.is_running:
-            return "the stack is restarting; that takes a few seconds"
-        reasons = {"kill": "the worker is dead", "restart": "the worker is running", "freeze": "the store is frozen"}
-        return reasons.get(order, "another act is running; wait for its end, or reset")
+    def _obstacles(self) -> dict[str, str]:
+        """Return why each order is not possible now; "" if it is."""
+        restarting = "the stack is restarting; that takes a few seconds"
+        if self._is_resetting:
+            return dict.fromkeys(BUTTONS, restarting)
+        is_dead, down = "worker" in self._stack.held, "" if self._stack.is_running else restarting
+        return {
+            **dict.fromkeys(STARTS, "another act is running; wait for its end, or reset" if self._act else ""),
+            "kill": down or ("the worker is dead" if is_dead else ""),
+            "restart": "" if is_dead else down or "the worker is running",
+            "freeze": down or ("the store is frozen" if self._frozen else ""),
+            "reset": "",
+        }
 
     async def _play(self, order: str, guess: ClassGuess) -> None:
         """Play one act from its title to its result; the next one can begin however this one ends."""

@@ -6,9 +6,8 @@ interrupted or terminated.
 
 import asyncio
 import signal
-import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -16,16 +15,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from overload_demo.config import load_settings
+from overload_demo.console import fail, run_command
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.load.generator import LoadProgress, check_reachable, run_load
 from overload_demo.load.measure import LoadResult
 from overload_demo.load.plan import LoadPlan, Shape
 from overload_demo.load.summary import LoadSummary
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
-
-@app.command()
 def main(
     url: Annotated[str, typer.Argument(help="base URL; requests go to URL/jobs, e.g. http://127.0.0.1:8000")],
     requests: Annotated[int, typer.Option(help="how many requests to send")] = 10_000,
@@ -58,7 +55,7 @@ def main(
 
     The API key is read from the environment variable OVERLOAD_API_KEY.
     """
-    console, errors = Console(), Console(stderr=True)
+    console = Console()
     try:
         load_settings()  # report an invalid key once, before every load process does
         plan = LoadPlan(
@@ -76,17 +73,17 @@ def main(
             allow_remote=allow_remote,
         )
     except ConfigurationError as error:
-        _end(errors, str(error), 2)
+        fail(error, 2)
     try:
         summary = asyncio.run(_fire(plan, output, console)).summary()
     except OverloadDemoError as error:
-        _end(errors, str(error), 1)
+        fail(error)
     except OSError as error:
-        _end(errors, f"cannot write the results: {error}", 1)
+        fail(f"cannot write the results: {error}")
     except asyncio.CancelledError:
-        _end(errors, "terminated; the load processes have ended", 128 + signal.SIGTERM)
+        fail("terminated; the load processes have ended", 128 + signal.SIGTERM)
     except KeyboardInterrupt:
-        _end(errors, "interrupted; the load processes have ended", 128 + signal.SIGINT)
+        fail("interrupted; the load processes have ended", 128 + signal.SIGINT)
     console.print(summary_table(summary))
     for remark in summary.remarks:
         console.print(f"note: {remark}", highlight=False)
@@ -104,9 +101,8 @@ async def _fire(plan: LoadPlan, output: Path | None, console: Console) -> LoadRe
         shown = bar.add_task("starting the load processes", total=plan.requests)
 
         def show(progress: LoadProgress) -> None:
-            done = progress.accepted + progress.failed + progress.dropped
             text = f"{progress.accepted:,} accepted, {progress.failed:,} failed, {progress.in_flight:,} in flight"
-            bar.update(shown, completed=done, description=text)
+            bar.update(shown, completed=progress.ended, description=text)
 
         return await run_load(plan, out_dir=output, on_progress=show)
 
@@ -140,10 +136,5 @@ def _ms(*seconds: float) -> str:
     return " / ".join(f"{value * 1000:,.1f}" for value in seconds) + " ms"
 
 
-def _end(console: Console, message: str, status: int) -> NoReturn:
-    console.print(f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
-    sys.exit(status)
-
-
 if __name__ == "__main__":
-    app(prog_name="python -m overload_demo.load")
+    run_command(main, "python -m overload_demo.load")

@@ -10,9 +10,12 @@ import json
 import os
 import tempfile
 import time
+from bisect import bisect_left
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,7 +25,7 @@ from pydantic import SecretStr
 
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.load.limits import descriptor_limit, processes_for, source_addresses
-from overload_demo.load.measure import LoadResult, ProcessReport, RecentTimes
+from overload_demo.load.measure import LoadResult, ProcessReport, longest_in
 from overload_demo.load.plan import LoadPlan
 from overload_demo.load.summary import Environment
 from overload_demo.process import PYTHON_M, kill_and_wait
@@ -32,6 +35,7 @@ CONNECT_WITHIN_S = 3.0
 READY_WITHIN_S = 60.0
 WARM_UP_SHARE = 0.2  # of a calibration: connections open, code paths warm up
 MAX_CALIBRATED_PER_S = 30_000
+RECENT_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,11 @@ class LoadProgress:
     dropped: int = 0
     in_flight: int = 0
     response_p99_s: float | None = None
+
+    @property
+    def ended(self) -> int:
+        """Requests that need no more time."""
+        return self.accepted + self.failed + self.dropped
 
 
 OnLoadProgress = Callable[[LoadProgress], None]
@@ -84,11 +93,15 @@ async def run_load(
             start_mono = time.monotonic() + HEAD_START_S
             started_at = (datetime.now(UTC) + timedelta(seconds=HEAD_START_S)).isoformat(timespec="milliseconds")
             totals = _Totals(plan.requests, start_mono, on_progress)
-            reports = await _all_finished(children, start_mono, totals)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    tasks = [group.create_task(child.finish(start_mono, totals)) for child in children]
+            except ExceptionGroup as errors:
+                raise errors.exceptions[0] from None
         arrays = _merged([child.arrays_path for child in children])
     result = LoadResult(
         plan=plan,
-        processes=reports,
+        processes=[task.result() for task in tasks],
         environment=Environment.here(descriptors),
         started_at=started_at.replace("+00:00", "Z"),
         started_mono_s=start_mono,
@@ -146,22 +159,31 @@ async def check_reachable(url: str) -> None:
 
 
 class _Totals:
-    """Adds up the latest counts of each load process and reports them."""
+    """Adds up the latest counts of each load process and their recent response times, and reports them."""
 
     def __init__(self, requests: int, start_mono: float, on_progress: OnLoadProgress | None) -> None:
         self._requests, self._start_mono, self._on_progress = requests, start_mono, on_progress
         self._latest: dict[int, dict[str, int]] = {}
-        self._recent = RecentTimes()
+        self._recent: deque[tuple[float, Counter[int]]] = deque()
 
     def add(self, number: int, counts: dict[str, int], answered_in: dict[str, int]) -> None:
+        """Add a report; ``answered_in`` counts the responses since the last one, by bin of their time."""
+        now = time.monotonic()
         self._latest[number] = counts
-        self._recent.add(answered_in)
-        if self._on_progress is None:
-            return
-        totals = {name: sum(latest[name] for latest in self._latest.values()) for name in counts}
-        elapsed_s = time.monotonic() - self._start_mono
-        p99_s = self._recent.p99_s()
-        self._on_progress(LoadProgress(elapsed_s=elapsed_s, requests=self._requests, response_p99_s=p99_s, **totals))
+        self._recent.append((now, Counter({int(number): count for number, count in answered_in.items()})))
+        while self._recent[0][0] < now - RECENT_S:
+            self._recent.popleft()
+        if self._on_progress is not None:
+            totals = {name: sum(latest[name] for latest in self._latest.values()) for name in counts}
+            self._on_progress(
+                LoadProgress(now - self._start_mono, self._requests, **totals, response_p99_s=self._p99_s())
+            )
+
+    def _p99_s(self) -> float | None:
+        counts = sum((counted for _, counted in self._recent), Counter[int]())
+        bins = sorted(counts)
+        up_to = list(accumulate(counts[number] for number in bins))
+        return longest_in(bins[bisect_left(up_to, 0.99 * up_to[-1])]) if bins else None
 
 
 @dataclass
@@ -171,7 +193,6 @@ class _LoadProcess:
     number: int
     process: asyncio.subprocess.Process
     arrays_path: Path
-    errors_path: Path
 
     async def send(self, message: dict[str, Any]) -> None:
         assert self.process.stdin is not None
@@ -182,7 +203,8 @@ class _LoadProcess:
         assert self.process.stdout is not None
         line = await self.process.stdout.readline()
         if not line:
-            output = self.errors_path.read_text(errors="replace").strip().splitlines() or ["no output"]
+            errors_path = self.arrays_path.with_suffix(".err")
+            output = errors_path.read_text(errors="replace").strip().splitlines() or ["no output"]
             raise OverloadDemoError(f"load process {self.number} ended early: {output[-1]}")
         message: dict[str, Any] = json.loads(line)
         return message
@@ -200,17 +222,12 @@ class _LoadProcess:
 
 @contextlib.asynccontextmanager
 async def _load_process(
-    plan: LoadPlan,
-    number: int,
-    processes: int,
-    source_addresses: list[str],
-    folder: Path,
-    api_key: SecretStr | None,
+    plan: LoadPlan, number: int, processes: int, sources: list[str], folder: Path, api_key: SecretStr | None
 ) -> AsyncIterator[_LoadProcess]:
     """Start a load process and send its order; end it with the block."""
-    arrays_path, errors_path = folder / f"{number}.npz", folder / f"{number}.err"
+    arrays_path = folder / f"{number}.npz"
     key = {} if api_key is None else {"OVERLOAD_API_KEY": api_key.get_secret_value()}
-    with errors_path.open("wb") as errors:
+    with arrays_path.with_suffix(".err").open("wb") as errors:
         process = await asyncio.create_subprocess_exec(
             *(*PYTHON_M, "overload_demo.load.sender"),
             stdin=asyncio.subprocess.PIPE,
@@ -219,29 +236,13 @@ async def _load_process(
             env=os.environ | key,
         )
     try:
-        child = _LoadProcess(number, process, arrays_path, errors_path)
-        order = {
-            "plan": plan.to_json(),
-            "number": number,
-            "processes": processes,
-            "source_addresses": source_addresses,
-            "arrays_path": os.fspath(arrays_path),
-        }
+        child = _LoadProcess(number, process, arrays_path)
+        order = {"plan": asdict(plan), "number": number, "processes": processes, "sources": sources}
         with contextlib.suppress(ConnectionError):  # it has ended: receive() raises its last line
-            await child.send(order)
+            await child.send(order | {"arrays_path": str(arrays_path)})
         yield child
     finally:
         await kill_and_wait(process)
-
-
-async def _all_finished(children: list[_LoadProcess], start_mono: float, totals: _Totals) -> list[ProcessReport]:
-    tasks = [asyncio.create_task(child.finish(start_mono, totals)) for child in children]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _merged(paths: list[Path]) -> dict[str, Any]:

@@ -1,11 +1,10 @@
 """How many sockets, cores and bytes this machine or its container allows, and how the load stays below that.
 
-Two limits end a careless load test, and both look like the server's fault: the descriptors of a process (EMFILE) and
-the ephemeral ports between two addresses (EADDRNOTAVAIL, about 28,000 on Linux). The second hurts earlier: connect()
-first tries the free ports of one parity in turn, so above half of the ports a call takes milliseconds (measured:
-seconds of schedule lag at 15,000 sockets). So each load process has a socket cap and sends from source addresses of
-its own, 127.0.0.1 to 127.0.0.4, 127.0.1.1 ..., where the platform has them (Linux does, macOS has the first only).
-This needs IP_BIND_ADDRESS_NO_PORT: a plain bind would reserve a port for all destinations.
+Two limits look like the server's fault: the descriptors of a process (EMFILE) and the ephemeral ports between two
+addresses (EADDRNOTAVAIL, about 28,000 on Linux). Already above half of the ports, connect() takes milliseconds
+(measured: seconds of schedule lag at 15,000 sockets). So each load process has a socket cap and source addresses of its
+own, 127.0.0.1 to 127.0.0.4, 127.0.1.1 ..., where the platform has them (Linux does, macOS has the first only).
+A plain bind would reserve a port for all destinations, hence IP_BIND_ADDRESS_NO_PORT.
 """
 
 import contextlib
@@ -35,8 +34,6 @@ IP_BIND_ADDRESS_NO_PORT = 24  # Linux; the socket module has the name from Pytho
 
 CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
-SocketFactory = Callable[[Any], socket.socket]
-
 
 def descriptor_limit() -> int:
     """Return the descriptor limit to which a load process may raise its own."""
@@ -55,10 +52,7 @@ def raise_descriptor_limit() -> int:
 
 
 def socket_cap(descriptors: int) -> int:
-    """Return the sockets a process may have open at once under this descriptor limit.
-
-    The reserve is for the interpreter, its files, and sockets that are still closing.
-    """
+    """Return the sockets a process may have open at once; the rest is for its files and for sockets still closing."""
     return max(1, descriptors - max(64, descriptors // 20))
 
 
@@ -108,40 +102,29 @@ def processes_for(plan: LoadPlan, descriptors: int) -> int:
         if (plan.connections or 0) > plan.processes * cap:
             raise ConfigurationError(f"{plan.processes} processes hold at most {plan.processes * cap:,} connections")
         return plan.processes
-    if plan.connections is not None:
-        wanted = math.ceil(plan.connections / cap)
-    elif plan.shape is Shape.AT_ONCE:
-        wanted = math.ceil(plan.requests / cap)
-    else:
-        wanted = math.ceil(plan.rate_per_s / RATE_PER_PROCESS_PER_S)
-    return max(1, min(wanted, MAX_PROCESSES, plan.requests))
+    wanted = plan.rate_per_s / RATE_PER_PROCESS_PER_S
+    if plan.is_closed or plan.shape is Shape.AT_ONCE:
+        wanted = (plan.connections or plan.requests) / cap
+    return max(1, min(math.ceil(wanted), MAX_PROCESSES, plan.requests))
 
 
 def source_addresses(url: str, processes: int) -> list[list[str]]:
     """Return the source addresses of each process, empty where the kernel chooses. Probes them by binding."""
-    kernel_chooses: list[list[str]] = [[] for _ in range(processes)]
-    if urlsplit(url).hostname != "127.0.0.1":
-        return kernel_chooses
-    chosen = [[f"127.0.{number}.{1 + host}" for host in range(SOURCES_PER_PROCESS)] for number in range(processes)]
-    try:
-        for address in itertools.chain(*chosen):
-            _bound_socket(address, socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP).close()
-    except OSError:
-        return kernel_chooses
-    return chosen
+    if urlsplit(url).hostname == "127.0.0.1":
+        chosen = [[f"127.0.{number}.{1 + host}" for host in range(SOURCES_PER_PROCESS)] for number in range(processes)]
+        with contextlib.suppress(OSError):
+            for address in itertools.chain(*chosen):
+                _bound_socket(address, socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP).close()
+            return chosen
+    return [[] for _ in range(processes)]
 
 
-def socket_factory(addresses: Sequence[str]) -> SocketFactory | None:
+def socket_factory(addresses: Sequence[str]) -> Callable[[Any], socket.socket] | None:
     """Return an aiohttp socket factory that binds to ``addresses`` in turn; None without addresses."""
     if not addresses:
         return None
     turns = itertools.cycle(addresses)
-
-    def make(info: Any) -> socket.socket:
-        family, kind, protocol, *_ = info
-        return _bound_socket(next(turns), family, kind, protocol)
-
-    return make
+    return lambda info: _bound_socket(next(turns), *info[:3])
 
 
 def _cgroups(controller: str, root: Path, own: Path) -> Iterator[Path]:

@@ -5,9 +5,7 @@ All times are seconds from the common start of the load, float64, NaN for what d
 
 import json
 import math
-import time
-from collections import Counter, deque
-from collections.abc import Mapping
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -35,36 +33,16 @@ _RAW = ("intended_s", "sent_s", "done_s", "status", "kind", "job_ids")
 # Response times of a load under way are counted in bins 12 % wide, which several processes can add up.
 LOWEST_S = 1e-4
 BINS_PER_DECADE = 20
-WINDOW_S = 1.0
 
 
 def bin_of(seconds: float) -> int:
     """Return the bin of a response time; the first one holds everything below 0.1 ms."""
-    return max(0, int(math.log10(max(seconds, LOWEST_S) / LOWEST_S) * BINS_PER_DECADE))
+    return int(math.log10(max(seconds, LOWEST_S) / LOWEST_S) * BINS_PER_DECADE)
 
 
-class RecentTimes:
-    """The response times of all processes over the last second, by bin. For a live view only."""
-
-    def __init__(self) -> None:
-        self._seen: deque[tuple[float, Counter[int]]] = deque()
-
-    def add(self, counts: Mapping[str, int]) -> None:
-        """Add one process's responses by bin, counted since its last report."""
-        self._seen.append((time.monotonic(), Counter({int(number): count for number, count in counts.items()})))
-
-    def p99_s(self) -> float | None:
-        """Return the 99th percentile of the last second, rounded up to a bin; None without a response."""
-        since = time.monotonic() - WINDOW_S
-        while self._seen and self._seen[0][0] < since:
-            self._seen.popleft()
-        counts = sum((counted for _, counted in self._seen), Counter[int]())
-        so_far, wanted = 0, 0.99 * counts.total()
-        for number in sorted(counts):
-            so_far += counts[number]
-            if so_far >= wanted:
-                return float(LOWEST_S * 10 ** ((number + 1) / BINS_PER_DECADE))
-        return None
+def longest_in(number: int) -> float:
+    """Return the upper edge of a bin, seconds."""
+    return float(LOWEST_S * 10 ** ((number + 1) / BINS_PER_DECADE))
 
 
 @dataclass(frozen=True)
@@ -135,11 +113,9 @@ class LoadResult:
             mode="closed loop" if self.plan.is_closed else "open loop",
             planned=planned,
             sent=planned - dropped,
-            dropped=dropped,
             not_fired=self.plan.requests - planned,
-            accepted=counts[Kind.ACCEPTED],
             other_status=dict(by_code),
-            **{kind.name.lower(): counts[kind] for kind in FAILURES},
+            **{kind.name.lower(): counts[kind] for kind in (Kind.DROPPED, Kind.ACCEPTED, *FAILURES)},
             duration_s=round(ended_s, 3),
             sent_per_s=_rate(planned - dropped, last_sent_s),
             accepted_per_s=_rate(counts[Kind.ACCEPTED], _latest(self.done_s[accepted])),
@@ -179,14 +155,14 @@ class LoadResult:
         """Write the raw arrays (``load.npz``) and the summary (``load.json``) into ``folder``."""
         folder.mkdir(parents=True, exist_ok=True)
         self.save(folder / "load.npz")
-        document = {"plan": self.plan.to_json(), "summary": self.summary().model_dump(mode="json")}
+        document = {"plan": asdict(self.plan), "summary": self.summary().model_dump(mode="json")}
         (folder / "load.json").write_text(json.dumps(document, indent=2) + "\n")
 
     def save(self, path: Path) -> None:
         """Write everything to one ``.npz`` file."""
         about = {
             "format": FORMAT,
-            "plan": self.plan.to_json(),
+            "plan": asdict(self.plan),
             "processes": [asdict(report) for report in self.processes],
             "environment": self.environment.model_dump(),
             "started_at": self.started_at,
@@ -212,11 +188,12 @@ class LoadResult:
             )
 
     def _health(self) -> Health:
-        lag = Percentiles.of((self.sent_s - self.intended_s)[self.kind > Kind.DROPPED])
+        lag_s = (self.sent_s - self.intended_s)[self.kind > Kind.DROPPED]
+        p50_s, p99_s, longest_s = np.percentile(lag_s if lag_s.size else [0.0], [50, 99, 100]).round(6).tolist()
         return Health(
-            lag_p50_s=lag.p50_s if lag else 0.0,
-            lag_p99_s=lag.p99_s if lag else 0.0,
-            lag_max_s=lag.max_s if lag else 0.0,
+            lag_p50_s=p50_s,
+            lag_p99_s=p99_s,
+            lag_max_s=longest_s,
             cpu_share=[round(report.cpu_share, 3) for report in self.processes],
             peak_open_sockets=sum(report.peak_open_sockets for report in self.processes),
         )
@@ -224,8 +201,7 @@ class LoadResult:
 
 def _latest(times_s: Floats) -> float:
     """The latest time, 0.0 without any."""
-    known = times_s[~np.isnan(times_s)]
-    return float(known.max()) if known.size else 0.0
+    return float(np.nanmax(times_s, initial=0.0))
 
 
 def _rate(count: int, seconds: float) -> float:

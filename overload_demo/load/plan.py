@@ -5,7 +5,6 @@ arrivals down, as it would with clients that wait for a response before they sen
 """
 
 import contextlib
-import dataclasses
 import ipaddress
 import socket
 from dataclasses import dataclass
@@ -117,10 +116,6 @@ class LoadPlan:
         """Return the intended send offsets within ``max_duration_s``, seconds; a closed loop has none."""
         intended_s = intended_times(self.shape, self.requests, self.rate_per_s, self.seed)
         return intended_s if self.max_duration_s is None else intended_s[intended_s <= self.max_duration_s]
-
-    def to_json(self) -> dict[str, object]:
-        """The plan as JSON types; ``LoadPlan(**plan.to_json())`` is equal to it."""
-        return dataclasses.asdict(self)
 
 
 def _checked_shape(shape: str, requests: int, rate_per_s: float) -> Shape:

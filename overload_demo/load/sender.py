@@ -3,7 +3,7 @@
 :mod:`overload_demo.load.generator` starts it as ``python -m overload_demo.load.sender``; the two exchange JSON lines.
 It reads its order, writes ``{"ready": true}``, reads ``{"start_at_mono": ...}``, reports progress five times a second,
 writes its arrays to a file, and ends with ``{"finished": ...}``. It ignores SIGINT, which a terminal or notebook sends
-to the whole process group, and exits as soon as its stdin closes, so that it never outlives its parent.
+to the whole process group. When its stdin closes, it removes the parent's temporary folder and exits.
 """
 
 import asyncio
@@ -14,12 +14,14 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import sys
 import threading
 import time
 from collections import Counter
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -200,7 +202,7 @@ class Sender:
         return time.monotonic() - self._start_mono
 
 
-def new_session(plan: LoadPlan, source_addresses: list[str]) -> aiohttp.ClientSession:
+def new_session(plan: LoadPlan, sources: list[str]) -> aiohttp.ClientSession:
     """Make a session that adds no limit, cookie, lookup or other work to what is measured.
 
     ``limit=0`` because aiohttp's default of 100 connections would look like a slow server. ``at-once`` stands for
@@ -211,7 +213,7 @@ def new_session(plan: LoadPlan, source_addresses: list[str]) -> aiohttp.ClientSe
         limit=0,
         force_close=at_once,
         keepalive_timeout=None if at_once else KEEPALIVE_S,
-        socket_factory=socket_factory(source_addresses),
+        socket_factory=socket_factory(sources),
     )
     key = load_settings().overload_api_key  # never part of a plan, which is written into results
     authorization = {} if key is None else {"Authorization": f"Bearer {key.get_secret_value()}"}
@@ -229,14 +231,14 @@ def new_session(plan: LoadPlan, source_addresses: list[str]) -> aiohttp.ClientSe
     )
 
 
-async def carry_out(plan: LoadPlan, number: int, processes: int, source_addresses: list[str], arrays_path: str) -> None:
+async def carry_out(plan: LoadPlan, number: int, processes: int, sources: list[str], arrays_path: str) -> None:
     """Carry out one order from the handshake to the last message."""
     loop = asyncio.get_running_loop()
     started: asyncio.Future[float] = loop.create_future()
-    threading.Thread(target=_follow_parent, args=(loop, started), daemon=True).start()
-    ports = port_cap(len(source_addresses)) if source_addresses else port_cap(1) // processes
+    threading.Thread(target=_follow_parent, args=(loop, started, Path(arrays_path).parent), daemon=True).start()
+    ports = port_cap(len(sources)) if sources else port_cap(1) // processes
     cap = max(1, min(socket_cap(raise_descriptor_limit()), ports))
-    async with new_session(plan, source_addresses) as session:
+    async with new_session(plan, sources) as session:
         sender = Sender(plan, number, processes, session, cap)
         gc.disable()  # its pauses would show as lag; requests leave no cycles (40,000 timeouts: none measured)
         _write_message({"ready": True})
@@ -265,27 +267,28 @@ def _write_message(message: dict[str, Any]) -> None:
 
 
 def _read_line() -> bytes:
-    """Read a line from stdin, and exit at its end; unbuffered: a waiting thread would hold the buffer's lock."""
+    """Read a line from stdin, empty at its end; unbuffered: a waiting thread would hold the buffer's lock."""
     line = b""
-    while not line.endswith(b"\n"):
-        piece = os.read(sys.stdin.fileno(), 65_536)
-        if not piece:
-            os._exit(0)
+    while not line.endswith(b"\n") and (piece := os.read(sys.stdin.fileno(), 65_536)):
         line += piece
     return line
 
 
-def _follow_parent(loop: asyncio.AbstractEventLoop, started: "asyncio.Future[float]") -> None:
-    start_at_mono = json.loads(_read_line())["start_at_mono"]
-    loop.call_soon_threadsafe(started.set_result, start_at_mono)
-    _read_line()  # the parent sends nothing more: this blocks until stdin closes, then exits
+def _follow_parent(loop: asyncio.AbstractEventLoop, started: "asyncio.Future[float]", folder: Path) -> None:
+    """Pass on the start; when the parent has died, remove its folder and exit."""
+    if order := _read_line():
+        loop.call_soon_threadsafe(started.set_result, json.loads(order)["start_at_mono"])
+        _read_line()  # the parent sends nothing more: this blocks until stdin closes
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(0)
 
 
 def main() -> None:
     """Read the order from stdin and carry it out."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    order = json.loads(_read_line())
-    uvloop.run(carry_out(LoadPlan(**order.pop("plan")), **order))
+    if line := _read_line():
+        order = json.loads(line)
+        uvloop.run(carry_out(LoadPlan(**order.pop("plan")), **order))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""The stored form of a load: counts that add up, times, the generator's health, and a verdict on its own figures.
+"""The stored form of a load: counts that add up, times, the generator's health, and a verdict on its own figures."""
 
-Plain models, so that a recorded summary is validated wherever it is read.
-"""
-
+import contextlib
 import math
 import platform
+import re
 from enum import IntEnum
 from importlib.metadata import version
 from pathlib import Path
@@ -83,8 +82,7 @@ class Environment(BaseModel, frozen=True):
 
     def is_like(self, other: "Environment") -> bool:
         """Whether rates measured in both are comparable: equal processor, cores, system and Python."""
-        mine = (self.processor, self.cores, self.system, self.python)
-        return mine == (other.processor, other.cores, other.system, other.python)
+        return all(getattr(self, name) == getattr(other, name) for name in ("processor", "cores", "system", "python"))
 
 
 class Health(BaseModel, frozen=True):
@@ -156,9 +154,7 @@ class LoadSummary(BaseModel, frozen=True):
     def failures(self) -> dict[str, int]:
         """Requests sent and not accepted, by outcome, zeros left out."""
         named = {f"status {code}": count for code, count in sorted(self.other_status.items())}
-        for kind in FAILURES:
-            name = kind.name.lower()
-            named[name.replace("_", " ")] = getattr(self, name)
+        named |= {kind.name.lower().replace("_", " "): getattr(self, kind.name.lower()) for kind in FAILURES}
         return {name: count for name, count in named.items() if count}
 
     @property
@@ -177,7 +173,7 @@ class LoadSummary(BaseModel, frozen=True):
 
 
 def judge(health: Health, dropped: int, *, is_closed: bool) -> tuple[Verdict, str]:
-    """Decide whether the figures are the server's (``valid``) or may be the generator's own; with the reason."""
+    """Return whether the figures are the server's (``valid``) or may be the generator's own, and the reason."""
     reasons = []
     if health.lag_p99_s > MAX_LAG_P99_S:
         reasons.append(f"1 % of the requests left more than {health.lag_p99_s * 1000:.0f} ms late")
@@ -210,10 +206,7 @@ def remarks_on(service_s: Floats) -> list[str]:
 
 
 def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
+    with contextlib.suppress(OSError):
+        if found := re.search(r"^model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
+            return found[1].strip()
     return platform.processor() or platform.machine()

@@ -65,9 +65,9 @@ def test_a_missing_handler_is_a_one_line_error(tmp_path: Path) -> None:
     assert "nowhere:nothing" in the_error(run_door(tmp_path, "worker", WORKER_HANDLER="nowhere:nothing"))
 
 
-def test_a_second_api_on_the_same_port_is_refused(tmp_path: Path) -> None:
+def test_a_second_api_on_the_same_port_is_refused(tmp_path: Path, own_queue: dict[str, object]) -> None:
     port = free_port()
-    first = child("overload_demo.api", "--port", str(port), folder=tmp_path)
+    first = child("overload_demo.api", "--port", str(port), folder=tmp_path, **own_queue)
     first.start()
     try:
         wait_until("the first serves", lambda: is_healthy(f"http://127.0.0.1:{port}"), timeout_s=20.0)
@@ -84,20 +84,20 @@ def test_api_and_worker_started_separately_find_the_same_store(tmp_path: Path) -
         wait_for(client, submit(client, 3))
 
 
-def test_a_worker_until_empty_runs_all_jobs_and_ends(tmp_path: Path) -> None:
-    with api_process(tmp_path) as (_, client):
+def test_a_worker_until_empty_runs_all_jobs_and_ends(tmp_path: Path, own_queue: dict[str, object]) -> None:
+    with api_process(tmp_path, **own_queue) as (_, client):
         ids = submit(client, 25)
 
-        outcome = run_door(tmp_path, "worker", "--until-empty")
+        outcome = run_door(tmp_path, "worker", "--until-empty", **own_queue)
 
         assert outcome.returncode == 0, outcome.stderr
         wait_for(client, ids)
 
 
-def test_sigterm_finishes_the_running_job_and_releases_the_rest(tmp_path: Path) -> None:
-    with api_process(tmp_path) as (_, client):
+def test_sigterm_finishes_the_running_job_and_releases_the_rest(tmp_path: Path, own_queue: dict[str, object]) -> None:
+    with api_process(tmp_path, **own_queue) as (_, client):
         ids = submit(client, 5)
-        worker = child("overload_demo.worker", folder=tmp_path, WORKER_PROCESSING_DELAY=0.4)
+        worker = child("overload_demo.worker", folder=tmp_path, **own_queue, WORKER_PROCESSING_DELAY=0.4)
         worker.start()
         wait_until("a job is running", lambda: events(tmp_path), timeout_s=20.0)
 
@@ -113,40 +113,44 @@ def test_sigterm_finishes_the_running_job_and_releases_the_rest(tmp_path: Path) 
         worker.stop()
 
 
-def test_sigterm_ends_a_worker_within_the_grace_period(tmp_path: Path) -> None:
+def test_sigterm_ends_a_worker_within_the_grace_period(tmp_path: Path, own_queue: dict[str, object]) -> None:
     (tmp_path / "stuck.py").write_text("import threading\n\n\ndef handle(payload):\n    threading.Event().wait()\n")
-    with api_process(tmp_path) as (_, client):
+    with api_process(tmp_path, **own_queue) as (_, client):
         ids = submit(client, 3)
-        with worker_process(tmp_path, WORKER_HANDLER="stuck:handle", WORKER_GRACE_S=0.3, WORKER_LEASE_S=1) as worker:
+        with worker_process(
+            tmp_path, **own_queue, WORKER_HANDLER="stuck:handle", WORKER_GRACE_S=0.3, WORKER_LEASE_S=1
+        ) as worker:
             wait_until("a job is running", lambda: events(tmp_path), timeout_s=20.0)
             worker.terminate()
             wait_until("the worker has ended", lambda: worker.pid is None)
             assert "did not end within WORKER_GRACE_S" in worker.log.read_text()
 
-        with worker_process(tmp_path):  # it takes back the lease, which is not renewed
+        with worker_process(tmp_path, **own_queue):  # it takes back the lease, which is not renewed
             wait_for(client, ids)
 
 
-def test_a_job_over_its_time_limit_ends_the_worker_and_counts_as_interrupted(tmp_path: Path) -> None:
+def test_a_job_over_its_time_limit_ends_the_worker_and_counts_as_interrupted(
+    tmp_path: Path, own_queue: dict[str, object]
+) -> None:
     (tmp_path / "stuck.py").write_text("import threading\n\n\ndef handle(payload):\n    threading.Event().wait()\n")
-    with api_process(tmp_path) as (_, client):
+    with api_process(tmp_path, **own_queue) as (_, client):
         [job_id] = submit(client)
         limits = {"WORKER_HANDLER": "stuck:handle", "WORKER_JOB_TIMEOUT_S": 0.3, "WORKER_MAX_ATTEMPTS": 2}
 
-        first, second = (run_door(tmp_path, "worker", **limits) for _ in range(2))
+        first, second = (run_door(tmp_path, "worker", **own_queue, **limits) for _ in range(2))
 
         assert (first.returncode, second.returncode) == (3, 3)
-        with worker_process(tmp_path, **limits):
+        with worker_process(tmp_path, **own_queue, **limits):
             wait_for(client, [job_id], "failed")
         assert "interrupted 2 times" in client.get(f"/jobs/{job_id}").json()["error"]
 
 
-def test_two_workers_run_every_job_once(tmp_path: Path) -> None:
-    with api_process(tmp_path) as (_, client):
+def test_two_workers_run_every_job_once(tmp_path: Path, own_queue: dict[str, object]) -> None:
+    with api_process(tmp_path, **own_queue) as (_, client):
         ids = submit(client, 200)
         with (
-            worker_process(tmp_path, WORKER_PROCESSING_DELAY=0.002),
-            worker_process(tmp_path, WORKER_PROCESSING_DELAY=0.002),
+            worker_process(tmp_path, **own_queue, WORKER_PROCESSING_DELAY=0.002),
+            worker_process(tmp_path, **own_queue, WORKER_PROCESSING_DELAY=0.002),
         ):
             wait_until("both are alive", lambda: client.get("/queue/stats").json()["workers_alive"] == 2)
             wait_for(client, ids)

@@ -40,11 +40,11 @@ def scrape(url: str) -> Numbers:
     return numbers_in(httpx.get(url, trust_env=False).text)
 
 
-def test_outcomes_attempts_times_and_batches_add_up(tmp_path: Path) -> None:
+def test_outcomes_attempts_times_and_batches_add_up(tmp_path: Path, own_queue: dict[str, object]) -> None:
     (tmp_path / "odd.py").write_text(FAILS_AT_TIMES)
-    with api_process(tmp_path) as (_, client):
+    with api_process(tmp_path, **own_queue) as (_, client):
         ids = submit(client, 10)
-        with worker_process(tmp_path, WORKER_METRICS_PORT=0, WORKER_HANDLER="odd:handle") as worker:
+        with worker_process(tmp_path, **own_queue, WORKER_METRICS_PORT=0, WORKER_HANDLER="odd:handle") as worker:
             url = url_of(worker)
             wait_for(client, ids[::2], "done")
             wait_for(client, ids[1::2], "failed")
@@ -66,16 +66,16 @@ def test_outcomes_attempts_times_and_batches_add_up(tmp_path: Path) -> None:
     assert not any(errors.values())  # that a new store does not know the scripts yet is none
 
 
-def test_an_interrupted_job_is_counted_as_a_second_attempt(tmp_path: Path) -> None:
-    with api_process(tmp_path) as (_, client):
+def test_an_interrupted_job_is_counted_as_a_second_attempt(tmp_path: Path, own_queue: dict[str, object]) -> None:
+    with api_process(tmp_path, **own_queue) as (_, client):
         [job_id] = submit(client)
-        slow = child("overload_demo.worker", folder=tmp_path, WORKER_PROCESSING_DELAY=60)
+        slow = child("overload_demo.worker", folder=tmp_path, **own_queue, WORKER_PROCESSING_DELAY=60)
         slow.start()
         wait_until("it is running", lambda: events(tmp_path), timeout_s=20.0)
         slow.kill()
         slow.stop()
 
-        with worker_process(tmp_path, WORKER_METRICS_PORT=0) as worker:
+        with worker_process(tmp_path, **own_queue, WORKER_METRICS_PORT=0) as worker:
             wait_for(client, [job_id])
             numbers = scrape(url_of(worker))
 
@@ -85,10 +85,12 @@ def test_an_interrupted_job_is_counted_as_a_second_attempt(tmp_path: Path) -> No
         assert told["overload_jobs_interrupted_total"] == told["overload_jobs_done_total"] == 1
 
 
-def test_a_running_job_is_in_flight(tmp_path: Path) -> None:
-    with api_process(tmp_path) as (_, client):
+def test_a_running_job_is_in_flight(tmp_path: Path, own_queue: dict[str, object]) -> None:
+    with api_process(tmp_path, **own_queue) as (_, client):
         submit(client)
-        with worker_process(tmp_path, WORKER_METRICS_PORT=0, WORKER_PROCESSING_DELAY=60, WORKER_GRACE_S=0.1) as worker:
+        with worker_process(
+            tmp_path, **own_queue, WORKER_METRICS_PORT=0, WORKER_PROCESSING_DELAY=60, WORKER_GRACE_S=0.1
+        ) as worker:
             wait_until("it is running", lambda: events(tmp_path), timeout_s=20.0)
             assert scrape(url_of(worker))["overload_worker_in_flight"] == 1
 
@@ -104,8 +106,8 @@ def test_an_unreachable_store_is_counted(tmp_path: Path) -> None:
         wait_until("it is counted", lambda: scrape(url)["overload_store_errors_total{unavailable}"] > 0)
 
 
-def test_a_taken_metrics_port_is_a_one_line_error(tmp_path: Path) -> None:
-    with worker_process(tmp_path, WORKER_METRICS_PORT=0) as worker:
+def test_a_taken_metrics_port_is_a_one_line_error(tmp_path: Path, own_queue: dict[str, object]) -> None:
+    with worker_process(tmp_path, **own_queue, WORKER_METRICS_PORT=0) as worker:
         port = url_of(worker).split(":")[2].split("/")[0]
         command = [sys.executable, "-m", "overload_demo.worker"]
         outcome = subprocess.run(
@@ -122,8 +124,8 @@ def test_a_taken_metrics_port_is_a_one_line_error(tmp_path: Path) -> None:
     assert line == f"error: WORKER_METRICS_PORT: cannot listen on 127.0.0.1:{port}: Address already in use"
 
 
-def test_without_a_port_nothing_is_opened(tmp_path: Path) -> None:
-    with worker_process(tmp_path) as worker:
+def test_without_a_port_nothing_is_opened(tmp_path: Path, own_queue: dict[str, object]) -> None:
+    with worker_process(tmp_path, **own_queue) as worker:
         wait_until("it is up", lambda: "is up" in worker.log.read_text(), timeout_s=20.0)
         assert "metrics at" not in worker.log.read_text()
 

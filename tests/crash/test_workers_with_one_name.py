@@ -11,16 +11,18 @@ import httpx
 import pytest
 
 from overload_demo.store.connect import Store
-from tests.support.running import environment, events, make_settings, serving_api, submit, wait_for, worker_process
+from tests.support.running import (
+    environment,
+    events,
+    make_settings,
+    queue_variables,
+    serving_api,
+    submit,
+    wait_for,
+    worker_process,
+)
 from tests.support.stores import Rest
 from tests.support.waiting import wait_until
-
-
-def at(store: Store, prefix: str, **more: object) -> dict[str, object]:
-    """Variables that connect a worker in any data directory to one queue."""
-    address = store[0]
-    here = {"UPSTASH_REDIS_REST_URL": address.url, "UPSTASH_REDIS_REST_TOKEN": address.token.get_secret_value()}
-    return {**here, "OVERLOAD_KEY_PREFIX": prefix, **more}
 
 
 def workers_alive(client: httpx.Client) -> int:
@@ -34,7 +36,9 @@ def test_live_workers_with_one_name_run_a_job_once(tmp_path: Path, store_on_a_po
     with serving_api(settings, store_on_a_port) as client, ExitStack() as workers:
         [job_id] = submit(client)
         for number in range(3):
-            variables = at(store_on_a_port, settings.overload_key_prefix, WORKER_ID=name, WORKER_PROCESSING_DELAY=4)
+            variables = queue_variables(
+                store_on_a_port, settings.overload_key_prefix, WORKER_ID=name, WORKER_PROCESSING_DELAY=4
+            )
             folder = tmp_path / str(number)
             folder.mkdir()
             effects = tmp_path / "effects.log"
@@ -50,7 +54,7 @@ def test_live_workers_with_one_name_run_a_job_once(tmp_path: Path, store_on_a_po
 @pytest.mark.parametrize("name", ["worker", ""])
 def test_the_job_of_a_killed_worker_is_run_again_at_once(tmp_path: Path, store_on_a_port: Store, name: str) -> None:
     settings = make_settings(tmp_path)
-    variables = at(store_on_a_port, settings.overload_key_prefix, WORKER_ID=name, WORKER_LEASE_S=600)
+    variables = queue_variables(store_on_a_port, settings.overload_key_prefix, WORKER_ID=name, WORKER_LEASE_S=600)
     with serving_api(settings, store_on_a_port) as client:
         [job_id] = submit(client)
         with worker_process(tmp_path, WORKER_PROCESSING_DELAY=600, **variables) as worker:
@@ -63,7 +67,7 @@ def test_the_job_of_a_killed_worker_is_run_again_at_once(tmp_path: Path, store_o
 
 def test_a_second_worker_with_one_worker_id_is_a_one_line_error(tmp_path: Path, store_on_a_port: Store) -> None:
     settings = make_settings(tmp_path)
-    variables = at(store_on_a_port, settings.overload_key_prefix, WORKER_ID="worker")
+    variables = queue_variables(store_on_a_port, settings.overload_key_prefix, WORKER_ID="worker")
     with worker_process(tmp_path, **variables) as first:
         wait_until("it is up", lambda: "is up" in first.log.read_text(), timeout_s=20.0)
         outcome = subprocess.run(
@@ -86,7 +90,7 @@ def test_a_stopped_worker_finishes_its_job_and_removes_its_sign_of_life(
     tmp_path: Path, store_on_a_port: Store, number: signal.Signals
 ) -> None:
     settings = make_settings(tmp_path)
-    variables = at(store_on_a_port, settings.overload_key_prefix, WORKER_PROCESSING_DELAY=1)
+    variables = queue_variables(store_on_a_port, settings.overload_key_prefix, WORKER_PROCESSING_DELAY=1)
     workers = f"{settings.overload_key_prefix}jobs:workers"
     with serving_api(settings, store_on_a_port) as client:
         [job_id] = submit(client)

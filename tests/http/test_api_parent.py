@@ -62,8 +62,8 @@ def fire(url: str, count: int, once_let_in: Callable[[], object]) -> LoadSummary
     return asyncio.run(run()).summary()
 
 
-def test_a_rolling_restart_loses_no_request_of_a_crowd(tmp_path: Path) -> None:
-    with parent_of(2, tmp_path, OVERLOAD_MAX_CONNECTIONS=8) as (parent, url):
+def test_a_rolling_restart_loses_no_request_of_a_crowd(tmp_path: Path, own_queue: dict[str, object]) -> None:
+    with parent_of(2, tmp_path, **own_queue, OVERLOAD_MAX_CONNECTIONS=8) as (parent, url):
         old = serving(parent)
         assert len(old) == 2
 
@@ -74,8 +74,10 @@ def test_a_rolling_restart_loses_no_request_of_a_crowd(tmp_path: Path) -> None:
         assert httpx.get(f"{url}/queue/stats", trust_env=False).json()["accepted"] == 4000
 
 
-def test_a_killed_process_is_restarted_and_waiting_connections_are_answered(tmp_path: Path) -> None:
-    with parent_of(1, tmp_path, OVERLOAD_MAX_CONNECTIONS=8) as (parent, url):
+def test_a_killed_process_is_restarted_and_waiting_connections_are_answered(
+    tmp_path: Path, own_queue: dict[str, object]
+) -> None:
+    with parent_of(1, tmp_path, **own_queue, OVERLOAD_MAX_CONNECTIONS=8) as (parent, url):
         [victim] = serving(parent)
 
         summary = fire(url, 3000, lambda: os.kill(victim, signal.SIGKILL))
@@ -85,8 +87,8 @@ def test_a_killed_process_is_restarted_and_waiting_connections_are_answered(tmp_
         assert "restarting in" in parent.log.read_text()
 
 
-def test_a_stop_drains_the_accept_queue_and_leaves_no_process(tmp_path: Path) -> None:
-    with parent_of(2, tmp_path, OVERLOAD_MAX_CONNECTIONS=8) as (parent, url):
+def test_a_stop_drains_the_accept_queue_and_leaves_no_process(tmp_path: Path, own_queue: dict[str, object]) -> None:
+    with parent_of(2, tmp_path, **own_queue, OVERLOAD_MAX_CONNECTIONS=8) as (parent, url):
         everybody = [psutil.Process(pid) for pid in serving(parent)]
 
         summary = fire(url, 2000, parent.stop)
@@ -95,8 +97,8 @@ def test_a_stop_drains_the_accept_queue_and_leaves_no_process(tmp_path: Path) ->
         assert not any(one.is_running() for one in everybody)
 
 
-def test_children_end_when_their_parent_is_killed(tmp_path: Path) -> None:
-    with parent_of(2, tmp_path) as (parent, url):
+def test_children_end_when_their_parent_is_killed(tmp_path: Path, own_queue: dict[str, object]) -> None:
+    with parent_of(2, tmp_path, **own_queue) as (parent, url):
         everybody = [psutil.Process(pid) for pid in serving(parent)]
         assert httpx.post(f"{url}/jobs", json=JOB, trust_env=False).status_code == 202
 
@@ -105,13 +107,13 @@ def test_children_end_when_their_parent_is_killed(tmp_path: Path) -> None:
         wait_until("they have ended", lambda: not any(one.is_running() for one in everybody), timeout_s=20.0)
 
 
-def test_children_that_cannot_start_are_a_one_line_error(tmp_path: Path) -> None:
+def test_children_that_cannot_start_are_a_one_line_error(tmp_path: Path, own_queue: dict[str, object]) -> None:
     (tmp_path / "fastapi.py").write_text("raise ImportError('a broken installation')\n")
     port = str(free_port())
-    parent = child("overload_demo.api", "--port", port, "--processes", "2", folder=tmp_path)
+    parent = child("overload_demo.api", "--port", port, "--processes", "2", folder=tmp_path, **own_queue)
     parent.start()
     try:
-        wait_until("it has given up", lambda: parent.pid is None, timeout_s=30.0)
+        wait_until("the parent has given up", lambda: parent.pid is None, timeout_s=60.0)
 
         assert "error: the API could not start" in parent.log.read_text()
     finally:
@@ -123,8 +125,10 @@ PATIENCE_S = 2.0 * GRACE_S + 5.0  # of a parent with that grace, for a child tha
 
 
 @pytest.mark.parametrize("is_replacing", [False, True])
-def test_suspended_children_are_killed_together_after_one_grace_period(tmp_path: Path, is_replacing: bool) -> None:
-    with parent_of(3, tmp_path, OVERLOAD_GRACE_S=GRACE_S) as (parent, _):
+def test_suspended_children_are_killed_together_after_one_grace_period(
+    tmp_path: Path, is_replacing: bool, own_queue: dict[str, object]
+) -> None:
+    with parent_of(3, tmp_path, **own_queue, OVERLOAD_GRACE_S=GRACE_S) as (parent, _):
         stuck = serving(parent)
         for pid in stuck:
             os.kill(pid, signal.SIGSTOP)

@@ -117,9 +117,9 @@ FLOODS = {
 }
 
 
-def test_no_client_makes_the_memory_of_the_api_grow(tmp_path: Path) -> None:
+def test_no_client_makes_the_memory_of_the_api_grow(tmp_path: Path, own_queue: dict[str, object]) -> None:
     """Each of these clients once took hundreds of megabytes, because everything parsed was kept."""
-    with api_process(tmp_path) as (api, client):
+    with api_process(tmp_path, **own_queue) as (api, client):
         submit(client)
         assert api.pid is not None
         memory = psutil.Process(api.pid).memory_info

@@ -35,8 +35,8 @@ def low_descriptor_limit(limit: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_a_crowd_far_above_the_cap_is_answered_completely(tmp_path: Path) -> None:
-    with api_process(tmp_path, OVERLOAD_MAX_CONNECTIONS=20) as (api, client):
+def test_a_crowd_far_above_the_cap_is_answered_completely(tmp_path: Path, own_queue: dict[str, object]) -> None:
+    with api_process(tmp_path, **own_queue, OVERLOAD_MAX_CONNECTIONS=20) as (api, client):
         assert client.get("/health").status_code == 200
         assert api.pid is not None
         server, most_open = psutil.Process(api.pid), 0
@@ -128,9 +128,9 @@ def test_idle_connections_are_closed_while_others_wait(tmp_path: Path, store: St
         assert (answer.status, answer.headers["connection"]) == (202, "close")
 
 
-def test_a_stop_answers_the_connections_in_the_accept_queue(tmp_path: Path) -> None:
+def test_a_stop_answers_the_connections_in_the_accept_queue(tmp_path: Path, own_queue: dict[str, object]) -> None:
     port = free_port()
-    api = child("overload_demo.api", "--port", str(port), folder=tmp_path, OVERLOAD_MAX_CONNECTIONS=8)
+    api = child("overload_demo.api", "--port", str(port), folder=tmp_path, **own_queue, OVERLOAD_MAX_CONNECTIONS=8)
     api.start()
     try:
         wait_until("it listens", lambda: "serving at" in api.log.read_text(), timeout_s=20.0)
@@ -145,8 +145,8 @@ def test_a_stop_answers_the_connections_in_the_accept_queue(tmp_path: Path) -> N
         api.stop()
 
 
-def test_a_stop_sends_connection_close_to_every_active_client(tmp_path: Path) -> None:
-    with api_process(tmp_path) as (api, client), connections(client, 20) as active:
+def test_a_stop_sends_connection_close_to_every_active_client(tmp_path: Path, own_queue: dict[str, object]) -> None:
+    with api_process(tmp_path, **own_queue) as (api, client), connections(client, 20) as active:
         left = [connection for connection in active if asks_again(connection)]
         api.terminate()
 
@@ -164,10 +164,12 @@ def asks_again(connection: socket.socket) -> bool:
     return answer.headers.get("connection") != "close"
 
 
-def test_connections_that_wait_after_the_grace_period_are_reset_and_counted(tmp_path: Path) -> None:
+def test_connections_that_wait_after_the_grace_period_are_reset_and_counted(
+    tmp_path: Path, own_queue: dict[str, object]
+) -> None:
     port = free_port()
     limits = {"OVERLOAD_MAX_CONNECTIONS": 8, "OVERLOAD_GRACE_S": 0.2, "OVERLOAD_REQUEST_PATIENCE_S": 60}
-    api = child("overload_demo.api", "--port", str(port), folder=tmp_path, **limits)
+    api = child("overload_demo.api", "--port", str(port), folder=tmp_path, **own_queue, **limits)
     api.start()
     try:
         wait_until("it listens", lambda: "serving at" in api.log.read_text(), timeout_s=20.0)

@@ -103,8 +103,8 @@ def test_neither_tokens_nor_keys_nor_payloads_are_logged(tmp_path: Path) -> None
     assert not [secret for secret in (SECRET, KEY, PAYLOAD) if secret in written]
 
 
-def test_many_requests_are_summarised_once_a_second(tmp_path: Path) -> None:
-    with api_process(tmp_path) as (api, client):
+def test_many_requests_are_summarised_once_a_second(tmp_path: Path, own_queue: dict[str, object]) -> None:
+    with api_process(tmp_path, **own_queue) as (api, client):
         submit(client)
         client.headers["X-Request-ID"] = "one-of-many"
         wait_until("it is summed up", lambda: submit(client, 50) and "requests in the last" in api.log.read_text())

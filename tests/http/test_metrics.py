@@ -199,8 +199,10 @@ def test_metrics_need_a_key_if_keys_are_set(tmp_path: Path, store: Store) -> Non
         assert answered(client) == {"401": 1}
 
 
-def test_one_scrape_covers_all_processes_and_a_kill_lowers_no_counter(tmp_path: Path) -> None:
-    with parent_of(2, tmp_path) as (parent, url), httpx.Client(base_url=url, trust_env=False) as client:
+def test_one_scrape_covers_all_processes_and_a_kill_lowers_no_counter(
+    tmp_path: Path, own_queue: dict[str, object]
+) -> None:
+    with parent_of(2, tmp_path, **own_queue) as (parent, url), httpx.Client(base_url=url, trust_env=False) as client:
         fire(url, 300, lambda: None)
         before = scrape(client)
         assert before["overload_http_requests_total{202}"] == before["overload_acceptance_seconds_count"] == 300
@@ -234,8 +236,8 @@ def replace_all(parent: Child) -> None:
     wait_until("both are new", lambda: len(serving(parent)) == 2 and not serving(parent) & old, timeout_s=30.0)
 
 
-def test_connections_of_a_dead_process_are_not_reported(tmp_path: Path) -> None:
-    with parent_of(1, tmp_path, OVERLOAD_GRACE_S=0) as (parent, url):
+def test_connections_of_a_dead_process_are_not_reported(tmp_path: Path, own_queue: dict[str, object]) -> None:
+    with parent_of(1, tmp_path, **own_queue, OVERLOAD_GRACE_S=0) as (parent, url):
         with httpx.Client(base_url=url, trust_env=False) as client, sockets.connections(client, 5):
             wait_until("they are inside", lambda: scrape(client)["overload_live_connections"] == 6)
             [stuck] = old = serving(parent)
@@ -246,8 +248,8 @@ def test_connections_of_a_dead_process_are_not_reported(tmp_path: Path) -> None:
         assert _scrape_anew(url)["overload_live_connections"] == 1
 
 
-def test_a_rolling_restart_keeps_the_counts(tmp_path: Path) -> None:
-    with parent_of(2, tmp_path) as (parent, url):
+def test_a_rolling_restart_keeps_the_counts(tmp_path: Path, own_queue: dict[str, object]) -> None:
+    with parent_of(2, tmp_path, **own_queue) as (parent, url):
         for _ in range(2):  # the free row goes round
             fire(url, 75, lambda: None)
             replace_all(parent)

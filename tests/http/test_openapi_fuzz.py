@@ -48,11 +48,13 @@ def every_error_is_a_problem_document(ctx, response, case):
         pytest.param(1_500, None, id="long", marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
     ],
 )
-def test_the_api_is_what_its_openapi_document_says(tmp_path: Path, examples: int, seed: int | None) -> None:
+def test_the_api_is_what_its_openapi_document_says(
+    tmp_path: Path, examples: int, seed: int | None, own_queue: dict[str, object]
+) -> None:
     seed = random.randrange(1 << 32) if seed is None else seed
     (tmp_path / "hooks.py").write_text(HOOKS)
     (tmp_path / "schemathesis.toml").write_text('hooks = "hooks.py"\n')
-    with api_process(tmp_path) as (api, client), worker_process(tmp_path) as worker:
+    with api_process(tmp_path, **own_queue) as (api, client), worker_process(tmp_path, **own_queue) as worker:
         command = [sys.executable, "-m", "schemathesis.cli", "run", f"{client.base_url}/openapi.json"]
         # A DELETE cancels: the job stays to be polled, as cancelled.
         command += ["--checks=all", "--exclude-checks=use_after_free"]

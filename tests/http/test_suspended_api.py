@@ -36,8 +36,9 @@ def ready(client: httpx.Client) -> None:
     client.close()
 
 
-def test_a_next_request_sent_during_the_suspension_is_answered(tmp_path: Path) -> None:
-    with api_process(tmp_path, OVERLOAD_MAX_CONNECTIONS=PLACES + 1) as (api, client):  # one is just leaving
+def test_a_next_request_sent_during_the_suspension_is_answered(tmp_path: Path, own_queue: dict[str, object]) -> None:
+    variables = own_queue | {"OVERLOAD_MAX_CONNECTIONS": PLACES + 1}  # one is just leaving
+    with api_process(tmp_path, **variables) as (api, client):
         ready(client)
         with ExitStack() as open_ones:
             inside = open_ones.enter_context(connections(client, PLACES))

@@ -22,11 +22,16 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return run_module(COMMAND[-1], *arguments)
 
 
-def start(server: ScriptedServer) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
+def start(server: ScriptedServer, **environment: str) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
     """A command in the middle of a long load, in a session of its own, and its load processes."""
     arguments = [server.url, "--requests", "10000", "--rate", "100", "--processes", "2"]
     command = subprocess.Popen(
-        [*COMMAND, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [*COMMAND, *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | environment,
     )
     wait_until("the load has begun", lambda: server.bodies, timeout_s=30)
     children = psutil.Process(command.pid).children(recursive=True)
@@ -92,12 +97,15 @@ def test_a_stop_signal_ends_command_and_load_processes(number: signal.Signals, s
     assert not [child for child in children if child.is_running()]
 
 
-def test_a_killed_command_leaves_no_load_process() -> None:
+def test_a_killed_command_leaves_no_load_process_and_no_file(tmp_path: Path) -> None:
     with scripted_server(scripted.accept) as server:
-        command, children = start(server)
+        command, children = start(server, TMPDIR=str(tmp_path))
+        assert list(tmp_path.iterdir())
         command.kill()
         command.communicate()
         wait_until("the load processes are gone", lambda: not any(map(psutil.Process.is_running, children)))
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_requests_beyond_the_cap_of_sockets_are_dropped(tmp_path: Path) -> None:

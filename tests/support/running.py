@@ -117,6 +117,13 @@ def environment(folder: Path, **variables: object) -> dict[str, str]:
     return clean | {name: str(value) for name, value in (own | variables).items()}
 
 
+def queue_variables(store: Store, prefix: str, **more: object) -> dict[str, object]:
+    """Variables that connect child processes in any data directory to one queue in a store with a URL."""
+    address = store[0]
+    access = {"UPSTASH_REDIS_REST_URL": address.url, "UPSTASH_REDIS_REST_TOKEN": address.token.get_secret_value()}
+    return {**access, "OVERLOAD_KEY_PREFIX": prefix, **more}
+
+
 def child(module: str, *arguments: str, folder: Path, fds: list[int] | None = None, **variables: object) -> Child:
     """A part as a child process, not started yet; its log is ``folder/<last part of module>.log``."""
     log = folder / f"{module.rpartition('.')[2]}.log"

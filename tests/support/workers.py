@@ -9,16 +9,14 @@ import httpx
 
 from overload_demo.process import Child
 from overload_demo.store.connect import Store
-from tests.support.running import child, make_settings, serving_api
+from tests.support.running import child, make_settings, queue_variables, serving_api
 
 
 class HandlerLab:
     """An API on a queue of its own; :meth:`worker` is a child process that does the queue's jobs with one handler."""
 
     def __init__(self, folder: Path, store: Store, prefix: str, client: httpx.Client) -> None:
-        self.folder, self.client = folder, client
-        url, token = store[0].url, store[0].token.get_secret_value()
-        self._own = {"UPSTASH_REDIS_REST_URL": url, "UPSTASH_REDIS_REST_TOKEN": token, "OVERLOAD_KEY_PREFIX": prefix}
+        self.folder, self.client, self._own = folder, client, queue_variables(store, prefix)
 
     @contextmanager
     def worker(self, code: str, *arguments: str, **variables: object) -> Iterator[Child]:

@@ -1,15 +1,26 @@
-"""Exercises of 00, 01 and 04: usual wrong answers get their own hint, solutions pass, an empty cell is not done."""
+"""Each exercise: usual mistakes get their own hint, solutions pass, an empty cell is not done."""
 
 from typing import Any
 
 import pytest
 
-from overload_demo.course.exercise import Status, check
-from tests.unit.answers import naive, preflight, spike
+from overload_demo.course.exercise import Status, check, exercises
+from tests.unit.answers import bounds, crash, flow, naive, preflight, spike
 
-NOTEBOOKS = (preflight, naive, spike)
+NOTEBOOKS = (preflight, naive, flow, spike, bounds, crash)
 WRONG = [row for notebook in NOTEBOOKS for row in notebook.WRONG]
 RIGHT = [row for notebook in NOTEBOOKS for row in notebook.RIGHT]
+EMPTY = [(key, empty, facts) for key, facts in {key: facts for key, _, facts in RIGHT}.items() for empty in (..., None)]
+NOT_DONE = [
+    *(row for notebook in (bounds, crash) for row in notebook.NOT_DONE),
+    ("01.threads", (..., ...), naive.RUNS),
+    ("01.threads", ("no scarce resource", ...), naive.RUNS),
+    ("04.reconcile", lambda accepted, done: ..., {}),
+]
+
+
+def test_every_exercise_has_an_answer() -> None:
+    assert {key for key, _, _ in RIGHT} == set(exercises())
 
 
 @pytest.mark.parametrize(("key", "answer", "facts", "hint"), WRONG)
@@ -25,12 +36,12 @@ def test_the_solution_is_right(key: str, answer: Any, facts: dict[str, Any]) -> 
     assert check(key, answer, **facts).status is Status.RIGHT
 
 
-@pytest.mark.parametrize(("key", "facts"), {key: (key, facts) for key, _, facts in RIGHT}.values())
-def test_an_empty_cell_is_not_done(key: str, facts: dict[str, Any]) -> None:
-    assert check(key, ..., **facts).status is Status.NOT_DONE
+@pytest.mark.parametrize(("key", "answer", "facts"), [*EMPTY, *NOT_DONE])
+def test_an_answer_that_is_not_written_yet_is_not_done(key: str, answer: Any, facts: dict[str, Any]) -> None:
+    assert check(key, answer, **facts).status is Status.NOT_DONE
 
 
-def test_a_call_that_was_not_awaited_is_no_answer() -> None:
+def test_a_call_without_await_is_a_mistake() -> None:
     async def call() -> None: ...
 
     forgotten = call()
@@ -38,12 +49,3 @@ def test_a_call_that_was_not_awaited_is_no_answer() -> None:
     forgotten.close()
 
     assert "awaited" in verdict.text
-
-
-@pytest.mark.parametrize("half", [(..., ...), ("no scarce resource", ...)])
-def test_a_pair_of_which_half_is_missing_is_not_done(half: tuple[Any, Any]) -> None:
-    assert check("01.threads", half, **naive.RUNS).status is Status.NOT_DONE
-
-
-def test_a_function_that_is_not_written_yet_is_not_done() -> None:
-    assert check("04.reconcile", lambda accepted, done: ...).status is Status.NOT_DONE

@@ -1,1 +1,1 @@
-"""Answers of students, right and wrong, a notebook a file: (exercise, answer, facts) and the hint it must get."""
+"""Students' answers, a notebook a module: WRONG ones with the hint each must get, RIGHT ones, and NOT_DONE ones."""
