@@ -105,7 +105,7 @@ class Settings(BaseSettings):
     overload_allowed_hosts: str | None = Field(
         None,
         description="accepted host names beside loopback names, separated by commas; * = any; unset: any, but only"
-        " loopback names where the API or the live page listens on loopback",
+        " loopback names on a loopback address",
     )
     overload_docs: bool = Field(True, description="whether the API serves its interactive documentation at /docs")
     overload_api_key: SecretStr | None = Field(None, description="key that the load generator sends; unset = none")

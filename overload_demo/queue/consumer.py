@@ -1,4 +1,8 @@
-"""The worker's side of the queue: lease a batch, extend it, settle it. Every call is safe to repeat."""
+"""The worker's side of the queue: lease a batch, extend it, settle it. Every call is safe to repeat.
+
+Reading tour 9 of 13; next: overload_demo/worker/lease_renewer.py. Look for the lease token. Question: what would a lost
+reply cost without it?
+"""
 
 import secrets
 from collections.abc import Sequence
@@ -8,15 +12,7 @@ from typing import Any
 
 from overload_demo.config import Settings
 from overload_demo.errors import StoreError
-from overload_demo.queue.protocol import (
-    EXTEND,
-    LEASE,
-    MAX_DEAD_ENTRIES,
-    RATE_TIME_CONSTANT_S,
-    SETTLE,
-    Protocol,
-    malformed,
-)
+from overload_demo.queue.protocol import EXTEND, LEASE, MAX_DEAD_ENTRIES, RATE_DECAY_S, SETTLE, Protocol, malformed
 from overload_demo.rest.client import Argument, ScriptCall, Upstash
 from overload_demo.work import utc_now
 
@@ -135,21 +131,10 @@ class Consumer:
         # After a lost reply the token is sent again, and the store repeats that reply.
         self._token = self._token or secrets.token_hex(8)
         settings = self._settings
-        return self._protocol.call(
-            LEASE,
-            self._protocol.prefix,
-            self.worker_id,
-            self._token,
-            self._lease_ms,
-            min(max_jobs, settings.worker_max_batch),
-            MAX_LEASE_BYTES,
-            settings.worker_max_attempts,
-            utc_now(),
-            self._predecessors,
-            self._upstash.calls,
-            settings.queue_result_ttl,
-            MAX_DEAD_ENTRIES,
-        )
+        lease = self.worker_id, self._token, self._lease_ms
+        limits = min(max_jobs, settings.worker_max_batch), MAX_LEASE_BYTES, settings.worker_max_attempts
+        rest = utc_now(), self._predecessors, self._upstash.calls, settings.queue_result_ttl, MAX_DEAD_ENTRIES
+        return self._protocol.call(LEASE, self._protocol.prefix, *lease, *limits, *rest)
 
     def _leased(self, reply: Any) -> Lease:
         try:
@@ -169,7 +154,7 @@ class Consumer:
             fields += (job.job_id, job.fence, one.end.value, one.text, one.started_at, one.completed_at)
             fields += (job.attempt, job.idempotency_record)
         ttl_s, busy_s = self._settings.queue_result_ttl, sum(one.busy_s for one in settlements)
-        about_all = self._protocol.prefix, ttl_s, RATE_TIME_CONSTANT_S, busy_s, MAX_DEAD_ENTRIES
+        about_all = self._protocol.prefix, ttl_s, RATE_DECAY_S, busy_s, MAX_DEAD_ENTRIES
         return self._protocol.call(SETTLE, *about_all, *fields)
 
 

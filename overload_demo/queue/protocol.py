@@ -13,7 +13,7 @@ from overload_demo.rest.client import Argument, Script, ScriptCall
 Item = TypeVar("Item")
 
 # Chosen: steady at two seconds a job, and within half a minute of any change.
-RATE_TIME_CONSTANT_S = 10.0
+RATE_DECAY_S = 10.0
 LONGEST_JOB_S = 86_400.0  # keeps every estimate finite
 MAX_DEAD_ENTRIES = 10_000
 # A job returned to the head has at most this many jobs before it: the largest batch times a few workers.
@@ -103,7 +103,7 @@ class RecentRates:
 
     def drain_rate_per_s(self) -> float:
         """Jobs settled a second by all workers; decays to 0 while none is settled."""
-        return self.jobs * math.exp(-self.age_s / RATE_TIME_CONSTANT_S) / RATE_TIME_CONSTANT_S
+        return self.jobs * math.exp(-self.age_s / RATE_DECAY_S) / RATE_DECAY_S
 
 
 def pages(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

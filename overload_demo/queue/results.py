@@ -1,4 +1,8 @@
-"""The API's reading side: the state of a job, and the queue's numbers. Concurrent reads share one store call."""
+"""The API's reading side: the state of a job, and the queue's numbers. Concurrent reads share one store call.
+
+Reading tour 12 of 13; next: tests/fundamentals/test_promises.py. Look for how concurrent polls share one call.
+Question: why is a position only an upper bound after a cancellation (lua/status.lua)?
+"""
 
 import asyncio
 import json
@@ -17,7 +21,6 @@ from overload_demo.rest.client import Upstash
 MAX_READ_JOBS = 500
 # Upstash allows 10 MB a reply, and escaping can double a text of quotes and backslashes.
 MAX_READ_RESULT_BYTES = 2_097_152
-SENDERS = 2
 PING_DEADLINE_S = 1.0
 
 
@@ -71,7 +74,7 @@ class Results:
         self._default_service_s = settings.worker_processing_delay
         self._deadline_s = settings.overload_store_deadline_s
         self._jobs: GroupCommit[str, JobStatus | None] = GroupCommit(
-            self._read, senders=SENDERS, max_items=MAX_READ_JOBS, deadline_s=self._deadline_s
+            self._read, max_items=MAX_READ_JOBS, deadline_s=self._deadline_s
         )
         self._stats = SharedCall(self._read_stats, self._deadline_s)
         self._pings = SharedCall(self._ping, min(PING_DEADLINE_S, self._deadline_s))
@@ -171,20 +174,14 @@ def _age_s(created_at: str, now_s: float) -> float:
 def _status_from(job: list[Any] | None, per_job_s: float) -> JobStatus | None:
     if job is None:
         return None
-    state, position, started_at, result, error, *owner = job
+    state, position, started_at, result, error, *rest = job
+    owner = rest[0] if rest else ""
     try:
-        return JobStatus(
-            JobState(state),
-            int(position),
-            round(int(position) * per_job_s, 3),
-            str(started_at),
-            _result_from(result) if result else None,
-            str(error),
-            owner[0] if owner else "",
-        )
+        place, value = int(position), _result_from(result) if result else None
+        return JobStatus(JobState(state), place, round(place * per_job_s, 3), str(started_at), value, str(error), owner)
     except (ValueError, RecursionError):  # another program wrote into this hash: the rest of the batch is still good
         reason = "unreadable: the stored job is malformed"
-        return JobStatus(JobState.FAILED, 0, 0.0, "", None, reason, owner[0] if owner else "")
+        return JobStatus(JobState.FAILED, 0, 0.0, "", None, reason, owner)
 
 
 def _result_from(text: str) -> Any:

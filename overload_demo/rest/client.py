@@ -26,6 +26,7 @@ from overload_demo.rest.loopback import LoopbackTransport, ReplyTooLargeError
 
 Argument = str | int | float
 Command = Sequence[Argument]
+Send = Callable[[httpx.Request], Awaitable[httpx.Response]]
 Reply = TypeVar("Reply")
 
 MAX_REPLY_BYTES = 32 * 1024 * 1024
@@ -86,13 +87,13 @@ class Upstash:
         self._extensions = {"timeout": httpx.Timeout(timeout_s, connect=min(2.0, timeout_s)).as_dict()}
         self._refreshing: asyncio.Task[StoreError | None] | None = None
         self._sync_token = ""
-        self._link = self._new_link()
+        self._send, self._close = self._new_link()
 
     async def aclose(self) -> None:
         """Close all connections; further calls fail."""
         if self._refreshing is not None:
             self._refreshing.cancel()
-        await self._link.aclose()
+        await self._close()
 
     async def command(self, *command: Argument, repeatable: bool = False, deadline_s: float | None = None) -> Any:
         """Run one command and return its reply (JSON types; nil is None). Raises :class:`StoreError`."""
@@ -131,7 +132,8 @@ class Upstash:
         try:
             return await self.command(*call.by_text(), repeatable=True, deadline_s=give_up_at - time.monotonic())
         except StoreError as error:
-            error.outcome = _either(earlier, error.outcome)
+            if earlier is Outcome.UNKNOWN:
+                error.outcome = earlier
             raise
 
     async def run_in_order(self, *calls: ScriptCall, deadline_s: float | None = None) -> list[Any]:
@@ -163,8 +165,9 @@ class Upstash:
             try:
                 return parse(*await self._post(path, content, give_up_at))
             except StoreError as error:
-                # Whatever happened to this attempt, an earlier one may have been carried out, or still be.
-                outcome = error.outcome = _either(outcome, error.outcome)
+                if outcome is Outcome.UNKNOWN:  # an earlier attempt may have been carried out, or still be
+                    error.outcome = outcome
+                outcome = error.outcome
                 self._reported(error)
                 pause_s = random.uniform(0, backoff_s)
                 out_of_time = time.monotonic() + pause_s >= give_up_at
@@ -182,11 +185,11 @@ class Upstash:
 
     async def _post(self, path: str, content: bytes, give_up_at: float) -> tuple[int, Any]:
         """One HTTP exchange; returns the status and the decoded JSON body."""
-        address, link = self.address, self._link
+        address, send = self.address, self._send
         self.calls += 1
         try:
             async with asyncio.timeout(max(0.05, min(self._timeout_s, give_up_at - time.monotonic()))):
-                response = await link.send(self._request(path, content))
+                response = await send(self._request(path, content))
                 try:
                     text = await _read_limited(response)
                 finally:
@@ -197,7 +200,7 @@ class Upstash:
             await self._refresh_address(address, give_up_at)
             raise StoreUnavailableError(f"the store cannot be reached ({type(error).__name__})") from None
         except httpx.PoolTimeout:
-            await self._replace_link(link)
+            await self._replace_link(send)
             raise StoreUnavailableError("no connection to the store was free") from None
         except (TimeoutError, httpx.TimeoutException):
             raise StoreUnavailableError("the store did not answer in time", Outcome.UNKNOWN) from None
@@ -237,30 +240,23 @@ class Upstash:
             return error
         return None
 
-    def _new_link(self) -> "_Link":
+    def _new_link(self) -> tuple[Send, Callable[[], Awaitable[None]]]:
+        """How requests are sent, and how the connections are closed."""
         if urlsplit(self.address.origin).hostname in LOOPBACK_HOSTS:
             # Without httpx.AsyncClient, which adds half to the CPU time of an exchange, and without proxies.
             near = LoopbackTransport(self._connections, MAX_REPLY_BYTES, self.address.socket)
-            return _Link(near.handle_async_request, near.aclose)
-        limits = httpx.Limits(
-            max_connections=self._connections, max_keepalive_connections=self._connections, keepalive_expiry=30
-        )
+            return near.handle_async_request, near.aclose
+        connections = self._connections
+        limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=30)
         client = httpx.AsyncClient(limits=limits, follow_redirects=False)
-        return _Link(partial(client.send, stream=True), client.aclose)
+        return partial(client.send, stream=True), client.aclose
 
-    async def _replace_link(self, broken: "_Link") -> None:
+    async def _replace_link(self, broken: Send) -> None:
         """Replace a pool that timed out: it may have lost its slots for good (httpcore issue 1093)."""
-        if self._link is broken:
-            self._link = self._new_link()
-            await broken.aclose()
-
-
-@dataclass(frozen=True)
-class _Link:
-    """How requests are sent: ``send`` returns httpx's response, whose body may still be arriving."""
-
-    send: Callable[[httpx.Request], Awaitable[httpx.Response]]
-    aclose: Callable[[], Awaitable[None]]
+        if self._send is broken:
+            close = self._close
+            self._send, self._close = self._new_link()
+            await close()
 
 
 _parsed = lru_cache(maxsize=16)(httpx.URL)
@@ -292,10 +288,6 @@ def _element(one: Any) -> Any:
     if isinstance(one, dict) and "result" in one:
         return one["result"]
     return error_in(200, one, scripted=True)
-
-
-def _either(first: Outcome, second: Outcome) -> Outcome:
-    return Outcome.UNKNOWN if Outcome.UNKNOWN in {first, second} else Outcome.NOT_ENQUEUED
 
 
 def _is_unknown_script(reply: Any) -> bool:
