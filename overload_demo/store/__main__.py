@@ -1,18 +1,56 @@
-"""``python -m overload_demo.store``: the embedded store by itself, in the foreground."""
+"""``python -m overload_demo.store``: the store's own process, which holds the locks and runs server and gateway.
 
+One runs per data directory: standalone in a terminal, or started by its users and ending with the last of them
+(``--until-unused``). Either ends its server before it releases its locks.
+"""
+
+import asyncio
+import contextlib
 import logging
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import uvicorn
 
-from overload_demo.config import load_settings
+from overload_demo.config import LOOPBACK_HOSTS, Settings, load_settings
 from overload_demo.errors import ConfigurationError, OverloadDemoError
+from overload_demo.http_server import SignalFreeServer, listen_tcp, url_of
 from overload_demo.logs import log_to_stderr
-from overload_demo.store.data_dir import State
-from overload_demo.store.gateway.request_body import Tokens
-from overload_demo.store.service import StoreOptions, run_store
+from overload_demo.store import append_only
+from overload_demo.store.data_dir import GATEWAY_SOCKET, DataDir, FileLock, State
+from overload_demo.store.gateway.backing_server import BackingServer, ExternalServer
+from overload_demo.store.gateway.endpoint import Gateway, Tokens
+from overload_demo.store.gateway.http_protocol import HttpProtocol
+from overload_demo.store.gateway.upstream import Upstream
+from overload_demo.store.redis_server import EmbeddedServer
 
+log = logging.getLogger("overload_demo.store")
+
+UNUSED_POLL_S = 0.1
+LOST_POLL_S = 0.5  # after a removal of the data directory jobs are still accepted for so long
+LEAVING_TIMEOUT_S = 30.0  # longer than a store takes to end
+GATEWAY_TIMEOUT_S = 1.0  # a process that checks for a gateway holds its lock for an instant
+GRACEFUL_S = 3.0  # for requests under way at the end
+BACKLOG = 2048
+HTTP_OPTIONS: dict[str, Any] = {
+    "http": HttpProtocol,
+    "loop": "none",
+    "lifespan": "off",
+    "ws": "none",
+    "log_config": None,
+    "log_level": logging.WARNING,
+    "access_log": False,
+    "proxy_headers": False,
+    "server_header": False,
+    "date_header": False,
+    "timeout_keep_alive": 600,  # a connection closed just when the client uses it again leaves an outcome unknown
+}
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
@@ -55,10 +93,9 @@ def main(
         settings = load_settings(upstash_redis_rest_url=None, upstash_redis_rest_token=None)
         log_to_stderr(settings.overload_log_format, level)
         tokens = Tokens(_token("--token-file", token_file), _token("--read-only-token-file", read_only_token_file))
-        options = StoreOptions(data_dir or settings.overload_data_dir, host, port, until_unused, repair)
         if repair and settings.overload_redis_url is not None:
             raise ConfigurationError("OVERLOAD_REDIS_URL is set: --repair is for the embedded store only")
-        run_store(options, settings, tokens, lambda state, url: _introduce(state, tokens, url, options))
+        _run(_Options(data_dir or settings.overload_data_dir, host, port, until_unused, repair), settings, tokens)
     except OverloadDemoError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
@@ -77,25 +114,158 @@ def _token(option: str, file: Path | None) -> str:
     return token
 
 
-def _introduce(state: State, tokens: Tokens, url: str, options: StoreOptions) -> None:
-    """Print how to use the store. Tokens are shown here and nowhere else."""
-    if options.until_unused:
-        return
-    if options.repair:
-        typer.echo(state.notice or f"The data in {options.data_dir} loads: nothing is dropped.")
-        if "damaged commands" in state.notice:
+@dataclass(frozen=True)
+class _Options:
+    data_dir: Path
+    host: str
+    port: int | None
+    until_unused: bool
+    repair: bool  # only start and end the server, dropping damaged commands
+
+
+def _run(options: _Options, settings: Settings, tokens: Tokens) -> None:
+    """Run the store until a signal or the last user's end. Changes the working directory to the data directory.
+
+    Raises :class:`ConfigurationError` or :class:`StoreUnavailableError` when it cannot start, and the latter once its
+    data directory was removed or replaced.
+    """
+    data_dir = DataDir(options.data_dir)
+    data_dir.prepare()
+    with contextlib.ExitStack() as stack:
+        users_lock = stack.enter_context(_sole_gateway(data_dir, options.until_unused))
+        listeners, url = [], ""
+        if options.port is not None:
+            listeners.append(stack.enter_context(listen_tcp(options.host, options.port, BACKLOG)))
+            url = url_of(listeners)
+            if options.host not in LOOPBACK_HOSTS and not options.host.startswith("127."):
+                log.warning("listening on %s: every client with the token can use the store, unencrypted", options.host)
+        if settings.overload_redis_url is not None:
+            server: BackingServer = ExternalServer(settings.overload_redis_url.get_secret_value())
+        else:
+            server = EmbeddedServer(data_dir, settings, drop_damage=options.repair)
+        os.chdir(data_dir.path)  # paths of sockets are short from here
+        listeners.append(stack.enter_context(_listen_in_data_dir()))
+        store = _Store(options, data_dir, server, tokens, users_lock, url)
+        import uvloop  # not on Windows, where the lock above was refused
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(store.run(listeners))
+        if options.until_unused and users_lock.is_held:  # held alone: the last user has left
+            data_dir.remove_if_temporary()
+
+
+@contextlib.contextmanager
+def _sole_gateway(data_dir: DataDir, until_unused: bool) -> Iterator[FileLock]:
+    """Hold the gateway lock, and the users' lock as a user; yields the latter. Both are released at the very end."""
+    users_lock, gateway_lock = data_dir.lock("users"), data_dir.lock("gateway")
+    # The process that starts a store until unused is its user; a standalone store is a user itself.
+    if not until_unused and not users_lock.take(shared=True, timeout_s=LEAVING_TIMEOUT_S):
+        raise ConfigurationError(
+            f"the store on {data_dir.path} is shutting down, but has not ended in {LEAVING_TIMEOUT_S:g} s"
+        )
+    try:
+        if not gateway_lock.take(timeout_s=GATEWAY_TIMEOUT_S):
+            raise ConfigurationError(f"another store is already running on {data_dir.path}")
+        data_dir.remember_inodes()
+        data_dir.remove_state()  # of a store that was killed
+        yield users_lock
+    finally:
+        gateway_lock.release()
+        users_lock.release()
+
+
+def _listen_in_data_dir() -> socket.socket:
+    """Listen on a socket in the working directory, for processes of this user only."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(GATEWAY_SOCKET)
+    Path(GATEWAY_SOCKET).chmod(0o600)
+    listener.listen(BACKLOG)
+    return listener
+
+
+@dataclass
+class _Store:
+    """The part that runs in the event loop."""
+
+    options: _Options
+    data_dir: DataDir
+    server: BackingServer
+    tokens: Tokens
+    users_lock: FileLock
+    url: str
+
+    async def run(self, listeners: list[socket.socket]) -> None:
+        """Serve on ``listeners`` until a signal or the last user's end, then end the server."""
+        loop, upstream, stop = asyncio.get_running_loop(), Upstream(self.server), asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks
+                loop.add_signal_handler(number, stop.set)
+        try:
+            starting = asyncio.create_task(upstream.open())
+            if not await _unless_stopped(stop, starting):
+                starting.cancel()
+                await asyncio.wait({starting})
+                return
+            state = State(self.tokens.standard, os.getpid(), starting.result(), "; ".join(self.server.notices))
+            if self.options.repair:
+                self._report_repair(state.notice)
+                return
+            gateway = Gateway(upstream, self.tokens)
+            http = SignalFreeServer(uvicorn.Config(gateway, **HTTP_OPTIONS))
+            serving = asyncio.create_task(http.serve(sockets=listeners))
+            self.data_dir.remember_inodes()
+            self.data_dir.write_state(state)
+            ends = [asyncio.create_task(self._watch_files())]
+            if self.options.until_unused:
+                ends.append(asyncio.create_task(self._become_unused()))
+            else:
+                self._introduce(state.durability)
+            await _unless_stopped(stop, serving, *ends)
+            self.data_dir.remove_state()
+            gateway.events.end()
+            http.should_exit = True
+            await asyncio.wait({serving}, timeout=GRACEFUL_S)
+        finally:
+            await upstream.aclose()  # requests still under way fail with an unknown outcome
+
+    async def _become_unused(self) -> None:
+        """Return once the last user has left, holding the users' lock alone: new users wait until this store ends."""
+        while not self.users_lock.take():  # noqa: ASYNC110 - the kernel does not notify that a lock became free
+            await asyncio.sleep(UNUSED_POLL_S)
+
+    async def _watch_files(self) -> None:
+        """Raise :class:`StoreUnavailableError` once a lock or data file was removed: later jobs would be lost."""
+        while True:
+            await asyncio.sleep(LOST_POLL_S)
+            self.data_dir.refuse_if_lost()
+            append_only.refuse_if_missing(self.data_dir.path)
+
+    def _report_repair(self, notice: str) -> None:
+        typer.echo(notice or f"The data in {self.options.data_dir} loads: nothing is dropped.")
+        if "damaged commands" in notice:
             typer.echo("Then repair what the queue lost with them: overload-demo queue reconcile")
-        return
-    typer.echo(
-        f"Store in {options.data_dir}, durability {state.durability}; API and worker find it by OVERLOAD_DATA_DIR."
-    )
-    if url:
-        typer.echo(f"Other clients use it with:\n\n  export UPSTASH_REDIS_REST_URL={url}")
-        typer.echo(f"  export UPSTASH_REDIS_REST_TOKEN={tokens.standard}\n")
-        typer.echo(f"A token for read commands only: {tokens.read_only}")
-    else:
-        typer.echo("API and worker with this OVERLOAD_DATA_DIR use it; for other clients, --port opens a URL.")
-    typer.echo("Ctrl-C ends it; the data stays.")
+
+    def _introduce(self, durability: str) -> None:
+        """Print how to use the store. Tokens are shown here and nowhere else."""
+        where = self.options.data_dir
+        typer.echo(f"Store in {where}, durability {durability}; API and worker find it by OVERLOAD_DATA_DIR.")
+        if self.url:
+            typer.echo(f"Other clients use it with:\n\n  export UPSTASH_REDIS_REST_URL={self.url}")
+            typer.echo(f"  export UPSTASH_REDIS_REST_TOKEN={self.tokens.standard}\n")
+            typer.echo(f"A token for read commands only: {self.tokens.read_only}")
+        else:
+            typer.echo("API and worker with this OVERLOAD_DATA_DIR use it; for other clients, --port opens a URL.")
+        typer.echo("Ctrl-C ends it; the data stays.")
+
+
+async def _unless_stopped(stop: asyncio.Event, *tasks: "asyncio.Task[Any]") -> bool:
+    """Wait for the first of ``tasks``; False when ``stop`` comes first. Raises a task's failure."""
+    stopped = asyncio.create_task(stop.wait())
+    done, _ = await asyncio.wait({stopped, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    for task in done:
+        task.result()
+    return bool(done & set(tasks))
 
 
 if __name__ == "__main__":

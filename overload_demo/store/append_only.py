@@ -23,13 +23,12 @@ MISSING_POLL_S = 0.05
 COUNT, LENGTH = re.compile(rb"\*(\d{1,7})\r\n"), re.compile(rb"\$(\d{1,10})\r\n")
 START = re.compile(rb"\*\d{1,7}\r\n\$\d{1,10}\r\n[A-Za-z]")
 PREAMBLE = re.compile(rb"(?:REDIS|VALKEY)\d.*?\xff.{8}(?=\*\d+\r\n\$\d+\r\n)", re.DOTALL)  # before version 7
-MULTI, EXEC = b"MULTI", b"EXEC"
 
 Data = bytes | mmap.mmap
 
 
 class Gap(NamedTuple):
-    """Bytes of a file that hold no whole command; after damage inside a transaction, the whole transaction."""
+    """Bytes of a file that hold no whole command; after damage inside a transaction, all of it."""
 
     start: int
     end: int
@@ -42,12 +41,8 @@ class Damage(NamedTuple):
     file: Path
     gaps: list[Gap]
     has_more: bool  # there are commands behind it, in this file or in a later one
+    size: int  # bytes in the gaps
     commands: int  # known to be in the gaps, those of dropped transactions included
-
-    @property
-    def size(self) -> int:
-        """Bytes in the gaps."""
-        return sum(gap.end - gap.start for gap in self.gaps)
 
 
 def files_of(data_dir: Path) -> list[Path]:
@@ -82,7 +77,7 @@ def find_damage(data_dir: Path, unknown: str = "") -> Damage | None:
         if gaps := list(find_gaps(data, unknown)):
             is_tail = len(gaps) == 1 and gaps[0].is_tail and number == len(files) - 1
             commands = sum(len(START.findall(data, gap.start, gap.end)) for gap in gaps)
-            return Damage(file, gaps, not is_tail, commands)
+            return Damage(file, gaps, not is_tail, sum(gap.end - gap.start for gap in gaps), commands)
     return None
 
 
@@ -117,12 +112,12 @@ def _whole(data: Data, unknown: str) -> Iterator[tuple[int, int]]:
             at, is_suspect = resumed, True
             continue
         last = at
-        if at != end or name == MULTI:
+        if at != end or name == b"MULTI":
             if end > start and not is_open:
                 yield start, end
-            start, is_open = at, name == MULTI
-        is_suspect = is_suspect and name != MULTI
-        if name == EXEC and (is_open or is_suspect):
+            start, is_open = at, name == b"MULTI"
+        is_suspect = is_suspect and name != b"MULTI"
+        if name == b"EXEC" and (is_open or is_suspect):
             if is_open:
                 yield start, after
             start, is_open, is_suspect = after, False, False

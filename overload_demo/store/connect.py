@@ -52,9 +52,8 @@ def open_store(settings: Settings) -> Iterator[Store]:
 class EmbeddedStore:
     """Makes this process a user of the store of ``data_dir``, from :meth:`acquire` to :meth:`release`.
 
-    The store (a gateway process and its server) is shared by all users of the directory. The first user starts it, and
-    it ends when the last one has released it or died. The data stays. Safe to use from several threads; a child made by
-    ``fork`` does not hold the store.
+    The first user of a directory starts its store (gateway and server), which ends when the last one has released it or
+    died; the data stays. Safe to use from several threads; a child made by ``fork`` does not hold the store.
     """
 
     def __init__(self, data_dir: Path, settings: Settings) -> None:
@@ -74,8 +73,8 @@ class EmbeddedStore:
         """Hold the store, starting it if it does not run; returns its address. Blocks, normally below a second.
 
         Raises :class:`ConfigurationError` when it cannot be started as configured, and :class:`StoreUnavailableError`
-        when it does not answer; then nothing is held. The latter also when the data directory was removed or replaced
-        since: a store that starts on another one would accept jobs as if none had been lost.
+        when it does not answer, or its directory was removed or replaced since: a store that starts on another one
+        would accept jobs as if none had been lost. After an error nothing more is held than before.
         """
         with self._mutex:
             was_held = self._users_lock.is_held
@@ -88,7 +87,12 @@ class EmbeddedStore:
                 raise StoreUnavailableError(
                     f"the store on {self._data_dir.path} is shutting down, but has not ended in {LEAVING_TIMEOUT_S:g} s"
                 )
+            start_lock = self._data_dir.lock("start")
             try:
+                if not start_lock.take(timeout_s=LOADING_TIMEOUT_S + ANSWER_TIMEOUT_S):
+                    raise StoreUnavailableError(
+                        f"timed out waiting for another process to start the store on {self._data_dir.path}"
+                    )
                 address = self._find_or_start()
                 self._data_dir.remember_inodes()
                 return address
@@ -96,12 +100,13 @@ class EmbeddedStore:
                 if not was_held:
                     self._users_lock.release()
                 raise
+            finally:
+                start_lock.release()
 
     def refresh(self) -> Address:
-        """Return the store's present address, after starting it again if its gateway is dead; the hold is kept.
+        """Return the present address, once the last one does not answer; starts the store again if its gateway is dead.
 
-        Call it when the last address does not answer. Raises :class:`StoreUnavailableError`, also
-        after :meth:`release`: a late request starts no store.
+        Raises :class:`StoreUnavailableError`, also after :meth:`release`: a late request starts no store.
         """
         try:
             with self._mutex:
@@ -122,17 +127,6 @@ class EmbeddedStore:
             self._data_dir = DataDir(self._data_dir.path)  # the next hold may find another directory there
 
     def _find_or_start(self) -> Address:
-        start_lock = self._data_dir.lock("start")
-        if not start_lock.take(timeout_s=LOADING_TIMEOUT_S + ANSWER_TIMEOUT_S):
-            raise StoreUnavailableError(
-                f"timed out waiting for another process to start the store on {self._data_dir.path}"
-            )
-        try:
-            return self._find_or_start_alone()
-        finally:
-            start_lock.release()
-
-    def _find_or_start_alone(self) -> Address:
         data_dir, gateway_lock = self._data_dir, self._data_dir.lock("gateway")
         starting: subprocess.Popen[bytes] | None = None
         log_start, give_up_at = data_dir.log_size(), time.monotonic() + ANSWER_TIMEOUT_S
@@ -157,7 +151,7 @@ class EmbeddedStore:
 
 
 def wait_until_ended(data_dir: Path) -> bool:
-    """After the last user's release: wait up to 30 s for the end of the store; returns whether it has ended.
+    """Wait up to 30 s, after the last user's release, for the end of the store; returns whether it has ended.
 
     Until then its log and its locks would come back after a removal of the directory.
     """

@@ -55,23 +55,22 @@ SCRIPT_RIGHTS = (
 
 
 class EmbeddedServer(BackingServer):
-    """The server of one data directory, which must be the working directory of this process.
-
-    Started when it does not run, and started again when it has died.
-    """
+    """The server of one data directory, which must be the working directory; started again when it has died."""
 
     answer_timeout_s, loading_poll_s = ANSWER_TIMEOUT_S, 0.1
 
-    def __init__(self, binary: Path, data_dir: DataDir, settings: Settings, *, drop_damage: bool) -> None:
+    def __init__(self, data_dir: DataDir, settings: Settings, *, drop_damage: bool) -> None:
         super().__init__()
         self._data_dir, self._drop_damage, self._durability = data_dir, drop_damage, settings.overload_durability
+        binary = find_server(settings.overload_redis_server)
         self._command = [str(binary), *server_options(settings.overload_maxmemory, self._durability)]
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
 
     async def connect(self) -> RedisConnection:
         """Make sure that the server runs and has loaded its data, however long that takes."""
-        if await asyncio.to_thread(self._has_ended):
+        await asyncio.to_thread(self._wait_until_ended)
+        if not self._is_running:
             self._spawn(await asyncio.to_thread(self._claim))
         give_up_at = time.monotonic() + ANSWER_TIMEOUT_S
         while self._is_running:
@@ -93,16 +92,13 @@ class EmbeddedServer(BackingServer):
             raise StoreUnavailableError(f"no connection to the server: {error.strerror or error}") from None
 
     async def end_stuck_script(self, connection: RedisConnection) -> None:
-        """End the server, which is then started again without the script's writes.
-
-        What was acknowledged is in the append-only file; a script's writes are appended when the script ends.
-        """
+        """End the server, which starts again without the script's writes: they are appended when a script ends."""
         log.error("a script that has written exceeds its time limit: restarting the server without its writes")
         with contextlib.suppress(StoreUnavailableError):  # the connection ends with the server
             await connection.ask("SHUTDOWN", "NOSAVE")
 
     async def durability(self, connection: RedisConnection) -> str:
-        """Return the durability that the server was started with."""
+        """Return what the server was started with."""
         return self._durability
 
     async def aclose(self) -> None:
@@ -121,24 +117,23 @@ class EmbeddedServer(BackingServer):
     def _is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def _has_ended(self) -> bool:
-        """Whether the server has ended; waits a moment for one that has just closed its connections."""
+    def _wait_until_ended(self) -> None:
+        """Wait a moment for the end of a server that has just closed its connections."""
         if self._process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(DYING_TIMEOUT_S)
-        return not self._is_running
 
     def _claim(self) -> FileLock:
         """Take the lock that a new server needs, after ending every process that holds it (an orphan, or a fork).
 
         A server whose lock file, or whole directory, was removed holds a lock that excludes nothing: it is ended too.
-        Waits up to ``ORPHAN_TIMEOUT_S`` for a clean end, then kills. Raises :class:`StoreUnavailableError` if even
-        that does not free the lock, and when the data directory is no longer the one this store was started on.
+        Raises :class:`StoreUnavailableError` if a kill does not free the lock, and when the data directory is no longer
+        the one this store was started on.
         """
         lock = self._data_dir.lock("redis")
-        is_taken = lock.take(timeout_s=FORK_GRACE_S)
         try:
             for end in (psutil.Process.terminate, psutil.Process.kill, None):
+                is_taken = lock.take(timeout_s=FORK_GRACE_S)
                 self._data_dir.refuse_if_lost()
                 holders = _holders(self._data_dir.path)
                 if is_taken and not holders:
@@ -150,12 +145,12 @@ class EmbeddedServer(BackingServer):
                     with contextlib.suppress(psutil.Error):
                         end(process)
                 psutil.wait_procs(holders, ORPHAN_TIMEOUT_S)
-                is_taken = lock.take(timeout_s=FORK_GRACE_S)
+            raise StoreUnavailableError(
+                f"another process holds {SERVER_LOCK} in {self._data_dir.path} and cannot be ended"
+            )
         except StoreUnavailableError:
             lock.release()
             raise
-        lock.release()
-        raise StoreUnavailableError(f"another process holds {SERVER_LOCK} in {self._data_dir.path} and cannot be ended")
 
     def _spawn(self, lock: FileLock) -> None:
         """Start the server and hand it the lock; call from the main thread, with the data directory as cwd."""
@@ -173,7 +168,7 @@ class EmbeddedServer(BackingServer):
         log.info("server started, pid %d", self._process.pid)
 
     def _repair(self) -> bool:
-        """After a server has refused its data: drop an incomplete end, keeping a copy; returns whether it did.
+        """Drop the incomplete end of data that the server has refused, keeping a copy; returns whether it did.
 
         Damage with commands behind it is dropped only with ``drop_damage``. Else, and when no copy can be kept, raises
         :class:`StoreUnavailableError`.

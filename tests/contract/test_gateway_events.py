@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from overload_demo.store.data_dir import SERVER_SOCKET
-from overload_demo.store.gateway.events import MAX_LISTENERS
+from overload_demo.store.gateway.replies import MAX_LISTENERS
 from tests.support.stores import Rest, b64, kill, servers_of, standalone_store
 from tests.support.waiting import wait_until
 

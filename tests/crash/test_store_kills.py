@@ -13,7 +13,7 @@ import pytest
 
 from overload_demo.config import load_settings
 from overload_demo.errors import StoreUnavailableError
-from overload_demo.store import embedded
+from overload_demo.store import connect
 from overload_demo.store.connect import EmbeddedStore
 from overload_demo.store.data_dir import DataDir
 from overload_demo.store.redis_server import find_server
@@ -206,8 +206,8 @@ def test_a_stopped_server_that_outlives_its_gateway_is_killed_first(data_dir: Pa
 
 
 def test_a_stopped_gateway_is_not_replaced(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "ANSWER_TIMEOUT_S", 1.0)
-    monkeypatch.setattr(embedded, "PING_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(connect, "ANSWER_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(connect, "PING_TIMEOUT_S", 0.5)
     with EmbeddedStore(data_dir, load_settings()) as store:
         token, pid = store.acquire().token, gateway_pid(data_dir)
         os.kill(pid, signal.SIGSTOP)
@@ -244,9 +244,9 @@ def test_a_user_killed_while_starting_the_store_leaves_nothing_behind(data_dir: 
 import os
 from pathlib import Path
 from overload_demo.config import load_settings
-from overload_demo.store import embedded
-embedded._answers = lambda address: os.kill(os.getpid(), 9)  # dies just when the store is up
-embedded.EmbeddedStore(Path({str(data_dir)!r}), load_settings()).acquire()
+from overload_demo.store import connect
+connect._answers = lambda address: os.kill(os.getpid(), 9)  # dies just when the store is up
+connect.EmbeddedStore(Path({str(data_dir)!r}), load_settings()).acquire()
 """
     assert subprocess.run([sys.executable, "-c", script]).returncode == -signal.SIGKILL
     assert (data_dir / "redis.lock").exists(), "it had been started"

@@ -113,7 +113,7 @@ def test_children_that_cannot_start_are_a_one_line_error(tmp_path: Path, own_que
     parent = child("overload_demo.api", "--port", port, "--processes", "2", folder=tmp_path, **own_queue)
     parent.start()
     try:
-        wait_until("it has given up", lambda: parent.pid is None, timeout_s=30.0)
+        wait_until("the parent has given up", lambda: parent.pid is None, timeout_s=60.0)
 
         assert "error: the API could not start" in parent.log.read_text()
     finally:

@@ -19,9 +19,8 @@ from overload_demo.store.gateway.commands import (
     Scripts,
     prepare,
 )
-from overload_demo.store.gateway.endpoint import Gateway
+from overload_demo.store.gateway.endpoint import MAX_BODY_BYTES, Gateway, Tokens, path_arguments, query_arguments
 from overload_demo.store.gateway.replies import BASE64, JSON, RESP2, ReplyFormat
-from overload_demo.store.gateway.request_body import MAX_BODY_BYTES, Tokens, path_arguments, query_arguments
 from overload_demo.store.gateway.resp import ReplyError, pack
 
 DANGEROUS = """ACL BGREWRITEAOF BGSAVE CLUSTER CONFIG DEBUG FAILOVER FLUSHALL LATENCY MIGRATE MODULE PSYNC REPLICAOF

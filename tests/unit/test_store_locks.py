@@ -4,7 +4,7 @@ import threading
 from pathlib import Path
 
 from overload_demo.store.data_dir import DataDir, FileLock, State
-from overload_demo.store.gateway.request_body import Tokens
+from overload_demo.store.gateway.endpoint import Tokens
 
 
 def test_an_exclusive_lock_excludes_and_shared_ones_share(tmp_path: Path) -> None:

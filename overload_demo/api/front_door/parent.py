@@ -10,6 +10,7 @@ import select
 import socket
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from overload_demo.errors import OverloadDemoError
 from overload_demo.http_server import url_of
@@ -35,7 +36,8 @@ class Parent:
     def __init__(self, listeners: list[socket.socket], processes: int, grace_s: float) -> None:
         self._listeners, self._stop_within_s = listeners, 2 * grace_s + MARGIN_S
         self._metrics = shared_memory(processes + 1)
-        self._children = [self._child(row) for row in range(processes)]
+        self._new_child = partial(_RestartedChild, listeners, self._metrics.fileno())
+        self._children = [self._new_child(row) for row in range(processes)]
         self._free_row = processes  # for the replacement of a child that still runs
         self._is_stopping = self._is_to_replace = False
 
@@ -71,9 +73,6 @@ class Parent:
             self._stop_all()
             self._metrics.close()
 
-    def _child(self, row: int) -> "_RestartedChild":
-        return _RestartedChild(self._listeners, self._metrics.fileno(), row)
-
     def _stop_all(self) -> None:
         """Stop the children at the same time, within one shared grace; together they drain the accept queues."""
         for child in self._children:
@@ -84,7 +83,7 @@ class Parent:
 
     def _replace_all(self) -> None:
         for number, old in enumerate(self._children):
-            new = self._child(self._free_row)
+            new = self._new_child(self._free_row)
             new.start()
             if not self._wait_until_ready([new]):
                 new.stop(0.0)  # it holds no connection
@@ -122,7 +121,6 @@ class _RestartedChild:
 
     def start(self) -> None:
         """Start a process, with a pipe on which it reports that it is ready."""
-        self._close_pipe()
         self._ready, ready_fd = os.pipe()
         arguments = ["--fds", ",".join(map(str, self._sockets)), "--ready-fd", str(ready_fd)]
         arguments += ["--metrics-fd", str(self._metrics_fd), "--metrics-row", str(self.row)]
@@ -137,7 +135,9 @@ class _RestartedChild:
         """Stop the process; kill it after ``within_s`` seconds."""
         self.process.stop(within_s)
         mark_dead(self._metrics_fd, self.row)
-        self._close_pipe()
+        if self._ready >= 0:
+            os.close(self._ready)
+        self._ready = -1
 
     def is_ready(self) -> bool:
         """Whether the process serves; stays true."""
@@ -163,8 +163,3 @@ class _RestartedChild:
             log.warning("an API process has ended, restarting in %g s", self._pause_s)
         if now >= self._restart_at:
             self.start()
-
-    def _close_pipe(self) -> None:
-        if self._ready >= 0:
-            os.close(self._ready)
-        self._ready = -1

@@ -25,7 +25,7 @@ SCHEMES = (
 
 
 class BackingServer(ABC):
-    """A server that the gateway connects to; all methods that connect raise :class:`StoreUnavailableError`."""
+    """A server that the gateway connects to; methods that connect raise :class:`StoreUnavailableError`."""
 
     name = "of this data directory"
     answer_timeout_s, loading_poll_s = CONNECT_TIMEOUT_S, CHECK_INTERVAL_S
@@ -34,11 +34,8 @@ class BackingServer(ABC):
         self.notices: list[str] = []  # what was dropped from the data at the start
 
     async def connect(self) -> RedisConnection:
-        """Open a connection to a server that takes writes, waiting while it loads its data.
-
-        Each attempt opens a new connection, so that a host name is looked up anew.
-        """
-        while True:
+        """Open a connection to a server that takes writes, waiting while it loads its data."""
+        while True:  # by a new connection each time, so that a host name is looked up anew
             connection = await self.connect_again()
             try:
                 async with asyncio.timeout(self.answer_timeout_s):  # wait_for of Python 3.11 can swallow a cancellation
@@ -82,7 +79,7 @@ class BackingServer(ABC):
 
 
 class ExternalServer(BackingServer):
-    """A running server, never started, ended or configured; its repr holds no secret.
+    """A running server, never started, ended or configured.
 
     Raises :class:`ConfigurationError`, without quoting the URL, for one that is not of the three kinds.
     """

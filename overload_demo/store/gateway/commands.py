@@ -1,11 +1,12 @@
 """Turn a list of arguments into a command ready to be sent, or refuse it.
 
-Only listed commands pass, so that a new server's dangerous command is refused from the start: the data commands that
-Upstash documents (upstash.com/docs/redis/commands), whether the server behind has them or not. All requests share one
-connection to the server: a command that blocks it, or changes its state, would affect all of them.
+Only the data commands that Upstash documents (upstash.com/docs/redis/commands) pass, so that a new server's dangerous
+command is refused from the start. All requests share one connection: a command that blocks it, or changes its state,
+would affect all of them.
 """
 
 import hashlib
+import re
 from typing import Any, NamedTuple
 
 from overload_demo.store.gateway.resp import pack
@@ -63,9 +64,12 @@ NOT_AVAILABLE = (
 NOT_ALLOWED = 'ERR Command "{}" is not allowed in REST or it has a special context path'
 NO_PERMISSION = "NOPERM this user has no permissions to run the '{}' command or its subcommand"
 
-KEY_LOCKING = "allow-key-locking"
 SCRIPTED = frozenset({"EVAL", "EVAL_RO", "EVALSHA", "EVALSHA_RO", "SCRIPT"})
 SCRIPTS_REMEMBERED = 1000  # a forgotten one costs its client a NOSCRIPT, and the text again
+_WAITING = frozenset({"WAIT", "WAITAOF"})
+_SCRIPT_AT = {"EVAL": 1, "EVAL_RO": 1, "SCRIPT": 2, "FUNCTION": -1}
+_ARGUMENTS_OF_OPTION = {"GROUP": 2, "COUNT": 1, "NOACK": 0}  # of XREAD and XREADGROUP, in any order before STREAMS
+_FLAGS = re.compile(r"\sflags=(\S*)")
 
 
 class RedisCommand(NamedTuple):
@@ -120,16 +124,10 @@ class Scripts:
         if not isinstance(text, str) or not text.startswith("#!lua"):
             return text
         first, newline, rest = text.partition("\n")
-        words = first.split()
-        for at, word in enumerate(words):
-            flags = word.removeprefix("flags=").split(",")
-            if word.startswith("flags=") and KEY_LOCKING in flags:
-                flags.remove(KEY_LOCKING)
-                words[at] = f"flags={','.join(flags)}" if flags else ""
-        if words == first.split():
+        kept = _FLAGS.sub(_without_key_locking, first)
+        if kept == first:
             return text
-        first = " ".join(filter(None, words))
-        cut = ("" if first == "#!lua" else first) + newline + rest
+        cut = ("" if kept.strip() == "#!lua" else kept) + newline + rest
         while len(self._sha_loaded) >= SCRIPTS_REMEMBERED:
             del self._sha_loaded[next(iter(self._sha_loaded))]
         self._sha_loaded[_sha(text)] = _sha(cut)
@@ -180,11 +178,6 @@ def too_large(actual: int, limit: int) -> str:
     return f"ERR max request size exceeded. Limit: {limit}, Actual: {actual}"
 
 
-_WAITING = frozenset({"WAIT", "WAITAOF"})
-_SCRIPT_AT = {"EVAL": 1, "EVAL_RO": 1, "SCRIPT": 2, "FUNCTION": -1}
-_ARGUMENTS_OF_OPTION = {"GROUP": 2, "COUNT": 1, "NOACK": 0}  # of XREAD and XREADGROUP, in any order before STREAMS
-
-
 def _as_text(argument: Any) -> str | bytes:
     if isinstance(argument, str | bytes):
         return argument
@@ -211,6 +204,11 @@ def _has_block(arguments: list[Any]) -> bool:
             return "BLOCK" in (_shown(argument).upper() for argument in arguments[at:])
         at += 1 + _ARGUMENTS_OF_OPTION[option]
     return False
+
+
+def _without_key_locking(flags: re.Match[str]) -> str:
+    kept = [flag for flag in flags[1].split(",") if flag != "allow-key-locking"]
+    return f" flags={','.join(kept)}" if kept else ""
 
 
 def _sha(text: str) -> str:

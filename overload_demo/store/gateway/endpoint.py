@@ -4,30 +4,72 @@ Every request of the project passes here, so one costs one future, one write and
 repeats a command: only the client knows whether a repeat does harm.
 """
 
+import hmac
+import json
+import re
+import secrets
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import Any, NamedTuple, NoReturn
+from urllib.parse import unquote_to_bytes
 
-from overload_demo.errors import Outcome, StoreUnavailableError
+from overload_demo.errors import ConfigurationError, Outcome, StoreUnavailableError
 from overload_demo.store.gateway.commands import NO_PERMISSION, RedisCommand, RefusedError, Scripts, prepare, too_large
-from overload_demo.store.gateway.events import Events, Message, Receive, Send, event_command
-from overload_demo.store.gateway.replies import JSON, ReplyFormat, format_for
-from overload_demo.store.gateway.request_body import (
-    MAX_BODY_BYTES,
-    MAX_READER_BODY_BYTES,
-    Tokens,
-    decode_commands,
-    request_arguments,
-)
+from overload_demo.store.gateway.replies import JSON, Events, Headers, Message, Receive, ReplyFormat, Send, format_for
 from overload_demo.store.gateway.resp import TOO_LARGE, ReplyBudget
 from overload_demo.store.gateway.upstream import Lane, Upstream
 
-Answer = tuple[int, bytes]
-
-METHODS, METHODS_WITH_BODY = frozenset({"GET", "HEAD", "POST", "PUT"}), frozenset({"POST", "PUT"})
-MULTI, EXEC = b"*1\r\n$5\r\nMULTI\r\n", b"*1\r\n$4\r\nEXEC\r\n"
+MAX_BODY_BYTES = 64 * 1024 * 1024  # all commands of one request together
+MAX_READER_BODY_BYTES = 1024 * 1024  # with the read-only token
+MAX_COMMANDS = 10_000  # in one pipeline or transaction
+MAX_VALUES = 1_000_000  # in one body; one takes about 60 bytes in memory, and as few as 2 in the body
 FIRST_BATCH, BATCH_GROWTH = 16, 4  # of a pipeline: at worst so many replies of 10 MiB arrive before it is stopped
+METHODS, METHODS_WITH_BODY = frozenset({"GET", "HEAD", "POST", "PUT"}), frozenset({"POST", "PUT"})
+EVENT_COMMANDS = frozenset({"SUBSCRIBE", "PSUBSCRIBE", "MONITOR"})
+MULTI, EXEC = b"*1\r\n$5\r\nMULTI\r\n", b"*1\r\n$4\r\nEXEC\r\n"
+UNAUTHORIZED = (
+    "WRONGPASS invalid or missing auth token. "
+    "See https://docs.upstash.com/redis/troubleshooting/http_unauthorized for details."
+)
+PREFLIGHT = [
+    (b"allow", b"HEAD, GET, POST, PUT, OPTIONS"),
+    (b"access-control-allow-methods", b"HEAD, GET, POST, PUT"),
+    (b"access-control-max-age", b"86400"),
+]
+
+
+class Tokens:
+    """``standard`` permits every command, ``read_only`` those that only read data; an empty one is drawn at random."""
+
+    def __init__(self, standard: str = "", read_only: str = "") -> None:
+        self.standard = standard or secrets.token_urlsafe(32)
+        self.read_only = read_only or secrets.token_urlsafe(32)
+        if self.standard == self.read_only:
+            raise ConfigurationError("the read-only token is the same as the token: they must differ")
+        self._standard, self._read_only = self.standard.encode(), self.read_only.encode()
+        self._usual = b"Bearer " + self._standard
+
+    def is_read_only(self, headers: dict[bytes, bytes], query: bytes) -> bool:
+        """Whether the request carries the read-only token; raises :class:`RefusedError` (401) if it carries neither.
+
+        The query's ``_token`` takes precedence over the header, whose ``Bearer`` is optional. Comparisons take constant
+        time.
+        """
+        given = headers.get(b"authorization", b"")
+        if not query and hmac.compare_digest(given, self._usual):
+            return False
+        parts = (part.removeprefix(b"_token=") for part in query.split(b"&") if part.startswith(b"_token="))
+        token = unquote_to_bytes(next(parts, b"").replace(b"+", b" "))
+        if not token:
+            scheme, _, rest = given.strip().partition(b" ")
+            token = rest.strip() if scheme.lower() == b"bearer" else given.strip()
+        if hmac.compare_digest(token, self._standard):
+            return False
+        if hmac.compare_digest(token, self._read_only):
+            return True
+        raise RefusedError(UNAUTHORIZED, status=401)
 
 
 class Mode(NamedTuple):
@@ -42,24 +84,18 @@ class Gateway:
     """The app; each request must carry one of ``tokens``."""
 
     def __init__(self, upstream: Upstream, tokens: Tokens) -> None:
-        self._upstream, self._tokens, self._events = upstream, tokens, Events(upstream)
+        self._upstream, self._tokens, self.events = upstream, tokens, Events(upstream)
         # The sync token, opaque to clients. It starts at the clock, so that a restarted gateway repeats none.
         self._writes = time.time_ns()
         scripts = Scripts()
-        self._prepare = {
-            read_only: partial(prepare, scripts=scripts, read_only=read_only) for read_only in (False, True)
-        }
-
-    def end_events(self) -> None:
-        """End the responses that would not end by themselves."""
-        self._events.end()
+        self._prepare = {one: partial(prepare, scripts=scripts, read_only=one) for one in (False, True)}
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one HTTP request."""
         headers, method, path = dict(scope["headers"]), scope["method"], scope["raw_path"].strip(b"/")
         query, reply_format = scope["query_string"], JSON
         if method not in METHODS:
-            await _respond(send, 200 if method == "OPTIONS" else 405, b"", [*_cors(headers), *_PREFLIGHT])
+            await _respond(send, 200 if method == "OPTIONS" else 405, b"", [*_cors(headers), *PREFLIGHT])
             return
         try:
             read_only = self._tokens.is_read_only(headers, query)
@@ -67,7 +103,7 @@ class Gateway:
             if method != "HEAD" and (arguments := event_command(headers, path)):
                 if read_only:
                     raise RefusedError(NO_PERMISSION.format(arguments[0].lower()))
-                await self._events.serve(arguments, _cors(headers), receive, send)
+                await self.events.serve(arguments, _cors(headers), receive, send)
                 return
             limit = MAX_READER_BODY_BYTES if read_only else MAX_BODY_BYTES
             body = await _read_body(headers, receive, limit) if method in METHODS_WITH_BODY else b""
@@ -88,18 +124,15 @@ class Gateway:
         about = [(b"content-type", reply_format.content_type), (b"upstash-sync-token", b"%x" % self._writes)]
         await _respond(send, status, content, about + _cors(headers))
 
-    async def _run(self, arguments: list[Any], mode: Mode) -> Answer:
+    async def _run(self, arguments: list[Any], mode: Mode) -> tuple[int, bytes]:
         command = mode.prepare(arguments)
         (reply,) = await self._ask(command.packed, 1, mode.lane, command.is_write)
         error = mode.format.error_in(reply)
         status = 200 if error is None or error.startswith(TOO_LARGE) else 400  # too large: the command was run
         return status, mode.format.item(reply, command)
 
-    async def _pipeline(self, requested: list[list[Any]], mode: Mode) -> Answer:
-        """Run each command by itself: one that is refused here or by the server does not affect the others.
-
-        Commands are sent in batches, so that other requests have their turn, until the replies exceed their budget.
-        """
+    async def _pipeline(self, requested: list[list[Any]], mode: Mode) -> tuple[int, bytes]:
+        """Run each command by itself: one that is refused here or by the server does not affect the others."""
         commands: list[RedisCommand | RefusedError] = []
         for arguments in requested:
             try:
@@ -108,6 +141,7 @@ class Gateway:
                 commands.append(refused)
         sent = [command for command in commands if isinstance(command, RedisCommand)]
         replies: list[Any] = []
+        # In batches, so that other requests have their turn, until the replies exceed their budget.
         budget, size = ReplyBudget(), FIRST_BATCH
         while (batch := sent[len(replies) : len(replies) + size]) and not budget.is_exceeded_by():
             packed = b"".join([command.packed for command in batch])
@@ -122,7 +156,7 @@ class Gateway:
         ]
         return 200, mode.format.together(answers)
 
-    async def _transaction(self, requested: list[list[Any]], mode: Mode) -> Answer:
+    async def _transaction(self, requested: list[list[Any]], mode: Mode) -> tuple[int, bytes]:
         """Send all commands or none; a command that fails while running does not stop the others."""
         encoder, commands = mode.format, [mode.prepare(arguments) for arguments in requested]
         if not commands:
@@ -152,14 +186,7 @@ class Gateway:
                 self._writes += 1
 
 
-_PREFLIGHT = [
-    (b"allow", b"HEAD, GET, POST, PUT, OPTIONS"),
-    (b"access-control-allow-methods", b"HEAD, GET, POST, PUT"),
-    (b"access-control-max-age", b"86400"),
-]
-
-
-def _cors(headers: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+def _cors(headers: dict[bytes, bytes]) -> Headers:
     """Allow any page: a request needs the token, which no browser sends by itself."""
     origin = headers.get(b"origin")
     if origin is None:
@@ -170,7 +197,7 @@ def _cors(headers: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
     return [(b"access-control-allow-origin", origin), (b"vary", b"origin"), exposed, *allowed]
 
 
-async def _respond(send: Send, status: int, content: bytes, about: list[tuple[bytes, bytes]]) -> None:
+async def _respond(send: Send, status: int, content: bytes, about: Headers) -> None:
     """Send a response; the HTTP server omits the body of one to HEAD."""
     headers = [(b"content-length", b"%d" % len(content)), *about]
     await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -182,16 +209,89 @@ async def _read_body(headers: dict[bytes, bytes], receive: Receive, limit: int) 
     declared = headers.get(b"content-length", b"0")
     if declared.isdigit() and int(declared) > limit:
         raise RefusedError(too_large(int(declared), limit), status=413)
-    message = await receive()
-    if not message.get("more_body") and message["type"] == "http.request":
-        return bytes(message.get("body", b""))
     chunks, size = [], 0
-    while message["type"] == "http.request":
+    while (message := await receive())["type"] == "http.request":
         chunks.append(message.get("body", b""))
         size += len(chunks[-1])
         if size > limit:
             raise RefusedError(too_large(size, limit), status=413)
         if not message.get("more_body"):
             return b"".join(chunks)
-        message = await receive()
     return None
+
+
+def event_command(headers: dict[bytes, bytes], path: bytes) -> list[Any]:
+    """The command of a request for events, its name in capitals; empty for any other request."""
+    if b"text/event-stream" not in headers.get(b"accept", b""):
+        return []
+    name, *channels = path_arguments(path)
+    return [name.upper(), *channels] if name.upper() in EVENT_COMMANDS else []
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+# A number keeps its text: 1.50 stays "1.50" and 9007199254740993 keeps its last digit.
+_decode = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=_refuse_constant).decode
+# A string (closed or not, so that none is read twice), the start of an array or object, or another value.
+_VALUE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[{]|[^\s,:"\[\]{}]++', re.DOTALL)
+
+
+def request_arguments(path: bytes, query: bytes, body: bytes) -> list[Any]:
+    """The arguments of a request with one command; raises :class:`RefusedError`."""
+    if not path:
+        return _decode_array(body)
+    return [*path_arguments(path), *([_text_of(body)] if body else []), *query_arguments(query)]
+
+
+def _decode_array(body: bytes) -> list[Any]:
+    """The JSON array in a request body, its numbers as text; raises :class:`RefusedError`."""
+    if not body.strip():
+        raise RefusedError("EOF")
+    # Counted before any value is created; first by separators, which includes those in strings.
+    may_be_many = len(body) > MAX_VALUES and sum(map(body.count, (b",", b"[", b"{"))) >= MAX_VALUES
+    if may_be_many and next(islice(_VALUE.finditer(body), MAX_VALUES, None), None) is not None:
+        raise RefusedError(f"ERR too many values in one request. Limit: {MAX_VALUES}", status=413)
+    try:
+        array = _decode(body.decode("utf-8", "replace"))
+    except RecursionError:
+        raise RefusedError("ERR invalid JSON: nested too deeply") from None
+    except ValueError as error:
+        raise RefusedError(f"ERR invalid JSON: {error}") from None
+    if not isinstance(array, list):
+        raise RefusedError("expected JSON array")
+    return array
+
+
+def decode_commands(body: bytes) -> list[list[Any]]:
+    """The array of arrays in the body of a pipeline or transaction; raises :class:`RefusedError`."""
+    commands = _decode_array(body)
+    if len(commands) > MAX_COMMANDS:
+        raise RefusedError(f"ERR too many commands in one request. Limit: {MAX_COMMANDS}", status=413)
+    if not all(isinstance(command, list) for command in commands):
+        raise RefusedError("expected JSON array")
+    return commands
+
+
+def path_arguments(path: bytes) -> list[Any]:
+    """The command in a path, ``/set/a%2Fb/value``, split first and then percent-decoded; bytes where it is not UTF-8.
+
+    Slashes at its ends belong to the URL of the store, so an empty argument can only stand in the middle.
+    """
+    name, *arguments = path.strip(b"/").split(b"/")
+    return [unquote_to_bytes(name).decode(errors="replace"), *(_text_of(unquote_to_bytes(one)) for one in arguments)]
+
+
+def query_arguments(query: bytes) -> list[Any]:
+    """The arguments in a query, ``EX=100&NX``, in their order and without the token."""
+    parts = (part.partition(b"=") for part in query.split(b"&") if part)
+    words = ((name, value) if mark else (name,) for name, mark, value in parts if name != b"_token")
+    return [_text_of(unquote_to_bytes(word.replace(b"+", b" "))) for pair in words for word in pair]
+
+
+def _text_of(argument: bytes) -> str | bytes:
+    try:
+        return argument.decode()
+    except UnicodeDecodeError:
+        return argument

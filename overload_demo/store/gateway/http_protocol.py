@@ -12,11 +12,10 @@ WRITE_TIMEOUT_S = 10.0  # in which the client reads no byte of its response
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """One HTTP connection.
+    """One HTTP connection, whose responses are sent at once, in one write.
 
-    A response is sent at once, in one write. A request whose head exceeds ``MAX_HEAD_BYTES`` is answered with 414 or
-    431. The connection is closed when the client reads nothing of its response for ``WRITE_TIMEOUT_S``. An offer to
-    switch to another protocol is ignored, as HTTP permits.
+    A request whose head exceeds ``MAX_HEAD_BYTES`` is answered with 414 or 431. An offer to switch to another protocol
+    is ignored, as HTTP permits. The connection is closed when the client reads nothing for ``WRITE_TIMEOUT_S``.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -39,20 +38,21 @@ class HttpProtocol(HttpToolsProtocol):
             self.parser = HttpRequestParser(self)
             self.data_received((head + data)[offer.args[0] :], head_again)
         except HttpParserError:
-            if not self._is_head_too_large():
+            if not self._has_large_head():
                 self.send_400_response("Invalid HTTP request received.")
         if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             status = 414 if len(self.url) > MAX_HEAD_BYTES // 2 else 431
             self.transport.write(STATUS_LINE[status] + b"content-length: 0\r\nconnection: close\r\n\r\n")
             self.transport.close()
 
-    def _is_head_too_large(self) -> bool:
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-        return self._head_bytes > MAX_HEAD_BYTES and size > MAX_HEAD_BYTES
+    def _has_large_head(self) -> bool:
+        if self._head_bytes <= MAX_HEAD_BYTES:
+            return False
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD_BYTES
 
     def on_headers_complete(self) -> None:
         """Called by the parser, which stops on an error."""
-        if self._head_bytes > MAX_HEAD_BYTES and self._is_head_too_large():
+        if self._has_large_head():
             raise ValueError("the head is too large")
         if not self.parser.should_upgrade():
             super().on_headers_complete()
@@ -82,8 +82,7 @@ class HttpProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Called by the event loop: the client reads its response too slowly."""
         super().pause_writing()
-        size = self.transport.get_write_buffer_size()
-        self._write_timer = self.loop.call_later(WRITE_TIMEOUT_S, self._abort_unless_read, size)
+        self._start_write_timer()
 
     def resume_writing(self) -> None:
         """Called by the event loop."""
@@ -95,13 +94,16 @@ class HttpProtocol(HttpToolsProtocol):
         self._stop_write_timer()
         super().connection_lost(exc)
 
+    def _start_write_timer(self) -> None:
+        size = self.transport.get_write_buffer_size()
+        self._write_timer = self.loop.call_later(WRITE_TIMEOUT_S, self._abort_unless_read, size)
+
     def _stop_write_timer(self) -> None:
         if self._write_timer is not None:
             self._write_timer.cancel()
 
     def _abort_unless_read(self, size: int) -> None:
-        now = self.transport.get_write_buffer_size()
-        if now >= size:
+        if self.transport.get_write_buffer_size() >= size:
             self.transport.abort()
         else:
-            self._write_timer = self.loop.call_later(WRITE_TIMEOUT_S, self._abort_unless_read, now)
+            self._start_write_timer()

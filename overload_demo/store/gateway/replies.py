@@ -1,21 +1,29 @@
-"""Encode the server's replies: as JSON, as JSON with base64, or as RESP2. No I/O.
+"""Turn the server's replies into responses: JSON, JSON with base64, RESP2, or server-sent events.
 
 Base64 and RESP2 need unparsed replies: base64 distinguishes the status ``OK`` from a stored one, RESP2 is passed on.
+Events are what SUBSCRIBE, PSUBSCRIBE and MONITOR receive until one side closes; such a command takes the whole of a
+connection to the server.
 """
 
+import asyncio
 import binascii
 import json
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from overload_demo.store.gateway.commands import (
-    MAX_COMMAND_BYTES,
-    NOT_AVAILABLE,
-    RedisCommand,
-    RefusedError,
-    too_large,
-)
-from overload_demo.store.gateway.resp import ReplyError, elements_of, parsed
+from overload_demo.store.gateway.commands import MAX_COMMAND_BYTES, NOT_AVAILABLE, RedisCommand, RefusedError, too_large
+from overload_demo.store.gateway.resp import INCOMPLETE, ReplyError, elements_of, pack, parsed, text_reader
+from overload_demo.store.gateway.upstream import Upstream
+
+MAX_LISTENERS = 100  # each takes two descriptors of the gateway and one of the server
+CHUNK_BYTES = 65_536
+
+Message = dict[str, Any]
+Headers = list[tuple[bytes, bytes]]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -95,3 +103,72 @@ def format_for(headers: dict[bytes, bytes], path: bytes) -> ReplyFormat:
     if wants_base64:
         raise RefusedError("ERR Upstash-Encoding base64 is not permitted with Upstash-Response-Format resp2")
     return JSON if path == b"multi-exec" else RESP2
+
+
+class Events:
+    """Serves listeners, each with a connection of its own, until :meth:`end`."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream, self._room = upstream, asyncio.Semaphore(MAX_LISTENERS)
+        self._listeners: set[asyncio.Transport] = set()
+
+    async def serve(self, arguments: list[Any], headers: Headers, receive: Receive, send: Send) -> None:
+        """Answer one request with events.
+
+        Raises :class:`RefusedError` or :class:`~overload_demo.errors.StoreUnavailableError` before anything is sent.
+        """
+        if self._room.locked():
+            raise RefusedError("ERR max number of clients reached")
+        async with self._room:
+            reader, transport = (await self._upstream.another()).as_stream()
+            self._listeners.add(transport)
+            departure = asyncio.create_task(_departure(receive))
+            departure.add_done_callback(lambda _: transport.abort())  # which ends the replies
+            try:
+                transport.write(pack(arguments))
+                await _forward(_replies(reader), headers, send)
+            finally:
+                departure.cancel()
+                transport.abort()
+                self._listeners.discard(transport)
+
+    def end(self) -> None:
+        """End all listeners' responses."""
+        for transport in self._listeners:
+            transport.abort()
+
+
+async def _forward(replies: AsyncIterator[Any], headers: Headers, send: Send) -> None:
+    """Send an event for each reply; an error as the first reply becomes the response."""
+    first = await anext(replies, None)
+    if isinstance(first, ReplyError):
+        raise RefusedError(str(first))
+    stream = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache"), *headers]
+    await send({"type": "http.response.start", "status": 200, "headers": stream})
+    if first is not None:
+        await send({"type": "http.response.body", "body": _event(first), "more_body": True})
+    async for reply in replies:
+        await send({"type": "http.response.body", "body": _event(reply), "more_body": True})
+    await send({"type": "http.response.body"})
+
+
+def _event(reply: Any) -> bytes:
+    """One event: ``message,channel,text`` of pub/sub, or MONITOR's line; a line break begins another ``data:``."""
+    text = ",".join(map(str, reply)) if isinstance(reply, list) else '"OK"' if reply == "OK" else str(reply)
+    lines = re.split("\r\n|\r|\n", text)
+    return "".join([*(f"data: {line}\n" for line in lines), "\n"]).encode()
+
+
+async def _replies(reader: asyncio.StreamReader) -> AsyncIterator[Any]:
+    """The server's replies, until the connection ends."""
+    parser = text_reader()
+    while data := await reader.read(CHUNK_BYTES):
+        parser.feed(data)
+        while (reply := parser.gets()) is not INCOMPLETE:
+            yield reply
+
+
+async def _departure(receive: Receive) -> None:
+    """Return once the client has closed its connection; the body of its request is ignored."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

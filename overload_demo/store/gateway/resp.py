@@ -1,7 +1,6 @@
 """One pipelined connection to Redis: many requests under way, replies matched in the order of sending.
 
-All requests of one kind share one connection. The server reads the commands that gather while it works together and
-puts them on disk with one fsync.
+The server reads the commands that gather while it works together, and puts them on disk with one fsync.
 """
 
 import asyncio
@@ -27,21 +26,20 @@ _pack_command = cast(Callable[[tuple[str | bytes, ...]], bytes], hiredis.pack_co
 class RedisConnectionLostError(StoreUnavailableError):
     """The connection ended before the replies arrived: whether the commands ran is unknown."""
 
-    def __init__(self, message: str = "the connection to the server was lost") -> None:
-        super().__init__(message, Outcome.UNKNOWN)
+    def __init__(self) -> None:
+        super().__init__("the connection to the server was lost", Outcome.UNKNOWN)
 
 
 def pack(arguments: Sequence[str | bytes]) -> bytes:
     """One command in wire form. A lone surrogate, which has no bytes, becomes U+FFFD."""
     try:
         return _pack_command(tuple(arguments))
-    except UnicodeEncodeError:
-        return _pack_command(tuple(one if isinstance(one, bytes) else _replace_surrogates(one) for one in arguments))
-
-
-def _replace_surrogates(text: str) -> str:
-    # UTF-16 can hold a lone surrogate, and its decoder replaces it.
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    except UnicodeEncodeError:  # UTF-16 can hold a lone surrogate, and its decoder replaces it
+        recoded = (
+            one if isinstance(one, bytes) else one.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            for one in arguments
+        )
+        return _pack_command(tuple(recoded))
 
 
 class RawReader:
@@ -86,7 +84,6 @@ class RawReader:
         return INCOMPLETE if self._to_drop else self._take(budget)
 
     def _take(self, budget: "ReplyBudget | None") -> bytes:
-        """Return the first reply, now complete, and begin with the next."""
         reply = bytes(self._unread[: self._at])
         if budget is not None:
             budget.bytes_left -= self._dropped + self._at
@@ -184,7 +181,8 @@ class RedisConnection(asyncio.Protocol):
         self._is_raw = False
         self._calls: deque[_Call] = deque()
         self._transport: asyncio.Transport | None = None
-        self._received, self._last_seen, self._idle_looks = 0, (0, 0, 0), 0
+        self._received, self._idle_looks = 0, 0
+        self._last_seen: tuple[int, int, int] | None = None
 
     @property
     def is_open(self) -> bool:
@@ -227,11 +225,10 @@ class RedisConnection(asyncio.Protocol):
 
     def count_idle_looks(self) -> int:
         """Return how many calls in a row have found the oldest request waiting and no byte sent or received."""
-        if not self._calls or self._transport is None:
-            self._idle_looks = 0
-            return 0
-        seen = (id(self._calls[0]), self._received, self._transport.get_write_buffer_size())
-        self._idle_looks = self._idle_looks + 1 if seen == self._last_seen else 0
+        seen = None
+        if self._calls and self._transport is not None:
+            seen = (id(self._calls[0]), self._received, self._transport.get_write_buffer_size())
+        self._idle_looks = self._idle_looks + 1 if seen and seen == self._last_seen else 0
         self._last_seen = seen
         return self._idle_looks
 

@@ -1,10 +1,19 @@
-"""The gateway's connections to its server: the main one is reopened whenever it is lost, others on demand."""
+"""The gateway's connections to its server: reopened when lost, closed when they stall.
+
+When the oldest request on a shared connection makes no progress, the gateway asks the server over another one:
+
+- the server answers there: the shared connection is at fault (it blocks, or is dead) and is closed;
+- it answers ``BUSY``: a script exceeds the server's time limit, and is killed;
+- it does not answer: it is at work, or out of reach. Requests under way stay, further ones are held until it answers.
+  When even a connection is not accepted, the shared ones are closed.
+
+Requests pay nothing for this, and nothing is sent on the shared connections.
+"""
 
 import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
 from typing import NamedTuple
 
 from overload_demo.errors import StoreUnavailableError
@@ -32,13 +41,18 @@ MAIN_LANE = Lane(is_raw=False, read_only=False)
 
 
 class Upstream:
-    """Keeps the main connection open from :meth:`open` to :meth:`aclose`."""
+    """The main connection, open from :meth:`open` to :meth:`aclose`, and others on demand.
+
+    All methods that return a connection raise :class:`StoreUnavailableError`: nothing was sent.
+    """
 
     def __init__(self, server: BackingServer) -> None:
         self._server = server
         self._connection: RedisConnection | None = None
         self._connected = asyncio.Event()
-        self._is_held = False  # the server does not answer; set by the stall detector
+        self._is_held = False  # the server does not answer
+        self._stalled_since: float | None = None
+        self._busy_since: float | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._lanes: dict[Lane, RedisConnection] = {}
         self._opening_lane = asyncio.Lock()
@@ -50,19 +64,19 @@ class Upstream:
         return connection if connection is not None and connection.is_open and not self._is_held else None
 
     async def wait_for_connection(self) -> RedisConnection:
-        """The main connection, waiting up to ``REQUEST_TIMEOUT_S``; raises :class:`StoreUnavailableError`."""
-        give_up_at = time.monotonic() + REQUEST_TIMEOUT_S
-        while (connection := self.live) is None:
-            self._connected.clear()
-            try:
-                await asyncio.wait_for(self._connected.wait(), give_up_at - time.monotonic())
-            except TimeoutError:
-                state = "does not answer" if self._is_held else "is down or starting"
-                raise StoreUnavailableError(f"the store {state}") from None
+        """The main connection, waiting up to ``REQUEST_TIMEOUT_S``."""
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                while (connection := self.live) is None:
+                    self._connected.clear()
+                    await self._connected.wait()
+        except TimeoutError:
+            state = "does not answer" if self._is_held else "is down or starting"
+            raise StoreUnavailableError(f"the store {state}") from None
         return connection
 
     async def lane(self, lane: Lane) -> RedisConnection:
-        """The connection of a lane; raises :class:`StoreUnavailableError`: nothing was sent."""
+        """The connection of a lane."""
         if lane == MAIN_LANE or self._is_held:
             main = await self.wait_for_connection()
             if lane == MAIN_LANE:
@@ -76,27 +90,20 @@ class Upstream:
         return connection
 
     async def another(self) -> RedisConnection:
-        """Open a connection that the caller closes; raises :class:`StoreUnavailableError`: nothing was sent."""
+        """Open a connection that the caller closes."""
         await self.wait_for_connection()
         return await self._server.connect_again()
 
-    def connections(self) -> list[RedisConnection]:
-        """The open connections that requests share, the main one first."""
-        shared = (self._connection, *self._lanes.values())
-        return [connection for connection in shared if connection is not None and connection.is_open]
+    async def open(self) -> str:
+        """Connect, and stay connected from then on; returns the server's durability.
 
-    def hold(self, is_held: bool) -> None:
-        """Let further requests wait, as while there is no connection; or serve them again."""
-        if is_held != self._is_held:
-            log.warning("the server %s", "does not answer: requests wait" if is_held else "answers again")
-            self._is_held = is_held
-            self._connected.set()
-
-    async def open(self) -> None:
-        """Connect, and stay connected from then on; raises :class:`StoreUnavailableError` if the first time fails."""
-        self._use(await self._server.connect())
-        detector = StallDetector(self._server, self.connections, self.hold)
-        self._tasks = [asyncio.create_task(work) for work in (self._keep_connected(), detector.run())]
+        Raises :class:`StoreUnavailableError`, or :class:`ConfigurationError` for a server that can lose jobs.
+        """
+        connection = await self._server.connect()
+        self._use(connection)
+        work = (self._keep_connected(), self._close_refusing(), self._close_stalled())
+        self._tasks = [asyncio.create_task(one) for one in work]
+        return await self._server.durability(connection)
 
     async def aclose(self) -> None:
         """Close the connections, and end a server that the gateway started."""
@@ -104,13 +111,25 @@ class Upstream:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-        for connection in self.connections():
+        for connection in self._shared():
             connection.close()
         await self._server.aclose()
+
+    def _shared(self) -> list[RedisConnection]:
+        """The open connections that requests share, the main one first."""
+        shared = (self._connection, *self._lanes.values())
+        return [connection for connection in shared if connection is not None and connection.is_open]
 
     def _use(self, connection: RedisConnection) -> None:
         self._connection = connection
         self._connected.set()
+
+    def _hold(self, is_held: bool) -> None:
+        """Let further requests wait, as while there is no connection; or serve them again."""
+        if is_held != self._is_held:
+            log.warning("the server %s", "does not answer: requests wait" if is_held else "answers again")
+            self._is_held = is_held
+            self._connected.set()
 
     async def _keep_connected(self) -> None:
         assert self._connection is not None
@@ -132,41 +151,25 @@ class Upstream:
             else:
                 log.warning("connected to the server again")
 
+    async def _close_refusing(self) -> None:
+        """Close the connection to a server that refuses writes from now on."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if (connection := self.live) is not None:
+                try:
+                    await self._server.check(connection)
+                except StoreUnavailableError as error:
+                    if connection.is_open:
+                        _close(connection, str(error))
 
-class StallDetector:
-    """Watches ``connections()``, the main one first, until :meth:`run` is cancelled; ``hold`` holds requests."""
-
-    def __init__(
-        self, server: BackingServer, connections: Callable[[], list[RedisConnection]], hold: Callable[[bool], None]
-    ) -> None:
-        self._server, self._connections, self._hold = server, connections, hold
-        self._stalled_since: float | None = None
-        self._busy_since: float | None = None
-
-    async def run(self) -> None:
-        """Watch until cancelled."""
-        check: asyncio.Task[None] | None = None
-        try:
-            while True:
-                await asyncio.sleep(LOOK_S)
-                connections = self._connections()
-                if connections and (check is None or check.done()):
-                    check = asyncio.create_task(self._check(connections[0]))
-                if stalled := [one for one in connections if one.count_idle_looks() >= IDLE_LOOKS]:
-                    await self._probe(stalled)
-                else:
-                    self._stalled_since = self._busy_since = None
-                    self._hold(False)
-        finally:
-            if check is not None:
-                check.cancel()
-
-    async def _check(self, connection: RedisConnection) -> None:
-        try:
-            await self._server.check(connection)
-        except StoreUnavailableError as error:
-            if connection.is_open:
-                _close(connection, str(error))
+    async def _close_stalled(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if stalled := [one for one in self._shared() if one.count_idle_looks() >= IDLE_LOOKS]:
+                await self._probe(stalled)
+            else:
+                self._stalled_since = self._busy_since = None
+                self._hold(False)
 
     async def _probe(self, stalled: list[RedisConnection]) -> None:
         now = time.monotonic()
