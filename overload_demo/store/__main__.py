@@ -40,7 +40,6 @@ GRACEFUL_S = 3.0  # for requests under way at the end
 BACKLOG = 2048
 HTTP_OPTIONS: dict[str, Any] = {
     "http": HttpProtocol,
-    "loop": "none",
     "lifespan": "off",
     "ws": "none",
     "log_config": None,
