@@ -94,9 +94,9 @@ class FileLock:
                 os.close(self.descriptor)
             self.descriptor = -1
 
-    def is_free(self) -> bool:
-        """Whether the lock can be had; takes it exclusively for an instant."""
-        is_taken = self.take()
+    def is_free(self, *, timeout_s: float = 0.0) -> bool:
+        """Whether the lock can be had within ``timeout_s`` seconds; takes it exclusively for an instant."""
+        is_taken = self.take(timeout_s=timeout_s)
         self.release()
         return is_taken
 

@@ -69,7 +69,7 @@ SCRIPTS_REMEMBERED = 1000  # a forgotten one costs its client a NOSCRIPT, and th
 _WAITING = frozenset({"WAIT", "WAITAOF"})
 _SCRIPT_AT = {"EVAL": 1, "EVAL_RO": 1, "SCRIPT": 2, "FUNCTION": -1}
 _ARGUMENTS_OF_OPTION = {"GROUP": 2, "COUNT": 1, "NOACK": 0}  # of XREAD and XREADGROUP, in any order before STREAMS
-_FLAGS = re.compile(r"\sflags=(\S*)")
+_FLAGS = re.compile(r"(?<=\s)flags=(\S*)")
 
 
 class RedisCommand(NamedTuple):
@@ -204,7 +204,7 @@ def _has_block(arguments: list[Any]) -> bool:
 
 def _without_key_locking(flags: re.Match[str]) -> str:
     kept = [flag for flag in flags[1].split(",") if flag != "allow-key-locking"]
-    return f" flags={','.join(kept)}" if kept else ""
+    return f"flags={','.join(kept)}" if kept else ""
 
 
 def _sha(text: str) -> str:
