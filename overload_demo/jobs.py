@@ -1,4 +1,8 @@
-"""What a job is: its request, its states, its id, and the strict check of what clients send. No I/O."""
+"""What a job is: its request, its states, its id, and the strict check of what clients send. No I/O.
+
+Reading tour 1 of 13; next: overload_demo/queue/__init__.py. Look for the bounds that later code relies on. Question:
+why are ids random and not counted by the store?
+"""
 
 import codecs
 import json

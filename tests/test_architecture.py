@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -71,7 +72,7 @@ MOST_FILES = 165
 MOST_LINES_OF_A_FILE = 350
 MOST_LINES_OF_A_FUNCTION = 60
 
-LONG_FILES = {"test_queue_admin.py", "test_queue_model.py", "rows.py"}
+LONG_FILES = {"test_queue_admin.py", "test_queue_model.py", "rows.py"}  # one table or one model each
 LONG_FUNCTIONS = {"main"}
 
 
@@ -211,6 +212,39 @@ def test_the_first_page_is_short() -> None:
 
     assert len(text.splitlines()) <= 150
     assert len(text.encode()) <= 12_288
+
+
+TOUR_START = "overload_demo/jobs.py"
+MOST_STOPS, MOST_LINES_OF_THE_TOUR = 13, 2_200
+STOP = re.compile(r"Reading tour (\d+) of (\d+); (?:next: (\S+)|the end)\. Look for .+?\. Question: .+?\?")
+
+
+def tour() -> list[tuple[str, str, str]]:
+    """The stops of the reading tour in order: path, number, number of stops."""
+    stops, name = [], TOUR_START
+    while name:
+        assert (ROOT / name).is_file(), f"{stops[-1:]} leads to {name}, which does not exist"
+        found = STOP.search(" ".join((ROOT / name).read_text().replace("\n--", "\n").split()))
+        assert found, f"{name} does not say where the tour goes on, what to look for, and one question"
+        assert name not in {path for path, *_ in stops}, f"the tour returns to {name}"
+        stops.append((name, found[1], found[2]))
+        name = found[3]
+    return stops
+
+
+def test_the_reading_tour_leads_from_stop_to_stop_and_ends() -> None:
+    stops = tour()
+
+    assert len(stops) <= MOST_STOPS
+    assert [(number, of) for _, number, of in stops] == [(f"{at}", f"{len(stops)}") for at in range(1, len(stops) + 1)]
+    assert sum(lines_of(ROOT / path) for path, *_ in stops) <= MOST_LINES_OF_THE_TOUR
+
+
+def test_the_readme_lists_the_stops_of_the_tour() -> None:
+    section = (PACKAGE / "README.md").read_text().partition("## Reading tour")[2]
+    listed = [(PACKAGE / link).resolve() for link in re.findall(r"(?m)^\d+\. \[.+?\]\((.+?)\)", section)]
+
+    assert listed == [(ROOT / path).resolve() for path, *_ in tour()]
 
 
 def test_class_and_module_names_are_unique() -> None:

@@ -26,7 +26,7 @@ def front_page() -> dict[str, str]:
         f"The spike ran on {environment.cores} cores, Python {environment.python}, {place.filesystem}, with durability "
         f"`{place.durability}`. In brackets: the lowest and the highest measurement."
     )
-    return {"results": f"{markdown_table(('what', 'result', 'measured by'), rows)}\n\n{textwrap.fill(note, 120)}"}
+    return {"results": f"{markdown_table(('what', 'result', 'measured by'), rows)}\n\n{_filled(note)}"}
 
 
 def experiments_page() -> dict[str, str]:
@@ -119,7 +119,7 @@ def spike_block(result: SpikeResult) -> str:
         f"against the naive API: {summary.verdict}."
     )
     table = markdown_table(("", "queue API", "naive API"), rows)
-    return f"`{conditions.command}`, recorded {result.recorded_at[:10]}:\n\n{table}\n\n{textwrap.fill(note, 120)}"
+    return f"`{conditions.command}`, recorded {result.recorded_at[:10]}:\n\n{table}\n\n{_filled(note)}"
 
 
 def reach_block(benchmarks: list[Benchmark], peers: Comparison) -> str:
@@ -142,7 +142,7 @@ def reach_block(benchmarks: list[Benchmark], peers: Comparison) -> str:
         f"`always`; {versions}; recorded {place.recorded_at[:10]}. Flags of the endpoint that stores nothing, and of plain "
         f"uvicorn: `{flags}`."
     )
-    return f"{markdown_table(heads, rows)}\n\n{textwrap.fill(note, 120, break_on_hyphens=False)}"
+    return f"{markdown_table(heads, rows)}\n\n{_filled(note)}"
 
 
 def peers_block(comparison: Comparison) -> str:
@@ -210,7 +210,7 @@ def scaling_block(growth: Benchmark, drain: Benchmark) -> str:
         ${dollars[0]:.2f} or ${dollars[1]:.2f}. *Then several databases*: an id can name its database, so that a poll
         reaches the right one, and each database has its own workers. That gives up one order over all jobs, and a position
         then counts in one database. It is not built here."""
-    return "\n\n".join(textwrap.fill(" ".join(text.split()), 120) for text in (why, limits))
+    return "\n\n".join(map(_filled, (why, limits)))
 
 
 def baseline_block(runs: list[BaselineRun]) -> str:
@@ -228,6 +228,10 @@ def baseline_block(runs: list[BaselineRun]) -> str:
         if run.shape is Shape.SPIKE
     ]
     return markdown_table(("variant", "offered", "answered in time", "failed", "p50 / p99", "best second"), rows)
+
+
+def _filled(text: str) -> str:
+    return textwrap.fill(" ".join(text.split()), 120, break_on_hyphens=False)
 
 
 def _bound(row: Row, bound: float | None) -> str:

@@ -1,7 +1,6 @@
 """Blocks that describe the code: settings, commands, metrics and the limits of a client."""
 
 import importlib
-import inspect
 from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any, Literal, get_args, get_origin
@@ -144,14 +143,12 @@ def _commands(prefix: str, command: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _program(room: str) -> tuple[str, Any]:
-    """Return ``python -m overload_demo.ROOM`` and its command: the module's app, or its only public function."""
+    """Return ``python -m overload_demo.ROOM`` and its command: the module's app, or its function."""
     module = importlib.import_module(f"overload_demo.{room}.__main__")
     app = getattr(module, "app", None)
-    if not isinstance(app, typer.Typer):
-        functions = inspect.getmembers(module, inspect.isfunction)
-        [public] = [one for name, one in functions if one.__module__ == module.__name__ and not name.startswith("_")]
+    if app is None:  # the function that the module runs as a command has its name, or is called main
         app = typer.Typer(add_completion=False, rich_markup_mode=None)
-        app.command()(public)
+        app.command()(getattr(module, room, None) or module.main)
     [(name, command)] = _commands(f"python -m overload_demo.{room}", get_command(app))
     return name, command
 

@@ -24,7 +24,7 @@ from overload_demo.lab.result import SpikeResult
 from overload_demo.lab.spike_plan import DEFAULT_REQUESTS, MIN_DELAY_S, LiveView, SpikePlan, sized_delay_s
 from overload_demo.lab.spike_run import run_spike
 from overload_demo.lab.stack import Stack
-from overload_demo.load import LoadPlan, Shape
+from overload_demo.load import Shape
 from overload_demo.rest.address import Address
 from overload_demo.rest.client import Upstash
 from overload_demo.store.connect import EmbeddedStore
@@ -141,15 +141,7 @@ async def _live_page(console: Console) -> AsyncIterator[LiveView]:
 
 def _check(plan: SpikePlan) -> None:
     """Raise :class:`ConfigurationError` for an invalid load before anything is started."""
-    LoadPlan(
-        "http://127.0.0.1",
-        requests=plan.requests,
-        rate_per_s=1.0 if plan.rate_per_s is None else plan.rate_per_s,
-        shape=plan.shape,
-        seed=plan.seed,
-        timeout_s=plan.timeout_s,
-        processes=plan.processes,
-    )
+    plan.load("http://127.0.0.1", 1.0 if plan.rate_per_s is None else plan.rate_per_s)
 
 
 def _ask_before_upstash(console: Console, requests: int, processing_delay_s: float, *, yes: bool) -> None:

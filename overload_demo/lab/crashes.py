@@ -1,9 +1,12 @@
 """A spike during which parts of the stack are killed, and its outcome by clients' arrays, effect log and ledger."""
 
+import contextlib
+import math
 from bisect import bisect_left, bisect_right
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
@@ -28,8 +31,7 @@ SHOWN_BEFORE_AND_AFTER = 25  # jobs in the figure of a kill
 class Kill:
     """``kill -9`` of ``part`` once a share of the requests is done (for a worker) or accepted (for any other part).
 
-    ``part`` is "api", "worker", "gateway" or "redis". Raises :class:`ConfigurationError` for another one, and for a
-    share that is not between 0 and 1.
+    Raises :class:`ConfigurationError` for a part not in :data:`KILLABLE`, and for a share that is not between 0 and 1.
     """
 
     part: str
@@ -43,7 +45,8 @@ class Kill:
 
     def is_due(self, progress: SpikeProgress) -> bool:
         """Whether the spike has reached that share."""
-        count = progress.settled if self.part == "worker" else progress.accepted
+        accepted = progress.load.accepted if progress.load else 0
+        count = progress.settled if self.part == "worker" else accepted
         return progress.stage in ("fire", "drain") and count >= self.after_share * progress.offered
 
 
@@ -129,8 +132,8 @@ async def run_with_kills(
     """Run ``plan`` on ``stack``, carry out ``kills`` in their order, and account for every accepted job.
 
     A kill that is not due before the spike is over is not in the result. Writes ``crash.json`` beside the files of
-    :func:`run_spike`. Cancellable: the stack stays, as after :func:`run_spike`. Raises :class:`ConfigurationError` for
-    a stack in the kernel, and the errors of :func:`run_spike`.
+    :func:`run_spike`, and is cancellable like it. Raises :class:`ConfigurationError` for a stack in the kernel, and the
+    errors of :func:`run_spike`.
     """
     if stack.placement != "process":
         raise ConfigurationError('kills need placement="process": a thread cannot be killed without its kernel')
@@ -138,11 +141,8 @@ async def run_with_kills(
 
     def report(progress: SpikeProgress) -> None:
         if waiting and waiting[0].is_due(progress):
-            try:
+            with contextlib.suppress(OverloadDemoError):  # not running: it may still be restarting
                 at_mono_s = stack.kill(waiting[0].part)
-            except OverloadDemoError:  # not running: it may still be restarting after the kill before
-                pass
-            else:
                 done.append((waiting.pop(0).part, at_mono_s))
         if on_progress:
             on_progress(progress)
@@ -158,10 +158,9 @@ def account_for(folder: Path, effect_log: Path, spike: SpikeResult, kills: Seque
     load = LoadResult.load(folder / "load.npz")
     attempts = _Attempts(list(read_events(effect_log)), load)
     seen = [(part, at_mono_s - load.started_mono_s) for part, at_mono_s in kills]
-    ends_s = [at_s for _, at_s in seen[1:]] + [float("inf")]
     answered_s = np.sort(load.done_s[load.accepted])
     done_s = np.array([runs[-1].ended_s for runs in attempts.runs.values() if runs[-1].ended_s is not None])
-    last_s = max(float(done_s.max(initial=0.0)), float(answered_s.max(initial=0.0)))
+    last_s = np.concatenate([done_s, answered_s]).max(initial=0.0)
     edges_s = np.arange(int(last_s / BUCKET_S) + 2) * BUCKET_S
     workers = [at_s for part, at_s in seen if part == "worker"]
     ledger = ledger_of(effect_log)
@@ -169,9 +168,9 @@ def account_for(folder: Path, effect_log: Path, spike: SpikeResult, kills: Seque
         spike=spike,
         kills=[
             attempts.kill(part, at_s, end_s, answered_s.tolist())
-            for (part, at_s), end_s in zip(seen, ends_s, strict=False)
+            for (part, at_s), (_, end_s) in pairwise([*seen, ("", math.inf)])
         ],
-        charges=_charges(load.accepted_ids, read_charges(ledger)) if ledger.exists() else None,
+        charges=_charges(load.accepted_ids, ledger) if ledger.exists() else None,
         bucket_s=BUCKET_S,
         accepted_per_s=(np.histogram(answered_s, edges_s)[0] / BUCKET_S).round(3).tolist(),
         done_per_s=(np.histogram(done_s, edges_s)[0] / BUCKET_S).round(3).tolist(),
@@ -179,9 +178,10 @@ def account_for(folder: Path, effect_log: Path, spike: SpikeResult, kills: Seque
     )
 
 
-def _charges(accepted: Sequence[str], charged: Mapping[str, int]) -> Charges:
-    times = [charged.get(job_id, 0) for job_id in accepted]
-    return Charges(never=times.count(0), once=times.count(1), more=sum(time > 1 for time in times))
+def _charges(accepted: Sequence[str], ledger: Path) -> Charges:
+    charged = read_charges(ledger)
+    times = Counter(min(charged[job_id], 2) for job_id in accepted)
+    return Charges(never=times[0], once=times[1], more=times[2])
 
 
 class _Attempts:
@@ -201,23 +201,14 @@ class _Attempts:
         """Evaluate one kill by the logs up to the next one."""
         if part != "worker":
             return KillSeen(part=part, at_s=at_s, back_s=_back_s(answered_s, at_s))
-        held = self._held(at_s, until_s)
-        return KillSeen(
-            part=part,
-            at_s=at_s,
-            back_s=_back_s([started_s for *_, started_s in self.starts], at_s),
-            held=len(held),
-            again=sum(self.runs[job_id][0].started_s < at_s for job_id in held),
-        )
-
-    def _held(self, at_s: float, until_s: float) -> set[str]:
-        """Find jobs leased before the kill and again after it: a lost lease counts as an attempt."""
         before = {job_id: attempt for job_id, attempt, started_s in self.starts if started_s < at_s}
-        return {
+        held = {  # leased before the kill and again after it: a lost lease counts as an attempt
             job_id
             for job_id, attempt, started_s in self.starts
             if at_s < started_s < until_s and attempt > max(1, before.get(job_id, 0))
         }
+        back_s = _back_s([started_s for *_, started_s in self.starts], at_s)
+        return KillSeen(part=part, at_s=at_s, back_s=back_s, held=len(held), again=len(held & before.keys()))
 
     def around(self, at_s: float) -> list[JobRuns]:
         """Return the jobs around a kill, in the order they were first started."""

@@ -30,16 +30,16 @@ def spike_progress(requests: int, console: Console | None = None) -> Iterator[On
     bars = Progress(*columns, TextColumn("{task.fields[note]}"), console=console, refresh_per_second=5)
     accepted = bars.add_task("accepted", total=requests, note="")
     done = bars.add_task("done", total=requests, note="")
-    with _below_a_cell(bars) if bars.console.is_jupyter else _in_a_terminal(bars) as show:
+    with _displayed(bars) as show:
 
         def report(progress: SpikeProgress) -> None:
-            errors = f"{progress.errors:,} errors" if progress.errors else ""
+            load = progress.load
             note = _STAGES.get(progress.stage) or (
                 f"queue {progress.queue_depth:,}, draining {progress.drain_rate_per_s:,.0f}/s"
             )
             bars.update(done, note=note)
-            if progress.stage not in ("calibrate", "baseline", "over"):
-                bars.update(accepted, completed=progress.accepted, note=errors)
+            if load and progress.stage in ("fire", "drain", "reconcile"):
+                bars.update(accepted, completed=load.accepted, note=f"{load.errors:,} errors" if load.errors else "")
                 bars.update(done, completed=progress.settled)
             show(progress.doubts)
 
@@ -53,13 +53,13 @@ def steps_progress(steps: int, console: Console | None = None) -> Iterator[OnSte
     columns = (TextColumn("steps"), BarColumn(24), TimeElapsedColumn(), TextColumn("{task.fields[note]}"))
     bars = Progress(*columns, console=console, refresh_per_second=5)
     bar = bars.add_task("steps", total=steps, note="starting the naive API")
-    with _below_a_cell(bars) if bars.console.is_jupyter else _in_a_terminal(bars) as show:
+    with _displayed(bars) as show:
 
         def report(progress: StepProgress) -> None:
             load = progress.load
             counts = f"{load.accepted:,} answered, {load.failed:,} failed, {load.in_flight:,} waiting"
             note = f"step {progress.number} of {progress.steps}: {progress.offered_per_s:,.0f}/s, {counts}"
-            bars.update(bar, completed=progress.number - 1 + load.ended / load.requests, note=note)
+            bars.update(bar, completed=progress.number - 1 + (load.accepted + load.errors) / load.requests, note=note)
             show(())
 
         yield report
@@ -67,14 +67,15 @@ def steps_progress(steps: int, console: Console | None = None) -> Iterator[OnSte
 
 
 @contextmanager
-def _in_a_terminal(bars: Progress) -> Iterator[_Show]:
-    with bars:
-        yield lambda _: None  # rich refreshes the bars; the command prints the doubts
+def _displayed(bars: Progress) -> Iterator[_Show]:
+    """Display the bars. In a notebook, replace one output, so that a saved notebook keeps it (rich's widget does not).
 
-
-@contextmanager
-def _below_a_cell(bars: Progress) -> Iterator[_Show]:
-    """Replace one output in place, so that a saved notebook keeps it; rich's widget drops the last state."""
+    The yielded function shows doubts below them; in a terminal the command prints them.
+    """
+    if not bars.console.is_jupyter:
+        with bars:
+            yield lambda _: None
+        return
     from IPython.display import display  # exists only in a notebook
 
     lines: list[Text] = []

@@ -8,7 +8,6 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Self
 
 import psutil
@@ -23,25 +22,21 @@ MEMORY_EVERY_S = 1.0
 MEGABYTE = 1_000_000
 
 
-@dataclass(frozen=True)
-class Sample:
-    """The queue's numbers at one moment; ``at_mono_s`` is CLOCK_MONOTONIC."""
-
-    at_mono_s: float
-    stats: QueueStats
-
-
 class Sampler:
     """Samples the queue while entered: ``samples`` in time order, ``peak_mb`` the peak memory of each process.
 
-    Memory is the proportional set size (shared pages divided among their users) on Linux, else the resident set, as
-    ``memory_kind`` records. ``process_ids`` is called for each measurement, because parts may be restarted.
+    A sample is its time, CLOCK_MONOTONIC, and the queue's numbers; ``on_sample`` is called with each. Memory is the
+    proportional set size (shared pages divided among their users) on Linux, else the resident set, as ``memory_kind``
+    records. ``process_ids`` is called for each measurement, because parts may be restarted.
     """
 
     def __init__(
-        self, results: Results, process_ids: Callable[[], Mapping[str, int]], on_sample: Callable[[Sample], None]
+        self,
+        results: Results,
+        process_ids: Callable[[], Mapping[str, int]],
+        on_sample: Callable[[float, QueueStats], None],
     ) -> None:
-        self.samples: list[Sample] = []
+        self.samples: list[tuple[float, QueueStats]] = []
         self.peak_mb: dict[str, float] = {}
         self.memory_kind = "pss" if hasattr(psutil.Process().memory_full_info(), "pss") else "rss"
         self._results, self._process_ids, self._on_sample = results, process_ids, on_sample
@@ -56,13 +51,12 @@ class Sampler:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def sample(self) -> Sample:
+    async def sample(self) -> QueueStats:
         """Take one sample now. Raises :class:`StoreError`."""
         stats = await self._results.stats()
-        sample = Sample(time.monotonic(), stats)
-        self.samples.append(sample)
-        self._on_sample(sample)
-        return sample
+        self.samples.append((time.monotonic(), stats))
+        self._on_sample(*self.samples[-1])
+        return stats
 
     async def _sample(self) -> None:
         while True:
@@ -91,16 +85,14 @@ def _megabytes(ids: dict[str, int], kind: str) -> dict[str, float]:
 
 
 async def cost_per_job(stack: Stack, upstash: Upstash, jobs: int, counting: dict[str, int]) -> dict[str, float | None]:
-    """Read what each of ``jobs`` has cost a fresh stack until now: REST calls, scripts, and commands.
+    """Return what each of ``jobs`` has cost a fresh stack until now, as fields of ``SpikeResult``.
 
     ``counting`` are the process ids it began with, by role. A count is None, rather than too small, once the process
-    that kept it was killed. The names are fields of :class:`~overload_demo.lab.result.SpikeResult`.
+    that kept it was killed.
     """
     now = stack.process_ids()
     replaced = {role for role in counting | now if counting.get(role) != now.get(role)}
-    cost: dict[str, float | None] = dict.fromkeys(
-        ("rest_calls_per_job", "store_scripts_per_job", "store_commands_per_job")
-    )
+    cost: dict[str, float | None] = {"rest_calls_per_job": None, "store_commands_per_job": None}
     if not replaced - {"gateway", "redis"}:
         cost["rest_calls_per_job"] = round(await asyncio.to_thread(stack.rest_calls) / jobs, 4)
     if "redis" not in replaced:

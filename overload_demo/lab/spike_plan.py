@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from overload_demo.lab.result import SpikeResult
@@ -42,45 +42,34 @@ class SpikePlan:
     baseline: Literal["live", "recorded", "none"] = "live"
     command: str = "overload-demo spike"
 
+    def load(self, url: str, rate_per_s: float) -> LoadPlan:
+        """Return the load on the API at ``url``. Raises :class:`ConfigurationError` if it is invalid."""
+        names = ("requests", "shape", "seed", "timeout_s", "expires_in_s", "processes")
+        return LoadPlan(url, rate_per_s=rate_per_s, **{name: getattr(self, name) for name in names})
+
 
 @dataclass(frozen=True)
 class SpikeProgress:
-    """How far a spike is, in jobs. ``elapsed_s`` counts from the first intended send, None before it.
+    """How far a spike is, in jobs; ``load`` holds the clients' numbers, None before the first request.
 
-    In stage "baseline", ``queue_depth`` is the naive API's requests in flight, ``settled`` its responses.
-    ``acceptance_p99_s`` is of the last second, None without a response. ``lost`` is set in the last report of stage
-    "reconcile". Stage "over" is reported once; its ``doubts`` are those of the result.
+    In stage "baseline", ``queue_depth`` is the naive API's requests in flight, ``settled`` its responses. ``lost`` is
+    set in the last report of stage "reconcile". Stage "over" is reported once, with the ``doubts`` of the result.
     """
 
     stage: SpikeStage
     offered: int
-    elapsed_s: float | None = None
-    sent: int = 0
-    accepted: int = 0
-    errors: int = 0
+    load: LoadProgress | None = None
     queue_depth: int = 0
     oldest_age_s: float = 0.0
     settled: int = 0
     drain_rate_per_s: float = 0.0
-    acceptance_p99_s: float | None = None
     lost: int | None = None
     doubts: tuple[str, ...] = ()
 
     @classmethod
     def of_baseline(cls, load: LoadProgress) -> "SpikeProgress":
         """Convert the progress of a load on the naive API."""
-        return cls("baseline", load.requests, queue_depth=load.in_flight, settled=load.accepted).with_load(load)
-
-    def with_load(self, load: LoadProgress) -> "SpikeProgress":
-        """Return a copy with the clients' numbers."""
-        return replace(
-            self,
-            elapsed_s=load.elapsed_s,
-            sent=load.sent,
-            accepted=load.accepted,
-            errors=load.failed + load.dropped,
-            acceptance_p99_s=load.response_p99_s,
-        )
+        return cls("baseline", load.requests, load, queue_depth=load.in_flight, settled=load.accepted)
 
 
 OnProgress = Callable[[SpikeProgress], None]

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from overload_demo.errors import ConfigurationError, OverloadDemoError, StoreError
 from overload_demo.lab.baseline import BaselineRun, Variant, checkout_root, equal_recorded
@@ -16,7 +16,7 @@ from overload_demo.lab.job_log import Reconciliation, read_effects, read_stored,
 from overload_demo.lab.naive_api import run_baseline
 from overload_demo.lab.result import NOT_ASKED_FOR, Conditions, SpikeResult, SpikeSeries
 from overload_demo.lab.run_folder import filesystem_of
-from overload_demo.lab.sampler import Sample, Sampler, cost_per_job
+from overload_demo.lab.sampler import Sampler, cost_per_job
 from overload_demo.lab.spike_plan import (
     BASELINE_TIMEOUT_S,
     UPSTASH_RATE_PER_S,
@@ -31,7 +31,7 @@ from overload_demo.lab.spike_plan import (
 from overload_demo.lab.stack import Stack
 from overload_demo.load import LoadPlan, LoadProgress, LoadResult, calibrate, run_load
 from overload_demo.load.summary import Environment
-from overload_demo.queue.results import Results
+from overload_demo.queue.results import QueueStats, Results
 from overload_demo.rest.client import Upstash
 from overload_demo.work import utc_now
 
@@ -52,71 +52,56 @@ async def run_spike(
     """Run ``plan`` on ``stack`` (restarted if it was used before or stopped) and account for every request.
 
     ``live`` receives the same reports; because it uses CPU time, the result records ``dashboard: on``. Writes
-    ``result.json`` and the raw arrays into ``out_dir``, by default the stack's ``run_folder``. Cancellable at any
-    moment: the load ends, the stack stays. A cancellation during the naive part ends only that part, and the finished
-    result is returned. Raises :class:`OverloadDemoError` when the experiment itself fails; a spike that was not
-    absorbed is a result, not an error.
+    ``result.json`` and the raw arrays into ``out_dir``, by default the stack's ``run_folder``. A cancellation ends the
+    load and keeps the stack; during the naive part it ends only that part, and the result is returned. Raises
+    :class:`OverloadDemoError` when the experiment itself fails; a spike that was not absorbed is a result.
     """
     if not stack.is_running:
         await stack.fresh()
     if close := getattr(live, "close", None):
         stack.on_stop.append(close)
-    return await _Spike(stack, plan, on_progress, live, out_dir).run()
+    return await _Spike(stack, plan, on_progress, live).run(out_dir)
 
 
 class _Spike:
     """One run; its methods are the steps, in order."""
 
-    def __init__(
-        self, stack: Stack, plan: SpikePlan, on_progress: OnProgress | None, live: LiveView | None, out_dir: Path | None
-    ) -> None:
-        self.stack, self.plan, self._wanted_dir, self._live = stack, plan, out_dir, live
+    def __init__(self, stack: Stack, plan: SpikePlan, on_progress: OnProgress | None, live: LiveView | None) -> None:
+        self.stack, self.plan, self._live = stack, plan, live
         self._listeners = [listener for listener in (on_progress, live) if listener]
         self._load: LoadProgress | None = None
         self._stage: SpikeStage = "calibrate"
         self._calibrated_per_s: float | None = None
 
-    @property
-    def _out_dir(self) -> Path:
-        return self._wanted_dir or self.stack.run_folder
-
-    async def run(self) -> SpikeResult:
+    async def run(self, out_dir: Path | None) -> SpikeResult:
         rate_per_s = await self._rate()
+        folder = out_dir or self.stack.run_folder
         async with self._reading() as (upstash, results):
             if (await results.stats()).accepted:
                 raise ConfigurationError("the queue is not fresh: its backlog would affect the figure")
-            load_plan = LoadPlan(
-                self.stack.url,
-                requests=self.plan.requests,
-                rate_per_s=rate_per_s,
-                shape=self.plan.shape,
-                seed=self.plan.seed,
-                timeout_s=self.plan.timeout_s,
-                expires_in_s=self.plan.expires_in_s,
-                processes=self.plan.processes,
-            )
+            load_plan = self.plan.load(self.stack.url, rate_per_s)
             counting = self.stack.process_ids()
             async with Sampler(results, self.stack.process_ids, self._report_sample) as sampler:
                 self._stage = "fire"
                 load = await run_load(
-                    load_plan, out_dir=self._out_dir, on_progress=self._note_load, api_key=self.stack.api_key
+                    load_plan, out_dir=folder, on_progress=self._note_load, api_key=self.stack.api_key
                 )
                 self._stage = "drain"
                 await _drain(sampler)
             self._stage = "reconcile"
-            self._report_sample(sampler.samples[-1])
+            self._report_sample(*sampler.samples[-1])
             accepted = load.accepted_ids
             states, capacity_per_s = await read_stored(results, accepted)
             cost = await cost_per_job(self.stack, upstash, max(1, len(accepted)), counting)
         account = reconcile(accepted, read_effects(self.stack.effect_log), states)
-        self._report_sample(sampler.samples[-1], account.lost)
-        result = self._result(load, sampler, account, capacity_per_s, cost)
-        result.save(self._out_dir)  # the naive part may fail, be interrupted, or take the kernel with it
+        self._report_sample(*sampler.samples[-1], account.lost)
+        result = self._result(load, sampler, account, capacity_per_s=capacity_per_s, folder=folder, **cost)
+        result.save(folder)  # the naive part may fail, be interrupted, or take the kernel with it
         baseline, note = await self._baseline_if_possible(load_plan, load.environment)
         source = self.plan.baseline if baseline is not None else "none"
         beside = {"baseline": baseline, "baseline_source": source, "baseline_note": note}
         result = result.model_copy(update=beside)
-        result.save(self._out_dir)
+        result.save(folder)
         self._report(SpikeProgress("over", self.plan.requests, doubts=tuple(result.doubts)))
         if self._live:
             self._live.end(result)
@@ -124,10 +109,7 @@ class _Spike:
 
     async def _rate(self) -> float:
         """Return the requested rate, or one that this machine can accept; leave an unused stack."""
-        wanted = self.plan.rate_per_s
-        if wanted is None and self.stack.settings.uses_upstash:
-            wanted = UPSTASH_RATE_PER_S
-        if wanted is None:
+        if self.plan.rate_per_s is None and not self.stack.settings.uses_upstash:
             self._report(SpikeProgress("calibrate", self.plan.requests))
             self._calibrated_per_s = await calibrate(self.stack.url, api_key=self.stack.api_key)
             rate_per_s = float(round(self._calibrated_per_s * RATE_SHARE_OF_CALIBRATION, -1)) or 1.0
@@ -137,38 +119,37 @@ class _Spike:
             is_used = (await results.stats()).accepted > 0
         if is_used or any(self.stack.run_folder.glob("*.json")):
             await self.stack.fresh()
-        return wanted
+        return UPSTASH_RATE_PER_S if self.plan.rate_per_s is None else self.plan.rate_per_s
 
     @contextlib.asynccontextmanager
     async def _reading(self) -> AsyncIterator[tuple[Upstash, Results]]:
         """Open a reader of the stack's queue for the length of the block."""
         address, refresh = self.stack.store
-        upstash = Upstash(address, refresh=refresh)
-        results = Results(upstash, self.stack.settings)
-        try:
+        async with (
+            contextlib.aclosing(Upstash(address, refresh=refresh)) as upstash,
+            contextlib.aclosing(Results(upstash, self.stack.settings)) as results,
+        ):
             yield upstash, results
-        finally:
-            await results.aclose()
-            await upstash.aclose()
 
     def _note_load(self, progress: LoadProgress) -> None:
         self._load, self._load_at_mono_s = progress, time.monotonic()
 
-    def _report_sample(self, sample: Sample, lost: int | None = None) -> None:
-        stats = sample.stats
+    def _report_sample(self, at_mono_s: float, stats: QueueStats, lost: int | None = None) -> None:
+        load = self._load
+        if load is not None:
+            elapsed_s = load.elapsed_s + at_mono_s - self._load_at_mono_s
+            p99_s = load.response_p99_s if self._stage == "fire" else None
+            load = replace(load, elapsed_s=elapsed_s, response_p99_s=p99_s)
         progress = SpikeProgress(
             self._stage,
             self.plan.requests,
+            load,
             queue_depth=stats.queue_length,
             oldest_age_s=stats.oldest_age_s,
             settled=stats.done + stats.failed,
             drain_rate_per_s=stats.drain_rate_per_s,
             lost=lost,
         )
-        if self._load is not None:
-            elapsed_s = self._load.elapsed_s + sample.at_mono_s - self._load_at_mono_s
-            p99_s = self._load.response_p99_s if self._stage == "fire" else None
-            progress = progress.with_load(replace(self._load, elapsed_s=elapsed_s, response_p99_s=p99_s))
         self._report(progress)
 
     def _report(self, progress: SpikeProgress) -> None:
@@ -213,17 +194,10 @@ class _Spike:
         )
         return run, f"measured now, fired for {fires_s:g} s, clients waited {BASELINE_TIMEOUT_S:g} s"
 
-    def _result(
-        self,
-        load: LoadResult,
-        sampler: Sampler,
-        account: Reconciliation,
-        capacity_per_s: float,
-        cost: dict[str, float | None],
-    ) -> SpikeResult:
+    def _result(self, load: LoadResult, sampler: Sampler, account: Reconciliation, **measured: Any) -> SpikeResult:
         summary, series = load.summary(), _series(load, sampler)
         errors = summary.failures | ({"dropped": summary.dropped} if summary.dropped else {})
-        expired = sampler.samples[-1].stats.expired
+        expired = sampler.samples[-1][1].expired
         reasons = _reasons(summary.planned, account, errors, expired)
         return SpikeResult(
             recorded_at=utc_now(),
@@ -233,37 +207,28 @@ class _Spike:
             errors=errors,
             expired=expired,
             **vars(account),
+            **measured,
             peak_queue_depth=max(series.queue_depth, default=0),
             drain_rate_per_s=series.drain_rate_per_s(),
-            capacity_per_s=capacity_per_s,
             seconds_to_empty=series.seconds_to_empty(),
             peak_memory_mb=sampler.peak_mb,
             memory_kind=sampler.memory_kind,
-            **cost,
             restarts=dict(self.stack.restarts),
             conditions=self._conditions(load.plan.rate_per_s),
             load=summary,
             series=series,
-            folder=self._out_dir,
         )
 
     def _conditions(self, rate_per_s: float) -> Conditions:
         plan, settings = self.plan, self.stack.settings
-        chosen_by: Literal["user", "calibration", "default"] = "default"
-        if plan.rate_per_s is not None:
-            chosen_by = "user"
-        elif self._calibrated_per_s is not None:
-            chosen_by = "calibration"
+        calibrated_per_s = self._calibrated_per_s
+        default = "default" if calibrated_per_s is None else "calibration"
+        asked = ("command", "requests", "shape", "seed", "timeout_s", "expires_in_s")
         return Conditions(
-            command=plan.command,
-            requests=plan.requests,
+            **{name: getattr(plan, name) for name in asked},
             rate_per_s=rate_per_s,
-            rate_chosen_by=chosen_by,
-            calibrated_per_s=None if self._calibrated_per_s is None else round(self._calibrated_per_s, 1),
-            shape=plan.shape,
-            seed=plan.seed,
-            timeout_s=plan.timeout_s,
-            expires_in_s=plan.expires_in_s,
+            rate_chosen_by=default if plan.rate_per_s is None else "user",
+            calibrated_per_s=None if calibrated_per_s is None else round(calibrated_per_s, 1),
             max_queue_depth=settings.overload_max_queue_depth,
             processing_delay_s=settings.worker_processing_delay,
             placement=self.stack.placement,
@@ -280,7 +245,7 @@ async def _drain(sampler: Sampler) -> None:
     moved_at, last = time.monotonic(), -1
     while time.monotonic() - moved_at < STUCK_AFTER_S:
         with contextlib.suppress(StoreError):
-            stats = (await sampler.sample()).stats
+            stats = await sampler.sample()
             if stats.queue_length == stats.in_flight == 0:
                 return
             if stats.done + stats.failed != last:
@@ -302,7 +267,8 @@ def _reasons(offered: int, account: Reconciliation, errors: dict[str, int], expi
 
 def _series(load: LoadResult, sampler: Sampler) -> SpikeSeries:
     seen = load.series()
-    samples = [sample for sample in sampler.samples if sample.at_mono_s >= load.started_mono_s - 0.5]
+    samples = [(at_mono_s - load.started_mono_s, stats) for at_mono_s, stats in sampler.samples]
+    times_s, queue = zip(*(sample for sample in samples if sample[0] >= -0.5), strict=True)
     return SpikeSeries(
         start_s=seen.start_s,
         offered_per_s=seen.offered_per_s,
@@ -310,9 +276,9 @@ def _series(load: LoadResult, sampler: Sampler) -> SpikeSeries:
         failed_per_s=seen.failed_per_s,
         acceptance_p50_s=seen.response_p50_s,
         acceptance_p99_s=seen.response_p99_s,
-        sampled_at_s=[round(sample.at_mono_s - load.started_mono_s, 2) for sample in samples],
-        queue_depth=[sample.stats.queue_length for sample in samples],
-        in_flight=[sample.stats.in_flight for sample in samples],
-        settled=[sample.stats.done + sample.stats.failed for sample in samples],
-        oldest_age_s=[sample.stats.oldest_age_s for sample in samples],
+        sampled_at_s=[round(at_s, 2) for at_s in times_s],
+        queue_depth=[stats.queue_length for stats in queue],
+        in_flight=[stats.in_flight for stats in queue],
+        settled=[stats.done + stats.failed for stats in queue],
+        oldest_age_s=[stats.oldest_age_s for stats in queue],
     )

@@ -8,7 +8,6 @@ import asyncio
 import os
 import secrets
 import socket
-import string
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -29,7 +28,7 @@ from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.headers import HostRule
 from overload_demo.http_server import SignalFreeServer
 from overload_demo.live.feed import EVERY_S, Feed
-from overload_demo.live.panels import BOKEH_JS, STATIC, markup, panels
+from overload_demo.live.panels import BOKEH_JS, STATIC, markup, panels, template
 
 ASSETS = {name: STATIC / name for name in ("live.js", "page.js", "live.css")} | {"bokeh.js": BOKEH_JS}
 # 'unsafe-inline' is for styles only: BokehJS sets them from script.
@@ -158,7 +157,7 @@ def _event(kind: str, data: dict[str, Any]) -> ServerSentEvent:
 
 @cache
 def _document(buttons: tuple[tuple[str, str], ...]) -> str:
-    return string.Template((STATIC / "index.html").read_text()).substitute(markup=markup(dict(buttons)))
+    return template("index.html").substitute(markup=markup(dict(buttons)))
 
 
 async def _read_guess(request: Request) -> ClassGuess:

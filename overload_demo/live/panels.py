@@ -7,6 +7,7 @@ predictions. The time axis has the name ``time``.
 
 from collections.abc import Mapping
 from pathlib import Path
+from string import Template
 from types import MappingProxyType
 from typing import Any
 
@@ -34,18 +35,6 @@ _QUEUE: dict[str, Any] = {"color": BLUE}
 _NAIVE: dict[str, Any] = {"color": ORANGE, "line_dash": [12, 6]}
 _ACCEPTED: dict[str, Any] = {"color": GREY, "line_dash": [3, 5]}
 _PREDICTED: dict[str, Any] = {"color": PURPLE, "line_dash": [4, 4]}
-_HEADER = """
-<header>
-<h1 data-state="title"></h1> <span class="badge" data-state="badge"></span>
-<p data-state="status" role="status"></p>
-<span class="silence">no signal</span>
-<button type="button" data-pause aria-pressed="false">Pause</button>
-</header>
-"""
-_FIELDS = (
-    '<label>peak, jobs <input name="peak" type="number" min="0"></label>'
-    '<label>empty, s <input name="empty_s" type="number" min="0" step="any"></label>'
-)
 
 
 def markup(buttons: Mapping[str, str] = MappingProxyType({})) -> str:
@@ -58,13 +47,14 @@ def markup(buttons: Mapping[str, str] = MappingProxyType({})) -> str:
         f'<figure role="img" data-panel="{name}" aria-label="{label}"><div inert></div></figure>'
         for name, label in NOTHING_YET.items()
     )
-    controls = ""
-    if buttons:  # hidden until the page finds a token
-        pressed = "".join(f'<button type="button" data-do="{name}">{label}</button>' for name, label in buttons.items())
-        controls = f'<form hidden aria-label="Controls">{_FIELDS}{pressed}</form>'
-    result = '<p class="result" data-state="result" aria-live="polite"></p>'
-    table = f"<details><summary>The numbers as a table</summary><table>{rows}</table></details>"
-    return f'{_HEADER}<dl class="numbers">{tiles}</dl>\n{result}\n{figures}\n{controls}\n{table}'
+    pressed = "".join(f'<button type="button" data-do="{name}">{label}</button>' for name, label in buttons.items())
+    controls = template("controls.html").substitute(buttons=pressed) if buttons else ""
+    return template("view.html").substitute(tiles=tiles, figures=figures, controls=controls, rows=rows)
+
+
+def template(name: str) -> Template:
+    """Read one of the HTML templates."""
+    return Template((STATIC / name).read_text())
 
 
 def panels() -> dict[str, Any]:

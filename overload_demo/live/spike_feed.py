@@ -36,23 +36,24 @@ class SpikeFeed:
 
     def __call__(self, progress: SpikeProgress) -> None:
         """Take one report."""
-        self._feed.show(status=_STATUS[progress.stage].format(sent=progress.sent, offered=progress.offered))
-        if progress.elapsed_s is None:
+        load = progress.load
+        self._feed.show(status=_STATUS[progress.stage].format(sent=load.sent if load else 0, offered=progress.offered))
+        if load is None:
             return
         track: Track = "naive" if progress.stage == "baseline" else "queue"
-        if track != self._track or progress.elapsed_s < self._last_s:
-            self._feed.begin(track, elapsed_s=progress.elapsed_s)
+        if track != self._track or load.elapsed_s < self._last_s:
+            self._feed.begin(track, elapsed_s=load.elapsed_s)
             self._feed.mark("spike starts", 0.0)
-        self._track, self._last_s = track, progress.elapsed_s
+        self._track, self._last_s = track, load.elapsed_s
         sample = LiveSample(
             track=track,
-            at_s=round(progress.elapsed_s, 3),
-            accepted=progress.accepted,
-            errors=progress.errors,
+            at_s=round(load.elapsed_s, 3),
+            accepted=load.accepted,
+            errors=load.errors,
             queue_depth=progress.queue_depth,
             oldest_age_s=progress.oldest_age_s,
             settled=progress.settled,
-            acceptance_p99_s=progress.acceptance_p99_s,
+            acceptance_p99_s=load.response_p99_s,
             lost=progress.lost,
         )
         self._feed.add(sample)

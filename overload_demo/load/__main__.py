@@ -102,7 +102,7 @@ async def _fire(plan: LoadPlan, output: Path | None, console: Console) -> LoadRe
 
         def show(progress: LoadProgress) -> None:
             text = f"{progress.accepted:,} accepted, {progress.failed:,} failed, {progress.in_flight:,} in flight"
-            bar.update(shown, completed=progress.ended, description=text)
+            bar.update(shown, completed=progress.accepted + progress.errors, description=text)
 
         return await run_load(plan, out_dir=output, on_progress=show)
 

@@ -55,9 +55,9 @@ class LoadProgress:
     response_p99_s: float | None = None
 
     @property
-    def ended(self) -> int:
-        """Requests that need no more time."""
-        return self.accepted + self.failed + self.dropped
+    def errors(self) -> int:
+        """Requests that failed or were never sent."""
+        return self.failed + self.dropped
 
 
 OnLoadProgress = Callable[[LoadProgress], None]

@@ -20,4 +20,7 @@ Each change of state is one Lua script in ``lua/``, atomic and safe to repeat. K
     jobs:dead      list    {"job_id", "reason", "at"} of dead jobs, which an operator requeues or purges; bounded
     idem:{record}  string  "job_id fingerprint" of an Idempotency-Key; expires with its job. The record is the key's
                            digest, after "owner." where the API has keys
+
+Reading tour 2 of 13; next: overload_demo/queue/lua/enqueue.lua. Look for the keys that mention one job in each of its
+states. Question: which keys change when a lease expires?
 """

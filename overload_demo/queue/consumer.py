@@ -1,4 +1,8 @@
-"""The worker's side of the queue: lease a batch, extend it, settle it. Every call is safe to repeat."""
+"""The worker's side of the queue: lease a batch, extend it, settle it. Every call is safe to repeat.
+
+Reading tour 9 of 13; next: overload_demo/worker/lease_renewer.py. Look for the lease token. Question: what would a lost
+reply cost without it?
+"""
 
 import secrets
 from collections.abc import Sequence

@@ -3,6 +3,9 @@
 A caller hands in an item and awaits the reply to it. A few sender tasks, which are never cancelled, send what has
 gathered; an idle sender sends at once. The cost of a call is therefore shared by all waiting callers, and a caller
 that disconnects cancels nothing.
+
+Reading tour 4 of 13; next: overload_demo/queue/producer.py. Look for the conditions that wake a sender. Question: what
+happens to an item whose caller disconnects?
 """
 
 import asyncio

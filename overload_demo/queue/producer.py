@@ -1,4 +1,8 @@
-"""The API's writing side: enqueue and cancel by group commit. A call returns after the store has committed."""
+"""The API's writing side: enqueue and cancel by group commit. A call returns after the store has committed.
+
+Reading tour 5 of 13; next: overload_demo/api/intake.py. Look for the verdicts of the script. Question: which error
+leaves open whether the job is stored?
+"""
 
 import asyncio
 import math

@@ -1,4 +1,8 @@
-"""The API's reading side: the state of a job, and the queue's numbers. Concurrent reads share one store call."""
+"""The API's reading side: the state of a job, and the queue's numbers. Concurrent reads share one store call.
+
+Reading tour 12 of 13; next: tests/fundamentals/test_promises.py. Look for how concurrent polls share one call.
+Question: why is a position only an upper bound after a cancellation (lua/status.lua)?
+"""
 
 import asyncio
 import json

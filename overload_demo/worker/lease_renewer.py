@@ -4,6 +4,9 @@ While a job runs, it renews the leases of the batch, settles results that have w
 the running one takes long, and stops renewing a job that exceeds its time limit. Pure-Python work cannot starve the
 thread. A C call that holds the GIL for longer than the lease can: its result is then fenced and counted. If it also
 exceeds the time limit, the watchdog process ends the worker (``worker/watchdog.py``).
+
+Reading tour 10 of 13; next: overload_demo/worker/loop.py. Look for what each of the two threads may touch. Question:
+which task prevents that a slow job runs twice?
 """
 
 import asyncio

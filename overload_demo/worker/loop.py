@@ -1,6 +1,9 @@
 """The worker's loop: lease a few jobs, run them one by one, settle them together with the next lease.
 
 The lease renewer's thread sends every request to the store; the thread of :meth:`Worker.run` only runs jobs.
+
+Reading tour 11 of 13; next: overload_demo/queue/results.py. Look for the few lines that run one job. Question: what
+happens to the rest of the batch when the worker stops?
 """
 
 import json

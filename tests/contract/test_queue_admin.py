@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from overload_demo.config import Settings
+from overload_demo.errors import StoreRefusedError
 from overload_demo.lab.parts import WorkerThread
 from overload_demo.queue.consumer import LeaseEnd
 from overload_demo.queue.maintenance import QueueAdmin, QueueRepair
@@ -108,6 +109,17 @@ async def test_a_job_without_a_payload_stays_a_dead_letter(queue: Queue) -> None
     assert await admin.requeue(letters) == ["no payload"] * 2
 
     assert [letter["job_id"] for letter in await queue.dead_letters()] == ids
+
+
+async def test_a_requeue_onto_a_list_of_another_type_changes_nothing(queue: Queue) -> None:
+    ids = await kill_jobs(queue, 1)
+    await queue.redis("SET", f"{queue.prefix}jobs:queue", "foreign")
+
+    with pytest.raises(StoreRefusedError):
+        await admin_of(queue).requeue(await admin_of(queue).dead_letters())
+
+    assert [letter["job_id"] for letter in await queue.dead_letters()] == ids
+    assert await queue.field(ids[0], "status") == "failed"
 
 
 async def test_hundreds_of_dead_jobs_are_requeued_in_order(queue: Queue) -> None:

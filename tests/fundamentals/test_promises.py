@@ -1,4 +1,8 @@
-"""What overload_demo promises, one promise a test."""
+"""What overload_demo promises, one promise a test.
+
+Reading tour 13 of 13; the end. Look for the process that each test kills or delays. Question: which promise of the
+README would you test next?
+"""
 
 import os
 import signal

@@ -12,6 +12,8 @@
 --       idempotency record, seconds within which it must start, owner, fingerprint of the body
 -- Reply: {estimated wait of the next job, seconds as text, verdict, verdict, ...}; a verdict is '+' accepted,
 --       '=ID' the same request was accepted before as ID, '!' same key with another body, 'f' queue full
+-- Reading tour 3 of 13; next: overload_demo/queue/group_commit.py. Look for the line that makes a repeat harmless.
+-- Question: why must the first write be one that a full server refuses?
 local max_depth, max_wait_s, service_s, ttl = argument(2), argument(3, true), argument(4, true), argument(6)
 local MOST_REMOVED = 200 -- cancelled entries in one call; more than the jobs of a usual batch
 local NO_OPTIONS = { '-', '-', '-', '-' }

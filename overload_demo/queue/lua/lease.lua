@@ -13,6 +13,8 @@
 --       10 the worker's REST calls so far  11 seconds a finished job is kept  12 most dead letters
 -- Reply: {fence, jobs waiting, jobs in flight, hint, id, payload, attempt, idempotency record, id, ...}; the hint
 --       explains why there are no jobs: 'paused', 'again' = there may be some further on, '' = there are none
+-- Reading tour 7 of 13; next: overload_demo/queue/lua/settle.lua. Look for the place where expired leases return.
+-- Question: why is an interrupted job leased alone?
 local worker, token, now_iso = ARGV[2], ARGV[3], ARGV[8]
 local lease_ms, most_jobs, most_bytes, most_attempts = argument(4), argument(5), argument(6), argument(7)
 local ttl, most_dead = argument(11), argument(12)

@@ -10,12 +10,10 @@ local function number(text) -- nil unless it is a finite number
   local value = tonumber(text or '')
   return value and value == value and math.abs(value) ~= math.huge and value or nil
 end
-
 local function count_in(text) -- nil unless it is a whole number
   local value = string.match(text or '', '^%d+$') and tonumber(text)
   return value and value < 1e15 and value or nil
 end
-
 local function argument(at, is_fraction) -- from the caller; at most 1e12: added to now, EXPIRE still accepts it
   local value = number(ARGV[at])
   if not value or value < 0 or value > 1e12 or (value % 1 ~= 0 and not is_fraction) then
@@ -23,23 +21,19 @@ local function argument(at, is_fraction) -- from the caller; at most 1e12: added
   end
   return value
 end
-
 local function job_fields(id, ...) -- no fields if its key is not a hash
   local fields = redis.pcall('HMGET', job_key(id), ...)
   return fields.err and {} or fields
 end
-
 local function expire_job(id, ttl, record) -- and its idempotency record, if it has one
   redis.call('EXPIRE', job_key(id), ttl)
   if record and record ~= '' then redis.call('EXPIRE', prefix .. 'idem:' .. record, ttl) end
 end
-
 local function add(key, counter, count) -- a counter that is not a number starts again
   if count ~= 0 and type(redis.pcall('HINCRBY', key, counter, count)) ~= 'number' then
     redis.call('HSET', key, counter, count)
   end
 end
-
 local function last_sequence(list, counter) -- of the last job enqueued; if the counter is not a number, from its hash
   local last_seq = count_in(redis.call('GET', counter) or '0')
   local last = not last_seq and redis.call('LINDEX', list, -1)

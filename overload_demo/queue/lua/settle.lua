@@ -8,6 +8,8 @@
 --       4 seconds the worker was busy with these jobs  5 most dead letters, then for each job: id, fence, verdict
 --       ('done', 'failed', 'dead', 'released'), result or error, started_at, completed_at, attempt, idempotency record
 -- Reply: for each job 1 = settled, 0 = fenced: its lease was lost and nothing was changed
+-- Reading tour 8 of 13; next: overload_demo/queue/consumer.py. Look for the check of the fence. Question: how does a
+-- repeated call know that it settled the job before?
 local ttl, fade_s, busy_s, most_dead = argument(2), argument(3, true), argument(4, true), argument(5)
 local first, width = 6, 8
 local was = redis.call('HMGET', KEYS[5], 'recent_jobs', 'recent_busy_s', 'recent_at', 'done', 'failed', 'dead')
