@@ -49,7 +49,11 @@ class SignalFreeServer(uvicorn.Server):
     """A uvicorn server without its signal handlers, which the command that runs it installs.
 
     uvicorn's would take a notebook's Interrupt, and raise each signal again before the store's server has ended.
+    ``options`` are those of :class:`uvicorn.Config`; the log gets warnings only.
     """
+
+    def __init__(self, app: Any, **options: Any) -> None:
+        super().__init__(uvicorn.Config(app, log_config=None, log_level="warning", access_log=False, **options))
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
