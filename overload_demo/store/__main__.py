@@ -22,7 +22,7 @@ from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.http_server import SignalFreeServer, listen_tcp, url_of
 from overload_demo.logs import log_to_stderr
 from overload_demo.store import append_only
-from overload_demo.store.data_dir import GATEWAY_SOCKET, DataDir, FileLock, State
+from overload_demo.store.data_dir import GATEWAY_SOCKET, LEAVING_TIMEOUT_S, DataDir, FileLock, State
 from overload_demo.store.gateway.backing_server import BackingServer, ExternalServer
 from overload_demo.store.gateway.endpoint import Gateway, Tokens
 from overload_demo.store.gateway.http_protocol import HttpProtocol
@@ -33,7 +33,6 @@ log = logging.getLogger("overload_demo.store")
 
 UNUSED_POLL_S = 0.1
 LOST_POLL_S = 0.5  # after a removal of the data directory jobs are still accepted for so long
-LEAVING_TIMEOUT_S = 30.0  # longer than a store takes to end
 GATEWAY_TIMEOUT_S = 1.0  # a process that checks for a gateway holds its lock for an instant
 GRACEFUL_S = 3.0  # for requests under way at the end
 BACKLOG = 2048

@@ -144,11 +144,8 @@ def keep_copy(file: Path, copies: Path) -> Path:
 
 def _mapped(file: Path) -> mmap.mmap:
     """Map a file that is not empty into memory; unmapped with the last reference."""
-    descriptor = open_file(file, os.O_RDONLY)
-    try:
-        return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
-    finally:
-        os.close(descriptor)
+    with os.fdopen(open_file(file, os.O_RDONLY), "rb") as stream:
+        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _command(data: Data, at: int, unknown: str) -> tuple[bytes, int]:

@@ -35,6 +35,7 @@ SERVER_LOCK, LOG, DATA, TEMPORARY = "redis.lock", "store.log", "appendonlydir", 
 LASTING = (".", "users.lock", "gateway.lock", SERVER_LOCK, DATA)
 LOG_TAIL_BYTES = 8192
 LOCK_POLL_S = 0.01
+LEAVING_TIMEOUT_S = 30.0  # longer than a store takes to end after its last user's release
 
 
 @dataclass(frozen=True)
