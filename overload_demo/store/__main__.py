@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import uvicorn
 
 from overload_demo.config import LOOPBACK_HOSTS, Settings, load_settings
 from overload_demo.errors import ConfigurationError, OverloadDemoError
@@ -38,19 +37,8 @@ LEAVING_TIMEOUT_S = 30.0  # longer than a store takes to end
 GATEWAY_TIMEOUT_S = 1.0  # a process that checks for a gateway holds its lock for an instant
 GRACEFUL_S = 3.0  # for requests under way at the end
 BACKLOG = 2048
-HTTP_OPTIONS: dict[str, Any] = {
-    "http": HttpProtocol,
-    "loop": "none",
-    "lifespan": "off",
-    "ws": "none",
-    "log_config": None,
-    "log_level": logging.WARNING,
-    "access_log": False,
-    "proxy_headers": False,
-    "server_header": False,
-    "date_header": False,
-    "timeout_keep_alive": 600,  # a connection closed just when the client uses it again leaves an outcome unknown
-}
+KEEP_ALIVE_S = 600  # a connection closed just when the client uses it again leaves an outcome unknown
+HTTP_OPTIONS = {"lifespan": "off", "ws": "none", "proxy_headers": False, "server_header": False, "date_header": False}
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
@@ -211,7 +199,7 @@ class _Store:
                 self._report_repair(state.notice)
                 return
             gateway = Gateway(upstream, self.tokens)
-            http = SignalFreeServer(uvicorn.Config(gateway, **HTTP_OPTIONS))
+            http = SignalFreeServer(gateway, http=HttpProtocol, timeout_keep_alive=KEEP_ALIVE_S, **HTTP_OPTIONS)
             serving = asyncio.create_task(http.serve(sockets=listeners))
             self.data_dir.remember_inodes()
             self.data_dir.write_state(state)

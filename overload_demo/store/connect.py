@@ -155,10 +155,7 @@ def wait_until_ended(data_dir: Path) -> bool:
 
     Until then its log and its locks would come back after a removal of the directory.
     """
-    lock = DataDir(data_dir).lock("gateway")
-    has_ended = lock.take(timeout_s=LEAVING_TIMEOUT_S)
-    lock.release()
-    return has_ended
+    return DataDir(data_dir).lock("gateway").is_free(timeout_s=LEAVING_TIMEOUT_S)
 
 
 def _start(data_dir: DataDir, settings: Settings) -> "subprocess.Popen[bytes]":
