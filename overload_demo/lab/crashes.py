@@ -19,7 +19,7 @@ from overload_demo.lab.ledger import ledger_of, read_charges
 from overload_demo.lab.result import SpikeResult
 from overload_demo.lab.spike_plan import OnProgress, SpikePlan, SpikeProgress
 from overload_demo.lab.spike_run import run_spike
-from overload_demo.lab.stack import KILLABLE, Stack
+from overload_demo.lab.stack import Stack, check_killable
 from overload_demo.load import LoadResult
 
 BUCKET_S = 0.1
@@ -31,15 +31,15 @@ SHOWN_BEFORE_AND_AFTER = 25  # jobs in the figure of a kill
 class Kill:
     """``kill -9`` of ``part`` once a share of the requests is done (for a worker) or accepted (for any other part).
 
-    Raises :class:`ConfigurationError` for a part not in :data:`KILLABLE`, and for a share that is not between 0 and 1.
+    Raises :class:`ConfigurationError` for another part than "api", "worker", "gateway" or "redis", and for a share that
+    is not between 0 and 1.
     """
 
     part: str
     after_share: float
 
     def __post_init__(self) -> None:
-        if self.part not in KILLABLE:
-            raise ConfigurationError(f"cannot kill {self.part!r}: it is one of {', '.join(KILLABLE)}")
+        check_killable(self.part)
         if not 0 < self.after_share < 1:
             raise ConfigurationError(f"after_share must be between 0 and 1, not {self.after_share:g}")
 
@@ -113,12 +113,6 @@ class CrashResult(BaseModel, frozen=True):
         """Jobs that failed although they were charged; a job never charged is a failed one."""
         return self.spike.failed - self.charges.never if self.charges else 0
 
-    def save(self, folder: Path) -> Path:
-        """Write ``crash.json`` into ``folder``."""
-        path = folder / "crash.json"
-        path.write_text(self.model_dump_json(indent=1) + "\n")
-        return path
-
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read a ``crash.json``. Raises pydantic's ValidationError for any other content."""
@@ -149,7 +143,7 @@ async def run_with_kills(
 
     spike = await run_spike(stack, plan, report)
     result = account_for(stack.run_folder, stack.effect_log, spike, done)
-    result.save(stack.run_folder)
+    (stack.run_folder / "crash.json").write_text(result.model_dump_json(indent=1) + "\n")
     return result
 
 

@@ -1,7 +1,7 @@
 """The API and the worker as parts of a stack, in threads of this process or as child processes.
 
-Part threads receive no signals. A job in the worker thread that never releases Python's lock stops the whole kernel,
-and only a restart of the kernel ends it. As a child process the worker has a watchdog.
+A job in the worker thread that never releases Python's lock stops the whole kernel, and only a restart of the kernel
+ends it. As a child process the worker has a watchdog.
 """
 
 import asyncio
