@@ -250,8 +250,9 @@ async def load_steps(
     """Send each of the rates for ``seconds`` to the naive API, and return one step a rate.
 
     ``delay_s`` is the work, seconds a job; ``timeout_s`` bounds one request. Each step has a server of its own; with
-    ``fresh=False`` one server takes all, so that the backlog of an overload meets the next load. Cancellable. Raises :class:`ConfigurationError` without a checkout or for an invalid load, :class:`OverloadDemoError` when the
-    app does not start or does not report its counts.
+    ``fresh=False`` one server takes all, so that the backlog of an overload meets the next load. Cancellable. Raises
+    :class:`ConfigurationError` without a checkout or for an invalid load, :class:`OverloadDemoError` when the app does
+    not start or does not report its counts.
     """
     if not rates_per_s:
         raise ConfigurationError("no step: give at least one rate")
