@@ -1,7 +1,4 @@
-"""What the HTTP servers of API, store and live page share: listening, and two changes to uvicorn.
-
-The changes are one write per response, and no signal handlers.
-"""
+"""What the HTTP servers of API, store and live page share: listening, one write per response, no signal handlers."""
 
 import asyncio
 import errno
@@ -49,11 +46,14 @@ def url_of(listeners: list[socket.socket]) -> str:
 
 
 class SignalFreeServer(uvicorn.Server):
-    """A uvicorn server that installs no signal handlers; the command that runs it handles the signals.
+    """A uvicorn server without its signal handlers, which the command that runs it installs.
 
-    uvicorn's own handlers would take a notebook's Interrupt, and raise each signal again before the store's server
-    has ended.
+    uvicorn's would take a notebook's Interrupt, and raise each signal again before the store's server has ended.
+    ``options`` are those of :class:`uvicorn.Config`; the log gets warnings only.
     """
+
+    def __init__(self, app: Any, **options: Any) -> None:
+        super().__init__(uvicorn.Config(app, log_config=None, log_level="warning", access_log=False, **options))
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

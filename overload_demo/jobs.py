@@ -157,6 +157,9 @@ def why_not_shown(text: str) -> str | None:
     return refused[1] if refused else None
 
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
@@ -165,18 +168,10 @@ def _refused_inside(value: Any, depth: int = 1) -> str | None:
     if isinstance(value, float) and not math.isfinite(value):
         return "a number is beyond the range of a float"
     if isinstance(value, str):
-        return None if _is_unicode(value) else "a string holds a lone surrogate"
+        return "a string holds a lone surrogate" if _SURROGATE.search(value) else None
     if not isinstance(value, dict | list):
         return None
     if depth > MAX_DEPTH:  # also bounds this recursion
         return f"more than {MAX_DEPTH} levels deep"
     children = [*value.keys(), *value.values()] if isinstance(value, dict) else value
     return next((reason for child in children if (reason := _refused_inside(child, depth + 1))), None)
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -110,7 +110,10 @@ STORES = {
 }
 
 
-@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.live] if name == "live" else []) for name in STORES])
+MARKS = {"own server": [pytest.mark.exhaustive], "cloud": [pytest.mark.exhaustive], "live": [pytest.mark.live]}
+
+
+@pytest.fixture(params=[pytest.param(name, marks=MARKS.get(name, [])) for name in STORES])
 def queue_parts(request: pytest.FixtureRequest) -> tuple[Store, type[Upstash]]:
     """Each way a queue must keep its contract: over each kind of store, and when every script is carried out twice."""
     fixture, transport = STORES[request.param]

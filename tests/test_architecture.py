@@ -72,7 +72,7 @@ MOST_FILES = 165
 MOST_LINES_OF_A_FILE = 350
 MOST_LINES_OF_A_FUNCTION = 60
 
-LONG_FILES = {"test_queue_admin.py", "test_queue_model.py", "rows.py"}
+LONG_FILES = {"test_queue_model.py", "rows.py"}  # one table or one model each
 LONG_FUNCTIONS = {"main"}
 
 

@@ -15,8 +15,7 @@ from overload_demo.errors import ConfigurationError, StoreError
 from overload_demo.queue.maintenance import remove_all
 from overload_demo.rest.address import Address
 from overload_demo.rest.client import Upstash
-from overload_demo.store.connect import wait_until_ended
-from overload_demo.store.data_dir import TEMPORARY, DataDir
+from overload_demo.store.data_dir import LEAVING_TIMEOUT_S, TEMPORARY, DataDir
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +74,8 @@ def remove_keys(settings: Settings) -> None:
 def remove_data(data_dir: Path) -> None:
     """Remove a stack's data directory once its store has ended, unless the store has done so. Blocks."""
     with contextlib.suppress(ConfigurationError):  # raised when the directory is gone
-        if wait_until_ended(data_dir):
+        # Until then the store's log and locks would come back.
+        if DataDir(data_dir).lock("gateway").is_free(timeout_s=LEAVING_TIMEOUT_S):
             shutil.rmtree(data_dir, ignore_errors=True)
 
 

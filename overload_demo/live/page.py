@@ -15,7 +15,6 @@ from functools import cache
 from types import TracebackType
 from typing import Annotated, Any, Protocol, Self
 
-import uvicorn
 from fastapi import FastAPI, Header, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
@@ -82,18 +81,14 @@ class Page:
             reason = os.strerror(error.errno or 0)
             raise ConfigurationError(f"cannot serve the page on port {self._port}: {reason}") from None
         self.address = f"http://127.0.0.1:{listener.getsockname()[1]}/" + (f"#{self._token}" if self._controls else "")
-        config = uvicorn.Config(
+        self._server = SignalFreeServer(
             self._app(),
-            log_config=None,
-            log_level="warning",
             http="h11",  # bounds heads, and ignores an offer of another protocol
             h11_max_incomplete_event_size=MAX_HEAD_BYTES,
             ws="none",
-            access_log=False,
             lifespan="off",
             timeout_graceful_shutdown=1,
         )
-        self._server = SignalFreeServer(config)
         self._thread = threading.Thread(target=self._server.run, args=([listener],), name="live-page", daemon=True)
         self._thread.start()
         return self

@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import uvicorn
 
 from overload_demo.config import LOOPBACK_HOSTS, Settings, load_settings
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.http_server import SignalFreeServer, listen_tcp, url_of
 from overload_demo.logs import log_to_stderr
 from overload_demo.store import append_only
-from overload_demo.store.data_dir import GATEWAY_SOCKET, DataDir, FileLock, State
+from overload_demo.store.data_dir import GATEWAY_SOCKET, LEAVING_TIMEOUT_S, DataDir, FileLock, State
 from overload_demo.store.gateway.backing_server import BackingServer, ExternalServer
 from overload_demo.store.gateway.endpoint import Gateway, Tokens
 from overload_demo.store.gateway.http_protocol import HttpProtocol
@@ -34,23 +33,11 @@ log = logging.getLogger("overload_demo.store")
 
 UNUSED_POLL_S = 0.1
 LOST_POLL_S = 0.5  # after a removal of the data directory jobs are still accepted for so long
-LEAVING_TIMEOUT_S = 30.0  # longer than a store takes to end
 GATEWAY_TIMEOUT_S = 1.0  # a process that checks for a gateway holds its lock for an instant
 GRACEFUL_S = 3.0  # for requests under way at the end
 BACKLOG = 2048
-HTTP_OPTIONS: dict[str, Any] = {
-    "http": HttpProtocol,
-    "loop": "none",
-    "lifespan": "off",
-    "ws": "none",
-    "log_config": None,
-    "log_level": logging.WARNING,
-    "access_log": False,
-    "proxy_headers": False,
-    "server_header": False,
-    "date_header": False,
-    "timeout_keep_alive": 600,  # a connection closed just when the client uses it again leaves an outcome unknown
-}
+KEEP_ALIVE_S = 600  # a connection closed just when the client uses it again leaves an outcome unknown
+HTTP_OPTIONS = {"lifespan": "off", "ws": "none", "proxy_headers": False, "server_header": False, "date_header": False}
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
@@ -133,10 +120,9 @@ def _run(options: _Options, settings: Settings, tokens: Tokens) -> None:
     data_dir.prepare()
     with contextlib.ExitStack() as stack:
         users_lock = stack.enter_context(_sole_gateway(data_dir, options.until_unused))
-        listeners, url = [], ""
+        listeners = []
         if options.port is not None:
             listeners.append(stack.enter_context(listen_tcp(options.host, options.port, BACKLOG)))
-            url = url_of(listeners)
             if options.host not in LOOPBACK_HOSTS and not options.host.startswith("127."):
                 log.warning("listening on %s: every client with the token can use the store, unencrypted", options.host)
         if settings.overload_redis_url is not None:
@@ -145,11 +131,10 @@ def _run(options: _Options, settings: Settings, tokens: Tokens) -> None:
             server = EmbeddedServer(data_dir, settings, drop_damage=options.repair)
         os.chdir(data_dir.path)  # paths of sockets are short from here
         listeners.append(stack.enter_context(_listen_in_data_dir()))
-        store = _Store(options, data_dir, server, tokens, users_lock, url)
         import uvloop  # not on Windows, where the lock above was refused
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(store.run(listeners))
+            runner.run(_serve(options, data_dir, server, tokens, users_lock, listeners))
         if options.until_unused and users_lock.is_held:  # held alone: the last user has left
             data_dir.remove_if_temporary()
 
@@ -183,79 +168,78 @@ def _listen_in_data_dir() -> socket.socket:
     return listener
 
 
-@dataclass
-class _Store:
-    """The part that runs in the event loop."""
-
-    options: _Options
-    data_dir: DataDir
-    server: BackingServer
-    tokens: Tokens
-    users_lock: FileLock
-    url: str
-
-    async def run(self, listeners: list[socket.socket]) -> None:
-        """Serve on ``listeners`` until a signal or the last user's end, then end the server."""
-        loop, upstream, stop = asyncio.get_running_loop(), Upstream(self.server), asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks
-                loop.add_signal_handler(number, stop.set)
-        try:
-            starting = asyncio.create_task(upstream.open())
-            if not await _unless_stopped(stop, starting):
-                starting.cancel()
-                await asyncio.wait({starting})
-                return
-            state = State(self.tokens.standard, os.getpid(), starting.result(), "; ".join(self.server.notices))
-            if self.options.repair:
-                self._report_repair(state.notice)
-                return
-            gateway = Gateway(upstream, self.tokens)
-            http = SignalFreeServer(uvicorn.Config(gateway, **HTTP_OPTIONS))
-            serving = asyncio.create_task(http.serve(sockets=listeners))
-            self.data_dir.remember_inodes()
-            self.data_dir.write_state(state)
-            ends = [asyncio.create_task(self._watch_files())]
-            if self.options.until_unused:
-                ends.append(asyncio.create_task(self._become_unused()))
-            else:
-                self._introduce(state.durability)
-            await _unless_stopped(stop, serving, *ends)
-            self.data_dir.remove_state()
-            gateway.events.end()
-            http.should_exit = True
-            await asyncio.wait({serving}, timeout=GRACEFUL_S)
-        finally:
-            await upstream.aclose()  # requests still under way fail with an unknown outcome
-
-    async def _become_unused(self) -> None:
-        """Return once the last user has left, holding the users' lock alone: new users wait until this store ends."""
-        while not self.users_lock.take():  # noqa: ASYNC110 - the kernel does not notify that a lock became free
-            await asyncio.sleep(UNUSED_POLL_S)
-
-    async def _watch_files(self) -> None:
-        """Raise :class:`StoreUnavailableError` once a lock or data file was removed: later jobs would be lost."""
-        while True:
-            await asyncio.sleep(LOST_POLL_S)
-            self.data_dir.refuse_if_lost()
-            append_only.refuse_if_missing(self.data_dir.path)
-
-    def _report_repair(self, notice: str) -> None:
-        typer.echo(notice or f"The data in {self.options.data_dir} loads: nothing is dropped.")
-        if "damaged commands" in notice:
-            typer.echo("Then repair what the queue lost with them: overload-demo queue reconcile")
-
-    def _introduce(self, durability: str) -> None:
-        """Print how to use the store. Tokens are shown here and nowhere else."""
-        where = self.options.data_dir
-        typer.echo(f"Store in {where}, durability {durability}; API and worker find it by OVERLOAD_DATA_DIR.")
-        if self.url:
-            typer.echo(f"Other clients use it with:\n\n  export UPSTASH_REDIS_REST_URL={self.url}")
-            typer.echo(f"  export UPSTASH_REDIS_REST_TOKEN={self.tokens.standard}\n")
-            typer.echo(f"A token for read commands only: {self.tokens.read_only}")
+async def _serve(
+    options: _Options,
+    data_dir: DataDir,
+    server: BackingServer,
+    tokens: Tokens,
+    users_lock: FileLock,
+    listeners: list[socket.socket],
+) -> None:
+    """Serve on ``listeners`` until a signal or the last user's end, then end the server."""
+    loop, upstream, stop = asyncio.get_running_loop(), Upstream(server), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks
+            loop.add_signal_handler(number, stop.set)
+    try:
+        starting = asyncio.create_task(upstream.open())
+        if not await _unless_stopped(stop, starting):
+            starting.cancel()
+            await asyncio.wait({starting})
+            return
+        state = State(tokens.standard, os.getpid(), starting.result(), "; ".join(server.notices))
+        if options.repair:
+            _report_repair(data_dir, state.notice)
+            return
+        gateway = Gateway(upstream, tokens)
+        http = SignalFreeServer(gateway, http=HttpProtocol, timeout_keep_alive=KEEP_ALIVE_S, **HTTP_OPTIONS)
+        ends = [asyncio.create_task(http.serve(sockets=listeners)), asyncio.create_task(_watch_files(data_dir))]
+        data_dir.remember_inodes()
+        data_dir.write_state(state)
+        if options.until_unused:
+            ends.append(asyncio.create_task(_take_alone(users_lock)))
         else:
-            typer.echo("API and worker with this OVERLOAD_DATA_DIR use it; for other clients, --port opens a URL.")
-        typer.echo("Ctrl-C ends it; the data stays.")
+            _introduce(options, state.durability, tokens, listeners)
+        await _unless_stopped(stop, *ends)
+        data_dir.remove_state()
+        gateway.events.end()
+        http.should_exit = True
+        await asyncio.wait(ends[:1], timeout=GRACEFUL_S)
+    finally:
+        await upstream.aclose()  # requests still under way fail with an unknown outcome
+
+
+async def _take_alone(users_lock: FileLock) -> None:
+    """Return once the last user has left, holding the users' lock alone: new users wait until this store ends."""
+    while not users_lock.take():  # noqa: ASYNC110 - the kernel does not notify that a lock became free
+        await asyncio.sleep(UNUSED_POLL_S)
+
+
+async def _watch_files(data_dir: DataDir) -> None:
+    """Raise :class:`StoreUnavailableError` once a lock or data file was removed: later jobs would be lost."""
+    while True:
+        await asyncio.sleep(LOST_POLL_S)
+        data_dir.refuse_if_lost()
+        append_only.refuse_if_missing(data_dir.path)
+
+
+def _report_repair(data_dir: DataDir, notice: str) -> None:
+    typer.echo(notice or f"The data in {data_dir.path} loads: nothing is dropped.")
+    if "damaged commands" in notice:
+        typer.echo("Then repair what the queue lost with them: overload-demo queue reconcile")
+
+
+def _introduce(options: _Options, durability: str, tokens: Tokens, listeners: list[socket.socket]) -> None:
+    """Print how to use the store. Tokens are shown here and nowhere else."""
+    where = options.data_dir
+    typer.echo(f"Store in {where}, durability {durability}; API and worker find it by OVERLOAD_DATA_DIR.")
+    if options.port is not None:
+        typer.echo(f"Other clients use it with:\n\n  export UPSTASH_REDIS_REST_URL={url_of(listeners)}")
+        typer.echo(f"  export UPSTASH_REDIS_REST_TOKEN={tokens.standard}\n")
+        typer.echo(f"A token for read commands only: {tokens.read_only}")
+    else:
+        typer.echo("API and worker with this OVERLOAD_DATA_DIR use it; for other clients, --port opens a URL.")
+    typer.echo("Ctrl-C ends it; the data stays.")
 
 
 async def _unless_stopped(stop: asyncio.Event, *tasks: "asyncio.Task[Any]") -> bool:

@@ -1,9 +1,8 @@
 """Find damage in a store's append-only files, keep a copy, and drop it.
 
-The server itself would drop everything from the first damage to the end, without a copy. Here a file that ends in an
-incomplete command, or in bytes that are no command, loses just that. Damage with whole commands behind it is dropped
-only on demand. The files have no checksums: broken framing, unknown command names and a damaged base (the server checks
-its CRC) are found; a flipped bit inside a value or a key is not.
+The server would drop everything from the first damage to the end, without a copy. Here an incomplete command at the end
+is dropped alone, and damage with whole commands behind it on demand only. The files have no checksums: broken framing,
+unknown command names and a damaged base (the server checks its CRC) are found, a flipped bit in a value or key is not.
 """
 
 import mmap
@@ -145,11 +144,8 @@ def keep_copy(file: Path, copies: Path) -> Path:
 
 def _mapped(file: Path) -> mmap.mmap:
     """Map a file that is not empty into memory; unmapped with the last reference."""
-    descriptor = open_file(file, os.O_RDONLY)
-    try:
-        return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
-    finally:
-        os.close(descriptor)
+    with os.fdopen(open_file(file, os.O_RDONLY), "rb") as stream:
+        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _command(data: Data, at: int, unknown: str) -> tuple[bytes, int]:

@@ -17,7 +17,7 @@ from overload_demo.queue.startup_check import check_store
 from overload_demo.rest.address import Address
 from overload_demo.rest.loopback import connect
 from overload_demo.store import append_only
-from overload_demo.store.data_dir import DataDir
+from overload_demo.store.data_dir import LEAVING_TIMEOUT_S, DataDir
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,6 @@ Store = tuple[Address, Callable[[], Address] | None]
 
 ANSWER_TIMEOUT_S = 15.0  # for a gateway that another process started
 LOADING_TIMEOUT_S = 120.0  # for one started here: it ends by itself unless it is still loading a lot of data
-LEAVING_TIMEOUT_S = 30.0
 PING_TIMEOUT_S = 2.0
 POLL_S = 0.02
 PING = b"GET /ping HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer %b\r\n\r\n"
@@ -148,17 +147,6 @@ class EmbeddedStore:
                 starting = None  # another process's store was faster
             time.sleep(POLL_S)
         raise StoreUnavailableError(f"the store on {data_dir.path} runs, but does not answer")
-
-
-def wait_until_ended(data_dir: Path) -> bool:
-    """Wait up to 30 s, after the last user's release, for the end of the store; returns whether it has ended.
-
-    Until then its log and its locks would come back after a removal of the directory.
-    """
-    lock = DataDir(data_dir).lock("gateway")
-    has_ended = lock.take(timeout_s=LEAVING_TIMEOUT_S)
-    lock.release()
-    return has_ended
 
 
 def _start(data_dir: DataDir, settings: Settings) -> "subprocess.Popen[bytes]":

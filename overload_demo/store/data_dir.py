@@ -35,6 +35,7 @@ SERVER_LOCK, LOG, DATA, TEMPORARY = "redis.lock", "store.log", "appendonlydir", 
 LASTING = (".", "users.lock", "gateway.lock", SERVER_LOCK, DATA)
 LOG_TAIL_BYTES = 8192
 LOCK_POLL_S = 0.01
+LEAVING_TIMEOUT_S = 30.0  # longer than a store takes to end after its last user's release
 
 
 @dataclass(frozen=True)
@@ -48,30 +49,23 @@ class State:
 
 
 class FileLock:
-    """One ``flock`` on one file (created 0600 when missing), shared or exclusive.
-
-    A child process holds the lock too once it is given ``descriptor``. Raises :class:`ConfigurationError` when the file
-    cannot be opened.
-    """
+    """One ``flock`` on one file (created 0600 when missing); a child that is given ``descriptor`` holds it too."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._descriptor: int | None = None
+        self.descriptor = -1
 
     @property
     def is_held(self) -> bool:
         """Whether this object holds the lock."""
-        return self._descriptor is not None
-
-    @property
-    def descriptor(self) -> int:
-        """The descriptor of the locked file."""
-        assert self._descriptor is not None, "the lock is not held"
-        return self._descriptor
+        return self.descriptor >= 0
 
     def take(self, *, shared: bool = False, timeout_s: float = 0.0) -> bool:
-        """Take the lock, waiting up to ``timeout_s`` seconds; returns whether it is held now."""
-        if self._descriptor is not None:
+        """Take the lock, waiting up to ``timeout_s`` seconds; returns whether it is held now.
+
+        Raises :class:`ConfigurationError` when the file cannot be opened.
+        """
+        if self.is_held:
             return True
         if fcntl is None:
             raise ConfigurationError("the embedded store needs Linux or macOS; on Windows use WSL2 or Upstash")
@@ -89,21 +83,21 @@ class FileLock:
                 os.close(descriptor)
                 return False
             time.sleep(LOCK_POLL_S)
-        self._descriptor = descriptor
+        self.descriptor = descriptor
         PARENT_ONLY.add(descriptor)
         return True
 
     def release(self) -> None:
         """Close the file, which frees the lock unless a child holds the same descriptor; harmless to repeat."""
-        if self._descriptor is not None:
-            PARENT_ONLY.discard(self._descriptor)
+        if self.is_held:
+            PARENT_ONLY.discard(self.descriptor)
             with contextlib.suppress(OSError):  # a job handler may have closed it
-                os.close(self._descriptor)
-            self._descriptor = None
+                os.close(self.descriptor)
+            self.descriptor = -1
 
-    def is_free(self) -> bool:
-        """Whether the lock can be had; takes it exclusively for an instant."""
-        is_taken = self.take()
+    def is_free(self, *, timeout_s: float = 0.0) -> bool:
+        """Whether the lock can be had within ``timeout_s`` seconds; takes it exclusively for an instant."""
+        is_taken = self.take(timeout_s=timeout_s)
         self.release()
         return is_taken
 
@@ -129,8 +123,7 @@ class DataDir:
     def prepare(self) -> None:
         """Create the directory (0700) if it is missing.
 
-        Raises :class:`ConfigurationError` when that fails, and when the directory or the data in it belongs to another
-        user, is a link, or can be written by others.
+        Raises :class:`ConfigurationError` when that fails, or another user could write to the directory or its data.
         """
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -226,8 +219,8 @@ class DataDir:
 def check_owner(path: Path, *, may_be_link: bool = False) -> None:
     """Raise :class:`ConfigurationError` unless this user owns ``path`` and no other user can write to a directory.
 
-    A directory that others can read is accepted: its files are 0600. A link is refused; with ``may_be_link``, a link of
-    this user or root is followed. Raises OSError when ``path`` does not exist.
+    Others may read it: its files are 0600. A link is refused, or followed if it is this user's or root's and
+    ``may_be_link``.
     """
     if sys.platform == "win32":
         return

@@ -1,8 +1,7 @@
-"""The one server process of a data directory: started, connected to, repaired and ended.
+"""The one server process of a data directory: found, configured, started, repaired and ended.
 
 Two servers on the same append-only file start without complaint and lose acknowledged writes. So the server inherits
-the descriptor of an exclusive lock and holds it exactly as long as it lives. Without that lock no server is started: a
-process that still holds it is ended first.
+the descriptor of an exclusive lock, and another server starts only once every process that holds it was ended.
 """
 
 import asyncio
@@ -68,8 +67,10 @@ class EmbeddedServer(BackingServer):
         self._log_start = 0
 
     async def connect(self) -> RedisConnection:
-        """Make sure that the server runs and has loaded its data, however long that takes."""
-        await asyncio.to_thread(self._wait_until_ended)
+        """Connect to the server, started if needed, once it has loaded its data, however long that takes."""
+        if self._process is not None:  # it may have just closed its connections
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                await asyncio.to_thread(self._process.wait, DYING_TIMEOUT_S)
         if not self._is_running:
             self._spawn(await asyncio.to_thread(self._claim))
         give_up_at = time.monotonic() + ANSWER_TIMEOUT_S
@@ -116,12 +117,6 @@ class EmbeddedServer(BackingServer):
     @property
     def _is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
-
-    def _wait_until_ended(self) -> None:
-        """Wait a moment for the end of a server that has just closed its connections."""
-        if self._process is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(DYING_TIMEOUT_S)
 
     def _claim(self) -> FileLock:
         """Take the lock that a new server needs, after ending every process that holds it (an orphan, or a fork).
@@ -240,11 +235,10 @@ def die_with(parent: int) -> Callable[[], None] | None:
 
 
 def find_server(wanted: Path | None) -> Path:
-    """The absolute path of a server binary that runs here and is at least 6.2.
+    """The absolute path of a server binary that runs here and is at least 6.2: ``wanted``, or the first that is found.
 
-    Order: ``wanted`` (then no other is tried), the bundled one, ``valkey-server`` and ``redis-server`` on PATH. The
-    bundled one goes first so that an old system package does not change what is measured.
-    Raises :class:`ConfigurationError` with one line that names the remedy.
+    The bundled one is tried before PATH, so that an old system package does not change what is measured. Raises
+    :class:`ConfigurationError` with the remedy.
     """
     if wanted is not None:
         if problem := _problem_with(wanted):

@@ -601,7 +601,10 @@ CHEAP = {
 }
 
 
-@pytest.mark.parametrize("name", [pytest.param(one, marks=[] if one in CHEAP else pytest.mark.slow) for one in MUTANTS])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(one, marks=pytest.mark.exhaustive if one in CHEAP else pytest.mark.slow) for one in MUTANTS],
+)
 def test_the_model_notices(name: str, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     script_name, line, broken = MUTANTS[name]
     original: Script = getattr(protocol, script_name.upper())

@@ -76,6 +76,7 @@ def test_an_invalid_kill_is_refused(part: str, share: float) -> None:
         Kill(part, share)
 
 
+@pytest.mark.exhaustive
 async def test_a_worker_killed_before_the_settlement_charges_twice_and_counts_it(tmp_path: Path) -> None:
     async with a_stack(tmp_path, worker_handler=CHARGE, worker_max_attempts=10) as stack:
         result = await run_with_kills(stack, PLAN, KILLS)
@@ -97,6 +98,7 @@ async def test_a_worker_killed_before_the_settlement_charges_twice_and_counts_it
     assert f"{result.charges.more} more than once" in plots.designs({"plain": read_back}, twice={"plain": 4}).alt
 
 
+@pytest.mark.exhaustive
 async def test_an_idempotent_handler_charges_once_although_jobs_run_twice(tmp_path: Path) -> None:
     async with a_stack(tmp_path, worker_handler=CHARGE_ONCE, worker_max_attempts=10) as stack:
         result = await run_with_kills(stack, PLAN, KILLS)
@@ -106,6 +108,7 @@ async def test_an_idempotent_handler_charges_once_although_jobs_run_twice(tmp_pa
     assert (result.charges.never, result.charges.once, result.charges.more) == (0, 120, 0)
 
 
+@pytest.mark.exhaustive
 async def test_without_retries_jobs_stay_uncharged_and_charged_ones_fail(tmp_path: Path) -> None:
     async with a_stack(tmp_path, worker_handler=CHARGE, worker_max_attempts=1) as stack:
         result = await run_with_kills(stack, PLAN, KILLS)
@@ -129,6 +132,7 @@ async def test_api_and_store_killed_in_mid_spike_lose_no_accepted_job(tmp_path: 
     assert result.charges.once == result.spike.accepted
 
 
+@pytest.mark.exhaustive
 async def test_a_run_cancelled_after_a_kill_leaves_a_usable_stack(tmp_path: Path) -> None:
     async with a_stack(tmp_path, worker_handler=CHARGE_ONCE) as stack:
         with anyio.CancelScope() as scope:
@@ -145,6 +149,7 @@ async def test_a_run_cancelled_after_a_kill_leaves_a_usable_stack(tmp_path: Path
     assert result.kills == [] and result.spike.done == 120
 
 
+@pytest.mark.exhaustive
 async def test_without_a_ledger_there_are_no_charges(tmp_path: Path) -> None:
     async with a_stack(tmp_path) as stack:
         result = await run_with_kills(stack, PLAN, [])

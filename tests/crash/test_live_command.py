@@ -121,7 +121,9 @@ def stopped(folder: Path) -> list[psutil.Process]:
 @pytest.mark.parametrize(
     ("number", "code", "text"),
     [
-        (signal.SIGINT, 130, "error: stopped; all started processes have ended\n"),
+        pytest.param(
+            signal.SIGINT, 130, "error: stopped; all started processes have ended\n", marks=pytest.mark.exhaustive
+        ),
         (signal.SIGTERM, 143, "error: terminated; all started processes have ended\n"),
         (signal.SIGKILL, -9, ""),
     ],

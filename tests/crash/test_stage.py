@@ -80,6 +80,7 @@ async def test_a_killed_worker_stays_dead_until_it_is_restarted_as_another_proce
         assert marks(feed) == ["killed", "restarted"]
 
 
+@pytest.mark.exhaustive
 async def test_an_act_begins_with_a_worker_although_it_was_killed_before(tmp_path: Path) -> None:
     async with a_stage(tmp_path) as (stage, feed, _):
         await stage.act("kill", NOTHING)
@@ -105,6 +106,7 @@ async def test_a_frozen_store_thaws_after_its_time(tmp_path: Path) -> None:
         assert redis(stack).pid == store.pid
 
 
+@pytest.mark.exhaustive
 async def test_a_stage_that_is_left_in_mid_freeze_leaves_no_stopped_store(tmp_path: Path) -> None:
     feed = Feed()
     async with await Stack.start(placement="process", processing_delay_s=SIZES.delay_s, runs=tmp_path) as stack:
@@ -117,6 +119,7 @@ async def test_a_stage_that_is_left_in_mid_freeze_leaves_no_stopped_store(tmp_pa
     assert not store.is_running()
 
 
+@pytest.mark.exhaustive
 async def test_an_act_that_is_ended_before_it_has_begun_leaves_the_stage_free(tmp_path: Path) -> None:
     async with a_stage(tmp_path) as (stage, feed, _):
         await stage.act("spike", NOTHING)
@@ -126,6 +129,7 @@ async def test_an_act_that_is_ended_before_it_has_begun_leaves_the_stage_free(tm
         assert feed.state["controls"] == [order for order in BUTTONS if order != "restart"]
 
 
+@pytest.mark.exhaustive
 async def test_a_store_that_dies_while_it_is_frozen_breaks_nothing(tmp_path: Path) -> None:
     async with a_stage(tmp_path) as (stage, feed, stack):
         await stage.act("freeze", NOTHING)
@@ -183,6 +187,7 @@ async def test_a_stage_that_is_left_in_mid_act_leaves_no_load(tmp_path: Path) ->
     await until("nothing of it is left", lambda: not [child for child in children if is_alive(child)])
 
 
+@pytest.mark.exhaustive
 async def test_an_act_that_fails_shows_the_reason_and_the_next_one_can_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -124,7 +124,7 @@ GRACE_S = 1.0
 PATIENCE_S = 2.0 * GRACE_S + 5.0  # of a parent with that grace, for a child that does not end
 
 
-@pytest.mark.parametrize("is_replacing", [False, True])
+@pytest.mark.parametrize("is_replacing", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
 def test_suspended_children_are_killed_together_after_one_grace_period(
     tmp_path: Path, is_replacing: bool, own_queue: dict[str, object]
 ) -> None:

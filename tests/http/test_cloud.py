@@ -34,7 +34,9 @@ async def client(cloud: CloudDatabase, settings: Settings) -> AsyncIterator[http
         yield one
 
 
-@pytest.mark.parametrize("round_trip_s", [0.001, 0.01, 0.05])
+@pytest.mark.parametrize(
+    "round_trip_s", [0.001, *(pytest.param(one, marks=pytest.mark.exhaustive) for one in (0.01, 0.05))]
+)
 async def test_a_crowd_shares_few_round_trips_and_every_job_is_done_once(
     cloud: CloudDatabase, settings: Settings, tmp_path: Path, round_trip_s: float
 ) -> None:

@@ -236,6 +236,7 @@ def replace_all(parent: Child) -> None:
     wait_until("both are new", lambda: len(serving(parent)) == 2 and not serving(parent) & old, timeout_s=30.0)
 
 
+@pytest.mark.exhaustive
 def test_connections_of_a_dead_process_are_not_reported(tmp_path: Path, own_queue: dict[str, object]) -> None:
     with parent_of(1, tmp_path, **own_queue, OVERLOAD_GRACE_S=0) as (parent, url):
         with httpx.Client(base_url=url, trust_env=False) as client, sockets.connections(client, 5):
@@ -248,6 +249,7 @@ def test_connections_of_a_dead_process_are_not_reported(tmp_path: Path, own_queu
         assert _scrape_anew(url)["overload_live_connections"] == 1
 
 
+@pytest.mark.exhaustive
 def test_a_rolling_restart_keeps_the_counts(tmp_path: Path, own_queue: dict[str, object]) -> None:
     with parent_of(2, tmp_path, **own_queue) as (parent, url):
         for _ in range(2):  # the free row goes round

@@ -122,6 +122,7 @@ def completed_per_s(variant: Variant) -> float:
         return asyncio.run(measure(client.url))
 
 
+@pytest.mark.exhaustive
 def test_threads_win_only_without_the_scarce_resource() -> None:
     capacity_per_s = 1 / 0.02
 
@@ -158,6 +159,7 @@ def test_a_live_run_shows_the_effect_of_overload() -> None:
     assert not run.matches(delay_s=0.02, rate_per_s=300.0, shape="spike", timeout_s=1.0, requests=600)
 
 
+@pytest.mark.exhaustive
 def test_the_runner_writes_a_file_the_lab_can_read(tmp_path: Path) -> None:
     spike = "--requests 100 --rate 300 --timeout 1"
     options = f"--variants def-slot --delay 0.01 {spike} --multiples 0.5 --capacity 100 --constant-s 0.5"

@@ -41,6 +41,7 @@ def every_error_is_a_problem_document(ctx, response, case):
 '''
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("examples", "seed"),
     [

@@ -76,6 +76,7 @@ async def test_an_interrupt_of_the_naive_part_keeps_the_finished_result(tmp_path
     assert SpikeResult.read(result.folder / "result.json") == result
 
 
+@pytest.mark.exhaustive
 async def test_a_live_view_run_repeatedly_serves_one_page_and_none_after_the_stack(tmp_path: Path) -> None:
     def held() -> tuple[int, int, int]:
         names = [thread.name for thread in threading.enumerate()]

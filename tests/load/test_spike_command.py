@@ -96,7 +96,10 @@ def test_a_spike_is_absorbed_and_every_request_accounted_for(tmp_path: Path) -> 
     wait_until("nothing of the run is alive", lambda: not processes_living_in(tmp_path))
 
 
-@pytest.mark.parametrize("options", [["--requests", "3000", "--rate", "1430"], ["--requests", "2000"]])
+@pytest.mark.parametrize(
+    "options",
+    [["--requests", "2000"], pytest.param(["--requests", "3000", "--rate", "1430"], marks=pytest.mark.exhaustive)],
+)
 def test_without_a_given_delay_the_work_is_sized_so_that_a_queue_grows(tmp_path: Path, options: list[str]) -> None:
     outcome = run_spike(tmp_path, *options)
 
@@ -150,7 +153,7 @@ def test_a_killed_worker_and_redis_lose_no_job_and_their_counts_are_unknown(tmp_
     assert result.upstash_commands is None
 
 
-@pytest.mark.parametrize("answer", ["n\n", "y\n"])
+@pytest.mark.parametrize("answer", ["n\n", pytest.param("y\n", marks=pytest.mark.exhaustive)])
 def test_on_upstash_the_cost_is_estimated_first_and_no_key_of_the_run_is_left(tmp_path: Path, answer: str) -> None:
     with (
         standalone_store(tmp_path / "database") as database,

@@ -30,6 +30,7 @@ def run(folder: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":
         return run_module("overload_demo", "check", *map(str, arguments), env=env, cwd=folder)
 
 
+@pytest.mark.course
 def test_each_exercise_and_prediction_is_shown_and_written(tmp_path: Path) -> None:
     solved = write(tmp_path, "solved", EXERCISE.format("2"), PREDICTION)
     wrong = write(tmp_path, "wrong", EXERCISE.format("7200"), EXERCISE.format("..."))
@@ -65,6 +66,7 @@ def test_all_right_is_exit_code_0_and_the_entered_prediction_counts(tmp_path: Pa
     assert outcome.stderr == ""
 
 
+@pytest.mark.course
 def test_a_failing_cell_is_reported_and_the_rest_is_checked(tmp_path: Path) -> None:
     outcome = run(tmp_path, write(tmp_path, "broken", "1 / 0", EXERCISE.format("2")))
 

@@ -103,6 +103,7 @@ def test_every_exercise_is_in_a_notebook_and_has_a_solution() -> None:
     assert asked == {path.stem: list(solutions_of(path)) for path in NOTEBOOKS}
 
 
+@pytest.mark.course
 def test_the_same_stack_is_used_again_and_starts_each_spike_on_an_empty_queue(folder: Path) -> None:
     with kernel(folder) as one:
         first, second = (without_stop(first_spike(**SHORT)) for _ in range(2))
@@ -117,6 +118,7 @@ def test_the_same_stack_is_used_again_and_starts_each_spike_on_an_empty_queue(fo
     assert is_refused(url), "closing the kernel ends the stack"
 
 
+@pytest.mark.course
 def test_an_interrupted_spike_leaves_the_stack_and_the_notebook_usable(folder: Path) -> None:
     with kernel(folder) as one:
         running = one.start(without_stop(first_spike(**SLOW)))
@@ -132,6 +134,7 @@ def test_an_interrupted_spike_leaves_the_stack_and_the_notebook_usable(folder: P
         assert_only_the_kernel_is_left(one, folder)
 
 
+@pytest.mark.course
 def test_a_start_that_is_interrupted_can_be_repeated(folder: Path) -> None:
     with kernel(folder) as one:
         notebook = first_spike(**SHORT)
@@ -147,6 +150,7 @@ def test_a_start_that_is_interrupted_can_be_repeated(folder: Path) -> None:
         assert_only_the_kernel_is_left(one, folder)
 
 
+@pytest.mark.course
 def test_a_spike_cell_run_after_the_stack_was_stopped_starts_it_again(folder: Path) -> None:
     with kernel(folder) as one:
         notebook = first_spike(**SHORT)
@@ -156,6 +160,7 @@ def test_a_spike_cell_run_after_the_stack_was_stopped_starts_it_again(folder: Pa
         assert one.run(cells(spike, "result.accepted, result.lost")).endswith("(300, 0)")
 
 
+@pytest.mark.course
 def test_a_verdict_that_is_not_the_expected_one_stands_below_the_bars_and_in_the_figure(folder: Path) -> None:
     notebook = replace(first_spike(**SHORT), 'name="notebook-04")', "overload_max_queue_depth=5)")
 
@@ -209,6 +214,7 @@ def test_children_survive_an_interrupt_but_not_the_death_of_the_kernel(folder: P
         wait_until("nothing is left", lambda: not processes_of(folder), 20.0)
 
 
+@pytest.mark.course
 def test_two_notebooks_side_by_side_do_not_collide(folder: Path) -> None:
     with kernel(folder) as one, kernel(folder) as other:
         runs = [each.start(first_spike(**SHORT)) for each in (one, other)]

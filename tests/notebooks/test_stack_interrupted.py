@@ -68,6 +68,7 @@ async def test_a_start_interrupted_while_the_store_starts_releases_the_store(
     assert Stack.current is None
 
 
+@pytest.mark.exhaustive
 @pytest.mark.anyio
 @pytest.mark.parametrize("placement", ["kernel", "process"])
 @pytest.mark.parametrize("moment", MOMENTS)

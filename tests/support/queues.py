@@ -111,3 +111,17 @@ def settled(job: LeasedJob, verdict: LeaseEnd = LeaseEnd.DONE, text: str = '{"ok
 
 def ids_of(jobs: list[LeasedJob]) -> list[str]:
     return [job.job_id for job in jobs]
+
+
+async def kill_jobs(queue: Queue, count: int) -> list[str]:
+    """Enqueue jobs and settle them as dead."""
+    ids = await queue.enqueue(count)
+    worker = queue.worker("killer")
+    while jobs := (await worker.lease(100)).jobs:
+        await worker.settle([settled(job, LeaseEnd.DEAD, "no good") for job in jobs])
+    return ids
+
+
+async def conserved(queue: Queue) -> bool:
+    stats = await queue.results.stats()
+    return stats.accepted == stats.done + stats.failed + stats.cancelled + stats.queue_length + stats.in_flight

@@ -4,7 +4,6 @@ import math
 import os
 import socket
 
-import uvicorn
 from fastapi import FastAPI
 
 from overload_demo.api.api_metrics import ApiMetrics
@@ -23,17 +22,13 @@ class Server(SignalFreeServer):
     """
 
     def __init__(self, app: FastAPI, settings: Settings, *, ready_fd: int | None = None) -> None:
-        config = uvicorn.Config(
+        super().__init__(
             app,
-            log_config=None,
-            log_level="warning",
-            access_log=False,
             proxy_headers=False,
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=math.ceil(settings.overload_grace_s),
         )
-        super().__init__(config)
         self._settings, self._ready_fd = settings, ready_fd
         self._metrics: ApiMetrics = app.state.metrics
         self._is_final = False

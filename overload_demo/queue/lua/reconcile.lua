@@ -10,9 +10,10 @@
 -- Reply: for each job '' = healthy, 'queued' = waits again at the tail, 'leased' = has a lease again, which expires
 --       unless its worker extends it, 'freed' = a lease or owner without a running job was removed,
 --       'cancelled' = cancelled and no longer in the list: expires now
-local last_seq, last_fence, ttl = argument(2), argument(3), argument(5)
+local reply, last_seq, last_fence, ttl = {}, argument(2), argument(3), argument(5)
 local lease_until = digits(now + argument(4))
-redis.call('LLEN', KEYS[1]) -- these check the types
+redis.call('LLEN', KEYS[1]) -- these lines check the types
+redis.call('GET', KEYS[2])
 redis.call('ZCARD', KEYS[3])
 redis.call('HLEN', KEYS[4])
 redis.call('HDEL', KEYS[5], '')
@@ -46,6 +47,5 @@ local function repair(id, had_place)
   return ''
 end
 
-local reply = {}
 for i = 6, #ARGV, 2 do reply[#reply + 1] = repair(ARGV[i], ARGV[i + 1] == '1') end
 return reply

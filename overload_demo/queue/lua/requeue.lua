@@ -6,7 +6,8 @@
 -- ARGV  1 key prefix, then for each job: id, its entry of the dead-letter list
 -- Reply: for each job 'queued', or why it was not changed: 'no payload', 'not dead', 'unknown', or its state
 local reply = {}
-redis.call('HLEN', KEYS[4]) -- checks its type, as the next line does
+redis.call('LLEN', KEYS[1]) -- these lines check the types
+redis.call('HLEN', KEYS[4])
 last_sequence(KEYS[1], KEYS[2])
 for i = 2, #ARGV, 2 do
   local id, key = ARGV[i], job_key(ARGV[i])

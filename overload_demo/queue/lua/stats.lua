@@ -1,5 +1,4 @@
 -- Read the queue's numbers in one consistent look. Writes nothing.
---
 -- KEYS  1 jobs:queue  2 jobs:leases  3 jobs:stats  4 jobs:workers  5 jobs:dead; derived: job:{id} of the head
 -- ARGV  1 key prefix
 -- Reply: {entries of the list (cancelled too), in flight, created_at of the oldest waiting job or '', live workers,

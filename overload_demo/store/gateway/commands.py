@@ -69,7 +69,7 @@ SCRIPTS_REMEMBERED = 1000  # a forgotten one costs its client a NOSCRIPT, and th
 _WAITING = frozenset({"WAIT", "WAITAOF"})
 _SCRIPT_AT = {"EVAL": 1, "EVAL_RO": 1, "SCRIPT": 2, "FUNCTION": -1}
 _ARGUMENTS_OF_OPTION = {"GROUP": 2, "COUNT": 1, "NOACK": 0}  # of XREAD and XREADGROUP, in any order before STREAMS
-_FLAGS = re.compile(r"\sflags=(\S*)")
+_FLAGS = re.compile(r"(?<=\s)flags=(\S*)")
 
 
 class RedisCommand(NamedTuple):
@@ -92,19 +92,15 @@ class RefusedError(Exception):
 class Scripts:
     """Runs scripts that begin with ``#!lua flags=allow-key-locking``, which only Upstash compiles.
 
-    The flag lets Upstash run scripts on disjoint keys side by side. A server with one thread runs one script at a time
-    anyway, so the flag is removed. A client calls the script by the SHA-1 of its own text; that is mapped to the SHA-1
-    of the text that the server received.
+    The flag permits scripts side by side; a server with one thread needs none, so it is removed. A client calls the
+    script by the SHA-1 of its own text, which is mapped to that of the text that the server received.
     """
 
     def __init__(self) -> None:
         self._sha_loaded: dict[str, str] = {}
 
     def adapt(self, name: str, arguments: list[Any]) -> tuple[list[Any], str]:
-        """The arguments of one of ``SCRIPTED`` for the server, and the answer that replaces its reply.
-
-        The answer is the SHA-1 of the text as it was sent; empty: the reply stands.
-        """
+        """Adapt a command of ``SCRIPTED``; the second value is the SHA-1 that replaces the server's reply, or empty."""
         if name.startswith("EVALSHA"):
             if self._sha_loaded:  # empty on the hot path of clients that use no flag
                 arguments = [arguments[0], *map(self._loaded, arguments[1:2]), *arguments[2:]]
@@ -208,7 +204,7 @@ def _has_block(arguments: list[Any]) -> bool:
 
 def _without_key_locking(flags: re.Match[str]) -> str:
     kept = [flag for flag in flags[1].split(",") if flag != "allow-key-locking"]
-    return f" flags={','.join(kept)}" if kept else ""
+    return f"flags={','.join(kept)}" if kept else ""
 
 
 def _sha(text: str) -> str:

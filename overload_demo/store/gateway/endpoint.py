@@ -9,8 +9,6 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Callable
-from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import unquote_to_bytes
@@ -18,8 +16,8 @@ from urllib.parse import unquote_to_bytes
 from overload_demo.errors import ConfigurationError, Outcome, StoreUnavailableError
 from overload_demo.store.gateway.commands import NO_PERMISSION, RedisCommand, RefusedError, Scripts, prepare, too_large
 from overload_demo.store.gateway.replies import JSON, Events, Headers, Message, Receive, ReplyFormat, Send, format_for
-from overload_demo.store.gateway.resp import TOO_LARGE, ReplyBudget
-from overload_demo.store.gateway.upstream import Lane, Upstream
+from overload_demo.store.gateway.resp import TOO_LARGE, ReplyBudget, pack
+from overload_demo.store.gateway.upstream import Upstream
 
 MAX_BODY_BYTES = 64 * 1024 * 1024  # all commands of one request together
 MAX_READER_BODY_BYTES = 1024 * 1024  # with the read-only token
@@ -28,7 +26,7 @@ MAX_VALUES = 1_000_000  # in one body; one takes about 60 bytes in memory, and a
 FIRST_BATCH, BATCH_GROWTH = 16, 4  # of a pipeline: at worst so many replies of 10 MiB arrive before it is stopped
 METHODS, METHODS_WITH_BODY = frozenset({"GET", "HEAD", "POST", "PUT"}), frozenset({"POST", "PUT"})
 EVENT_COMMANDS = frozenset({"SUBSCRIBE", "PSUBSCRIBE", "MONITOR"})
-MULTI, EXEC = b"*1\r\n$5\r\nMULTI\r\n", b"*1\r\n$4\r\nEXEC\r\n"
+MULTI, EXEC = (RedisCommand(name, pack([name]), is_write=False) for name in ("MULTI", "EXEC"))
 UNAUTHORIZED = (
     "WRONGPASS invalid or missing auth token. "
     "See https://docs.upstash.com/redis/troubleshooting/http_unauthorized for details."
@@ -73,11 +71,10 @@ class Tokens:
 
 
 class Mode(NamedTuple):
-    """How to prepare a request's commands, which connection takes them, and how to encode the replies."""
+    """How to encode the replies to a request, and whether it carries the read-only token."""
 
-    prepare: Callable[[list[Any]], RedisCommand]
     format: ReplyFormat
-    lane: Lane
+    read_only: bool
 
 
 class Gateway:
@@ -87,8 +84,7 @@ class Gateway:
         self._upstream, self._tokens, self.events = upstream, tokens, Events(upstream)
         # The sync token, opaque to clients. It starts at the clock, so that a restarted gateway repeats none.
         self._writes = time.time_ns()
-        scripts = Scripts()
-        self._prepare = {one: partial(prepare, scripts=scripts, read_only=one) for one in (False, True)}
+        self._scripts = Scripts()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one HTTP request."""
@@ -109,7 +105,7 @@ class Gateway:
             body = await _read_body(headers, receive, limit) if method in METHODS_WITH_BODY else b""
             if body is None:
                 return  # the client has disconnected
-            mode = Mode(self._prepare[read_only], reply_format, Lane(reply_format.is_raw, read_only))
+            mode = Mode(reply_format, read_only)
             if path == b"pipeline":
                 status, content = await self._pipeline(decode_commands(body), mode)
             elif path == b"multi-exec":
@@ -125,8 +121,8 @@ class Gateway:
         await _respond(send, status, content, about + _cors(headers))
 
     async def _run(self, arguments: list[Any], mode: Mode) -> tuple[int, bytes]:
-        command = mode.prepare(arguments)
-        (reply,) = await self._ask(command.packed, 1, mode.lane, command.is_write)
+        command = prepare(arguments, self._scripts, read_only=mode.read_only)
+        (reply,) = await self._ask([command], mode)
         error = mode.format.error_in(reply)
         status = 200 if error is None or error.startswith(TOO_LARGE) else 400  # too large: the command was run
         return status, mode.format.item(reply, command)
@@ -136,7 +132,7 @@ class Gateway:
         commands: list[RedisCommand | RefusedError] = []
         for arguments in requested:
             try:
-                commands.append(mode.prepare(arguments))
+                commands.append(prepare(arguments, self._scripts, read_only=mode.read_only))
             except RefusedError as refused:
                 commands.append(refused)
         sent = [command for command in commands if isinstance(command, RedisCommand)]
@@ -144,9 +140,7 @@ class Gateway:
         # In batches, so that other requests have their turn, until the replies exceed their budget.
         budget, size = ReplyBudget(), FIRST_BATCH
         while (batch := sent[len(replies) : len(replies) + size]) and not budget.is_exceeded_by():
-            packed = b"".join([command.packed for command in batch])
-            is_write = any(command.is_write for command in batch)
-            replies += await self._ask(packed, len(batch), mode.lane, is_write, budget)
+            replies += await self._ask(batch, mode, budget)
             size *= BATCH_GROWTH
         items = iter([mode.format.item(*pair) for pair in zip(replies, sent, strict=False)])
         not_run = mode.format.error(f"{budget.error()}: not carried out")
@@ -158,12 +152,11 @@ class Gateway:
 
     async def _transaction(self, requested: list[list[Any]], mode: Mode) -> tuple[int, bytes]:
         """Send all commands or none; a command that fails while running does not stop the others."""
-        encoder, commands = mode.format, [mode.prepare(arguments) for arguments in requested]
+        encoder = mode.format
+        commands = [prepare(arguments, self._scripts, read_only=mode.read_only) for arguments in requested]
         if not commands:
             return 200, encoder.together([])
-        packed = b"".join((MULTI, *(command.packed for command in commands), EXEC))
-        is_write = any(command.is_write for command in commands)
-        _, *queued, results = await self._ask(packed, len(commands) + 2, mode.lane, is_write)
+        _, *queued, results = await self._ask([MULTI, *commands, EXEC], mode)
         error = encoder.error_in(results)
         if error is not None and error.startswith(TOO_LARGE):  # the transaction was run
             return 200, encoder.together([encoder.error(error)] * len(commands))
@@ -174,16 +167,14 @@ class Gateway:
         replies = zip(encoder.elements(results), commands, strict=True)
         return 200, encoder.together([encoder.item(reply, command) for reply, command in replies])
 
-    async def _ask(
-        self, packed: bytes, expected: int, lane: Lane, is_write: bool, budget: ReplyBudget | None = None
-    ) -> list[Any]:
-        main = None if lane.is_raw or lane.read_only else self._upstream.live
-        connection = main or await self._upstream.lane(lane)
+    async def _ask(self, commands: list[RedisCommand], mode: Mode, budget: ReplyBudget | None = None) -> list[Any]:
+        is_raw, read_only = mode.format.is_raw, mode.read_only
+        main = None if is_raw or read_only else self._upstream.live
+        connection = main or await self._upstream.shared(is_raw, read_only)
         try:
-            return await connection.send(packed, expected, budget)
+            return await connection.send(b"".join([one.packed for one in commands]), len(commands), budget)
         finally:
-            if is_write:
-                self._writes += 1
+            self._writes += any([one.is_write for one in commands])
 
 
 def _cors(headers: dict[bytes, bytes]) -> Headers:

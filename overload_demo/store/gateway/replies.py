@@ -113,10 +113,7 @@ class Events:
         self._listeners: set[asyncio.Transport] = set()
 
     async def serve(self, arguments: list[Any], headers: Headers, receive: Receive, send: Send) -> None:
-        """Answer one request with events.
-
-        Raises :class:`RefusedError` or :class:`~overload_demo.errors.StoreUnavailableError` before anything is sent.
-        """
+        """Answer one request; raises :class:`RefusedError` or ``StoreUnavailableError`` before anything is sent."""
         if self._room.locked():
             raise RefusedError("ERR max number of clients reached")
         async with self._room:

@@ -159,7 +159,7 @@ def text_reader() -> hiredis.Reader:
 
 
 class _Call:
-    """A request under way: how many replies it expects, the budget for them, and its future."""
+    """A request under way."""
 
     __slots__ = ("budget", "expected", "future", "replies")
 
@@ -192,10 +192,10 @@ class RedisConnection(asyncio.Protocol):
     def send(self, packed: bytes, expected: int, budget: ReplyBudget | None = None) -> asyncio.Future[list[Any]]:
         """Send packed commands in one piece; the future holds their ``expected`` replies, in order.
 
-        No command of another request comes between them. An error reply is a :class:`ReplyError` in its place; strings
-        are ``str`` (U+FFFD where they are not UTF-8); after :meth:`stop_parsing` all are ``bytes``. Replies beyond
-        ``budget`` are dropped as they arrive, an error takes their place. The future fails with
-        :class:`RedisConnectionLostError`. Raises :class:`StoreUnavailableError` when nothing was sent.
+        No command of another request comes between them. Strings are ``str`` (U+FFFD where they are not UTF-8) and
+        errors :class:`ReplyError`, also in place of replies beyond ``budget``; after :meth:`stop_parsing` all are
+        ``bytes``. The future fails with :class:`RedisConnectionLostError`. Raises :class:`StoreUnavailableError` when
+        nothing was sent.
         """
         transport = self._transport
         if transport is None or transport.is_closing():

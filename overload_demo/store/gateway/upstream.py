@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from typing import NamedTuple
 
 from overload_demo.errors import StoreUnavailableError
 from overload_demo.store.gateway.backing_server import BackingServer
@@ -28,16 +27,6 @@ LOOK_S = 0.2
 IDLE_LOOKS = 2  # without progress, before the server is asked: what takes less is usual
 PROBE_S, LONGEST_PROBE_S = 0.5, 2.0  # the longer a stall, the longer a far server may take to answer
 WRITING_SCRIPT_GRACE_S = 3.0  # past the time limit: a script that has written cannot be killed, only undone
-
-
-class Lane(NamedTuple):
-    """Requests of one lane share a connection; those with the read-only token can delay only each other."""
-
-    is_raw: bool
-    read_only: bool
-
-
-MAIN_LANE = Lane(is_raw=False, read_only=False)
 
 
 class Upstream:
@@ -54,8 +43,8 @@ class Upstream:
         self._stalled_since: float | None = None
         self._busy_since: float | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._lanes: dict[Lane, RedisConnection] = {}
-        self._opening_lane = asyncio.Lock()
+        self._others: dict[tuple[bool, bool], RedisConnection] = {}
+        self._opening = asyncio.Lock()
 
     @property
     def live(self) -> RedisConnection | None:
@@ -75,17 +64,18 @@ class Upstream:
             raise StoreUnavailableError(f"the store {state}") from None
         return connection
 
-    async def lane(self, lane: Lane) -> RedisConnection:
-        """The connection of a lane."""
-        if lane == MAIN_LANE or self._is_held:
+    async def shared(self, is_raw: bool, read_only: bool) -> RedisConnection:
+        """The connection that requests of one kind share; the read-only token can delay only its own requests."""
+        is_main = not (is_raw or read_only)
+        if is_main or self._is_held:
             main = await self.wait_for_connection()
-            if lane == MAIN_LANE:
+            if is_main:
                 return main
-        async with self._opening_lane:
-            connection = self._lanes.get(lane)
+        async with self._opening:
+            connection = self._others.get((is_raw, read_only))
             if connection is None or not connection.is_open:
-                connection = self._lanes[lane] = await self.another()
-                if lane.is_raw:
+                connection = self._others[is_raw, read_only] = await self.another()
+                if is_raw:
                     connection.stop_parsing()
         return connection
 
@@ -95,10 +85,7 @@ class Upstream:
         return await self._server.connect_again()
 
     async def open(self) -> str:
-        """Connect, and stay connected from then on; returns the server's durability.
-
-        Raises :class:`StoreUnavailableError`, or :class:`ConfigurationError` for a server that can lose jobs.
-        """
+        """Connect and stay connected; returns the durability, and raises as :class:`BackingServer` does."""
         connection = await self._server.connect()
         self._use(connection)
         work = (self._keep_connected(), self._close_refusing(), self._close_stalled())
@@ -117,7 +104,7 @@ class Upstream:
 
     def _shared(self) -> list[RedisConnection]:
         """The open connections that requests share, the main one first."""
-        shared = (self._connection, *self._lanes.values())
+        shared = (self._connection, *self._others.values())
         return [connection for connection in shared if connection is not None and connection.is_open]
 
     def _use(self, connection: RedisConnection) -> None:
