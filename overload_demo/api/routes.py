@@ -24,7 +24,7 @@ from overload_demo.api.models import SERVICE, Accepted, AnyJob, CancelledJob, He
 from overload_demo.errors import StoreError
 from overload_demo.jobs import JOB_ID, JobRequest, JobState
 from overload_demo.queue.producer import Producer
-from overload_demo.queue.results import JobStatus, Results
+from overload_demo.queue.results import Results
 from overload_demo.work import utc_now
 
 SCRAPE_TIMEOUT_S = 5.0  # for the queue's metrics: half of Prometheus's default scrape timeout
@@ -85,7 +85,19 @@ async def get_job(job_id: str, request: Request) -> Response:
     owner = owner_of(request.scope)
     if status is None or (owner and status.owner != owner):
         raise HTTPException(404, NO_SUCH_JOB)
-    return _job_response(job_id, status)
+    headers: dict[str, str] = {}
+    body: dict[str, Any] = {"status": status.state.value, "job_id": job_id}
+    if status.state is JobState.QUEUED:
+        body |= {"queue_position": status.queue_position, "estimated_wait_seconds": status.estimated_wait_s}
+        headers["Retry-After"] = problems.retry_after(status.estimated_wait_s)
+    elif status.state is JobState.PROCESSING:
+        body["started_at"] = status.started_at
+        headers["Retry-After"] = "1"
+    elif status.state is JobState.DONE:
+        body["result"] = status.result
+    elif status.state is JobState.FAILED:
+        body["error"] = status.error
+    return Response(json.dumps(body, separators=(",", ":")), 200, headers, "application/json")
 
 
 @reading.delete(
@@ -112,23 +124,6 @@ async def delete_job(job_id: str, request: Request) -> Response:
     if state is not JobState.CANCELLED:
         raise HTTPException(409, f"only a job that is queued can be cancelled; this one is {state.value}")
     return JSONResponse({"status": state.value, "job_id": job_id})
-
-
-def _job_response(job_id: str, status: JobStatus) -> Response:
-    """The body by state; an unfinished job also gets a ``Retry-After``."""
-    headers: dict[str, str] = {}
-    body: dict[str, Any] = {"status": status.state.value, "job_id": job_id}
-    if status.state is JobState.QUEUED:
-        body |= {"queue_position": status.queue_position, "estimated_wait_seconds": status.estimated_wait_s}
-        headers["Retry-After"] = problems.retry_after(status.estimated_wait_s)
-    elif status.state is JobState.PROCESSING:
-        body["started_at"] = status.started_at
-        headers["Retry-After"] = "1"
-    elif status.state is JobState.DONE:
-        body["result"] = status.result
-    elif status.state is JobState.FAILED:
-        body["error"] = status.error
-    return Response(json.dumps(body, separators=(",", ":")), 200, headers, "application/json")
 
 
 @reading.get(
