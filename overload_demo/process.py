@@ -88,7 +88,9 @@ class Child:
         return self._log
 
     def start(self) -> None:
-        """Start the child, or start it again after its end."""
+        """Start the child, or start it again after its end; does nothing while it runs."""
+        if self.pid is not None:
+            return
         self.request_stop()
         with contextlib.ExitStack() as stack:
             output = None if self._log is None else stack.enter_context(self._log.open("ab"))

@@ -1,4 +1,4 @@
-"""The ASGI app: routes, middleware and connections to the store, put together.
+"""The ASGI app, assembled from routes, middleware and connections to the store.
 
 ``uvicorn overload_demo.api.app:app`` serves it too, without the limits of the front door.
 """
@@ -31,7 +31,7 @@ CONNECTIONS = 8
 class IngressApp(FastAPI):
     """FastAPI with ``layers`` outside its own middleware, the innermost first.
 
-    :class:`ShortCut` needs none of FastAPI's layers, which take half of a request's time in this process (measured).
+    :class:`ShortCut` needs none of FastAPI's own, which take half of a request's time in this process (measured).
     """
 
     layers: tuple[Callable[[ASGIApp], ASGIApp], ...] = ()
@@ -61,6 +61,7 @@ def create_app(
         title="overload_demo",
         version=__version__,
         lifespan=lambda app: _connected(app, settings or load_settings(), store),
+        exception_handlers=problems.HANDLERS,
         docs_url=None,  # FastAPI's page loads its viewer from the internet
         redoc_url=None,
         redirect_slashes=False,  # the redirect's Location would repeat any Host header
@@ -73,7 +74,6 @@ def create_app(
     app.layers = (ShortCut, *key_check, HostCheck)
     # Not include_router, which would put one more router around each request.
     app.router.routes.extend([*routes.intake.routes, *routes.reading.routes])
-    problems.install(app)
     return app
 
 

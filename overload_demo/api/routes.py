@@ -1,7 +1,7 @@
 """The routes: jobs, the queue's statistics, metrics, health, and the pages for a browser.
 
-``/docs`` is Swagger UI from the installed ``fastapi_swagger``. It loads nothing from elsewhere, and a strict content
-security policy enforces that. The pages contain no data, so they need no API key.
+``/docs`` is Swagger UI from the installed ``fastapi_swagger``; the content security policy keeps it from loading
+anything from elsewhere. The pages contain no data, so they need no API key.
 """
 
 import asyncio
@@ -31,29 +31,16 @@ SCRAPE_TIMEOUT_S = 5.0  # for the queue's metrics: half of Prometheus's default 
 NO_SUCH_JOB = "no such job: unknown, or expired after it was done"
 STATIC = Path(__file__).with_name("static")
 SWAGGER = Path(str(files("fastapi_swagger"))) / "resources"
-ASSETS = {
-    "docs.html": STATIC,
-    "docs.js": STATIC,
-    "swagger-ui-bundle.js": SWAGGER,
-    "swagger-ui.css": SWAGGER,
-    "favicon-32x32.png": SWAGGER,
-}
+ASSETS = dict.fromkeys(("docs.html", "docs.js"), STATIC)
+ASSETS |= dict.fromkeys(("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png"), SWAGGER)
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:;"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 HEADERS = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
-LINKS = {
-    "docs": "docs",
-    "openapi": "openapi.json",
-    "health": "health",
-    "ready": "health/ready",
-    "stats": "queue/stats",
-    "metrics": "metrics",
-}
-OPEN_PATHS = frozenset(
-    {"/", "/docs", *(f"/docs/{name}" for name in ASSETS), "/health", "/health/ready", "/openapi.json"}
-)
+LINKS = {"docs": "docs", "openapi": "openapi.json", "health": "health"}
+LINKS |= {"ready": "health/ready", "stats": "queue/stats", "metrics": "metrics"}
+OPEN_PATHS = {"/", "/docs", *(f"/docs/{name}" for name in ASSETS), "/health", "/health/ready", "/openapi.json"}
 
 intake = APIRouter(route_class=JobIntakeRoute)
 reading = APIRouter()

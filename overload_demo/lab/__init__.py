@@ -18,7 +18,7 @@ _HOMES = {
     "lab.spike_plan": ("SpikePlan",),
     "lab.spike_run": ("run_spike",),
     "lab.stack": ("Stack",),
-    "lab.steps": ("breaks_at_per_s", "load_steps"),
+    "lab.naive_api": ("breaks_at_per_s", "load_steps"),
     "load": ("LoadResult", "Shape"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -1,8 +1,4 @@
-"""Recorded runs of the naive API, and when one may be compared with a live run.
-
-An API without a queue holds its backlog as requests in flight and drains by responses a second; a
-:class:`BaselineRun` keeps both over time.
-"""
+"""Recorded runs of the naive API, and when one may be compared with a live run."""
 
 import math
 from pathlib import Path
@@ -20,10 +16,9 @@ VARIANTS: tuple[Variant, ...] = ("async-blocking", "def-slot", "def-no-slot")
 
 
 class BaselineSeries(LoadSeries):
-    """A load on the naive API over time, with samples of the app's own counts at ``sampled_at_s``.
+    """A load on the naive API over time, with the app's own counts at ``sampled_at_s``; a blocked app has fewer.
 
-    A blocked app yields fewer samples. ``app_in_flight`` includes requests whose clients have left, ``app_completed``
-    (a running total) their jobs.
+    ``app_in_flight`` includes requests whose clients have left, ``app_completed`` (a running total) their jobs.
     """
 
     sampled_at_s: list[float]
@@ -36,8 +31,7 @@ class BaselineRun(BaseModel, frozen=True):
 
     ``slot_capacity_per_s`` is the slot's capacity by its measured hold time, jobs a second (None without a slot), and
     ``unloaded_per_s`` the response rate of the whole app; both in a closed loop of 64 clients before the load.
-    ``slot_under_load_per_s`` is the slot's capacity over the whole run. It falls when accepting requests makes the
-    thread that holds the slot wait for Python's lock.
+    ``slot_under_load_per_s`` is over the whole run: accepting requests makes the slot's thread wait for Python's lock.
     """
 
     variant: Variant
@@ -59,10 +53,7 @@ class BaselineRun(BaseModel, frozen=True):
 
     @property
     def capacity_per_s(self) -> float:
-        """The app's best rate, jobs a second: the better measurement of the slot, or ``unloaded_per_s`` without one.
-
-        The slot is held longer while threads contend for Python's lock.
-        """
+        """The app's best rate, jobs a second: the better measurement of the slot, or ``unloaded_per_s`` without one."""
         slot = max(self.slot_capacity_per_s or 0.0, self.slot_under_load_per_s or 0.0)
         return slot or self.unloaded_per_s
 
@@ -105,9 +96,7 @@ def recorded_baseline(results_dir: Path | None = None) -> list[BaselineRun]:
 
     Raises :class:`ConfigurationError` for a file that is not such a recording.
     """
-    if results_dir is None:
-        root = checkout_root()
-        results_dir = root / "experiments" / "results" if root else Path("no-checkout")
+    results_dir = results_dir or (checkout_root() or Path("no-checkout")) / "experiments" / "results"
     runs: list[BaselineRun] = []
     for path in sorted(results_dir.glob("naive_*.json")):
         try:
@@ -124,7 +113,7 @@ def equal_recorded(
 ) -> tuple[BaselineRun | None, str]:
     """Return the recorded run that :meth:`BaselineRun.matches` ``conditions``, and a note on it; or None and why.
 
-    ``here`` is the environment of the live run. Raises :class:`ConfigurationError` as :func:`recorded_baseline` does.
+    Raises :class:`ConfigurationError` as :func:`recorded_baseline` does.
     """
     for run in recorded_baseline(results_dir):
         if run.variant == variant and run.matches(**conditions):
@@ -139,10 +128,10 @@ def note_on(run: BaselineRun, here: Environment) -> str:
     """
     there = run.summary.environment
     note = f"recorded {run.recorded_at}, not measured now"
-    if there.is_like(here):
-        return note
-    machine = f"{there.cores} cores, {there.system}, Python {there.python}"
-    return f"{note}; recorded on another machine ({machine}): compare shares of capacity, not rates"
+    if not there.is_like(here):
+        machine = f"{there.cores} cores, {there.system}, Python {there.python}"
+        note += f"; recorded on another machine ({machine}): compare shares of capacity, not rates"
+    return note
 
 
 def checkout_root() -> Path | None:

@@ -14,12 +14,12 @@ import numpy as np
 from pydantic import BaseModel
 
 from overload_demo.errors import ConfigurationError, OverloadDemoError
-from overload_demo.lab.job_log import JobEvent, read_events
+from overload_demo.lab.job_log import read_events
 from overload_demo.lab.ledger import ledger_of, read_charges
 from overload_demo.lab.result import SpikeResult
 from overload_demo.lab.spike_plan import OnProgress, SpikePlan, SpikeProgress
 from overload_demo.lab.spike_run import run_spike
-from overload_demo.lab.stack import KILLABLE, Stack
+from overload_demo.lab.stack import Stack, check_killable
 from overload_demo.load import LoadResult
 
 BUCKET_S = 0.1
@@ -31,15 +31,15 @@ SHOWN_BEFORE_AND_AFTER = 25  # jobs in the figure of a kill
 class Kill:
     """``kill -9`` of ``part`` once a share of the requests is done (for a worker) or accepted (for any other part).
 
-    Raises :class:`ConfigurationError` for a part not in :data:`KILLABLE`, and for a share that is not between 0 and 1.
+    Raises :class:`ConfigurationError` for another part than "api", "worker", "gateway" or "redis", and for a share that
+    is not between 0 and 1.
     """
 
     part: str
     after_share: float
 
     def __post_init__(self) -> None:
-        if self.part not in KILLABLE:
-            raise ConfigurationError(f"cannot kill {self.part!r}: it is one of {', '.join(KILLABLE)}")
+        check_killable(self.part)
         if not 0 < self.after_share < 1:
             raise ConfigurationError(f"after_share must be between 0 and 1, not {self.after_share:g}")
 
@@ -113,12 +113,6 @@ class CrashResult(BaseModel, frozen=True):
         """Jobs that failed although they were charged; a job never charged is a failed one."""
         return self.spike.failed - self.charges.never if self.charges else 0
 
-    def save(self, folder: Path) -> Path:
-        """Write ``crash.json`` into ``folder``."""
-        path = folder / "crash.json"
-        path.write_text(self.model_dump_json(indent=1) + "\n")
-        return path
-
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read a ``crash.json``. Raises pydantic's ValidationError for any other content."""
@@ -149,32 +143,40 @@ async def run_with_kills(
 
     spike = await run_spike(stack, plan, report)
     result = account_for(stack.run_folder, stack.effect_log, spike, done)
-    result.save(stack.run_folder)
+    (stack.run_folder / "crash.json").write_text(result.model_dump_json(indent=1) + "\n")
     return result
 
 
 def account_for(folder: Path, effect_log: Path, spike: SpikeResult, kills: Sequence[tuple[str, float]]) -> CrashResult:
     """Evaluate the files of a run; ``kills`` are (part, CLOCK_MONOTONIC seconds) in time order."""
     load = LoadResult.load(folder / "load.npz")
-    attempts = _Attempts(list(read_events(effect_log)), load)
+    runs = _read_runs(effect_log, load.started_mono_s)
     seen = [(part, at_mono_s - load.started_mono_s) for part, at_mono_s in kills]
     answered_s = np.sort(load.done_s[load.accepted])
-    done_s = np.array([runs[-1].ended_s for runs in attempts.runs.values() if runs[-1].ended_s is not None])
-    last_s = np.concatenate([done_s, answered_s]).max(initial=0.0)
-    edges_s = np.arange(int(last_s / BUCKET_S) + 2) * BUCKET_S
-    workers = [at_s for part, at_s in seen if part == "worker"]
+    done_s = np.array([tried[-1].ended_s for tried in runs.values() if tried[-1].ended_s is not None])
+    edges_s = np.arange(int(np.concatenate([done_s, answered_s]).max(initial=0.0) / BUCKET_S) + 2) * BUCKET_S
     ledger = ledger_of(effect_log)
+    accepted_s = dict(zip(load.accepted_ids, load.done_s[load.accepted].tolist(), strict=True))
+    jobs = [
+        JobRuns(accepted_s=accepted_s[job_id], runs=tried) for job_id, tried in runs.items() if job_id in accepted_s
+    ]
+    lives: list[JobRuns] = []
+    if worker_kills_s := [at_s for part, at_s in seen if part == "worker"]:
+        place = bisect_left(jobs, worker_kills_s[0], key=lambda job: job.runs[0].started_s)
+        lives = jobs[max(0, place - SHOWN_BEFORE_AND_AFTER) : place + SHOWN_BEFORE_AND_AFTER]
     return CrashResult(
         spike=spike,
         kills=[
-            attempts.kill(part, at_s, end_s, answered_s.tolist())
-            for (part, at_s), (_, end_s) in pairwise([*seen, ("", math.inf)])
+            _kill_of_a_worker(at_s, until_s, runs)
+            if part == "worker"
+            else KillSeen(part=part, at_s=at_s, back_s=_back_s(answered_s.tolist(), at_s))
+            for (part, at_s), (_, until_s) in pairwise([*seen, ("", math.inf)])
         ],
         charges=_charges(load.accepted_ids, ledger) if ledger.exists() else None,
         bucket_s=BUCKET_S,
         accepted_per_s=(np.histogram(answered_s, edges_s)[0] / BUCKET_S).round(3).tolist(),
         done_per_s=(np.histogram(done_s, edges_s)[0] / BUCKET_S).round(3).tolist(),
-        lives=attempts.around(workers[0]) if workers else [],
+        lives=lives,
     )
 
 
@@ -184,38 +186,29 @@ def _charges(accepted: Sequence[str], ledger: Path) -> Charges:
     return Charges(never=times[0], once=times[1], more=times[2])
 
 
-class _Attempts:
-    """The attempts in an effect log, job by job, on the clock of the load."""
+def _read_runs(effect_log: Path, zero_s: float) -> dict[str, list[Run]]:
+    """Return the attempts at each job; jobs in the order of their first starts."""
+    events = list(read_events(effect_log))
+    ends_s = {(one.job_id, one.attempt): one.at_mono_s - zero_s for one in events if one.what == "effect"}
+    runs: dict[str, list[Run]] = defaultdict(list)
+    for one in events:
+        if one.what == "start":
+            ended_s = ends_s.get((one.job_id, one.attempt))
+            runs[one.job_id].append(Run(attempt=one.attempt, started_s=one.at_mono_s - zero_s, ended_s=ended_s))
+    return runs
 
-    def __init__(self, events: Sequence[JobEvent], load: LoadResult) -> None:
-        zero_s = load.started_mono_s
-        ends_s = {(one.job_id, one.attempt): one.at_mono_s - zero_s for one in events if one.what == "effect"}
-        self.starts = [(one.job_id, one.attempt, one.at_mono_s - zero_s) for one in events if one.what == "start"]
-        self.runs: dict[str, list[Run]] = defaultdict(list)
-        for job_id, attempt, started_s in self.starts:
-            run = Run(attempt=attempt, started_s=started_s, ended_s=ends_s.get((job_id, attempt)))
-            self.runs[job_id].append(run)
-        self.accepted_s = dict(zip(load.accepted_ids, load.done_s[load.accepted].tolist(), strict=True))
 
-    def kill(self, part: str, at_s: float, until_s: float, answered_s: Sequence[float]) -> KillSeen:
-        """Evaluate one kill by the logs up to the next one."""
-        if part != "worker":
-            return KillSeen(part=part, at_s=at_s, back_s=_back_s(answered_s, at_s))
-        before = {job_id: attempt for job_id, attempt, started_s in self.starts if started_s < at_s}
-        held = {  # leased before the kill and again after it: a lost lease counts as an attempt
-            job_id
-            for job_id, attempt, started_s in self.starts
-            if at_s < started_s < until_s and attempt > max(1, before.get(job_id, 0))
-        }
-        back_s = _back_s([started_s for *_, started_s in self.starts], at_s)
-        return KillSeen(part=part, at_s=at_s, back_s=back_s, held=len(held), again=len(held & before.keys()))
-
-    def around(self, at_s: float) -> list[JobRuns]:
-        """Return the jobs around a kill, in the order they were first started."""
-        order = [job_id for job_id in self.runs if job_id in self.accepted_s]
-        place = bisect_left([self.runs[job_id][0].started_s for job_id in order], at_s)
-        around = order[max(0, place - SHOWN_BEFORE_AND_AFTER) : place + SHOWN_BEFORE_AND_AFTER]
-        return [JobRuns(accepted_s=self.accepted_s[job_id], runs=self.runs[job_id]) for job_id in around]
+def _kill_of_a_worker(at_s: float, until_s: float, runs: dict[str, list[Run]]) -> KillSeen:
+    """Count the jobs leased before the kill and again before ``until_s``: a lost lease counts as an attempt."""
+    held = again = 0
+    for tried in runs.values():
+        before = [run.attempt for run in tried if run.started_s < at_s]
+        after = [run.attempt for run in tried if at_s < run.started_s < until_s]
+        if after and max(after) > max([1, *before[-1:]]):
+            held += 1
+            again += bool(before)
+    starts_s = sorted(run.started_s for tried in runs.values() for run in tried)
+    return KillSeen(part="worker", at_s=at_s, back_s=_back_s(starts_s, at_s), held=held, again=again)
 
 
 def _back_s(times_s: Sequence[float], at_s: float) -> float | None:

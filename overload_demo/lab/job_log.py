@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Self, cast
+from statistics import fmean
+from typing import Self
 
 import numpy as np
 
@@ -25,9 +26,9 @@ EFFECTS = "effects.log"  # in the folder of a run
 
 @dataclass(frozen=True)
 class JobEvent:
-    """A line of a worker's effect log: a job was started, or had its effect; ``at_mono_s`` is CLOCK_MONOTONIC."""
+    """A line of a worker's effect log: the "start" or "effect" of a job; ``at_mono_s`` is CLOCK_MONOTONIC."""
 
-    what: Literal["start", "effect"]
+    what: str
     job_id: str
     attempt: int
     at_mono_s: float
@@ -38,10 +39,9 @@ def read_events(log: Path) -> Iterator[JobEvent]:
     if log.exists():
         with log.open() as lines:
             for line in lines:
-                parts = line.split()
-                if len(parts) == 4 and line.endswith("\n") and parts[0] in ("start", "effect"):
-                    what = cast(Literal["start", "effect"], parts[0])
-                    yield JobEvent(what, parts[1], int(parts[2]), float(parts[3]))
+                match line.split():
+                    case [("start" | "effect") as what, job_id, attempt, at_mono_s] if line.endswith("\n"):
+                        yield JobEvent(what, job_id, int(attempt), float(at_mono_s))
 
 
 def read_effects(log: Path) -> Counter[str]:
@@ -54,8 +54,8 @@ class JobLog:
     """One row a job that was accepted and had its effect, in the order of acceptance: seconds since the load began.
 
     ``intended_s`` is when its request was due, ``accepted_s`` when its client had the 202, ``started_s`` its first
-    start, ``done_s`` its first effect; float64, shape ``(jobs,)``. A job can start just before its client has read the
-    response. ``started_s`` is NaN where that line is torn. ``offered`` counts all requests of the load.
+    start (NaN where that line is torn), ``done_s`` its first effect; float64, shape ``(jobs,)``. A job can start just
+    before its client has read the response. ``offered`` counts all requests of the load.
     """
 
     intended_s: Floats
@@ -139,7 +139,7 @@ def reconcile(accepted: Sequence[str], effects: Counter[str], states: dict[str, 
         failed=len(failed),
         lost=len(lost),
         duplicated=len(duplicated),
-        unclaimed=sum(1 for job_id in effects if job_id not in ids),
+        unclaimed=len(effects.keys() - ids.keys()),
         examples=[f"lost {job_id}" for job_id in lost[:5]] + [f"duplicated {job_id}" for job_id in duplicated[:5]],
     )
 
@@ -150,17 +150,15 @@ async def read_stored(results: Results, job_ids: Sequence[str]) -> tuple[dict[st
     The capacity is in jobs a second, 0.0 without any duration. Raises :class:`StoreError`.
     """
     states: dict[str, JobState] = {}
-    duration_ms = timed = 0.0
+    durations_ms: list[float] = []
     for start in range(0, len(job_ids), MAX_READ_JOBS):
         page = job_ids[start : start + MAX_READ_JOBS]
         for job_id, status in zip(page, await results.statuses(page), strict=True):
-            if status is None:
-                continue
-            states[job_id] = status.state
-            if isinstance(status.result, dict) and "processing_duration_ms" in status.result:
-                duration_ms += status.result["processing_duration_ms"]
-                timed += 1
-    return states, round(timed / duration_ms * 1000, 1) if duration_ms else 0.0
+            if status is not None:
+                states[job_id] = status.state
+                if isinstance(status.result, dict) and "processing_duration_ms" in status.result:
+                    durations_ms.append(status.result["processing_duration_ms"])
+    return states, round(1000 / fmean(durations_ms), 1) if any(durations_ms) else 0.0
 
 
 @dataclass(frozen=True)
@@ -183,9 +181,8 @@ class PromiseRun:
         if not 0 < promise_s < float("inf"):
             raise ConfigurationError(f"the promise must be a number of seconds above 0, not {promise_s:g}")
         folder = result.folder or Path()
-        effects = read_effects(folder / EFFECTS)
-        accepted = LoadResult.load(folder / "load.npz").accepted_ids
-        undone = tuple(job_id for job_id in accepted if not effects[job_id])
+        effects, load = read_effects(folder / EFFECTS), LoadResult.load(folder / "load.npz")
+        undone = tuple(job_id for job_id in load.accepted_ids if not effects[job_id])
         return cls(name, result, JobLog.read(folder), promise_s, undone)
 
     @cached_property

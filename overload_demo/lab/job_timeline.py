@@ -68,12 +68,9 @@ async def read_life(stack: Stack, answer: object) -> JobLife | None:
     if not isinstance(job_id, str):
         return None
     address, refresh = stack.store
-    upstash = Upstash(address, refresh=refresh)
-    try:
+    async with contextlib.aclosing(Upstash(address, refresh=refresh)) as upstash:
         key = f"{stack.settings.overload_key_prefix}job:{job_id}"
         pairs = await upstash.command("HGETALL", key, repeatable=True)
-    finally:
-        await upstash.aclose()
     fields: dict[str, Any] = dict(zip(pairs[::2], pairs[1::2], strict=True))
     for name in ("payload", "result"):
         fields[name] = json.loads(fields[name]) if fields.get(name) else None

@@ -1,7 +1,7 @@
 """The API and the worker as parts of a stack, in threads of this process or as child processes.
 
-Part threads receive no signals. A job in the worker thread that never releases Python's lock stops the whole kernel,
-and only a restart of the kernel ends it. As a child process the worker has a watchdog.
+A job in the worker thread that never releases Python's lock stops the whole kernel, and only a restart of the kernel
+ends it. As a child process the worker has a watchdog.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from overload_demo.api.app import create_app
-from overload_demo.api.front_door.server import Server
+from overload_demo.api.front_door.gate import Server
 from overload_demo.config import Settings
 from overload_demo.process import STOP_WITHIN_S, Child
 from overload_demo.store.connect import Store
@@ -26,6 +26,14 @@ class _PartThread:
 
     _thread: threading.Thread | None = None
     _stop_running: Callable[[], object] | None = None
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._settings, self._store = settings, store
+
+    def _run(self, name: str, run: Callable[..., object], *arguments: object, stop: Callable[[], object]) -> None:
+        self._stop_running = stop
+        self._thread = threading.Thread(target=run, args=arguments, name=name, daemon=True)
+        self._thread.start()
 
     def request_stop(self) -> None:
         """Begin a clean stop and return at once."""
@@ -49,15 +57,14 @@ class ApiThread(_PartThread):
     """The API in a thread of this process, with an event loop of its own."""
 
     def __init__(self, settings: Settings, store: Store, listeners: list[socket.socket]) -> None:
-        self._settings, self._store, self._listeners = settings, store, listeners
+        super().__init__(settings, store)
+        self._listeners = listeners
 
     def start(self) -> None:
         """Serve on duplicates of the listeners, because uvicorn closes its sockets."""
         server = Server(create_app(self._settings, self._store), self._settings)
         sockets = [listener.dup() for listener in self._listeners]
-        self._stop_running = server.stop
-        self._thread = threading.Thread(target=server.run, args=(sockets,), name="api", daemon=True)
-        self._thread.start()
+        self._run("api", server.run, sockets, stop=server.stop)
 
 
 class WorkerThread(_PartThread):
@@ -65,15 +72,10 @@ class WorkerThread(_PartThread):
 
     _worker: Worker | None = None
 
-    def __init__(self, settings: Settings, store: Store) -> None:
-        self._settings, self._store = settings, store
-
     def start(self) -> None:
         """Process jobs until :meth:`stop`."""
         self._worker = Worker(self._settings, self._store)
-        self._stop_running = self._worker.stop
-        self._thread = threading.Thread(target=self._worker.run, name="worker", daemon=True)
-        self._thread.start()
+        self._run("worker", self._worker.run, stop=self._worker.stop)
 
     @property
     def pid(self) -> int | None:

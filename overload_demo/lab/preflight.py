@@ -20,8 +20,7 @@ Limit = Literal["descriptors", "ports", "memory"]
 
 NOTEBOOK_PACKAGES = ("jupyterlab", "ipykernel", "ipywidgets", "nbclient")
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy")
-# The memory of one open connection in a Python server: the upper end of the measured 10 to 25 KB by which uvicorn grows
-# for each request in flight. Kernel buffers and the client's side are not included.
+# Measured: uvicorn grows by 10 to 25 KB a request in flight. Kernel buffers and the client's side are not included.
 BYTES_A_SOCKET = 25_000
 
 
@@ -30,8 +29,7 @@ class Preflight:
     """What one process may use on this machine; displayed as a table in a notebook.
 
     ``descriptors`` is the limit a process may set for itself (``descriptors_now`` is that of this process), ``ports``
-    the connections allowed to one server address: nine tenths of the ephemeral ports. ``memory_bytes`` is free now.
-    ``proxies`` are names of variables that are set, never their values.
+    the connections allowed to one server address. ``proxies`` are names of variables that are set, never their values.
     """
 
     python: str
@@ -59,19 +57,14 @@ class Preflight:
             ports=port_cap(1),
             filesystem=filesystem_of(runs),
             store_server=_store_server(),
-            proxies=tuple(
-                sorted(name for name, value in os.environ.items() if name.lower() in PROXY_VARIABLES and value)
-            ),
+            proxies=tuple(sorted(name for name in os.environ if name.lower() in PROXY_VARIABLES and os.environ[name])),
             missing_packages=tuple(name for name in NOTEBOOK_PACKAGES if importlib.util.find_spec(name) is None),
         )
 
     def sockets_by_limit(self) -> dict[Limit, int]:
         """Return the sockets one process can hold to one server address, for each limit alone."""
-        return {
-            "descriptors": socket_cap(self.descriptors),
-            "ports": self.ports,
-            "memory": self.memory_bytes // BYTES_A_SOCKET,
-        }
+        memory = self.memory_bytes // BYTES_A_SOCKET
+        return {"descriptors": socket_cap(self.descriptors), "ports": self.ports, "memory": memory}
 
     def first_limit(self) -> Limit:
         """Return the limit that a growing number of sockets in one process reaches first."""
@@ -81,10 +74,9 @@ class Preflight:
     def rows(self) -> list[tuple[str, str, str]]:
         """Return the rows of the table: what, how much, and what it means."""
         sockets = self.sockets_by_limit()
-        cores = "load generator, API, worker and store share them"
+        cores, filesystem = "load generator, API, worker and store share them", "a 202 waits for it"
         if self.cores <= 1:
             cores = "shared with the load generator: expect lower rates and a generator-bound verdict"
-        filesystem = "a 202 waits for it"
         if self.filesystem == "tmpfs":
             filesystem = "memory, not a disk: durable writes look faster than they are"
         packages = "complete", "the extra [notebooks] is installed"

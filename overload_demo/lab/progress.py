@@ -8,8 +8,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from overload_demo.lab.naive_api import OnStepProgress, StepProgress
 from overload_demo.lab.spike_plan import OnProgress, SpikeProgress
-from overload_demo.lab.steps import OnStepProgress, StepProgress
 
 _Show = Callable[[Sequence[str]], None]
 _STAGES = {

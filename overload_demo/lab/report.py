@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from overload_demo.lab.baseline import BaselineRun
 from overload_demo.lab.result import SpikeResult
 from overload_demo.load.summary import LoadSummary
 from overload_demo.worker.loop import BATCH_TARGET_S
@@ -27,15 +26,16 @@ COMMANDS_PER_SCRIPT = 12.0  # independent of its jobs, about: lua/lease.lua and 
 
 def table(result: SpikeResult) -> Table:
     """Return all numbers of a result, beside those of the naive API if it was run. Times in ms, memory in 10^6 B."""
-    baseline = result.baseline
-    naive = {} if baseline is None else _naive_column(baseline)
-    shown = Table(title=_headline(result), title_justify="left", show_edge=False)
-    shown.add_column("")
-    shown.add_column("queue API", justify="right")
-    if baseline:
-        shown.add_column(f"naive API ({result.baseline_source})", justify="right")
-    for name, text in _queue_column(result).items():
-        shown.add_row(name, text, *([naive.get(name, "")] if baseline else []))
+    shown = Table("", title=_headline(result), title_justify="left", show_edge=False)
+    columns = {"queue API": _queue_column(result)}
+    if run := result.baseline:
+        load, peak = run.summary, max(run.series.in_flight, default=0)
+        naive = _shared_rows(load, load.failures, peak, load.accepted_per_s, run.capacity_per_s)
+        columns[f"naive API ({result.baseline_source})"] = naive
+    for head in columns:
+        shown.add_column(head, justify="right")
+    for name in columns["queue API"]:
+        shown.add_row(name, *(column.get(name, "") for column in columns.values()))
     return shown
 
 
@@ -50,19 +50,11 @@ def notes(result: SpikeResult) -> list[str]:
 
 
 def _queue_column(result: SpikeResult) -> dict[str, str]:
+    rates = result.drain_rate_per_s, result.capacity_per_s
+    column = _shared_rows(result.load, result.errors, result.peak_queue_depth, *rates)
+    verdict = column.pop("load generator")
     ends = f"{result.done:,} / {result.failed:,} / {result.lost:,} / {result.duplicated:,}"
-    column = {
-        "offered": f"{result.offered:,}",
-        "accepted (naive: answered in time)": f"{result.accepted:,}",
-        "errors": _errors(result.errors),
-        "latency p50 / p99 / p99.9 / max, ms": _times(result.load),
-        "peak queue depth (naive: in flight)": f"{result.peak_queue_depth:,}",
-        "drain rate, jobs/s (naive: answered)": f"{result.drain_rate_per_s:,.0f}",
-        "capacity of the one slot, jobs/s": f"{result.capacity_per_s:,.0f}",
-        "drain rate as a share of that": _share(result.drain_rate_per_s, result.capacity_per_s),
-        "seconds to empty": f"{result.seconds_to_empty:,.1f}",
-        "done / failed / lost / duplicated": ends,
-    }
+    column |= {"seconds to empty": f"{result.seconds_to_empty:,.1f}", "done / failed / lost / duplicated": ends}
     if result.rest_calls_per_job is not None:
         column["REST calls a job"] = f"{result.rest_calls_per_job:.3f}"
     if result.store_commands_per_job is not None:
@@ -71,27 +63,28 @@ def _queue_column(result: SpikeResult) -> dict[str, str]:
         least, most = result.upstash_commands
         column["on Upstash: commands, price"] = f"{least:,} to {most:,}, {dollars(least)} to {dollars(most)}"
     memory = ", ".join(f"{name} {megabytes:,.0f}" for name, megabytes in result.peak_memory_mb.items())
-    return column | {f"peak memory, MB ({result.memory_kind})": memory, "load generator": result.load.verdict}
+    return column | {f"peak memory, MB ({result.memory_kind})": memory, "load generator": verdict}
 
 
-def _naive_column(run: BaselineRun) -> dict[str, str]:
-    load = run.summary
+def _shared_rows(
+    load: LoadSummary, errors: dict[str, int], peak: float, drain_rate_per_s: float, capacity_per_s: float
+) -> dict[str, str]:
+    """Return the rows of both columns. A rate as a share of the capacity is comparable between machines."""
+    latency = "none"
+    if times := load.response_time:
+        percentiles = (times.p50_s, times.p99_s, times.p999_s, times.max_s)
+        latency = " / ".join(f"{value * 1000:,.0f}" for value in percentiles)
     return {
         "offered": f"{load.planned:,}",
         "accepted (naive: answered in time)": f"{load.accepted:,}",
-        "errors": _errors(load.failures),
-        "latency p50 / p99 / p99.9 / max, ms": _times(load),
-        "peak queue depth (naive: in flight)": f"{max(run.series.in_flight, default=0):,.0f}",
-        "drain rate, jobs/s (naive: answered)": f"{load.accepted_per_s:,.0f}",
-        "capacity of the one slot, jobs/s": f"{run.capacity_per_s:,.0f}",
-        "drain rate as a share of that": _share(load.accepted_per_s, run.capacity_per_s),
+        "errors": ", ".join(f"{count:,} {name}" for name, count in errors.items()) or "none",
+        "latency p50 / p99 / p99.9 / max, ms": latency,
+        "peak queue depth (naive: in flight)": f"{peak:,.0f}",
+        "drain rate, jobs/s (naive: answered)": f"{drain_rate_per_s:,.0f}",
+        "capacity of the one slot, jobs/s": f"{capacity_per_s:,.0f}",
+        "drain rate as a share of that": f"{drain_rate_per_s / capacity_per_s:.0%}" if capacity_per_s else "unknown",
         "load generator": load.verdict,
     }
-
-
-def _share(rate_per_s: float, capacity_per_s: float) -> str:
-    """A rate in a form that is comparable between machines."""
-    return f"{rate_per_s / capacity_per_s:.0%}" if capacity_per_s else "unknown"
 
 
 def _headline(result: SpikeResult) -> str:
@@ -100,17 +93,6 @@ def _headline(result: SpikeResult) -> str:
         verdict += f", BUT THE COMPARISON SHOWS NOTHING: {result.caveat}.\n{verdict}"
     accepted = f"{result.accepted:,} of {result.offered:,} accepted"
     return f"{verdict}: {accepted}, {result.lost:,} lost, {result.duplicated:,} duplicated"
-
-
-def _errors(errors: dict[str, int]) -> str:
-    return ", ".join(f"{count:,} {name}" for name, count in errors.items()) or "none"
-
-
-def _times(load: LoadSummary) -> str:
-    times = load.response_time
-    if times is None:
-        return "none"
-    return " / ".join(f"{value * 1000:,.0f}" for value in (times.p50_s, times.p99_s, times.p999_s, times.max_s))
 
 
 @dataclass(frozen=True)
@@ -124,11 +106,14 @@ class Estimate:
     @property
     def text(self) -> str:
         """The estimate in one line."""
+        least, most = (
+            f"{commands / FREE_COMMANDS_PER_MONTH:.1%} of the {FREE_COMMANDS_PER_MONTH:,} free in a month, "
+            f"{dollars(commands)}"
+            for commands in (self.least_commands, self.most_commands)
+        )
         return (
-            f"about {self.calls:,} calls: {self.least_commands:,} commands where a script counts as one "
-            f"({_of_free(self.least_commands)}, {dollars(self.least_commands)}), {self.most_commands:,} where those "
-            f"inside it count too ({_of_free(self.most_commands)}, {dollars(self.most_commands)}); "
-            "the vendor does not document which"
+            f"about {self.calls:,} calls: {self.least_commands:,} commands where a script counts as one ({least}), "
+            f"{self.most_commands:,} where those inside it count too ({most}); the vendor does not document which"
         )
 
 
@@ -147,7 +132,3 @@ def dollars(commands: int) -> str:
     """Return the pay-as-you-go price of so many commands."""
     price = commands / 100_000 * PRICE_PER_100K_COMMANDS
     return f"${price:.2f}" if price >= 0.1 else f"${price:.3f}"
-
-
-def _of_free(commands: int) -> str:
-    return f"{commands / FREE_COMMANDS_PER_MONTH:.1%} of the {FREE_COMMANDS_PER_MONTH:,} free in a month"

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal, Self
 
+import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
 from overload_demo.lab.baseline import BaselineRun
@@ -71,26 +72,19 @@ class SpikeSeries(BaseModel, frozen=True):
 
     def drain_rate_per_s(self) -> float:
         """Return jobs settled ÷ time between the first and the last sample with a new count; 0.0 without two."""
-        moving = [
-            (at_s, now)
-            for at_s, before, now in zip(self.sampled_at_s[1:], self.settled, self.settled[1:], strict=False)
-            if now > before
-        ]
-        if len(moving) < 2 or moving[-1][0] == moving[0][0]:
+        moving: list[int] = (np.flatnonzero(np.diff(self.settled) > 0) + 1).tolist()
+        if not moving or (lasted_s := self.sampled_at_s[moving[-1]] - self.sampled_at_s[moving[0]]) == 0:
             return 0.0
-        return round((moving[-1][1] - moving[0][1]) / (moving[-1][0] - moving[0][0]), 1)
+        return round((self.settled[moving[-1]] - self.settled[moving[0]]) / lasted_s, 1)
 
     def seconds_from_peak(self) -> float:
         """Return the time from the deepest sample to :meth:`seconds_to_empty`, as read off the curve."""
-        deepest = max(range(len(self.queue_depth)), key=self.queue_depth.__getitem__)
-        return self.seconds_to_empty() - self.sampled_at_s[deepest]
+        return self.seconds_to_empty() - self.sampled_at_s[int(np.argmax(self.queue_depth))]
 
     def seconds_to_empty(self) -> float:
         """Return the time of the first sample after which nothing was waiting or in flight, seconds."""
-        last_held = max(
-            (number for number, held in enumerate(map(max, self.queue_depth, self.in_flight)) if held), default=-1
-        )
-        return (self.sampled_at_s[last_held + 1 :] or self.sampled_at_s[-1:])[0]
+        held: list[int] = np.flatnonzero(np.maximum(self.queue_depth, self.in_flight)).tolist()
+        return (self.sampled_at_s[held[-1] + 1 if held else 0 :] or self.sampled_at_s[-1:])[0]
 
 
 class SpikeResult(BaseModel, frozen=True):
@@ -136,10 +130,7 @@ class SpikeResult(BaseModel, frozen=True):
 
     @property
     def doubts(self) -> list[str]:
-        """What a reader must know before using the numbers, a line each.
-
-        Missing requests or jobs, a load off schedule, a comparison that shows nothing.
-        """
+        """Missing requests or jobs, a load off schedule, a comparison that shows nothing: a line each."""
         missing = [f"{self.verdict}: {reason}" for reason in self.reasons]
         late = [] if self.load.verdict == "valid" else [f"{self.load.verdict}: {self.load.reason}"]
         caveat = self.caveat.removesuffix(f". {ADVICE}")  # the advice is about options of the command
@@ -154,21 +145,17 @@ class SpikeResult(BaseModel, frozen=True):
         if self.verdict != "absorbed":
             return ""
         if not self.conditions.max_queue_depth and self.peak_queue_depth < WAITING_SHARE * self.offered:
-            what = f"the worker kept up: at most {self.peak_queue_depth:,} of {self.offered:,} jobs waited"
-        elif self.baseline is not None and self.baseline.failed < GIVEN_UP_SHARE * self.baseline.summary.planned:
-            summary = self.baseline.summary
-            what = f"the naive API kept up: it answered {summary.accepted:,} of {summary.planned:,} clients "
-            what += f"within {self.baseline.timeout_s:g} s"
-        else:
-            return ""
-        return f"{what}. {ADVICE}"
+            waited = f"at most {self.peak_queue_depth:,} of {self.offered:,} jobs waited"
+            return f"the worker kept up: {waited}. {ADVICE}"
+        if self.baseline is not None and self.baseline.failed < GIVEN_UP_SHARE * self.baseline.summary.planned:
+            load, timeout_s = self.baseline.summary, self.baseline.timeout_s
+            answered = f"it answered {load.accepted:,} of {load.planned:,} clients within {timeout_s:g} s"
+            return f"the naive API kept up: {answered}. {ADVICE}"
+        return ""
 
     @property
     def upstash_commands(self) -> tuple[int, int] | None:
-        """What Upstash would bill for this run: a script as one command, or with the commands inside it.
-
-        The vendor does not document which. None where they were not counted.
-        """
+        """What Upstash would bill: a script as one command, or with the commands inside it; None if not counted."""
         if self.store_scripts_per_job is None or self.store_commands_per_job is None:
             return None
         return round(self.store_scripts_per_job * self.accepted), round(self.store_commands_per_job * self.accepted)

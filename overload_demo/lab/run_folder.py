@@ -60,18 +60,15 @@ def remove_keys(settings: Settings) -> None:
     async def remove() -> None:
         assert settings.upstash_redis_rest_url
         assert settings.upstash_redis_rest_token
-        upstash = Upstash(Address(settings.upstash_redis_rest_url, settings.upstash_redis_rest_token))
-        try:
+        address = Address(settings.upstash_redis_rest_url, settings.upstash_redis_rest_token)
+        async with contextlib.aclosing(Upstash(address)) as upstash:
             await remove_all(upstash, settings.overload_key_prefix)
-        finally:
-            await upstash.aclose()
 
     try:
         asyncio.run(remove())
     except StoreError as error:
-        log.warning(
-            "keys with the prefix %s were not removed from the database: %s", settings.overload_key_prefix, error
-        )
+        prefix = settings.overload_key_prefix
+        log.warning("keys with the prefix %s were not removed from the database: %s", prefix, error)
 
 
 def remove_data(data_dir: Path) -> None:

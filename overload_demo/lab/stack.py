@@ -1,8 +1,7 @@
 """A running stack for one experiment: store, API and worker on ports and data of their own.
 
-It can be started and stopped repeatedly, as notebooks need it. Every start uses a fresh data directory and port 0.
-Nothing outlives the process that started it, even after ``kill -9``: children exit when their stdin closes, the store
-exits with its last user.
+Every start uses a fresh data directory and port 0. Nothing outlives the process that started it, even after
+``kill -9``: children exit when their stdin closes, the store exits with its last user.
 """
 
 import asyncio
@@ -18,18 +17,16 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, ClassVar, Literal, Self
 
 import psutil
 from pydantic import SecretStr
 
-from overload_demo.api.front_door.listeners import listen
 from overload_demo.config import Settings, load_settings
 from overload_demo.errors import ConfigurationError, OverloadDemoError
-from overload_demo.http_server import url_of
+from overload_demo.http_server import listen, url_of
 from overload_demo.lab.job_log import EFFECTS
 from overload_demo.lab.json_connection import JsonConnection
 from overload_demo.lab.parts import ApiThread, PartGroup, WorkerThread, in_thread, uncancelled
@@ -103,7 +100,7 @@ class Stack:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
     async def stop(self) -> None:
@@ -115,10 +112,7 @@ class Stack:
                 self.on_stop.pop()()
 
     async def fresh(self, processing_delay_s: float | None = None) -> None:
-        """Restart on empty data, so that no earlier backlog affects a figure. The URL changes.
-
-        ``processing_delay_s`` becomes the work of one job, seconds; None keeps it.
-        """
+        """Restart on empty data; the URL changes. ``processing_delay_s`` None keeps the work of one job."""
         if processing_delay_s is not None:
             self._wanted = self._wanted | {"processing_delay_s": processing_delay_s}
         await self._replace(self)
@@ -187,29 +181,23 @@ class Stack:
         """``kill -9`` one process: "api", "worker", "gateway" or "redis"; return when it was dead, CLOCK_MONOTONIC.
 
         All are restarted: API and worker by the stack, Redis by the gateway, the gateway by the next process that
-        needs the store. With ``hold`` an API or worker stays dead until :meth:`bring_back`. Raises
+        needs the store. With ``hold`` an API or worker stays dead until its name is removed from ``held``. Raises
         :class:`ConfigurationError` for another name or a part that is a thread of this kernel,
         :class:`OverloadDemoError` when it is not running.
         """
-        if name not in KILLABLE:
-            raise ConfigurationError(f"cannot kill {name!r}: it is one of {', '.join(KILLABLE)}")
+        check_killable(name)
         part = self.parts.get(name)
         if part is not None and not isinstance(part, Child):
             raise ConfigurationError(f'with placement="kernel" the {name} is a thread: a kill would kill this kernel')
-        pid = part.pid if part is not None else self.process_ids().get(name)
-        if pid is None or (part is None and not _lives_in(self.data_dir, pid)):
+        pid = part.pid if part else self.process_ids().get(name)
+        if pid is None or not (part or _lives_in(self.data_dir, pid)):
             raise OverloadDemoError(f"the {name} is not running")
-        if part is None:
-            os.kill(pid, signal.SIGKILL)
-        else:
-            if hold:
-                self.held.add(name)
+        if part:
+            self.held |= {name} if hold else set()
             part.kill()
+        else:
+            os.kill(pid, signal.SIGKILL)
         return time.monotonic()
-
-    def bring_back(self, name: str) -> None:
-        """Let a part that was killed with ``hold`` be restarted; harmless for any other."""
-        self.held.discard(name)
 
     def rest_calls(self) -> int:
         """Return the REST calls that the API and its workers have made, as the API reports them. Blocks."""
@@ -279,13 +267,13 @@ class Stack:
             environment.pop(name.upper(), None)
             if value is not None:
                 environment[name.upper()] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
-        fds = [listener.fileno() for listener in self.listeners]
 
-        def child(name: str, *arguments: str, fds: list[int]) -> Child:
+        def child(name: str, *arguments: str, fds: Sequence[int] = ()) -> Child:
             log = self.folder / f"{name}.log"
             return Child(f"overload_demo.{name}", arguments, environment=environment, log=log, fds=fds)
 
-        return PartGroup(api=child("api", "--fds", ",".join(map(str, fds)), fds=fds), worker=child("worker", fds=[]))
+        fds = [listener.fileno() for listener in self.listeners]
+        return PartGroup(api=child("api", "--fds", ",".join(map(str, fds)), fds=fds), worker=child("worker"))
 
     async def _ready(self) -> None:
         deadline = time.monotonic() + READY_WITHIN_S
@@ -319,6 +307,12 @@ class Stack:
 
     def _stop_at_exit(self) -> None:
         _stop(self.parts, self._cleanup, self.data_dir)
+
+
+def check_killable(name: str) -> None:
+    """Raise :class:`ConfigurationError` for a part that is not in :data:`KILLABLE`."""
+    if name not in KILLABLE:
+        raise ConfigurationError(f"cannot kill {name!r}: it is one of {', '.join(KILLABLE)}")
 
 
 def _stop(parts: PartGroup, cleanup: contextlib.ExitStack, data_dir: Path) -> None:

@@ -32,9 +32,8 @@ def seconds_to_empty(arrival_per_s: float, drain_per_s: float, spike_s: float) -
 def mean_in_system(arrival_per_s: float, mean_time_s: float) -> float:
     """Little's law, L = λ W: jobs in a system = jobs a second that enter it x seconds each stays.
 
-    J. D. C. Little, *A Proof for the Queuing Formula: L = λW*, Operations Research 9(3), 1961. It assumes no
-    distribution, order or model; over a finite log it is exact if the log begins and ends empty (J. D. C.
-    Little, *Little's Law as Viewed on Its 50th Anniversary*, Operations Research 59(3), 2011, theorem LL.1).
+    J. D. C. Little, *A Proof for the Queuing Formula: L = λW*, Operations Research 9(3), 1961. It is exact over a
+    finite log that begins and ends empty (Little's *50th Anniversary*, Operations Research 59(3), 2011, theorem LL.1).
     """
     return arrival_per_s * mean_time_s
 
@@ -47,8 +46,7 @@ def depth_for_age(age_s: float, drain_per_s: float) -> float:
 def share_refused(arrival_per_s: float, drain_per_s: float, spike_s: float, max_depth: float) -> float:
     """Return the share of a spike that a queue of at most ``max_depth`` jobs refuses, 0 to 1: the peak above the bound.
 
-    Once full, the queue takes one job for each that leaves, so max_depth + μ T of the λ T jobs get in (Newell, section
-    2.2, with an upper bound on the gap between the curves).
+    Once full, it takes one job for each that leaves: max_depth + μ T of the λ T jobs get in (Newell, section 2.2).
     """
     excess = max(0.0, peak_depth(arrival_per_s, drain_per_s, spike_s) - max_depth)
     return excess / (arrival_per_s * spike_s)

@@ -200,7 +200,7 @@ class Stage:
 
     async def _restart(self) -> None:
         if "worker" in self._stack.held:
-            self._stack.bring_back("worker")
+            self._stack.held.discard("worker")
             self._feed.mark("restarted")
 
     async def _freeze(self) -> None:

@@ -1,7 +1,6 @@
 """The parent of the load processes: starts them, begins all at one instant, adds up their reports.
 
 It sends nothing itself, so that work on this event loop, such as a notebook's, does not affect a measured time.
-Cancellation (or Ctrl-C) ends the load processes.
 """
 
 import asyncio
@@ -73,9 +72,9 @@ async def run_load(
     """Send ``plan`` from child processes and return the outcome of every request.
 
     ``on_progress`` is called in this event loop, about five times a second and process. ``out_dir`` receives the raw
-    arrays (``load.npz``) and the summary (``load.json``). ``api_key`` is sent with each request; the default is
-    OVERLOAD_API_KEY. Requests that fail are part of the result, not errors. Raises :class:`OverloadDemoError` when a
-    load process itself fails.
+    arrays (``load.npz``) and the summary (``load.json``). ``api_key``, by default OVERLOAD_API_KEY, is sent with each
+    request. A cancellation ends the load processes. Requests that fail are part of the result; raises
+    :class:`OverloadDemoError` when a load process itself fails.
     """
     descriptors = descriptor_limit()
     processes = processes_for(plan, descriptors)

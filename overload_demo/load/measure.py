@@ -1,4 +1,4 @@
-"""What was measured: raw arrays with one element a request; summaries and series are computed from them later.
+"""What was measured: raw arrays with one element a request, from which summaries and series are computed.
 
 All times are seconds from the common start of the load, float64, NaN for what did not happen.
 """
@@ -85,7 +85,7 @@ class LoadResult:
 
     @property
     def response_s(self) -> Floats:
-        """Time from the intended send to the end, seconds: what a client experiences, send delay included."""
+        """Time from the intended send to the end, seconds, send delay included."""
         return self.done_s - self.intended_s
 
     @property
@@ -104,11 +104,8 @@ class LoadResult:
         ended_s, last_sent_s = _latest(self.done_s), _latest(self.sent_s)
         remarks = remarks_on(service_s)
         if self.plan.shape is Shape.AT_ONCE and not self.plan.is_closed:
-            remarks.insert(
-                0,
-                f"at once means as fast as {len(self.processes)} load processes open sockets; "
-                f"the last request was sent at {last_sent_s:.2f} s",
-            )
+            means = f"at once means as fast as {len(self.processes)} load processes open sockets"
+            remarks.insert(0, f"{means}; the last request was sent at {last_sent_s:.2f} s")
         return LoadSummary(
             mode="closed loop" if self.plan.is_closed else "open loop",
             planned=planned,

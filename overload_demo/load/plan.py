@@ -1,7 +1,6 @@
 """What to send, and when: validated once, fixed before the first request leaves.
 
-A schedule that does not depend on the responses makes the load open: a server that stalls does not slow its own
-arrivals down, as it would with clients that wait for a response before they send again.
+The schedule does not depend on the responses: a server that stalls does not slow its own arrivals (an open loop).
 """
 
 import contextlib
@@ -39,10 +38,9 @@ class Shape(StrEnum):
 def intended_times(shape: str, requests: int, rate_per_s: float, seed: int = 0) -> Floats:
     """Return the send offset of each request, seconds from the start: float64, sorted, shape ``(requests,)``.
 
-    ``constant``: one request every ``1 / rate_per_s``. ``ramp``: the rate grows linearly from 0 and reaches
-    ``rate_per_s`` with the last request (offsets ``T * sqrt(i / n)``, ``T = 2 n / rate``). ``spike``: the first 2 % at
-    a fifth of the rate, then all others at the full rate. ``poisson``: independent exponential gaps with mean
-    ``1 / rate_per_s``, the same for the same ``seed``. ``at-once``: all 0.
+    ``constant``: one every ``1 / rate_per_s``. ``ramp``: the rate grows linearly from 0 to ``rate_per_s`` at the last
+    request (offsets ``T * sqrt(i / n)``, ``T = 2 n / rate``). ``spike``: the first 2 % at a fifth of the rate, then the
+    full rate. ``poisson``: exponential gaps with mean ``1 / rate_per_s``, by ``seed``. ``at-once``: all 0.
     Raises :class:`ConfigurationError` for an unknown shape, fewer than 1 request, or a rate that is not positive.
     """
     chosen = _checked_shape(shape, requests, rate_per_s)

@@ -54,7 +54,7 @@ _KIND_BY_ERRNO = {
 
 
 def sample_body(index: int, expires_in_s: float | None = None) -> bytes:
-    """Return the JSON body of request ``index``; its value is the index, its deadline, if any, in seconds."""
+    """Return the JSON body of request ``index``, with a deadline in seconds if there is one."""
     deadline = b"" if expires_in_s is None else b',"expires_in_s":%r' % float(expires_in_s)
     text = b'{"name":"client-%d","value":%d,"message":"one of very many, all at the same moment"%b}'
     return text % (index, index, deadline)
@@ -79,10 +79,7 @@ def kind_of(error: BaseException) -> Kind:
 
 
 class Sender:
-    """Sends requests ``number``, ``number + processes``, ... of the plan, and keeps one record each.
-
-    At most ``cap`` requests are in flight.
-    """
+    """Sends requests ``number``, ``number + processes``, ... of the plan, at most ``cap`` of them at a time."""
 
     def __init__(self, plan: LoadPlan, number: int, processes: int, session: aiohttp.ClientSession, cap: int) -> None:
         self._plan, self._session, self._cap = plan, session, cap
@@ -184,11 +181,9 @@ class Sender:
         self.status[position] = status
         if status != self._plan.success_status:
             return Kind.OTHER_STATUS
-        found = JOB_ID.search(body)
-        if found is None:
-            return Kind.OTHER
-        self.job_ids[position] = found[1]
-        return Kind.ACCEPTED
+        if found := JOB_ID.search(body):
+            self.job_ids[position] = found[1]
+        return Kind.ACCEPTED if found else Kind.OTHER
 
     def _count_sent(self) -> None:
         self.sent += 1

@@ -43,12 +43,7 @@ class Worker:
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        store: Store,
-        *,
-        metrics: WorkerMetrics | None = None,
-        watchdog: Watchdog | None = None,
+        self, settings: Settings, store: Store, metrics: WorkerMetrics | None = None, watchdog: Watchdog | None = None
     ) -> None:
         self.settings, self._store = settings, store
         self.running_job: str | None = None
@@ -130,7 +125,7 @@ class Worker:
         busy_s = time.perf_counter() - since
         recent_s = self._recent_job_s
         self._recent_job_s = busy_s if recent_s is None else 0.8 * recent_s + 0.2 * busy_s
-        self._metrics.ended(busy_s)
+        self._metrics.handler_seconds.observe(busy_s)
         self._outcomes.write(job, end, text, busy_s)
         return Settlement(job, end, text, started_at, utc_now(), busy_s)
 
@@ -171,11 +166,10 @@ class Worker:
 
     def _log_changes(self, trouble: str, is_paused: bool) -> None:
         """Log once that the store fails, for each new reason, that it answers again, and a pause of the queue."""
-        if trouble != self._trouble:
-            if trouble:
-                log.warning("store request failed, retrying: %s", trouble)
-            else:
-                log.info("the store answers again")
+        if trouble and trouble != self._trouble:
+            log.warning("store request failed, retrying: %s", trouble)
+        if self._trouble and not trouble:
+            log.info("the store answers again")
         if is_paused != self._is_paused:
             log.info("the queue is paused, waiting" if is_paused else "the queue is resumed")
         self._trouble, self._is_paused = trouble, is_paused

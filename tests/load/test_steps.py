@@ -10,7 +10,7 @@ import pytest
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab import baseline, plots
 from overload_demo.lab.baseline import recorded_baseline
-from overload_demo.lab.steps import StepProgress, breaks_at_per_s, load_steps
+from overload_demo.lab.naive_api import StepProgress, breaks_at_per_s, load_steps
 from tests.support.steps import step
 
 SHORT = {"seconds": 0.5, "delay_s": 0.01, "timeout_s": 0.2}

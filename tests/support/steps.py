@@ -3,7 +3,7 @@
 from typing import Any
 
 from overload_demo.lab.baseline import recorded_baseline
-from overload_demo.lab.steps import LoadStep
+from overload_demo.lab.naive_api import LoadStep
 
 
 def step(**changes: Any) -> LoadStep:

@@ -1,4 +1,4 @@
-"""The gate: how many connections are accepted at a time, and how long a client may stay silent.
+"""The gate, which bounds connections and silence, and the uvicorn server behind it.
 
 uvicorn accepts every connection, so a crowd ends up in its memory and, past the descriptor limit, in errors. Here a
 crowd waits in the kernel, where a connection costs next to nothing and none is refused: accepting pauses at a cap of
@@ -8,16 +8,22 @@ sending its next request would see a reset. A new connection is never reset.
 """
 
 import asyncio
+import contextlib
 import logging
+import math
+import os
 import resource
 import socket
 import struct
 from collections.abc import Callable
 from typing import Any
 
+from fastapi import FastAPI
+
 from overload_demo.api.api_metrics import ApiMetrics
 from overload_demo.api.front_door.connection import MAX_HEAD_BYTES, GatedProtocol, is_readable
 from overload_demo.config import Settings
+from overload_demo.http_server import SignalFreeServer
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +34,7 @@ CROWDED_IDLE_S = 0.25
 LAST_REQUEST_S = 1.0  # at a stop: a client that was idle for longer is not about to send
 CROWDED_FOR_S = 1.0  # after a pause, since the next one is likely
 RESUME_BELOW = 0.9  # of the cap, so that pausing and resuming do not alternate with each connection
+KEEP_ALIVE_S = 30
 CONNECTION_BYTES = 16_384  # with a request in flight, without its body (measured)
 DESCRIPTOR_RESERVE = 48  # the store's connections, log, event loop, and a margin
 
@@ -35,7 +42,7 @@ DESCRIPTOR_RESERVE = 48  # the store's connections, log, event loop, and a margi
 def connection_cap(settings: Settings, listeners: int) -> int:
     """Return how many live connections the settings, the descriptor limit and the memory budget allow.
 
-    The budget assumes that every connection holds the largest head and body accepted, the body as bytes and as text.
+    The budget assumes the largest head and body in every connection, the body as bytes and as text.
     """
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     at_worst = CONNECTION_BYTES + MAX_HEAD_BYTES + 2 * settings.overload_max_body_bytes
@@ -44,11 +51,10 @@ def connection_cap(settings: Settings, listeners: int) -> int:
 
 
 class Gate:
-    """Accepts from ``listeners`` while fewer than ``cap`` connections are live.
+    """Accepts from ``listeners`` while fewer than ``cap`` connections are live. Use from one event loop.
 
     A connection is closed if it does not complete a request within ``timeout_s`` of its beginning, or of the request's
-    first byte, or does not read its responses for as long. Use from one event loop: :meth:`open`, then :meth:`retire`,
-    which leaves the listeners open.
+    first byte, or does not read its responses for as long.
     """
 
     def __init__(self, listeners: list[socket.socket], cap: int, timeout_s: float, metrics: ApiMetrics) -> None:
@@ -62,7 +68,7 @@ class Gate:
         self._crowded_until = 0.0
 
     def open(self, make_protocol: Callable[[], GatedProtocol]) -> None:
-        """Start accepting; ``make_protocol`` creates the protocol of one connection."""
+        """Start accepting; ``make_protocol`` is called for each connection."""
         self._loop, self._make = asyncio.get_running_loop(), make_protocol
         for listener in self._listeners:
             listener.setblocking(False)
@@ -82,7 +88,7 @@ class Gate:
     async def retire(self, within_s: float) -> None:
         """Accept no more; let recently active clients send one last request, answered with ``Connection: close``.
 
-        A client that is sending its next request would otherwise see a reset, with an unknown outcome.
+        A client that is sending one would otherwise see a reset, with an unknown outcome.
         """
         self._make = None
         self._stop_accepting()
@@ -126,7 +132,7 @@ class Gate:
             self._let_in(connection)
 
     def _let_in(self, connection: socket.socket) -> None:
-        """Count a connection from here to its end, also while the event loop still sets it up."""
+        """Count a connection from here on, also while the event loop still sets it up."""
         assert self._make is not None
         connection.setblocking(False)
         protocol = self._make()
@@ -181,11 +187,71 @@ class Gate:
 def _reset_all(listener: socket.socket) -> int:
     """Reset every connection in an accept queue; returns how many there were."""
     count = 0
-    while True:
-        try:
-            connection, _ = listener.accept()
-        except OSError:
-            return count
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        connection.close()
-        count += 1
+    with contextlib.suppress(OSError):  # the queue is empty
+        while True:
+            with listener.accept()[0] as connection:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            count += 1
+    return count
+
+
+class Server(SignalFreeServer):
+    """uvicorn behind the gate: ``run(sockets=[...])`` serves until a stop, which any thread may call.
+
+    ``ready_fd`` is a pipe that gets a byte, and is closed, as soon as the process serves.
+    """
+
+    def __init__(self, app: FastAPI, settings: Settings, *, ready_fd: int | None = None) -> None:
+        super().__init__(
+            app,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=math.ceil(settings.overload_grace_s),
+        )
+        self._settings, self._ready_fd = settings, ready_fd
+        self._metrics: ApiMetrics = app.state.metrics
+        self._is_final = False
+        self._gate: Gate | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open the gate in place of uvicorn's own accepting (uvicorn's hook)."""
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            return
+        listeners = sockets or []
+        cap = connection_cap(self._settings, len(listeners))
+        gate = self._gate = Gate(listeners, cap, self._settings.overload_request_patience_s, self._metrics)
+        uvicorns = {"config": self.config, "server_state": self.server_state, "app_state": self.lifespan.state}
+        gate.open(lambda: GatedProtocol(self._metrics.answered, gate.is_crowded, gate.leave, **uvicorns))
+        self.servers = []
+        self.started = True
+        if self._ready_fd is not None:
+            os.write(self._ready_fd, b"1")
+            os.close(self._ready_fd)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Flush the metrics, ten times a second (uvicorn's hook)."""
+        self._metrics.flush()
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Drain the accept queue after a final stop, then finish the requests (uvicorn's hook)."""
+        if self._gate is not None:
+            if self._is_final:
+                await self._gate.drain(self._settings.overload_grace_s)
+            await self._gate.retire(self._settings.overload_grace_s)
+        await super().shutdown(sockets)
+        self._metrics.flush()
+
+    def stop(self) -> None:
+        """Finish the requests of live connections, then end; another process accepts those that wait."""
+        self.should_exit = True
+
+    def stop_for_good(self) -> None:
+        """Final shutdown: drain the accept queue first, for up to ``overload_grace_s``.
+
+        Closing the sockets would reset the connections that wait.
+        """
+        if not self.should_exit:  # after stop() another process accepts them
+            self._is_final = self.should_exit = True

@@ -7,8 +7,8 @@ from typing import Any
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab.baseline import VARIANTS, BaselineRun, note_on
 from overload_demo.lab.colours import BLUE, GREEN, GREY, NAIVE, OFFERED, ORANGE, PREDICTED, PURPLE, QUEUE, YELLOW
+from overload_demo.lab.naive_api import LoadStep
 from overload_demo.lab.plots.accessible_figure import AccessibleFigure, drawing, legend, thousands
-from overload_demo.lab.steps import LoadStep
 from overload_demo.lab.theory import capacity_per_s
 from overload_demo.load.summary import Environment
 
