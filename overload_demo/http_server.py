@@ -44,8 +44,8 @@ def listen_tcp(host: str, port: int, backlog: int | None, *, shared: bool = Fals
     return listener
 
 
-def listen(host: str, port: int, crowd: int = CROWD) -> list[socket.socket]:
-    """Open the API's listening sockets on one port; their accept queues hold ``crowd`` connections together.
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Open the API's listening sockets on one port; their accept queues hold ``CROWD`` connections together.
 
     Several sockets share the port, each with the kernel's longest accept queue; it is one socket where the platform
     does not spread connections. Raises :class:`ConfigurationError` if the address cannot be had.
@@ -57,7 +57,7 @@ def listen(host: str, port: int, crowd: int = CROWD) -> list[socket.socket]:
     except (OSError, ValueError):
         backlog = 128
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    count = min(math.ceil(crowd * UNEVENNESS / backlog), descriptors // 16)
+    count = min(math.ceil(CROWD * UNEVENNESS / backlog), descriptors // 16)
     if count <= 1 or not sys.platform.startswith("linux"):
         return [listen_tcp(host, port, backlog)]
     # A plain bind proves that the port is free; sockets that share a port also bind to a taken one.

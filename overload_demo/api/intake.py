@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from overload_demo.api.access import owner_of
 from overload_demo.api.models import ACCEPTED_MESSAGE
 from overload_demo.api.problems import from_error, retry_after
-from overload_demo.api.request_context import accepted, begin
+from overload_demo.api.request_context import begin, log_accepted
 from overload_demo.errors import OverloadDemoError
 from overload_demo.jobs import JobRequest, is_plainly_strict, new_job_id, why_not_strict
 from overload_demo.queue.producer import NewJob, Producer
@@ -99,7 +99,7 @@ async def _enqueue(producer: Producer, job: NewJob, scope: Scope) -> Response:
     except OverloadDemoError as error:
         begin(scope)
         return from_error(error, job.job_id)
-    accepted(enqueued.job_id)
+    log_accepted(enqueued.job_id)
     return _AcceptedResponse(enqueued.job_id, enqueued.estimated_wait_s, scope.get("root_path", ""))
 
 

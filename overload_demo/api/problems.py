@@ -63,7 +63,7 @@ def not_cancelled(error: StoreError, job_id: str) -> Response:
 
 
 def _unavailable(error: OverloadDemoError, about: str | None, advice: str, **members: Any) -> Response:
-    requests.refused(503, str(error), about)
+    requests.log_unavailable(str(error), about)
     wait_s = QUOTA_RETRY_AFTER_S if isinstance(error, StoreQuotaError) else STORE_RETRY_AFTER_S
     return problem(503, f"{error}; {advice}", {"Retry-After": retry_after(wait_s)}, **members)
 

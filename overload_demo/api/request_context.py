@@ -49,14 +49,14 @@ def with_request_id(record: logging.LogRecord) -> bool:
     return True
 
 
-def accepted(job_id: str) -> None:
+def log_accepted(job_id: str) -> None:
     """Log an accepted job if its client has sent an id, while there are few."""
     scope = _current.get(None)
     if scope is not None and _given(scope) and _throttle.admit():
         log.info("%s accepted", job_id, extra={"job_id": job_id})
 
 
-def refused(status: int, reason: str, job_id: str | None) -> None:
-    """Log an error response, while there are few."""
+def log_unavailable(reason: str, job_id: str | None) -> None:
+    """Log a 503, while there are few."""
     if _throttle.admit(failed=True):
-        log.warning("answered %d: %s", status, reason, extra={"job_id": job_id} if job_id else None)
+        log.warning("answered 503: %s", reason, extra={"job_id": job_id} if job_id else None)

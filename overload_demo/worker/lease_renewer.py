@@ -58,10 +58,10 @@ class LeaseRenewer:
     ) -> None:
         self._settings, self._metrics = settings, metrics
         self._on_overdue, self._on_lost = on_overdue, on_lost
-        self._todo: deque[LeasedJob] = deque()
-        self._finished: deque[Settlement] = deque()
+        self._todo: deque[LeasedJob] = deque()  # the worker's thread takes the first, this one the last
+        self._finished: deque[Settlement] = deque()  # the worker's thread appends, this one takes the first
         self._oldest_finished = 0.0
-        self._current: LeasedJob | None = None
+        self._current: LeasedJob | None = None  # only the worker's thread sets it and its start
         self._current_since = 0.0
         self._is_overdue = False
         self._renewed_at = time.monotonic()

@@ -28,11 +28,11 @@ def url_of(worker: Child) -> str:
     """The URL of a worker's metrics, from its log."""
     found: list[str] = []
 
-    def is_told() -> bool:
+    def is_logged() -> bool:
         found[:] = re.findall(r"metrics at (http://127\.0\.0\.1:\d+/metrics)", worker.log.read_text())
         return bool(found)
 
-    wait_until("it tells its port", is_told, timeout_s=20.0)
+    wait_until("it logs its port", is_logged, timeout_s=20.0)
     return found[-1]
 
 
@@ -81,8 +81,8 @@ def test_an_interrupted_job_is_counted_as_a_second_attempt(tmp_path: Path, own_q
 
         assert numbers["overload_worker_attempts_total{2}"] == 1
         assert numbers["overload_worker_attempts_total{1}"] == 0
-        told = numbers_in(client.get("/metrics").text)
-        assert told["overload_jobs_interrupted_total"] == told["overload_jobs_done_total"] == 1
+        totals = numbers_in(client.get("/metrics").text)
+        assert totals["overload_jobs_interrupted_total"] == totals["overload_jobs_done_total"] == 1
 
 
 def test_a_running_job_is_in_flight(tmp_path: Path, own_queue: dict[str, object]) -> None:

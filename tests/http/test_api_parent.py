@@ -89,22 +89,22 @@ def test_a_killed_process_is_restarted_and_waiting_connections_are_answered(
 
 def test_a_stop_drains_the_accept_queue_and_leaves_no_process(tmp_path: Path, own_queue: dict[str, object]) -> None:
     with parent_of(2, tmp_path, **own_queue, OVERLOAD_MAX_CONNECTIONS=8) as (parent, url):
-        everybody = [psutil.Process(pid) for pid in serving(parent)]
+        processes = [psutil.Process(pid) for pid in serving(parent)]
 
         summary = fire(url, 2000, parent.stop)
 
         assert (summary.accepted, summary.failures) == (2000, {})
-        assert not any(one.is_running() for one in everybody)
+        assert not any(one.is_running() for one in processes)
 
 
 def test_children_end_when_their_parent_is_killed(tmp_path: Path, own_queue: dict[str, object]) -> None:
     with parent_of(2, tmp_path, **own_queue) as (parent, url):
-        everybody = [psutil.Process(pid) for pid in serving(parent)]
+        processes = [psutil.Process(pid) for pid in serving(parent)]
         assert httpx.post(f"{url}/jobs", json=JOB, trust_env=False).status_code == 202
 
         parent.kill()
 
-        wait_until("they have ended", lambda: not any(one.is_running() for one in everybody), timeout_s=20.0)
+        wait_until("they have ended", lambda: not any(one.is_running() for one in processes), timeout_s=20.0)
 
 
 def test_children_that_cannot_start_are_a_one_line_error(tmp_path: Path, own_queue: dict[str, object]) -> None:

@@ -12,14 +12,14 @@ HTML = {"Accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"}
 
 def test_the_root_names_the_service_and_every_link_works(tmp_path: Path, store: Store) -> None:
     with serving_api(make_settings(tmp_path), store) as client:
-        told = client.get("/").json()
+        links = client.get("/").json()
         page = client.get("/", headers=HTML)
 
-        assert told.pop("service") == "overload-safe-queue-api"
-        assert told.pop("version")
-        assert told.keys() == {"docs", "openapi", "health", "ready", "stats", "metrics"}
-        assert {client.get(path).status_code for path in told.values()} == {200}
-        assert [f"/{path}" for path in re.findall(r'<a href="([^"]+)"', page.text)] == list(told.values())
+        assert links.pop("service") == "overload-safe-queue-api"
+        assert links.pop("version")
+        assert links.keys() == {"docs", "openapi", "health", "ready", "stats", "metrics"}
+        assert {client.get(path).status_code for path in links.values()} == {200}
+        assert [f"/{path}" for path in re.findall(r'<a href="([^"]+)"', page.text)] == list(links.values())
 
 
 def test_docs_load_nothing_from_other_origins(tmp_path: Path, store: Store) -> None:

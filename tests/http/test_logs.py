@@ -35,7 +35,7 @@ def lines_of(log: Path) -> list[dict[str, Any]]:
 
 def line_with(log: Path, text: str) -> dict[str, Any]:
     """The first line whose message holds ``text``; waits for it."""
-    wait_until(f"a line tells of {text!r}", lambda: text in log.read_text())
+    wait_until(f"a line contains {text!r}", lambda: text in log.read_text())
     return next(line for line in lines_of(log) if text in line["message"])
 
 
@@ -53,8 +53,8 @@ def test_a_job_can_be_followed_by_its_ids_through_api_and_worker(tmp_path: Path)
         all_lines = lines_of(api.log) + lines_of(worker.log) + of_gateway
 
     assert (accepted["job_id"], accepted["request_id"]) == (job_id, "order-17/a:b")
-    [told] = [line for line in all_lines if "exception" in line]
-    assert (told["job_id"], told["exception"].splitlines()[-1]) == (job_id, "ValueError: this one fails")
+    [found] = [line for line in all_lines if "exception" in line]
+    assert (found["job_id"], found["exception"].splitlines()[-1]) == (job_id, "ValueError: this one fails")
     assert (failed["job_id"], failed["attempt"], failed["level"]) == (job_id, 1, "WARNING")
     for line in all_lines:
         assert {"time", "level", "logger", "process", "message"} <= line.keys()
@@ -69,10 +69,10 @@ def test_an_error_response_and_its_log_line_carry_the_same_id(tmp_path: Path) ->
             answer = client.post("/jobs", json=JOB, headers={"X-Request-ID": given} if given else {})
 
             assert_problem(answer, 503)
-            told = answer.headers["x-request-id"]
-            assert told == given or (given is None and re.fullmatch(r"[0-9a-f]{16}", told))
-            wait_until("it is logged", lambda told=told: told in api.log.read_text())
-            [line] = [line for line in lines_of(api.log) if line.get("request_id") == told]
+            found = answer.headers["x-request-id"]
+            assert found == given or (given is None and re.fullmatch(r"[0-9a-f]{16}", found))
+            wait_until("it is logged", lambda found=found: found in api.log.read_text())
+            [line] = [line for line in lines_of(api.log) if line.get("request_id") == found]
             assert (line["level"], line["message"][:12]) == ("WARNING", "answered 503")
             assert re.fullmatch("job_[0-9a-f]+", line["job_id"])
 
@@ -111,9 +111,9 @@ def test_many_requests_are_summarised_once_a_second(tmp_path: Path, own_queue: d
 
         lines = api.log.read_text().splitlines()
 
-    told = [line for line in lines if "accepted" in line]
-    assert 1 <= len(told) < 50
-    assert all(line.endswith("(request one-of-many)") for line in told)  # not of the first, which had no id
+    found = [line for line in lines if "accepted" in line]
+    assert 1 <= len(found) < 50
+    assert all(line.endswith("(request one-of-many)") for line in found)  # not of the first, which had no id
 
 
 def test_text_is_the_default_and_names_the_request_id(tmp_path: Path) -> None:
@@ -130,10 +130,10 @@ def test_an_exception_is_one_object_on_one_line() -> None:
 
     text = JsonFormatter().format(record)
 
-    told = json.loads(text)
+    found = json.loads(text)
     assert "\n" not in text
-    assert told["message"] == "met a bug"
-    assert "ValueError: broken" in told["exception"]
+    assert found["message"] == "met a bug"
+    assert "ValueError: broken" in found["exception"]
 
 
 @pytest.mark.parametrize("door", ["api", "worker", "store"])

@@ -64,7 +64,7 @@ REFUSED = {
     "a length beyond all numbers": posted(b"Content-Length: %s\r\n" % (b"9" * 30)),
     "an empty length": posted(b"Content-Length:\r\n"),
     "a length in other digits": posted("Content-Length: ٣٧\r\n".encode()),
-    "a coding nobody knows": posted(b"Transfer-Encoding: xchunked\r\n", CHUNKS),
+    "an unknown coding": posted(b"Transfer-Encoding: xchunked\r\n", CHUNKS),
     "chunks that are not the last coding": posted(b"Transfer-Encoding: chunked, identity\r\n", CHUNKS),
     "chunks in a blank of another kind": posted(b"Transfer-Encoding: \x0bchunked\r\n", CHUNKS),
     "a blank before the colon": posted(b"Transfer-Encoding : chunked\r\n", CHUNKS),
@@ -113,7 +113,7 @@ ODD = {
         chunked(SIZE + b"\r\n" + BODY + b"\r\n0\r\nContent-Length: 5\r\n\r\n") + post(), [400]
     ),
     "a target in absolute form": Case(lines(b"POST http://x/jobs HTTP/1.1", JSON + LENGTH), [202]),
-    "a target of somebody else": Case(lines(b"POST http://elsewhere/ HTTP/1.1", JSON + LENGTH), [405]),
+    "a target on another host": Case(lines(b"POST http://elsewhere/ HTTP/1.1", JSON + LENGTH), [405]),
     "a target in two slashes": Case(lines(b"POST //jobs HTTP/1.1", JSON + LENGTH), [404]),
     "all of the server": Case(b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n", [404]),
     "TRACE": Case(b"TRACE /jobs HTTP/1.1\r\nHost: localhost\r\n\r\n", [405]),
@@ -125,7 +125,7 @@ ODD = {
     "a request that waits for its go": Case(post(more_headers=b"Expect: 100-continue\r\n"), [100, 202]),
     "a request in the place of a body": Case(post(post()), [400]),
     "a request inside a job": Case(post(b'{"name":"POST /jobs HTTP/1.1\\r\\n\\r\\n","value":1,"message":""}'), [202]),
-    "a request in a body that nobody reads": Case(
+    "a request in an unread body": Case(
         b"GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(post()), post()), [200]
     ),
     "a request after one without a body": Case(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" + post(), [200, 202]),

@@ -51,9 +51,9 @@ def test_a_result_that_json_cannot_hold_fails_its_job_with_the_reason(
         ids = submit(client, len(REASONS))
         for job_id, reason in zip(ids, REASONS, strict=True):
             wait_for(client, [job_id], "failed" if reason else "done")
-            told = client.get(f"/jobs/{job_id}").json()
-            assert told.get("error", "").startswith(reason or "")
-            json.dumps(told).encode()
+            shown = client.get(f"/jobs/{job_id}").json()
+            assert shown.get("error", "").startswith(reason or "")
+            json.dumps(shown).encode()
         stats = client.get("/queue/stats").json()
     assert (stats["done"], stats["failed"]) == (REASONS.count(None), len(REASONS) - REASONS.count(None))
 
@@ -68,11 +68,11 @@ def test_a_stored_result_of_another_writer_is_never_a_500(tmp_path: Path, store:
         [job_id, other] = submit(client, 2)
         Rest.to(store).run("HSET", f"{key}{job_id}", "status", "done", "result", stored)
 
-        assert told(client, job_id) == {"status": "failed", "error": "unreadable: the stored job is malformed"}
-        assert told(client, other)["status"] == "queued"
+        assert shown(client, job_id) == {"status": "failed", "error": "unreadable: the stored job is malformed"}
+        assert shown(client, other)["status"] == "queued"
 
 
-def told(client: httpx.Client, job_id: str) -> dict[str, Any]:
+def shown(client: httpx.Client, job_id: str) -> dict[str, Any]:
     answer = client.get(f"/jobs/{job_id}")
     assert answer.status_code == 200, answer.text
     return {name: value for name, value in answer.json().items() if name in {"status", "error"}}

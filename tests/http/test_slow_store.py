@@ -66,17 +66,17 @@ def test_over_a_slow_store_every_client_gets_an_id_to_poll_in_time(
 
         network.delay_s, network.loses_requests = 0.0, False
         [after] = submit(client)
-        told = {problem["job_id"] for problem in problems if problem["outcome"] == "unknown"}
-        polled = {job_id: client.get(f"/jobs/{job_id}").status_code for job_id in told}
+        unknown = {problem["job_id"] for problem in problems if problem["outcome"] == "unknown"}
+        polled = {job_id: client.get(f"/jobs/{job_id}").status_code for job_id in unknown}
 
     assert [answer.status_code for answer in meanwhile] == [503] * 3
     assert health.json()["status"] == "degraded"
-    assert told
+    assert unknown
     jobs, queued = in_store(settings, store)
     assert sorted(queued) == sorted(jobs)
-    assert polled == {job_id: 200 if job_id in jobs else 404 for job_id in told}
-    assert told.isdisjoint(jobs) if loses_requests else not told.isdisjoint(jobs)
-    assert jobs.keys() - told == {before, after}  # a response not_enqueued is true
+    assert polled == {job_id: 200 if job_id in jobs else 404 for job_id in unknown}
+    assert unknown.isdisjoint(jobs) if loses_requests else not unknown.isdisjoint(jobs)
+    assert jobs.keys() - unknown == {before, after}  # a response not_enqueued is true
 
 
 def test_a_client_that_waits_for_a_slow_store_is_not_closed_as_stalled(
