@@ -2,14 +2,20 @@
 
 import asyncio
 import errno
+import math
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import uvicorn
 
 from overload_demo.errors import ConfigurationError
+
+CROWD = 100_000  # connections that the kernel shall hold for the API at once
+UNEVENNESS = 1.25  # the kernel spreads connections by a hash: room for the fullest queue
 
 
 def listen_tcp(host: str, port: int, backlog: int | None, *, shared: bool = False) -> socket.socket:
@@ -36,6 +42,28 @@ def listen_tcp(host: str, port: int, backlog: int | None, *, shared: bool = Fals
         reason = "the port is taken" if error.errno == errno.EADDRINUSE else error.strerror or error
         raise ConfigurationError(f"cannot listen on {host} port {port}: {reason}") from None
     return listener
+
+
+def listen(host: str, port: int, crowd: int = CROWD) -> list[socket.socket]:
+    """Open the API's listening sockets on one port; their accept queues hold ``crowd`` connections together.
+
+    Several sockets share the port, each with the kernel's longest accept queue; it is one socket where the platform
+    does not spread connections. Raises :class:`ConfigurationError` if the address cannot be had.
+    """
+    import resource  # not on Windows, where the store's command still imports this module
+
+    try:
+        backlog = int(Path("/proc/sys/net/core/somaxconn").read_text())
+    except (OSError, ValueError):
+        backlog = 128
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    count = min(math.ceil(crowd * UNEVENNESS / backlog), descriptors // 16)
+    if count <= 1 or not sys.platform.startswith("linux"):
+        return [listen_tcp(host, port, backlog)]
+    # A plain bind proves that the port is free; sockets that share a port also bind to a taken one.
+    with listen_tcp(host, port, None) as probe:
+        port = probe.getsockname()[1]
+    return [listen_tcp(host, port, backlog, shared=True) for _ in range(count)]
 
 
 def url_of(listeners: list[socket.socket]) -> str:

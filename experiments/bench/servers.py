@@ -22,10 +22,9 @@ from urllib.parse import urlsplit
 import psutil
 from pydantic import SecretStr
 
-from overload_demo.api.front_door.listeners import listen
 from overload_demo.config import load_settings
 from overload_demo.errors import OverloadDemoError
-from overload_demo.http_server import url_of
+from overload_demo.http_server import listen, url_of
 from overload_demo.jobs import new_job_id
 from overload_demo.lab.sampler import count_commands
 from overload_demo.load import LoadPlan, LoadSummary, run_load

@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from overload_demo.api.front_door.listeners import inherited, listen
 from overload_demo.api.front_door.parent import Parent
 from overload_demo.api.request_context import with_request_id
 from overload_demo.config import Settings, load_settings
 from overload_demo.console import fail, on_stop_signals, one_line_errors, run_command
-from overload_demo.http_server import url_of
+from overload_demo.errors import ConfigurationError
+from overload_demo.http_server import listen, url_of
 from overload_demo.logs import log_to_stderr
 from overload_demo.process import watch_parent
 from overload_demo.store.connect import open_store
@@ -50,7 +50,7 @@ def api(
     with one_line_errors():
         settings = load_settings()
         log_to_stderr(settings.overload_log_format, note=with_request_id)
-        listeners = inherited([int(fd) for fd in fds.split(",")]) if fds else listen(host, port)
+        listeners = _inherited(fds) if fds else listen(host, port)
         if processes is None:
             metrics = metrics_fd, metrics_row
             _serve(settings, listeners, metrics, is_child=bool(fds), ready_fd=ready_fd, parent_pipe=parent_pipe)
@@ -62,6 +62,14 @@ def api(
             if parent_pipe:
                 watch_parent(parent.stop)
             parent.run()
+
+
+def _inherited(fds: str) -> list[socket.socket]:
+    """The sockets that the parent process has bound; they and their queues survive a killed API."""
+    try:
+        return [socket.socket(fileno=int(fd)) for fd in fds.split(",")]
+    except OSError as error:
+        raise ConfigurationError(f"an inherited descriptor is no socket: {error.strerror}") from None
 
 
 def _serve(
@@ -80,7 +88,7 @@ def _serve(
     # Imported here: the parent of several processes needs none of it, which keeps its memory small.
     from overload_demo.api.api_metrics import ApiMetrics
     from overload_demo.api.app import create_app
-    from overload_demo.api.front_door.server import Server
+    from overload_demo.api.front_door.gate import Server
 
     with open_store(settings) as store:
         server = Server(create_app(settings, store, ApiMetrics(*metrics)), settings, ready_fd=ready_fd)

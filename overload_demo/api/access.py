@@ -1,7 +1,7 @@
-"""Access control: the Host check and the optional API keys.
+"""Access control: the Host check and the optional API keys, sent as ``Authorization: Bearer KEY``.
 
-A key travels as ``Authorization: Bearer KEY``. The process keeps only digests of keys. A job stores a shorter digest as
-its owner, from which the key cannot be derived. Another owner's job is a 404, like an unknown id.
+The process keeps only digests of keys, and a job stores a shorter digest as its owner. Another owner's job is a 404,
+like an unknown id.
 """
 
 import hashlib
@@ -54,8 +54,10 @@ class ApiKeys:
     def owner(self, scope: Scope) -> str | None:
         """Return the owner id of a request's key, 16 hexadecimal digits; None without an accepted key.
 
-        Compares with every digest in constant time, so the duration reveals nothing.
+        It is '' where no key is needed. Compares with every digest in constant time, so the duration reveals nothing.
         """
+        if not self._digests:
+            return ""
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         scheme, _, key = (given[0] if len(given) == 1 else b"").partition(b" ")
         digest = _digest(key.strip())
@@ -83,17 +85,14 @@ class KeyCheck:
         begin(scope)
         if scope["type"] == "http" and get_route_path(scope) not in self._open_paths:
             keys: ApiKeys = scope["app"].state.keys
-            if keys:
-                owner = keys.owner(scope)
-                if owner is None:
-                    detail = "send one of the API's keys as Authorization: Bearer KEY"
-                    await problems.problem(401, detail, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
-                    return
-                scope[_OWNER] = owner
+            owner = scope[_OWNER] = keys.owner(scope)
+            if owner is None:
+                detail = "send one of the API's keys as Authorization: Bearer KEY"
+                await problems.problem(401, detail, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
+                return
         await self._app(scope, receive, send)
 
 
 def owner_of(scope: Scope) -> str:
     """Return the owner of the jobs that a request submits and may read; '' where no key is needed."""
-    owner: str = scope.get(_OWNER, "")
-    return owner
+    return scope.get(_OWNER, "")  # type: ignore[no-any-return]

@@ -45,18 +45,15 @@ class ApiMetrics:
 
     def __init__(self, fd: int = -1, row: int = 0) -> None:
         metrics = self._metrics = MetricSet(fd, row)
-        requests = metrics.counters(
-            "overload_http_requests_total", "Responses sent, by status.", "status", [*STATUSES, OTHER]
-        )
+        statuses = [*STATUSES, OTHER]
+        requests = metrics.counters("overload_http_requests_total", "Responses sent, by status.", "status", statuses)
         self._requests = {status.encode(): counter for status, counter in requests.items()}
         self._accepted, self._other = requests[ACCEPTED.decode()], requests[OTHER]
-        self._acceptance = metrics.histogram(
-            "overload_acceptance_seconds", "From the head of a request read to its 202 written.", ACCEPTANCE_S
-        )
+        help = "From the head of a request read to its 202 written."
+        self._acceptance = metrics.histogram("overload_acceptance_seconds", help, ACCEPTANCE_S)
         self._batch = metrics.histogram("overload_commit_batch_jobs", "Jobs in one enqueue call.", BATCH_JOBS)
-        self._commit = metrics.histogram(
-            "overload_commit_seconds", "Duration of an enqueue call, retries included.", COMMIT_S
-        )
+        help = "Duration of an enqueue call, retries included."
+        self._commit = metrics.histogram("overload_commit_seconds", help, COMMIT_S)
         self.connections = metrics.gauge("overload_live_connections", "Connections accepted and not closed.")
         self.paused = metrics.gauge("overload_accepting_paused", "API processes that accept no connection: at the cap.")
         self.pauses = metrics.counter("overload_accepting_pauses_total", "How often a process stopped accepting.")

@@ -1,4 +1,4 @@
-"""The ASGI app: routes, middleware and connections to the store, put together.
+"""The ASGI app, assembled from routes, middleware and connections to the store.
 
 ``uvicorn overload_demo.api.app:app`` serves it too, without the limits of the front door.
 """
@@ -31,7 +31,7 @@ CONNECTIONS = 8
 class IngressApp(FastAPI):
     """FastAPI with ``layers`` outside its own middleware, the innermost first.
 
-    :class:`ShortCut` needs none of FastAPI's layers, which take half of a request's time in this process (measured).
+    :class:`ShortCut` needs none of FastAPI's own, which take half of a request's time in this process (measured).
     """
 
     layers: tuple[Callable[[ASGIApp], ASGIApp], ...] = ()
@@ -53,14 +53,15 @@ class IngressApp(FastAPI):
 def create_app(
     settings: Settings | None = None, store: Store | None = None, metrics: ApiMetrics | None = None
 ) -> IngressApp:
-    """Return the ASGI app. Without ``store`` it opens the one of ``settings`` at its start and leaves it at its end.
+    """Return the ASGI app. Without ``store`` it has the one of ``settings`` open while it runs.
 
-    Without ``settings`` it reads them at its start. ``metrics`` is where it counts; the default is a set of its own.
+    Without ``settings`` it reads them at its start. It counts in ``metrics``, by default in a set of its own.
     """
     app = IngressApp(
         title="overload_demo",
         version=__version__,
         lifespan=lambda app: _connected(app, settings or load_settings(), store),
+        exception_handlers=problems.HANDLERS,
         docs_url=None,  # FastAPI's page loads its viewer from the internet
         redoc_url=None,
         redirect_slashes=False,  # the redirect's Location would repeat any Host header
@@ -73,7 +74,6 @@ def create_app(
     app.layers = (ShortCut, *key_check, HostCheck)
     # Not include_router, which would put one more router around each request.
     app.router.routes.extend([*routes.intake.routes, *routes.reading.routes])
-    problems.install(app)
     return app
 
 
@@ -84,14 +84,10 @@ async def _connected(app: FastAPI, settings: Settings, store: Store | None) -> A
     async with AsyncExitStack() as stack:
         blocking = ExitStack()
         stack.push_async_callback(asyncio.to_thread, blocking.close)
-        opening = open_store(settings)
-        address, refresh = store if store else await asyncio.to_thread(blocking.enter_context, opening)
+        address, refresh = store if store else await asyncio.to_thread(blocking.enter_context, open_store(settings))
+        timeout_s, on_error = settings.overload_store_deadline_s, state.metrics.store_error
         state.upstash = Upstash(
-            address,
-            connections=CONNECTIONS,
-            timeout_s=settings.overload_store_deadline_s,
-            refresh=refresh,
-            on_error=state.metrics.store_error,
+            address, connections=CONNECTIONS, timeout_s=timeout_s, refresh=refresh, on_error=on_error
         )
         stack.push_async_callback(state.upstash.aclose)
         state.results = Results(state.upstash, settings)

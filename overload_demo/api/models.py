@@ -24,9 +24,7 @@ class QueuedJob(BaseModel):
 
     status: Literal["queued"]
     job_id: JobId
-    queue_position: int = Field(
-        ge=1, description="1 = next; an upper bound: cancelled jobs ahead count until a worker removes them"
-    )
+    queue_position: int = Field(ge=1, description="1 = next; an upper bound: cancelled jobs ahead may still count")
     estimated_wait_seconds: float = Field(ge=0, description="position · service time ÷ max(1, live workers)")
 
 
@@ -104,9 +102,7 @@ class HealthReport(BaseModel):
     version: str
     queue_connected: bool
     timestamp: UtcTime
-    durability: Literal["always", "everysec", "none", "unknown"] = Field(
-        description="when an acknowledged job is on disk"
-    )
+    durability: Literal["always", "everysec", "none", "unknown"] = Field(description="when an accepted job is on disk")
     detail: str | None = Field(None, description="the reason, while degraded")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -29,10 +29,7 @@ QUOTA_RETRY_AFTER_S = 30.0  # the longest: the quota lasts until the plan is upg
 
 
 def retry_after(wait_s: float) -> str:
-    """Return a ``Retry-After`` for a wait of about ``wait_s``: whole seconds, 1 to 30, with ±20 % jitter.
-
-    The jitter spreads the retries of clients that were answered together.
-    """
+    """Return a ``Retry-After``: whole seconds, 1 to 30, with ±20 % jitter, which spreads retries."""
     return str(min(30, max(1, math.ceil(wait_s * random.uniform(0.8, 1.2)))))
 
 
@@ -51,8 +48,7 @@ def document(status: int, detail: str, **members: Any) -> bytes:
 def from_error(error: OverloadDemoError, job_id: str | None = None) -> Response:
     """Return the response for an error of this package; with an unknown outcome it carries the ``job_id`` to poll."""
     if isinstance(error, QueueFullError):
-        headers = {"Retry-After": retry_after(error.retry_after_s)}
-        return problem(429, str(error), headers, outcome=error.outcome)
+        return problem(429, str(error), {"Retry-After": retry_after(error.retry_after_s)}, outcome=error.outcome)
     if isinstance(error, IdempotencyConflictError):
         return problem(422, str(error), outcome=error.outcome)
     is_unknown = job_id is not None and error.outcome == "unknown"
@@ -74,13 +70,9 @@ def _unavailable(error: OverloadDemoError, about: str | None, advice: str, **mem
 
 def _allowed(request: Request) -> str:
     """All methods of a path; the router names only those of its first route."""
-    methods: set[str] = set()
-    for route in request.app.router.routes:
-        if route.matches(request.scope)[0] is not Match.NONE:
-            methods |= route.methods
-    if "GET" in methods:
-        methods.add("HEAD")
-    return ", ".join(sorted(methods))
+    found = [one.methods for one in request.app.routes if one.matches(request.scope)[0] is not Match.NONE]
+    methods = set().union(*found)
+    return ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
 
 
 async def _on_http(request: Request, error: HTTPException) -> Response:
@@ -106,13 +98,9 @@ async def _on_own(_: Request, error: OverloadDemoError) -> Response:
     return from_error(error)
 
 
-def install(app: FastAPI) -> None:
-    """Turn every error of ``app`` into a problem document."""
-    handlers: dict[type[Exception], Any] = {
-        HTTPException: _on_http,
-        RequestValidationError: _on_validation,
-        OverloadDemoError: _on_own,
-        ClientDisconnect: _on_disconnect,
-    }
-    for kind, handler in handlers.items():
-        app.add_exception_handler(kind, handler)
+HANDLERS: dict[int | type[Exception], Any] = {
+    HTTPException: _on_http,
+    RequestValidationError: _on_validation,
+    OverloadDemoError: _on_own,
+    ClientDisconnect: _on_disconnect,
+}

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from overload_demo.api.app import create_app
-from overload_demo.api.front_door.server import Server
+from overload_demo.api.front_door.gate import Server
 from overload_demo.config import Settings
 from overload_demo.process import STOP_WITHIN_S, Child
 from overload_demo.store.connect import Store

@@ -24,10 +24,9 @@ from typing import Any, ClassVar, Literal, Self
 import psutil
 from pydantic import SecretStr
 
-from overload_demo.api.front_door.listeners import listen
 from overload_demo.config import Settings, load_settings
 from overload_demo.errors import ConfigurationError, OverloadDemoError
-from overload_demo.http_server import url_of
+from overload_demo.http_server import listen, url_of
 from overload_demo.lab.job_log import EFFECTS
 from overload_demo.lab.json_connection import JsonConnection
 from overload_demo.lab.parts import ApiThread, PartGroup, WorkerThread, in_thread, uncancelled

@@ -1,9 +1,8 @@
 """The lease renewer: a thread that sends all requests to the store, so that the worker's own thread only runs jobs.
 
 While a job runs, it renews the leases of the batch, settles results that have waited, releases the unstarted jobs if
-the running one takes long, and stops renewing a job that exceeds its time limit. Pure-Python work cannot starve the
-thread. A C call that holds the GIL for longer than the lease can: its result is then fenced and counted. If it also
-exceeds the time limit, the watchdog process ends the worker (``worker/watchdog.py``).
+the running one takes long, and stops renewing a job that exceeds its time limit. A C call that holds the GIL for longer
+than the lease stops the thread: the job's result is then fenced. Past the time limit the watchdog ends the worker.
 
 Reading tour 10 of 13; next: overload_demo/worker/loop.py. Look for what each of the two threads may touch. Question:
 which task prevents that a slow job runs twice?
@@ -42,9 +41,9 @@ MAX_SETTLE_BYTES = 2_097_152  # a request over 10 MB is refused, and JSON inside
 class LeaseRenewer:
     """Holds one worker's leases. The thread that runs the jobs calls the public methods.
 
-    ``on_overdue`` is called once, in the renewer's thread, when a job exceeds ``worker_job_timeout_s``. By then the
-    rest of its batch is settled or released, and its own lease is left to expire. ``on_lost`` is called there if the
-    event loop fails, for example because a handler closed descriptors that it does not own. Further calls then fail.
+    The renewer's thread calls ``on_overdue`` once, when a job exceeds ``worker_job_timeout_s``. By then the rest of its
+    batch is settled or released, and its own lease is left to expire. It calls ``on_lost`` if the event loop fails, for
+    example because a handler closed descriptors that it does not own. Further calls then fail.
     """
 
     def __init__(
@@ -115,8 +114,7 @@ class LeaseRenewer:
             job = self._todo.popleft()
         except IndexError:
             return None
-        self._current_since = time.monotonic()
-        self._current = job
+        self._current_since, self._current = time.monotonic(), job
         return job
 
     def finish(self, settlement: Settlement) -> None:
@@ -149,16 +147,16 @@ class LeaseRenewer:
     async def _fetch(self, max_jobs: int) -> Lease:
         async with self._one_at_a_time:
             finished = self._take_finished()
+            lease: Lease | StoreError
             if not finished:
                 with self._metrics.timed("lease"):
                     lease = await self._consumer.lease(max_jobs)
             else:
                 with self._kept_on_failure(finished), self._metrics.timed("settle_and_lease"):
-                    fenced, leased = await self._consumer.settle_and_lease(finished, max_jobs)
+                    fenced, lease = await self._consumer.settle_and_lease(finished, max_jobs)
                 self._count(finished, fenced)
-                if isinstance(leased, StoreError):
-                    raise leased
-                lease = leased
+                if isinstance(lease, StoreError):
+                    raise lease
             self._metrics.leased(len(lease.jobs))
             self._renewed_at = time.monotonic()
             self._todo.extend(lease.jobs)
@@ -212,7 +210,7 @@ class LeaseRenewer:
                 log.warning("lost the lease of %s: another worker may have it", job.job_id, extra=about(job))
                 with contextlib.suppress(ValueError, IndexError):  # it is running, or was taken just now
                     self._todo.remove(job)
-                    self._metrics.lost()
+                    self._metrics.in_flight.add(-1)
 
     async def _close(self) -> None:
         async with self._one_at_a_time:

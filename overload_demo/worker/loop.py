@@ -19,9 +19,9 @@ from overload_demo.errors import StoreError
 from overload_demo.jobs import JobRequest, encode_result
 from overload_demo.queue.consumer import LeasedJob, LeaseEnd, Settlement, about
 from overload_demo.store.connect import Store
-from overload_demo.work import Slot, utc_now
+from overload_demo.work import utc_now
 from overload_demo.worker.handler import AsyncRunner, JobContext, end_forked_child, load_handler
-from overload_demo.worker.identity import WorkerIdentity
+from overload_demo.worker.identity import locked_identity
 from overload_demo.worker.journal import EffectLog, FailureLog, OutcomeLog, describe
 from overload_demo.worker.lease_renewer import LeaseRenewer
 from overload_demo.worker.watchdog import Watchdog
@@ -43,19 +43,14 @@ class Worker:
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        store: Store,
-        *,
-        metrics: WorkerMetrics | None = None,
-        watchdog: Watchdog | None = None,
+        self, settings: Settings, store: Store, metrics: WorkerMetrics | None = None, watchdog: Watchdog | None = None
     ) -> None:
         self.settings, self._store = settings, store
         self.running_job: str | None = None
         self.overdue_job: str | None = None
         self._metrics, self._watchdog = metrics or WorkerMetrics(), watchdog
         self._async_runner = AsyncRunner()
-        self._handler = load_handler(settings, Slot(), self._async_runner)
+        self._handler = load_handler(settings, self._async_runner)
         self._effects = EffectLog(settings.worker_effect_log) if settings.worker_effect_log else None
         self._outcomes, self._failures = OutcomeLog(), FailureLog()
         self._stopping = threading.Event()
@@ -69,7 +64,7 @@ class Worker:
     def run(self, *, until_empty: bool = False) -> None:
         """Work until :meth:`stop`, or with ``until_empty`` until no job is waiting or in flight."""
         self._pid = os.getpid()
-        with WorkerIdentity(self.settings) as own:
+        with locked_identity(self.settings) as own:
             log.info("worker %s is up", own.name)
             renewer = LeaseRenewer(
                 self.settings, self._store, own, self._metrics, on_overdue=self._end_overdue, on_lost=self._end_lost
@@ -130,7 +125,7 @@ class Worker:
         busy_s = time.perf_counter() - since
         recent_s = self._recent_job_s
         self._recent_job_s = busy_s if recent_s is None else 0.8 * recent_s + 0.2 * busy_s
-        self._metrics.ended(busy_s)
+        self._metrics.handler_seconds.observe(busy_s)
         self._outcomes.write(job, end, text, busy_s)
         return Settlement(job, end, text, started_at, utc_now(), busy_s)
 
@@ -171,11 +166,10 @@ class Worker:
 
     def _log_changes(self, trouble: str, is_paused: bool) -> None:
         """Log once that the store fails, for each new reason, that it answers again, and a pause of the queue."""
-        if trouble != self._trouble:
-            if trouble:
-                log.warning("store request failed, retrying: %s", trouble)
-            else:
-                log.info("the store answers again")
+        if trouble and trouble != self._trouble:
+            log.warning("store request failed, retrying: %s", trouble)
+        if self._trouble and not trouble:
+            log.info("the store answers again")
         if is_paused != self._is_paused:
             log.info("the queue is paused, waiting" if is_paused else "the queue is resumed")
         self._trouble, self._is_paused = trouble, is_paused

@@ -28,38 +28,28 @@ BATCH_JOBS = (0, 1, 2, 4, 8, 16, 32, 64, 128)
 class WorkerMetrics:
     """The metrics of one worker.
 
-    The thread that runs the jobs calls :meth:`started` and :meth:`ended`, the lease renewer's thread calls the rest.
+    The thread that runs the jobs counts attempts and ``handler_seconds``, the lease renewer's thread the rest.
     """
 
     def __init__(self) -> None:
         metrics = self.metrics = MetricSet()
-        ends = metrics.counters(
-            "overload_worker_jobs_total",
-            "Jobs settled, by outcome; released: returned unstarted.",
-            "outcome",
-            [*LeaseEnd],
-        )
-        self._ends = {LeaseEnd(end): counter for end, counter in ends.items()}
-        self._in_flight = metrics.gauge("overload_worker_in_flight", "Jobs leased and not settled by this worker.")
+        help = "Jobs settled, by outcome; released: returned unstarted."
+        self._ends = metrics.counters("overload_worker_jobs_total", help, "outcome", [*LeaseEnd])
+        self.in_flight = metrics.gauge("overload_worker_in_flight", "Jobs leased and not settled by this worker.")
         self._lease_jobs = metrics.histogram("overload_worker_lease_jobs", "Jobs leased in one call.", BATCH_JOBS)
         self._settle_jobs = metrics.histogram("overload_worker_settle_jobs", "Jobs settled in one call.", BATCH_JOBS)
-        self._calls = metrics.histograms(
-            "overload_worker_store_seconds", "Duration of a store call, by call.", "call", CALLS, CALL_S
-        )
+        help = "Duration of a store call, by call."
+        self._calls = metrics.histograms("overload_worker_store_seconds", help, "call", CALLS, CALL_S)
         self._fenced = metrics.counter("overload_worker_fenced_total", "Results that came after their lease was lost.")
         self.store_error = metrics.store_errors()
         attempts = metrics.counters("overload_worker_attempts_total", "Jobs started, by attempt.", "attempt", ATTEMPTS)
         self._attempts = list(attempts.values())
-        self._handler = metrics.histogram("overload_worker_handler_seconds", "Duration of a job.", HANDLER_S)
+        self.handler_seconds = metrics.histogram("overload_worker_handler_seconds", "Duration of a job.", HANDLER_S)
         metrics.begin()
 
     def started(self, attempt: int) -> None:
         """Count the start of a job; ``attempt`` counts from 1."""
         self._attempts[min(attempt, len(self._attempts)) - 1].add()
-
-    def ended(self, busy_s: float) -> None:
-        """Count the end of a job, whatever its outcome."""
-        self._handler.observe(busy_s)
 
     @contextmanager
     def timed(self, call: str) -> Iterator[None]:
@@ -73,19 +63,15 @@ class WorkerMetrics:
     def leased(self, jobs: int) -> None:
         """Count one lease call."""
         self._lease_jobs.observe(jobs)
-        self._in_flight.add(jobs)
+        self.in_flight.add(jobs)
 
     def settled(self, settlements: Sequence[Settlement], fenced: int) -> None:
         """Count one settle call; ``fenced`` of its jobs had lost their lease."""
         self._settle_jobs.observe(len(settlements))
-        self._in_flight.add(-len(settlements))
+        self.in_flight.add(-len(settlements))
         self._fenced.add(fenced)
         for one in settlements:
             self._ends[one.end].add()
-
-    def lost(self) -> None:
-        """Count the lost lease of an unstarted job."""
-        self._in_flight.add(-1)
 
 
 def _request_class(rule: HostRule) -> type[WSGIRequestHandler]:

@@ -18,8 +18,7 @@ from typing import Any, Self
 import httpx
 import psutil
 
-from overload_demo.api.front_door.listeners import listen
-from overload_demo.http_server import url_of
+from overload_demo.http_server import listen, url_of
 from overload_demo.load import LoadPlan, Shape, run_load
 from overload_demo.process import Child
 from overload_demo.store.connect import Store, open_store

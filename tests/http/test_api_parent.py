@@ -177,6 +177,15 @@ def test_a_child_that_hangs_at_its_start_is_restarted_while_the_others_serve(
     assert not runner.is_alive()
 
 
+def test_a_first_child_that_cannot_be_started_is_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Child) -> None:
+        raise OSError("out of processes")
+
+    monkeypatch.setattr(Child, "start", fail)
+    with listening() as listeners, pytest.raises(OSError, match="out of processes"):
+        Parent(listeners, 2, 1.0).run()
+
+
 def _accepts(url: str) -> bool:
     with suppress(httpx.HTTPError):
         return httpx.post(f"{url}/jobs", json=JOB, trust_env=False, timeout=1.0).status_code == 202

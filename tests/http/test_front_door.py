@@ -12,10 +12,9 @@ import psutil
 import pytest
 
 from overload_demo.api.front_door.gate import connection_cap
-from overload_demo.api.front_door.listeners import listen
 from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError
-from overload_demo.http_server import url_of
+from overload_demo.http_server import listen, url_of
 from overload_demo.load import LoadPlan, Shape, run_load
 from overload_demo.process import Child
 from overload_demo.store.connect import Store

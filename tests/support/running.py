@@ -14,9 +14,8 @@ import psutil
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from overload_demo.api.front_door.listeners import listen
 from overload_demo.config import Settings, load_settings
-from overload_demo.http_server import url_of
+from overload_demo.http_server import listen, url_of
 from overload_demo.lab.job_log import read_events
 from overload_demo.lab.parts import ApiThread, WorkerThread
 from overload_demo.process import Child

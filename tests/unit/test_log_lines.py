@@ -128,7 +128,7 @@ from overload_demo.config import load_settings
 log_to_stderr("json")
 from fastapi import FastAPI
 from overload_demo.api.api_metrics import ApiMetrics
-from overload_demo.api.front_door.server import Server
+from overload_demo.api.front_door.gate import Server
 from overload_demo.live.feed import Feed
 from overload_demo.live.page import Page
 app = FastAPI()

@@ -14,7 +14,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from overload_demo.api.front_door.connection import Flow, GatedProtocol
-from overload_demo.api.front_door.server import Server
+from overload_demo.api.front_door.gate import Server
 from overload_demo.http_server import SignalFreeServer
 from overload_demo.store.gateway.http_protocol import HttpProtocol
 

@@ -1,4 +1,4 @@
-"""The gate: how many connections are accepted at a time, and how long a client may stay silent.
+"""The gate, which bounds connections and silence, and the uvicorn server behind it.
 
 uvicorn accepts every connection, so a crowd ends up in its memory and, past the descriptor limit, in errors. Here a
 crowd waits in the kernel, where a connection costs next to nothing and none is refused: accepting pauses at a cap of
@@ -8,16 +8,22 @@ sending its next request would see a reset. A new connection is never reset.
 """
 
 import asyncio
+import contextlib
 import logging
+import math
+import os
 import resource
 import socket
 import struct
-from collections.abc import Callable
+from functools import partial
 from typing import Any
+
+from fastapi import FastAPI
 
 from overload_demo.api.api_metrics import ApiMetrics
 from overload_demo.api.front_door.connection import MAX_HEAD_BYTES, GatedProtocol, is_readable
 from overload_demo.config import Settings
+from overload_demo.http_server import SignalFreeServer
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +34,7 @@ CROWDED_IDLE_S = 0.25
 LAST_REQUEST_S = 1.0  # at a stop: a client that was idle for longer is not about to send
 CROWDED_FOR_S = 1.0  # after a pause, since the next one is likely
 RESUME_BELOW = 0.9  # of the cap, so that pausing and resuming do not alternate with each connection
+KEEP_ALIVE_S = 30
 CONNECTION_BYTES = 16_384  # with a request in flight, without its body (measured)
 DESCRIPTOR_RESERVE = 48  # the store's connections, log, event loop, and a margin
 
@@ -35,7 +42,7 @@ DESCRIPTOR_RESERVE = 48  # the store's connections, log, event loop, and a margi
 def connection_cap(settings: Settings, listeners: int) -> int:
     """Return how many live connections the settings, the descriptor limit and the memory budget allow.
 
-    The budget assumes that every connection holds the largest head and body accepted, the body as bytes and as text.
+    The budget assumes the largest head and body in every connection, the body as bytes and as text.
     """
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     at_worst = CONNECTION_BYTES + MAX_HEAD_BYTES + 2 * settings.overload_max_body_bytes
@@ -44,62 +51,59 @@ def connection_cap(settings: Settings, listeners: int) -> int:
 
 
 class Gate:
-    """Accepts from ``listeners`` while fewer than ``cap`` connections are live.
+    """Accepts from ``listeners`` in the running event loop, while fewer connections than the cap are live.
 
-    A connection is closed if it does not complete a request within ``timeout_s`` of its beginning, or of the request's
-    first byte, or does not read its responses for as long. Use from one event loop: :meth:`open`, then :meth:`retire`,
-    which leaves the listeners open.
+    A connection is closed if it does not complete a request within ``overload_request_patience_s`` of its beginning, or
+    of the request's first byte, or does not read its responses for as long.
     """
 
-    def __init__(self, listeners: list[socket.socket], cap: int, timeout_s: float, metrics: ApiMetrics) -> None:
-        self._listeners, self._cap, self._timeout_s, self._metrics = listeners, cap, timeout_s, metrics
+    def __init__(
+        self, listeners: list[socket.socket], settings: Settings, metrics: ApiMetrics, **uvicorn_arguments: Any
+    ) -> None:
+        self._listeners, self._metrics = listeners, metrics
+        self._cap = connection_cap(settings, len(listeners))
+        self._timeout_s, self._grace_s = settings.overload_request_patience_s, settings.overload_grace_s
+        self._new_protocol = partial(GatedProtocol, metrics.answered, self.is_crowded, self._leave, **uvicorn_arguments)
         self._inside: set[GatedProtocol] = set()
-        self._make: Callable[[], GatedProtocol] | None = None
-        self._loop: asyncio.AbstractEventLoop
-        self._checker: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
         self._room_maker: asyncio.TimerHandle | None = None
-        self._is_paused = False
+        self._is_paused = self._is_retired = False
         self._crowded_until = 0.0
-
-    def open(self, make_protocol: Callable[[], GatedProtocol]) -> None:
-        """Start accepting; ``make_protocol`` creates the protocol of one connection."""
-        self._loop, self._make = asyncio.get_running_loop(), make_protocol
-        for listener in self._listeners:
+        for listener in listeners:
             listener.setblocking(False)
         self._start_accepting()
         self._close_stalled()
 
-    async def drain(self, within_s: float) -> None:
-        """Accept all connections that wait, each for one response; reset those that remain after ``within_s``."""
+    async def drain(self) -> None:
+        """Accept all connections that wait, each for one response; reset those that remain after the grace."""
         self._crowded_until = float("inf")
-        give_up_at = self._loop.time() + within_s
+        give_up_at = self._loop.time() + self._grace_s
         while is_readable(*self._listeners) and self._loop.time() < give_up_at:  # noqa: ASYNC110 - no event for an empty queue
             await asyncio.sleep(0.05)
         self._stop_accepting()
         if count := sum(map(_reset_all, self._listeners)):
-            log.warning("%d connections were still waiting after %g s and are reset", count, within_s)
+            log.warning("%d connections were still waiting after %g s and are reset", count, self._grace_s)
 
-    async def retire(self, within_s: float) -> None:
+    async def retire(self) -> None:
         """Accept no more; let recently active clients send one last request, answered with ``Connection: close``.
 
-        A client that is sending its next request would otherwise see a reset, with an unknown outcome.
+        A client that is sending one would otherwise see a reset, with an unknown outcome.
         """
-        self._make = None
+        self._is_retired = True
         self._stop_accepting()
-        if self._checker is not None:
-            self._checker.cancel()
+        self._checker.cancel()
         self._crowded_until = float("inf")
-        give_up_at = self._loop.time() + min(within_s, LAST_REQUEST_S)
+        give_up_at = self._loop.time() + min(self._grace_s, LAST_REQUEST_S)
         while (now := self._loop.time()) < give_up_at:
             if all(one.idle_since < now - LAST_REQUEST_S for one in self._inside):
                 return
             await asyncio.sleep(0.02)
 
-    def leave(self, connection: GatedProtocol) -> None:
+    def _leave(self, connection: GatedProtocol) -> None:
         """Note the end of a connection, and resume accepting if there is room."""
         self._inside.discard(connection)
         self._metrics.connections.set(len(self._inside))
-        if self._is_paused and self._make and len(self._inside) < RESUME_BELOW * self._cap:
+        if self._is_paused and not self._is_retired and len(self._inside) < RESUME_BELOW * self._cap:
             self._is_paused = False
             self._metrics.paused.set(0)
             self._crowded_until = max(self._crowded_until, self._loop.time() + CROWDED_FOR_S)
@@ -126,10 +130,9 @@ class Gate:
             self._let_in(connection)
 
     def _let_in(self, connection: socket.socket) -> None:
-        """Count a connection from here to its end, also while the event loop still sets it up."""
-        assert self._make is not None
+        """Count a connection from here on, also while the event loop still sets it up."""
         connection.setblocking(False)
-        protocol = self._make()
+        protocol = self._new_protocol()
         self._inside.add(protocol)
         self._metrics.connections.set(len(self._inside))
 
@@ -137,7 +140,7 @@ class Gate:
             protocol.setup = None
             if task.cancelled() or task.exception():
                 connection.close()
-                self.leave(protocol)
+                self._leave(protocol)
 
         protocol.setup = self._loop.create_task(self._loop.connect_accepted_socket(lambda: protocol, connection))
         protocol.setup.add_done_callback(set_up)
@@ -154,7 +157,7 @@ class Gate:
 
     def _make_room(self) -> None:
         """During a pause: close the connections idle for longest, a few at a time, until accepting resumes."""
-        if not self._is_paused or self._make is None:
+        if self._is_retired or not self._is_paused:
             return
         since = self._loop.time() - CROWDED_IDLE_S
         idle = sorted((one for one in self._inside if one.idle_since < since), key=lambda one: one.idle_since)
@@ -181,11 +184,68 @@ class Gate:
 def _reset_all(listener: socket.socket) -> int:
     """Reset every connection in an accept queue; returns how many there were."""
     count = 0
-    while True:
-        try:
-            connection, _ = listener.accept()
-        except OSError:
-            return count
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        connection.close()
-        count += 1
+    with contextlib.suppress(OSError):  # the queue is empty
+        while True:
+            with listener.accept()[0] as connection:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            count += 1
+    return count
+
+
+class Server(SignalFreeServer):
+    """uvicorn behind the gate: ``run(sockets=[...])`` serves until a stop, which any thread may call.
+
+    ``ready_fd`` is a pipe that gets a byte, and is closed, as soon as the process serves.
+    """
+
+    def __init__(self, app: FastAPI, settings: Settings, *, ready_fd: int | None = None) -> None:
+        super().__init__(
+            app,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=math.ceil(settings.overload_grace_s),
+        )
+        self._settings, self._ready_fd = settings, ready_fd
+        self._metrics: ApiMetrics = app.state.metrics
+        self._is_final = False
+        self._gate: Gate | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open the gate in place of uvicorn's own accepting (uvicorn's hook)."""
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            return
+        uvicorns = {"config": self.config, "server_state": self.server_state, "app_state": self.lifespan.state}
+        self._gate = Gate(sockets or [], self._settings, self._metrics, **uvicorns)
+        self.servers = []
+        self.started = True
+        if self._ready_fd is not None:
+            os.write(self._ready_fd, b"1")
+            os.close(self._ready_fd)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Flush the metrics, ten times a second (uvicorn's hook)."""
+        self._metrics.flush()
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Drain the accept queue after a final stop, then finish the requests (uvicorn's hook)."""
+        if self._gate is not None:
+            if self._is_final:
+                await self._gate.drain()
+            await self._gate.retire()
+        await super().shutdown(sockets)
+        self._metrics.flush()
+
+    def stop(self) -> None:
+        """Finish the requests of live connections, then end; another process accepts those that wait."""
+        self.should_exit = True
+
+    def stop_for_good(self) -> None:
+        """Final shutdown: drain the accept queue first, for up to ``overload_grace_s``.
+
+        Closing the sockets would reset the connections that wait.
+        """
+        if not self.should_exit:  # after stop() another process accepts them
+            self._is_final = self.should_exit = True

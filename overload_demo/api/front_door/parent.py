@@ -1,7 +1,6 @@
 """The parent of several API processes: it owns the listening sockets and restarts the children.
 
-The sockets, and the connections that wait in their queues, survive every child. A dead child is restarted, and
-:meth:`Parent.replace` replaces all one after the other; no client is refused or reset.
+The sockets, and the connections that wait in their queues, survive every child.
 """
 
 import logging
@@ -29,15 +28,16 @@ MARGIN_S = 5.0
 class Parent:
     """Serves on ``listeners`` with child processes, from :meth:`run` until :meth:`stop`.
 
-    ``grace_s`` is what a child may take for each of the two steps of a stop, seconds. :meth:`stop` and :meth:`replace`
-    only set a flag, so a signal handler may call them.
+    A child may take ``grace_s`` seconds for each of the two steps of a stop. A signal handler may call :meth:`stop` and
+    :meth:`replace`.
     """
 
     def __init__(self, listeners: list[socket.socket], processes: int, grace_s: float) -> None:
         self._listeners, self._stop_within_s = listeners, 2 * grace_s + MARGIN_S
         self._metrics = shared_memory(processes + 1)
         self._new_child = partial(_RestartedChild, listeners, self._metrics.fileno())
-        self._children = [self._new_child(row) for row in range(processes)]
+        self._children: list[_RestartedChild] = []
+        self._processes = processes
         self._free_row = processes  # for the replacement of a child that still runs
         self._is_stopping = self._is_to_replace = False
 
@@ -46,7 +46,7 @@ class Parent:
         self._is_stopping = True
 
     def replace(self) -> None:
-        """Rolling restart: stop each child once its replacement is ready."""
+        """Rolling restart: stop each child once its replacement is ready. No client is refused or reset."""
         self._is_to_replace = True
 
     def run(self) -> None:
@@ -55,8 +55,10 @@ class Parent:
         One that does not become ready while others do is restarted like a dead one.
         """
         try:
-            for child in self._children:
+            for row in range(self._processes):
+                child = self._new_child(row)
                 child.start()
+                self._children.append(child)
             ready = self._wait_until_ready(self._children)
             if not ready and not self._is_stopping:
                 raise OverloadDemoError("the API could not start; see the log lines above")
