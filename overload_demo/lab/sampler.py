@@ -74,7 +74,7 @@ class Sampler:
 
 
 def _megabytes(ids: dict[str, int], kind: str) -> dict[str, float]:
-    """Return the memory of each process by name, with the sum of the load processes among the children."""
+    """Return the memory of each process by name, and of all load processes together."""
     sizes = Counter[str]()
     children = [("load generator", child.pid) for child in psutil.Process().children()]
     for name, pid in [*ids.items(), *children]:

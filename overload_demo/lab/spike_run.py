@@ -97,7 +97,15 @@ class _Spike:
         self._report_sample(*sampler.samples[-1], account.lost)
         result = self._result(load, sampler, account, capacity_per_s=capacity_per_s, folder=folder, **cost)
         result.save(folder)  # the naive part may fail, be interrupted, or take the kernel with it
-        baseline, note = await self._baseline_if_possible(load_plan, load.environment)
+        baseline: BaselineRun | None = None
+        try:
+            baseline, note = await self._baseline(load_plan, load.environment)
+        except OverloadDemoError as error:
+            note = f"it could not be measured: {error}"
+        except asyncio.CancelledError:
+            if task := asyncio.current_task():
+                task.uncancel()
+            note = "interrupted before its end"
         source = self.plan.baseline if baseline is not None else "none"
         beside = {"baseline": baseline, "baseline_source": source, "baseline_note": note}
         result = result.model_copy(update=beside)
@@ -155,17 +163,6 @@ class _Spike:
     def _report(self, progress: SpikeProgress) -> None:
         for listener in self._listeners:
             listener(progress)
-
-    async def _baseline_if_possible(self, load_plan: LoadPlan, here: Environment) -> tuple[BaselineRun | None, str]:
-        """Run the naive part; return None and why when it fails or is interrupted: the main result is finished."""
-        try:
-            return await self._baseline(load_plan, here)
-        except OverloadDemoError as error:
-            return None, f"it could not be measured: {error}"
-        except asyncio.CancelledError:
-            if task := asyncio.current_task():
-                task.uncancel()
-            return None, "interrupted before its end"
 
     async def _baseline(self, load_plan: LoadPlan, here: Environment) -> tuple[BaselineRun | None, str]:
         """Send the same schedule to the naive API for a bounded time, or find a recorded run of equal conditions."""
