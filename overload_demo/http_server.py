@@ -3,7 +3,6 @@
 import asyncio
 import errno
 import math
-import resource
 import socket
 import sys
 from collections.abc import Iterator
@@ -51,6 +50,8 @@ def listen(host: str, port: int, crowd: int = CROWD) -> list[socket.socket]:
     Several sockets share the port, each with the kernel's longest accept queue; it is one socket where the platform
     does not spread connections. Raises :class:`ConfigurationError` if the address cannot be had.
     """
+    import resource  # not on Windows, where the store's command still imports this module
+
     try:
         backlog = int(Path("/proc/sys/net/core/somaxconn").read_text())
     except (OSError, ValueError):

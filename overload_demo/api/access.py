@@ -1,7 +1,7 @@
-"""Access control: the Host check and the optional API keys.
+"""Access control: the Host check and the optional API keys, sent as ``Authorization: Bearer KEY``.
 
-A key travels as ``Authorization: Bearer KEY``. The process keeps only digests of keys. A job stores a shorter digest as
-its owner, from which the key cannot be derived. Another owner's job is a 404, like an unknown id.
+The process keeps only digests of keys, and a job stores a shorter digest as its owner. Another owner's job is a 404,
+like an unknown id.
 """
 
 import hashlib

@@ -53,9 +53,9 @@ class IngressApp(FastAPI):
 def create_app(
     settings: Settings | None = None, store: Store | None = None, metrics: ApiMetrics | None = None
 ) -> IngressApp:
-    """Return the ASGI app. Without ``store`` it opens the one of ``settings`` at its start and leaves it at its end.
+    """Return the ASGI app. Without ``store`` it has the one of ``settings`` open while it runs.
 
-    Without ``settings`` it reads them at its start. ``metrics`` is where it counts; the default is a set of its own.
+    Without ``settings`` it reads them at its start. It counts in ``metrics``, by default in a set of its own.
     """
     app = IngressApp(
         title="overload_demo",
@@ -84,14 +84,10 @@ async def _connected(app: FastAPI, settings: Settings, store: Store | None) -> A
     async with AsyncExitStack() as stack:
         blocking = ExitStack()
         stack.push_async_callback(asyncio.to_thread, blocking.close)
-        opening = open_store(settings)
-        address, refresh = store if store else await asyncio.to_thread(blocking.enter_context, opening)
+        address, refresh = store if store else await asyncio.to_thread(blocking.enter_context, open_store(settings))
+        timeout_s, on_error = settings.overload_store_deadline_s, state.metrics.store_error
         state.upstash = Upstash(
-            address,
-            connections=CONNECTIONS,
-            timeout_s=settings.overload_store_deadline_s,
-            refresh=refresh,
-            on_error=state.metrics.store_error,
+            address, connections=CONNECTIONS, timeout_s=timeout_s, refresh=refresh, on_error=on_error
         )
         stack.push_async_callback(state.upstash.aclose)
         state.results = Results(state.upstash, settings)

@@ -12,7 +12,6 @@ from overload_demo.api.models import Problem
 from overload_demo.api.request_context import HEADER
 
 DESCRIPTION = "Accepts jobs at once and stores them durably; a worker runs them later. Poll a job for its result."
-STORE_UNAVAILABLE = "the store does not answer; carries Retry-After"
 SCHEME = "apiKey"
 _PROBLEM = {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
 
@@ -22,14 +21,14 @@ def _retry_after(description: str, *, required: bool = True) -> dict[str, Any]:
     return {"Retry-After": {"description": description, "required": required, "schema": schema}}
 
 
-def errors(**descriptions: str) -> dict[int | str, dict[str, Any]]:
-    """Describe problem responses, named ``s404`` for status 404; 429 and 503 carry ``Retry-After``."""
+def errors(descriptions: dict[int, str]) -> dict[int | str, dict[str, Any]]:
+    """Describe problem responses by status; 429 and 503 carry ``Retry-After``."""
     described: dict[int | str, dict[str, Any]] = {}
-    for name, description in descriptions.items():
+    for status, description in descriptions.items():
         headers = {HEADER: {"description": "the request's id, generated if it had none", "schema": {"type": "string"}}}
-        if name in {"s429", "s503"}:
+        if status in {429, 503}:
             headers |= _retry_after("seconds until a retry makes sense")
-        described[int(name[1:])] = {"description": description, "content": _PROBLEM, "headers": headers}
+        described[status] = {"description": description, "content": _PROBLEM, "headers": headers}
     return described
 
 

@@ -48,8 +48,7 @@ def document(status: int, detail: str, **members: Any) -> bytes:
 def from_error(error: OverloadDemoError, job_id: str | None = None) -> Response:
     """Return the response for an error of this package; with an unknown outcome it carries the ``job_id`` to poll."""
     if isinstance(error, QueueFullError):
-        headers = {"Retry-After": retry_after(error.retry_after_s)}
-        return problem(429, str(error), headers, outcome=error.outcome)
+        return problem(429, str(error), {"Retry-After": retry_after(error.retry_after_s)}, outcome=error.outcome)
     if isinstance(error, IdempotencyConflictError):
         return problem(422, str(error), outcome=error.outcome)
     is_unknown = job_id is not None and error.outcome == "unknown"

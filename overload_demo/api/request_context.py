@@ -1,8 +1,7 @@
 """The id of a request, and the log lines about requests.
 
-A request's id is its ``X-Request-ID``, or one that is generated when needed: every error carries it in its response and
-its log line. A 202 does not carry it, since that would cost each accepted job, which has its own id. For a client that
-sends an id, a log line names both.
+The id is the request's ``X-Request-ID``, or one that is generated when an error or a log line needs it. A 202 does not
+carry it, to stay cheap: for a client that sends an id, a log line names it with the job's.
 """
 
 import logging

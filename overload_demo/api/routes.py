@@ -24,11 +24,12 @@ from overload_demo.api.models import SERVICE, Accepted, AnyJob, CancelledJob, He
 from overload_demo.errors import StoreError
 from overload_demo.jobs import JOB_ID, JobRequest, JobState
 from overload_demo.queue.producer import Producer
-from overload_demo.queue.results import JobStatus, Results
+from overload_demo.queue.results import Results
 from overload_demo.work import utc_now
 
 SCRAPE_TIMEOUT_S = 5.0  # for the queue's metrics: half of Prometheus's default scrape timeout
 NO_SUCH_JOB = "no such job: unknown, or expired after it was done"
+NO_STORE = "the store does not answer; carries Retry-After"
 STATIC = Path(__file__).with_name("static")
 SWAGGER = Path(str(files("fastapi_swagger"))) / "resources"
 ASSETS = dict.fromkeys(("docs.html", "docs.js"), STATIC)
@@ -55,12 +56,14 @@ reading = APIRouter()
     responses={
         202: openapi.ACCEPTED,
         **openapi.errors(
-            s400="not JSON, or an unusable Idempotency-Key",
-            s413="the body is too large",
-            s415="not application/json",
-            s422="JSON, but not a job; or the Idempotency-Key was used before with another body",
-            s429="a configured bound on the queue refuses the job; carries Retry-After",
-            s503="the store did not confirm; outcome is whether it may have enqueued; carries Retry-After",
+            {
+                400: "not JSON, or an unusable Idempotency-Key",
+                413: "the body is too large",
+                415: "not application/json",
+                422: "JSON, but not a job; or the Idempotency-Key was used before with another body",
+                429: "a configured bound on the queue refuses the job; carries Retry-After",
+                503: "the store did not confirm; outcome is whether it may have enqueued; carries Retry-After",
+            }
         ),
     },
 )
@@ -73,43 +76,15 @@ async def post_job(job: JobRequest, request: Request) -> Response:
     "/jobs/{job_id}",
     response_model=AnyJob,
     operation_id="get_job",
-    responses={200: openapi.FOUND, **openapi.errors(s404="unknown or expired", s503=openapi.STORE_UNAVAILABLE)},
+    responses={200: openapi.FOUND, **openapi.errors({404: NO_SUCH_JOB, 503: NO_STORE})},
 )
 async def get_job(job_id: str, request: Request) -> Response:
     """Return the state of a job, and its result once it is done."""
     results: Results = request.app.state.results
     status = await results.status(job_id) if JOB_ID.fullmatch(job_id) else None
-    if status is None or (owner_of(request.scope) and status.owner != owner_of(request.scope)):
+    owner = owner_of(request.scope)
+    if status is None or (owner and status.owner != owner):
         raise HTTPException(404, NO_SUCH_JOB)
-    return _job_response(job_id, status)
-
-
-@reading.delete(
-    "/jobs/{job_id}",
-    response_model=CancelledJob,
-    operation_id="delete_job",
-    responses=openapi.errors(
-        s404="unknown or expired",
-        s409="the job is running or has ended",
-        s503="the store did not confirm; outcome is whether it may have cancelled; a repeat is harmless",
-    ),
-)
-async def delete_job(job_id: str, request: Request) -> Response:
-    """Cancel a job that is waiting; it is never run. Repeating it is harmless. A running job cannot be cancelled."""
-    producer: Producer = request.app.state.producer
-    try:
-        state = await producer.cancel(job_id, owner_of(request.scope)) if JOB_ID.fullmatch(job_id) else None
-    except StoreError as error:
-        return problems.not_cancelled(error, job_id)
-    if state is None:
-        raise HTTPException(404, NO_SUCH_JOB)
-    if state is not JobState.CANCELLED:
-        raise HTTPException(409, f"only a job that is queued can be cancelled; this one is {state.value}")
-    return _job_response(job_id, JobStatus(state, 0, 0.0, "", None, ""))
-
-
-def _job_response(job_id: str, status: JobStatus) -> Response:
-    """The body by state; an unfinished job also gets a ``Retry-After``."""
     headers: dict[str, str] = {}
     body: dict[str, Any] = {"status": status.state.value, "job_id": job_id}
     if status.state is JobState.QUEUED:
@@ -125,11 +100,37 @@ def _job_response(job_id: str, status: JobStatus) -> Response:
     return Response(json.dumps(body, separators=(",", ":")), 200, headers, "application/json")
 
 
+@reading.delete(
+    "/jobs/{job_id}",
+    response_model=CancelledJob,
+    operation_id="delete_job",
+    responses=openapi.errors(
+        {
+            404: NO_SUCH_JOB,
+            409: "the job is running or has ended",
+            503: "the store did not confirm; outcome is whether it may have cancelled; a repeat is harmless",
+        }
+    ),
+)
+async def delete_job(job_id: str, request: Request) -> Response:
+    """Cancel a job that is waiting; it is never run. Repeating it is harmless. A running job cannot be cancelled."""
+    producer: Producer = request.app.state.producer
+    try:
+        state = await producer.cancel(job_id, owner_of(request.scope)) if JOB_ID.fullmatch(job_id) else None
+    except StoreError as error:
+        return problems.not_cancelled(error, job_id)
+    if state is None:
+        raise HTTPException(404, NO_SUCH_JOB)
+    if state is not JobState.CANCELLED:
+        raise HTTPException(409, f"only a job that is queued can be cancelled; this one is {state.value}")
+    return JSONResponse({"status": state.value, "job_id": job_id})
+
+
 @reading.get(
     "/queue/stats",
     response_model=Stats,
     operation_id="get_stats",
-    responses=openapi.errors(s503=openapi.STORE_UNAVAILABLE),
+    responses=openapi.errors({503: NO_STORE}),
 )
 async def get_stats(request: Request) -> dict[str, Any]:
     """Return the queue's statistics, from one consistent read."""
@@ -180,7 +181,7 @@ async def get_health(request: Request) -> dict[str, Any]:
     response_model=HealthReport,
     response_model_exclude_none=True,
     operation_id="get_ready",
-    responses=openapi.errors(s503=openapi.STORE_UNAVAILABLE),
+    responses=openapi.errors({503: NO_STORE}),
 )
 async def get_ready(request: Request) -> Any:
     """Report readiness: 200 while the store answers, else 503."""

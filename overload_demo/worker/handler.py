@@ -35,7 +35,7 @@ class JobContext:
 Handler = Callable[[dict[str, Any], JobContext], Any]
 
 
-def load_handler(settings: Settings, slot: Slot, runner: "AsyncRunner") -> Handler:
+def load_handler(settings: Settings, runner: "AsyncRunner") -> Handler:
     """Return the handler: the demo job, or ``WORKER_HANDLER=module:function``, sync or async.
 
     A handler takes the payload (a dict) and, in a parameter named ``context`` or annotated with it, the
@@ -43,7 +43,7 @@ def load_handler(settings: Settings, slot: Slot, runner: "AsyncRunner") -> Handl
     arguments. Async ones run on ``runner``. Raises :class:`ConfigurationError` if there is no such function.
     """
     if settings.worker_handler is None:
-        delay_s = settings.worker_processing_delay
+        slot, delay_s = Slot(), settings.worker_processing_delay
         return lambda payload, _: process(payload, delay_s=delay_s, slot=slot)
     with contextlib.suppress(FileNotFoundError):  # a working directory that was removed
         if str(Path.cwd()) not in sys.path:
@@ -84,12 +84,8 @@ def _adapted(function: Callable[..., Any]) -> Handler:
     """Return ``function`` with the signature of a handler. Raises TypeError if it takes other arguments."""
     signature = inspect.signature(function)
     variable = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
-    wanted: inspect.Parameter | None = None
-    for one in list(signature.parameters.values())[1:]:
-        is_annotated = one.annotation is JobContext or "JobContext" in str(one.annotation)
-        if one.kind not in variable and (one.name == "context" or is_annotated):
-            wanted = one
-            break
+    others = [one for one in list(signature.parameters.values())[1:] if one.kind not in variable]
+    wanted = next((one for one in others if one.name == "context" or "JobContext" in str(one.annotation)), None)
 
     def with_context(call: Callable[..., Any]) -> Handler:
         if wanted is None:

@@ -6,6 +6,8 @@ import re
 import secrets
 import socket
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,8 +35,9 @@ class Identity:
     predecessors: tuple[str, ...] = ()
 
 
-class WorkerIdentity:
-    """Holds a lock file of the data directory and yields a new :class:`Identity` each time.
+@contextmanager
+def locked_identity(settings: Settings) -> Iterator[Identity]:
+    """Yield a new :class:`Identity`, and hold its lock file in the data directory during the block.
 
     The file records the ids of its last holders. A live one would still hold the lock, so their leases may be taken
     back at once. A record counts only in the file it was written to and under the same kernel: a lock proves nothing
@@ -42,47 +45,36 @@ class WorkerIdentity:
     and no proof, and leases of earlier workers expire.
     Raises :class:`ConfigurationError` if a live worker has the same WORKER_ID in the same data directory.
     """
-
-    def __init__(self, settings: Settings) -> None:
-        self._given, self._dir = settings.worker_id, settings.overload_data_dir / "workers"
-        self._lock: FileLock | None = None
-
-    def __enter__(self) -> Identity:
-        name = self._given or re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:60] or "host"
-        slot = self._take_lock()
-        if self._lock is None:
-            log.warning("no lock file in %s: leases of a worker that died return when they expire", self._dir)
-            return Identity(name, _new_worker_id(name))
-        name += "" if self._given else f"-{slot}"
-        worker_id = _new_worker_id(name)
-        return Identity(name, worker_id, _succeed(self._lock.descriptor, worker_id))
-
-    def __exit__(self, *_: object) -> None:
-        if self._lock is not None:
-            self._lock.release()
-
-    def _take_lock(self) -> int:
-        """Take the first free lock and return its slot; a given name has one slot."""
-        files = [f"id-{self._given}.lock"] if self._given else [f"slot-{slot}.lock" for slot in range(MAX_SLOTS)]
-        try:
-            self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for slot, file in enumerate(files):
-                lock = FileLock(self._dir / file)
-                if lock.take():
-                    self._lock = lock
-                    return slot
-        except (OSError, ConfigurationError):  # not writable, or a file system without locks
-            return 0
-        if self._given is None:
-            raise ConfigurationError(f"no worker slot is free in {self._dir}: set WORKER_ID")
-        raise ConfigurationError(
-            f"WORKER_ID: a live worker with the data directory {self._dir.parent} has the name {self._given!r}; "
-            "choose another name or unset it"
-        )
+    name = settings.worker_id or re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:60] or "host"
+    folder = settings.overload_data_dir / "workers"
+    lock, slot = _take_lock(folder, settings.worker_id)
+    if lock and settings.worker_id is None:
+        name += f"-{slot}"
+    worker_id = f"{name}/{secrets.token_hex(8)}"
+    if lock is None:
+        log.warning("no lock file in %s: leases of a worker that died return when they expire", folder)
+        yield Identity(name, worker_id)
+        return
+    try:
+        yield Identity(name, worker_id, _succeed(lock.descriptor, worker_id))
+    finally:
+        lock.release()
 
 
-def _new_worker_id(name: str) -> str:
-    return f"{name}/{secrets.token_hex(8)}"
+def _take_lock(folder: Path, given: str | None) -> tuple[FileLock | None, int]:
+    """Take the first free lock and return it with its slot; a given name has one slot."""
+    files = [f"id-{given}.lock"] if given else [f"slot-{slot}.lock" for slot in range(MAX_SLOTS)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for slot, file in enumerate(files):
+            if (lock := FileLock(folder / file)).take():
+                return lock, slot
+    except (OSError, ConfigurationError):  # not writable, or a file system without locks
+        return None, 0
+    if given is None:
+        raise ConfigurationError(f"no worker slot is free in {folder}: set WORKER_ID")
+    message = f"WORKER_ID: a live worker with the data directory {folder.parent} has the name {given!r}"
+    raise ConfigurationError(f"{message}; choose another name or unset it")
 
 
 def _succeed(descriptor: int, worker_id: str) -> tuple[str, ...]:

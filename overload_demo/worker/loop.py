@@ -19,9 +19,9 @@ from overload_demo.errors import StoreError
 from overload_demo.jobs import JobRequest, encode_result
 from overload_demo.queue.consumer import LeasedJob, LeaseEnd, Settlement, about
 from overload_demo.store.connect import Store
-from overload_demo.work import Slot, utc_now
+from overload_demo.work import utc_now
 from overload_demo.worker.handler import AsyncRunner, JobContext, end_forked_child, load_handler
-from overload_demo.worker.identity import WorkerIdentity
+from overload_demo.worker.identity import locked_identity
 from overload_demo.worker.journal import EffectLog, FailureLog, OutcomeLog, describe
 from overload_demo.worker.lease_renewer import LeaseRenewer
 from overload_demo.worker.watchdog import Watchdog
@@ -50,7 +50,7 @@ class Worker:
         self.overdue_job: str | None = None
         self._metrics, self._watchdog = metrics or WorkerMetrics(), watchdog
         self._async_runner = AsyncRunner()
-        self._handler = load_handler(settings, Slot(), self._async_runner)
+        self._handler = load_handler(settings, self._async_runner)
         self._effects = EffectLog(settings.worker_effect_log) if settings.worker_effect_log else None
         self._outcomes, self._failures = OutcomeLog(), FailureLog()
         self._stopping = threading.Event()
@@ -64,7 +64,7 @@ class Worker:
     def run(self, *, until_empty: bool = False) -> None:
         """Work until :meth:`stop`, or with ``until_empty`` until no job is waiting or in flight."""
         self._pid = os.getpid()
-        with WorkerIdentity(self.settings) as own:
+        with locked_identity(self.settings) as own:
             log.info("worker %s is up", own.name)
             renewer = LeaseRenewer(
                 self.settings, self._store, own, self._metrics, on_overdue=self._end_overdue, on_lost=self._end_lost

@@ -1,8 +1,8 @@
 """The watchdog of the worker's command: a process that ends the worker if a job blocks the interpreter.
 
 A call that holds the interpreter's lock (a regular expression that backtracks, one huge sum) stops all threads of its
-process, those that watch time limits too, and Python's signal handlers. The watchdog is a forked process. Shared memory
-holds which job runs since when; a pipe carries the stop signals and closes with the worker.
+process and Python's signal handlers. The watchdog is a forked process. Shared memory holds which job runs since when; a
+pipe carries the stop signals and closes with the worker.
 """
 
 import logging

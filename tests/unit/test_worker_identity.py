@@ -8,12 +8,12 @@ import pytest
 from overload_demo.config import Settings
 from overload_demo.errors import ConfigurationError
 from overload_demo.worker import identity
-from overload_demo.worker.identity import Identity, WorkerIdentity
+from overload_demo.worker.identity import Identity, locked_identity
 from tests.support.running import make_settings
 
 
 def one_run(settings: Settings) -> Identity:
-    with WorkerIdentity(settings) as own:
+    with locked_identity(settings) as own:
         return own
 
 
@@ -40,30 +40,30 @@ def test_the_record_of_holders_is_bounded(tmp_path: Path) -> None:
 
 def test_a_live_worker_is_never_a_predecessor(tmp_path: Path) -> None:
     settings = make_settings(tmp_path)
-    with WorkerIdentity(settings) as first, WorkerIdentity(settings) as second:
+    with locked_identity(settings) as first, locked_identity(settings) as second:
         assert first.name != second.name
         assert second.predecessors == ()
 
 
 def test_a_second_live_worker_with_one_worker_id_is_refused_in_one_line(tmp_path: Path) -> None:
     settings = make_settings(tmp_path, worker_id="worker")
-    with WorkerIdentity(settings):
-        with pytest.raises(ConfigurationError, match=r"^WORKER_ID: .*'worker'"), WorkerIdentity(settings):
+    with locked_identity(settings):
+        with pytest.raises(ConfigurationError, match=r"^WORKER_ID: .*'worker'"), locked_identity(settings):
             pass
-        with WorkerIdentity(make_settings(tmp_path, worker_id="another")) as another:
+        with locked_identity(make_settings(tmp_path, worker_id="another")) as another:
             assert another.predecessors == ()
     one_run(settings)
 
 
 def test_workers_of_one_name_in_two_data_directories_prove_nothing_about_each_other(tmp_path: Path) -> None:
-    with WorkerIdentity(make_settings(tmp_path / "a")) as a, WorkerIdentity(make_settings(tmp_path / "b")) as b:
+    with locked_identity(make_settings(tmp_path / "a")) as a, locked_identity(make_settings(tmp_path / "b")) as b:
         assert a.name == b.name
         assert a.worker_id != b.worker_id
         assert a.predecessors == b.predecessors == ()
 
 
 def test_a_copied_data_directory_proves_nothing(tmp_path: Path) -> None:
-    with WorkerIdentity(make_settings(tmp_path / "a")):
+    with locked_identity(make_settings(tmp_path / "a")):
         shutil.copytree(tmp_path / "a", tmp_path / "b")
         assert one_run(make_settings(tmp_path / "b")).predecessors == ()
 

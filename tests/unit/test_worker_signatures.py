@@ -8,7 +8,6 @@ import pytest
 
 from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError
-from overload_demo.work import Slot
 from overload_demo.worker import JobContext
 from overload_demo.worker.handler import AsyncRunner, Handler, load_handler
 from overload_demo.worker.journal import describe
@@ -143,7 +142,7 @@ raise E
 
 
 def load(name: str) -> Handler:
-    return load_handler(load_settings(worker_handler=name), Slot(), AsyncRunner())
+    return load_handler(load_settings(worker_handler=name), AsyncRunner())
 
 
 @pytest.mark.parametrize("name", CALLED)

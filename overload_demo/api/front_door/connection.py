@@ -1,8 +1,8 @@
 """One connection inside the gate: bounds on what a client may send, and how the connection ends.
 
-Heads are bounded, and pipelined requests are parsed only as far as they can be answered. A malformed request gets a
-problem document, but only after the pending responses of the connection: those jobs may be in the store already, and a
-client that reads a 400 first would submit them again. A half-closed client still receives pending responses.
+Pipelined requests are parsed only as far as they can be answered. A malformed request gets a problem document, but only
+after the pending responses: those jobs may be in the store already, and a client that reads a 400 first would submit
+them again. A half-closed client still receives pending responses.
 """
 
 import asyncio

@@ -15,7 +15,7 @@ import os
 import resource
 import socket
 import struct
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -51,61 +51,59 @@ def connection_cap(settings: Settings, listeners: int) -> int:
 
 
 class Gate:
-    """Accepts from ``listeners`` while fewer than ``cap`` connections are live. Use from one event loop.
+    """Accepts from ``listeners`` in the running event loop, while fewer connections than the cap are live.
 
-    A connection is closed if it does not complete a request within ``timeout_s`` of its beginning, or of the request's
-    first byte, or does not read its responses for as long.
+    A connection is closed if it does not complete a request within ``overload_request_patience_s`` of its beginning, or
+    of the request's first byte, or does not read its responses for as long.
     """
 
-    def __init__(self, listeners: list[socket.socket], cap: int, timeout_s: float, metrics: ApiMetrics) -> None:
-        self._listeners, self._cap, self._timeout_s, self._metrics = listeners, cap, timeout_s, metrics
+    def __init__(
+        self, listeners: list[socket.socket], settings: Settings, metrics: ApiMetrics, **uvicorn_arguments: Any
+    ) -> None:
+        self._listeners, self._metrics = listeners, metrics
+        self._cap = connection_cap(settings, len(listeners))
+        self._timeout_s, self._grace_s = settings.overload_request_patience_s, settings.overload_grace_s
+        self._new_protocol = partial(GatedProtocol, metrics.answered, self.is_crowded, self._leave, **uvicorn_arguments)
         self._inside: set[GatedProtocol] = set()
-        self._make: Callable[[], GatedProtocol] | None = None
-        self._loop: asyncio.AbstractEventLoop
-        self._checker: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
         self._room_maker: asyncio.TimerHandle | None = None
-        self._is_paused = False
+        self._is_paused = self._is_retired = False
         self._crowded_until = 0.0
-
-    def open(self, make_protocol: Callable[[], GatedProtocol]) -> None:
-        """Start accepting; ``make_protocol`` is called for each connection."""
-        self._loop, self._make = asyncio.get_running_loop(), make_protocol
-        for listener in self._listeners:
+        for listener in listeners:
             listener.setblocking(False)
         self._start_accepting()
         self._close_stalled()
 
-    async def drain(self, within_s: float) -> None:
-        """Accept all connections that wait, each for one response; reset those that remain after ``within_s``."""
+    async def drain(self) -> None:
+        """Accept all connections that wait, each for one response; reset those that remain after the grace."""
         self._crowded_until = float("inf")
-        give_up_at = self._loop.time() + within_s
+        give_up_at = self._loop.time() + self._grace_s
         while is_readable(*self._listeners) and self._loop.time() < give_up_at:  # noqa: ASYNC110 - no event for an empty queue
             await asyncio.sleep(0.05)
         self._stop_accepting()
         if count := sum(map(_reset_all, self._listeners)):
-            log.warning("%d connections were still waiting after %g s and are reset", count, within_s)
+            log.warning("%d connections were still waiting after %g s and are reset", count, self._grace_s)
 
-    async def retire(self, within_s: float) -> None:
+    async def retire(self) -> None:
         """Accept no more; let recently active clients send one last request, answered with ``Connection: close``.
 
         A client that is sending one would otherwise see a reset, with an unknown outcome.
         """
-        self._make = None
+        self._is_retired = True
         self._stop_accepting()
-        if self._checker is not None:
-            self._checker.cancel()
+        self._checker.cancel()
         self._crowded_until = float("inf")
-        give_up_at = self._loop.time() + min(within_s, LAST_REQUEST_S)
+        give_up_at = self._loop.time() + min(self._grace_s, LAST_REQUEST_S)
         while (now := self._loop.time()) < give_up_at:
             if all(one.idle_since < now - LAST_REQUEST_S for one in self._inside):
                 return
             await asyncio.sleep(0.02)
 
-    def leave(self, connection: GatedProtocol) -> None:
+    def _leave(self, connection: GatedProtocol) -> None:
         """Note the end of a connection, and resume accepting if there is room."""
         self._inside.discard(connection)
         self._metrics.connections.set(len(self._inside))
-        if self._is_paused and self._make and len(self._inside) < RESUME_BELOW * self._cap:
+        if self._is_paused and not self._is_retired and len(self._inside) < RESUME_BELOW * self._cap:
             self._is_paused = False
             self._metrics.paused.set(0)
             self._crowded_until = max(self._crowded_until, self._loop.time() + CROWDED_FOR_S)
@@ -133,9 +131,8 @@ class Gate:
 
     def _let_in(self, connection: socket.socket) -> None:
         """Count a connection from here on, also while the event loop still sets it up."""
-        assert self._make is not None
         connection.setblocking(False)
-        protocol = self._make()
+        protocol = self._new_protocol()
         self._inside.add(protocol)
         self._metrics.connections.set(len(self._inside))
 
@@ -143,7 +140,7 @@ class Gate:
             protocol.setup = None
             if task.cancelled() or task.exception():
                 connection.close()
-                self.leave(protocol)
+                self._leave(protocol)
 
         protocol.setup = self._loop.create_task(self._loop.connect_accepted_socket(lambda: protocol, connection))
         protocol.setup.add_done_callback(set_up)
@@ -160,7 +157,7 @@ class Gate:
 
     def _make_room(self) -> None:
         """During a pause: close the connections idle for longest, a few at a time, until accepting resumes."""
-        if not self._is_paused or self._make is None:
+        if self._is_retired or not self._is_paused:
             return
         since = self._loop.time() - CROWDED_IDLE_S
         idle = sorted((one for one in self._inside if one.idle_since < since), key=lambda one: one.idle_since)
@@ -219,11 +216,8 @@ class Server(SignalFreeServer):
         await self.lifespan.startup()
         if self.lifespan.should_exit:
             return
-        listeners = sockets or []
-        cap = connection_cap(self._settings, len(listeners))
-        gate = self._gate = Gate(listeners, cap, self._settings.overload_request_patience_s, self._metrics)
         uvicorns = {"config": self.config, "server_state": self.server_state, "app_state": self.lifespan.state}
-        gate.open(lambda: GatedProtocol(self._metrics.answered, gate.is_crowded, gate.leave, **uvicorns))
+        self._gate = Gate(sockets or [], self._settings, self._metrics, **uvicorns)
         self.servers = []
         self.started = True
         if self._ready_fd is not None:
@@ -239,8 +233,8 @@ class Server(SignalFreeServer):
         """Drain the accept queue after a final stop, then finish the requests (uvicorn's hook)."""
         if self._gate is not None:
             if self._is_final:
-                await self._gate.drain(self._settings.overload_grace_s)
-            await self._gate.retire(self._settings.overload_grace_s)
+                await self._gate.drain()
+            await self._gate.retire()
         await super().shutdown(sockets)
         self._metrics.flush()
 
