@@ -108,24 +108,19 @@ def recorded_baseline(results_dir: Path | None = None) -> list[BaselineRun]:
     return runs
 
 
-def equal_recorded(
-    here: Environment, variant: Variant, *, results_dir: Path | None = None, **conditions: Any
-) -> tuple[BaselineRun | None, str]:
+def equal_recorded(here: Environment, variant: Variant, **conditions: Any) -> tuple[BaselineRun | None, str]:
     """Return the recorded run that :meth:`BaselineRun.matches` ``conditions``, and a note on it; or None and why.
 
     Raises :class:`ConfigurationError` as :func:`recorded_baseline` does.
     """
-    for run in recorded_baseline(results_dir):
+    for run in recorded_baseline():
         if run.variant == variant and run.matches(**conditions):
             return run, note_on(run, here)
     return None, "no recorded run has equal work, load and timeout"
 
 
 def note_on(run: BaselineRun, here: Environment) -> str:
-    """Return when a run was recorded, and on which machine if its environment is not like ``here``.
-
-    Rates of two machines are not comparable; shares of each machine's capacity are.
-    """
+    """Return when a run was recorded, and on which machine if its environment is not like ``here``."""
     there = run.summary.environment
     note = f"recorded {run.recorded_at}, not measured now"
     if not there.is_like(here):

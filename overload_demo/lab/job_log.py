@@ -1,7 +1,7 @@
 """What happened to each job: from the clients' responses, the worker's effect log, and the store.
 
-A reconciliation must be able to fail, so it uses no counter of the system under test: *accepted* are the ids in
-responses, *effects* are lines the worker appended as they happened, *states* are read for each id.
+A reconciliation uses no counter of the system under test: *accepted* are the ids in responses, *effects* are lines the
+worker appended as they happened, *states* are read for each id.
 """
 
 from collections import Counter
@@ -100,8 +100,7 @@ class JobLog:
         """Return each moment a job came or went, in order, and the jobs accepted and not done from then on."""
         moments_s = np.concatenate([self.accepted_s, self.done_s])
         order = np.argsort(moments_s, kind="stable")
-        steps = np.repeat([1.0, -1.0], self.accepted_s.size)
-        return moments_s[order], np.cumsum(steps[order])
+        return moments_s[order], np.cumsum(np.where(order < self.accepted_s.size, 1.0, -1.0))
 
     def mean_in_system(self) -> float:
         """Return the L of Little's law, computed without it: the time integral of the depth ÷ span."""

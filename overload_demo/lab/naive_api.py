@@ -226,7 +226,7 @@ class LoadStep(BaseModel, frozen=True):
 
 @dataclass(frozen=True)
 class StepProgress:
-    """How far the steps are: the number of the present one (from 1), how many, and its load."""
+    """How far the steps are: the ``number`` of the present one, from 1 to ``steps``, and its load."""
 
     number: int
     steps: int
@@ -291,21 +291,16 @@ async def _step(
     load = await server.send(on_progress, shape=Shape.CONSTANT, **plan)
     after = await server.sample()
     summary = load.summary()
+    shared = ("planned", "failures", "dropped", "response_time", "verdict", "reason", "environment")
     return LoadStep(
         **conditions,
         offered_per_s=rate_per_s,
         on_a_fresh_server=before.completed == 0 and before.in_flight == 0,
-        planned=summary.planned,
         answered=summary.accepted,
-        failures=summary.failures,
-        dropped=summary.dropped,
-        response_time=summary.response_time,
         backlog_before=before.in_flight,
         backlog_after=after.in_flight,
         completed=after.completed - before.completed,
-        verdict=summary.verdict,
-        reason=summary.reason,
-        environment=summary.environment,
+        **{name: getattr(summary, name) for name in shared},
         **_course(load, seconds),
     )
 

@@ -42,8 +42,7 @@ def new_run_folder(runs: Path, name: str) -> Path:
 
 def filesystem_of(path: Path) -> str:
     """Return the type of the file system of a path, e.g. ext4: on tmpfs a figure of durable writes means little."""
-    resolved = str(path.resolve())
-    mounts = [part for part in psutil.disk_partitions(all=True) if resolved.startswith(part.mountpoint)]
+    mounts = [part for part in psutil.disk_partitions(all=True) if str(path.resolve()).startswith(part.mountpoint)]
     return max(mounts, key=lambda part: len(part.mountpoint)).fstype if mounts else "unknown"
 
 

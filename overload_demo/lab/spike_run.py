@@ -97,7 +97,15 @@ class _Spike:
         self._report_sample(*sampler.samples[-1], account.lost)
         result = self._result(load, sampler, account, capacity_per_s=capacity_per_s, folder=folder, **cost)
         result.save(folder)  # the naive part may fail, be interrupted, or take the kernel with it
-        baseline, note = await self._baseline_if_possible(load_plan, load.environment)
+        baseline: BaselineRun | None = None
+        try:
+            baseline, note = await self._baseline(load_plan, load.environment)
+        except OverloadDemoError as error:
+            note = f"it could not be measured: {error}"
+        except asyncio.CancelledError:
+            if task := asyncio.current_task():
+                task.uncancel()
+            note = "interrupted before its end"
         source = self.plan.baseline if baseline is not None else "none"
         beside = {"baseline": baseline, "baseline_source": source, "baseline_note": note}
         result = result.model_copy(update=beside)
@@ -156,19 +164,8 @@ class _Spike:
         for listener in self._listeners:
             listener(progress)
 
-    async def _baseline_if_possible(self, load_plan: LoadPlan, here: Environment) -> tuple[BaselineRun | None, str]:
-        """Run the naive part; return None and why when it fails or is interrupted: the main result is finished."""
-        try:
-            return await self._baseline(load_plan, here)
-        except OverloadDemoError as error:
-            return None, f"it could not be measured: {error}"
-        except asyncio.CancelledError:
-            if task := asyncio.current_task():
-                task.uncancel()
-            return None, "interrupted before its end"
-
     async def _baseline(self, load_plan: LoadPlan, here: Environment) -> tuple[BaselineRun | None, str]:
-        """Send the same schedule to the naive API, for a bounded time, or find a recorded run of equal conditions."""
+        """Send the same schedule to the naive API for a bounded time, or find a recorded run of equal conditions."""
         plan = self.plan
         if plan.baseline == "none":
             return None, NOT_ASKED_FOR
@@ -254,15 +251,13 @@ async def _drain(sampler: Sampler) -> None:
 
 
 def _reasons(offered: int, account: Reconciliation, errors: dict[str, int], expired: int) -> list[str]:
-    reasons = []
-    if account.accepted != offered:
-        named = ", ".join(f"{count:,} {name}" for name, count in errors.items())
-        reasons.append(f"{offered - account.accepted:,} of {offered:,} requests were not accepted ({named})")
-    if account.lost:
-        reasons.append(f"{account.lost:,} accepted jobs were lost")
-    if expired:
-        reasons.append(f"{expired:,} accepted jobs expired: they were not started in time and never run")
-    return reasons
+    missing, named = offered - account.accepted, ", ".join(f"{count:,} {name}" for name, count in errors.items())
+    reasons = {
+        f"{missing:,} of {offered:,} requests were not accepted ({named})": missing,
+        f"{account.lost:,} accepted jobs were lost": account.lost,
+        f"{expired:,} accepted jobs expired: they were not started in time and never run": expired,
+    }
+    return [reason for reason, count in reasons.items() if count]
 
 
 def _series(load: LoadResult, sampler: Sampler) -> SpikeSeries:
@@ -270,10 +265,7 @@ def _series(load: LoadResult, sampler: Sampler) -> SpikeSeries:
     samples = [(at_mono_s - load.started_mono_s, stats) for at_mono_s, stats in sampler.samples]
     times_s, queue = zip(*(sample for sample in samples if sample[0] >= -0.5), strict=True)
     return SpikeSeries(
-        start_s=seen.start_s,
-        offered_per_s=seen.offered_per_s,
-        accepted_per_s=seen.accepted_per_s,
-        failed_per_s=seen.failed_per_s,
+        **{name: getattr(seen, name) for name in ("start_s", "offered_per_s", "accepted_per_s", "failed_per_s")},
         acceptance_p50_s=seen.response_p50_s,
         acceptance_p99_s=seen.response_p99_s,
         sampled_at_s=[round(at_s, 2) for at_s in times_s],

@@ -61,7 +61,7 @@ class Stack:
         self.parts = PartGroup()
         self.held: set[str] = set()
         self.on_stop: list[Callable[[], object]] = []
-        self._key = SecretStr(secrets.token_urlsafe(24)) if wanted.get("own_key", True) else None
+        self._key = SecretStr(secrets.token_urlsafe(24)) if wanted["own_key"] else None
         self._generation = 0
         self._supervisor: asyncio.Task[None] | None = None
         self._cleanup = contextlib.ExitStack()
@@ -324,16 +324,16 @@ def _stop(parts: PartGroup, cleanup: contextlib.ExitStack, data_dir: Path) -> No
 
 def _is_ready(url: str) -> bool:
     """Whether the API accepts requests. Blocks, for 2 s at most."""
-    with contextlib.closing(JsonConnection(url, 2.0)) as connection:
-        try:
-            connection.get_text("/health/ready")
-        except (OSError, ValueError, http.client.HTTPException):
-            return False
-    return True
+    with (
+        contextlib.suppress(OSError, ValueError, http.client.HTTPException),
+        contextlib.closing(JsonConnection(url, 2.0)) as connection,
+    ):
+        return bool(connection.get_text("/health/ready"))
+    return False
 
 
 def _lives_in(data_dir: Path, pid: int) -> bool:
-    """Whether ``pid`` is a live process of the store there; the stored id may be that of an ended one."""
+    """Whether ``pid`` is a live process of the store there; the stored id may be out of date."""
     with contextlib.suppress(psutil.Error):
         process = psutil.Process(pid)
         return process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()) == data_dir.resolve()

@@ -1,7 +1,4 @@
-"""The load generator: aiohttp in child processes of its own, measuring from outside.
-
-It does not depend on API, queue or store: it sends ``POST {url}/jobs`` by a schedule fixed beforehand, accounts for
-every request, and judges whether its own figures are valid (``LoadSummary.verdict``).
+"""The load generator: it sends ``POST {url}/jobs`` by a schedule fixed beforehand, and accounts for every request.
 
 ``plan`` (what to send, and when), ``limits`` (sockets this machine allows), ``sender`` (the child process),
 ``generator`` (the parent: start, progress, collect), ``measure`` (arrays), ``summary`` (what is stored).

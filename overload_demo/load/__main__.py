@@ -74,8 +74,17 @@ def main(
         )
     except ConfigurationError as error:
         fail(error, 2)
+    summary = _summary(plan, output, console)
+    console.print(summary_table(summary))
+    for remark in summary.remarks:
+        console.print(f"note: {remark}", highlight=False)
+    raise typer.Exit(0 if summary.all_accepted else 1)
+
+
+def _summary(plan: LoadPlan, output: Path | None, console: Console) -> LoadSummary:
+    """Run the load; exit with one line on an error or a signal."""
     try:
-        summary = asyncio.run(_fire(plan, output, console)).summary()
+        return asyncio.run(_fire(plan, output, console)).summary()
     except OverloadDemoError as error:
         fail(error)
     except OSError as error:
@@ -84,10 +93,6 @@ def main(
         fail("terminated; the load processes have ended", 128 + signal.SIGTERM)
     except KeyboardInterrupt:
         fail("interrupted; the load processes have ended", 128 + signal.SIGINT)
-    console.print(summary_table(summary))
-    for remark in summary.remarks:
-        console.print(f"note: {remark}", highlight=False)
-    raise typer.Exit(0 if summary.all_accepted else 1)
 
 
 async def _fire(plan: LoadPlan, output: Path | None, console: Console) -> LoadResult:

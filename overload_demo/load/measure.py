@@ -211,7 +211,7 @@ def _numbers(values: Floats) -> list[Any]:
 
 
 def _percentiles_by_bucket(times_s: Floats, values: Floats, edges_s: Floats) -> tuple[Floats, Floats]:
-    """Return the median and the 99th percentile of ``values`` in each bucket of ``times_s``; NaN for an empty one."""
+    """Return median and 99th percentile of ``values`` in each bucket of ``times_s``; NaN for an empty one."""
     order = np.argsort(times_s, kind="stable")
     groups = np.split(values[order], np.searchsorted(times_s[order], edges_s[1:-1]))
     both = [np.percentile(group, [50, 99]) if group.size else (np.nan, np.nan) for group in groups]

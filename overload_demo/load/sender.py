@@ -200,8 +200,8 @@ class Sender:
 def new_session(plan: LoadPlan, sources: list[str]) -> aiohttp.ClientSession:
     """Make a session that adds no limit, cookie, lookup or other work to what is measured.
 
-    ``limit=0`` because aiohttp's default of 100 connections would look like a slow server. ``at-once`` stands for
-    separate clients, so each request opens a connection of its own and closes it.
+    aiohttp's default of 100 connections would look like a slow server. ``at-once`` stands for separate clients: each
+    request opens a connection of its own and closes it.
     """
     at_once = plan.shape is Shape.AT_ONCE and not plan.is_closed
     connector = aiohttp.TCPConnector(
