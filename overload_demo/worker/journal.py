@@ -52,14 +52,15 @@ class FailureLog:
 
     def write(self, job: LeasedJob, error: BaseException) -> None:
         """Log the traceback, with causes and the members of a group, unless the same error was logged lately."""
-        what, now = (id(type(error)), _place(error)), time.monotonic()
+        place, now = _place(error), time.monotonic()
+        what = id(type(error)), place
         while self._logged_at and now - next(iter(self._logged_at.values())) >= TRACEBACK_EVERY_S:
             del self._logged_at[next(iter(self._logged_at))]
         if what not in self._logged_at and len(self._logged_at) < MAX_DISTINCT_ERRORS:
             self._logged_at[what] = now
             message = "the handler failed at %s; the next traceback of this error is logged in %g s at the earliest"
-            arguments = what[1], TRACEBACK_EVERY_S
-            record = log.makeRecord(log.name, logging.ERROR, __file__, 0, message, arguments, None, extra=about(job))
+            values = place, TRACEBACK_EVERY_S
+            record = log.makeRecord(log.name, logging.ERROR, __file__, 0, message, values, None, extra=about(job))
             record.exc_text = traceback_of(error)  # safe here: formatting it later could raise
             log.handle(record)
 
