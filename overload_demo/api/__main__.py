@@ -51,17 +51,26 @@ def api(
         settings = load_settings()
         log_to_stderr(settings.overload_log_format, note=with_request_id)
         listeners = _inherited(fds) if fds else listen(host, port)
-        if processes is None:
-            metrics = metrics_fd, metrics_row
-            _serve(settings, listeners, metrics, is_child=bool(fds), ready_fd=ready_fd, parent_pipe=parent_pipe)
+        if processes is not None:
+            _supervise(settings, listeners, processes, parent_pipe=parent_pipe)
             return
-        with open_store(settings):  # the parent holds the store too, so that it outlives any child
-            parent = Parent(listeners, processes, settings.overload_grace_s)
-            on_stop_signals(parent.stop)
-            signal.signal(signal.SIGHUP, lambda *_: parent.replace())
+        # Imported here: the parent of several processes needs none of it, which keeps its memory small.
+        from overload_demo.api.api_metrics import ApiMetrics
+        from overload_demo.api.app import create_app
+        from overload_demo.api.front_door.gate import Server
+
+        with open_store(settings) as store:
+            app = create_app(settings, store, ApiMetrics(metrics_fd, metrics_row))
+            server = Server(app, settings, ready_fd=ready_fd)
+            # A parent has inherited listeners too: after a SIGTERM, other children accept the waiting connections.
+            on_stop_signals(server.stop if fds else server.stop_for_good)
             if parent_pipe:
-                watch_parent(parent.stop)
-            parent.run()
+                watch_parent(server.stop_for_good)
+            log.info("serving at %s, described at %s/openapi.json", url_of(listeners), url_of(listeners))
+            gc.freeze()  # imported objects live until the end: no collection needs to visit them
+            server.run(sockets=listeners)
+            if not server.started:
+                fail("the API could not start; see the log lines above")
 
 
 def _inherited(fds: str) -> list[socket.socket]:
@@ -72,34 +81,15 @@ def _inherited(fds: str) -> list[socket.socket]:
         raise ConfigurationError(f"an inherited descriptor is no socket: {error.strerror}") from None
 
 
-def _serve(
-    settings: Settings,
-    listeners: list[socket.socket],
-    metrics: tuple[int, int],
-    *,
-    is_child: bool,
-    ready_fd: int | None,
-    parent_pipe: bool,
-) -> None:
-    """Serve in this process, counting in the shared memory and row of ``metrics``.
-
-    ``is_child``: a parent has the listeners too, so after a SIGTERM other children accept the waiting connections.
-    """
-    # Imported here: the parent of several processes needs none of it, which keeps its memory small.
-    from overload_demo.api.api_metrics import ApiMetrics
-    from overload_demo.api.app import create_app
-    from overload_demo.api.front_door.gate import Server
-
-    with open_store(settings) as store:
-        server = Server(create_app(settings, store, ApiMetrics(*metrics)), settings, ready_fd=ready_fd)
-        on_stop_signals(server.stop if is_child else server.stop_for_good)
+def _supervise(settings: Settings, listeners: list[socket.socket], processes: int, *, parent_pipe: bool) -> None:
+    """Serve with child processes."""
+    with open_store(settings):  # the parent holds the store too, so that it outlives any child
+        parent = Parent(listeners, processes, settings.overload_grace_s)
+        on_stop_signals(parent.stop)
+        signal.signal(signal.SIGHUP, lambda *_: parent.replace())
         if parent_pipe:
-            watch_parent(server.stop_for_good)
-        log.info("serving at %s, described at %s/openapi.json", url_of(listeners), url_of(listeners))
-        gc.freeze()  # imported objects live until the end: no collection needs to visit them
-        server.run(sockets=listeners)
-        if not server.started:
-            fail("the API could not start; see the log lines above")
+            watch_parent(parent.stop)
+        parent.run()
 
 
 if __name__ == "__main__":
