@@ -11,7 +11,7 @@ from pathlib import Path
 
 import typer
 
-from experiments.bench.record import Folder, Rounds, Row, recording
+from experiments.bench.record import Folder, Rounds, Row, Seconds, recording
 from experiments.bench.servers import FLAGS, closed_loop, folder_in, our_api, posting, stats, uvicorn, wrk
 from overload_demo.load import LoadPlan, Shape, run_load
 
@@ -22,7 +22,7 @@ CALM_CONNECTIONS, PAUSE_MS = 64, 30  # below saturation: each connection waits s
 _cpu_shares: list[float] = []
 
 
-def main(pairs: Rounds = 5, seconds: float = 4.0, folder: Folder = Path()) -> None:
+def main(pairs: Rounds = 5, seconds: Seconds = 4.0, folder: Folder = Path()) -> None:
     """Measure both servers in turn with 64 and 256 connections, each time for some seconds, and record the ratios."""
     loaders = {"wrk": _by_wrk} if shutil.which("wrk") else {}
     loaders["own loader"] = _by_own_loader

@@ -19,7 +19,7 @@ import typer
 from matplotlib.axes import Axes
 
 from experiments.bench import servers
-from experiments.bench.record import RESULTS, Folder, Rounds, Row, recording
+from experiments.bench.record import RESULTS, Count, Folder, Rounds, Row, recording
 from overload_demo.errors import OverloadDemoError
 from overload_demo.lab.colours import BLUE, GREY, NAIVE, ORANGE, QUEUE
 from overload_demo.lab.plots.accessible_figure import drawing
@@ -68,7 +68,7 @@ class SocketsRun:
         return ", ".join(f"{count:,} {name}" for name, count in {"202": summary.accepted, **summary.failures}.items())
 
 
-def main(rounds: Rounds = 5, sockets: int = 100_000, few: int = 10_000, folder: Folder = Path()) -> None:
+def main(rounds: Rounds = 5, sockets: Count = 100_000, few: Count = 10_000, folder: Folder = Path()) -> None:
     """Open ``sockets`` at once, and ``few`` against 256 descriptors; record responses, times and memory."""
     few_name = f"{LIMIT} descriptors"
     cases = [

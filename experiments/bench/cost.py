@@ -16,7 +16,7 @@ from pathlib import Path
 
 import typer
 
-from experiments.bench.record import Folder, Rounds, Row, recording
+from experiments.bench.record import Count, Folder, Rounds, Row, Seconds, recording
 from experiments.bench.servers import commands_run, environment, folder_in, get, our_api, until, uvicorn, worker
 from experiments.simulated_cloud import SimulatedCloud
 from overload_demo.config import load_settings
@@ -34,10 +34,10 @@ OURS, PLAIN = "overload_demo.worker", "experiments.bench.plain_recipe"
 
 def main(
     pairs: Rounds = 5,
-    jobs: int = 5_000,
-    plain_jobs: int = 200,
-    round_trip: float = 0.05,
-    idle: float = 60.0,
+    jobs: Count = 5_000,
+    plain_jobs: Count = 200,
+    round_trip: Seconds = 0.05,
+    idle: Seconds = 60.0,
     folder: Folder = Path(),
 ) -> None:
     """Measure both in turn, so many jobs each, ``round_trip`` seconds away and idle for ``idle`` seconds; record it."""

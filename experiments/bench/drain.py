@@ -9,14 +9,14 @@ from typing import Any
 
 import typer
 
-from experiments.bench.record import Folder, Rounds, Row, recording
+from experiments.bench.record import Count, Folder, Rounds, Row, recording
 from experiments.bench.servers import commands_run, drained, folder_in, our_api, stats, submitted, worker
 
 CONNECTIONS = 256
 LOOKS = 10  # statistics requests that measure the cost of one
 
 
-def main(rounds: Rounds = 5, jobs: int = 100_000, folder: Folder = Path()) -> None:
+def main(rounds: Rounds = 5, jobs: Count = 100_000, folder: Folder = Path()) -> None:
     """Measure drain rate, REST calls and Redis commands of so many jobs a round, and record them."""
     with recording("drain", folder) as (rows, notes):
         seen = [_round(folder, jobs) for _ in range(rounds)]

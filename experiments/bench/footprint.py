@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from experiments.bench.record import Folder, Rounds, Row, recording
+from experiments.bench.record import Count, Folder, Rounds, Row, recording
 from experiments.bench.servers import folder_in, info, our_api, stats, submitted, until, worker
 
 ROWS = {
@@ -20,7 +20,7 @@ ROWS = {
 BOUNDS = {"queued": {"at_least": 450.0, "aim": 300.0}}
 
 
-def main(rounds: Rounds = 5, jobs: int = 100_000, folder: Folder = Path()) -> None:
+def main(rounds: Rounds = 5, jobs: Count = 100_000, folder: Folder = Path()) -> None:
     """Measure memory and file of so many jobs a round, and record them."""
     with recording("footprint", folder) as (rows, notes):
         seen = [_round(folder, jobs) for _ in range(rounds)]

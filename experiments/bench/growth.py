@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import StrMethodFormatter
 
 from experiments.bench import servers
-from experiments.bench.record import RESULTS, Folder, Rounds, Row, recording
+from experiments.bench.record import RESULTS, Count, Folder, Rounds, Row, recording
 from overload_demo.lab.colours import BLUE, GREY, ORANGE
 from overload_demo.lab.plots.accessible_figure import drawing
 
@@ -33,7 +33,7 @@ Numbers = dict[str, list[float]]
 Measure = Callable[[Path, int], dict[str, float]]
 
 
-def main(rounds: Rounds = 3, deepest: int = 1_000_000, folder: Folder = Path()) -> None:
+def main(rounds: Rounds = 3, deepest: Count = 1_000_000, folder: Folder = Path()) -> None:
     """Measure, record and draw; leave out queues deeper than ``deepest``."""
     with recording("growth", folder) as (rows, _):
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import typer
 
-from experiments.bench.record import Folder, Rounds, Row, recording
+from experiments.bench.record import Count, Folder, Rounds, Row, recording
 from experiments.bench.servers import fill, folder_in, our_api, p50_of, stats, wrk
 from overload_demo.errors import OverloadDemoError
 
@@ -21,7 +21,7 @@ STORM_S = 4.0
 POLLS = 1000
 
 
-def main(pairs: Rounds = 5, shallow: int = 1_000, deep: int = 1_000_000, folder: Folder = Path()) -> None:
+def main(pairs: Rounds = 5, shallow: Count = 1_000, deep: Count = 1_000_000, folder: Folder = Path()) -> None:
     """Measure polls in a short and a long queue in turn, then a storm, and record them."""
     with recording("polling", folder) as (rows, _), ExitStack() as stack:
         places = [stack.enter_context(folder_in(folder)) for _ in range(2)]
