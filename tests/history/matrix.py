@@ -10,7 +10,7 @@ from typing import Any
 
 from experiments.fault_matrix import RowResult
 from tests.history.checker import Verdict, check, longest_loss_s, recoveries
-from tests.history.houses import House, plain
+from tests.history.environments import Environment, plain
 from tests.history.machine import NotHereError
 from tests.history.scenario import Scenario
 
@@ -39,7 +39,7 @@ class Row:
     every_s: float = 0.5
     jobs: int = 1500
     setup: dict[str, Any] = field(default_factory=dict)
-    house: Callable[[Path], AbstractContextManager[House]] = plain
+    environment: Callable[[Path], AbstractContextManager[Environment]] = plain
     around: Callable[[Scenario], AbstractContextManager[object]] = lambda run: contextlib.nullcontext()
     afterwards: Fault = nothing
     fired: Callable[[Scenario], int] | None = None
@@ -55,14 +55,17 @@ class Row:
         since = time.monotonic()
         result = RowResult(name=self.name, what=self.what, how=self.how, seed=seed)
         try:
-            with self.house(folder) as house, Scenario(folder, seed=seed, house=house, **self.setup) as run:
+            with (
+                self.environment(folder) as environment,
+                Scenario(folder, seed=seed, environment=environment, **self.setup) as run,
+            ):
                 with self.around(run):
                     times, _ = run.fire(int(self.jobs * share), lambda: self.fault(run), every_s=self.every_s)
                 self.afterwards(run)
                 history = run.history()
                 verdict = check(history, workers=run.worker_count, has_strangers=self.strangers)
                 result.fired = self.fired(run) if self.fired else times
-                result.note = house.told()
+                result.note = environment.told()
                 result.wrong = self._judge(run, verdict, result.fired)
         except NotHereError as error:
             result.not_here = str(error)

@@ -13,7 +13,7 @@ import httpx
 import psutil
 
 from tests.history.checker import Verdict
-from tests.history.houses import (
+from tests.history.environments import (
     Clock,
     Pair,
     Versions,
@@ -146,19 +146,19 @@ def write_garbage(run: Scenario) -> None:
 def jump_an_hour(run: Scenario) -> None:
     with run.inject("the clock jumps"):
         ahead_s = run.random.choice([-3600, 0, 3600])
-        assert isinstance(run.house, Clock)
-        run.house.set(ahead_s)
+        assert isinstance(run.environment, Clock)
+        run.environment.set(ahead_s)
         told = httpx.get(f"{run.url}/queue/stats", trust_env=False).json()["timestamp"]
         shift_s = (datetime.fromisoformat(told) - datetime.now(UTC)).total_seconds()
         assert abs(shift_s - ahead_s) < 60, "the API's clock did not jump"
 
 
 def fail_over(run: Scenario) -> None:
-    assert isinstance(run.house, Pair)
-    run.house.cut_off_the_replica()
+    assert isinstance(run.environment, Pair)
+    run.environment.cut_off_the_replica()
     wait(run.random.uniform(0.2, 0.6))
     with run.inject("failed over"):
-        run.house.fail_over()
+        run.environment.fail_over()
 
 
 def replace_every_process(run: Scenario) -> None:
@@ -173,9 +173,9 @@ def replace_every_process(run: Scenario) -> None:
 
 def change_version(run: Scenario) -> None:
     """From the older to this one or back; each of two workers is of either at random."""
-    assert isinstance(run.house, Versions)
+    assert isinstance(run.environment, Versions)
     with run.inject("other version"):
-        run.change_version(run.random.choice([None, run.house.older]))
+        run.change_version(run.random.choice([None, run.environment.older]))
 
 
 def send_bad_bodies(run: Scenario) -> None:
@@ -412,7 +412,7 @@ ROWS = [
         fill_the_disk,
         every_s=1.5,
         jobs=3000,
-        house=partial(small_disk, megabytes=32),
+        environment=partial(small_disk, megabytes=32),
     ),
     Row(
         "F15",
@@ -451,7 +451,7 @@ ROWS = [
         "preloaded clock_gettime",
         jump_an_hour,
         setup=LOSSY,
-        house=own_clock,
+        environment=own_clock,
         nobody_dies=True,
         all_accepted=True,
     ),
@@ -462,7 +462,7 @@ ROWS = [
         fail_over,
         every_s=1.5,
         jobs=3000,
-        house=primary_and_replica,
+        environment=primary_and_replica,
         recovers_by="ok",
         may=A_STORE_THAT_FORGETS,
     ),
@@ -492,7 +492,7 @@ ROWS = [
         "memory control group around API, worker, gateway and Redis",
         jobs=100,
         setup={"WORKER_LEASE_S": 5.0},
-        house=partial(little_memory, megabytes=512),
+        environment=partial(little_memory, megabytes=512),
         afterwards=a_crowd,
         fired=lambda run: 1,
         nobody_dies=True,
@@ -535,7 +535,7 @@ ROWS = [
         change_version,
         every_s=1.2,
         jobs=2000,
-        house=two_versions,
+        environment=two_versions,
         setup={"workers": 2},
         nobody_dies=True,
     ),

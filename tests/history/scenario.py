@@ -23,8 +23,8 @@ from overload_demo.load import LoadPlan, Shape, run_load
 from overload_demo.process import Child
 from overload_demo.store.connect import Store, open_store
 from tests.history.clients import Clients, final_states
+from tests.history.environments import Environment
 from tests.history.handlers import EXITS, FILE
-from tests.history.houses import House
 from tests.history.record import History, Recorder, read
 from tests.support.network import Network
 from tests.support.running import child, free_port, make_settings, store_processes
@@ -41,7 +41,7 @@ class Scenario:
     :meth:`inject` marks what is to be explained by a fault; :meth:`fire` is the load; :meth:`history` waits until all
     is quiet and reads what everybody wrote down.
 
-    The processes live in ``house``. ``package`` is a folder with another ``overload_demo`` to run; ``exits`` lets
+    The processes live in ``environment``. ``package`` is a folder with another ``overload_demo`` to run; ``exits`` lets
     workers end themselves (see ``handlers``). With ``network`` the store is ours and reached through :attr:`network`;
     else API and workers find it and keep it alive themselves. ``api_processes`` puts so many behind the API's own
     parent; ``descriptors`` is what the API may have. ``variables`` go to the processes, ``load`` to the clients.
@@ -58,7 +58,7 @@ class Scenario:
         folder: Path,
         *,
         seed: int,
-        house: House | None = None,
+        environment: Environment | None = None,
         workers: int = 1,
         package: Path | None = None,
         exits: str = "never",
@@ -69,7 +69,7 @@ class Scenario:
         **variables: object,
     ) -> None:
         self.folder, self.random = folder, random.Random(seed)
-        self.house = house or House()
+        self.environment = environment or Environment()
         self.worker_count, self.api_processes, self.descriptors = workers, api_processes, descriptors
         self._has_network = network
         self._load: dict[str, Any] = {"job_s": 0.004, "clients": 12, "rate_per_s": 300.0} | (load or {})
@@ -84,7 +84,7 @@ class Scenario:
             FILE: folder / "jobs.jsonl",
             EXITS: exits,
             "WORKER_LEASE_S": 1.0,
-            **self.house.variables,
+            **self.environment.variables,
             **variables,
         }
 
@@ -160,7 +160,7 @@ class Scenario:
         wait_until("the API is ready", self.is_ready, timeout_s=30.0)
 
     def _start(self, part: Child) -> None:
-        with self.house.inside(), _descriptors(self.descriptors if part is self.api else 0):
+        with self.environment.inside(), _descriptors(self.descriptors if part is self.api else 0):
             part.start()
 
     def is_ready(self) -> bool:

@@ -15,7 +15,7 @@ from tests.support.waiting import wait_until
 
 
 @dataclass
-class House:
+class Environment:
     """``variables`` go to every process of the stack."""
 
     variables: dict[str, object] = field(default_factory=dict)
@@ -31,16 +31,16 @@ class House:
 
 
 @contextmanager
-def plain(_: Path) -> Iterator[House]:
+def plain(_: Path) -> Iterator[Environment]:
     """Just the folder."""
-    yield House()
+    yield Environment()
 
 
 # ---- a small disk
 
 
 @contextmanager
-def small_disk(folder: Path, megabytes: int) -> Iterator[House]:
+def small_disk(folder: Path, megabytes: int) -> Iterator[Environment]:
     """The data directory of ``folder`` on a file system of its own, in memory."""
     data = folder / "data"
     data.mkdir(mode=0o700)
@@ -49,7 +49,7 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[House]:
     if done.returncode:
         raise NotHereError(f"mount: {done.stderr.strip()}")
     try:
-        yield House()
+        yield Environment()
     finally:
         subprocess.run(["umount", "--lazy", data], check=True)
 
@@ -60,7 +60,7 @@ MEMORY = Path("/sys/fs/cgroup/memory")
 
 
 @dataclass
-class MemoryLimit(House):
+class MemoryLimit(Environment):
     """A control group: what is started inside shares so much memory, page cache of its files included."""
 
     path: Path = MEMORY
@@ -98,7 +98,7 @@ def little_memory(_: Path, megabytes: int) -> Iterator[MemoryLimit]:
 # ---- a primary with a replica
 
 
-class Pair(House):
+class Pair(Environment):
     """Two servers, one the asynchronous replica of the other; a failover makes it the primary, at the same port."""
 
     def __init__(self, folder: Path) -> None:
@@ -156,7 +156,7 @@ CLOCK = Path(__file__).with_name("clock.c")
 
 
 @dataclass
-class Clock(House):
+class Clock(Environment):
     """The wall clock of what lives here is ahead by :meth:`set` seconds."""
 
     offset: Path = Path()
@@ -182,7 +182,7 @@ OLDER = "bffa57a"  # before deadlines, cancel and owners
 
 
 @dataclass
-class Versions(House):
+class Versions(Environment):
     """An older version of the package beside this one."""
 
     older: Path = Path()
