@@ -1,4 +1,4 @@
-"""Fixtures every room shares: one embedded store a session, a key prefix of its own a test, nothing left behind."""
+"""Shared fixtures: one embedded store a session, one key prefix a test, and no process left behind."""
 
 import os
 import secrets
@@ -34,7 +34,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.fixture(scope="session", autouse=True)
 def _command_server() -> None:
-    """Start what commands are forked from before any test counts its children."""
+    """Start the server that forks commands before any test counts its children."""
     start_server()
 
 
@@ -55,13 +55,13 @@ def store_on_a_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]
 
 @pytest.fixture
 def own_queue(store_on_a_port: Store) -> dict[str, object]:
-    """Variables that connect child processes to a queue of one test in the shared store: none has to start a store."""
+    """Variables that connect child processes to a queue of one test in the shared store: none starts a store."""
     return queue_variables(store_on_a_port, f"{secrets.token_hex(4)}:")
 
 
 @pytest.fixture(scope="session")
 def store_before_own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """A gateway in front of a server that somebody else has started (``OVERLOAD_REDIS_URL``)."""
+    """A gateway in front of a server that the user has started (``OVERLOAD_REDIS_URL``)."""
     try:
         binary = find_server(None)
     except ConfigurationError as error:
@@ -83,7 +83,7 @@ def store_before_own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture(scope="session")
 def store_in_the_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """A simulated database elsewhere: a millisecond away, its limit on commands, its reads from a replica that lags."""
+    """A simulated remote database: a millisecond away, with a limit on commands and reads from a lagging replica."""
     with lagging_cloud(tmp_path_factory.mktemp("cloud")) as (cloud, _):
         cloud.round_trip_s, cloud.commands_per_s = 0.001, COMMANDS_PER_S
         yield store_of(cloud)
@@ -97,7 +97,7 @@ def store_live() -> Store:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Settings of one test: keys nobody else uses, quick polls, no simulated work."""
+    """Settings of one test: a random key prefix, quick polls, no simulated work."""
     return make_settings(tmp_path)
 
 
@@ -115,7 +115,7 @@ MARKS = {"own server": [pytest.mark.exhaustive], "cloud": [pytest.mark.exhaustiv
 
 @pytest.fixture(params=[pytest.param(name, marks=MARKS.get(name, [])) for name in STORES])
 def queue_parts(request: pytest.FixtureRequest) -> tuple[Store, type[Upstash]]:
-    """Each way a queue must keep its contract: over each kind of store, and when every script is carried out twice."""
+    """Each way a queue is tested: over each kind of store, and with every script run twice."""
     fixture, transport = STORES[request.param]
     return request.getfixturevalue(fixture), transport
 
@@ -129,9 +129,9 @@ async def queue(queue_parts: tuple[Store, type[Upstash]], settings: Settings) ->
 
 @pytest.fixture(autouse=True)
 def _no_child_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A test ends every process it has started (a store that has lost its last user may take a moment to leave)."""
+    """Check that a test ends every process it started; a store without users may take a moment to end."""
     if "queue_parts" in request.fixturenames:
-        request.getfixturevalue("queue_parts")  # what is shared by the session is no leftover
+        request.getfixturevalue("queue_parts")  # processes shared by the session are not leftovers
     before = _children()
     yield
     try:

@@ -142,13 +142,13 @@ def test_the_load_generator_measures_from_outside() -> None:
     assert known <= {"load", "errors", "config", "console", "process"}
 
 
-def test_the_gateway_does_not_load_the_client_that_talks_to_it() -> None:
+def test_the_gateway_does_not_import_its_client() -> None:
     code = "import sys, overload_demo.store.__main__; sys.exit('httpx' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_the_naive_baseline_knows_the_work_and_nothing_else() -> None:
+def test_the_naive_baseline_imports_only_the_work() -> None:
     known = {
         name
         for path in (ROOT / "experiments" / "naive_sync").glob("*.py")
@@ -159,7 +159,7 @@ def test_the_naive_baseline_knows_the_work_and_nothing_else() -> None:
     assert {name.split(".")[1] for name in known} <= {"work", "process"}
 
 
-def test_each_library_has_its_home() -> None:
+def test_each_library_is_imported_in_its_room_only() -> None:
     strangers = []
     for room, path in sources():
         for name in {name.split(".")[0] for name in imports_of(path)} - set(sys.stdlib_module_names):
@@ -224,7 +224,7 @@ def tour() -> list[tuple[str, str, str]]:
     while name:
         assert (ROOT / name).is_file(), f"{stops[-1:]} leads to {name}, which does not exist"
         found = STOP.search(" ".join((ROOT / name).read_text().replace("\n--", "\n").split()))
-        assert found, f"{name} does not say where the tour goes on, what to look for, and one question"
+        assert found, f"{name} lacks the next stop, the point to look for, or the question"
         assert name not in {path for path, *_ in stops}, f"the tour returns to {name}"
         stops.append((name, found[1], found[2]))
         name = found[3]

@@ -1,4 +1,4 @@
-"""A real JupyterLab in a real Chromium: start both, open a notebook, run it, look at what it has put out."""
+"""A real JupyterLab in a real Chromium: start both, open a notebook, run it, read its outputs."""
 
 import contextlib
 import json
@@ -84,7 +84,7 @@ class LabPage(Tab):
         self.page.evaluate("jupyterapp.commands.execute('docmanager:save')")
 
     def restart_and_run_all(self) -> None:
-        """*Restart Kernel and Run All Cells*, the question answered with yes."""
+        """*Restart Kernel and Run All Cells*, confirmed."""
         self.start("notebook:restart-run-all")
         self.page.click(".jp-Dialog .jp-mod-warn")
 
@@ -115,7 +115,7 @@ class LabPage(Tab):
         return "\n".join(self.cell(number).locator(".jp-OutputArea-output").all_text_contents())
 
     def accepted(self, number: int) -> int:
-        """What the first progress bar below a code cell says."""
+        """The text of the first progress bar below a code cell."""
         found = re.search(r"(\d+)/\d+", self.text_below(number))
         return int(found[1]) if found else 0
 

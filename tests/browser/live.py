@@ -12,7 +12,7 @@ from tests.browser.tab import Tab
 from tests.support.waiting import wait_until
 
 PANELS = ("latency", "depth", "rates")
-CONSOLE_OF_A_REFUSAL = "the server responded with a status of 4"  # Chromium writes one line for each; it is no error
+CONSOLE_OF_A_REFUSAL = "the server responded with a status of 4"  # Chromium writes one line for each; not an error
 COLUMN = """([source, column]) => {
   const found = Bokeh.documents.map(one => one.get_model_by_name(source)).filter(Boolean);
   return found.length ? Array.from(found.at(-1).data[column]) : [];
@@ -75,7 +75,7 @@ class LiveTab(Tab):
         wait_until(description, lambda: self.evaluate(script), timeout_s)
 
     def overflow(self) -> list[str]:
-        """What is wider than its place or outside the window."""
+        """The elements that are wider than their place or outside the window."""
         found: list[str] = self.evaluate(CLIPPED)
         wide = self.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
         return [*found, *(["the page"] if wide else [])]
@@ -89,7 +89,7 @@ class LiveTab(Tab):
 def live_tab(
     browser: Browser, address: str, *, prepare: Callable[[BrowserContext], None] = lambda _: None, **options: Any
 ) -> Iterator[LiveTab]:
-    """The live page in a tab of its own, of the size of a projector by default."""
+    """The live page in a separate tab, of the size of a projector by default."""
     with browser.new_context(**({"viewport": {"width": 1280, "height": 720}} | options)) as context:
         prepare(context)
         yield LiveTab(context.new_page(), address)

@@ -1,4 +1,4 @@
-"""One tab of a real Chromium, and everything it has complained about."""
+"""One tab of a real Chromium, and the errors it has reported."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ FLAGS = [
 
 
 def chromium() -> str:
-    """The path of Chromium; skips the test where there is none, except in CI, where it has to be there."""
+    """The path of Chromium; without it the test is skipped, and fails in CI."""
     found = next(filter(None, map(shutil.which, ("/usr/bin/chromium", "chromium"))), None)
     if found is None:
         reason = "no Chromium on this machine (Debian: apt-get install chromium)"
@@ -40,7 +40,7 @@ def running_chromium(*flags: str) -> Iterator[Browser]:
 
 
 class Tab:
-    """A page of a browser; ``outside`` has the requests that would have left this machine, ``complaints`` errors."""
+    """A page of a browser; ``outside`` has the requests to other machines, ``complaints`` the errors."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
@@ -50,7 +50,7 @@ class Tab:
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
 
     def evaluate(self, script: str, *argument: object) -> Any:
-        """What a piece of JavaScript comes to."""
+        """The value of a piece of JavaScript."""
         return self.page.evaluate(script, *argument)
 
     def _note_request(self, request: Request) -> None:

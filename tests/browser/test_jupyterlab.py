@@ -1,4 +1,4 @@
-"""The notebook as a student sees it: a real JupyterLab in Chromium, all here. Part of ``pytest -m course``."""
+"""The notebook in a real JupyterLab in Chromium. Part of ``pytest -m course``."""
 
 import shutil
 from collections.abc import Iterator
@@ -65,7 +65,7 @@ def test_a_students_prediction_is_kept_and_drawn_onto_the_spike_it_was_made_for(
     lab.screenshot_of_each_cell(tmp_path)
 
     assert lab.text_below(SPIKE_CELL).count("1000/1000") == 2, "both bars end full"
-    assert "reconciling" not in lab.text_below(SPIKE_CELL), "and say nothing of what is over"
+    assert "reconciling" not in lab.text_below(SPIKE_CELL), "without the step that has ended"
     image = lab.cell(FIGURE_CELL).locator(".jp-OutputArea-output figure img")
     assert "1,000 of 1,000 requests were accepted" in (image.get_attribute("alt") or "")
     assert image.evaluate("image => image.complete && image.naturalWidth > 500")
@@ -75,7 +75,7 @@ def test_a_students_prediction_is_kept_and_drawn_onto_the_spike_it_was_made_for(
     lab.type_into_field(PEAK_CELL, "1,234")
     wait_until("it is taken", lambda: "your prediction: 1,234 jobs" in lab.text_below(PEAK_CELL))
     lab.type_into_field(EMPTY_CELL, "soon")
-    wait_until("it says why not", lambda: "'soon' is not read as a number" in lab.text_below(EMPTY_CELL))
+    wait_until("the reason is shown", lambda: "'soon' is not read as a number" in lab.text_below(EMPTY_CELL))
     lab.run_cell(FIGURE_CELL)
     wait_until("it is drawn", lambda: "A peak of 1,234 jobs was predicted" in (image.get_attribute("alt") or ""))
     lab.run_cell(PEAK_CELL)
@@ -103,7 +103,7 @@ def test_the_stop_button_ends_a_spike_and_a_reloaded_page_can_run_it_again(lab: 
     assert lab.errors() == []
 
 
-def test_a_kernel_killed_in_mid_spike_takes_everything_with_it(lab: LabPage, tmp_path: Path) -> None:
+def test_a_kernel_killed_in_mid_spike_leaves_no_process(lab: LabPage, tmp_path: Path) -> None:
     lab.type_into(0, "requests, rate_per_s, delay_s, naive, patience_s, few = 40_000, 400, 0.001, 'none', 60, 300")
     lab.start("notebook:run-all-cells")
     wait_for_mid_spike(lab)

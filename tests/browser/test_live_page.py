@@ -1,4 +1,4 @@
-"""The live page in Chromium: a real spike on real processes, and the troubles of a projector.
+"""The live page in Chromium: a real spike on real processes, and the conditions of a projector.
 
 Part of ``pytest -m course``.
 """
@@ -40,7 +40,7 @@ LONG = "Absorbed: 100,000 of 100,000 accepted, 0 lost. Peak 70,594 (predicted 50
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One Chromium for all pages; each test has tabs of its own, without a past."""
+    """One Chromium for all pages; each test has fresh tabs."""
     with running_chromium() as one:
         yield one
 
@@ -84,7 +84,7 @@ def assert_shows(tab: LiveTab, sample: LiveSample) -> None:
     ) == (expected)
 
 
-def test_a_class_predicts_and_sees_the_spike_and_its_errors(browser: Browser, tmp_path: Path) -> None:
+def test_the_page_takes_a_prediction_and_shows_the_spike_and_the_errors(browser: Browser, tmp_path: Path) -> None:
     with (
         on_stage(tmp_path) as staged,
         live_tab(browser, staged.address) as tab,
@@ -101,7 +101,7 @@ def test_a_class_predicts_and_sees_the_spike_and_its_errors(browser: Browser, tm
 
         assert tab.page.locator('[data-do="spike"]').is_disabled()
         tab.evaluate("(one => { one.disabled = false; one.click(); })(document.querySelector('[data-do=spike]'))")
-        wait_until("it says why not", lambda: "another act is running" in tab.note())
+        wait_until("the reason is shown", lambda: "another act is running" in tab.note())
 
         wait_until("it is over", lambda: tab.state("result"), 40.0)
         assert "Absorbed: 600 of 600 accepted, 0 lost." in tab.state("result")
@@ -116,7 +116,7 @@ def test_a_class_predicts_and_sees_the_spike_and_its_errors(browser: Browser, tm
         assert tab.texts("marks") == ["spike starts"]
         assert_shows(tab, staged.feed.samples()[-1])
         assert (tab.number("accepted"), tab.number("errors"), tab.number("lost")) == ("600", "0", "0")
-        wait_until("both pages say it", lambda: other.state("result") == tab.state("result"))
+        wait_until("both pages show the result", lambda: other.state("result") == tab.state("result"))
         assert other.curve("queue", "queue_depth") == tab.curve("queue", "queue_depth")
 
         tab.press("reset")
@@ -128,7 +128,7 @@ def test_a_class_predicts_and_sees_the_spike_and_its_errors(browser: Browser, tm
             assert one.outside == one.complaints == []
 
 
-def test_a_killed_worker_shows_in_the_curve_and_so_does_its_return(browser: Browser, tmp_path: Path) -> None:
+def test_the_curve_shows_a_killed_worker_and_its_restart(browser: Browser, tmp_path: Path) -> None:
     with on_stage(tmp_path) as staged, live_tab(browser, staged.address) as tab:
 
         def drains() -> list[float]:
@@ -140,7 +140,7 @@ def test_a_killed_worker_shows_in_the_curve_and_so_does_its_return(browser: Brow
         wait_until("nothing is drained", lambda: drains()[-1] == 0 and "killed" in tab.texts("marks"), 20.0)
         assert tab.number("drain") == "0"
 
-        *before, _ = tab.curve("queue", "queue_depth")  # the latest gives way to the next when that comes soon
+        *before, _ = tab.curve("queue", "queue_depth")  # a next sample that comes soon replaces the latest
         tab.page.reload()
         tab.wait_until_drawn()
         assert tab.curve("queue", "queue_depth")[: len(before)] == before, "a page loaded again has the whole curve"
@@ -156,7 +156,7 @@ def test_a_wrong_token_shows_the_buttons_and_refuses_each(browser: Browser, stag
     with live_tab(browser, stage.address_without_token + "#wrong") as tab:
         tab.press("spike")
 
-        wait_until("it says why not", lambda: "open the address that was printed" in tab.note())
+        wait_until("the reason is shown", lambda: "open the address that was printed" in tab.note())
         assert stage.feed.state["title"] == "The spike, with a queue"
 
 
@@ -165,11 +165,11 @@ def test_an_invalid_number_is_refused_with_a_reason(browser: Browser, stage: Sta
         tab.page.fill('[name="peak"]', "-1")
         tab.press("spike")
 
-        wait_until("it says why not", lambda: tab.note() == "peak: Input should be greater than or equal to 0")
+        wait_until("the reason is shown", lambda: tab.note() == "peak: Input should be greater than or equal to 0")
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_axe_finds_nothing_and_each_chart_says_what_it_shows(browser: Browser, stage: Staged, scheme: str) -> None:
+def test_axe_finds_nothing_and_each_chart_has_a_description(browser: Browser, stage: Staged, scheme: str) -> None:
     with live_tab(browser, stage.address, color_scheme=scheme) as tab:
         tab.page.click("summary")
         found = Axe().run(tab.page)
@@ -183,7 +183,7 @@ def test_axe_finds_nothing_and_each_chart_says_what_it_shows(browser: Browser, s
         assert_shows(tab, samples[-1])
 
 
-def test_the_keyboard_reaches_all_in_the_order_of_the_page(browser: Browser, stage: Staged) -> None:
+def test_the_keyboard_reaches_every_control_in_order(browser: Browser, stage: Staged) -> None:
     focused = "(one => one.name || one.dataset.do || one.textContent)(document.activeElement)"
     with live_tab(browser, stage.address) as tab:
         order = []
@@ -225,7 +225,7 @@ def test_a_pause_holds_the_page_and_afterwards_nothing_is_missing(browser: Brows
         assert tab.texts("marks") == ["meanwhile"]
 
 
-def test_a_tab_left_open_keeps_no_more_than_the_feed(browser: Browser, recorded: list[LiveSample]) -> None:
+def test_an_open_tab_holds_no_more_samples_than_the_feed(browser: Browser, recorded: list[LiveSample]) -> None:
     feed = Feed(title="a title")
     with a_page(feed) as address, live_tab(browser, address) as tab:
         for number in range(3000):
@@ -237,7 +237,7 @@ def test_a_tab_left_open_keeps_no_more_than_the_feed(browser: Browser, recorded:
         assert tab.evaluate("Bokeh.documents[0].get_model_by_name('time').end") == pytest.approx(2999 * 0.2 + 2)
 
 
-def test_a_window_of_no_size_comes_back_with_its_figure(browser: Browser, stage: Staged) -> None:
+def test_the_figure_returns_after_a_window_of_no_size(browser: Browser, stage: Staged) -> None:
     width = "document.querySelector('figure > div').firstElementChild.getBoundingClientRect().width"
     with live_tab(browser, stage.address) as tab:
         before = tab.evaluate(width)
@@ -269,7 +269,7 @@ def test_on_a_projector_nothing_is_cut_off(
         assert (tab.evaluate(ground) == "rgb(255, 255, 255)") == (scheme == "light")
 
 
-def test_behind_a_proxy_with_a_path_all_is_found(browser: Browser, stage: Staged) -> None:
+def test_behind_a_proxy_with_a_path_every_file_is_found(browser: Browser, stage: Staged) -> None:
     prefix = "/user/x/proxy/99"
 
     def behind(context: BrowserContext) -> None:
@@ -301,7 +301,7 @@ def watching(folder: Path, url: str) -> Iterator[tuple["subprocess.Popen[str]", 
         process.communicate()
 
 
-def test_a_restarted_api_is_watched_further(browser: Browser, tmp_path: Path) -> None:
+def test_a_restarted_api_is_still_watched(browser: Browser, tmp_path: Path) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     api = child("overload_demo.api", "--port", str(port), folder=tmp_path)
@@ -316,7 +316,7 @@ def test_a_restarted_api_is_watched_further(browser: Browser, tmp_path: Path) ->
             assert tab.number("lost") == words.NOT_KNOWN, "only a reconciliation counts it"
 
             api.kill()
-            wait_until("it is told", lambda: "does not answer" in tab.state("status"))
+            wait_until("the page reports it", lambda: "does not answer" in tab.state("status"))
             api.start()
             wait_until("it goes on", lambda: tab.texts("marks") == ["API does not answer", "API answers again"], 20.0)
             seen = len(tab.curve("queue", "queue_depth"))

@@ -33,7 +33,7 @@ result = await run_spike(stack, SpikePlan(1_500, 300, baseline="none"), live=liv
 """
 STOP = "await stack.stop()"
 VIEW, SPIKE = 0, 1
-OF_A_RESTART = "Canceled future for "  # JupyterLab's own: what it had asked a kernel that restarts
+OF_A_RESTART = "Canceled future for "  # JupyterLab's own: a request to a kernel that restarts
 RESULT = "Absorbed: 1,500 of 1,500 accepted, 0 lost."
 END = "('absorbed', 1500, 0, 'dashboard: on')"
 

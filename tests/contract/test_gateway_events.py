@@ -75,7 +75,7 @@ def test_a_closed_listener_frees_its_connection(rest: Rest) -> None:
     with listening(rest, "/subscribe/chat"), listening(rest, "/subscribe/chat"):
         assert clients(rest) == before + 2
     wait_until("their connections are closed", lambda: clients(rest) == before)
-    assert rest.run("PUBLISH", "chat", "anybody?") == 0
+    assert rest.run("PUBLISH", "chat", "anyone?") == 0
 
 
 def test_an_invalid_subscription_is_a_400(rest: Rest) -> None:

@@ -137,7 +137,7 @@ def test_the_read_only_token_reads_and_nothing_else(rest: Rest) -> None:
 
 
 @pytest.mark.anyio
-async def test_our_own_client_says_what_is_wrong_with_a_token(rest: Rest) -> None:
+async def test_the_rest_client_reports_what_is_wrong_with_a_token(rest: Rest) -> None:
     for token, error in (
         (rest.read_only_token, "is it the read-only one?"),
         ("wrong", "check UPSTASH_REDIS_REST_TOKEN"),
@@ -169,9 +169,9 @@ def test_the_tokens_change_at_each_start_and_may_be_chosen(tmp_path: Path) -> No
 
 
 def test_equal_tokens_are_refused_at_start(tmp_path: Path) -> None:
-    code, said = stop(started := start_standalone(tmp_path, *chosen_tokens(tmp_path, "same", "same")), 0)
+    code, errors = stop(started := start_standalone(tmp_path, *chosen_tokens(tmp_path, "same", "same")), 0)
     assert started.returncode == code == 1
-    assert said == "error: the read-only token is the same as the token: they must differ\n"
+    assert errors == "error: the read-only token is the same as the token: they must differ\n"
 
 
 # --- base64 -----------------------------------------------------------------------------------------------------------

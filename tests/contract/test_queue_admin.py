@@ -184,8 +184,8 @@ async def test_a_worker_logs_a_pause_once_and_resumes_at_its_next_poll(
             finally:
                 await asyncio.to_thread(worker.stop)
 
-    said = [record.message for record in caplog.records if "the queue" in record.message]
-    assert said == ["the queue is paused, waiting", "the queue is resumed"]
+    messages = [record.message for record in caplog.records if "the queue" in record.message]
+    assert messages == ["the queue is paused, waiting", "the queue is resumed"]
 
 
 async def has_said(caplog: pytest.LogCaptureFixture, text: str) -> bool:

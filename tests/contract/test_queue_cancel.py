@@ -63,10 +63,10 @@ async def test_a_started_or_finished_job_is_not_cancelled(queue: Queue) -> None:
 async def test_a_job_of_another_owner_is_unknown(queue: Queue) -> None:
     mine = NewJob(new_job_id(), "{}", owner="me")
     await queue.producer.enqueue(mine)
-    [nobodys] = await queue.enqueue(1)
+    [unowned] = await queue.enqueue(1)
 
     assert await queue.producer.cancel(mine.job_id, "another") is None
-    assert await queue.producer.cancel(nobodys, "another") is None
+    assert await queue.producer.cancel(unowned, "another") is None
     assert await queue.state(mine.job_id) == "queued"
     assert await queue.producer.cancel(mine.job_id, "me") == "cancelled"
 
@@ -204,7 +204,7 @@ async def test_a_lease_passes_hundreds_of_cancelled_entries_and_reports_that_the
 
 
 async def test_a_worker_does_not_sleep_on_cancelled_entries(settings: Settings, store: Store) -> None:
-    """Its next poll of an empty queue would be an hour away."""
+    """Without the wake-up, the next poll would be an hour later."""
     slow = settings.model_copy(update={"worker_poll_interval": 3600.0, "worker_max_poll_interval": 3600.0})
     async with open_queue(slow, store) as queue:
         ids = await asyncio.gather(*(queue.enqueue_one() for _ in range(1000)))

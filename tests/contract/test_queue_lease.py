@@ -177,7 +177,7 @@ async def test_hundreds_of_expired_leases_all_return(queue: Queue) -> None:
     assert [job.job_id, *await queue.waiting()] == ids
 
 
-async def test_a_sign_of_life_is_counted_and_removed(queue: Queue) -> None:
+async def test_a_heartbeat_is_counted_and_removed(queue: Queue) -> None:
     worker = queue.worker()
     await worker.lease(1)
     assert (await queue.results.stats()).workers_alive == 1
@@ -188,7 +188,7 @@ async def test_a_sign_of_life_is_counted_and_removed(queue: Queue) -> None:
     assert (await queue.results.stats()).workers_alive == 0
 
 
-async def test_expired_signs_of_life_are_removed_by_a_few_lease_calls(queue: Queue) -> None:
+async def test_expired_heartbeats_are_removed_by_a_few_lease_calls(queue: Queue) -> None:
     dead = [text for number in range(300) for text in (f"dead/{number}", f"{1_700_000_000_000 + number} token 5")]
     await queue.redis("HSET", f"{queue.prefix}jobs:workers", *dead)
     workers = [queue.worker("a/1"), queue.worker("b/1")]

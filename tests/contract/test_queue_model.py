@@ -199,7 +199,7 @@ class QueueMachine(RuleBasedStateMachine):
         expected = self._as_often(lost, lambda: self.model.enqueue(batch, BOUND if is_bounded else 0))
         queue = self.bounded if is_bounded else self.queue
         answers = self._call(lost, self._gathered([queue.producer.enqueue(job) for job in batch]))
-        assert [_told(answer) for answer in answers] == expected
+        assert [_outcome(answer) for answer in answers] == expected
 
     async def _gathered(self, calls: list[Awaitable[Any]]) -> list[Any]:
         """Submit all at once, so that the producer sends them in one call."""
@@ -240,7 +240,7 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.lost)
     @rule(index=picks, ends=st.lists(st.sampled_from(LeaseEnd), min_size=1, max_size=3), lost=st.booleans())
     def settle_late(self, index: int, ends: list[LeaseEnd], lost: bool) -> None:
-        """A late result of a worker that was thought dead: it counts until the job is taken back, never after.
+        """A late result after an expired lease: it counts until the job is leased again, never after.
 
         Of several, one after the other, the first counts and the others are fenced.
         """
@@ -282,7 +282,7 @@ class QueueMachine(RuleBasedStateMachine):
         indices=st.lists(picks, min_size=1, max_size=8), are_late=st.booleans(), taker=st.none() | names, count=counts
     )
     def time_passes(self, indices: list[int], are_late: bool, taker: str | None, count: int) -> None:
-        """Some leases expire without their holders' knowledge, and another worker may lease the jobs at once.
+        """Some leases expire, and another worker may lease the jobs at once.
 
         So may the time by which they were to start, but they did.
         """
@@ -387,7 +387,7 @@ class QueueMachine(RuleBasedStateMachine):
     # ---- invariants after every step
 
     @invariant()
-    def the_store_is_as_the_model_says(self) -> None:
+    def the_store_equals_the_model(self) -> None:
         self.bench.steps += 1
         model, key = self.model, protocol.Protocol(self.queue.prefix).key
         waiting, owners, leases, dead, stats = self.do(
@@ -411,7 +411,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert int(counted.get("tombstones", 0)) == model.tombstones
 
     @invariant()
-    def nothing_is_kept_for_too_long_or_not_long_enough(self) -> None:
+    def finished_jobs_expire_and_others_do_not(self) -> None:
         """A finished job expires with its record, unless its id is still in a list."""
         model, prefix = self.model, self.queue.prefix
         reads: list[list[Any]] = []
@@ -429,7 +429,7 @@ class QueueMachine(RuleBasedStateMachine):
                 assert (seq, payload) == (str(job.seq), job.new.payload)
 
     @invariant()
-    def everybody_is_told_so(self) -> None:
+    def workers_know_their_lost_leases(self) -> None:
         model = self.model
         statuses = self.do(self.queue.results.statuses(list(model.jobs)))
         for (job_id, job), status in zip(model.jobs.items(), statuses, strict=True):
@@ -443,7 +443,7 @@ class QueueMachine(RuleBasedStateMachine):
                 assert status.error == job.text
 
     @invariant()
-    def nothing_gets_lost_in_counting(self) -> None:
+    def the_counters_add_up(self) -> None:
         stats, model = self.do(self.queue.results.stats()), self.model
         assert (stats.queue_length, stats.in_flight) == (model.depth, len(model.leases))
         assert stats.paused == model.is_paused
@@ -473,7 +473,7 @@ def _settlement(job: LeasedJob, verdict: LeaseEnd) -> Settlement:
     return settled(job, verdict, f'"{verdict} by {job.fence}"')
 
 
-def _told(answer: Any) -> str:
+def _outcome(answer: Any) -> str:
     """The outcome of an enqueue in the model's terms."""
     match answer:
         case producer.Enqueued(job_id=job_id):
@@ -529,7 +529,7 @@ def test_after_random_steps_the_store_equals_the_model(
     assert run_machine(tmp_path, store, number, examples=examples, steps=steps) > examples * steps / 2
 
 
-# One broken line of a script each: the machine must notice.
+# One broken line of a script each: the machine must find it.
 MUTANTS = {
     "a settle without a fence": (
         "settle",
@@ -605,7 +605,7 @@ CHEAP = {
     "name",
     [pytest.param(one, marks=pytest.mark.exhaustive if one in CHEAP else pytest.mark.slow) for one in MUTANTS],
 )
-def test_the_model_notices(name: str, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_model_finds(name: str, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     script_name, line, broken = MUTANTS[name]
     original: Script = getattr(protocol, script_name.upper())
     assert line in original.text, f"{script_name}.lua has changed: this mutant does nothing"

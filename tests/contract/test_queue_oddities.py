@@ -60,7 +60,7 @@ LEFT_BY_SOMEBODY = {
     "a count that is none": [("HSET", "jobs:stats", "dead", "x", "failed", "1.5", "accepted", "x", "done", "x")],
     "rates that are none": [("HSET", "jobs:stats", "recent_jobs", "nan", "recent_busy_s", "x", "recent_at", "x")],
     "rates without an end": [("HSET", "jobs:stats", "recent_jobs", "1e-320", "recent_busy_s", "1e308")],
-    "a sign of life that is none": [("HSET", "jobs:workers", "x", "x")],
+    "a malformed heartbeat": [("HSET", "jobs:workers", "x", "x")],
     "letters that are none": [("RPUSH", "jobs:dead", "x", "5", "{}", '{"job_id":5}')],
     "a last number that is none": [("SET", "jobs:seq", "x")],
     "attempts in fractions": [("HSET", "job:<bad>", "attempts", "1.5")],
@@ -186,9 +186,9 @@ async def test_a_malformed_result_is_reported_and_affects_no_other_reply(queue: 
 
 async def test_unknown_ids_are_unknown_at_any_place_of_a_batch(queue: Queue) -> None:
     [known] = await queue.enqueue(1)
-    strange = [new_job_id(), known, "", "x" * 1000, new_job_id()]
+    unknown = [new_job_id(), known, "", "x" * 1000, new_job_id()]
 
-    found = await queue.results.statuses(strange)
+    found = await queue.results.statuses(unknown)
 
     assert [status is not None for status in found] == [False, True, False, False, False]
 
@@ -208,7 +208,7 @@ async def test_many_large_results_are_read_in_one_call(queue: Queue) -> None:
 
 
 async def test_a_job_costs_only_a_few_commands(queue: Queue) -> None:
-    """Counted by the server, commands inside scripts included; the promise is 8 a job."""
+    """Counted by the server, commands inside scripts included; the bound is 8 a job."""
     count = 200
     await queue.enqueue(1)  # loads the scripts
     before = await commands(queue)

@@ -112,7 +112,7 @@ async def test_only_a_finished_job_has_a_time_to_live(queue: Queue) -> None:
 
     ttls = [await queue.ttl(one) for one in ids]
     assert all(0 < ttl <= 50 for ttl in ttls[:2])
-    assert ttls[2:] == [-1, -1], "a dead job waits for a person"
+    assert ttls[2:] == [-1, -1], "a dead job has no time to live"
 
 
 async def test_settling_and_leasing_take_one_exchange(queue: Queue) -> None:

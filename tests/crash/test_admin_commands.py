@@ -31,7 +31,7 @@ def run(folder: Path, *arguments: str, answer: str = "", **variables: object) ->
     return run_module("overload_demo", "queue", *arguments, env=env, cwd=folder, input=answer)
 
 
-def said(folder: Path, *arguments: str, answer: str = "", **variables: object) -> str:
+def output_of(folder: Path, *arguments: str, answer: str = "", **variables: object) -> str:
     """Return the output of a command that must succeed with nothing on stderr."""
     outcome = run(folder, *arguments, answer=answer, **variables)
     assert (outcome.returncode, outcome.stderr) == (0, ""), outcome
@@ -56,25 +56,25 @@ async def die(queue: Queue, count: int) -> list[str]:
 async def test_dead_jobs_are_shown_requeued_and_purged(tmp_path: Path, queue: Queue) -> None:
     first, second, third, fourth = await die(queue, 4)
 
-    listed = said(tmp_path, "dead", "list").splitlines()
+    listed = output_of(tmp_path, "dead", "list").splitlines()
     assert [line.split("  ")[0] for line in listed] == [first, second, third, fourth]
     assert listed[0].endswith("unreadable: [b]no[/b] job")
-    assert len(said(tmp_path, "dead", "list", "--limit", "2").splitlines()) == 2
-    shown = json.loads(said(tmp_path, "dead", "show", first))
+    assert len(output_of(tmp_path, "dead", "list", "--limit", "2").splitlines()) == 2
+    shown = json.loads(output_of(tmp_path, "dead", "show", first))
     assert (shown["status"], shown["payload"]) == ("failed", JOB)
 
     for _ in range(2):
-        assert said(tmp_path, "dead", "requeue", first, first) == "1 job requeued\n"
+        assert output_of(tmp_path, "dead", "requeue", first, first) == "1 job requeued\n"
     assert await queue.waiting() == [first]
-    assert said(tmp_path, "dead", "requeue", "--all") == "3 jobs requeued\n"
+    assert output_of(tmp_path, "dead", "requeue", "--all") == "3 jobs requeued\n"
     assert await queue.waiting() == [first, second, third, fourth]
-    assert said(tmp_path, "dead", "list") == "the dead-letter list is empty\n"
+    assert output_of(tmp_path, "dead", "list") == "the dead-letter list is empty\n"
 
     ids = await die(queue, 3)
     assert run(tmp_path, "dead", "purge", answer="n\n").returncode == 1
     assert len(await queue.dead_letters()) == len(ids)
-    assert said(tmp_path, "dead", "purge", answer="y\n").endswith("dead jobs purged\n")
-    assert said(tmp_path, "dead", "purge", "--yes") == "0 dead jobs purged\n"
+    assert output_of(tmp_path, "dead", "purge", answer="y\n").endswith("dead jobs purged\n")
+    assert output_of(tmp_path, "dead", "purge", "--yes") == "0 dead jobs purged\n"
 
 
 async def test_jobs_that_cannot_be_requeued_are_one_line_and_the_others_are_requeued(
@@ -104,27 +104,27 @@ async def test_a_mistake_is_a_one_line_error(tmp_path: Path, queue: Queue, argum
 
 async def test_lost_keys_are_repaired_and_reported(tmp_path: Path, queue: Queue) -> None:
     ids = await queue.enqueue(3)
-    assert said(tmp_path, "reconcile") == "nothing to repair\n"
+    assert output_of(tmp_path, "reconcile") == "nothing to repair\n"
     await queue.redis("DEL", "jobs:queue", "jobs:seq")
 
-    assert said(tmp_path, "reconcile").splitlines() == [
+    assert output_of(tmp_path, "reconcile").splitlines() == [
         "1  sequence number was behind the jobs: raised",
         "3  waiting jobs that were not in the list: put at its tail",
     ]
 
     assert set(await queue.waiting()) == set(ids)
-    assert said(tmp_path, "reconcile") == "nothing to repair\n"
+    assert output_of(tmp_path, "reconcile") == "nothing to repair\n"
 
 
 async def test_the_queue_pauses_and_resumes(tmp_path: Path, queue: Queue) -> None:
     [job_id] = await queue.enqueue(1)
     for _ in range(2):
-        assert "paused" in said(tmp_path, "pause")
+        assert "paused" in output_of(tmp_path, "pause")
     assert (await queue.results.stats()).paused
     assert (await queue.worker().lease(1)).jobs == []
 
     for _ in range(2):
-        assert said(tmp_path, "resume") == "queue resumed\n"
+        assert output_of(tmp_path, "resume") == "queue resumed\n"
 
     assert [job.job_id for job in (await queue.worker().lease(1)).jobs] == [job_id]
 
@@ -151,7 +151,7 @@ async def test_the_commands_use_the_store_of_the_settings(tmp_path: Path, queue:
             "UPSTASH_REDIS_REST_TOKEN": address.token.get_secret_value(),
             "OVERLOAD_DATA_DIR": tmp_path / "another",
         }
-        said(tmp_path, "pause", **elsewhere)
+        output_of(tmp_path, "pause", **elsewhere)
 
     assert (await queue.results.stats()).paused
     assert not (tmp_path / "another").exists()

@@ -42,7 +42,7 @@ def the_error(outcome: "subprocess.CompletedProcess[str]") -> str:
 
 @pytest.mark.parametrize("door", ["api", "worker"])
 @pytest.mark.parametrize(
-    ("variables", "said"),
+    ("variables", "text"),
     [
         ({"UPSTASH_REDIS_REST_URL": "https://x.upstash.io"}, "UPSTASH_REDIS_REST_TOKEN is not"),
         ({"UPSTASH_REDIS_REST_TOKEN": "s3cret"}, "UPSTASH_REDIS_REST_URL is not"),
@@ -53,11 +53,11 @@ def the_error(outcome: "subprocess.CompletedProcess[str]") -> str:
     ],
 )
 def test_a_mistake_in_the_settings_is_a_one_line_error_that_names_it(
-    tmp_path: Path, door: str, variables: dict[str, str], said: str
+    tmp_path: Path, door: str, variables: dict[str, str], text: str
 ) -> None:
     outcome = run_door(tmp_path, door, *(["--port", "0"] if door == "api" else []), **variables)
 
-    assert said in the_error(outcome)
+    assert text in the_error(outcome)
     assert "s3cret" not in outcome.stderr
 
 
@@ -187,7 +187,7 @@ def test_a_wrong_token_degrades_the_api_and_ends_no_process(tmp_path: Path, stor
         assert "token" in health.json()["detail"]
         assert client.get("/health/ready").status_code == 503
         assert (answer.status_code, answer.json()["outcome"]) == (503, "not_enqueued")
-        wait_until("the worker says why", lambda: "refused the token" in worker.log.read_text())
+        wait_until("the worker logs the reason", lambda: "refused the token" in worker.log.read_text())
         assert api.pid is not None
         assert worker.pid is not None
         assert "wr0ng" not in api.log.read_text() + worker.log.read_text()

@@ -1,4 +1,4 @@
-"""Commands in poor surroundings: no home, no working directory, a full disk, the user's own module names."""
+"""Commands in unusual environments: no home, no working directory, a full disk, the user's own module names."""
 
 import json
 import os
@@ -29,8 +29,8 @@ OWN_MODULES = ("queue", "logging", "json", "random", "select", "email")
 
 
 def run(folder: Path, *command: str, **variables: object) -> "subprocess.CompletedProcess[str]":
-    told = environment(folder, **variables)
-    return subprocess.run([sys.executable, *command], env=told, cwd=folder, capture_output=True, text=True, timeout=60)
+    env = environment(folder, **variables)
+    return subprocess.run([sys.executable, *command], env=env, cwd=folder, capture_output=True, text=True, timeout=60)
 
 
 def the_error(outcome: "subprocess.CompletedProcess[str]") -> str:
@@ -41,7 +41,7 @@ def the_error(outcome: "subprocess.CompletedProcess[str]") -> str:
 
 
 @pytest.mark.parametrize("module", ["overload_demo.api", "overload_demo.worker", "overload_demo.store"])
-def test_without_a_home_the_data_directory_is_asked_for_in_one_line(tmp_path: Path, module: str) -> None:
+def test_without_a_home_a_missing_data_directory_is_a_one_line_error(tmp_path: Path, module: str) -> None:
     outcome = run(tmp_path, "-c", WITHOUT_HOME, module, OVERLOAD_DATA_DIR="")
 
     assert "OVERLOAD_DATA_DIR" in the_error(outcome)
@@ -67,9 +67,9 @@ def test_a_tilde_is_the_home_directory(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 def test_the_home_of_an_unknown_user_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OVERLOAD_DATA_DIR", "~nobody-of-that-name/x")
+    monkeypatch.setenv("OVERLOAD_DATA_DIR", "~no-such-user/x")
 
-    with pytest.raises(ConfigurationError, match="OVERLOAD_DATA_DIR: ~nobody-of-that-name/x: no such home"):
+    with pytest.raises(ConfigurationError, match="OVERLOAD_DATA_DIR: ~no-such-user/x: no such home"):
         DataDir(load_settings().overload_data_dir)
 
 
@@ -80,8 +80,8 @@ def test_a_deleted_working_directory_is_one_line_where_a_path_depends_on_it(tmp_
 
     def outcome(**variables: object) -> "subprocess.CompletedProcess[str]":
         gone.mkdir(exist_ok=True)
-        told = environment(tmp_path, **variables)
-        return subprocess.run(command, env=told, cwd=gone, capture_output=True, text=True, timeout=60)
+        env = environment(tmp_path, **variables)
+        return subprocess.run(command, env=env, cwd=gone, capture_output=True, text=True, timeout=60)
 
     assert "the working directory no longer exists" in the_error(outcome(OVERLOAD_DATA_DIR="data"))
     assert "WORKER_HANDLER" in the_error(outcome(WORKER_HANDLER="nowhere:nothing"))
@@ -103,9 +103,9 @@ def test_the_users_own_queue_py_shadows_nothing_and_their_handler_is_found(cours
     with api_process(course_folder.parent) as (_, client):
         [job_id] = submit(client)
 
-        told = environment(course_folder.parent, WORKER_HANDLER="own_work:work")
+        env = environment(course_folder.parent, WORKER_HANDLER="own_work:work")
         command = [sys.executable, "-m", "overload_demo.worker", "--until-empty"]
-        outcome = subprocess.run(command, env=told, cwd=course_folder, capture_output=True, text=True, timeout=60)
+        outcome = subprocess.run(command, env=env, cwd=course_folder, capture_output=True, text=True, timeout=60)
 
         assert outcome.returncode == 0, outcome.stderr
         wait_for(client, [job_id])
@@ -114,12 +114,12 @@ def test_the_users_own_queue_py_shadows_nothing_and_their_handler_is_found(cours
 
 def test_children_started_in_a_folder_with_a_queue_py_run(course_folder: Path) -> None:
     (course_folder / "types.py").write_text("raise RuntimeError('shadowed')\n")  # -m itself imports it
-    told = environment(course_folder.parent)
+    env = environment(course_folder.parent)
     script = "from overload_demo.cli.application import main; main()"  # no working directory on the path
     options = ["spike", "--requests", "20", "--rate", "100", "--baseline", "none"]
     outcome = subprocess.run(
         [sys.executable, "-P", "-c", script, *options],
-        **{"env": told, "cwd": course_folder, "capture_output": True, "text": True, "timeout": 90},
+        **{"env": env, "cwd": course_folder, "capture_output": True, "text": True, "timeout": 90},
     )
 
     assert outcome.returncode == 0, outcome.stderr

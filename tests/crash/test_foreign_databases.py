@@ -174,10 +174,10 @@ def test_foreign_data_that_appears_later_is_a_503_with_the_reason_and_not_change
     ],
     ids=["cluster", "eviction"],
 )
-async def test_a_database_behind_a_rest_url_that_says_it_is_unsafe_is_refused(
+async def test_a_database_behind_a_rest_url_that_reports_itself_unsafe_is_refused(
     tmp_path: Path, options: tuple[str, ...], reason: str
 ) -> None:
-    """This gateway does not serve such a server; another might."""
+    """This gateway refuses such a server; another gateway may serve it."""
     port = free_port()
     bus = ("--cluster-port", str(free_port()))  # by itself it is 10,000 above the port, and may be none
     with server(tmp_path / "own", port, *options, *bus):
@@ -200,7 +200,7 @@ async def test_a_database_behind_a_rest_url_that_says_it_is_unsafe_is_refused(
     ],
     ids=["a wrong token", "a proxy that answers HTML", "a used-up month"],
 )
-async def test_what_may_get_better_is_told_at_the_start_and_waited_for(
+async def test_a_temporary_problem_is_logged_at_the_start_and_waited_for(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, script: h.Script, reason: str
 ) -> None:
     async with h.hostile(script) as gateway:

@@ -21,7 +21,7 @@ def double(n):
 def handle(payload):
     what = payload["message"]
     if what == "pool":
-        for _ in range(8):  # a stop signal that the pool's processes do not obey holds it up at times only
+        for _ in range(8):  # a stop signal is ignored by the pool's processes at times only
             with multiprocessing.Pool(2) as pool:
                 result = pool.map(double, [1, 2])
         return result

@@ -1,4 +1,4 @@
-"""Commands that need an extra say so in one line before anything is started."""
+"""A command without its extra fails with one line before anything is started."""
 
 import subprocess
 import sys
@@ -51,7 +51,7 @@ def test_a_command_without_its_extra_is_one_line(tmp_path: Path, command: str, e
 
 
 @pytest.mark.parametrize("command", ["overload_demo watch http://127.0.0.1:1", "overload_demo spike --requests 0"])
-def test_a_command_that_needs_no_extra_does_not_ask_for_one(tmp_path: Path, command: str) -> None:
+def test_a_command_that_needs_no_extra_runs_without_one(tmp_path: Path, command: str) -> None:
     outcome = run(tmp_path, RUN, *command.split())
 
     [line] = outcome.stderr.splitlines()

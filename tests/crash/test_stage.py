@@ -33,7 +33,7 @@ async def a_stage(folder: Path) -> AsyncIterator[tuple[Stage, Feed, Stack]]:
 
 
 async def until(description: str, predicate: Callable[[], object]) -> None:
-    """Wait without stopping the loop, on which stage and stack live."""
+    """Wait without stopping the loop, on which stage and stack run."""
     await anyio.to_thread.run_sync(wait_until, description, predicate, 30.0)
 
 

@@ -1,4 +1,4 @@
-"""A damaged append-only file: an incomplete end is dropped and reported, other damage is never dropped unasked."""
+"""A damaged append-only file: an incomplete end is dropped and reported, other damage is dropped on demand only."""
 
 import logging
 import shutil
@@ -17,7 +17,7 @@ from tests.support.stores import (
     no_process_left_in,
     standalone_store,
     start_standalone,
-    wait_until_nothing_lives_in,
+    wait_until_no_process_in,
 )
 from tests.support.waiting import wait_until
 
@@ -64,16 +64,16 @@ def rest_of(store: EmbeddedStore) -> Rest:
 def refusal(data_dir: Path) -> str:
     with pytest.raises(ConfigurationError) as caught:
         EmbeddedStore(data_dir, load_settings()).acquire()
-    wait_until_nothing_lives_in(data_dir)
+    wait_until_no_process_in(data_dir)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def repair(data_dir: Path) -> str:
     done = start_standalone(data_dir, "--repair")
-    said, errors = done.communicate(timeout=30)
+    output, errors = done.communicate(timeout=30)
     assert done.returncode == 0, errors
-    return said
+    return output
 
 
 @pytest.mark.parametrize(
@@ -89,10 +89,10 @@ def test_damage_with_commands_behind_it_is_dropped_only_on_demand_and_alone(
     data_dir: Path, old: bytes, new: bytes, lost: set[str]
 ) -> None:
     damaged = damage(data_dir, old, new)
-    said = [refusal(data_dir), refusal(data_dir)]
-    assert said[0] == said[1]
-    assert "damaged at byte" in said[0]
-    assert f"--repair --data-dir {data_dir}" in said[0]
+    errors = [refusal(data_dir), refusal(data_dir)]
+    assert errors[0] == errors[1]
+    assert "damaged at byte" in errors[0]
+    assert f"--repair --data-dir {data_dir}" in errors[0]
     assert log_of(data_dir).read_bytes() == damaged, "a refused file is not touched"
     [copy] = data_dir.glob("*.damaged-*")
     assert copy.read_bytes() == damaged
@@ -162,7 +162,7 @@ def test_a_damaged_snapshot_is_refused_with_the_servers_reason(data_dir: Path) -
             for name, value in {"min-size": 1, "percentage": 1}.items():  # BGREWRITEAOF is not to be had
                 server.config_set(f"auto-aof-rewrite-{name}", value)
             wait_until("the snapshot is written", lambda: snapshot_with_keys(data_dir))
-    wait_until_nothing_lives_in(data_dir)
+    wait_until_no_process_in(data_dir)
     [base] = data_dir.glob("appendonlydir/*.base.rdb")
     data = bytearray(base.read_bytes())
     data[data.index(b"key07")] ^= 1

@@ -25,7 +25,7 @@ from tests.support.stores import (
     servers_of,
     start_standalone,
     stop,
-    wait_until_nothing_lives_in,
+    wait_until_no_process_in,
 )
 from tests.support.waiting import wait_until
 
@@ -99,14 +99,14 @@ def test_a_standalone_store_prints_one_line_and_ends(data_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("remove", [remove_all, remove_locks], ids=lambda one: one.__name__)
-def test_a_second_server_never_lives_beside_the_first(data_dir: Path, remove: Callable[[Path], None]) -> None:
+def test_a_second_server_never_runs_beside_the_first(data_dir: Path, remove: Callable[[Path], None]) -> None:
     both, seen, done = [], [], threading.Event()
     with EmbeddedStore(data_dir, load_settings()) as first:
         address = first.acquire()
         rest = Rest(address.url, address.token.get_secret_value())
         rest.run("SET", "k", "v")
         [server], gateway = servers_of(data_dir), gateway_pid(data_dir)
-        os.kill(gateway, signal.SIGSTOP)  # it does not notice in time
+        os.kill(gateway, signal.SIGSTOP)  # it cannot react in time
         remove(data_dir)
         watcher = threading.Thread(target=watch, args=(data_dir, server, both, seen, done))
         watcher.start()
@@ -123,7 +123,7 @@ def test_a_second_server_never_lives_beside_the_first(data_dir: Path, remove: Ca
             first.refresh()
     assert both == []
     assert kept == ("v" if remove is remove_locks else None)
-    wait_until_nothing_lives_in(data_dir)
+    wait_until_no_process_in(data_dir)
 
 
 def watch(data_dir: Path, first: psutil.Process, both: list[list[int]], seen: list[int], done: threading.Event) -> None:
@@ -141,6 +141,6 @@ def test_a_store_whose_directory_stays_keeps_running(data_dir: Path) -> None:
         address = store.acquire()
         pids = {process.pid for process in processes_of(data_dir)}
         (data_dir / "note").write_text("of the user's own")
-        threading.Event().wait(1.2)  # two looks
+        threading.Event().wait(1.2)  # two checks
         assert store.refresh() == address
         assert {process.pid for process in processes_of(data_dir)} == pids

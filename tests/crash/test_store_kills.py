@@ -30,7 +30,7 @@ from tests.support.stores import (
     start_standalone,
     stop,
     token_file,
-    wait_until_nothing_lives_in,
+    wait_until_no_process_in,
 )
 from tests.support.waiting import wait_until
 
@@ -159,7 +159,7 @@ def test_several_users_of_a_dead_gateway_start_one_store(data_dir: Path) -> None
         assert len(servers_of(data_dir)) == 1
         kill_gateway(data_dir)
         for user in users:
-            user.ask_for_refresh()
+            user.request_refresh()
         assert len({user.token() for user in users}) == 1
         assert len(servers_of(data_dir)) == 1
     finally:
@@ -187,17 +187,17 @@ def test_an_orphaned_server_is_ended_before_another_is_started(data_dir: Path) -
         assert len(servers_of(data_dir)) == 1
 
 
-def test_the_server_holds_its_lock_as_long_as_it_lives(data_dir: Path) -> None:
+def test_the_server_holds_its_lock_until_it_ends(data_dir: Path) -> None:
     with EmbeddedStore(data_dir, load_settings()):
         assert not DataDir(data_dir).lock("redis").is_free()
-    wait_until_nothing_lives_in(data_dir)
+    wait_until_no_process_in(data_dir)
     assert DataDir(data_dir).lock("redis").is_free()
 
 
 def test_a_stopped_server_that_outlives_its_gateway_is_killed_first(data_dir: Path) -> None:
     with EmbeddedStore(data_dir, load_settings()) as store:
         (stuck,) = servers_of(data_dir)
-        stuck.suspend()  # now it neither follows its parent's death nor ends when asked
+        stuck.suspend()  # a stopped server ends neither with its parent nor on SIGTERM
         kill_gateway(data_dir)
         address = store.refresh()
         (server,) = servers_of(data_dir)
@@ -245,7 +245,7 @@ import os
 from pathlib import Path
 from overload_demo.config import load_settings
 from overload_demo.store import connect
-connect._answers = lambda address: os.kill(os.getpid(), 9)  # dies just when the store is up
+connect._answers = lambda address: os.kill(os.getpid(), 9)  # is killed just when the store is up
 connect.EmbeddedStore(Path({str(data_dir)!r}), load_settings()).acquire()
 """
     assert subprocess.run([sys.executable, "-c", script]).returncode == -signal.SIGKILL

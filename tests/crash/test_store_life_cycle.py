@@ -30,7 +30,7 @@ from tests.support.stores import (
     start_standalone,
     stop,
     token_file,
-    wait_until_nothing_lives_in,
+    wait_until_no_process_in,
 )
 from tests.support.waiting import wait_until
 
@@ -57,7 +57,7 @@ def refusal(data_dir: Path, *options: str, **environment: str) -> str:
 def test_the_data_outlives_the_store(data_dir: Path) -> None:
     with EmbeddedStore(data_dir, load_settings()) as store:
         client(store.acquire()).run("SET", "k", "v")
-    wait_until_nothing_lives_in(data_dir)
+    wait_until_no_process_in(data_dir)
     assert not (data_dir / "state.json").exists()
     with EmbeddedStore(data_dir, load_settings()) as store:
         assert client(store.acquire()).run("GET", "k") == "v"
@@ -70,16 +70,16 @@ def test_the_store_stays_until_the_last_user_has_released_it_or_died(data_dir: P
     first.leave()
     with EmbeddedStore(data_dir, load_settings()) as third:
         assert third.acquire().token.get_secret_value() == token
-        second.die()
+        second.kill()
         assert client(third.refresh()).run("PING") == "PONG"
-    wait_until_nothing_lives_in(data_dir)
+    wait_until_no_process_in(data_dir)
 
 
 def test_a_refresh_after_the_release_starts_no_store(data_dir: Path) -> None:
     store = EmbeddedStore(data_dir, load_settings())
     store.acquire()
     store.release()
-    wait_until_nothing_lives_in(data_dir)
+    wait_until_no_process_in(data_dir)
 
     with pytest.raises(StoreUnavailableError, match="was released"):
         store.refresh()
@@ -90,8 +90,8 @@ def test_a_refresh_after_the_release_starts_no_store(data_dir: Path) -> None:
 def test_the_store_of_a_killed_user_ends(data_dir: Path) -> None:
     user = User(data_dir)
     assert user.token()
-    user.die()
-    wait_until_nothing_lives_in(data_dir)
+    user.kill()
+    wait_until_no_process_in(data_dir)
 
 
 def test_users_in_quick_succession_never_get_a_store_that_is_ending(data_dir: Path) -> None:
@@ -141,7 +141,7 @@ def test_only_the_owner_can_read_the_files_and_no_command_line_holds_the_token(d
         assert len(processes_of(data_dir)) == 2
         for process in processes_of(data_dir):
             assert token not in " ".join(process.cmdline())
-    wait_until_nothing_lives_in(data_dir)
+    wait_until_no_process_in(data_dir)
     assert token not in (data_dir / "store.log").read_text()
 
 
@@ -166,7 +166,7 @@ def test_a_data_directory_with_a_very_long_path_works(tmp_path: Path) -> None:
 def test_requests_are_never_logged(data_dir: Path) -> None:
     with EmbeddedStore(data_dir, load_settings()) as store:
         client(store.acquire()).run("SET", "job", "personal data")
-    wait_until_nothing_lives_in(data_dir)
+    wait_until_no_process_in(data_dir)
     assert "personal data" not in (data_dir / "store.log").read_text()
 
 
@@ -211,7 +211,7 @@ def test_damaged_data_is_one_line(data_dir: Path) -> None:
     with EmbeddedStore(data_dir, load_settings()) as store:
         for number in range(10):
             client(store.acquire()).run("SET", f"k{number}", "x" * 100)
-    wait_until_nothing_lives_in(data_dir)
+    wait_until_no_process_in(data_dir)
     (log,) = [*data_dir.glob("appendonlydir/*.incr.aof"), *data_dir.glob("appendonly.aof")]  # the latter before 7.0
     log.write_bytes(b"damaged\r\n" + log.read_bytes())
     with pytest.raises(ConfigurationError, match="damaged at byte 0, with commands behind it"):

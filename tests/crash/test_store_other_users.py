@@ -23,7 +23,7 @@ from tests.support.stores import (
     start_standalone,
 )
 
-NOBODY = 65_534
+OTHER_USER = 65_534
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
 
 
@@ -86,12 +86,12 @@ def test_a_listener_of_another_user_is_sent_nothing(data_dir: Path) -> None:
     data_dir.mkdir()
     with socket.socket(socket.AF_UNIX) as fake:
         fake.bind(str(data_dir / "gateway.sock"))
-        os.seteuid(NOBODY)  # the kernel records the user at listen
+        os.seteuid(OTHER_USER)  # the kernel records the user at listen
         try:
             fake.listen()
         finally:
             os.seteuid(0)
-        with pytest.raises(PermissionError, match=f"served by user {NOBODY}"):
+        with pytest.raises(PermissionError, match=f"served by user {OTHER_USER}"):
             connect(str(data_dir / "gateway.sock"))
         with fake.accept()[0] as link:
             assert link.recv(1000) == b"", "closed, and nothing was sent before"
@@ -119,16 +119,16 @@ def test_a_directory_that_others_can_read_is_accepted(data_dir: Path) -> None:
 @needs_root
 def test_a_directory_of_another_user_is_refused(data_dir: Path) -> None:
     data_dir.mkdir(mode=0o700)
-    os.chown(data_dir, NOBODY, NOBODY)
-    assert f"belongs to user {NOBODY}" in refusal(data_dir)
+    os.chown(data_dir, OTHER_USER, OTHER_USER)
+    assert f"belongs to user {OTHER_USER}" in refusal(data_dir)
 
 
 @needs_root
 def test_another_users_link_for_the_directory_is_refused(tmp_path: Path, data_dir: Path) -> None:
     (tmp_path / "precious").mkdir(mode=0o700)
     data_dir.symlink_to(tmp_path / "precious")
-    os.lchown(data_dir, NOBODY, NOBODY)
-    assert f"belongs to user {NOBODY}" in refusal(data_dir)
+    os.lchown(data_dir, OTHER_USER, OTHER_USER)
+    assert f"belongs to user {OTHER_USER}" in refusal(data_dir)
     assert not [*(tmp_path / "precious").iterdir()]
 
 

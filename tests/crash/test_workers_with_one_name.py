@@ -1,4 +1,4 @@
-"""Workers with one name on one store: each job runs once while they live; a proved death releases its job at once."""
+"""Workers with one name on one store: each job runs once while they run; a proved death releases its job at once."""
 
 import os
 import signal
@@ -86,7 +86,7 @@ def test_a_second_worker_with_one_worker_id_is_a_one_line_error(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_stopped_worker_finishes_its_job_and_removes_its_sign_of_life(
+def test_a_stopped_worker_finishes_its_job_and_removes_its_heartbeat(
     tmp_path: Path, store_on_a_port: Store, number: signal.Signals
 ) -> None:
     settings = make_settings(tmp_path)

@@ -1,1 +1,1 @@
-"""Read these first: one promise a test, kept against real processes and real kills."""
+"""Read these first: one promise a test, with real processes and real kills."""

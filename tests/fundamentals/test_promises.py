@@ -56,7 +56,7 @@ def test_an_accepted_job_is_done_and_its_result_kept(settings: Settings, store: 
 
 
 def test_a_202_is_on_disk(tmp_path: Path) -> None:
-    """Kill everything right after the answer, the API and the store's two processes: the job is there afterwards."""
+    """Kill the API and the store's two processes right after the 202: the job is still stored."""
     with api_process(tmp_path) as (api, client):
         [job_id] = submit(client)
 
@@ -70,7 +70,7 @@ def test_a_202_is_on_disk(tmp_path: Path) -> None:
 
 
 def test_an_accepted_job_survives_a_killed_worker(tmp_path: Path) -> None:
-    """``kill -9`` in the middle of a job: the restarted worker takes it up again at once, not after the lease."""
+    """``kill -9`` in the middle of a job: the restarted worker runs it again at once, not after the lease."""
     with api_process(tmp_path) as (_, client), worker_process(tmp_path, WORKER_PROCESSING_DELAY=1.0) as worker:
         [job_id] = submit(client)
         wait_until("the job has started", lambda: ("start", job_id, 1) in events(tmp_path), timeout_s=20.0)
@@ -84,7 +84,7 @@ def test_an_accepted_job_survives_a_killed_worker(tmp_path: Path) -> None:
 
 
 def test_a_killed_api_loses_no_accepted_job(tmp_path: Path) -> None:
-    """What was answered 202 before the kill is done after it; the socket's queue even spares later clients."""
+    """Jobs accepted before the kill are done after it; later clients wait in the accept queue."""
     with api_process(tmp_path) as (api, client), worker_process(tmp_path):
         before = submit(client, 20)
 
@@ -98,7 +98,7 @@ def test_a_killed_api_loses_no_accepted_job(tmp_path: Path) -> None:
 
 
 def test_jobs_are_done_in_order_one_at_a_time(settings: Settings, store: Store, tmp_path: Path) -> None:
-    """First in, first out, and never two at once."""
+    """First in, first out, one at a time."""
     with serving_api(settings, store) as client:
         ids = submit(client, 30)
         with working(settings, store):
@@ -117,11 +117,11 @@ def test_a_waiting_job_never_expires_and_a_finished_one_does(tmp_path: Path, sto
         assert status(client, job_id) == "queued"
 
         with working(settings, store):
-            wait_until("it is done, then forgotten", lambda: client.get(f"/jobs/{job_id}").status_code == 404)
+            wait_until("the job has expired", lambda: client.get(f"/jobs/{job_id}").status_code == 404)
 
 
-def test_a_job_that_kills_its_worker_ends_on_the_dead_list(tmp_path: Path) -> None:
-    """Three attempts, then it is parked with a reason; the jobs behind it are done, once each."""
+def test_a_job_that_kills_its_worker_becomes_a_dead_letter(tmp_path: Path) -> None:
+    """After three attempts it is a dead letter with a reason; the jobs behind it are done once each."""
     (tmp_path / "poison.py").write_text(POISON)
     with api_process(tmp_path) as (_, client):
         others = submit(client, 10)
@@ -140,7 +140,7 @@ def test_a_job_that_kills_its_worker_ends_on_the_dead_list(tmp_path: Path) -> No
 
 
 def test_a_handler_that_raises_fails_its_job_and_nothing_else(tmp_path: Path) -> None:
-    """An exception is an answer: failed at once, not retried, and the worker goes on."""
+    """An exception fails the job at once, without a retry, and the worker continues."""
     (tmp_path / "picky.py").write_text("def handle(payload):\n    return 1 / payload['value']\n")
     with api_process(tmp_path) as (_, client), worker_process(tmp_path, WORKER_HANDLER="picky:handle"):
         bad, good = submit(client, 2)
@@ -154,7 +154,7 @@ def test_a_handler_that_raises_fails_its_job_and_nothing_else(tmp_path: Path) ->
 
 
 def test_a_late_worker_changes_nothing(tmp_path: Path) -> None:
-    """A worker that was frozen past its lease wakes up: another one has done the job, and its result stays."""
+    """A worker resumes after its lease: another one has done the job, and that result stays."""
     gate = tmp_path / "gate"
     slow = {"WORKER_HANDLER": "tests.support.handlers:wait_for_file", "WORKER_LEASE_S": 1, "PYTHONPATH": ROOT}
     with api_process(tmp_path) as (_, client), worker_process(tmp_path, WORKER_ID="late", **slow) as late:
@@ -169,7 +169,7 @@ def test_a_late_worker_changes_nothing(tmp_path: Path) -> None:
         first = client.get(f"/jobs/{job_id}").json()
         os.kill(late.pid, signal.SIGCONT)
 
-        wait_until("it hears that it was late", lambda: "came too late" in late.log.read_text())
+        wait_until("the late worker logs its lost lease", lambda: "came too late" in late.log.read_text())
         assert client.get(f"/jobs/{job_id}").json() == first
         assert client.get("/queue/stats").json()["done"] == 1
 
@@ -186,7 +186,7 @@ def test_the_same_idempotency_key_gives_the_same_job(settings: Settings, store: 
 
 
 def test_a_bounded_queue_refuses_exactly(tmp_path: Path, store: Store) -> None:
-    """A hundred at once against room for twenty: twenty are taken, eighty hear 429 and when to come back."""
+    """A hundred requests at once with room for twenty: twenty are accepted, eighty get 429 and Retry-After."""
     settings = make_settings(tmp_path, overload_max_queue_depth=20)
     with serving_api(settings, store) as client, ThreadPoolExecutor(25) as crowd:
         answers = list(crowd.map(lambda _: client.post("/jobs", json=JOB), range(100)))
@@ -199,7 +199,7 @@ def test_a_bounded_queue_refuses_exactly(tmp_path: Path, store: Store) -> None:
 
 
 def test_a_full_store_refuses_new_jobs_and_still_drains(tmp_path: Path) -> None:
-    """No room left: enqueue says so and loses nothing; what is there is done, and then there is room again."""
+    """A full store refuses enqueue and loses nothing; the accepted jobs are done, which makes room again."""
     big = {"message": "x" * 60_000}
     with api_process(tmp_path, OVERLOAD_MAXMEMORY="6mb", QUEUE_RESULT_TTL=1) as (_, client):
         ids = []
@@ -215,8 +215,8 @@ def test_a_full_store_refuses_new_jobs_and_still_drains(tmp_path: Path) -> None:
             wait_until("there is room again", lambda: client.post("/jobs", json=JOB | big).status_code == 202, 20.0)
 
 
-def test_a_reconciliation_can_say_no(tmp_path: Path) -> None:
-    """a is done once, b twice, c never ended, d failed, e is unknown to the store, f ran without anybody's 202."""
+def test_a_reconciliation_reports_each_kind_of_error(tmp_path: Path) -> None:
+    """a is done once, b twice, c never ended, d failed, e is unknown to the store, f ran without a 202."""
     states = {"a": JobState.DONE, "b": JobState.DONE, "c": JobState.QUEUED, "d": JobState.FAILED}
     log = tmp_path / "effects.log"
     log.write_text("start a 1 .1\neffect a 1 .2\neffect b 1 .3\neffect b 2 .4\neffect f 1 .5\neffect e 1 .6")

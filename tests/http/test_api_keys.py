@@ -244,11 +244,11 @@ def test_no_key_is_written_to_any_log_response_or_file(tmp_path: Path) -> None:
         assert load.returncode == 0, load.stderr
         stats = client.get("/queue/stats", headers=bearer(ADA)).json()
         assert stats["accepted"] >= 50
-    said = [answer.text + str(answer.headers) for answer in answers] + [load.stdout, load.stderr]
+    texts = [answer.text + str(answer.headers) for answer in answers] + [load.stdout, load.stderr]
     files = [path for path in tmp_path.rglob("*") if path.is_file() and not path.is_symlink()]
-    said += [path.read_bytes().decode(errors="replace") for path in files]
+    texts += [path.read_bytes().decode(errors="replace") for path in files]
     assert len(files) > 5
-    assert not [text[:200] for text in said if ADA in text or BOB in text]
+    assert not [text[:200] for text in texts if ADA in text or BOB in text]
 
 
 def test_no_key_is_in_a_repr_or_log(settings: Settings, caplog: pytest.LogCaptureFixture, store: Store) -> None:

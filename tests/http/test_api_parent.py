@@ -1,4 +1,4 @@
-"""Several API processes on one port: their parent owns the sockets, so no death loses a waiting connection."""
+"""Several API processes on one port: their parent owns the sockets, so a killed process loses no waiting connection."""
 
 import asyncio
 import os
@@ -121,7 +121,7 @@ def test_children_that_cannot_start_are_a_one_line_error(tmp_path: Path, own_que
 
 
 GRACE_S = 1.0
-PATIENCE_S = 2.0 * GRACE_S + 5.0  # of a parent with that grace, for a child that does not end
+STOP_TIMEOUT_S = 2.0 * GRACE_S + 5.0  # of a parent with that grace, for a child that does not end
 
 
 @pytest.mark.parametrize("is_replacing", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
@@ -140,7 +140,7 @@ def test_suspended_children_are_killed_together_after_one_grace_period(
         took_s = time.monotonic() - began
 
     assert not any(psutil.pid_exists(pid) for pid in stuck)
-    assert took_s < 1.8 * PATIENCE_S  # one after the other, they take three times as long
+    assert took_s < 1.8 * STOP_TIMEOUT_S  # one after the other, they take three times as long
 
 
 # The first process that would serve hangs before it does anything; the parent itself does not serve.

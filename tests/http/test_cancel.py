@@ -1,4 +1,4 @@
-"""``DELETE /jobs/{job_id}``: a waiting job is cancelled, any other is unchanged, and the response says which."""
+"""``DELETE /jobs/{job_id}``: a waiting job is cancelled, any other is unchanged, and the response has the state."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,7 +70,7 @@ def test_an_idempotency_key_still_leads_to_the_cancelled_job(client: httpx.Clien
         (h.stay_silent, "unknown"),
         (h.answer(502, b"<html>"), "unknown"),
         (h.answer(400, {"error": "LOADING the dataset"}), "not_enqueued"),
-        *[(h.answer(200, {"result": strange}), "unknown") for strange in (None, 5, "text", [], [5], [None, None], {})],
+        *[(h.answer(200, {"result": result}), "unknown") for result in (None, 5, "text", [], [5], [None, None], {})],
     ],
 )
 async def test_a_failing_store_is_a_503_with_the_outcome(tmp_path: Path, script: h.Script, outcome: str) -> None:

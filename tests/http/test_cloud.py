@@ -98,8 +98,8 @@ async def test_an_exhausted_quota_makes_a_worker_back_off_and_log_once(
         with serving_api(settings, store_of(cloud)) as client:
             await asyncio.to_thread(lambda: wait_for(client, submit(client, 3)))
 
-    said = [record.getMessage() for record in caplog.records if "monthly command quota" in record.getMessage()]
-    assert len(said) == 1
+    warnings = [record.getMessage() for record in caplog.records if "monthly command quota" in record.getMessage()]
+    assert len(warnings) == 1
 
 
 async def test_a_worker_keeps_its_results_while_the_quota_is_exhausted(
@@ -191,16 +191,16 @@ async def test_a_read_without_the_token_of_a_write_is_stale_and_with_it_waits(
     """The simulated cloud behaves as documented; otherwise the other tests here would prove nothing."""
     cloud, relay = lagging
     relay.lag_s = 0.5
-    key, writer, stranger = f"{settings.overload_key_prefix}k", Upstash(cloud.address), Upstash(cloud.address)
+    key, writer, reader = f"{settings.overload_key_prefix}k", Upstash(cloud.address), Upstash(cloud.address)
     try:
         await writer.command("SET", key, "new")
-        assert await stranger.command("GET", key) is None
+        assert await reader.command("GET", key) is None
         assert await writer.command("GET", key) == "new"
         assert cloud.stale_reads > 0
     finally:
         await writer.command("DEL", key)
         await writer.aclose()
-        await stranger.aclose()
+        await reader.aclose()
 
 
 async def test_a_lagging_replica_never_makes_an_accepted_job_a_404(

@@ -15,7 +15,7 @@ from overload_demo.store.connect import Store
 from tests.support.running import JOB, make_settings, serving_api
 from tests.support.sockets import BODY, answers_until_closed, connections, read_answer
 
-STRANGERS = [
+FOREIGN = [
     "evil.example",
     "evil.example:8000",
     "localhost.evil.example",
@@ -57,7 +57,7 @@ def answers(client: httpx.Client, host: str) -> list[httpx.Response]:
     ]
 
 
-@pytest.mark.parametrize("host", STRANGERS + MALFORMED)
+@pytest.mark.parametrize("host", FOREIGN + MALFORMED)
 def test_on_loopback_a_foreign_host_is_refused_without_effect(client: httpx.Client, host: str) -> None:
     for answer in answers(client, host):
         assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")

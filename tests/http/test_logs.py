@@ -49,7 +49,9 @@ def test_a_job_can_be_followed_by_its_ids_through_api_and_worker(tmp_path: Path)
             failed = line_with(worker.log, job_id)
         accepted = line_with(api.log, job_id)
         store = (tmp_path / "data" / "store.log").read_text().splitlines()
-        of_gateway = [json.loads(line) for line in store if line.startswith("{")]  # the server's own are as it likes
+        of_gateway = [
+            json.loads(line) for line in store if line.startswith("{")
+        ]  # the server's own lines have another format
         all_lines = lines_of(api.log) + lines_of(worker.log) + of_gateway
 
     assert (accepted["job_id"], accepted["request_id"]) == (job_id, "order-17/a:b")

@@ -58,11 +58,11 @@ def test_every_response_is_counted_by_its_status(client: httpx.Client) -> None:
 def test_pipelined_requests_and_one_with_expect_continue_are_counted_once(
     client: httpx.Client,
 ) -> None:
-    with sockets.connections(client, 2) as (pipelined, patient):
+    with sockets.connections(client, 2) as (pipelined, expecting):
         pipelined.sendall(sockets.post() * 5)
-        patient.sendall(sockets.post(more_headers=b"Expect: 100-continue\r\n"))
+        expecting.sendall(sockets.post(more_headers=b"Expect: 100-continue\r\n"))
         assert [sockets.read_answer(pipelined).status for _ in range(5)] == [202] * 5
-        assert b"202" in _read_to_the_end_of_an_answer(patient)
+        assert b"202" in _read_to_the_end_of_an_answer(expecting)
 
     numbers = scrape(client)
     assert answered(client) == {"202": 6}
@@ -131,8 +131,8 @@ def test_without_the_store_the_queues_metrics_are_absent(tmp_path: Path) -> None
 
 
 def test_a_refused_token_is_counted_as_an_auth_error(tmp_path: Path, store: Store) -> None:
-    stranger = Address(store[0].url, SecretStr("wrong"))
-    with serving_api(make_settings(tmp_path), (stranger, None)) as client:
+    wrong_token = Address(store[0].url, SecretStr("wrong"))
+    with serving_api(make_settings(tmp_path), (wrong_token, None)) as client:
         client.post("/jobs", json=JOB)
 
         numbers = scrape(client)
@@ -157,7 +157,7 @@ def test_connections_and_pauses_are_reported(tmp_path: Path, store: Store) -> No
 
         numbers = scrape(client)
         assert numbers["overload_accepting_pauses_total"] >= 1
-        wait_until("it lets in again", lambda: scrape(client)["overload_accepting_paused"] == 0)
+        wait_until("accepting resumes", lambda: scrape(client)["overload_accepting_paused"] == 0)
 
 
 def test_a_scrape_at_the_cap_reports_the_pause(tmp_path: Path, store: Store) -> None:
@@ -242,7 +242,7 @@ def test_connections_of_a_dead_process_are_not_reported(tmp_path: Path, own_queu
         with httpx.Client(base_url=url, trust_env=False) as client, sockets.connections(client, 5):
             wait_until("they are inside", lambda: scrape(client)["overload_live_connections"] == 6)
             [stuck] = old = serving(parent)
-            os.kill(stuck, signal.SIGSTOP)  # so that it has to be killed, and cannot say farewell
+            os.kill(stuck, signal.SIGSTOP)  # so that it is killed without a clean end
             os.kill(parent.pid or 0, signal.SIGHUP)
             wait_until("it is new", lambda: len(serving(parent)) == 1 and not serving(parent) & old, timeout_s=30.0)
 
@@ -252,7 +252,7 @@ def test_connections_of_a_dead_process_are_not_reported(tmp_path: Path, own_queu
 @pytest.mark.exhaustive
 def test_a_rolling_restart_keeps_the_counts(tmp_path: Path, own_queue: dict[str, object]) -> None:
     with parent_of(2, tmp_path, **own_queue) as (parent, url):
-        for _ in range(2):  # the free row goes round
+        for _ in range(2):  # the free row is reused
             fire(url, 75, lambda: None)
             replace_all(parent)
 

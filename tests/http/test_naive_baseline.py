@@ -61,7 +61,7 @@ def naive(variant: Variant, delay_s: float) -> Iterator[Client]:
         try:
             yield client
         finally:
-            os.kill(process.pid, signal.SIGINT)  # is its parent's business: it must not end by this ...
+            os.kill(process.pid, signal.SIGINT)  # the parent handles it: the server must not end by this ...
             assert client.call("GET", "/stats")[0] == 200
             process.stdin.close()  # ... but by this
             process.wait(10)

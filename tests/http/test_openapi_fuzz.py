@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.running import api_process, worker_process
 
-# Run as ``python -m schemathesis.cli`` runs it, with what no document can say.
+# Run as ``python -m schemathesis.cli`` runs it, with settings that no document holds.
 HOOKS = '''
 import itertools
 
@@ -49,7 +49,7 @@ def every_error_is_a_problem_document(ctx, response, case):
         pytest.param(1_500, None, id="long", marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
     ],
 )
-def test_the_api_is_what_its_openapi_document_says(
+def test_every_response_matches_the_openapi_document(
     tmp_path: Path, examples: int, seed: int | None, own_queue: dict[str, object]
 ) -> None:
     seed = random.randrange(1 << 32) if seed is None else seed

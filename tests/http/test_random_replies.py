@@ -73,7 +73,7 @@ falsehoods = st.one_of(
 def scene(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     """An API and a worker, with a network between them and their store."""
     monkeypatch.setattr("overload_demo.worker.loop.STORE_RETRY_FIRST_S", 0.01)
-    # A lease whose reply was believed, though it was false, comes back when it ends.
+    # A lease of an accepted false reply returns when it expires.
     own = make_settings(tmp_path, overload_store_deadline_s=0.1, worker_lease_s=1.0)
     with (
         Network(store).serving() as network,

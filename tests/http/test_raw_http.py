@@ -48,7 +48,7 @@ class Case(NamedTuple):
 
 
 REFUSED = {
-    # whose length is it?
+    # contradictory lengths
     "length and chunks": posted(LENGTH + b"Transfer-Encoding: chunked\r\n", CHUNKS),
     "chunks and length": posted(b"Transfer-Encoding: chunked\r\n" + LENGTH, CHUNKS),
     "chunks, and a length that hides a request": posted(
@@ -99,7 +99,7 @@ REFUSED = {
     "HTTP/2's first words": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0",
     "a version that is none": lines(b"POST /jobs HTTP/1.x", JSON + LENGTH),
     "a method in small letters": lines(b"post /jobs HTTP/1.1", JSON + LENGTH),
-    "a method of its own": lines(b"P\0ST /jobs HTTP/1.1", JSON + LENGTH),
+    "a malformed method": lines(b"P\0ST /jobs HTTP/1.1", JSON + LENGTH),
     "words after the version": lines(b"POST /jobs HTTP/1.1 x", JSON + LENGTH),
     "a target with a control character": lines(b"POST /jo\x01bs HTTP/1.1", JSON + LENGTH),
     "no target": lines(b"POST HTTP/1.1", JSON + LENGTH),

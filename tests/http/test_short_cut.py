@@ -105,7 +105,7 @@ def without_ids(answer: httpx.Response) -> tuple[int, dict[str, str], Any]:
     text = re.sub("job_[0-9a-f]+", "job_ID", json.dumps([answer.json(), headers]))
     body, headers = json.loads(text)
     if answer.status_code == 400:
-        body.pop("detail")  # each parser says in its own words where the JSON breaks off
+        body.pop("detail")  # each parser has another text for the place of the error
     return answer.status_code, headers, body
 
 
@@ -117,12 +117,12 @@ async def test_the_short_cut_answers_like_the_ordinary_handler(settings: Setting
     ):
         statuses = set()
         for body in bodies:
-            ours, theirs = [
+            short, ordinary = [
                 await client.post("/jobs", content=body, headers={"Content-Type": "application/json"})
                 for client in (thin, ordinary)
             ]
-            assert without_ids(ours) == without_ids(theirs), body[:100]
-            statuses.add(ours.status_code)
+            assert without_ids(short) == without_ids(ordinary), body[:100]
+            statuses.add(short.status_code)
 
     assert statuses == {202, 400, 422}
 

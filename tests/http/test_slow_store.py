@@ -19,7 +19,7 @@ from tests.support.sockets import answers_until_closed, connections, post, read_
 from tests.support.stores import in_store, payload_in_store
 
 AGES_S = 10.0
-PATIENCE_S = 5.0  # of the clients here: far more than the deadlines below, and less than ages
+TIMEOUT_S = 5.0  # of the clients here: far more than the deadlines below
 EVALSHA_BYTES = 8_192  # of a call besides its jobs, with the script's text
 
 
@@ -59,7 +59,7 @@ def test_over_a_slow_store_every_client_gets_an_id_to_poll_in_time(
     with serving_api(settings, network.store) as client:
         [before] = submit(client)
         network.delay_s, network.loses_requests = AGES_S, loses_requests
-        client.timeout = PATIENCE_S
+        client.timeout = TIMEOUT_S
         problems = [assert_store_problem(answer) for answer in post_at_once(client, [JOB] * 100)]
         meanwhile = [client.get(f"/jobs/{before}"), client.get("/queue/stats"), client.get("/health/ready")]
         health = client.get("/health")
@@ -93,7 +93,7 @@ def test_a_client_that_waits_for_a_slow_store_is_not_closed_as_stalled(
         one.shutdown(socket.SHUT_WR)
         one_and_a_half.shutdown(socket.SHUT_WR)
         first = read_answer(two)
-        assert client.get("/nowhere").status_code == 404  # the gate has had the time to look
+        assert client.get("/nowhere").status_code == 404  # the gate has had time for a check
         two.sendall(post()[-1:])
         answers = [answers_until_closed(connection) for connection in (one, one_and_a_half)]
 

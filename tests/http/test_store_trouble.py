@@ -21,8 +21,8 @@ pytestmark = pytest.mark.anyio
 JOB_ID = "job_" + "0" * 32
 GOOD_STATS = [0, 0, "", 0, 0, 0, "1.0"]
 
-# What a script might be said to have returned.
-STRANGE: list[Any] = [
+# Possible false results of a script.
+UNEXPECTED: list[Any] = [
     None,
     0,
     "",
@@ -77,7 +77,7 @@ STRANGE: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("result", STRANGE, ids=lambda value: ascii(value)[:50])
+@pytest.mark.parametrize("result", UNEXPECTED, ids=lambda value: ascii(value)[:50])
 async def test_no_store_reply_makes_a_500(tmp_path: Path, result: Any) -> None:
     settings = make_settings(tmp_path, overload_store_deadline_s=0.2)
     async with h.hostile(h.answer(200, {"result": result})) as server:
@@ -185,15 +185,15 @@ async def test_a_crowd_over_a_silent_store_is_answered_and_bounded(tmp_path: Pat
 async def test_no_store_reply_ends_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("overload_demo.worker.loop.STORE_RETRY_FIRST_S", 0.0)
     settings = make_settings(tmp_path, overload_store_deadline_s=0.2)
-    async with h.hostile(*(h.answer(200, {"result": result}) for result in STRANGE)) as server:
+    async with h.hostile(*(h.answer(200, {"result": result}) for result in UNEXPECTED)) as server:
         worker = WorkerThread(settings, (server.address, None))
         worker.start()
         try:
-            await wait_until_async("it has had every answer", lambda: has_been_asked(server, len(STRANGE)))
+            await wait_until_async("every answer was sent", lambda: has_received(server, len(UNEXPECTED)))
             assert worker.pid is not None
         finally:
             await asyncio.to_thread(worker.stop)
 
 
-async def has_been_asked(server: h.Hostile, count: int) -> bool:
+async def has_received(server: h.Hostile, count: int) -> bool:
     return len(server.requests) > count

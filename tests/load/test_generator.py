@@ -123,12 +123,12 @@ def test_other_responses_are_counted_by_status() -> None:
 
 
 def test_more_than_a_hundred_requests_are_in_flight_at_once() -> None:
-    everybody = asyncio.Event()
+    all_arrived = asyncio.Event()
 
     async def when_all_are_here(request: Request) -> None:
         if request.number == 149:
-            everybody.set()
-        await everybody.wait()
+            all_arrived.set()
+        await all_arrived.wait()
         answer(request)
 
     with scripted_server(when_all_are_here) as server:

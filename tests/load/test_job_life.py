@@ -23,7 +23,7 @@ async def test_a_job_is_followed_to_its_end_and_its_times_are_in_order(
             seen = await follow(stack, job_id)
             answer = (await client.get(f"/jobs/{job_id}")).json()
         job = await read_life(stack, answer)
-        strangers = [await read_life(stack, one) for one in (..., 42, "job_0", {}, {"job_id": 7})]
+        invalid = [await read_life(stack, one) for one in (..., 42, "job_0", {}, {"job_id": 7})]
         with pytest.raises(OverloadDemoError, match="404"):
             await follow(stack, "job_0")
 
@@ -32,7 +32,7 @@ async def test_a_job_is_followed_to_its_end_and_its_times_are_in_order(
     assert (job.job_id, job.status, job.payload["value"]) == (job_id, "done", JOB["value"])
     moments = job.seconds()
     assert 0 == moments["accepted"] <= moments["started"] <= moments["completed"]
-    assert strangers == [None] * 5
+    assert invalid == [None] * 5
     picture = plots.life(job)
     assert f"completed at {moments['completed']:.3f} s" in picture.alt
     assert "The 202 was predicted after 0.500 s" in plots.life(job, answer_s=0.5).alt

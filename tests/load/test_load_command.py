@@ -23,7 +23,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def start(server: ScriptedServer, **environment: str) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
-    """A command in the middle of a long load, in a session of its own, and its load processes."""
+    """A command in the middle of a long load, in a separate session, and its load processes."""
     arguments = [server.url, "--requests", "10000", "--rate", "100", "--processes", "2"]
     command = subprocess.Popen(
         [*COMMAND, *arguments],

@@ -23,7 +23,7 @@ PLAN = SpikePlan(60, 300, baseline="none")
 pytestmark = pytest.mark.anyio
 
 
-async def test_each_run_of_a_stack_keeps_files_of_its_own(tmp_path: Path) -> None:
+async def test_each_run_of_a_stack_keeps_separate_files(tmp_path: Path) -> None:
     async with await Stack.start(processing_delay_s=0.0, runs=tmp_path) as stack:
         first = await run_spike(stack, PLAN)
         assert first.folder is not None
@@ -39,10 +39,10 @@ async def test_each_run_of_a_stack_keeps_files_of_its_own(tmp_path: Path) -> Non
 
 async def test_a_stack_requires_its_own_key_and_every_client_of_the_lab_sends_it(tmp_path: Path) -> None:
     async with await Stack.start(processing_delay_s=0.0, runs=tmp_path, name="keyed") as stack:
-        async with httpx.AsyncClient(base_url=stack.url, trust_env=False) as stranger:
-            answers = [await stranger.post("/jobs", json=JOB)]
-            answers += [await stranger.get(path) for path in ("/jobs/job_0", "/queue/stats", "/metrics")]
-            known = await stranger.post("/jobs", json=JOB, headers=stack.headers)
+        async with httpx.AsyncClient(base_url=stack.url, trust_env=False) as keyless:
+            answers = [await keyless.post("/jobs", json=JOB)]
+            answers += [await keyless.get(path) for path in ("/jobs/job_0", "/queue/stats", "/metrics")]
+            known = await keyless.post("/jobs", json=JOB, headers=stack.headers)
         assert ([answer.status_code for answer in answers], known.status_code) == ([401] * 4, 202)
         assert stack.rest_calls() > 0
         assert await calibrate(stack.url, 0.3, 2, api_key=stack.api_key) > 0

@@ -38,7 +38,7 @@ def environment(folder: Path, level: str = "test") -> dict[str, str]:
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:
-    """Every process with our mark, whatever its parent, session or directory: kernels, parts, load, stores."""
+    """Every marked process, whatever its parent, session or directory: kernels, parts, load, stores."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -48,7 +48,7 @@ def processes_of(folder: Path) -> list[psutil.Process]:
 
 
 def _belongs_to(process: psutil.Process, folder: Path) -> bool:
-    # a Redis writes its title over its environment, but it lives in its data directory
+    # a Redis writes its title over its environment, but its working directory is its data directory
     marked = process.environ().get("IPYTHONDIR") == str(folder / "ipython")
     return marked or Path(process.cwd()).is_relative_to(folder)
 
@@ -64,7 +64,7 @@ def command_lines(processes: Sequence[psutil.Process]) -> list[str]:
 
 @contextlib.contextmanager
 def no_process_left(folder: Path, timeout_s: float = 20.0) -> Iterator[None]:
-    """Fail when a process with our mark outlives the block; end it in any case."""
+    """Fail when a marked process outlives the block; end it in any case."""
     try:
         yield
         wait_until("no kernel, part, load process or store is left", lambda: not processes_of(folder), timeout_s)
@@ -116,7 +116,7 @@ def text_of(notebook: NotebookNode) -> str:
 
 
 class Kernel:
-    """One kernel process, driven from a thread of its own so that a test can interfere while cells run."""
+    """One kernel process, driven from a separate thread so that a test can interfere while cells run."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -160,7 +160,7 @@ class Kernel:
         try:
             return self._loop.run(client.async_execute(env=environment(self._folder), cwd=str(self._folder)))
         finally:
-            if client.kc is not None:  # nbclient leaves the channels of a kernel that is not its own to us
+            if client.kc is not None:  # nbclient does not close the channels of a kernel it has not started
                 client.kc.stop_channels()
 
     def _shut_down(self) -> None:
@@ -171,7 +171,7 @@ class Kernel:
 
 @contextlib.contextmanager
 def kernel(folder: Path) -> Iterator[Kernel]:
-    """A kernel whose working directory is ``folder``; shut down politely at the end of the block."""
+    """A kernel whose working directory is ``folder``; shut down cleanly at the end of the block."""
     one = Kernel(folder)
     try:
         yield one

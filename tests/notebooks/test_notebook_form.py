@@ -50,7 +50,7 @@ def test_a_notebook_in_git_has_not_been_run(path: Path) -> None:
 
 
 @each_notebook
-def test_a_notebook_names_the_kernel_so_that_no_dialog_asks_for_one(path: Path) -> None:
+def test_a_notebook_names_its_kernel(path: Path) -> None:
     kernelspec = nbformat.read(path, as_version=4).metadata.kernelspec
     assert (kernelspec.name, kernelspec.language) == ("python3", "python")
 
@@ -101,7 +101,7 @@ def test_the_parameters_are_in_the_first_code_cell(path: Path) -> None:
 
 @each_notebook
 def test_a_parameter_set_from_outside_is_used_everywhere(path: Path) -> None:
-    """Papermill puts its values into a cell of its own below the one that is tagged ``parameters``."""
+    """Papermill puts its values into a new cell below the one that is tagged ``parameters``."""
     tagged = [cell for cell in code_cells(path) if "parameters" in cell.metadata.get("tags", [])]
     assert tagged == code_cells(path)[:1]
     assigned = [one for one in ast.parse(tagged[0].source).body if isinstance(one, ast.Assign)]

@@ -1,4 +1,4 @@
-"""Students' days with a notebook: Run All twice, interrupt, kill, two at once. Nothing is lost and nothing is left."""
+"""Notebooks as students run them: Run All twice, interrupt, kill, two at once. Nothing is lost and nothing is left."""
 
 import contextlib
 import os
@@ -46,7 +46,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 def without_stop(notebook: NotebookNode) -> NotebookNode:
-    """As run by a student who does not get to the last cell."""
+    """The cells without the last one, which stops the stack."""
     notebook.cells = [cell for cell in notebook.cells if STOP not in cell.source]
     return notebook
 
@@ -178,7 +178,7 @@ def test_a_verdict_that_is_not_the_expected_one_stands_below_the_bars_and_in_the
     assert any("<figure>" in html and re.search(refused, html, re.IGNORECASE) for html in figures)
 
 
-def test_a_kernel_killed_in_mid_spike_takes_load_store_and_redis_with_it(folder: Path) -> None:
+def test_a_kernel_killed_in_mid_spike_leaves_no_load_store_or_redis(folder: Path) -> None:
     with kernel(folder) as one:
         running = one.start(first_spike(**SLOW))
         wait_for_mid_spike(folder)
@@ -191,7 +191,7 @@ def test_a_kernel_killed_in_mid_spike_takes_load_store_and_redis_with_it(folder:
     assert list(folder.glob("runs/*/store-*")) == [], "the store has removed its data and tokens"
 
 
-def test_children_survive_an_interrupt_but_not_the_death_of_the_kernel(folder: Path) -> None:
+def test_children_survive_an_interrupt_and_end_with_the_kernel(folder: Path) -> None:
     with kernel(folder) as one:
         notebook = replace(without_stop(first_spike(**SLOW)), 'placement="kernel"', 'placement="process"')
         running = one.start(notebook)

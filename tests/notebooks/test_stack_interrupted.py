@@ -82,7 +82,7 @@ async def test_an_interrupted_fresh_start_leaves_nothing_and_can_be_repeated(
     await asyncio.sleep(0)
     await anyio.to_thread.run_sync(wait_until, moment, lambda: MOMENTS[moment](stack.folder), 20.0)
     assert not again.done()
-    while not again.done():  # an impatient user interrupts more than once
+    while not again.done():  # repeated interrupts
         again.cancel()
         await asyncio.sleep(0.05)
     assert again.cancelled()

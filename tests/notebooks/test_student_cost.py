@@ -1,4 +1,4 @@
-"""What a student takes of a machine is measured on real processes, and a notebook that fails is no measurement."""
+"""The cost of a student is measured on real processes; a failed notebook is not recorded."""
 
 import subprocess
 import sys
@@ -57,7 +57,7 @@ def test_a_notebook_that_fails_is_not_recorded(tmp_path: Path) -> None:
     assert not output.exists()
 
 
-def test_the_whole_tree_counts_and_time_spent_is_not_forgotten_when_a_process_ends() -> None:
+def test_the_whole_tree_counts_ended_processes_included() -> None:
     watch = Watch()
     with psutil.Popen([sys.executable, "-c", PARENT]) as parent:
         try:

@@ -1,4 +1,4 @@
-"""Stores that are far away: a simulated cloud database with a lagging replica, and a real database."""
+"""Remote stores: a simulated cloud database with a lagging replica, and a real database."""
 
 import asyncio
 import contextlib
@@ -188,14 +188,14 @@ def server(folder: Path, port: int, *options: str) -> Iterator[None]:
 
 
 def listens(port: int) -> bool:
-    """Whether somebody takes connections on a port."""
+    """Whether a server listens on a port."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextlib.contextmanager
 def lagging_cloud(folder: Path) -> Iterator[tuple[CloudDatabase, Relay]]:
-    """A cloud whose reads come from a replica that hears of a write ``relay.lag_s`` later."""
+    """A cloud whose reads come from a replica that receives a write ``relay.lag_s`` later."""
     folder.mkdir(exist_ok=True)
     ports = free_port(), free_port()
     chosen = "--token-file", str(token_file(folder / "token", secrets.token_hex(16)))

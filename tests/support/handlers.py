@@ -18,7 +18,7 @@ class UnspeakableError(Exception):
 RAISED = {
     "an ordinary error": ValueError("no"),
     "an error with a lone surrogate": ValueError("caf\udce9"),
-    "an error that cannot be told": UnspeakableError(),
+    "an error without a text": UnspeakableError(),
     "an endless error": ValueError("x" * 10_000_000),
     "a cancellation": asyncio.CancelledError(),
     "an exit": SystemExit(3),

@@ -1,4 +1,4 @@
-"""A server that answers exactly as a test says: raw bytes, half an answer, none, a reset, a stall."""
+"""A server whose answers a test defines: raw bytes, half an answer, none, a reset, a stall."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ from overload_demo.rest.client import Upstash
 
 TOKEN = "the-secret-token"
 HOST = "127.0.0.1"
-# To a client, a store there is somewhere else: it is reached by httpx's own transport, as Upstash is.
+# Clients treat a store there as remote: they use httpx's transport, as for Upstash.
 ELSEWHERE = "127.0.0.2"
 
 
@@ -34,7 +34,7 @@ Script = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 @dataclass
 class Hostile:
-    """What a test sees of the server: where it is, and what it was sent."""
+    """The address of the server and the requests it received."""
 
     address: Address
     requests: list[Request] = field(default_factory=list)
@@ -65,17 +65,17 @@ def answer(status: int, body: object, **headers: str) -> Script:
 
 
 async def stay_silent(_: asyncio.StreamWriter) -> None:
-    """The request is read; nothing is ever answered."""
+    """Read the request and never answer."""
     await asyncio.Event().wait()
 
 
 async def hang_up(writer: asyncio.StreamWriter) -> None:
-    """The request is read, then the connection ends without a word."""
+    """Read the request, then close the connection without a response."""
     writer.close()
 
 
 async def reset(writer: asyncio.StreamWriter) -> None:
-    """The request is read, then the connection is reset."""
+    """Read the request, then reset the connection."""
     connection = writer.get_extra_info("socket")
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
@@ -109,7 +109,7 @@ async def hostile(*scripts: Script, before_reading: Script | None = None) -> Asy
                     seen.requests.append(await _read(reader))
                     await scripts[min(len(seen.requests), len(scripts)) - 1](writer)
             writer.close()
-        except asyncio.CancelledError:  # the test is over: whoever has not read what we wrote never will
+        except asyncio.CancelledError:  # the test is over: unread output is dropped
             writer.transport.abort()
         return None
 

@@ -1,4 +1,4 @@
-"""The way between an API and its real store: slow, lossy, or with a proxy on it that takes no large requests."""
+"""The network between an API and its real store: slow, lossy, or with a proxy that refuses large requests."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,7 @@ from dataclasses import replace
 from experiments.simulated_cloud import Proxy, open_line, read_message
 from overload_demo.store.connect import Store
 
-GARBAGE = (  # what a broken proxy may say about a request that was carried out
+GARBAGE = (  # a broken proxy's responses to a request that was carried out
     b"HTTP/1.1 502 X\r\nContent-Type: text/html\r\nContent-Length: 16\r\n\r\n<html>502</html>",
     b'HTTP/1.1 200 X\r\nContent-Length: 12\r\n\r\n{"result": [',
     b'HTTP/1.1 200 X\r\nContent-Length: 13\r\n\r\n{"result":[]}',
@@ -20,7 +20,7 @@ REFUSAL = b"<html>413 Request Entity Too Large</html>"
 
 
 class Network(Proxy):
-    """Forwards HTTP exchanges as it is told to just now; every attribute may be set at any time."""
+    """Forwards HTTP exchanges with the current faults; each attribute may be set at any time."""
 
     def __init__(self, store: Store) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Network(Proxy):
         if len(body) > self.largest_request:
             answer = b"HTTP/1.1 413 X\r\nContent-Length: %d\r\n\r\n%b" % (len(REFUSAL), REFUSAL)
         elif self.loses_requests:
-            await reader.read()  # until the API gives up
+            await reader.read()  # until the API closes the connection
             return
         elif random.random() < self.drops_requests:
             self.faults += 1

@@ -45,7 +45,7 @@ class ModelLease:
 class QueueModel:
     """One queue. A new command becomes a method here and a rule of the machine.
 
-    ``waiting`` is the list in the store, tombstones of cancelled jobs included.
+    ``waiting`` is the list in the store, cancelled entries included.
     """
 
     max_attempts: int = 1
@@ -119,11 +119,17 @@ class QueueModel:
             job.status, job.attempts, job.fence = "processing", job.attempts + 1, self.last_fence
             self.leases[job_id] = ModelLease(worker, self.last_fence)
         return [
-            LeasedJob(one, self.jobs[one].new.payload, self.jobs[one].attempts, str(self.last_fence), self.idem_of(one))
+            LeasedJob(
+                one,
+                self.jobs[one].new.payload,
+                self.jobs[one].attempts,
+                str(self.last_fence),
+                self.idempotency_record_of(one),
+            )
             for one in chosen
         ]
 
-    def idem_of(self, job_id: str) -> str:
+    def idempotency_record_of(self, job_id: str) -> str:
         return self.jobs[job_id].new.idempotency_record
 
     def _take_back(self, job_ids: list[str]) -> None:
@@ -136,7 +142,7 @@ class QueueModel:
                 self._finish(
                     job_id, "failed", f"interrupted {job.attempts} times: the worker died or the job ran too long"
                 )
-                self._bury(job_id)
+                self._add_dead_letter(job_id)
             else:
                 job.status = "queued"
                 again.append(job_id)
@@ -200,7 +206,7 @@ class QueueModel:
             else:
                 self._finish(one.job.job_id, ENDS_AS[one.end], one.text)
                 if one.end is LeaseEnd.DEAD:
-                    self._bury(one.job.job_id)
+                    self._add_dead_letter(one.job.job_id)
         self.waiting[:0] = released
         return fenced
 
@@ -238,10 +244,10 @@ class QueueModel:
 
     def _finish(self, job_id: str, status: str, text: str) -> None:
         job = self.jobs[job_id]
-        assert not job.is_finished, "the model itself is wrong"
+        assert not job.is_finished, "the model is wrong"
         job.status, job.text = status, text
         self.counted[status] += 1
 
-    def _bury(self, job_id: str) -> None:
+    def _add_dead_letter(self, job_id: str) -> None:
         self.dead.append(job_id)
         self.counted["dead"] += 1

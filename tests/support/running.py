@@ -26,7 +26,7 @@ JOB = {"name": "my-demo-job", "value": 42, "message": "Hello, World!"}
 
 
 def make_settings(folder: Path, **changes: Any) -> Settings:
-    """Settings with keys nobody else uses, quick polls and no simulated work."""
+    """Settings with a random key prefix, quick polls and no simulated work."""
     own: dict[str, Any] = {
         "overload_data_dir": folder / "data",
         "overload_key_prefix": f"{secrets.token_hex(4)}:",
@@ -64,7 +64,7 @@ def serving_api(settings: Settings, store: Store) -> Iterator[httpx.Client]:
 
 @asynccontextmanager
 async def client_of(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of an app in this event loop, without a socket; whatever it raises is a 500."""
+    """A client of an app in this event loop, without a socket; its exceptions become a 500."""
     transport = httpx.ASGITransport(_in_one_piece(app), raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),
@@ -103,7 +103,7 @@ def working(settings: Settings, store: Store) -> Iterator[WorkerThread]:
 
 
 def environment(folder: Path, **variables: object) -> dict[str, str]:
-    """A child's environment: a data directory of its own, nothing of the developer's."""
+    """A child's environment: a separate data directory, nothing of the developer's."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("UPSTASH", "OVERLOAD", "WORKER", "QUEUE"))}
     own: dict[str, object] = {
         "OVERLOAD_DATA_DIR": folder / "data",
@@ -131,7 +131,7 @@ def child(module: str, *arguments: str, folder: Path, fds: list[int] | None = No
 
 @contextmanager
 def api_process(folder: Path, **variables: object) -> Iterator[tuple[Child, httpx.Client]]:
-    """The API as a child process behind a socket of ours (so a killed one can be started again at the same URL)."""
+    """The API as a child process on inherited sockets, so that a killed one can be restarted at the same URL."""
     with listening() as listeners:
         fds = [listener.fileno() for listener in listeners]
         part = child("overload_demo.api", "--fds", ",".join(map(str, fds)), folder=folder, fds=fds, **variables)
@@ -165,7 +165,7 @@ def submit(client: httpx.Client, count: int = 1, **fields: object) -> list[str]:
 
 
 def status(client: httpx.Client, job_id: str) -> str:
-    """The status of a job, "" while it cannot be asked."""
+    """The status of a job, "" while the API does not answer."""
     answer = client.get(f"/jobs/{job_id}")
     return str(answer.json()["status"]) if answer.status_code == 200 else ""
 

@@ -1,4 +1,4 @@
-"""Clients without a library: bytes on a socket, and what comes back."""
+"""Clients without a library: bytes sent on a socket, and the responses."""
 
 import json
 import socket
@@ -72,7 +72,7 @@ def was_closed(connection: socket.socket) -> bool:
 
 
 def reset(connection: socket.socket) -> None:
-    """Close at once and without a farewell."""
+    """Close at once with a reset."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
 

@@ -1,4 +1,4 @@
-"""A stage of an instructor with its page, in a thread of its own, for tests that look at it from outside."""
+"""An instructor's stage with its page, in a separate thread, for tests from outside."""
 
 import contextlib
 from collections.abc import AsyncIterator, Iterator
@@ -28,7 +28,7 @@ class Staged:
 
     @property
     def address_without_token(self) -> str:
-        """What a student would see in the room."""
+        """The address that students see."""
         return self.address.partition("#")[0]
 
 

@@ -1,4 +1,4 @@
-"""Stores under test: a bare HTTP client, the standalone store, a user process, and the processes that live."""
+"""Stores under test: a bare HTTP client, the standalone store, a user process, and the processes that run."""
 
 import base64
 import contextlib
@@ -131,8 +131,8 @@ def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-def wait_until_nothing_lives_in(data_dir: Path, timeout_s: float = 10) -> None:
-    wait_until(f"no process lives in {data_dir.name}", lambda: not processes_of(data_dir), timeout_s)
+def wait_until_no_process_in(data_dir: Path, timeout_s: float = 10) -> None:
+    wait_until(f"no process is left in {data_dir.name}", lambda: not processes_of(data_dir), timeout_s)
 
 
 @contextlib.contextmanager
@@ -140,7 +140,7 @@ def no_process_left_in(data_dir: Path) -> Iterator[Path]:
     """Fail when a process of the store outlives the block; end it in any case."""
     try:
         yield data_dir
-        wait_until_nothing_lives_in(data_dir)
+        wait_until_no_process_in(data_dir)
     finally:
         for process in processes_of(data_dir):
             with contextlib.suppress(psutil.Error):
@@ -221,14 +221,14 @@ class User:
         """The token that it has received last: each store has its own."""
         return self.process.stdout.readline().strip()
 
-    def ask_for_refresh(self) -> None:
+    def request_refresh(self) -> None:
         self.process.stdin.write("refresh\n")
         self.process.stdin.flush()
 
     def leave(self) -> None:
         self.process.communicate(timeout=15)
 
-    def die(self) -> None:
+    def kill(self) -> None:
         self.process.kill()
         self.process.communicate()
 

@@ -1,4 +1,4 @@
-"""TLS in front of a server that has none, with a certificate of an authority that nobody trusts by itself."""
+"""TLS in front of a server that has none, with a certificate of an untrusted authority."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ import trustme
 
 @contextlib.contextmanager
 def tls_before(port: int, folder: Path) -> Iterator[tuple[int, Path]]:
-    """Carries what comes encrypted to a port; yields the encrypted port, and a file to trust it by."""
+    """Forward a TLS port to ``port``; yields the TLS port and the authority's certificate file."""
     authority, authority_file = trustme.CA(), folder / "authority.pem"
     authority.cert_pem.write_to_path(authority_file)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

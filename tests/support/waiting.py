@@ -1,4 +1,4 @@
-"""Waiting for something to become true, instead of sleeping and hoping."""
+"""Wait for a condition instead of a fixed time."""
 
 import asyncio
 import time
@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 
 def wait_until(description: str, predicate: Callable[[], object], timeout_s: float = 10.0) -> None:
     """Return once ``predicate()`` is true; fail with ``description`` when it is not within ``timeout_s`` seconds."""
-    give_up_at = time.monotonic() + timeout_s
+    deadline = time.monotonic() + timeout_s
     while not predicate():
-        if time.monotonic() > give_up_at:
+        if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout_s:g} s: {description}")
         time.sleep(0.01)
 
@@ -17,9 +17,9 @@ def wait_until(description: str, predicate: Callable[[], object], timeout_s: flo
 async def wait_until_async(
     description: str, predicate: Callable[[], Awaitable[object]], timeout_s: float = 10.0
 ) -> None:
-    """The same for a predicate to be awaited."""
-    give_up_at = time.monotonic() + timeout_s
+    """Like :func:`wait_until`, for an async predicate."""
+    deadline = time.monotonic() + timeout_s
     while not await predicate():
-        if time.monotonic() > give_up_at:
+        if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout_s:g} s: {description}")
         await asyncio.sleep(0.01)

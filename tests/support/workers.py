@@ -13,7 +13,7 @@ from tests.support.running import child, make_settings, queue_variables, serving
 
 
 class HandlerLab:
-    """An API on a queue of its own; :meth:`worker` is a child process that does the queue's jobs with one handler."""
+    """An API on a separate queue; :meth:`worker` is a child process that runs the queue's jobs with one handler."""
 
     def __init__(self, folder: Path, store: Store, prefix: str, client: httpx.Client) -> None:
         self.folder, self.client, self._own = folder, client, queue_variables(store, prefix)

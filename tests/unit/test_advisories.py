@@ -30,7 +30,7 @@ ADVISORIES = [
 
 
 def minimum(package: str) -> Version | None:
-    """The lowest version that the project lets in; None where it does not ask for the package itself."""
+    """The lowest version that the project allows; None if it does not depend on the package directly."""
     hooks = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["metadata"]["hooks"]
     for text in hooks["custom"]["dependencies"]:
         requirement = Requirement(text)
@@ -56,8 +56,8 @@ def test_nothing_affected_may_be_installed(identifier: str, package: str, fixed:
     assert lowest is None or lowest >= Version(fixed), f"{package} {lowest} has {identifier}"
 
 
-def test_what_reads_requests_is_asked_for_by_name() -> None:
-    """Others bring these along, in versions of their choice."""
+def test_packages_that_read_requests_are_direct_dependencies() -> None:
+    """These are dependencies of dependencies, which choose the versions."""
     assert all(minimum(package) for package in ("starlette", "h11", "httptools", "aiohttp", "uvicorn"))
 
 

@@ -1,4 +1,4 @@
-"""The comparison with other job queues: what is recorded can be told apart, read again and drawn."""
+"""The comparison with other job queues: recorded rates are distinct, read back and drawn."""
 
 from pathlib import Path
 
@@ -24,10 +24,10 @@ PLACE = Place(
 
 def compared() -> Comparison:
     rates = Rates()
-    for ours, theirs in ((10_000.0, 2_000.0), (12_000.0, 1_000.0), (11_000.0, 1_500.0)):
-        rates.add(ACCEPTED, OURS.name, ours)
+    for own, theirs in ((10_000.0, 2_000.0), (12_000.0, 1_000.0), (11_000.0, 1_500.0)):
+        rates.add(ACCEPTED, OURS.name, own)
         rates.add(ACCEPTED, RQ.name, theirs)
-        for name, rate in ((OURS.name, 2 * ours), *((worker.name, theirs / 10) for worker in RQ.workers)):
+        for name, rate in ((OURS.name, 2 * own), *((worker.name, theirs / 10) for worker in RQ.workers)):
             rates.add(DONE, name, rate)
     contestants = [Recorded(about=one, versions={"it": "1.0"}, jobs={}) for one in (OURS, RQ)]
     return Comparison(place=PLACE, rows=rates.rows(), notes={}, contestants=contestants)
@@ -40,7 +40,7 @@ def test_a_ratio_is_of_one_round() -> None:
     assert accepted.values == [5.0, 12.0, 11_000 / 1_500]
 
 
-def test_each_worker_of_a_library_has_a_row_beside_ours() -> None:
+def test_each_worker_of_a_library_has_a_row() -> None:
     done = compared().rates(DONE)
 
     assert list(done) == [OURS.name, "RQ", "RQ, SimpleWorker"]
@@ -67,10 +67,10 @@ def test_no_path_of_a_machine_is_recorded() -> None:
 
 
 def test_a_library_that_is_not_installed_is_left_out_and_named(capsys: pytest.CaptureFixture[str]) -> None:
-    stranger = RQ.model_copy(update={"name": "stranger", "packages": ("no-such-package-anywhere",)})
+    unknown = RQ.model_copy(update={"name": "unknown", "packages": ("no-such-package-anywhere",)})
 
-    assert [one.about for one in installed([OURS, stranger], None)] == [OURS]
-    assert capsys.readouterr().out == "stranger is left out: no-such-package-anywhere not installed\n"
+    assert [one.about for one in installed([OURS, unknown], None)] == [OURS]
+    assert capsys.readouterr().out == "unknown is left out: no-such-package-anywhere not installed\n"
 
 
 @pytest.mark.parametrize("library", LIBRARIES, ids=lambda library: library.name)

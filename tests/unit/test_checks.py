@@ -21,7 +21,7 @@ def exercises(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setitem(EXERCISES, "99.four", Exercise(answer_is_four, hints))
     monkeypatch.setitem(EXERCISES, "99.twice", Exercise(function_doubles, ()))
     yield
-    check("99.four", 4)  # forgets the tries
+    check("99.four", 4)  # resets the tries
 
 
 @pytest.mark.parametrize("nothing", [..., None])

@@ -44,8 +44,8 @@ def test_an_answer_that_is_not_written_yet_is_not_done(key: str, answer: Any, fa
 def test_a_call_without_await_is_a_mistake() -> None:
     async def call() -> None: ...
 
-    forgotten = call()
-    verdict = check("00.first_job", forgotten, **preflight.UNKNOWN)
-    forgotten.close()
+    unawaited = call()
+    verdict = check("00.first_job", unawaited, **preflight.UNKNOWN)
+    unawaited.close()
 
     assert "awaited" in verdict.text

@@ -101,7 +101,7 @@ def _is_number(annotation: object) -> bool:
 
 
 @pytest.mark.parametrize("given", ["URL", "TOKEN"])
-def test_one_upstash_variable_alone_is_a_mistake(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+def test_one_upstash_variable_without_the_other_is_an_error(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
     monkeypatch.setenv(f"UPSTASH_REDIS_REST_{given}", URL if given == "URL" else TOKEN)
 
     with pytest.raises(ConfigurationError) as caught:

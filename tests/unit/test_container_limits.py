@@ -65,7 +65,7 @@ def test_the_lowest_limit_of_all_parent_groups_applies(tmp_path: Path, above: st
         ("", {}),
     ],
 )
-def test_without_a_limit_that_of_the_machine_applies(tmp_path: Path, membership: str, files: dict[str, str]) -> None:
+def test_without_a_limit_the_machines_limit_applies(tmp_path: Path, membership: str, files: dict[str, str]) -> None:
     root, own = tree(tmp_path, membership, files)
 
     assert usable_cores(root, own) == ALLOWED

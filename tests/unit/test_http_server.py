@@ -16,30 +16,30 @@ LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 @contextlib.contextmanager
 def socket_pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    ours, theirs = socket.socketpair()
-    theirs.settimeout(10.0)
-    with ours, theirs:
-        yield ours, theirs
+    server_end, client_end = socket.socketpair()
+    client_end.settimeout(10.0)
+    with server_end, client_end:
+        yield server_end, client_end
 
 
 def run(loop: str, use: Callable[[CoalescingTransport], Awaitable[None]]) -> tuple[bytes, list[dict[str, Any]]]:
     """The bytes that the peer received, and the errors reported to the event loop."""
     errors: list[dict[str, Any]] = []
 
-    async def run_it(ours: socket.socket) -> None:
+    async def run_it(server_end: socket.socket) -> None:
         running = asyncio.get_running_loop()
         running.set_exception_handler(lambda _, context: errors.append(context))
-        transport, _ = await running.create_connection(asyncio.Protocol, sock=ours)
+        transport, _ = await running.create_connection(asyncio.Protocol, sock=server_end)
         await use(CoalescingTransport(transport, running))
         for _ in range(5):
             await asyncio.sleep(0)
         transport.close()
         await asyncio.sleep(0)
 
-    with socket_pair() as (ours, theirs), asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
-        runner.run(run_it(ours))
+    with socket_pair() as (server_end, client_end), asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        runner.run(run_it(server_end))
         received = b""
-        while chunk := theirs.recv(65_536):
+        while chunk := client_end.recv(65_536):
             received += chunk
     return received, errors
 

@@ -18,7 +18,7 @@ from overload_demo.live.samples import LiveSample
 from tests.support.stages import Staged, on_stage
 from tests.support.waiting import wait_until
 
-OURS = ("", "live.js", "page.js", "live.css", "panels.json")
+PATHS = ("", "live.js", "page.js", "live.css", "panels.json")
 SAMPLE = LiveSample("queue", 1.0, 100, 0, 50, 0.5, 50)
 
 
@@ -67,7 +67,7 @@ def test_the_document_loads_from_its_own_origin_only(client: httpx.Client) -> No
     assert inline == [], "a strict policy allows none, and none is needed"
 
 
-@pytest.mark.parametrize("path", OURS)
+@pytest.mark.parametrize("path", PATHS)
 def test_no_file_names_another_origin(client: httpx.Client, path: str) -> None:
     text = client.get(f"/{path}").text
 
@@ -158,7 +158,7 @@ def test_the_token_is_in_no_document(stage: Staged) -> None:
     url, _, token = stage.address.partition("#")
 
     assert len(token) >= 16
-    for path in OURS:
+    for path in PATHS:
         assert token not in httpx.get(url + path, trust_env=False).text
 
 

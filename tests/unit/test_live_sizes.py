@@ -33,5 +33,5 @@ def test_where_it_drains_as_fast_as_it_accepts_jobs_get_longer() -> None:
     assert sizes.delay_s == pytest.approx(DELAY_S + 1 / 400 - 1 / 3000, abs=1e-5)
 
 
-def test_a_quick_machine_fires_for_as_long_as_a_class_looks_on() -> None:
+def test_on_a_quick_machine_a_spike_lasts_its_minimum_time() -> None:
     assert Sizes.of(accepts_per_s=1e5, drains_per_s=800.0).fires_s == pytest.approx(FIRES_S, rel=0.01)

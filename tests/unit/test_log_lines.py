@@ -94,8 +94,8 @@ def test_each_distinct_error_is_logged_once_a_minute(
     now[0] += 61.0
     fail(ValueError("one"))
 
-    said = [record.exc_text.splitlines()[-1] for record in caplog.records if record.exc_text]
-    assert said == ["ValueError: one", "KeyError: 'another type'", "ValueError: one"]
+    last_lines = [record.exc_text.splitlines()[-1] for record in caplog.records if record.exc_text]
+    assert last_lines == ["ValueError: one", "KeyError: 'another type'", "ValueError: one"]
     assert all((record.__dict__["job_id"], record.__dict__["attempt"]) == ("job_1", 1) for record in caplog.records)
 
 

@@ -30,7 +30,7 @@ def test_a_lock_is_waited_for(tmp_path: Path) -> None:
     wanted.release()
 
 
-def test_the_state_is_private_and_survives_nonsense(tmp_path: Path) -> None:
+def test_the_state_is_private_and_invalid_files_are_no_state(tmp_path: Path) -> None:
     directory = DataDir(tmp_path)
     state = State("secret", 1, "always")
     assert directory.read_state() is None

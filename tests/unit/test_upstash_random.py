@@ -46,12 +46,12 @@ def test_random_replies_raise_only_typed_errors(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(h, "HOST", host)
     replies_now = [b""]
 
-    async def reply_as_told(writer: asyncio.StreamWriter) -> None:
+    async def reply_raw(writer: asyncio.StreamWriter) -> None:
         await h.raw(replies_now[-1])(writer)
 
     with asyncio.Runner() as runner:
         opened = AsyncExitStack()
-        server = runner.run(opened.enter_async_context(h.hostile(reply_as_told)))
+        server = runner.run(opened.enter_async_context(h.hostile(reply_raw)))
         store = runner.run(opened.enter_async_context(h.client_of(server.address, timeout_s=5.0)))
 
         @how

@@ -118,7 +118,7 @@ async def test_sending_a_script_as_text_has_the_same_deadline() -> None:
     assert max(second, fourth) < 5.0
 
 
-async def test_a_server_that_never_knows_a_script_ends_the_call() -> None:
+async def test_a_script_that_stays_unknown_fails_the_call() -> None:
     unknown = h.answer(400, {"error": "NOSCRIPT No matching script."})
     async with h.hostile(unknown) as server, h.client_of(server.address) as store:
         with pytest.raises(StoreRefusedError):

@@ -98,7 +98,7 @@ def test_a_lease_is_extended_while_python_code_runs_without_a_pause(tmp_path: Pa
 
 
 def test_a_job_over_its_time_limit_stops_a_worker_thread(tmp_path: Path, store: Store) -> None:
-    """In a notebook the job cannot be ended: the worker counts as lost, and another one takes the job over."""
+    """In a notebook the job cannot be ended: the worker counts as lost, and another one runs the job."""
     changes = {"worker_job_timeout_s": 0.1, "worker_lease_s": 1.0}
     settings = make_settings(tmp_path, worker_handler=f"{HANDLERS}:wait_for_file", **changes)
     gate = tmp_path / "gate"

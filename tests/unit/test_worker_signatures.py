@@ -161,7 +161,7 @@ def test_a_handler_with_a_wrong_signature_is_a_one_line_error(name: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("code", "said"),
+    ("code", "text"),
     [
         ("import sys\nsys.exit('not here')", "SystemExit: not here"),
         ("import sys\nsys.exit()", "SystemExit: no message, raised at "),
@@ -172,7 +172,7 @@ def test_a_handler_with_a_wrong_signature_is_a_one_line_error(name: str) -> None
     ],
 )
 def test_a_module_that_cannot_be_imported_is_a_one_line_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, text: str
 ) -> None:
     name = f"module_{tmp_path.name}"
     (tmp_path / f"{name}.py").write_text(code)
@@ -181,7 +181,7 @@ def test_a_module_that_cannot_be_imported_is_a_one_line_error(
     with pytest.raises(ConfigurationError) as refused:
         load(f"{name}:handle")
 
-    assert said in str(refused.value)
+    assert text in str(refused.value)
     assert "\n" not in str(refused.value)
 
 

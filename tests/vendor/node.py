@@ -15,7 +15,7 @@ INSTALL_WITHIN_S = 90.0
 
 
 def workshop(cache: pytest.Cache) -> Path:
-    """A folder with the packages of ``package.json``; skips the test where it cannot be had, except in CI."""
+    """A folder with the packages of ``package.json``; without it the test is skipped, and fails in CI."""
     if missing := [name for name in ("node", "npm") if shutil.which(name) is None]:
         _missing(f"no {missing[0]} on this machine (Debian: apt-get install nodejs npm)")
     folder = cache.mkdir("vendor-clients")
@@ -29,8 +29,8 @@ def workshop(cache: pytest.Cache) -> Path:
             try:
                 subprocess.run(INSTALL, cwd=folder, check=True, capture_output=True, timeout=INSTALL_WITHIN_S)
             except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-                said = (error.stderr or b"").decode(errors="replace").strip()
-                _missing(f"npm could not install the vendor's clients: {said[-300:] or error}")
+                output = (error.stderr or b"").decode(errors="replace").strip()
+                _missing(f"npm could not install the vendor's clients: {output[-300:] or error}")
             done.write_text(wanted)
     finally:
         lock.release()

@@ -1,4 +1,4 @@
-// @upstash/queue: a consumer group on a stream, through an older @upstash/redis of its own.
+// @upstash/queue: a consumer group on a stream, with its own, older @upstash/redis.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Queue } from "@upstash/queue";
@@ -14,7 +14,7 @@ test("what is sent is received once, in order, and again if it is not verified",
   assert.deepEqual(first, { streamId: sent[0], body: { number: 1 } });
   const idle = async () => (await redis.xpending("UpstashMQ:jobs", "Messages", "-", "+", 1))[0][2];
   while ((await idle()) < 1);
-  assert.deepEqual(await queue.receiveMessage(), first, "nobody verified it");
+  assert.deepEqual(await queue.receiveMessage(), first, "it was not verified");
   assert.equal(await queue.verifyMessage(first.streamId), "VERIFIED");
   const second = await queue.receiveMessage();
   assert.deepEqual(second, { streamId: sent[1], body: { number: 2 } });

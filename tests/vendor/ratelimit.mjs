@@ -19,15 +19,15 @@ for (const [name, limiter] of Object.entries(LIMITERS)) {
     const ratelimit = new Ratelimit({ redis, limiter, analytics: true, ephemeralCache: new Map() });
     const verdicts = [];
     for (let request = 0; request < 4; request++) {
-      const { success, pending } = await ratelimit.limit("somebody");
+      const { success, pending } = await ratelimit.limit("client-1");
       verdicts.push(success);
       await pending;
     }
     assert.deepEqual(verdicts, [true, true, true, false]);
-    assert.equal((await ratelimit.getRemaining("somebody")).remaining, 0);
-    assert.equal((await ratelimit.limit("somebody else")).success, true);
-    await ratelimit.resetUsedTokens("somebody");
-    assert.equal((await ratelimit.limit("somebody")).success, true);
+    assert.equal((await ratelimit.getRemaining("client-1")).remaining, 0);
+    assert.equal((await ratelimit.limit("client-2")).success, true);
+    await ratelimit.resetUsedTokens("client-1");
+    assert.equal((await ratelimit.limit("client-1")).success, true);
   });
 }
 
@@ -37,7 +37,7 @@ for (const [name, limiter] of Object.entries({
 })) {
   test(`${name} over several regions`, async () => {
     const ratelimit = new MultiRegionRatelimit({ redis: [redis, Redis.fromEnv()], limiter });
-    const { success, remaining, pending } = await ratelimit.limit("somebody");
+    const { success, remaining, pending } = await ratelimit.limit("client-1");
     await pending;
     assert.deepEqual([success, remaining], [true, 2]);
   });

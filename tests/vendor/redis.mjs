@@ -35,12 +35,12 @@ test("the types of Redis", async () => {
 });
 
 test("what is asked for together travels together", async () => {
-  const ours = new Redis({ url, token });
-  assert.equal(await ours.set("n", 1), "OK");
-  const before = ours.pipelineCounter;
-  const answers = await Promise.all([...Array(500).keys()].map(() => ours.incr("n")));
+  const client = new Redis({ url, token });
+  assert.equal(await client.set("n", 1), "OK");
+  const before = client.pipelineCounter;
+  const answers = await Promise.all([...Array(500).keys()].map(() => client.incr("n")));
   assert.deepEqual(answers, [...Array(500).keys()].map((number) => number + 2));
-  assert.equal(ours.pipelineCounter, before + 1);
+  assert.equal(client.pipelineCounter, before + 1);
 });
 
 test("a pipeline, and one with an error in it", async () => {
@@ -71,35 +71,35 @@ test("scripts, by their text and by their name", async () => {
 });
 
 test("subscribers hear what is published", async () => {
-  const heard = [];
+  const received = [];
   const subscriber = redis.subscribe(["chat"]);
   const pattern = redis.psubscribe("ch*");
   const both = new Promise((resolve) => {
-    subscriber.on("message", (message) => heard.push(message) === 2 && resolve());
-    pattern.on("pmessage", (message) => heard.push(message) === 2 && resolve());
+    subscriber.on("message", (message) => received.push(message) === 2 && resolve());
+    pattern.on("pmessage", (message) => received.push(message) === 2 && resolve());
   });
   await Promise.all([subscriber, pattern].map((one, index) =>
     new Promise((resolve) => one.on(index ? "psubscribe" : "subscribe", resolve))));
   assert.equal(await redis.publish("chat", { text: "a, b\nc" }), 2);
   await both;
-  assert.deepEqual(heard.map(({ channel, message }) => [channel, message]), Array(2).fill(["chat", { text: "a, b\nc" }]));
+  assert.deepEqual(received.map(({ channel, message }) => [channel, message]), Array(2).fill(["chat", { text: "a, b\nc" }]));
   await Promise.all([subscriber.unsubscribe(), pattern.unsubscribe()]);
 });
 
 test("the sync token moves with writes", async () => {
-  const ours = new Redis({ url, token, enableAutoPipelining: false });
-  await ours.get("k");
-  const { upstashSyncToken: before } = ours.client;
-  await ours.set("k", "v");
+  const client = new Redis({ url, token, enableAutoPipelining: false });
+  await client.get("k");
+  const { upstashSyncToken: before } = client.client;
+  await client.set("k", "v");
   assert.ok(before);
-  assert.notEqual(ours.client.upstashSyncToken, before);
+  assert.notEqual(client.client.upstashSyncToken, before);
 });
 
 test("without base64, and with a slash after the URL", async () => {
-  const ours = new Redis({ url: `${url}/`, token, responseEncoding: false });
-  await ours.set("k", "ü");
-  assert.equal(await ours.get("k"), "ü");
-  assert.deepEqual(await ours.pipeline().get("k").exec(), ["ü"]);
+  const client = new Redis({ url: `${url}/`, token, responseEncoding: false });
+  await client.set("k", "ü");
+  assert.equal(await client.get("k"), "ü");
+  assert.deepEqual(await client.pipeline().get("k").exec(), ["ü"]);
 });
 
 test("a wrong token, a read-only one, and a command that is not there", async () => {

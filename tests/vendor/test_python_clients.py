@@ -54,7 +54,7 @@ def test_a_pipeline_and_a_transaction(redis: Redis) -> None:
     assert redis.multi().set("k", 10).incr("k").exec() == [True, 11]
     with pytest.raises(UpstashError, match="WRONGTYPE"):
         redis.pipeline().set("k", "v").lpush("k", "x").exec()
-    # what the client says when one object comes where it expects a list (1.8.0); nothing may have been applied
+    # the client's error for one object in place of a list (1.8.0); nothing may have been applied
     with pytest.raises(AttributeError):
         redis.multi().set("k", "changed").json.get("k").exec()
     assert redis.get("k") == "v"

@@ -7,7 +7,7 @@ Headers = Mapping[str, str]
 BOUND = {"age_s": 4.0, "drain_per_s": 200.0, "arrival_per_s": 600.0}
 
 
-def polite(status: int, headers: Headers, attempt: int) -> float | None:
+def waiting(status: int, headers: Headers, attempt: int) -> float | None:
     if status not in (429, 503):
         return None
     return float(headers.get("retry-after") or min(30, 2**attempt)) * 1.2
@@ -96,6 +96,6 @@ RIGHT: list[tuple[str, Any, dict[str, Any]]] = [
     ("05.age", " Oldest Age", {}),
     ("05.bound", 800, BOUND),
     ("05.deadline", "failed", {}),
-    ("05.retry_after", polite, {}),
+    ("05.retry_after", waiting, {}),
 ]
 NOT_DONE: list[tuple[str, Any, dict[str, Any]]] = [("05.retry_after", lambda status, headers, attempt: ..., {})]
