@@ -1,1 +1,1 @@
-"""What happened, written down by everybody who took part, and a checker that says what must not have."""
+"""Histories of runs under faults, recorded by every process, and a checker of them."""

@@ -1,7 +1,7 @@
-"""Says what must not have happened in a history, after Jepsen's total-queue checker.
+"""Find violations in a history, after Jepsen's total-queue checker.
 
-That one's rule is: nothing acknowledged is lost, and nothing comes out that was not put in. On top of it come what this
-queue promises besides: bounded and explained repetition, write-once results, legal transitions, order, positions.
+That checker's rule: nothing acknowledged is lost, and nothing comes out that was not put in. This one also checks the
+other promises of this queue: bounded and explained repetition, write-once results, legal transitions, order, positions.
 """
 
 from collections import Counter, defaultdict
@@ -18,14 +18,14 @@ LEGAL = {
     "done": {"done"},
     "failed": {"failed"},
 }
-RETURNED_WITHIN_S = 5.0  # after a fault, leases run out and jobs come back before those that wait
+RETURNED_WITHIN_S = 5.0  # after a fault, leases expire and jobs return before the waiting ones
 
 
 @dataclass
 class Verdict:
-    """``wrong`` names every violation, by kind; ``counts`` is what is allowed and told all the same.
+    """``wrong`` names every violation, by kind; ``counts`` are events that are allowed and reported.
 
-    ``exposed_jobs`` is how many were acknowledged before the end of some fault and had no effect at its beginning.
+    ``exposed_jobs``: jobs acknowledged before the end of some fault and without an effect at its beginning.
     """
 
     wrong: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
@@ -38,20 +38,20 @@ class Verdict:
         return not self.wrong
 
     def note(self, kind: str, found: Iterable[str]) -> None:
-        """Add violations of a kind; none leave no trace."""
+        """Add violations of a kind."""
         for one in found:
             self.wrong[kind].append(one)
 
-    def told(self) -> str:
-        """Every kind of violation, with its number and one example."""
+    def describe(self) -> str:
+        """Return every kind of violation, with its number and one example."""
         return "; ".join(f"{kind} {len(found)} ({found[0]})" for kind, found in self.wrong.items()) or "nothing wrong"
 
 
-def check(history: History, *, max_attempts: int = 3, workers: int = 1, has_strangers: bool = False) -> Verdict:
+def check(history: History, *, max_attempts: int = 3, workers: int = 1, has_foreign_entries: bool = False) -> Verdict:
     """Check a history that has come to rest: everything drained, every job read.
 
-    With several ``workers`` jobs are taken in order and may start in another; the order of starts is then not checked.
-    With ``has_strangers`` somebody else wrote into the queue: positions and the counters are then not ours to check.
+    Several ``workers`` lease jobs in order but may start them in another: the order of starts is then not checked.
+    ``has_foreign_entries``: another program wrote into the queue; positions and counters are then not checked.
     """
     verdict = Verdict()
     _sets(history, verdict)
@@ -60,7 +60,7 @@ def check(history: History, *, max_attempts: int = 3, workers: int = 1, has_stra
     _transitions(history, verdict)
     if workers == 1:
         _order(history, verdict)
-    if not has_strangers:
+    if not has_foreign_entries:
         _positions(history, verdict)
         _conservation(history, verdict)
     _answers(history, verdict)
@@ -69,7 +69,7 @@ def check(history: History, *, max_attempts: int = 3, workers: int = 1, has_stra
 
 
 def _sets(history: History, verdict: Verdict) -> None:
-    """Lost, phantom, forbidden; recovered is what was done although nobody could be told."""
+    """Find lost, phantom and forbidden jobs; recovered ones ran although their client got no 202."""
     attempted = {request.value for request in history.requests}
     refused = {request.value for request in history.requests if request.outcome == "fail"}
     started = {run.value for run in history.starts}
@@ -93,7 +93,7 @@ def _sets(history: History, verdict: Verdict) -> None:
 
 
 def _repetition(history: History, verdict: Verdict, max_attempts: int) -> None:
-    """Jobs started or done more than once: each is to be explained by a fault, and the starts are bounded."""
+    """Find jobs started or done more than once without a fault, and jobs started too often."""
     by_job: dict[str, list[Run]] = defaultdict(list)
     for run in history.starts:
         by_job[run.job_id].append(run)
@@ -117,7 +117,7 @@ def _explained(earlier: Run, later: Run, faults: Iterable[Fault]) -> bool:
 
 
 def _results(history: History, verdict: Verdict) -> None:
-    """A result is that of its payload, and once seen it never changes."""
+    """Check that a result belongs to its payload and never changes."""
     value_of = {request.job_id: request.value for request in history.requests if request.job_id}
     seen: dict[str, object] = {}
     polled = [(poll.job_id, poll.status, poll.result) for poll in history.polls]
@@ -131,7 +131,7 @@ def _results(history: History, verdict: Verdict) -> None:
 
 
 def _transitions(history: History, verdict: Verdict) -> None:
-    """States seen one after the other, of each job. Polls of one job come from one client, so they are in order."""
+    """Check each job's sequence of states. Polls of one job come from one client, so they are in order."""
     last: dict[str, str] = {}
     seen = [(poll.job_id, poll.status) for poll in history.polls]
     for job_id, status in [*seen, *((job_id, final.status) for job_id, final in history.finals.items())]:
@@ -142,26 +142,26 @@ def _transitions(history: History, verdict: Verdict) -> None:
 
 
 def _order(history: History, verdict: Verdict) -> None:
-    """Who was told 202 before another one asked is started first."""
+    """Check that a job accepted before another was submitted is started first."""
     first_start: dict[str, float] = {}
     for run in history.starts:
         first_start.setdefault(run.job_id, run.at)
     known: dict[str, Request] = {
         request.job_id: request for request in history.requests if request.outcome == "ok" and request.job_id
     }
-    latest_invoked, whose = float("-inf"), ""
+    latest_invoked, latest_id = float("-inf"), ""
     for job_id in sorted(first_start.keys() & known.keys(), key=first_start.__getitem__):
         request = known[job_id]
         if latest_invoked > request.ended_at:
             verdict.wrong["out of order"].append(
-                f"{whose} was asked for after {job_id} was accepted, and started first"
+                f"{latest_id} was submitted after {job_id} was accepted, and started first"
             )
         if request.invoked_at > latest_invoked:
-            latest_invoked, whose = request.invoked_at, job_id
+            latest_invoked, latest_id = request.invoked_at, job_id
 
 
 def _positions(history: History, verdict: Verdict) -> None:
-    """A job's position never grows, but while a fault brings jobs back to the head before it."""
+    """Check that a position never grows, except while a fault returns jobs to the head."""
     last: dict[str, tuple[int, float]] = {}
     for poll in history.polls:
         if poll.position is None:
@@ -176,7 +176,7 @@ def _positions(history: History, verdict: Verdict) -> None:
 
 
 def _conservation(history: History, verdict: Verdict) -> None:
-    """What the queue counted as accepted is what it finished, and nothing is left."""
+    """Check that the queue finished every job it counted as accepted, and that none is left."""
     counted = history.counted
     if not counted:
         return
@@ -188,7 +188,7 @@ def _conservation(history: History, verdict: Verdict) -> None:
 
 
 def _answers(history: History, verdict: Verdict) -> None:
-    """A fault behind the API is a 503 to its clients, never a 500; and whoever was told an id finds it."""
+    """Check that a fault behind the API is a 503, never a 500, and that no accepted job is a 404."""
     statuses = [request.status for request in history.requests] + history.refused_polls
     verdict.note(
         "server error", (f"status {status}" for status in statuses if status and status >= 500 and status != 503)
@@ -199,7 +199,7 @@ def _answers(history: History, verdict: Verdict) -> None:
 
 
 def _exposure(history: History, verdict: Verdict) -> None:
-    """How many jobs some fault could have cost."""
+    """Count the jobs that some fault could have lost."""
     first_effect: dict[str, float] = {}
     for run in history.effects:
         first_effect.setdefault(run.job_id, run.at)
@@ -212,9 +212,10 @@ def _exposure(history: History, verdict: Verdict) -> None:
 
 
 def recoveries(history: History, by: str) -> list[float]:
-    """Seconds from each fault to the first sign that it is over; faults without one, at the end of a run, are left out.
+    """Return the seconds from each fault to the first sign of recovery; faults without one are left out.
 
-    ``by`` "start" it is the next start of a job, by "ok" the next acceptance of a request made after the fault began.
+    The sign for ``by`` "start": the next start of a job; for "ok": the next acceptance of a request sent after
+    the fault began.
     """
     if by == "start":
         signs = [(run.at, run.at) for run in history.starts]
@@ -222,16 +223,16 @@ def recoveries(history: History, by: str) -> list[float]:
         signs = [(one.invoked_at, one.ended_at) for one in history.requests if one.outcome == "ok"]
     found = []
     for fault in history.faults:
-        after = [ended_at for asked_at, ended_at in signs if asked_at > fault.began_at]
+        after = [ended_at for sent_at, ended_at in signs if sent_at > fault.began_at]
         if after:
             found.append(min(after) - fault.began_at)
     return found
 
 
 def longest_loss_s(history: History) -> float:
-    """How long before the store died the oldest acknowledged job was accepted that it had forgotten; 0.0 without any.
+    """Return the age of the oldest lost acknowledged job when the store died, in seconds; 0.0 without any.
 
-    Faults that end a store are those called "killed", "lost" or "over".
+    Faults that end a store have names ending in "killed", "lost" or "over".
     """
     deaths = [fault for fault in history.faults if fault.what.endswith(("killed", "lost", "over"))]
     windows = [0.0]

@@ -1,4 +1,4 @@
-"""The load of a history: clients that submit and poll, and write down what they were told."""
+"""The load of a history: clients that submit and poll, and record the responses."""
 
 import asyncio
 import contextlib
@@ -19,10 +19,10 @@ MOST_POLLED = 100  # at a time
 
 
 class Clients:
-    """``clients`` of the API at ``url``, together ``rate_per_s`` submissions a second at most (0: as fast as it goes).
+    """``clients`` of the API at ``url``, together ``rate_per_s`` submissions a second at most (0: no limit).
 
-    Values count up, so each submission is its own; a job takes ``job_s`` seconds. With ``poison_every`` the name of
-    every so many-th job is that of one that ends its worker.
+    Values count up, so each submission is unique; a job takes ``job_s`` seconds. With ``poison_every``, every so
+    many-th job is a poison job: it ends its worker.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Clients:
         return self._left > 0
 
     async def run(self, jobs: int) -> None:
-        """Submit so many jobs; some are polled until they are done, or all have been submitted for a while."""
+        """Submit so many jobs; poll some until they are done, or until a while after the last submission."""
         self._left = jobs
         timeout, connector = aiohttp.ClientTimeout(TIMEOUT_S), aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(self._url, timeout=timeout, connector=connector) as session:
@@ -77,46 +77,46 @@ class Clients:
         job = {"name": "poison" if poison else "n", "value": value, "message": str(self._job_s)}
         try:
             async with session.post("/jobs", json=job) as answer:
-                told = await answer.json(content_type=None)
+                reply = await answer.json(content_type=None)
         except aiohttp.ClientConnectorError:
             return "fail", None, None
         except (aiohttp.ClientError, TimeoutError, ValueError):
             return "info", None, None
         if answer.status == 202:
-            return "ok", 202, told["job_id"]
-        definite = answer.status < 500 or told.get("outcome") == "not_enqueued"
-        return "fail" if definite else "info", answer.status, None if definite else told.get("job_id")
+            return "ok", 202, reply["job_id"]
+        definite = answer.status < 500 or reply.get("outcome") == "not_enqueued"
+        return "fail" if definite else "info", answer.status, None if definite else reply.get("job_id")
 
     async def _poll(self, session: aiohttp.ClientSession, job_id: str, *, is_accepted: bool) -> None:
-        """Poll until the job has ended. One whose outcome was unknown may never have been enqueued: a 404 is right."""
+        """Poll until the job has ended. A job of unknown outcome may not be enqueued: a 404 is then right."""
         while True:
             with contextlib.suppress(aiohttp.ClientError, TimeoutError, ValueError):
                 async with session.get(f"/jobs/{job_id}") as answer:
-                    told: dict[str, Any] = await answer.json(content_type=None)
+                    reply: dict[str, Any] = await answer.json(content_type=None)
                 if answer.status == 404 and not is_accepted:
                     pass
                 elif answer.status != 200:
                     self._recorder.write("no answer", job_id=job_id, status=answer.status)
                 else:
-                    seen = {"position": told.get("queue_position"), "result": told.get("result")}
-                    self._recorder.write("poll", job_id=job_id, status=told["status"], **seen)
-                    if told["status"] in {"done", "failed"}:
+                    seen = {"position": reply.get("queue_position"), "result": reply.get("result")}
+                    self._recorder.write("poll", job_id=job_id, status=reply["status"], **seen)
+                    if reply["status"] in {"done", "failed"}:
                         return
             await asyncio.sleep(POLL_EVERY_S)
 
 
 async def final_states(url: str, ids: set[str]) -> dict[str, Final]:
-    """What the API says of each job; those it does not know are left out."""
+    """Return the state of each job by the API; unknown jobs are left out."""
     found: dict[str, Final] = {}
 
-    async def ask(session: aiohttp.ClientSession, left: Iterator[str]) -> None:
+    async def fetch(session: aiohttp.ClientSession, left: Iterator[str]) -> None:
         for job_id in left:
             async with session.get(f"/jobs/{job_id}") as answer:
                 if answer.status == 200:
-                    told = await answer.json()
-                    found[job_id] = Final(told["status"], told.get("result"))
+                    reply = await answer.json()
+                    found[job_id] = Final(reply["status"], reply.get("result"))
 
     left = iter(ids)
     async with aiohttp.ClientSession(url) as session:
-        await asyncio.gather(*(ask(session, left) for _ in range(32)))
+        await asyncio.gather(*(fetch(session, left) for _ in range(32)))
     return found

@@ -1,4 +1,4 @@
-"""Jobs for ``WORKER_HANDLER`` that write down what they do, and a worker that ends itself at the worst moment."""
+"""A handler for ``WORKER_HANDLER`` that records starts and effects, and a worker that can end itself."""
 
 import contextlib
 import os
@@ -14,14 +14,14 @@ from tests.history.record import Recorder
 
 FILE = "HISTORY_FILE"
 EXITS = "HISTORY_EXITS"  # "after_lease", "after_start" or "after_effect", and how often: "after_start 0.01"
-POISON = "poison"  # a job with this in its name ends whoever does it
+POISON = "poison"  # a job of this name ends its worker
 
 _recorder: Recorder | None = None
 _moment, _, _share = os.environ.get(EXITS, "never").partition(" ")
 
 
 def do(payload: dict[str, Any], context: JobContext) -> dict[str, int]:
-    """Note start and effect, ``message`` seconds apart, and double the value."""
+    """Record start and effect, ``message`` seconds apart, and double the value."""
     global _recorder
     if _recorder is None:
         _recorder = Recorder(Path(os.environ[FILE]))
@@ -43,13 +43,13 @@ def _perhaps_end(moment: str) -> None:
 
 
 def _end() -> NoReturn:
-    """As ``kill -9`` does: nothing is said, settled or given back."""
+    """End like ``kill -9``: nothing is logged, settled or released."""
     os._exit(139)
 
 
 def _ending_after(fetch: Callable[[LeaseRenewer, int], Any]) -> Callable[[LeaseRenewer, int], Any]:
-    def fetch_and_perhaps_end(keeper: LeaseRenewer, max_jobs: int) -> Any:
-        lease = fetch(keeper, max_jobs)
+    def fetch_and_perhaps_end(renewer: LeaseRenewer, max_jobs: int) -> Any:
+        lease = fetch(renewer, max_jobs)
         if lease.jobs:
             _perhaps_end("after_lease")
         return lease
@@ -58,4 +58,4 @@ def _ending_after(fetch: Callable[[LeaseRenewer, int], Any]) -> Callable[[LeaseR
 
 
 if _moment == "after_lease":
-    setattr(LeaseRenewer, "fetch", _ending_after(LeaseRenewer.fetch))  # noqa: B010 - to a checker it is another function
+    setattr(LeaseRenewer, "fetch", _ending_after(LeaseRenewer.fetch))  # noqa: B010 - a type checker sees another function

@@ -1,4 +1,4 @@
-"""What is done to a server and its files: traced and slowed system calls, a full disk, bad neighbours."""
+"""Faults of a server and its files: traced and slowed system calls, a full disk, bad connections."""
 
 import contextlib
 import itertools
@@ -19,13 +19,13 @@ from tests.support.waiting import wait_until
 
 
 def append_only_file(folder: Path) -> Path:
-    """The file the server of ``folder`` is appending to."""
+    """Return the append-only file of the server of ``folder``."""
     [path] = (folder / "data").glob("appendonlydir/*.incr.aof")
     return path
 
 
 class Tracing:
-    """``strace`` on a server: how much of its append-only file had been made durable when it ended."""
+    """``strace`` on a server: measures how much of its append-only file was durable when it ended."""
 
     def __init__(self, run: Scenario) -> None:
         self._log = run.folder / "strace.log"
@@ -33,13 +33,13 @@ class Tracing:
         self._process = _attach(run, "-y", "-s", "0", "-e", calls, "-o", str(self._log))
 
     def not_durable(self) -> int:
-        """Bytes at the end of the file that a loss of power would have taken; call after the server's death."""
+        """Return the bytes at the end of the file that a power loss removes; call after the server ended."""
         _end(self._process, within_s=5.0)
         return bytes_not_durable(self._log.read_text().splitlines())
 
 
 def bytes_not_durable(lines: list[str]) -> int:
-    """Bytes of ``*.incr.aof`` written since the last completed fsync had begun, in a log of ``strace -f -y``."""
+    """Count the bytes of ``*.incr.aof`` written since the last completed fsync began, in a log of ``strace -f -y``."""
     written = durable = 0
     begun: dict[str, tuple[str, int]] = {}  # by thread: the call and what had been written when it began
     for line in lines:
@@ -65,7 +65,7 @@ def bytes_not_durable(lines: list[str]) -> int:
 
 @contextmanager
 def slow_fsync(run: Scenario, delay_s: float) -> Iterator[None]:
-    """Each fsync of the server takes so much longer, in the block or until it dies."""
+    """Delay each fsync of the server, in the block or until it ends."""
     delay = f"inject=fdatasync,fsync:delay_enter={delay_s * 1e6:.0f}"
     process = _attach(run, "-e", "trace=fdatasync,fsync", "-e", delay, "-o", "/dev/null")
     try:
@@ -75,7 +75,7 @@ def slow_fsync(run: Scenario, delay_s: float) -> Iterator[None]:
 
 
 def _end(process: "subprocess.Popen[bytes]", within_s: float = 0.5) -> None:
-    """Let ``strace`` go; one that sleeps through its tracee's death would keep the dead from being buried."""
+    """End ``strace``: one that outlives its tracee can keep the parent from reaping it."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(within_s)
     process.kill()
@@ -83,23 +83,23 @@ def _end(process: "subprocess.Popen[bytes]", within_s: float = 0.5) -> None:
 
 
 def _attach(run: Scenario, *options: str) -> "subprocess.Popen[bytes]":
-    """``strace`` at work on the server of a run."""
-    strace, said = needs("strace"), run.folder / "strace.said"
-    with said.open("wb") as stderr:
+    """Attach ``strace`` to the server of a run."""
+    strace, output = needs("strace"), run.folder / "strace.output"
+    with output.open("wb") as stderr:
         command = [strace, "-f", *options, "-p", str(run.store_pid("redis"))]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=stderr)
-    wait_until("strace has said something", lambda: said.read_text())
-    if "attached" not in said.read_text():
+    wait_until("strace reports", lambda: output.read_text())
+    if "attached" not in output.read_text():
         process.wait(10)
-        raise NotHereError(said.read_text().strip())
+        raise NotHereError(output.read_text().strip())
     return process
 
 
 @contextmanager
 def store_stopped(run: Scenario) -> Iterator[None]:
-    """The server is killed, and not started again before the end of the block."""
+    """Kill the server; the gateway starts it again after the block only."""
     gateway, redis = run.store_pid("gateway"), run.store_pid("redis")
-    os.kill(gateway, signal.SIGSTOP)  # it would start the next one at once
+    os.kill(gateway, signal.SIGSTOP)  # a running gateway starts the next one at once
     try:
         os.kill(redis, signal.SIGKILL)
         wait_until("the server has closed its files", lambda: not Path(f"/proc/{redis}/fd/0").exists())
@@ -115,7 +115,7 @@ FILLER = "filler"
 
 @contextmanager
 def full(folder: Path) -> Iterator[None]:
-    """Nothing more can be written to the disk of ``folder`` in the block."""
+    """Fill the disk of ``folder`` in the block."""
     filler = folder / "data" / FILLER
     try:
         with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
@@ -126,11 +126,11 @@ def full(folder: Path) -> Iterator[None]:
         filler.unlink()
 
 
-# ---- bad neighbours
+# ---- bad connections
 
 
-def pester(url: str, requests: list[bytes]) -> list[socket.socket]:
-    """Connect and send each of ``requests``; nothing is read, nothing closed. Whoever calls closes them."""
+def send_and_hold(url: str, requests: list[bytes]) -> list[socket.socket]:
+    """Connect and send each of ``requests``, without reading or closing; the caller closes the sockets."""
     host, _, port = url.removeprefix("http://").partition(":")
     links = []
     for request in requests:

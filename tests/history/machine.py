@@ -1,14 +1,14 @@
-"""What this machine allows."""
+"""What this machine can run."""
 
 import shutil
 
 
 class NotHereError(Exception):
-    """This machine does not allow the fault; the text says why."""
+    """This machine cannot run the fault; the text is the reason."""
 
 
 def needs(program: str) -> str:
-    """Where a program is; raises :class:`NotHereError`."""
+    """Return the path of a program; raises :class:`NotHereError` without it."""
     if (path := shutil.which(program)) is None:
         raise NotHereError(f"needs {program}")
     return path

@@ -1,4 +1,4 @@
-"""The fault matrix: what a row is, how it is run, and what it says."""
+"""The fault matrix: rows, how they run, and how they are judged."""
 
 import contextlib
 import time
@@ -10,7 +10,7 @@ from typing import Any
 
 from experiments.fault_matrix import RowResult
 from tests.history.checker import Verdict, check, longest_loss_s, recoveries
-from tests.history.houses import House, plain
+from tests.history.environments import Environment, plain
 from tests.history.machine import NotHereError
 from tests.history.scenario import Scenario
 
@@ -18,18 +18,18 @@ Fault = Callable[[Scenario], object]
 
 
 def nothing(_: Scenario) -> None:
-    """The fault is somewhere else: in ``around``, or in how the stack is set up."""
+    """Do nothing: the fault is in ``around`` or in the setup of the stack."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One fault, done again and again under load.
+    """One fault, repeated under load.
 
-    ``fault`` is called every ``every_s`` seconds or so; ``around`` holds while the load runs, ``afterwards`` is done
-    when it has ended. ``fired`` counts the faults where calls of ``fault`` do not. ``recovers_by`` is what shows that a
-    fault is over: the next "start" of a job, or the next "ok" to a client that asked after it. ``may`` are violations
-    that this fault is allowed to cause; they are counted and told. With ``nobody_dies`` no job is done twice; with
-    ``all_accepted`` nobody was refused either.
+    ``fault`` is called about every ``every_s`` seconds; ``around`` holds while the load runs, ``afterwards`` is called
+    when it has ended. ``fired`` counts the faults where calls of ``fault`` do not. ``recovers_by`` is the sign of
+    recovery: the next "start" of a job, or the next "ok" to a request sent after the fault. ``may`` are violations that
+    this fault is allowed to cause; they are counted and reported. With ``runs_once`` no job may be started twice; with
+    ``all_accepted`` every request must be accepted.
     """
 
     name: str
@@ -39,30 +39,33 @@ class Row:
     every_s: float = 0.5
     jobs: int = 1500
     setup: dict[str, Any] = field(default_factory=dict)
-    house: Callable[[Path], AbstractContextManager[House]] = plain
+    environment: Callable[[Path], AbstractContextManager[Environment]] = plain
     around: Callable[[Scenario], AbstractContextManager[object]] = lambda run: contextlib.nullcontext()
     afterwards: Fault = nothing
     fired: Callable[[Scenario], int] | None = None
     recovers_by: str = ""
     may: frozenset[str] = frozenset()
-    nobody_dies: bool = False
+    runs_once: bool = False
     all_accepted: bool = False
-    strangers: bool = False
+    foreign_entries: bool = False
     also: Callable[[Scenario, Verdict], str] = lambda run, verdict: ""
 
     def run(self, folder: Path, seed: int, *, share: float = 1.0) -> RowResult:
-        """Do it in ``folder`` and check the history; ``share`` of the jobs is enough for a short run."""
+        """Run the row in ``folder`` and check the history; a short run takes only a ``share`` of the jobs."""
         since = time.monotonic()
         result = RowResult(name=self.name, what=self.what, how=self.how, seed=seed)
         try:
-            with self.house(folder) as house, Scenario(folder, seed=seed, house=house, **self.setup) as run:
+            with (
+                self.environment(folder) as environment,
+                Scenario(folder, seed=seed, environment=environment, **self.setup) as run,
+            ):
                 with self.around(run):
                     times, _ = run.fire(int(self.jobs * share), lambda: self.fault(run), every_s=self.every_s)
                 self.afterwards(run)
                 history = run.history()
-                verdict = check(history, workers=run.worker_count, has_strangers=self.strangers)
+                verdict = check(history, workers=run.worker_count, has_foreign_entries=self.foreign_entries)
                 result.fired = self.fired(run) if self.fired else times
-                result.note = house.told()
+                result.note = environment.describe()
                 result.wrong = self._judge(run, verdict, result.fired)
         except NotHereError as error:
             result.not_here = str(error)
@@ -81,7 +84,7 @@ class Row:
         return result
 
     def _judge(self, run: Scenario, verdict: Verdict, fired: int) -> str:
-        """What the row fails for; "" if nothing."""
+        """Return why the row fails; "" if it holds."""
         counts, wrong = verdict.counts, []
         forbidden = {kind: found for kind, found in verdict.wrong.items() if kind not in self.may}
         wrong += [f"{kind} {len(found)} ({found[0]})" for kind, found in forbidden.items()]
@@ -89,8 +92,8 @@ class Row:
             wrong.append("the fault never happened")
         if not verdict.exposed_jobs:
             wrong.append("no job was exposed to it")
-        if self.nobody_dies and counts["started again"]:
-            wrong.append(f"{counts['started again']} jobs were started again though nobody had died")
+        if self.runs_once and counts["started again"]:
+            wrong.append(f"{counts['started again']} jobs were started again although no process was killed")
         if self.all_accepted and counts["acknowledged"] != counts["attempted"]:
             wrong.append(f"{counts['attempted'] - counts['acknowledged']} requests were not accepted")
         return "; ".join([*wrong, *filter(None, [self.also(run, verdict)])])

@@ -1,4 +1,4 @@
-"""The package with one promise broken, to see whether the checker notices: each is an edit of one file."""
+"""The package with one promise broken, for a test of the checker: each mutant edits one file."""
 
 import shutil
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Mutant:
-    """Each ``old`` becomes its ``new`` in ``file``; ``shows_as`` are the violations that may tell."""
+    """Each ``old`` becomes its ``new`` in ``file``; ``shows_as`` are the violations that reveal it."""
 
     file: str
     edits: dict[str, str]
     shows_as: tuple[str, ...]
 
     def build(self, folder: Path) -> Path:
-        """Copy the package with the edit into ``folder``; returns what to put on the path."""
+        """Copy the package with the edit into ``folder``; returns the folder for the Python path."""
         shutil.copytree(ROOT / "overload_demo", folder / "overload_demo", ignore=shutil.ignore_patterns("__pycache__"))
         edited = folder / "overload_demo" / self.file
         text = edited.read_text()
@@ -28,25 +28,25 @@ class Mutant:
 
 
 MUTANTS = {
-    # The lease leaves nothing that brings a job back: a worker that dies takes its batch with it.
+    # The lease is not recorded: the batch of a killed worker is lost.
     "a bare pop": Mutant(
         "queue/lua/lease.lua",
         {"  redis.call('ZADD', KEYS[2], unpack(leases))\n": "", "if #dead_workers > 0 then": "if false then"},
         ("lost",),
     ),
-    # A worker that was thought dead settles what another one has.
+    # A worker whose lease has expired settles a job leased by another one.
     "no fence": Mutant(
         "queue/lua/settle.lua",
         {"if owners[i] and string.match(owners[i], '^%d+') == fence then": "if true then"},
         ("result changed", "illegal transition", "not conserved"),
     ),
-    # A reply that was lost makes a second job of the same request.
+    # A lost reply leads to a second job of the same request.
     "an enqueue that is not idempotent": Mutant(
         "queue/lua/enqueue.lua",
         {"if in_this_call[id] or (any_known and redis.call('EXISTS', job_keys[i]) == 1) then": "if false then"},
         ("not conserved", "started too often"),
     ),
-    # The client is told before the store is asked.
+    # The client gets its 202 before the store has the job.
     "202 before the commit": Mutant(
         "api/intake.py",
         {

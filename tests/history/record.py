@@ -1,7 +1,7 @@
-"""The history of a run: append-only files of JSON lines, one a process, times by the clock all processes share.
+"""The history of a run: append-only files of JSON lines, one a process, times by the monotonic clock.
 
-Clients write what they asked for and were told, pollers what they saw, the jobs themselves when they started and when
-they had their effect, and whoever injects faults what he did. ``read`` puts it together.
+Clients record requests and responses, pollers the states, jobs their start and their effect, the scenario its faults.
+``read`` merges the files.
 """
 
 import json
@@ -17,22 +17,22 @@ Outcome = Literal["ok", "fail", "info"]
 
 
 class Recorder:
-    """Appends events to a file: one ``write`` each, so that what was written before a kill stays."""
+    """Appends events to a file: one ``write`` each, so that earlier events survive a kill."""
 
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     def write(self, what: str, *, at: float | None = None, **fields: object) -> None:
-        """Note an event, now or as having happened ``at`` some other time of the monotonic clock."""
+        """Record an event, now or ``at`` another time of the monotonic clock."""
         line = json.dumps({"at": time.monotonic() if at is None else at, "what": what, **fields})
         os.write(self._fd, line.encode() + b"\n")
 
 
 @dataclass(frozen=True)
 class Request:
-    """One submission. ``ok``: told it was accepted, as ``job_id``. ``fail``: told it was not. ``info``: who knows.
+    """One submission. ``ok``: accepted, as ``job_id``. ``fail``: refused. ``info``: outcome unknown.
 
-    ``status`` is that of the answer, None if there was none.
+    ``status`` is that of the response, None without one.
     """
 
     value: int
@@ -45,7 +45,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Poll:
-    """One answer to a question for a job; ``result`` and ``position`` where it had one."""
+    """One response to a poll of a job; ``result`` and ``position`` if present."""
 
     at: float
     job_id: str
@@ -67,7 +67,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Fault:
-    """Something done to a process or a connection, ``began_at`` to ``ended_at``."""
+    """A fault of a process or a connection, from ``began_at`` to ``ended_at``."""
 
     what: str
     began_at: float
@@ -76,7 +76,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Final:
-    """What the store holds of a job once everything is quiet."""
+    """The state of a job in the store after everything has drained."""
 
     status: str
     result: Any = None
@@ -84,7 +84,7 @@ class Final:
 
 @dataclass
 class History:
-    """All that was written down. ``finals`` by job id; ``counted`` is what the queue itself says at the end."""
+    """All recorded events. ``finals`` by job id; ``counted`` are the queue's own counters at the end."""
 
     requests: list[Request] = field(default_factory=list)
     polls: list[Poll] = field(default_factory=list)
@@ -97,7 +97,7 @@ class History:
 
 
 def read(files: list[Path]) -> History:
-    """Put the files of a run together. A torn last line, of a process that was killed while writing, is skipped."""
+    """Merge the files of a run. A torn last line, of a process killed while writing, is skipped."""
     events: list[dict[str, Any]] = []
     for file in files:
         if file.exists():
@@ -117,19 +117,19 @@ def read(files: list[Path]) -> History:
 
 
 def _requests(invoked: list[dict[str, Any]], by_kind: Mapping[str, list[dict[str, Any]]]) -> list[Request]:
-    """Each submission with its answer; whoever was never answered may have been heard."""
+    """Pair each submission with its response; without one the outcome is unknown."""
     outcomes: tuple[Outcome, ...] = ("ok", "fail", "info")
     ended = {event["value"]: (outcome, event) for outcome in outcomes for event in by_kind.get(outcome, [])}
     found = []
     for begun in invoked:
         outcome, end = ended.get(begun["value"], ("info", {}))
-        told = end.get("at", float("inf")), outcome, end.get("job_id"), end.get("status")
-        found.append(Request(begun["value"], begun["at"], *told))
+        response = end.get("at", float("inf")), outcome, end.get("job_id"), end.get("status")
+        found.append(Request(begun["value"], begun["at"], *response))
     return found
 
 
 def _faults(begun: list[dict[str, Any]], ended: list[dict[str, Any]]) -> list[Fault]:
-    """Each fault; of those with the same name the first to begin is the first to end, and some never do."""
+    """Pair beginnings and ends of faults, in order for each name; a fault may have no end."""
     ends: dict[str, deque[float]] = defaultdict(deque)
     for event in ended:
         ends[event["name"]].append(event["at"])

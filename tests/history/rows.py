@@ -13,24 +13,24 @@ import httpx
 import psutil
 
 from tests.history.checker import Verdict
-from tests.history.houses import (
+from tests.history.environments import (
     Clock,
     Pair,
     Versions,
     little_memory,
-    own_clock,
     primary_and_replica,
+    shifted_clock,
     small_disk,
     two_versions,
 )
-from tests.history.injection import Tracing, append_only_file, full, pester, slow_fsync, store_stopped
+from tests.history.injection import Tracing, append_only_file, full, send_and_hold, slow_fsync, store_stopped
 from tests.history.machine import needs
 from tests.history.matrix import Fault, Row
 from tests.history.scenario import Scenario
 
 EVERYSEC = {"OVERLOAD_DURABILITY": "everysec"}
-# What a store that forgets acknowledged writes may cause; all of it is counted and told.
-A_STORE_THAT_FORGETS = frozenset(
+# Violations that a store may cause by losing acknowledged writes; all are counted and reported.
+LOSS_OF_WRITES = frozenset(
     {
         "lost",
         "unknown id",
@@ -45,11 +45,11 @@ A_STORE_THAT_FORGETS = frozenset(
 
 
 def wait(seconds: float) -> None:
-    """Let the load go on."""
+    """Wait while the load goes on."""
     threading.Event().wait(seconds)
 
 
-# ---- faults: each is done once, at a time
+# ---- faults: one at a time
 
 
 def kill_the_api(run: Scenario) -> None:
@@ -94,7 +94,7 @@ def kill_redis_in_a_slow_fsync(run: Scenario) -> None:
 
 
 def lose_power(run: Scenario) -> None:
-    """Everything dies at once, and what was not durable is gone from the file."""
+    """Kill every process at once and cut the file to its durable part."""
     tracing = Tracing(run)
     wait(run.random.uniform(0.3, 1.2))
     file = append_only_file(run.folder)
@@ -111,7 +111,7 @@ def lose_power(run: Scenario) -> None:
 
 
 def tear_the_file(run: Scenario) -> None:
-    """A write that the server was killed in: it was never acknowledged."""
+    """Leave half a command at the end of the file, as a server killed in mid-write: it was not acknowledged."""
     with run.inject("killed in mid-write"), store_stopped(run):
         with append_only_file(run.folder).open("ab") as file:
             file.write(b"*5\r\n$4\r\nHSET\r\n$8\r\njob:torn\r\n$6\r\nstat")
@@ -134,7 +134,7 @@ def fill_the_disk(run: Scenario) -> None:
 
 
 def write_garbage(run: Scenario) -> None:
-    """Somebody else writes into the queue what is no job."""
+    """Write entries that are no jobs into the queue, as another program would."""
     number = run.random.randrange(1 << 30)
     with run.inject("garbage"):
         run.in_redis("SET", f"job:text{number}", "no hash")
@@ -146,23 +146,23 @@ def write_garbage(run: Scenario) -> None:
 def jump_an_hour(run: Scenario) -> None:
     with run.inject("the clock jumps"):
         ahead_s = run.random.choice([-3600, 0, 3600])
-        assert isinstance(run.house, Clock)
-        run.house.set(ahead_s)
-        told = httpx.get(f"{run.url}/queue/stats", trust_env=False).json()["timestamp"]
-        shift_s = (datetime.fromisoformat(told) - datetime.now(UTC)).total_seconds()
+        assert isinstance(run.environment, Clock)
+        run.environment.set(ahead_s)
+        shown = httpx.get(f"{run.url}/queue/stats", trust_env=False).json()["timestamp"]
+        shift_s = (datetime.fromisoformat(shown) - datetime.now(UTC)).total_seconds()
         assert abs(shift_s - ahead_s) < 60, "the API's clock did not jump"
 
 
 def fail_over(run: Scenario) -> None:
-    assert isinstance(run.house, Pair)
-    run.house.cut_off_the_replica()
+    assert isinstance(run.environment, Pair)
+    run.environment.cut_off_the_replica()
     wait(run.random.uniform(0.2, 0.6))
     with run.inject("failed over"):
-        run.house.fail_over()
+        run.environment.fail_over()
 
 
 def replace_every_process(run: Scenario) -> None:
-    """New API processes by the parent, and each worker stopped cleanly and started again."""
+    """Let the parent replace the API processes; stop and start each worker."""
     assert run.api.pid is not None
     with run.inject("rolling restart"):
         os.kill(run.api.pid, signal.SIGHUP)
@@ -172,10 +172,10 @@ def replace_every_process(run: Scenario) -> None:
 
 
 def change_version(run: Scenario) -> None:
-    """From the older to this one or back; each of two workers is of either at random."""
-    assert isinstance(run.house, Versions)
+    """Switch the API and a random worker to the older or this version, at random."""
+    assert isinstance(run.environment, Versions)
     with run.inject("other version"):
-        run.change_version(run.random.choice([None, run.house.older]))
+        run.change_version(run.random.choice([None, run.environment.older]))
 
 
 def send_bad_bodies(run: Scenario) -> None:
@@ -196,7 +196,7 @@ def send_bad_bodies(run: Scenario) -> None:
             assert 400 <= answer.status_code < 500, (body[:60], answer.status_code)
 
 
-# ---- what holds while the load runs
+# ---- faults that last while the load runs
 
 
 @contextmanager
@@ -226,19 +226,19 @@ BAD_REQUESTS = [
 
 
 @contextmanager
-def bad_neighbours(run: Scenario) -> Iterator[None]:
+def bad_connections(run: Scenario) -> Iterator[None]:
     links: list[socket.socket] = []
-    with run.inject("bad neighbours"):
+    with run.inject("bad connections"):
         try:
             for _ in range(50):
-                links += pester(run.url, BAD_REQUESTS)
+                links += send_and_hold(run.url, BAD_REQUESTS)
             yield
         finally:
             for link in links:
                 link.close()
 
 
-# ---- what else a row asks
+# ---- further checks of rows
 
 
 def poison_is_dead(run: Scenario, verdict: Verdict) -> str:
@@ -247,9 +247,9 @@ def poison_is_dead(run: Scenario, verdict: Verdict) -> str:
     return "" if stats["dead"] == expected else f"{stats['dead']} jobs are dead, not {expected}"
 
 
-def strangers_are_dead(run: Scenario, _: Verdict) -> str:
+def foreign_entries_are_dead(run: Scenario, _: Verdict) -> str:
     stats = httpx.get(f"{run.url}/queue/stats", trust_env=False).json()
-    return "" if stats["dead"] else "the garbage is not on the dead list"
+    return "" if stats["dead"] else "the garbage is not in the dead-letter list"
 
 
 POISON_EVERY = 100
@@ -257,7 +257,7 @@ BOUND, ALREADY_THERE, AT_ONCE = 100, 40, 1000
 
 
 def race_for_the_last_places(run: Scenario) -> None:
-    """Everybody at once, and nobody works; then somebody does."""
+    """Submit everything at once without a worker; then start one."""
     with run.inject("race"):
         run.fire(AT_ONCE, clients=AT_ONCE, rate_per_s=0.0)
     run.add_worker()
@@ -272,7 +272,7 @@ CROWD = 100_000
 
 
 def a_crowd(run: Scenario) -> None:
-    """So many sockets at the same moment, from processes that live elsewhere."""
+    """Open all sockets at the same moment, from processes outside the control group."""
     with run.inject("crowd"):
         run.fire_at_once(CROWD)
 
@@ -290,20 +290,20 @@ ROWS = [
         "F3a",
         "worker dies with a lease in hand, nothing started",
         "ends itself after 3 % of its leases",
-        lambda run: run.revive(),
+        lambda run: run.restart_ended_workers(),
         every_s=0.2,
         setup={"exits": "after_lease 0.03"},
-        fired=lambda run: run.revived,
+        fired=lambda run: run.restarted,
         recovers_by="start",
     ),
     Row(
         "F3b",
         "worker dies between the effect of a job and its settling",
         "ends itself after 0.5 % of its jobs",
-        lambda run: run.revive(),
+        lambda run: run.restart_ended_workers(),
         every_s=0.2,
         setup={"exits": "after_effect 0.005"},
-        fired=lambda run: run.revived,
+        fired=lambda run: run.restarted,
         recovers_by="start",
     ),
     Row("F4", "gateway killed", "SIGKILL", kill_the_gateway, every_s=1.2, recovers_by="ok"),
@@ -316,7 +316,7 @@ ROWS = [
         every_s=0.8,
         setup=EVERYSEC,
         recovers_by="ok",
-        may=A_STORE_THAT_FORGETS,
+        may=LOSS_OF_WRITES,
     ),
     Row(
         "F6a", "Redis killed during a slow fsync, always", "strace: fsync + 1.5 s; SIGKILL", kill_redis_in_a_slow_fsync
@@ -327,7 +327,7 @@ ROWS = [
         "strace: fsync + 1.5 s; SIGKILL",
         kill_redis_in_a_slow_fsync,
         setup=EVERYSEC,
-        may=A_STORE_THAT_FORGETS,
+        may=LOSS_OF_WRITES,
     ),
     Row(
         "F7a",
@@ -345,7 +345,7 @@ ROWS = [
         jobs=3000,
         setup=EVERYSEC,
         recovers_by="ok",
-        may=A_STORE_THAT_FORGETS,
+        may=LOSS_OF_WRITES,
     ),
     Row(
         "F8", "Redis killed in mid-write", "SIGKILL; half a command at the end of the file", tear_the_file, every_s=1.0
@@ -357,7 +357,7 @@ ROWS = [
         setup=LOSSY,
         around=partial(over_a_network, loses_answers=0.1),
         fired=count_faults,
-        nobody_dies=True,
+        runs_once=True,
     ),
     Row(
         "F10",
@@ -366,7 +366,7 @@ ROWS = [
         setup=LOSSY,
         around=partial(over_a_network, drops_requests=0.1),
         fired=count_faults,
-        nobody_dies=True,
+        runs_once=True,
     ),
     Row(
         "F11a",
@@ -376,12 +376,12 @@ ROWS = [
         setup=LOSSY,
         around=partial(over_a_network, delay_s=0.4),
         fired=lambda run: len(run.network.sizes),
-        nobody_dies=True,
+        runs_once=True,
         all_accepted=True,
     ),
     Row(
         "F11b",
-        "Redis hangs for longer than anybody waits",
+        "Redis hangs for longer than every timeout",
         "SIGSTOP for 7 s",
         partial(stop_the_store, "redis", 7.0),
         every_s=3.0,
@@ -402,9 +402,9 @@ ROWS = [
         setup=LOSSY,
         around=partial(over_a_network, spoils_answers=0.05),
         fired=count_faults,
-        nobody_dies=True,
+        runs_once=True,
     ),
-    Row("F14a", "Redis has no memory left", "maxmemory 1 for 0.5 s", fill_the_memory, every_s=1.0, nobody_dies=True),
+    Row("F14a", "Redis has no memory left", "maxmemory 1 for 0.5 s", fill_the_memory, every_s=1.0, runs_once=True),
     Row(
         "F14b",
         "disk full",
@@ -412,17 +412,17 @@ ROWS = [
         fill_the_disk,
         every_s=1.5,
         jobs=3000,
-        house=partial(small_disk, megabytes=32),
+        environment=partial(small_disk, megabytes=32),
     ),
     Row(
         "F15",
         "foreign and broken entries in the queue",
         "written at its head: wrong type, no data, half JSON, bytes",
         write_garbage,
-        nobody_dies=True,
+        runs_once=True,
         all_accepted=True,
-        strangers=True,
-        also=strangers_are_dead,
+        foreign_entries=True,
+        also=foreign_entries_are_dead,
     ),
     Row(
         "F16",
@@ -436,13 +436,13 @@ ROWS = [
     Row("F17", "one of two workers killed", KILL_9, kill_a_worker, every_s=0.4, setup={"workers": 2}),
     Row(
         "F18",
-        "poison job: ends whoever does it",
+        "poison job: ends its worker",
         "1 % of the jobs",
-        lambda run: run.revive(),
+        lambda run: run.restart_ended_workers(),
         every_s=0.2,
         jobs=800,
         setup={"load": {"poison_every": POISON_EVERY}},
-        fired=lambda run: run.revived,
+        fired=lambda run: run.restarted,
         also=poison_is_dead,
     ),
     Row(
@@ -451,20 +451,20 @@ ROWS = [
         "preloaded clock_gettime",
         jump_an_hour,
         setup=LOSSY,
-        house=own_clock,
-        nobody_dies=True,
+        environment=shifted_clock,
+        runs_once=True,
         all_accepted=True,
     ),
     Row(
         "F20",
-        "failover to a replica that had heard nothing for a while",
+        "failover to a replica that received nothing for a while",
         "replica SIGSTOP for 0.2 to 0.6 s, both SIGKILL, replica promoted",
         fail_over,
         every_s=1.5,
         jobs=3000,
-        house=primary_and_replica,
+        environment=primary_and_replica,
         recovers_by="ok",
-        may=A_STORE_THAT_FORGETS,
+        may=LOSS_OF_WRITES,
     ),
     Row(
         "F21",
@@ -474,16 +474,16 @@ ROWS = [
         setup={"descriptors": 256, "load": {"clients": 1000, "rate_per_s": 0.0}},
         around=partial(all_the_while, "256 descriptors"),
         fired=lambda run: 1,
-        nobody_dies=True,
+        runs_once=True,
         all_accepted=True,
     ),
     Row(
         "F22",
-        "400 neighbours: silent, half, endless, smuggled requests",
+        "400 bad connections: silent, half, endless, smuggled requests",
         "raw sockets held open",
-        around=bad_neighbours,
+        around=bad_connections,
         fired=lambda run: 50 * len(BAD_REQUESTS),
-        nobody_dies=True,
+        runs_once=True,
         all_accepted=True,
     ),
     Row(
@@ -492,10 +492,10 @@ ROWS = [
         "memory control group around API, worker, gateway and Redis",
         jobs=100,
         setup={"WORKER_LEASE_S": 5.0},
-        house=partial(little_memory, megabytes=512),
+        environment=partial(little_memory, megabytes=512),
         afterwards=a_crowd,
         fired=lambda run: 1,
-        nobody_dies=True,
+        runs_once=True,
         all_accepted=True,
     ),
     Row(
@@ -506,7 +506,7 @@ ROWS = [
         every_s=2.0,
         jobs=3000,
         setup={"api_processes": 2, "workers": 2},
-        nobody_dies=True,
+        runs_once=True,
         all_accepted=True,
     ),
     Row(
@@ -514,7 +514,7 @@ ROWS = [
         "bodies that are no jobs",
         "NaN, surrogates, depth, size, wrong types, bytes",
         send_bad_bodies,
-        nobody_dies=True,
+        runs_once=True,
         all_accepted=True,
     ),
     Row(
@@ -525,7 +525,7 @@ ROWS = [
         setup={"workers": 0, "OVERLOAD_MAX_QUEUE_DEPTH": BOUND},
         afterwards=race_for_the_last_places,
         fired=lambda run: 1,
-        nobody_dies=True,
+        runs_once=True,
         also=exactly_the_bound,
     ),
     Row(
@@ -535,9 +535,9 @@ ROWS = [
         change_version,
         every_s=1.2,
         jobs=2000,
-        house=two_versions,
+        environment=two_versions,
         setup={"workers": 2},
-        nobody_dies=True,
+        runs_once=True,
     ),
     Row(
         "all",

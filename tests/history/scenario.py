@@ -1,4 +1,4 @@
-"""A stack under load while faults are injected, and its history: API, workers and store as processes of their own."""
+"""A stack of processes (API, workers, store) under load and faults, and its history."""
 
 import asyncio
 import contextlib
@@ -23,8 +23,8 @@ from overload_demo.load import LoadPlan, Shape, run_load
 from overload_demo.process import Child
 from overload_demo.store.connect import Store, open_store
 from tests.history.clients import Clients, final_states
+from tests.history.environments import Environment
 from tests.history.handlers import EXITS, FILE
-from tests.history.houses import House
 from tests.history.record import History, Recorder, read
 from tests.support.network import Network
 from tests.support.running import child, free_port, make_settings, store_processes
@@ -36,15 +36,15 @@ FIRST_VALUE = 10_000_000  # below are those of :meth:`Scenario.fire_at_once`
 
 
 class Scenario:
-    """Everything of one run lives in ``folder``; entering starts the processes, leaving ends them.
+    """One run in ``folder``; entering starts the processes, leaving ends them.
 
-    :meth:`inject` marks what is to be explained by a fault; :meth:`fire` is the load; :meth:`history` waits until all
-    is quiet and reads what everybody wrote down.
+    :meth:`inject` marks the time of a fault; :meth:`fire` is the load; :meth:`history` waits until all jobs are
+    finished and reads what every process recorded.
 
-    The processes live in ``house``. ``package`` is a folder with another ``overload_demo`` to run; ``exits`` lets
-    workers end themselves (see ``handlers``). With ``network`` the store is ours and reached through :attr:`network`;
-    else API and workers find it and keep it alive themselves. ``api_processes`` puts so many behind the API's own
-    parent; ``descriptors`` is what the API may have. ``variables`` go to the processes, ``load`` to the clients.
+    The processes run in ``environment``. ``package`` is a folder with another ``overload_demo`` to run; ``exits`` makes
+    workers end themselves (see ``handlers``). With ``network`` the scenario starts the store behind :attr:`network`;
+    else API and workers start and restart it. ``api_processes`` is their number behind the API's parent;
+    ``descriptors`` is the limit of the API. ``variables`` go to the processes, ``load`` to the clients.
     """
 
     api: Child
@@ -58,7 +58,7 @@ class Scenario:
         folder: Path,
         *,
         seed: int,
-        house: House | None = None,
+        environment: Environment | None = None,
         workers: int = 1,
         package: Path | None = None,
         exits: str = "never",
@@ -69,11 +69,11 @@ class Scenario:
         **variables: object,
     ) -> None:
         self.folder, self.random = folder, random.Random(seed)
-        self.house = house or House()
+        self.environment = environment or Environment()
         self.worker_count, self.api_processes, self.descriptors = workers, api_processes, descriptors
         self._has_network = network
         self._load: dict[str, Any] = {"job_s": 0.004, "clients": 12, "rate_per_s": 300.0} | (load or {})
-        self.revived = 0
+        self.restarted = 0
         self._values = itertools.count(FIRST_VALUE)
         self._recorder = Recorder(folder / "here.jsonl")
         self._cleanup = contextlib.ExitStack()
@@ -84,7 +84,7 @@ class Scenario:
             FILE: folder / "jobs.jsonl",
             EXITS: exits,
             "WORKER_LEASE_S": 1.0,
-            **self.house.variables,
+            **self.environment.variables,
             **variables,
         }
 
@@ -105,7 +105,7 @@ class Scenario:
         self._cleanup.close()
 
     def _listen(self, stack: contextlib.ExitStack) -> None:
-        """Sockets of ours for the API, so that a killed one can be started again and nobody is refused meanwhile."""
+        """Listen for the API, so that clients can connect while a killed API is started again."""
         listeners = [stack.enter_context(listener) for listener in listen("127.0.0.1", 0)]
         self.url = url_of(listeners)
         self._sockets = [listener.fileno() for listener in listeners]
@@ -131,7 +131,7 @@ class Scenario:
             self._start(part)
 
     def add_worker(self) -> None:
-        """One more."""
+        """Start one more worker."""
         self.workers.append(self._make_worker(len(self.workers)))
         self._cleanup.callback(self.workers[-1].stop)
         self.start(self.workers[-1])
@@ -141,7 +141,7 @@ class Scenario:
 
     @contextmanager
     def _way_to_the_store(self) -> Iterator[dict[str, object]]:
-        """A store of ours behind a network; yields the variables that lead there."""
+        """Start a store behind a faulty network; yields the variables with its address."""
         with open_store(make_settings(self.folder)) as store, Network(store).serving() as network:
             self.store, self.network = store, network
             address = network.store[0]
@@ -153,14 +153,14 @@ class Scenario:
     # ---- processes
 
     def start(self, *parts: Child) -> None:
-        """Start those that do not run; returns when the API serves."""
+        """Start the parts that do not run; returns when the API serves."""
         for part in parts:
             if part.pid is None:
                 self._start(part)
         wait_until("the API is ready", self.is_ready, timeout_s=30.0)
 
     def _start(self, part: Child) -> None:
-        with self.house.inside(), _descriptors(self.descriptors if part is self.api else 0):
+        with self.environment.inside(), _descriptors(self.descriptors if part is self.api else 0):
             part.start()
 
     def is_ready(self) -> bool:
@@ -173,7 +173,7 @@ class Scenario:
 
     @contextmanager
     def inject(self, name: str) -> Iterator[None]:
-        """Whatever is done in the block is a fault."""
+        """Record the block as a fault."""
         self._recorder.write("fault begins", name=name)
         try:
             yield
@@ -181,7 +181,7 @@ class Scenario:
             self._recorder.write("fault ends", name=name)
 
     def kill(self, *parts: Child) -> None:
-        """``kill -9`` children of ours and start them again."""
+        """``kill -9`` processes and start them again."""
         with self.inject("killed"):
             for part in parts:
                 part.kill()
@@ -189,7 +189,7 @@ class Scenario:
                 self._start(part)
 
     def kill_store(self, which: str) -> bool:
-        """``kill -9`` the gateway or Redis; whoever finds it dead starts it again. False: it was just being started."""
+        """``kill -9`` the gateway or Redis; its users restart it. False: it was just being started."""
         try:
             pid = self.store_pid(which)
             with self.inject(f"{which} killed"):
@@ -199,7 +199,7 @@ class Scenario:
         return True
 
     def in_redis(self, *command: object) -> None:
-        """A command straight to the server, past the gateway: what an administrator may do."""
+        """Send a command directly to the server, past the gateway, as an administrator may."""
         parts = [str(part).encode() for part in command]
         with socket.socket(socket.AF_UNIX) as link:
             link.connect(str(self.folder / "data" / "redis.sock"))
@@ -208,7 +208,7 @@ class Scenario:
         assert not answer.startswith(b"-"), answer
 
     def store_pid(self, which: str) -> int:
-        """The process of the "gateway" or of "redis"; raises while there is none."""
+        """Return the process id of the "gateway" or of "redis"; raises while there is none."""
         gateway, redis = store_processes(self.folder)
         return {"gateway": gateway, "redis": redis}[which]
 
@@ -221,13 +221,13 @@ class Scenario:
             finally:
                 os.kill(pid, signal.SIGCONT)
 
-    def revive(self) -> int:
-        """Start those workers again that have ended by themselves; returns how many had."""
+    def restart_ended_workers(self) -> int:
+        """Start the workers again that have ended themselves; returns their number."""
         dead = [worker for worker in self.workers if worker.pid is None]
         for worker in dead:
             with self.inject("ended itself"):
                 worker.start()
-        self.revived += len(dead)
+        self.restarted += len(dead)
         return len(dead)
 
     # ---- load
@@ -235,7 +235,7 @@ class Scenario:
     def fire(
         self, jobs: int, fault: Callable[[], object] = lambda: None, *, every_s: float = 0.5, **load: Any
     ) -> tuple[int, float]:
-        """Submit ``jobs``, and do ``fault`` again and again meanwhile; returns how often, and how long it all took.
+        """Submit ``jobs`` and repeat ``fault`` meanwhile; returns how often, and the seconds in all.
 
         A fault that could not happen returns False. However few the jobs, there is time for the first one.
         """
@@ -256,7 +256,7 @@ class Scenario:
         return times, time.monotonic() - since
 
     def fire_at_once(self, sockets: int) -> None:
-        """So many clients at the same moment, in processes of their own; each has a socket and is not polled."""
+        """Submit one job on each of so many sockets at the same moment; none is polled."""
         result = asyncio.run(run_load(LoadPlan(self.url, requests=sockets, shape=Shape.AT_ONCE, timeout_s=60.0)))
         since = result.started_mono_s
         for number in range(sockets):
@@ -267,18 +267,18 @@ class Scenario:
             self._recorder.write(outcome, at=since + done_s, value=number, status=status, job_id=job_id)
 
     def history(self) -> History:
-        """Wait until nothing is waiting or in flight, then read what was written down and what the store holds."""
+        """Wait until nothing is waiting or in flight, then read the records and the final states."""
         counted: dict[str, Any] = {}
 
-        def is_quiet() -> bool:
-            self.revive()
+        def is_drained() -> bool:
+            self.restart_ended_workers()
             with contextlib.suppress(httpx.HTTPError):
                 answer = httpx.get(f"{self.url}/queue/stats", trust_env=False)
                 counted.update(answer.json() if answer.is_success else {})
                 return answer.is_success and counted["queue_length"] == counted["in_flight"] == 0
             return False
 
-        wait_until("everything is drained", is_quiet, DRAINED_WITHIN_S)
+        wait_until("everything is drained", is_drained, DRAINED_WITHIN_S)
         history = read([self.folder / "here.jsonl", self.folder / "jobs.jsonl"])
         history.counted = counted
         ids = {one.job_id for one in history.requests if one.job_id} | {run.job_id for run in history.starts}
@@ -287,13 +287,13 @@ class Scenario:
 
 
 def _path(package: Path | None) -> str:
-    """Where Python finds ``overload_demo`` first, and then these tests."""
+    """Return the Python path: ``overload_demo`` first, then these tests."""
     return os.pathsep.join(str(path) for path in (package, ROOT) if path)
 
 
 @contextmanager
 def _descriptors(limit: int) -> Iterator[None]:
-    """What is started in the block may have so many; 0: as many as we."""
+    """Limit the descriptors of processes started in the block; 0: this process's limit."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))

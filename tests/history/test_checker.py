@@ -1,4 +1,4 @@
-"""The checker itself: a clean history is valid, and each kind of violation is found and named."""
+"""The checker: a clean history is valid, and each kind of violation is found and named."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -33,19 +33,19 @@ def lose_a_job(history: History) -> None:
     history.finals["job_1"] = Final("queued")
 
 
-def lose_it_without_a_trace(history: History) -> None:
+def lose_the_record_of_a_job(history: History) -> None:
     del history.finals["job_1"]
 
 
-def call_a_job_done_that_never_ran(history: History) -> None:
+def report_a_job_done_that_never_ran(history: History) -> None:
     history.effects = [run for run in history.effects if run.job_id != "job_1"]
 
 
-def run_what_nobody_asked_for(history: History) -> None:
+def run_a_job_that_was_never_submitted(history: History) -> None:
     history.starts.append(Run(13.0, "job_9", 1, 99, 7))
 
 
-def run_what_was_refused(history: History) -> None:
+def run_a_refused_job(history: History) -> None:
     history.requests[1] = replace(history.requests[1], outcome="fail")
 
 
@@ -71,7 +71,7 @@ def mix_up_results(history: History) -> None:
     history.polls = [poll for poll in history.polls if poll.job_id != "job_1"]
 
 
-def take_back_a_result(history: History) -> None:
+def undo_a_result(history: History) -> None:
     history.polls.append(Poll(30.0, "job_1", "processing"))
 
 
@@ -79,11 +79,11 @@ def start_the_last_first(history: History) -> None:
     history.starts[2] = replace(history.starts[2], at=9.0)
 
 
-def fall_back_in_the_queue(history: History) -> None:
+def move_back_in_the_queue(history: History) -> None:
     history.polls.insert(1, Poll(0.25, "job_0", "queued", position=9))
 
 
-def forget_one_in_the_queue(history: History) -> None:
+def leave_one_in_the_queue(history: History) -> None:
     history.counted = dict(history.counted) | {"queue_length": 1}
 
 
@@ -94,7 +94,7 @@ def count_one_too_many(history: History) -> None:
 def test_a_clean_history_is_valid() -> None:
     verdict = check(clean())
 
-    assert verdict.is_valid, verdict.told()
+    assert verdict.is_valid, verdict.describe()
     assert verdict.counts == {
         "attempted": 3,
         "acknowledged": 3,
@@ -110,19 +110,19 @@ def test_a_clean_history_is_valid() -> None:
     ("spoil", "kind"),
     [
         (lose_a_job, "lost"),
-        (lose_it_without_a_trace, "lost"),
-        (call_a_job_done_that_never_ran, "lost"),
-        (run_what_nobody_asked_for, "phantom"),
-        (run_what_was_refused, "forbidden"),
+        (lose_the_record_of_a_job, "lost"),
+        (report_a_job_done_that_never_ran, "lost"),
+        (run_a_job_that_was_never_submitted, "phantom"),
+        (run_a_refused_job, "forbidden"),
         (enqueue_one_request_twice, "enqueued twice"),
         (start_a_job_again, "repeated without a fault"),
         (start_a_job_too_often, "started too often"),
         (change_a_result, "result changed"),
         (mix_up_results, "result of another job"),
-        (take_back_a_result, "illegal transition"),
+        (undo_a_result, "illegal transition"),
         (start_the_last_first, "out of order"),
-        (fall_back_in_the_queue, "position grew"),
-        (forget_one_in_the_queue, "left over"),
+        (move_back_in_the_queue, "position grew"),
+        (leave_one_in_the_queue, "left over"),
         (count_one_too_many, "not conserved"),
     ],
 )
@@ -142,23 +142,23 @@ def test_a_repetition_that_a_fault_explains_is_counted_and_allowed() -> None:
 
     verdict = check(history)
 
-    assert verdict.is_valid, verdict.told()
+    assert verdict.is_valid, verdict.describe()
     assert (verdict.counts["started again"], verdict.counts["duplicated"]) == (1, 1)
     assert verdict.exposed_jobs == 2  # job_1 and job_2 were accepted and had not had their effect
 
 
-def test_what_a_client_was_not_told_may_have_happened_or_not() -> None:
+def test_a_request_of_unknown_outcome_may_be_enqueued_or_not() -> None:
     history = clean()
     history.requests[1] = replace(history.requests[1], outcome="info", job_id=None)
     history.requests.append(Request(50, 3.0, 3.1, "info", None))
 
     verdict = check(history)
 
-    assert verdict.is_valid, verdict.told()
+    assert verdict.is_valid, verdict.describe()
     assert verdict.counts["recovered"] == 1
 
 
-def test_what_is_written_down_is_read_back_and_a_torn_line_is_skipped(tmp_path: Path) -> None:
+def test_recorded_events_are_read_back_and_a_torn_line_is_skipped(tmp_path: Path) -> None:
     client, worker = Recorder(tmp_path / "client"), Recorder(tmp_path / "worker")
     client.write("invoke", value=1)
     client.write("invoke", value=2)

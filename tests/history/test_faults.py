@@ -1,6 +1,6 @@
-"""The fault matrix: what the checker says of the stack under load while its parts are killed, stopped and cut off.
+"""The fault matrix: the stack under load while its parts are killed, stopped and disconnected, checked.
 
-By default the most telling rows run, short; ``pytest -m slow tests/history`` runs every row, and ``python -m
+By default the main rows run, short; ``pytest -m slow tests/history`` runs every row, and ``python -m
 tests.history`` besides records them. The seed of each is printed, and can be given with HISTORY_SEED.
 """
 
@@ -14,8 +14,8 @@ import pytest
 from experiments.fault_matrix import RowResult
 from tests.history.rows import BY_NAME
 
-# What one row each is about: the worker, the API, the store, its answers, its disk.
-MOST_TELLING = ("F2", "F4", "F5a", "F7a", "F9")
+# One row each for the worker, the API, the store, its answers, its disk.
+MAIN_ROWS = ("F2", "F4", "F5a", "F7a", "F9")
 SHORT = 0.3
 
 
@@ -31,9 +31,9 @@ def run(name: str, folder: Path, *, share: float = 1.0) -> RowResult:
 
 
 @pytest.mark.parametrize(
-    "name", ["F4", *(pytest.param(one, marks=pytest.mark.exhaustive) for one in MOST_TELLING if one != "F4")]
+    "name", ["F4", *(pytest.param(one, marks=pytest.mark.exhaustive) for one in MAIN_ROWS if one != "F4")]
 )
-def test_the_most_telling_faults_lose_nothing_and_every_repetition_has_its_reason(tmp_path: Path, name: str) -> None:
+def test_the_main_faults_lose_no_job_and_explain_every_repetition(tmp_path: Path, name: str) -> None:
     result = run(name, tmp_path, share=SHORT)
 
     assert not result.wrong
@@ -43,5 +43,5 @@ def test_the_most_telling_faults_lose_nothing_and_every_repetition_has_its_reaso
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", BY_NAME)
-def test_the_stack_holds_what_it_promises_under(tmp_path: Path, name: str) -> None:
+def test_the_stack_keeps_its_promises_under(tmp_path: Path, name: str) -> None:
     assert not run(name, tmp_path).wrong

@@ -1,4 +1,4 @@
-"""How much of a file a loss of power takes: read from the log of a trace."""
+"""The bytes that a power loss removes, read from the log of a trace."""
 
 import pytest
 

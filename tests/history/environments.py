@@ -1,4 +1,4 @@
-"""Where a row's stack lives: what is set up before it starts, and the variables that lead its processes there."""
+"""The environment of a row's stack: set up before it starts, with variables for its processes."""
 
 import os
 import signal
@@ -15,33 +15,33 @@ from tests.support.waiting import wait_until
 
 
 @dataclass
-class House:
+class Environment:
     """``variables`` go to every process of the stack."""
 
     variables: dict[str, object] = field(default_factory=dict)
 
     @contextmanager
     def inside(self) -> Iterator[None]:
-        """What is started in the block lives in here."""
+        """Start processes inside the environment in the block."""
         yield
 
-    def told(self) -> str:
-        """What is to be said of it afterwards."""
+    def describe(self) -> str:
+        """Return the note for the record, after the run."""
         return ""
 
 
 @contextmanager
-def plain(_: Path) -> Iterator[House]:
-    """Just the folder."""
-    yield House()
+def plain(_: Path) -> Iterator[Environment]:
+    """Add nothing to the folder."""
+    yield Environment()
 
 
 # ---- a small disk
 
 
 @contextmanager
-def small_disk(folder: Path, megabytes: int) -> Iterator[House]:
-    """The data directory of ``folder`` on a file system of its own, in memory."""
+def small_disk(folder: Path, megabytes: int) -> Iterator[Environment]:
+    """Mount a file system in memory as the data directory of ``folder``."""
     data = folder / "data"
     data.mkdir(mode=0o700)
     options = f"size={megabytes}m,mode=0700"
@@ -49,7 +49,7 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[House]:
     if done.returncode:
         raise NotHereError(f"mount: {done.stderr.strip()}")
     try:
-        yield House()
+        yield Environment()
     finally:
         subprocess.run(["umount", "--lazy", data], check=True)
 
@@ -60,8 +60,8 @@ MEMORY = Path("/sys/fs/cgroup/memory")
 
 
 @dataclass
-class MemoryLimit(House):
-    """A control group: what is started inside shares so much memory, page cache of its files included."""
+class MemoryLimit(Environment):
+    """A control group: the processes inside share so much memory, page cache of their files included."""
 
     path: Path = MEMORY
 
@@ -73,15 +73,15 @@ class MemoryLimit(House):
         finally:
             (self.path.parent / "cgroup.procs").write_text(str(os.getpid()))
 
-    def told(self) -> str:
-        """The most that was used."""
+    def describe(self) -> str:
+        """Return the peak memory."""
         peak = int((self.path / "memory.max_usage_in_bytes").read_text())
         return f"peak {peak >> 20} MB"
 
 
 @contextmanager
 def little_memory(_: Path, megabytes: int) -> Iterator[MemoryLimit]:
-    """A memory control group (version 1) of so many MB."""
+    """Create a memory control group (version 1) of so many MB."""
     path = MEMORY / f"overload-demo-{os.getpid()}"
     try:
         path.mkdir()
@@ -91,15 +91,17 @@ def little_memory(_: Path, megabytes: int) -> Iterator[MemoryLimit]:
     try:
         yield MemoryLimit(path=path)
     finally:
-        wait_until("nobody lives in it", lambda: not (path / "cgroup.procs").read_text(), timeout_s=60.0)
+        wait_until(
+            "no process is left in the control group", lambda: not (path / "cgroup.procs").read_text(), timeout_s=60.0
+        )
         path.rmdir()
 
 
 # ---- a primary with a replica
 
 
-class Pair(House):
-    """Two servers, one the asynchronous replica of the other; a failover makes it the primary, at the same port."""
+class Pair(Environment):
+    """A primary and its asynchronous replica; a failover makes the replica the primary, at the same port."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._port, self._generation = folder, free_port(), 0
@@ -108,11 +110,11 @@ class Pair(House):
         self._replica = self._start_replica()
 
     def cut_off_the_replica(self) -> None:
-        """From now on it hears nothing."""
+        """Stop the replica: it receives nothing from now on."""
         self._replica.send_signal(signal.SIGSTOP)
 
     def fail_over(self) -> None:
-        """The primary is gone, and what the replica had heard is all that is left."""
+        """End the primary; only what the replica received is left."""
         for server in (self._primary, self._replica):
             server.kill()
             server.wait()
@@ -121,7 +123,7 @@ class Pair(House):
         self._replica = self._start_replica()
 
     def close(self) -> None:
-        """End both."""
+        """End both servers."""
         for server in (self._primary, self._replica):
             server.kill()
             server.wait()
@@ -142,7 +144,7 @@ class Pair(House):
 
 @contextmanager
 def primary_and_replica(folder: Path) -> Iterator[Pair]:
-    """Both running, the replica up to date."""
+    """Start both, the replica up to date."""
     pair = Pair(folder)
     try:
         yield pair
@@ -150,26 +152,26 @@ def primary_and_replica(folder: Path) -> Iterator[Pair]:
         pair.close()
 
 
-# ---- a clock of its own
+# ---- a shifted clock
 
 CLOCK = Path(__file__).with_name("clock.c")
 
 
 @dataclass
-class Clock(House):
-    """The wall clock of what lives here is ahead by :meth:`set` seconds."""
+class Clock(Environment):
+    """The wall clock of the processes is ahead by :meth:`set` seconds."""
 
     offset: Path = Path()
 
     def set(self, seconds: int) -> None:
-        """The clock jumps to ``seconds`` ahead of the true time."""
+        """Let the clock jump to ``seconds`` ahead of the true time."""
         with self.offset.open("r+b", buffering=0) as file:
             file.write(seconds.to_bytes(8, "little", signed=True))
 
 
 @contextmanager
-def own_clock(folder: Path) -> Iterator[Clock]:
-    """A preloaded library for C's clock, compiled here."""
+def shifted_clock(folder: Path) -> Iterator[Clock]:
+    """Compile a library that replaces C's clock functions, for preloading."""
     library, offset = folder / "clock.so", folder / "clock.offset"
     subprocess.run([needs("cc"), "-shared", "-fPIC", "-O1", "-o", library, CLOCK, "-ldl"], check=True)
     offset.write_bytes(bytes(8))
@@ -182,7 +184,7 @@ OLDER = "bffa57a"  # before deadlines, cancel and owners
 
 
 @dataclass
-class Versions(House):
+class Versions(Environment):
     """An older version of the package beside this one."""
 
     older: Path = Path()
@@ -190,7 +192,7 @@ class Versions(House):
 
 @contextmanager
 def two_versions(folder: Path) -> Iterator[Versions]:
-    """The older one as it was committed."""
+    """Extract the older version from git."""
     package = folder / "older"
     package.mkdir()
     root = Path(__file__).parents[2]
