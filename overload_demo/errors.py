@@ -13,7 +13,7 @@
     ├── QueueFullError              a configured bound refused the job
     └── IdempotencyConflictError    the Idempotency-Key was used before with another body
 
-``outcome`` follows Maelstrom's definite and indefinite errors. ``NOT_ENQUEUED``: the effect did not happen and never
+``NOT_ENQUEUED``: the effect did not happen and never
 will. ``UNKNOWN``: it may have happened, so the caller must check before it repeats anything that is not idempotent.
 """
 

@@ -67,7 +67,7 @@ def _benchmark_results(peers: Comparison, faults: FaultMatrix) -> list[tuple[str
         "accepted a second, durable ÷ a FastAPI endpoint that stores nothing, 256 connections": (
             shown["accepted, 256 connections, wrk ÷ storing nothing"]
         ),
-        f"empty jobs done a second, one worker; {second}, the fastest of {len(rates)} other workers": (
+        f"empty jobs done a second, one worker; {second}, the fastest of {len(rates)} configurations of other queues": (
             f"{ours:,.0f}; {rates[second]:,.0f}"
         ),
         "100,000 sockets opened at once: answered 202 and stored; peak memory of the API": (

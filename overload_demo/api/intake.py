@@ -1,8 +1,8 @@
 """``POST /jobs``: from a request's bytes to a committed job.
 
 The route is an ordinary FastAPI route, with its OpenAPI and its validation errors. :class:`ShortCut` stands before
-FastAPI's layers and answers what nearly every request is, a plainly valid body: read once, validated by pydantic's JSON
-parser, answered from prebuilt bytes. It passes everything else on. A test compares both paths over a corpus.
+FastAPI's layers and answers requests with a plainly valid body, as nearly all have: read once, validated by pydantic's
+JSON parser, answered from prebuilt bytes. It passes everything else on. A test compares both paths over a corpus.
 
 Reading tour 6 of 13; next: overload_demo/queue/lua/lease.lua. Look for the statement after which a 202 is durable.
 Question: which requests take FastAPI's way, and why?
@@ -43,7 +43,7 @@ class ShortCut:
         """Serve one request."""
         if scope["type"] != "http" or scope["path"] != PATH or not _is_plain(scope):
             if scope["type"] == "http" and scope["method"] == "HEAD":
-                scope = {**scope, "method": "GET"}  # the server, which has the other scope, omits the body
+                scope = {**scope, "method": "GET"}  # run the GET route; the server omits the body
             begin(scope)
             await self._app(scope, receive, send)
             return
@@ -61,7 +61,7 @@ class ShortCut:
 
 
 def _is_plain(scope: Scope) -> bool:
-    """Whether it is a POST of JSON without an Idempotency-Key or a coding; binds one with an id to the log context."""
+    """Whether it is a POST of JSON without Idempotency-Key and Content-Encoding; puts an X-Request-ID into the log."""
     is_json = False
     for name, value in scope["headers"]:
         if name == b"content-type":

@@ -290,8 +290,9 @@ class Stack:
             await asyncio.sleep(SUPERVISE_EVERY_S)
             for name, part in parts.items():
                 if not part.pid and name not in self.held:
-                    self.restarts[name] += 1
-                    await in_thread(parts.start, name)
+                    with contextlib.suppress(OSError):  # out of descriptors: the next round tries again
+                        await in_thread(parts.start, name)
+                        self.restarts[name] += 1
 
     def _begin_stop(self) -> "asyncio.Task[None]":
         """Detach everything that was started and stop it in a task that no cancellation of the caller reaches."""

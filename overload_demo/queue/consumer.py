@@ -51,7 +51,7 @@ def about(job: LeasedJob) -> dict[str, str | int]:
 class Lease:
     """The reply to one lease call: jobs in queue order, and the counts without them.
 
-    ``again`` without jobs: every entry looked at was cancelled or expired, and there are more behind them.
+    ``again``: no job was leased, but entries remain in the list; call again.
     """
 
     jobs: list[LeasedJob]
@@ -106,7 +106,7 @@ class Consumer:
         return fenced, leased if isinstance(leased, StoreError) else self._leased(leased)
 
     async def extend(self, jobs: Sequence[LeasedJob]) -> set[str]:
-        """Extend leases, or only report that this worker is alive; returns the ids whose lease is lost."""
+        """Extend leases and renew this worker's sign of life; returns the ids whose lease is lost."""
         pairs = [field for job in jobs for field in (job.job_id, job.fence)]
         call = self._protocol.call(EXTEND, self._lease_ms, self.worker_id, self._upstash.calls, *pairs)
         reply = await self._upstash.run(call)

@@ -26,10 +26,10 @@ SWEEP_INTERVAL_S = 0.25
 class GroupCommit(Generic[Item, Reply]):
     """Gathers items into calls of ``send(items, deadline_s)``, which returns a reply or an error for each item.
 
-    While a call is in flight, the next one starts once ``worth_a_call`` items wait: a smaller call costs more than the
-    overlap saves, and a larger one makes every item wait longer (measured with 64 and 256 callers). Limits: ``senders``
-    calls in flight; ``max_items`` and ``max_bytes`` (by ``size_of``) in a call; ``max_waiting`` items and
-    ``max_waiting_bytes`` not sent yet, beyond which :meth:`submit` raises at once.
+    While a call is in flight, the next one starts once ``worth_a_call`` items wait. With a lower threshold a call costs
+    more than the overlap saves; with a higher one every item waits longer (measured with 64 and 256 callers).
+    Limits: ``senders`` calls in flight; ``max_items`` and ``max_bytes`` (by ``size_of``) in a call; ``max_waiting``
+    items and ``max_waiting_bytes`` not sent yet, beyond which :meth:`submit` raises at once.
     An item not sent within ``deadline_s`` fails with outcome ``not_enqueued``; ``send`` gets the time that its oldest
     item has left.
     """

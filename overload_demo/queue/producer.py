@@ -1,7 +1,7 @@
 """The API's writing side: enqueue and cancel by group commit. A call returns after the store has committed.
 
 Reading tour 5 of 13; next: overload_demo/api/intake.py. Look for the verdicts of the script. Question: which error
-leaves open whether the job is stored?
+(see errors.py) leaves open whether the job is stored?
 """
 
 import asyncio
@@ -129,7 +129,7 @@ def _state(stored: Any) -> JobState | None:
 
 
 def _bytes_sent(job: NewJob) -> int:
-    """An upper bound of the job's bytes in a request: as JSON inside JSON, a character takes up to twelve.
+    """An upper bound of the job's bytes in a request: as JSON inside JSON, a character takes up to twelve bytes.
 
     Plain ASCII at most doubles (quotes, backslashes, line ends), so its length is enough.
     """

@@ -28,7 +28,7 @@ PING_DEADLINE_S = 1.0
 class JobStatus:
     """The state of a job at one moment. ``queue_position`` (1 = next) and ``estimated_wait_s`` are 0 unless queued.
 
-    ``queue_position`` is an upper bound: cancelled jobs before it count until a lease passes them.
+    ``queue_position`` is an upper bound: cancelled jobs before it count until they are removed at the head.
     """
 
     state: JobState
@@ -92,7 +92,7 @@ class Results:
         return await self._stats.reply()
 
     async def ping(self) -> None:
-        """Return if the store answers within a second."""
+        """Return once the store has answered; raise if it does not within a second."""
         await self._pings.reply()
 
     async def aclose(self) -> None:

@@ -1,11 +1,12 @@
 """The lease renewer: a thread that sends all requests to the store, so that the worker's own thread only runs jobs.
 
 While a job runs, it renews the leases of the batch, settles results that have waited, releases the unstarted jobs if
-the running one takes long, and stops renewing a job that exceeds its time limit. A C call that holds the GIL for longer
-than the lease stops the thread: the job's result is then fenced. Past the time limit the watchdog ends the worker.
+the running one takes long, and stops renewing a job that exceeds its time limit. A call into C code that holds the
+interpreter's lock (GIL) stops the thread. Its leases then expire; if another worker takes the job back, the result is
+fenced. Past the time limit the watchdog ends the worker.
 
 Reading tour 10 of 13; next: overload_demo/worker/loop.py. Look for what each of the two threads may touch. Question:
-which task prevents that a slow job runs twice?
+which method keeps a slow job from running twice?
 """
 
 import asyncio

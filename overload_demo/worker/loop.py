@@ -38,8 +38,9 @@ MAX_RESULT_BYTES = 1_000_000
 class Worker:
     """Runs jobs until stopped. :meth:`run` blocks; :meth:`stop` may be called from any thread or signal handler.
 
-    Delivery is at least once: a job runs again only if this worker dies, or the job exceeds its time limit, before its
-    result is stored. With a ``watchdog`` the worker has the process to itself, and ends it after such a job.
+    Delivery is at least once: a job runs again only if, before its result is stored, this worker dies, its lease
+    expires and is taken back, or the job exceeds its time limit. With a ``watchdog`` the worker has the process to
+    itself, and ends it after such a job.
     """
 
     def __init__(
@@ -130,7 +131,7 @@ class Worker:
         return Settlement(job, end, text, started_at, utc_now(), busy_s)
 
     def _outcome(self, job: LeasedJob) -> tuple[LeaseEnd, str]:
-        """Call the handler; whatever it raises becomes the job's error."""
+        """Call the handler; what it raises becomes the job's error. A payload that is not a job makes it dead."""
         try:
             payload = json.loads(job.payload)
             JobRequest.model_validate(payload)

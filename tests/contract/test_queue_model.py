@@ -429,7 +429,7 @@ class QueueMachine(RuleBasedStateMachine):
                 assert (seq, payload) == (str(job.seq), job.new.payload)
 
     @invariant()
-    def workers_know_their_lost_leases(self) -> None:
+    def every_status_equals_the_model(self) -> None:
         model = self.model
         statuses = self.do(self.queue.results.statuses(list(model.jobs)))
         for (job_id, job), status in zip(model.jobs.items(), statuses, strict=True):

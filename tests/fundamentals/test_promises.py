@@ -1,6 +1,6 @@
-"""What overload_demo promises, one promise a test.
+"""The main promises of overload_demo, one test each.
 
-Reading tour 13 of 13; the end. Look for the process that each test kills or delays. Question: which promise of the
+Reading tour 13 of 13; the end. Look for what each test kills, delays or fills. Question: which promise of the
 README would you test next?
 """
 
@@ -84,7 +84,7 @@ def test_an_accepted_job_survives_a_killed_worker(tmp_path: Path) -> None:
 
 
 def test_a_killed_api_loses_no_accepted_job(tmp_path: Path) -> None:
-    """Jobs accepted before the kill are done after it; later clients wait in the accept queue."""
+    """A job with a 202 before the kill is done after it."""
     with api_process(tmp_path) as (api, client), worker_process(tmp_path):
         before = submit(client, 20)
 
@@ -121,7 +121,7 @@ def test_a_waiting_job_never_expires_and_a_finished_one_does(tmp_path: Path, sto
 
 
 def test_a_job_that_kills_its_worker_becomes_a_dead_letter(tmp_path: Path) -> None:
-    """After three attempts it is a dead letter with a reason; the jobs behind it are done once each."""
+    """Three attempts, then it is a dead letter with a reason; the jobs behind it are done, once each."""
     (tmp_path / "poison.py").write_text(POISON)
     with api_process(tmp_path) as (_, client):
         others = submit(client, 10)
@@ -216,7 +216,7 @@ def test_a_full_store_refuses_new_jobs_and_still_drains(tmp_path: Path) -> None:
 
 
 def test_a_reconciliation_reports_each_kind_of_error(tmp_path: Path) -> None:
-    """a is done once, b twice, c never ended, d failed, e is unknown to the store, f ran without a 202."""
+    """a is done once, b twice, c never ended, d failed, e is unknown to the store, f ran but got no 202."""
     states = {"a": JobState.DONE, "b": JobState.DONE, "c": JobState.QUEUED, "d": JobState.FAILED}
     log = tmp_path / "effects.log"
     log.write_text("start a 1 .1\neffect a 1 .2\neffect b 1 .3\neffect b 2 .4\neffect f 1 .5\neffect e 1 .6")

@@ -97,6 +97,26 @@ def test_a_stop_drains_the_accept_queue_and_leaves_no_process(tmp_path: Path, ow
         assert not any(one.is_running() for one in processes)
 
 
+@pytest.mark.skipif(not hasattr(psutil.Process, "rlimit"), reason="needs Linux: limits of another process")
+def test_a_parent_without_descriptors_keeps_serving_and_restarts_its_child_later(
+    tmp_path: Path, own_queue: dict[str, object]
+) -> None:
+    with parent_of(2, tmp_path, **own_queue) as (parent, url):
+        dead, alive = serving(parent)
+        limited = psutil.Process(parent.pid)
+        before = limited.rlimit(psutil.RLIMIT_NOFILE)
+        limited.rlimit(psutil.RLIMIT_NOFILE, (3, before[1]))
+        os.kill(dead, signal.SIGKILL)
+        wait_until("the restart fails", lambda: "cannot start an API process" in parent.log.read_text())
+        os.kill(limited.pid, signal.SIGHUP)
+        wait_until("so does a replacement", lambda: parent.log.read_text().count("cannot start an API process") > 1)
+
+        assert httpx.post(f"{url}/jobs", json=JOB, trust_env=False, timeout=10.0).status_code == 202
+        assert serving(parent) == {alive}
+        limited.rlimit(psutil.RLIMIT_NOFILE, before)
+        wait_until("two serve again", lambda: len(serving(parent) - {dead}) == 2, timeout_s=30.0)
+
+
 def test_children_end_when_their_parent_is_killed(tmp_path: Path, own_queue: dict[str, object]) -> None:
     with parent_of(2, tmp_path, **own_queue) as (parent, url):
         processes = [psutil.Process(pid) for pid in serving(parent)]

@@ -86,7 +86,8 @@ class Parent:
     def _replace_all(self) -> None:
         for number, old in enumerate(self._children):
             new = self._new_child(self._free_row)
-            new.start()
+            if not new.try_to_start():
+                return
             if not self._wait_until_ready([new]):
                 new.stop(0.0)  # it holds no connection
                 log.error("the new process does not become ready: the old ones stay")
@@ -129,9 +130,22 @@ class _RestartedChild:
         self.process = Child("overload_demo.api", arguments, fds=[*self._sockets, ready_fd, self._metrics_fd])
         try:
             self.process.start()
+        except OSError:
+            os.close(self._ready)
+            self._ready = -1
+            raise
         finally:
             os.close(ready_fd)
         self._started_at, self._restart_at = time.monotonic(), None
+
+    def try_to_start(self) -> bool:
+        """Start a process; log a failure, such as too many descriptors, and return False."""
+        try:
+            self.start()
+        except OSError as error:
+            log.error("cannot start an API process: %s", error)
+            return False
+        return True
 
     def stop(self, within_s: float) -> None:
         """Stop the process; kill it after ``within_s`` seconds."""
@@ -163,5 +177,5 @@ class _RestartedChild:
             self._pause_s = 0.0 if steady else min(2 * self._pause_s or BACKOFF_FIRST_S, BACKOFF_LONGEST_S)
             self._restart_at = now + self._pause_s
             log.warning("an API process has ended, restarting in %g s", self._pause_s)
-        if now >= self._restart_at:
-            self.start()
+        if now >= self._restart_at and not self.try_to_start():
+            self._restart_at = now + BACKOFF_LONGEST_S

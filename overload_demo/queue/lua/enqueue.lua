@@ -2,12 +2,12 @@
 -- Idempotent by job id: an existing job is reported as accepted and not changed, so the caller may repeat the whole
 -- call after a lost reply. A repeated or refused job uses no sequence number.
 -- The first write is an HSET, which a full server refuses: then nothing at all is written.
--- Cancelled jobs at the head of the list are removed. Those behind a waiting job do not count as depth but take
--- memory, so the list holds at most twice the bound.
+-- Cancelled jobs at the head of the list are removed. Cancelled entries behind a waiting job stay. They do
+-- not count as depth but take memory, so the list holds at most twice the bound.
 --
 -- KEYS  1 jobs:queue  2 jobs:seq  3 jobs:stats  4 jobs:workers; derived: job:{id}, also of the head, idem:{record}
 -- ARGV  1 key prefix  2 bound on depth (0 = none)  3 bound on wait, seconds (0 = none)
---       4 service time before the first measurement, seconds  5 created_at  6 seconds a finished job is kept
+--       4 service time assumed until one is measured, seconds  5 created_at  6 seconds a finished job is kept
 --       then for each job: id, payload, options: '' or 'RECORD WITHIN OWNER FINGERPRINT', each '-' if absent:
 --       idempotency record, seconds within which it must start, owner, fingerprint of the body
 -- Reply: {estimated wait of the next job, seconds as text, verdict, verdict, ...}; a verdict is '+' accepted,

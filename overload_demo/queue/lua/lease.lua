@@ -20,7 +20,7 @@ local lease_ms, most_jobs, most_bytes, most_attempts = argument(4), argument(5),
 local ttl, most_dead = argument(11), argument(12)
 local alive_until = digits(now + lease_ms)
 local MOST_PASSED_OVER = 200 -- in one call; the hint 'again' asks for another
-local MOST_TAKEN_BACK = 1000 -- in one call; other jobs of dead workers return when their leases expire
+local MOST_TAKEN_BACK = 300 -- in one call; with old dead letters and jobs passed over it touches at most 1,000 jobs
 local SIGNS_LOOKED_AT = 100 -- in one call, at random, which removes those of dead workers soon enough
 
 local control = redis.call('HMGET', KEYS[5], 'tombstones', 'paused', 'fence')
@@ -77,7 +77,7 @@ end
 
 -- Jobs with expired leases, and those of dead workers: back to the head in their old order, or to the dead letters.
 redis.call('HLEN', KEYS[3])
-local back = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, 500)
+local back = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, MOST_TAKEN_BACK)
 if #dead_workers > 0 then
   local owners = redis.call('HGETALL', KEYS[3])
   for i = 1, #owners, 2 do

@@ -1,7 +1,7 @@
 -- Settle a batch: store results, add dead letters, or put unstarted jobs back at the head in their old order.
--- Fenced: a job whose lease now belongs to another worker is not changed, nor is a job that became a dead letter when
--- its last lease expired, since clients may have read that it failed. Write-once: a repeated call reports success for
--- what it settled before. The first write frees memory (ZREM), so a full store still drains.
+-- Fenced: a job whose lease was taken back is not changed, whether another worker has it or it waits again. A job that
+-- became a dead letter is not changed either: clients may have read that it failed. Write-once: a repeated call reports
+-- success for what it settled before. The first write frees memory (ZREM), so a full store still drains.
 --
 -- KEYS  1 jobs:queue  2 jobs:leases  3 jobs:owners  4 jobs:dead  5 jobs:stats; derived: job:{id}, idem:{record}
 -- ARGV  1 key prefix  2 seconds a finished job is kept  3 time constant of the recent rates, seconds

@@ -2,7 +2,7 @@
 -- The position of a job that was never leased is the length of the list minus the jobs enqueued after it, O(1):
 -- sequence numbers follow the order of RPUSH, and jobs leave and return at the head only. A job that was leased
 -- before (it has a fence) is near the head and is searched for there. Cancelled jobs keep their place until a lease
--- passes them, so the position is an upper bound: exact while no job before this one is cancelled.
+-- or an enqueue removes them at the head, so the position is an upper bound: exact while no earlier job is cancelled.
 --
 -- KEYS  1 jobs:queue  2 jobs:seq  3 jobs:stats  4 jobs:workers; derived: job:{id}
 -- ARGV  1 key prefix  2 entries at the head to search for a returned job  3 most bytes of results, then the ids
