@@ -38,7 +38,7 @@ class ConfigurationError(OverloadDemoError):
 
 
 class StoreError(OverloadDemoError):
-    """The store did not do what was requested; ``outcome`` says whether it may have."""
+    """The store did not confirm a request; ``outcome`` is whether it may have carried it out."""
 
     def __init__(self, message: str, outcome: Outcome = Outcome.NOT_ENQUEUED) -> None:
         super().__init__(message)

@@ -1,11 +1,11 @@
 """Prometheus metrics counted in memory that all processes of a service share.
 
-A scrape reaches one process of the API and must report all of them, those that died included. The library's own
+A scrape reaches one process of the API and must report all of them, ended ones included. The library's own
 multiprocess mode costs 2.8 µs an accepted request (one histogram, one counter), 5 % of it; this one 0.3 µs, or 0.1 µs
 with :meth:`Histogram.observe_all` at 10 Hz (2 cores, Python 3.11, prometheus-client 0.26). The library only formats.
 
-The parent process owns the memory. Each process writes one row of it, so its counts survive it, and its successor goes
-on in the same row. A number is 8 aligned bytes written by one thread: a reader never sees half a change.
+The parent process owns the memory. Each process writes one row of it, so its counts survive it, and its successor
+continues in the same row. A number is 8 aligned bytes written by one thread: a reader never gets half a change.
 """
 
 import mmap

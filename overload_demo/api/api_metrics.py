@@ -26,7 +26,7 @@ QUEUE_GAUGES = (
     ("overload_queue_paused", "paused", "1 while the queue is paused."),
     ("overload_jobs_in_flight", "in_flight", "Jobs leased and not settled, all workers together."),
     ("overload_jobs_drained_per_second", "drain_rate_per_s", "Jobs settled per second lately, all workers together."),
-    ("overload_workers_alive", "workers_alive", "Workers that gave a sign of life lately."),
+    ("overload_workers_alive", "workers_alive", "Workers with a recent heartbeat."),
     ("overload_dead_letters", "dead_letters", "Entries of the dead-letter list."),
 )
 QUEUE_COUNTERS = (

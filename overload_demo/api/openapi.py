@@ -57,7 +57,7 @@ IDEMPOTENCY_KEY: dict[str, Any] = {
     "schema": {"type": "string", "minLength": 1, "maxLength": MAX_IDEMPOTENCY_KEY},
 }
 METRICS: dict[str, Any] = {
-    "description": "all metrics, in the format that Accept asks for",
+    "description": "all metrics, in the format that Accept requests",
     "content": {"application/openmetrics-text": {"schema": {"type": "string"}}},
 }
 

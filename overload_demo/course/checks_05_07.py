@@ -1,4 +1,4 @@
-"""Exercises of the notebooks 05 and 07: bounds and deadlines, a polite client, leases, and an idempotent handler."""
+"""Exercises of the notebooks 05 and 07: bounds and deadlines, a client's back-off, leases, idempotency."""
 
 import math
 import numbers
@@ -18,7 +18,7 @@ from overload_demo.course.exercise import (
 )
 from overload_demo.lab import theory
 
-LONGEST_S = 120.0  # chosen: jitter and back-off may add this much to what the server asked for
+LONGEST_S = 120.0  # chosen: jitter and back-off may add this much to the server's Retry-After
 
 
 @exercise(
@@ -66,7 +66,7 @@ multiple_choice(
 
 @exercise(
     "05.retry_after",
-    "Only 429 and 503 ask you to come again. The header holds whole seconds, as text.",
+    "Only 429 and 503 call for a retry. The header holds whole seconds, as text.",
     "Return None when there is nothing to repeat; else float(headers['Retry-After']) or more.",
 )
 def _retry_after(answer: object) -> str:
@@ -86,7 +86,7 @@ def _waits_as_asked(student: Callable[..., object], status: int, seconds: int, a
     if waited is ...:
         raise NotDoneError
     if waited is None:
-        return f"After {asked} the client may come again; None would give the job up."
+        return f"After {asked} the client may send the request again; None would drop the job."
     if isinstance(waited, str):
         return f"For {asked} your function returned text, {shown(waited)}: turn it into a number with float()."
     if isinstance(waited, bool) or not isinstance(waited, numbers.Real):
@@ -97,9 +97,11 @@ def _waits_as_asked(student: Callable[..., object], status: int, seconds: int, a
     if math.isclose(wait_s, seconds * 1000):
         return f"For {asked} you wait {wait_s:,.0f} s: the header is in seconds already."
     if not wait_s >= seconds:
-        return f"For {asked} on attempt {attempt} you wait {wait_s:g} s. Never come back earlier than asked."
+        return f"For {asked} on attempt {attempt} you wait {wait_s:g} s. Never retry earlier than requested."
     if wait_s > seconds + LONGEST_S:
-        return f"For {asked} on attempt {attempt} you wait {wait_s:,.0f} s: that is giving up, not waiting."
+        return (
+            f"For {asked} on attempt {attempt} you wait {wait_s:,.0f} s: that is far longer than the server requires."
+        )
     return ""
 
 

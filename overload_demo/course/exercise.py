@@ -125,7 +125,7 @@ def exercises() -> Mapping[str, Exercise]:
 def number(answer: object, right: float, *, within: float = 0.01, mistakes: Mapping[float, str] | None = None) -> str:
     """Judge a number: right within a share of ``right``; ``mistakes`` maps usual wrong numbers to their hints.
 
-    Where both are within the tolerance, three digits tell a usual mistake from ``right``.
+    Where both are within the tolerance, three digits distinguish a usual mistake from ``right``.
     """
     value = finite(answer)
     if isinstance(value, str):

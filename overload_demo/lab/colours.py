@@ -1,6 +1,6 @@
 """The colours and line styles of every figure and page.
 
-The palette is Okabe and Ito's, which colour-blind people can tell apart.
+The palette is Okabe and Ito's, which colour-blind people can distinguish.
 """
 
 from typing import Any

@@ -48,7 +48,7 @@ class Dashboard(SpikeFeed):
 
     ``address`` is the same view as a page, to project. A kernel has one live view: a new one closes the one before. It
     also ends with the stack it has shown, and with the kernel. It uses part of the machine: results of a watched spike
-    say ``dashboard: on``.
+    contain ``dashboard: on``.
     """
 
     _current: ClassVar["Dashboard | None"] = None

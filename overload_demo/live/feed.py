@@ -1,7 +1,7 @@
 """The stream of samples that page, notebook view and terminal show.
 
 A feed keeps two tracks, the queue API and the naive API, with the last :data:`KEPT` samples of each, the event marks,
-and a small state. Each message has a number: a reader that has seen message *n* asks for the messages since *n*. A
+and a small state. Each message has a number: a reader with message *n* requests the messages since *n*. A
 reader that is new, or too far behind, gets a snapshot. Memory is bounded, and readers are not registered.
 """
 

@@ -106,7 +106,7 @@ class Consumer:
         return fenced, leased if isinstance(leased, StoreError) else self._leased(leased)
 
     async def extend(self, jobs: Sequence[LeasedJob]) -> set[str]:
-        """Extend leases and renew this worker's sign of life; returns the ids whose lease is lost."""
+        """Extend leases and renew this worker's heartbeat; returns the ids whose lease is lost."""
         pairs = [field for job in jobs for field in (job.job_id, job.fence)]
         call = self._protocol.call(EXTEND, self._lease_ms, self.worker_id, self._upstash.calls, *pairs)
         reply = await self._upstash.run(call)

@@ -179,7 +179,7 @@ async def _serve(
     """Serve on ``listeners`` until a signal or the last user's end, then end the server."""
     loop, upstream, stop = asyncio.get_running_loop(), Upstream(server), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
             loop.add_signal_handler(number, stop.set)
     try:
         starting = asyncio.create_task(upstream.open())

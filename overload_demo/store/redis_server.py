@@ -284,7 +284,7 @@ def _problem_with(binary: Path) -> str:
 
 
 def server_options(maxmemory: str, durability: Durability) -> list[str]:
-    """The server's configuration; the old option names (ziplist) are all that 6.2 knows, and newer ones accept them."""
+    """The server's configuration. The old option names (ziplist) are those of 6.2; newer servers accept them too."""
     options = {
         # Reached through a socket in its directory only. The path is relative: absolute ones end at 107 bytes.
         "port": "0",

@@ -97,7 +97,7 @@ def _adapted(function: Callable[..., Any]) -> Handler:
     try:
         with_context(signature.bind)({}, JobContext("", 0))
     except TypeError as error:
-        accepted = "a handler takes the payload and, if it wants it, a JobContext as `context`"
+        accepted = "a handler takes the payload and optionally a JobContext as `context`"
         raise TypeError(f"{error} in {signature}: {accepted}") from None
     return with_context(function)
 

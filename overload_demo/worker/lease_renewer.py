@@ -191,7 +191,7 @@ class LeaseRenewer:
                 self._is_overdue = True
                 self._on_overdue(job)
         elif (job or self._todo) and now - self._renewed_at > self._settings.worker_lease_s / 3:
-            await self._renew()  # without a lease, the idle worker's next full lease call is its sign of life
+            await self._renew()  # without a lease, the idle worker's next full lease call is its heartbeat
 
     async def _settle(self, released: list[Settlement]) -> None:
         settlements = self._take_finished() + released

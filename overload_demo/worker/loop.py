@@ -158,7 +158,7 @@ class Worker:
     def _wait_for_work(self, renewer: LeaseRenewer, idle: "Backoff") -> None:
         """Poll with one plain command; return when a job waits, a full lease call is due, or the worker stops.
 
-        A full lease call takes back expired leases of other workers and renews this worker's sign of life.
+        A full lease call takes back expired leases of other workers and renews this worker's heartbeat.
         """
         due_at = time.monotonic() + self.settings.worker_lease_s / 2
         while not self._stopping.wait(max(0.0, min(idle.next_s(), due_at - time.monotonic()))):

@@ -12,7 +12,7 @@ from overload_demo.store.gateway.commands import (
     NOT_FOR_READERS,
     NOT_OVER_REST,
     READS,
-    SCRIPTS_REMEMBERED,
+    SCRIPTS_KEPT,
     WRITES,
     RedisCommand,
     RefusedError,
@@ -57,15 +57,15 @@ def test_the_read_only_token_permits_no_write_and_no_powerful_read(name: str) ->
         prepared(name, subcommand, read_only=True)
 
 
-def test_of_many_scripts_the_newest_are_remembered() -> None:
+def test_of_many_scripts_the_newest_are_kept() -> None:
     scripts, known = Scripts(), []
-    for number in range(SCRIPTS_REMEMBERED + 1):
+    for number in range(SCRIPTS_KEPT + 1):
         text = f"#!lua flags=allow-key-locking\nreturn {number}"
         known.append(hashlib.sha1(text.encode()).hexdigest())
         assert scripts.adapt("EVAL", ["EVAL", text, "0"]) == (["EVAL", f"\nreturn {number}", "0"], "")
     adapted = [scripts.adapt("EVALSHA", ["EVALSHA", sha, "0"])[0][1] for sha in known]
     unchanged = [before == after for before, after in zip(known, adapted, strict=True)]
-    assert unchanged == [True, *[False] * SCRIPTS_REMEMBERED]
+    assert unchanged == [True, *[False] * SCRIPTS_KEPT]
 
 
 def test_the_limit_of_a_command_is_exact() -> None:

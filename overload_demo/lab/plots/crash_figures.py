@@ -27,7 +27,7 @@ def lives(result: CrashResult) -> AccessibleFigure:
     """Draw the jobs around the first kill of a worker, a line each, in the order of their first start.
 
     Seconds count from the kill. A job that was done before the kill, but whose result was not stored yet, is done
-    again like the interrupted one: the queue cannot tell them apart.
+    again like the interrupted one: the queue cannot distinguish them.
     """
     killed = [kill for kill in result.kills if kill.part == "worker"]
     if not killed or not result.lives:

@@ -1,5 +1,5 @@
-// On the page: messages arrive as server-sent events. Orders carry the token from behind the # of the address, which no
-// server and no log sees.
+// On the page: messages arrive as server-sent events. Orders carry the token from behind the # of the address, which
+// reaches no server and no log.
 import { mount } from "./live.js";
 
 const SILENT_MS = 3000;

@@ -19,9 +19,9 @@ local worker, token, now_iso = ARGV[2], ARGV[3], ARGV[8]
 local lease_ms, most_jobs, most_bytes, most_attempts = argument(4), argument(5), argument(6), argument(7)
 local ttl, most_dead = argument(11), argument(12)
 local alive_until = digits(now + lease_ms)
-local MOST_PASSED_OVER = 200 -- in one call; the hint 'again' asks for another
+local MOST_PASSED_OVER = 200 -- in one call; the hint 'again' requests another
 local MOST_TAKEN_BACK = 300 -- in one call; with old dead letters and jobs passed over it touches at most 1,000 jobs
-local SIGNS_LOOKED_AT = 100 -- in one call, at random, which removes those of dead workers soon enough
+local HEARTBEATS_CHECKED = 100 -- in one call, at random, which removes those of dead workers soon enough
 
 local control = redis.call('HMGET', KEYS[5], 'tombstones', 'paused', 'fence')
 local tombstones, is_paused = count_in(control[1]) or 0, control[2] == '1'
@@ -39,12 +39,12 @@ local function fail(id, reason)
   add(KEYS[5], 'failed', 1)
 end
 
--- Store this worker's sign of life, and remove expired ones: every reader walks through all of them.
+-- Store this worker's heartbeat, and remove expired ones: every reader walks through all of them.
 local function finish(fence, jobs)
-  local signs = redis.call('HRANDFIELD', KEYS[6], SIGNS_LOOKED_AT, 'WITHVALUES')
-  for i = 1, #signs, 2 do
-    local alive_until_ms = tonumber(string.match(signs[i + 1], '^%d+') or '0')
-    if alive_until_ms < now then dead_workers[#dead_workers + 1] = signs[i] end
+  local heartbeats = redis.call('HRANDFIELD', KEYS[6], HEARTBEATS_CHECKED, 'WITHVALUES')
+  for i = 1, #heartbeats, 2 do
+    local alive_until_ms = tonumber(string.match(heartbeats[i + 1], '^%d+') or '0')
+    if alive_until_ms < now then dead_workers[#dead_workers + 1] = heartbeats[i] end
   end
   redis.call('HDEL', KEYS[6], '', unpack(dead_workers)) -- frees memory, if this is the first write
   redis.call('HSET', KEYS[6], worker, alive_until .. ' ' .. token .. ' ' .. ARGV[10])

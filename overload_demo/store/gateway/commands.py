@@ -65,7 +65,7 @@ NOT_ALLOWED = 'ERR Command "{}" is not allowed in REST or it has a special conte
 NO_PERMISSION = "NOPERM this user has no permissions to run the '{}' command or its subcommand"
 
 SCRIPTED = frozenset({"EVAL", "EVAL_RO", "EVALSHA", "EVALSHA_RO", "SCRIPT"})
-SCRIPTS_REMEMBERED = 1000  # a forgotten one costs its client a NOSCRIPT, and the text again
+SCRIPTS_KEPT = 1000  # an older one costs its client a NOSCRIPT, and the text again
 _WAITING = frozenset({"WAIT", "WAITAOF"})
 _SCRIPT_AT = {"EVAL": 1, "EVAL_RO": 1, "SCRIPT": 2, "FUNCTION": -1}
 _ARGUMENTS_OF_OPTION = {"GROUP": 2, "COUNT": 1, "NOACK": 0}  # of XREAD and XREADGROUP, in any order before STREAMS
@@ -124,7 +124,7 @@ class Scripts:
         if kept == first:
             return text
         cut = ("" if kept.strip() == "#!lua" else kept) + newline + rest
-        while len(self._sha_loaded) >= SCRIPTS_REMEMBERED:
+        while len(self._sha_loaded) >= SCRIPTS_KEPT:
             del self._sha_loaded[next(iter(self._sha_loaded))]
         self._sha_loaded[_sha(text)] = _sha(cut)
         return cut

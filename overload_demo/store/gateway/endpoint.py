@@ -1,7 +1,7 @@
 """The Upstash REST protocol as an ASGI app in front of one Redis connection.
 
 Every request of the project passes here, so one costs one future, one write and no task of its own. The gateway never
-repeats a command: only the client knows whether a repeat does harm.
+repeats a command: whether a repeat is harmless depends on the client.
 """
 
 import hmac

@@ -1,6 +1,6 @@
 """The gateway's connections to its server: reopened when lost, closed when they stall.
 
-When the oldest request on a shared connection makes no progress, the gateway asks the server over another one:
+When the oldest request on a shared connection makes no progress, the gateway probes the server over another one:
 
 - the server answers there: the shared connection is at fault (it blocks, or is dead) and is closed;
 - it answers ``BUSY``: a script exceeds the server's time limit, and is killed;
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 REQUEST_TIMEOUT_S = 2.0  # how long a request waits for the connection to come back
 RETRY_FIRST_S, RETRY_LONGEST_S = 0.25, 2.0
 LOOK_S = 0.2
-IDLE_LOOKS = 2  # without progress, before the server is asked: what takes less is usual
+IDLE_LOOKS = 2  # without progress, before the server is probed: shorter waits are usual
 PROBE_S, LONGEST_PROBE_S = 0.5, 2.0  # the longer a stall, the longer a far server may take to answer
 WRITING_SCRIPT_GRACE_S = 3.0  # past the time limit: a script that has written cannot be killed, only undone
 
