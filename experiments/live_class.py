@@ -54,12 +54,12 @@ class LiveClass(BaseModel):
         return cls.model_validate_json(FILE.read_bytes())
 
 
-def class_block(seen: LiveClass) -> str:
+def class_block(one: LiveClass) -> str:
     """Return the recorded class as a table for the lecture guide."""
-    place = seen.place
-    rows = [(step.name, f"{step.lasted_s:,.0f} s", step.result) for step in seen.steps]
+    place = one.place
+    rows = [(step.name, f"{step.lasted_s:,.0f} s", step.result) for step in one.steps]
     note = (
-        f"Ready {seen.ready_s:,.0f} s after the command, calibration included; back to zero in {seen.reset_s:,.1f} s. "
+        f"Ready {one.ready_s:,.0f} s after the command, calibration included; back to zero in {one.reset_s:,.1f} s. "
         f"{place.recorded}; {place.where}; a browser without a graphics card ran on the same cores."
     )
     return f"{markdown_table(('act', 'lasts', 'the page showed'), rows)}\n\n{note}"
@@ -88,7 +88,7 @@ class Instructor:
         self._page.fill('[name="empty_s"]', str(round(requests / drains_per_s)))
 
     def picture(self, name: str) -> None:
-        """Keep a picture of the page."""
+        """Save a picture of the page."""
         self._page.screenshot(path=self._pictures / f"{name.replace(' ', '_')}.png")
 
     def wait_for(self, status: str) -> float:

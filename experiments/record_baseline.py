@@ -59,7 +59,7 @@ def main(
         print(f"one multiple is {capacity:,.0f} jobs/s")
         loads = [(Shape.CONSTANT, int(factor * capacity * constant_s), factor * capacity) for factor in factors]
         loads.append((Shape.SPIKE, requests, rate))
-        plans = [  # all before the first minute of firing, so that a mistake shows at once
+        plans = [  # all before the first load, so that an error appears at once
             LoadPlan("http://127.0.0.1", count, rate_per_s, shape, seed, timeout, max_duration_s=max_duration)
             for shape, count, rate_per_s in loads
         ]

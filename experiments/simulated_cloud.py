@@ -1,4 +1,4 @@
-"""A database in the cloud, simulated: a reverse proxy with real sockets in front of a gateway on this machine.
+"""A simulated cloud database: a reverse proxy with real sockets in front of a gateway on this machine.
 
 It adds a round trip to each exchange, and delays requests above a rate of commands, as Upstash does.
 """
@@ -25,7 +25,7 @@ TIMEOUT_S = 10.0
 
 
 class Proxy(ABC):
-    """A server on loopback, in a thread of its own, on ``port`` while it serves."""
+    """A server on loopback, in a separate thread, on ``port`` while it serves."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -35,7 +35,7 @@ class Proxy(ABC):
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection until it or its peer ends; a broken connection is an end too."""
 
-    async def beside(self) -> None:  # noqa: B027 - most proxies have nothing to do there
+    async def beside(self) -> None:  # noqa: B027 - most proxies run nothing there
         """Run beside all connections, and end with them."""
 
     @contextlib.contextmanager
@@ -90,7 +90,7 @@ class SimulatedCloud(Proxy):
 
     @property
     def address(self) -> Address:
-        """Where it is reached."""
+        """The address of the proxy."""
         return replace(self._stores[0], url=f"http://127.0.0.1:{self.port}", durability="unknown")
 
     @property

@@ -1,4 +1,4 @@
-"""The main job on a database far away: ``python -m experiments.slow_store`` puts a simulated round trip before a store.
+"""The main job on a distant database: ``python -m experiments.slow_store`` puts a simulated round trip before a store.
 
 The real spike runs with ``--upstash`` through a proxy on this machine. It adds the round trip to each exchange and
 delays requests above the limit on commands, as the vendor does. The store behind it is the embedded one, on a disk.
@@ -31,7 +31,7 @@ def main(
     folder: Annotated[Path, typer.Option(help="where store and run folder go; not on tmpfs")] = Path("runs"),
     record: Annotated[bool, typer.Option(help="keep the run as the recorded one")] = False,
 ) -> None:
-    """Run the spike; output and exit code are its own."""
+    """Run the spike, with its output and exit code."""
     folder.mkdir(exist_ok=True)
     before = set(folder.glob("*/result.json"))
     with one_line_errors(), folder_in(folder) as place:

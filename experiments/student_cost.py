@@ -1,4 +1,4 @@
-"""What one student takes of a machine: ``python -m experiments.student_cost``.
+"""Memory and CPU time of one student: ``python -m experiments.student_cost``.
 
 Runs a notebook from an empty kernel with ``overload-demo check``, and samples every process below it several times a
 second: kernel, API, worker, store, load generator. JupyterLab's own server is measured separately, idle.

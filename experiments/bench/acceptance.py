@@ -1,4 +1,4 @@
-"""Accepted a second, durably, against an endpoint that stores nothing: ``python -m experiments.bench.acceptance``.
+"""Durable acceptances a second, beside an endpoint that stores nothing: ``python -m experiments.bench.acceptance``.
 
 One API process, no worker, embedded store with ``appendfsync always``. ``wrk`` is the load generator where it is
 installed. The project's own closed loop is always measured beside it, with its CPU: where it, gateway and Redis fill
@@ -40,7 +40,7 @@ def main(pairs: Rounds = 5, seconds: Seconds = 4.0, folder: Folder = Path()) -> 
             counted = stats(ours)
         notes |= {
             "REST calls a job, over the whole run": round(counted["rest_calls"] / counted["accepted"], 4),
-            "CPU of our own loader, % of a core": f"{100 * min(_cpu_shares):.0f} to {100 * max(_cpu_shares):.0f}",
+            "CPU of the project's loader, % of a core": f"{100 * min(_cpu_shares):.0f} to {100 * max(_cpu_shares):.0f}",
             "flags of the endpoint that stores nothing": " ".join(FLAGS),
         }
 

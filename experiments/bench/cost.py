@@ -1,6 +1,6 @@
-"""What a job costs on Upstash, the plain recipe beside ours: ``python -m experiments.bench.cost``.
+"""Cost of a job on Upstash, beside the plain recipe: ``python -m experiments.bench.cost``.
 
-Both run without work in a job, on a store of their own behind a simulated round trip: 64 clients post, one worker
+Both run without work in a job, each on a separate store behind a simulated round trip: 64 clients post, one worker
 drains, and every job is polled once. The simulated database counts exchanges and commands. The plain recipe gets fewer
 jobs, because it drains a few a second. At the end each worker idles for a while.
 """
@@ -27,7 +27,7 @@ from overload_demo.store.connect import EmbeddedStore
 
 CLIENTS = 64
 DRAIN_WITHIN_S = 600.0
-SETTLED_S = 40.0  # then the polls of an idle worker are as rare as they become
+SETTLED_S = 40.0  # by then an idle worker polls at its longest interval
 MONTH_S = 30 * 86_400
 OURS, PLAIN = "overload_demo.worker", "experiments.bench.plain_recipe"
 
@@ -80,7 +80,7 @@ def _round(folder: Path, kind: str, jobs: int, round_trip_s: float) -> dict[str,
                 raise OverloadDemoError("not every job was done")
             calls, (scripts_after, inside) = cloud.exchanges - calls, commands_run(place)
             inside -= commands
-    # Commands as sent: ours sends little but scripts, and no pipeline of other things; the recipe has no scripts.
+    # Commands as sent: this package sends almost only scripts and no other pipelines; the recipe has no scripts.
     sent = max(calls, scripts_after - scripts) if kind == OURS else inside
     return {
         "accepted": load.summary().accepted_per_s,

@@ -1,4 +1,4 @@
-"""What a job costs from end to end, and how fast no-op jobs leave: ``python -m experiments.bench.drain``.
+"""Drain rate of no-op jobs, and the store requests of a job: ``python -m experiments.bench.drain``.
 
 Each round has a new store: jobs are accepted at 256 connections, then one worker with crash-safe leases does them all.
 The drain rate counts from the first to the last progress seen.

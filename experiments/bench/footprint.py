@@ -1,4 +1,4 @@
-"""What a job takes in the store, in memory and on disk: ``python -m experiments.bench.footprint``.
+"""Size of a job in the store, in memory and on disk: ``python -m experiments.bench.footprint``.
 
 Jobs of the sample body are accepted without a worker. Then one worker does them all, and the server rewrites its
 append-only file by its own rule.

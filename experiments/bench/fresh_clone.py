@@ -1,4 +1,4 @@
-"""From nothing to the main job's result, as the README promises it: ``python -m experiments.bench.fresh_clone``.
+"""Time from a fresh clone to the main job's result: ``python -m experiments.bench.fresh_clone``.
 
 Clones this checkout, takes the README's first command from the clone, and runs it there with an empty environment. It
 installs everything again, so the result also depends on the package index and the network.

@@ -1,7 +1,7 @@
-"""What a command costs on its way through the gateway: ``python -m experiments.bench.gateway``.
+"""Latency and CPU time of a command through the gateway: ``python -m experiments.bench.gateway``.
 
-Compared with the same command on the same server through the least that could be there instead: ``bare_endpoint`` of
-``compared.py``, under uvicorn with the gateway's flags.
+Compared with the same command on the same server through a minimal endpoint: ``bare_endpoint`` of ``compared.py``,
+under uvicorn with the gateway's flags.
 """
 
 import asyncio

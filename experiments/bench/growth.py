@@ -1,4 +1,4 @@
-"""How it grows: with the queue, with API processes, with workers: ``python -m experiments.bench.growth``.
+"""Rates, times and memory by queue depth, API processes and workers: ``python -m experiments.bench.growth``.
 
 Queues from 1,000 to 1,000,000 jobs, each on a new store: acceptance, polls, statistics, drain rate, memory.
 Then one and two API processes, and one, two and four workers, with no-op jobs and with jobs of a millisecond.

@@ -1,4 +1,4 @@
-"""What the queue adds when nothing else is going on: ``python -m experiments.bench.idle``.
+"""Latency of an accepted job without other load: ``python -m experiments.bench.idle``.
 
 One client on one connection, one request after the other: a job posted, against a request that the API answers without
 the store plus one durable SET through the gateway, the least that an accepted job needs.

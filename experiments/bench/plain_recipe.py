@@ -1,7 +1,7 @@
 """The plain recipe for a job queue on Upstash: one httpx call a request, LPUSH and RPOP, a hash a job, polling.
 
 It has the API's contract, and its worker does the demo's work. It has no positions, no idempotency, and loses the job
-of a dying worker. uvicorn runs the app, ``python -m experiments.bench.plain_recipe`` the worker.
+of a killed worker. uvicorn runs the app, ``python -m experiments.bench.plain_recipe`` the worker.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""What a poll costs when a million jobs are queued, and a storm of polls: ``python -m experiments.bench.polling``.
+"""Latency of a poll with a million queued jobs, and a storm of polls: ``python -m experiments.bench.polling``.
 
-Two stores with an API each: one with 1,000 jobs queued, one with 1,000,000. The pairs ask for the job in the middle,
-one poll after the other. Then 256 clients poll jobs all over the deep queue, as fast as they can.
+Two stores with an API each: one with 1,000 jobs queued, one with 1,000,000. The pairs poll the job in the middle,
+one poll after the other. Then 256 clients poll jobs all over the deep queue, without a pause.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Servers on stores of their own, requests to them, and ``wrk`` as a load generator from outside this project."""
+"""Servers on separate stores, requests to them, and ``wrk`` as a load generator from outside this project."""
 
 import asyncio
 import contextlib

@@ -1,7 +1,7 @@
-"""What an exchange with the store on this machine takes, by both transports: ``python -m experiments.bench.transport``.
+"""Time of an exchange with the store on this machine, by both transports: ``python -m experiments.bench.transport``.
 
-Client, gateway and command are the same. Only the spelling of the host differs, so that the client takes it for this
-machine or for another one.
+Client, gateway and command are the same. Only the spelling of the host differs, so that the client
+uses the transport for this machine or for another one.
 """
 
 import asyncio

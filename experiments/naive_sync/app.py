@@ -7,8 +7,8 @@
     ``async def`` with a blocking call. The event loop does one job at a time; meanwhile it neither accepts connections
     nor times out nor answers ``/stats``.
 ``def-slot``
-    plain ``def``, run in a pool of 40 threads that share the one slot. The loop stays free, accepts every request, and
-    lets all of them wait.
+    plain ``def``, run in a pool of 40 threads that share the one slot. The loop stays free and accepts every request;
+    all of them wait.
 ``def-no-slot``
     plain ``def`` without the slot: 40 jobs at a time. It wins where the work is *not* a scarce resource (sleeping,
     waiting for another service), up to 40 times the rate. It loses where the work needs one core, row lock or terminal.

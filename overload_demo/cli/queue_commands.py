@@ -73,7 +73,7 @@ def reconcile() -> None:
 
 @dead.command("list")
 def list_dead(limit: Annotated[int, typer.Option(help="Entries to show, oldest first.", min=1)] = 100) -> None:
-    """Show dead jobs, one a line: id, time of death, reason."""
+    """Show dead jobs, one a line: id, time, reason."""
     letters = _with_admin(lambda admin: admin.dead_letters(limit))
     for letter in letters:
         _print(f"{letter.job_id or '-'}  {letter.at or '-'}  {letter.reason}")

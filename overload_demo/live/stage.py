@@ -47,7 +47,7 @@ COMMAND = "python -m overload_demo.live --control"
 
 @dataclass(frozen=True)
 class Sizes:
-    """The loads of the acts; sized by time on this machine, so that each ends while the class looks on."""
+    """The loads of the acts; sized by time on this machine, so that each is short enough for a class."""
 
     requests: int
     rate_per_s: float

@@ -33,7 +33,7 @@ class Comparison(Benchmark):
     contestants: list[Recorded]
 
     def rates(self, unit: str) -> dict[str, list[float]]:
-        """Return what was measured in a unit by name, ours included, the fastest first."""
+        """Return what was measured in a unit by name, this package included, the fastest first."""
         rows = [row for row in self.rows if row.unit == unit]
         found = {OURS.name: rows[0].ours} | {row.what: row.theirs for row in rows}
         return dict(sorted(found.items(), key=lambda one: -statistics.median(one[1])))

@@ -1,4 +1,4 @@
-"""The job of every library, ours included: it records only when it was done."""
+"""The job of every library, this package included: it records only when it was done."""
 
 import functools
 import os

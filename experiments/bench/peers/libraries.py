@@ -74,7 +74,8 @@ OURS, *LIBRARIES = _read()
 def installed(libraries: list[Library], environments: Path | None) -> list[Contestant]:
     """Return the libraries that can be measured, in order; print which ones are left out.
 
-    With ``environments``, a folder, each library but ours has a virtual environment there, created if missing.
+    With ``environments``, a folder, each library except this package has a virtual environment there; a missing one is
+    created.
     """
     found = []
     for library in libraries:

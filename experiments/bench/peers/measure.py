@@ -29,7 +29,7 @@ class Rates:
         self._rates[unit, name].append(round(rate, 1))
 
     def rows(self) -> list[Row]:
-        """Return our rates beside those of each peer."""
+        """Return the rates of this package beside those of each peer."""
         return [
             Row(what=name, unit=unit, ours=self._rates[unit, OURS.name], theirs=theirs)
             for unit in (ACCEPTED, DONE)

@@ -84,7 +84,7 @@ def _redis(folder: Path) -> Iterator[str]:
 def _running(
     command: Sequence[str], variables: Mapping[str, str], log: Path, folder: Path = ROOT
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a process in a session of its own; at the end of the block, end every process of that session."""
+    """Run a process in a separate session; at the end of the block, end every process of that session."""
     with log.open("ab") as output:
         process = subprocess.Popen(
             command,
