@@ -1,8 +1,8 @@
 """Rates of acceptance and completion, beside other job queues: ``python -m experiments.bench.peers``.
 
 Each library gets its own Redis with the options of the embedded one, one API process and one worker process. A
-round measures every library once, so the ratios are paired. Needs ``pip install -e '.[peers]'``: releases that agree on one redis
-client. With ``--environments`` each library is measured at its newest release instead.
+round measures every library once, so the ratios are paired. Needs ``pip install -e '.[peers]'``:
+releases that agree on one redis client. With ``--environments`` each library is measured at its newest release instead.
 """
 
 import shutil
