@@ -21,7 +21,7 @@ from overload_demo.store.connect import EmbeddedStore, Store
 from overload_demo.store.redis_server import find_server
 from tests.support.cloud import lagging_cloud, real_database, store_of
 from tests.support.commands import start_server
-from tests.support.queues import Queue, Stammering, open_queue
+from tests.support.queues import Queue, Repeating, open_queue
 from tests.support.running import make_settings, queue_variables
 from tests.support.stores import standalone_store
 from tests.support.waiting import wait_until
@@ -104,7 +104,7 @@ def settings(tmp_path: Path) -> Settings:
 STORES = {
     "embedded": ("store", Upstash),
     "own server": ("store_before_own_server", Upstash),
-    "replies lost": ("store", Stammering),
+    "replies lost": ("store", Repeating),
     "cloud": ("store_in_the_cloud", Upstash),
     "live": ("store_live", Upstash),
 }

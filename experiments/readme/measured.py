@@ -208,8 +208,8 @@ def scaling_block(growth: Benchmark, drain: Benchmark) -> str:
         {10_000 / commands:,.0f} jobs/s if commands inside scripts count. If a script counts as one command
         ({scripts:.2g} a job), the limit is out of reach. Its documentation leaves this open. A million jobs cost
         ${dollars[0]:.2f} or ${dollars[1]:.2f}. *Then several databases*: an id can name its database, so that a poll
-        reaches the right one, and each database has its own workers. There is then no order over all jobs, and a position
-        then counts in one database. It is not built here."""
+        reaches the right one, and each database has its own workers. Then no order over all jobs exists, and a position
+        counts in one database. It is not built here."""
     return "\n\n".join(map(_filled, (why, limits)))
 
 

@@ -124,10 +124,10 @@ class AsyncRunner:
         tasks = asyncio.all_tasks(loop)
         for task in tasks:
             task.cancel()
-        stubborn = _wait(loop, tasks) or _wait(loop, {loop.create_task(loop.shutdown_asyncgens())})
-        for task in stubborn:
+        uncancelled = _wait(loop, tasks) or _wait(loop, {loop.create_task(loop.shutdown_asyncgens())})
+        for task in uncancelled:
             log.warning("abandoning a task that the handler has left and that ignores its cancellation: %r", task)
-        if not stubborn:
+        if not uncancelled:
             loop.close()  # not runner.close(), which waits for the threads of asyncio.to_thread without a bound
 
 

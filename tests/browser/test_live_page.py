@@ -311,7 +311,7 @@ def test_a_restarted_api_is_still_watched(browser: Browser, tmp_path: Path) -> N
             wait_until("it serves", lambda: answers(client), 20.0)
             submit(client, 3)
         with watching(tmp_path, url) as (process, address), live_tab(browser, address) as tab:
-            wait_until("the jobs are seen", lambda: tab.number("accepted") == "3")
+            wait_until("the page counts the jobs", lambda: tab.number("accepted") == "3")
             assert tab.number("errors") == "0", "from its own metrics"
             assert tab.number("lost") == words.NOT_KNOWN, "only a reconciliation counts it"
 

@@ -177,7 +177,7 @@ async def test_a_worker_logs_a_pause_once_and_resumes_at_its_next_poll(
                 [job_id] = await queue.enqueue(1)
                 await wait_until_async("it has logged it", lambda: has_said(caplog, "is paused"))
                 polls = (await queue.results.stats()).worker_rest_calls
-                await wait_until_async("it has polled on", lambda: has_polled(queue, polls))
+                await wait_until_async("it polls again", lambda: has_polled(queue, polls))
                 assert await queue.state(job_id) == "queued"
                 await admin.resume()
                 await wait_until_async("the job is done", lambda: is_done(queue, job_id))

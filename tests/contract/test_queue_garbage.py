@@ -215,7 +215,7 @@ def test_a_key_of_another_type_stops_the_queue_only_while_it_exists(
         ids += [answer.json()["job_id"] for answer in answers[:1] if answer.status_code == 202]
 
         if name != "seq":  # used by the producer only
-            wait_until("the worker has met it", lambda: "store request failed, retrying" in caplog.text)
+            wait_until("the worker logs the failure", lambda: "store request failed, retrying" in caplog.text)
         if there:
             place.run("RENAME", saved, key)
         else:

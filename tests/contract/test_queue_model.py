@@ -60,7 +60,7 @@ drafts = st.tuples(
 Draft = tuple[int, str, str, str, float | None]
 
 
-class Faltering(Upstash):
+class ReplyLosing(Upstash):
     """A transport that loses replies on demand: the script is carried out twice, the second reply counts."""
 
     loses_replies = False
@@ -84,9 +84,9 @@ class Bench:
         self.upstash = runner.run(self._connect(store))
         self.steps = 0
 
-    async def _connect(self, store: Store) -> Faltering:
+    async def _connect(self, store: Store) -> ReplyLosing:
         """Load the scripts first: an unknown script would be sent again, and with it the rest of its call."""
-        upstash = Faltering(store[0], timeout_s=20.0)
+        upstash = ReplyLosing(store[0], timeout_s=20.0)
         for script in (
             producer.ENQUEUE,
             producer.CANCEL,

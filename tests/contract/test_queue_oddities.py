@@ -158,7 +158,7 @@ async def test_a_malformed_payload_is_dead_and_the_next_job_is_done(
         worker = WorkerThread(settings, store)
         worker.start()
 
-        await wait_until_async("the good one is done", lambda: is_done(queue, good))
+        await wait_until_async("the valid job is done", lambda: is_done(queue, good))
         await asyncio.to_thread(worker.stop)
 
         status = await queue.status(bad)
@@ -219,7 +219,7 @@ async def test_a_job_costs_only_a_few_commands(queue: Queue) -> None:
     for _ in range(2):
         await worker.settle([settled(job) for job in (await worker.lease(count // 2)).jobs])
 
-    repeats = 2 if type(queue.upstash).__name__ == "Stammering" else 1
+    repeats = 2 if type(queue.upstash).__name__ == "Repeating" else 1
     assert await commands(queue) - before <= 8 * repeats * count
 
 

@@ -14,7 +14,7 @@ from overload_demo.queue.maintenance import QueueAdmin, QueueRepair
 from overload_demo.queue.protocol import RECONCILE, Protocol
 from overload_demo.rest.client import Argument, Upstash
 from overload_demo.store.connect import Store
-from tests.support.queues import Queue, Stammering, conserved, kill_jobs, open_queue, settled
+from tests.support.queues import Queue, Repeating, conserved, kill_jobs, open_queue, settled
 from tests.support.running import events, make_settings
 from tests.support.stores import Rest
 from tests.support.waiting import wait_until_async
@@ -112,7 +112,7 @@ async def test_leases_and_owners_without_a_running_job_are_removed(queue: Queue)
 
     mended = await reconcile(queue)
 
-    assert type(queue.upstash) is Stammering or mended == Counter(freed=3)
+    assert type(queue.upstash) is Repeating or mended == Counter(freed=3)
     assert await queue.redis("EXISTS", f"{queue.prefix}jobs:leases", f"{queue.prefix}jobs:owners") == 0
     assert await queue.waiting() == ids[1:]
 
@@ -147,7 +147,7 @@ async def test_a_wrong_count_of_cancelled_jobs_is_corrected(queue: Queue) -> Non
 
     mended = await reconcile(queue)
 
-    assert type(queue.upstash) is Stammering or mended == Counter(tombstones=1)
+    assert type(queue.upstash) is Repeating or mended == Counter(tombstones=1)
     assert (await queue.results.stats()).queue_length == 2
 
 

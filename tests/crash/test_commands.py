@@ -152,7 +152,7 @@ def test_two_workers_run_every_job_once(tmp_path: Path, own_queue: dict[str, obj
             worker_process(tmp_path, **own_queue, WORKER_PROCESSING_DELAY=0.002),
             worker_process(tmp_path, **own_queue, WORKER_PROCESSING_DELAY=0.002),
         ):
-            wait_until("both are alive", lambda: client.get("/queue/stats").json()["workers_alive"] == 2)
+            wait_until("both run", lambda: client.get("/queue/stats").json()["workers_alive"] == 2)
             wait_for(client, ids)
 
     assert sorted(job_id for what, job_id, _ in events(tmp_path) if what == "effect") == sorted(ids)

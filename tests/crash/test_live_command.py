@@ -136,7 +136,7 @@ def test_a_command_that_ends_during_a_spike_with_a_frozen_store_leaves_nothing(
         order(address, "spike")
         wait_until("it fires", lambda: any("overload_demo.load.sender" in line for line in started(tmp_path)), 30.0)
         order(address, "freeze")
-        wait_until("the store stands still", lambda: stopped(tmp_path))
+        wait_until("the store is stopped", lambda: stopped(tmp_path))
         [store] = stopped(tmp_path)
         assert len(processes_of(tmp_path)) >= 6, "process, gateway, Redis, API, worker, load"
 
@@ -144,7 +144,7 @@ def test_a_command_that_ends_during_a_spike_with_a_frozen_store_leaves_nothing(
 
         assert process.communicate(timeout=60) == ("", text)
         assert process.returncode == code
-        wait_until("the store is gone, and not just stopped", lambda: not store.is_running(), 30.0)
+        wait_until("the store has ended", lambda: not store.is_running(), 30.0)
 
 
 def started(folder: Path) -> list[str]:

@@ -114,7 +114,7 @@ def test_a_second_server_never_runs_beside_the_first(data_dir: Path, remove: Cal
             with EmbeddedStore(data_dir, load_settings()) as second:
                 address = second.acquire()
                 kept = Rest(address.url, address.token.get_secret_value()).run("GET", "k")
-                wait_until("the watcher saw the second", lambda: seen)
+                wait_until("the watcher reports the second", lambda: seen)
         finally:
             os.kill(gateway, signal.SIGCONT)
             done.set()

@@ -51,7 +51,7 @@ def test_durability_is_what_the_server_reports(tmp_path: Path, options: list[str
             assert address.durability == durability
             assert Rest(address.url, address.token.get_secret_value()).run("SET", "k", "v") == "OK"
             assert not servers_of(data_dir)
-        wait_until("the gateway left", lambda: not (data_dir / "state.json").exists())
+        wait_until("the gateway ended", lambda: not (data_dir / "state.json").exists())
         assert ("can be lost in a crash" in (data_dir / "store.log").read_text()) == (durability != "always")
 
 

@@ -145,7 +145,7 @@ def test_without_a_server_requests_wait_two_seconds_for_a_503_that_did_nothing(d
     with standalone_store(data_dir, OVERLOAD_REDIS_SERVER=str(wrapper)) as rest:
         wrapper.rename(tmp_path / "away")
         kill_server(data_dir)
-        wait_until("the gateway noticed", lambda: "nothing was done" in str(rest.post("/", ["SET", "k", 1]).body))
+        wait_until("the gateway reports it", lambda: "nothing was done" in str(rest.post("/", ["SET", "k", 1]).body))
         assert rest.send("GET", "/ping").status == 503
         (tmp_path / "away").rename(wrapper)
         wait_until("the store is back", lambda: rest.send("GET", "/ping").status == 200)

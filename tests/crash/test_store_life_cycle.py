@@ -98,7 +98,7 @@ def test_users_in_quick_succession_never_get_a_store_that_is_ending(data_dir: Pa
     for _ in range(4):
         with EmbeddedStore(data_dir, load_settings()) as store:
             assert client(store.acquire()).run("RPUSH", "visits", 1) > 0
-        wait_until("it is about to leave", lambda: not (data_dir / "state.json").exists())
+        wait_until("it is about to end", lambda: not (data_dir / "state.json").exists())
     with EmbeddedStore(data_dir, load_settings()) as store:
         assert client(store.acquire()).run("LLEN", "visits") == 4
 

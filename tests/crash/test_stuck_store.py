@@ -130,7 +130,7 @@ def test_a_demoted_primary_is_not_used_until_it_takes_writes_again(tmp_path: Pat
             admin.connect(url.removeprefix("unix://"))
             admin.sendall(b"REPLICAOF 127.0.0.1 1\r\n")
             assert admin.recv(100) == b"+OK\r\n"
-            wait_until("the change is noticed", lambda: rest.post("/", ["PING"]).status == 503)
+            wait_until("the change is reported", lambda: rest.post("/", ["PING"]).status == 503)
             reply = rest.post("/", ["SET", "k", "w"])
             assert (reply.status, "nothing was done" in reply.body["error"]) == (503, True)
             admin.sendall(b"REPLICAOF NO ONE\r\n")

@@ -78,12 +78,12 @@ def test_a_killed_process_is_restarted_and_waiting_connections_are_answered(
     tmp_path: Path, own_queue: dict[str, object]
 ) -> None:
     with parent_of(1, tmp_path, **own_queue, OVERLOAD_MAX_CONNECTIONS=8) as (parent, url):
-        [victim] = serving(parent)
+        [killed] = serving(parent)
 
-        summary = fire(url, 3000, lambda: os.kill(victim, signal.SIGKILL))
+        summary = fire(url, 3000, lambda: os.kill(killed, signal.SIGKILL))
 
-        assert summary.accepted >= 3000 - 8  # live connections of the victim may be lost
-        assert len(serving(parent) - {victim}) == 1
+        assert summary.accepted >= 3000 - 8  # live connections of the killed process may be lost
+        assert len(serving(parent) - {killed}) == 1
         assert "restarting in" in parent.log.read_text()
 
 
@@ -109,7 +109,7 @@ def test_a_parent_without_descriptors_keeps_serving_and_restarts_its_child_later
         os.kill(dead, signal.SIGKILL)
         wait_until("the restart fails", lambda: "cannot start an API process" in parent.log.read_text())
         os.kill(limited.pid, signal.SIGHUP)
-        wait_until("so does a replacement", lambda: parent.log.read_text().count("cannot start an API process") > 1)
+        wait_until("a replacement fails too", lambda: parent.log.read_text().count("cannot start an API process") > 1)
 
         assert httpx.post(f"{url}/jobs", json=JOB, trust_env=False, timeout=10.0).status_code == 202
         assert serving(parent) == {alive}
@@ -133,7 +133,7 @@ def test_children_that_cannot_start_are_a_one_line_error(tmp_path: Path, own_que
     parent = child("overload_demo.api", "--port", port, "--processes", "2", folder=tmp_path, **own_queue)
     parent.start()
     try:
-        wait_until("the parent has given up", lambda: parent.pid is None, timeout_s=60.0)
+        wait_until("the parent has ended", lambda: parent.pid is None, timeout_s=60.0)
 
         assert "error: the API could not start" in parent.log.read_text()
     finally:
@@ -154,7 +154,7 @@ def test_suspended_children_are_killed_together_after_one_grace_period(
             os.kill(pid, signal.SIGSTOP)
         if is_replacing:
             os.kill(parent.pid or 0, signal.SIGHUP)
-            wait_until("a new one takes a place", lambda: " replaces " in parent.log.read_text(), 20.0)
+            wait_until("a new process replaces the child", lambda: " replaces " in parent.log.read_text(), 20.0)
         began = time.monotonic()
         parent.stop(60.0)
         took_s = time.monotonic() - began

@@ -102,13 +102,13 @@ def test_blank_lines_after_a_response_do_not_keep_a_connection_open(tmp_path: Pa
 
 def test_a_client_that_reads_no_responses_is_disconnected(tmp_path: Path, store: Store) -> None:
     settings = make_settings(tmp_path, overload_request_patience_s=0.3)
-    with serving_api(settings, store) as client, socket.socket() as greedy:
-        greedy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        greedy.settimeout(20)
-        greedy.connect((client.base_url.host, client.base_url.port))
-        greedy.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 500)
+    with serving_api(settings, store) as client, socket.socket() as slow_reader:
+        slow_reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow_reader.settimeout(20)
+        slow_reader.connect((client.base_url.host, client.base_url.port))
+        slow_reader.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 500)
 
-        wait_until("it is cut off", lambda: is_cut_off(greedy, b"\r\n"))
+        wait_until("it is cut off", lambda: is_cut_off(slow_reader, b"\r\n"))
 
 
 FLOODS = {

@@ -86,7 +86,7 @@ async def test_a_failing_store_is_a_503_with_the_outcome(tmp_path: Path, script:
 @pytest.mark.anyio
 async def test_an_unknown_state_is_a_409(tmp_path: Path) -> None:
     settings = make_settings(tmp_path)
-    async with h.hostile(h.answer(200, {"result": ["strange"]})) as server:
+    async with h.hostile(h.answer(200, {"result": ["unexpected"]})) as server:
         async with client_of(create_app(settings, (server.address, None))) as client:
             assert_problem(await client.delete("/jobs/job_" + "0" * 32), 409)
 

@@ -147,7 +147,7 @@ def test_connections_and_pauses_are_reported(tmp_path: Path, store: Store) -> No
         with sockets.connections(client, 5):
             wait_until("all are inside", lambda: scrape(client)["overload_live_connections"] == 6)
             assert scrape(client)["overload_accepting_paused"] == 0
-        wait_until("they have left", lambda: scrape(client)["overload_live_connections"] == 1)
+        wait_until("the connections are closed", lambda: scrape(client)["overload_live_connections"] == 1)
         assert scrape(client)["overload_accepting_pauses_total"] == 0
 
         with sockets.connections(client, 20) as crowd:

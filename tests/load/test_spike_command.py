@@ -93,7 +93,7 @@ def test_a_spike_is_absorbed_and_every_request_accounted_for(tmp_path: Path) -> 
     assert "1,500 of 1,500 requests were accepted" in plots.spike(result).alt
     [figure] = tmp_path.glob("runs/*/figure.png")
     assert figure.stat().st_size > 10_000
-    wait_until("nothing of the run is alive", lambda: not processes_living_in(tmp_path))
+    wait_until("no process of the run is left", lambda: not processes_living_in(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_an_interrupted_spike_leaves_nothing_behind(tmp_path: Path) -> None:
         os.killpg(spike.pid, signal.SIGINT)  # as a Ctrl-C in a terminal does
 
         assert spike.wait(timeout=40) == 130
-    wait_until("nothing of the run is alive", lambda: not processes_living_in(tmp_path), timeout_s=20.0)
+    wait_until("no process of the run is left", lambda: not processes_living_in(tmp_path), timeout_s=20.0)
 
 
 def test_a_killed_spike_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_a_killed_spike_leaves_nothing_behind(tmp_path: Path) -> None:
 
         spike.kill()
 
-    wait_until("nothing of the run is alive", lambda: not processes_living_in(tmp_path), timeout_s=30.0)
+    wait_until("no process of the run is left", lambda: not processes_living_in(tmp_path), timeout_s=30.0)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from tests.support.running import JOB
 START, END = "2026-01-01T12:00:00.000Z", "2026-01-01T12:00:01.000Z"
 
 
-class Stammering(Upstash):
+class Repeating(Upstash):
     """A transport on which every first reply is lost: each script is carried out twice, the second reply counts."""
 
     async def run(self, call: ScriptCall, *, deadline_s: float | None = None) -> Any:

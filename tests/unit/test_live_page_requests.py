@@ -84,7 +84,7 @@ def test_with_the_token_a_body_is_bounded_and_an_offer_of_another_protocol_ignor
     wrong = httpx.post(f"{url}control/spike", headers=headers, json={"peak": -1}, trust_env=False)
 
     assert (large.status_code, wrong.status_code) == (413, 422)
-    wait_until("the order was not taken", lambda: stage.feed.state["status"] == "ready")
+    wait_until("no act has started", lambda: stage.feed.state["status"] == "ready")
 
 
 def test_an_extra_slash_is_not_redirected(page: httpx.URL) -> None:
