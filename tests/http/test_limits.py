@@ -3,7 +3,7 @@
 Bounds with tests elsewhere: bodies, depth, numbers and keys in ``test_jobs_contract``; heads, chunks and
 pipelines in ``test_bad_requests``; connections, slow and silent clients in ``test_bad_clients`` and
 ``test_front_door``; the depth of the queue in ``test_bounds``; batches in ``test_group_commit``, ``test_queue_lease``
-and ``test_queue_oddities``; what a handler returns in ``test_worker_handlers``; what a store answers in
+and ``test_queue_unexpected_data``; what a handler returns in ``test_worker_handlers``; what a store answers in
 ``test_upstash_answers``; memory of the server in ``test_queue_full_store``.
 """
 
