@@ -28,7 +28,7 @@ def listen_tcp(host: str, port: int, backlog: int | None, *, shared: bool = Fals
         # IPPROTO_TCP, not 0: asyncio sets TCP_NODELAY on accepted sockets only then.
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
-            # Accepts connections of a killed predecessor in TIME_WAIT; a living one still holds the port.
+            # Accepts connections of a killed predecessor in TIME_WAIT; a running one still holds the port.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if shared:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

@@ -25,7 +25,7 @@ from overload_demo.errors import ConfigurationError, StoreError
 
 ROW_BYTES = 4_096
 NUMBERS = ROW_BYTES // 8
-LAYOUT, ALIVE, FIRST = 0, 1, 2  # of a row: what its numbers mean; 1 while its process lives; the first number
+LAYOUT, ALIVE, FIRST = 0, 1, 2  # of a row: what its numbers mean; 1 while its process runs; the first number
 
 
 def shared_memory(rows: int) -> IO[bytes]:

@@ -67,7 +67,7 @@ def api(
             if parent_pipe:
                 watch_parent(server.stop_for_good)
             log.info("serving at %s, described at %s/openapi.json", url_of(listeners), url_of(listeners))
-            gc.freeze()  # imported objects live until the end: no collection needs to visit them
+            gc.freeze()  # imported objects stay until the end: no collection needs to visit them
             server.run(sockets=listeners)
             if not server.started:
                 fail("the API could not start; see the log lines above")

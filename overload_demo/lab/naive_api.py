@@ -1,6 +1,6 @@
 """Run the naive API as a child process and measure it: under one load, or under a rising one in steps.
 
-Its app lives in ``experiments/`` of a checkout and is never imported, so that neither side depends on the other.
+Its app is in ``experiments/`` of a checkout and is never imported, so that neither side depends on the other.
 """
 
 import asyncio

@@ -49,7 +49,7 @@ class _PartThread:
 
     @property
     def pid(self) -> int | None:
-        """This process, while the thread lives."""
+        """This process, while the thread runs."""
         return os.getpid() if self._thread and self._thread.is_alive() else None
 
 
@@ -79,7 +79,7 @@ class WorkerThread(_PartThread):
 
     @property
     def pid(self) -> int | None:
-        """This process, while the thread lives and no job of it has exceeded its time limit."""
+        """This process, while the thread runs and no job of it has exceeded its time limit."""
         return None if self._worker and self._worker.overdue_job else super().pid
 
 

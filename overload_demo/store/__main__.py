@@ -73,7 +73,7 @@ def main(
 
     Runs until Ctrl-C or SIGTERM and then ends its server; the data stays. A write is on disk before it is acknowledged.
     """
-    # A terminal shows warnings only; the log of a store that its users have started shows its whole life.
+    # A terminal shows warnings only; the log of a store that its users have started holds everything.
     level = logging.INFO if until_unused else logging.WARNING
     try:
         # An Upstash endpoint in the environment does not concern this store.

@@ -130,7 +130,7 @@ class EmbeddedStore:
         starting: subprocess.Popen[bytes] | None = None
         log_start, give_up_at = data_dir.log_size(), time.monotonic() + ANSWER_TIMEOUT_S
         while time.monotonic() < give_up_at:
-            # Only the lock proves that a gateway lives. A silent gateway that holds it is never started twice.
+            # Only the lock proves that a gateway runs. A silent gateway that holds it is never started twice.
             if starting is None and gateway_lock.is_free():
                 starting = _start(data_dir, self._settings)
                 give_up_at = time.monotonic() + LOADING_TIMEOUT_S

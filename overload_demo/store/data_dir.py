@@ -161,7 +161,7 @@ class DataDir:
             shutil.rmtree(self.path, ignore_errors=True)
 
     def lock(self, name: Literal["users", "start", "gateway", "redis"]) -> FileLock:
-        """One of the four locks; only holding ``gateway`` or ``redis`` proves that such a process lives."""
+        """One of the four locks; only holding ``gateway`` or ``redis`` proves that such a process runs."""
         return FileLock(self.path / f"{name}.lock")
 
     def spawn(self, command: list[str], **options: Any) -> "subprocess.Popen[bytes]":

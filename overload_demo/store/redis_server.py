@@ -206,7 +206,7 @@ class EmbeddedServer(BackingServer):
 
 
 def _holders(data_dir: Path) -> list[psutil.Process]:
-    """The processes that live in ``data_dir`` and have its server lock open, other than this one."""
+    """The processes that run in ``data_dir`` and have its server lock open, other than this one."""
     lock_file, found = str(data_dir.resolve() / SERVER_LOCK), []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):

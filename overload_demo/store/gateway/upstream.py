@@ -126,7 +126,7 @@ class Upstream:
             if not is_lost:
                 log.warning("the connection to the server was lost")
             is_lost = True
-            # At once after a long life; never in a tight loop, even when each new server dies on its first write.
+            # At once after a long run; never in a tight loop, even if each new server ends on its first write.
             await asyncio.sleep(tried_at + retry_s - time.monotonic())
             tried_at = time.monotonic()
             try:
