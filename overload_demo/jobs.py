@@ -92,7 +92,7 @@ if hasattr(os, "register_at_fork"):  # a forked process must not use the same id
 def new_job_id() -> str:
     """Return a fresh id of 128 random bits: it cannot be guessed, and collisions do not occur in practice.
 
-    The API knows it before the commit, so an enqueue can be repeated, and polled after a lost reply.
+    It exists before the commit, so an enqueue can be repeated, and the job polled after a lost reply.
     """
     while True:
         try:

@@ -109,7 +109,7 @@ def test_the_server_dies_with_open_listeners(tmp_path: Path) -> None:
         assert next_event(answer) == "subscribe,chat,1"
         [server] = servers_of(tmp_path)
         kill(server.pid)
-        assert answer.read() == b"", "the answer ends in order, and its client may ask again"
+        assert answer.read() == b"", "the answer ends in order, and its client may send another request"
 
 
 def test_the_number_of_listeners_is_bounded(rest: Rest) -> None:

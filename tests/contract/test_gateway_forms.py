@@ -212,15 +212,15 @@ def test_a_large_reply_in_base64_is_whole(rest: Rest) -> None:
 
 
 def test_base64_is_served_again_after_the_server_has_died(tmp_path: Path) -> None:
-    def ask(rest: Rest) -> object:
+    def exchange(rest: Rest) -> object:
         return rest.post("/", ["GET", "k"], Upstash_Encoding="base64").body.get("result")
 
     with standalone_store(tmp_path) as rest:
         rest.run("SET", "k", "v")
-        assert ask(rest) == b64("v")
+        assert exchange(rest) == b64("v")
         [server] = servers_of(tmp_path)
         kill(server.pid)
-        wait_until("it is served again", lambda: ask(rest) == b64("v"))
+        wait_until("it is served again", lambda: exchange(rest) == b64("v"))
 
 
 # --- RESP2 ------------------------------------------------------------------------------------------------------------
@@ -229,20 +229,20 @@ def test_base64_is_served_again_after_the_server_has_died(tmp_path: Path) -> Non
 def test_resp2_replies_are_the_servers_own_bytes(rest: Rest) -> None:
     as_resp2 = {"Upstash-Response-Format": "resp2"}
 
-    def ask(path: str, body: bytes) -> tuple[int, bytes]:
+    def exchange(path: str, body: bytes) -> tuple[int, bytes]:
         reply = rest.send_for_bytes("POST", path, body, as_resp2)
         assert reply.headers["content-type"] == "application/octet-stream"
         assert reply.headers["upstash-sync-token"]
         return reply[:2]
 
-    assert ask("/", b'["SET", "foo", "bar"]') == (200, b"+OK\r\n")
-    assert ask("/get/foo", b"") == (200, b"$3\r\nbar\r\n")
-    assert ask("/set/raw", b"\xff\r\n\x00") == (200, b"+OK\r\n")
-    assert ask("/", b'["MGET", "raw", "absent"]') == (200, b"*2\r\n$4\r\n\xff\r\n\x00\r\n$-1\r\n")
-    assert ask("/", b'["GET"]') == (400, b"-ERR wrong number of arguments for 'get' command\r\n")
-    assert ask("/", b'["GET", null]') == (400, b"-ERR null args are not supported\r\n")
+    assert exchange("/", b'["SET", "foo", "bar"]') == (200, b"+OK\r\n")
+    assert exchange("/get/foo", b"") == (200, b"$3\r\nbar\r\n")
+    assert exchange("/set/raw", b"\xff\r\n\x00") == (200, b"+OK\r\n")
+    assert exchange("/", b'["MGET", "raw", "absent"]') == (200, b"*2\r\n$4\r\n\xff\r\n\x00\r\n$-1\r\n")
+    assert exchange("/", b'["GET"]') == (400, b"-ERR wrong number of arguments for 'get' command\r\n")
+    assert exchange("/", b'["GET", null]') == (400, b"-ERR null args are not supported\r\n")
     mixed = b'[["INCR", "n"], ["GET", null], ["EXISTS", "n"]]'
-    assert ask("/pipeline", mixed) == (200, b":1\r\n-ERR null args are not supported\r\n:1\r\n")
+    assert exchange("/pipeline", mixed) == (200, b":1\r\n-ERR null args are not supported\r\n:1\r\n")
 
 
 def test_a_transaction_is_always_answered_in_json(rest: Rest) -> None:

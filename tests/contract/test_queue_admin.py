@@ -175,7 +175,7 @@ async def test_a_worker_logs_a_pause_once_and_resumes_at_its_next_poll(
             worker.start()
             try:
                 [job_id] = await queue.enqueue(1)
-                await wait_until_async("it has logged it", lambda: has_said(caplog, "is paused"))
+                await wait_until_async("it has logged it", lambda: has_logged(caplog, "is paused"))
                 polls = (await queue.results.stats()).worker_rest_calls
                 await wait_until_async("it polls again", lambda: has_polled(queue, polls))
                 assert await queue.state(job_id) == "queued"
@@ -188,7 +188,7 @@ async def test_a_worker_logs_a_pause_once_and_resumes_at_its_next_poll(
     assert messages == ["the queue is paused, waiting", "the queue is resumed"]
 
 
-async def has_said(caplog: pytest.LogCaptureFixture, text: str) -> bool:
+async def has_logged(caplog: pytest.LogCaptureFixture, text: str) -> bool:
     return any(text in record.message for record in caplog.records)
 
 

@@ -145,14 +145,14 @@ def test_garbage_in_the_store_costs_only_the_job_it_is_in(tmp_path: Path, place:
         record = hashlib.sha256(b"key").hexdigest()
         place.write(commands, {b"<good>": good[0], b"<waiting>": waiting, b"<held>": held, b"<record>": record})
 
-        look_around(place.client, [*good, waiting, held])
+        read_everything(place.client, [*good, waiting, held])
         good += submit(place.client, 2)
         with_key = place.client.post("/jobs", json=JOB, headers={"Idempotency-Key": "key"})
         assert with_key.status_code in (202, 422)
         with working(place.settings, place.store) as worker:
             wait_for(place.client, good)
             assert worker.pid is not None
-        look_around(place.client, [*good, waiting, held])
+        read_everything(place.client, [*good, waiting, held])
         started = [job_id for what, job_id, _ in events(tmp_path) if what == "start"]
         assert [started.count(one) for one in good] == [1] * len(good)
 
@@ -225,7 +225,7 @@ def test_a_key_of_another_type_stops_the_queue_only_while_it_exists(
         assert worker.pid is not None
 
 
-def look_around(client: httpx.Client, job_ids: list[str]) -> None:
+def read_everything(client: httpx.Client, job_ids: list[str]) -> None:
     """Every read gets a reply, whatever the store contains."""
     for job_id in job_ids:
         answer = client.get(f"/jobs/{job_id}")

@@ -63,12 +63,12 @@ async def test_expired_leases_return_to_the_head_in_order(queue: Queue) -> None:
     await queue.worker("dead", worker_lease_s=1.0).lease(4)
     alive = queue.worker("alive")
 
-    await wait_until_async("the lease is over", lambda: _comes_back(queue, alive, ids))
+    await wait_until_async("the lease is over", lambda: _returns_all(queue, alive, ids))
 
     assert (await queue.results.stats()).interrupted == 4
 
 
-async def _comes_back(queue: Queue, worker: object, ids: list[str]) -> bool:
+async def _returns_all(queue: Queue, worker: object, ids: list[str]) -> bool:
     """A lease call returns the four and leases the first of them alone, because it was interrupted before."""
     lease = await worker.lease(1)  # type: ignore[attr-defined]
     if ids_of(lease.jobs) == ids[4:5]:  # the lease had not expired

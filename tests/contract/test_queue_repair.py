@@ -206,7 +206,7 @@ async def test_a_repair_leaves_moving_jobs_alone(tmp_path: Path, store: Store) -
 async def test_a_job_that_moved_after_it_was_read_is_not_changed(queue: Queue) -> None:
     """The script checks again: a later fence or seq shows that the job had a place."""
     ids = await queue.enqueue(2)
-    await give_back(queue)
+    await release_two(queue)
     await queue.worker("holder").lease(1)
 
     call = Protocol(queue.prefix).call(RECONCILE, queue.prefix, 2, 0, 1000, 1000, ids[0], "0", ids[1], "0")
@@ -230,13 +230,13 @@ class Interrupted(Upstash):
         return await super().command(*command, repeatable=repeatable, deadline_s=deadline_s)
 
 
-async def give_back(queue: Queue) -> None:
+async def release_two(queue: Queue) -> None:
     """Two waiting jobs are leased and released."""
     worker = queue.worker("x")
     await worker.settle([settled(job, LeaseEnd.RELEASED) for job in (await worker.lease(2)).jobs])
 
 
-async def give_back_all(queue: Queue) -> None:
+async def expire_leases(queue: Queue) -> None:
     """Expired leases return to the head."""
     await queue.expire_lease(*await queue.redis("ZRANGE", f"{queue.prefix}jobs:leases", 0, -1))
     await queue.worker("y", worker_max_batch=1).lease(1)
@@ -270,7 +270,7 @@ async def drain(queue: Queue) -> None:
         await worker.settle([settled(job) for job in (await worker.lease(3)).jobs])
 
 
-EVENTS = [give_back, give_back_all, lease_two, finish_two, cancel_and_enqueue, requeue_dead, drain]
+EVENTS = [release_two, expire_leases, lease_two, finish_two, cancel_and_enqueue, requeue_dead, drain]
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.__name__)

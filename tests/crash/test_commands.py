@@ -28,7 +28,7 @@ from tests.support.stores import Rest, token_file
 from tests.support.waiting import wait_until
 
 
-def run_door(folder: Path, module: str, *arguments: str, **variables: object) -> "subprocess.CompletedProcess[str]":
+def run_command(folder: Path, module: str, *arguments: str, **variables: object) -> "subprocess.CompletedProcess[str]":
     return run_module(f"overload_demo.{module}", *arguments, env=environment(folder, **variables), cwd=folder)
 
 
@@ -40,7 +40,7 @@ def the_error(outcome: "subprocess.CompletedProcess[str]") -> str:
     return line
 
 
-@pytest.mark.parametrize("door", ["api", "worker"])
+@pytest.mark.parametrize("module", ["api", "worker"])
 @pytest.mark.parametrize(
     ("variables", "text"),
     [
@@ -53,16 +53,16 @@ def the_error(outcome: "subprocess.CompletedProcess[str]") -> str:
     ],
 )
 def test_a_mistake_in_the_settings_is_a_one_line_error_that_names_it(
-    tmp_path: Path, door: str, variables: dict[str, str], text: str
+    tmp_path: Path, module: str, variables: dict[str, str], text: str
 ) -> None:
-    outcome = run_door(tmp_path, door, *(["--port", "0"] if door == "api" else []), **variables)
+    outcome = run_command(tmp_path, module, *(["--port", "0"] if module == "api" else []), **variables)
 
     assert text in the_error(outcome)
     assert "s3cret" not in outcome.stderr
 
 
 def test_a_missing_handler_is_a_one_line_error(tmp_path: Path) -> None:
-    assert "nowhere:nothing" in the_error(run_door(tmp_path, "worker", WORKER_HANDLER="nowhere:nothing"))
+    assert "nowhere:nothing" in the_error(run_command(tmp_path, "worker", WORKER_HANDLER="nowhere:nothing"))
 
 
 def test_a_second_api_on_the_same_port_is_refused(tmp_path: Path, own_queue: dict[str, object]) -> None:
@@ -72,7 +72,7 @@ def test_a_second_api_on_the_same_port_is_refused(tmp_path: Path, own_queue: dic
     try:
         wait_until("the first serves", lambda: is_healthy(f"http://127.0.0.1:{port}"), timeout_s=20.0)
 
-        outcome = run_door(tmp_path, "api", "--port", str(port))
+        outcome = run_command(tmp_path, "api", "--port", str(port))
 
         assert f"127.0.0.1 port {port}" in the_error(outcome)
     finally:
@@ -88,7 +88,7 @@ def test_a_worker_until_empty_runs_all_jobs_and_ends(tmp_path: Path, own_queue: 
     with api_process(tmp_path, **own_queue) as (_, client):
         ids = submit(client, 25)
 
-        outcome = run_door(tmp_path, "worker", "--until-empty", **own_queue)
+        outcome = run_command(tmp_path, "worker", "--until-empty", **own_queue)
 
         assert outcome.returncode == 0, outcome.stderr
         wait_for(client, ids)
@@ -137,7 +137,7 @@ def test_a_job_over_its_time_limit_ends_the_worker_and_counts_as_interrupted(
         [job_id] = submit(client)
         limits = {"WORKER_HANDLER": "stuck:handle", "WORKER_JOB_TIMEOUT_S": 0.3, "WORKER_MAX_ATTEMPTS": 2}
 
-        first, second = (run_door(tmp_path, "worker", **own_queue, **limits) for _ in range(2))
+        first, second = (run_command(tmp_path, "worker", **own_queue, **limits) for _ in range(2))
 
         assert (first.returncode, second.returncode) == (3, 3)
         with worker_process(tmp_path, **own_queue, **limits):
@@ -204,14 +204,14 @@ def test_a_worker_waits_for_a_store_that_is_down_at_start(tmp_path: Path) -> Non
 
         chosen = token_file(tmp_path / "token", token)
         command = [sys.executable, "-m", "overload_demo.store", "--port", str(port), "--token-file", str(chosen)]
-        door = subprocess.Popen(command, env=environment(tmp_path), stdout=subprocess.DEVNULL)
+        module = subprocess.Popen(command, env=environment(tmp_path), stdout=subprocess.DEVNULL)
         try:
             wait_until("the store answers", lambda: client.get("/health/ready").status_code == 200, timeout_s=20.0)
             wait_for(client, submit(client, 3))
             assert Rest(url, token).run("PING") == "PONG"
         finally:
-            door.terminate()
-            assert door.wait(timeout=15) == 0
+            module.terminate()
+            assert module.wait(timeout=15) == 0
 
 
 def test_a_proxy_variable_does_not_catch_loopback_traffic(tmp_path: Path) -> None:

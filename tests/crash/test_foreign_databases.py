@@ -34,7 +34,7 @@ def on_own_server(tmp_path: Path, url: str, **changes: object) -> Iterator[tuple
         yield settings, opened
 
 
-def ask(port: int, *command: str) -> Any:
+def exchange(port: int, *command: str) -> Any:
     """Send a command to the server itself; returns the unparsed reply."""
     with Valkey(port=port, decode_responses=True) as client:
         client.set_response_callback(command[0], lambda reply, **_: reply)
@@ -81,7 +81,7 @@ def test_tls_to_a_server_without_it_is_refused_in_one_line(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("user", "reason"),
     [("queue:wrong", "WRONGPASS"), ("queue:right", "refuses INFO: NOPERM")],
-    ids=["a wrong password", "a user that may not ask"],
+    ids=["a wrong password", "a user without INFO"],
 )
 def test_a_user_without_the_rights_is_one_line(tmp_path: Path, user: str, reason: str) -> None:
     port = free_port()
@@ -114,7 +114,7 @@ def test_a_full_server_refuses_jobs_and_still_drains(tmp_path: Path) -> None:
         with on_own_server(tmp_path, f"redis://127.0.0.1:{port}/0") as (settings, opened):
             with serving_api(settings, opened) as client:
                 waiting = submit(client, 20, message="x" * 1000)
-                ask(port, "CONFIG", "SET", "maxmemory", "1mb")
+                exchange(port, "CONFIG", "SET", "maxmemory", "1mb")
                 refused = client.post("/jobs", json=JOB)
                 with working(settings, opened):
                     wait_for(client, waiting)
@@ -181,7 +181,7 @@ async def test_a_database_behind_a_rest_url_that_reports_itself_unsafe_is_refuse
     port = free_port()
     bus = ("--cluster-port", str(free_port()))  # by itself it is 10,000 above the port, and may be none
     with server(tmp_path / "own", port, *options, *bus):
-        info = ask(port, "INFO")
+        info = exchange(port, "INFO")
     replies = [{"result": 1}, {"result": info}, {"result": None}, *([{"result": "none"}] * len(TYPES))]
     async with h.hostile(h.answer(200, replies)) as gateway:
         with pytest.raises(ConfigurationError, match=reason):

@@ -75,14 +75,14 @@ def test_a_slow_sender_is_disconnected(tmp_path: Path, store: Store, where: str)
     with serving_api(settings, store) as client, connections(client, 1) as [slow]:
         slow.sendall(beginning)
 
-        wait_until("it is cut off", lambda: is_cut_off(slow, drop))
+        wait_until("it is disconnected", lambda: is_disconnected(slow, drop))
 
         submit(client)
         jobs, queued = in_store(settings, store)
         assert (len(jobs), len(queued)) == (1, 1)
 
 
-def is_cut_off(connection: socket.socket, drop: bytes) -> bool:
+def is_disconnected(connection: socket.socket, drop: bytes) -> bool:
     """Send a few bytes more; whether the connection is closed."""
     try:
         connection.sendall(drop)
@@ -97,7 +97,7 @@ def test_blank_lines_after_a_response_do_not_keep_a_connection_open(tmp_path: Pa
         slow.sendall(post())
         assert read_answer(slow).status == 202
 
-        wait_until("it is cut off", lambda: is_cut_off(slow, b"\r\n"))
+        wait_until("it is disconnected", lambda: is_disconnected(slow, b"\r\n"))
 
 
 def test_a_client_that_reads_no_responses_is_disconnected(tmp_path: Path, store: Store) -> None:
@@ -108,7 +108,7 @@ def test_a_client_that_reads_no_responses_is_disconnected(tmp_path: Path, store:
         slow_reader.connect((client.base_url.host, client.base_url.port))
         slow_reader.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 500)
 
-        wait_until("it is cut off", lambda: is_cut_off(slow_reader, b"\r\n"))
+        wait_until("it is disconnected", lambda: is_disconnected(slow_reader, b"\r\n"))
 
 
 FLOODS = {
@@ -126,13 +126,13 @@ def test_no_client_makes_the_memory_of_the_api_grow(tmp_path: Path, own_queue: d
         bound = memory().rss + 24_000_000
         for name, flood in FLOODS.items():
             with connections(client, 1) as [connection]:
-                sent = pour(connection, flood, lambda: memory().rss > bound)
+                sent = send_until(connection, flood, lambda: memory().rss > bound)
 
             assert memory().rss < bound, f"after {sent} bytes of {name}"
         submit(client)
 
 
-def pour(connection: socket.socket, flood: bytes, is_enough: Callable[[], bool]) -> int:
+def send_until(connection: socket.socket, flood: bytes, is_enough: Callable[[], bool]) -> int:
     """Send as fast as the server reads, and read; returns the bytes sent before the end or the limit.
 
     The end: all is sent, the other side has closed, or has answered a thousand times.

@@ -146,16 +146,16 @@ def test_a_stop_answers_the_connections_in_the_accept_queue(tmp_path: Path, own_
 
 def test_a_stop_sends_connection_close_to_every_active_client(tmp_path: Path, own_queue: dict[str, object]) -> None:
     with api_process(tmp_path, **own_queue) as (api, client), connections(client, 20) as active:
-        left = [connection for connection in active if asks_again(connection)]
+        left = [connection for connection in active if stays_open(connection)]
         api.terminate()
 
         while left:  # in turn: when the API begins to stop, almost all are between two requests
-            left = [connection for connection in left if asks_again(connection)]
+            left = [connection for connection in left if stays_open(connection)]
 
         wait_until("it has ended", lambda: api.pid is None)
 
 
-def asks_again(connection: socket.socket) -> bool:
+def stays_open(connection: socket.socket) -> bool:
     """Whether the connection stays open after one more request, which must be accepted."""
     connection.sendall(post())
     answer = read_answer(connection)

@@ -19,7 +19,7 @@ PLACES = 8
 
 
 @contextmanager
-def held_up(api: Child, for_s: float) -> Iterator[None]:
+def suspended(api: Child, for_s: float) -> Iterator[None]:
     """Suspend the process for the block, and at least for this number of seconds."""
     assert api.pid is not None
     os.kill(api.pid, signal.SIGSTOP)
@@ -46,7 +46,7 @@ def test_a_next_request_sent_during_the_suspension_is_answered(tmp_path: Path, o
                 connection.sendall(post())
                 assert read_answer(connection).status == 202
 
-            with held_up(api, 2 * CROWDED_IDLE_S):
+            with suspended(api, 2 * CROWDED_IDLE_S):
                 outside = open_ones.enter_context(connections(client, 2 * PLACES))
                 for connection in [*outside, *inside]:
                     connection.sendall(post())

@@ -119,10 +119,10 @@ def test_one_injected_loss_and_one_duplicate_are_reported_and_fail_the_run(tmp_p
         wait_until("some are done", lambda: counts(data_dir)["done"] >= 5)
 
         key = Protocol().key("queue")
-        ask(data_dir, "RPOP", key)  # an accepted job vanishes from the queue
+        exchange(data_dir, "RPOP", key)  # an accepted job is lost from the queue
         repeated = first_done_job(tmp_path)
-        ask(data_dir, "HSET", f"job:{repeated}", "status", "queued")  # a finished one is queued again
-        ask(data_dir, "RPUSH", key, repeated)
+        exchange(data_dir, "HSET", f"job:{repeated}", "status", "queued")  # a finished one is queued again
+        exchange(data_dir, "RPUSH", key, repeated)
         output, _ = spike.communicate(timeout=100)
 
     result = the_result(tmp_path)
@@ -239,7 +239,7 @@ def test_reset_empties_a_data_dir(tmp_path: Path) -> None:
 
     assert outcome.returncode == 0, outcome.stderr
     with held_store(settings) as data_dir:
-        assert ask(data_dir, "DBSIZE") == 0
+        assert exchange(data_dir, "DBSIZE") == 0
 
 
 def wait_for_data_dir(folder: Path) -> DataDir:
@@ -248,14 +248,14 @@ def wait_for_data_dir(folder: Path) -> DataDir:
     return DataDir(state.parent)
 
 
-def ask(data_dir: DataDir, *command: str) -> Any:
+def exchange(data_dir: DataDir, *command: str) -> Any:
     state = data_dir.read_state()
     assert state is not None, "no store serves this directory"
     return Rest(data_dir.address(state).url, state.token).run(*command)
 
 
 def counts(data_dir: DataDir) -> dict[str, int]:
-    flat = ask(data_dir, "HGETALL", Protocol().key("stats"))
+    flat = exchange(data_dir, "HGETALL", Protocol().key("stats"))
     named: dict[str, Any] = dict(zip(flat[::2], flat[1::2], strict=True))
     return {"accepted": int(named.get("accepted", 0)), "done": int(named.get("done", 0))}
 
@@ -274,5 +274,5 @@ def held_store(settings: Any) -> Iterator[DataDir]:
 @contextmanager
 def stored_job(settings: Any) -> Iterator[None]:
     with held_store(settings) as data_dir:
-        ask(data_dir, "SET", "job:left-over", json.dumps({}))
+        exchange(data_dir, "SET", "job:left-over", json.dumps({}))
         yield

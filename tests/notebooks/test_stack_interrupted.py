@@ -42,7 +42,7 @@ async def until_nothing_is_left(folder: Path) -> None:
 async def test_a_start_interrupted_while_the_store_starts_releases_the_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    starts, may_go_on, given_back = threading.Event(), threading.Event(), threading.Event()
+    starts, may_go_on, released = threading.Event(), threading.Event(), threading.Event()
 
     @contextmanager
     def slow_store(_: object) -> Iterator[tuple[None, None]]:
@@ -51,7 +51,7 @@ async def test_a_start_interrupted_while_the_store_starts_releases_the_store(
         try:
             yield None, None
         finally:
-            given_back.set()
+            released.set()
 
     monkeypatch.setattr(lab_stack, "open_store", slow_store)
     starting = asyncio.create_task(Stack.start(runs=tmp_path))
@@ -64,7 +64,7 @@ async def test_a_start_interrupted_while_the_store_starts_releases_the_store(
 
     with pytest.raises(asyncio.CancelledError):
         await starting
-    assert given_back.is_set()
+    assert released.is_set()
     assert Stack.current is None
 
 

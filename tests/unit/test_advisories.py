@@ -1,7 +1,7 @@
 """Known advisories, checked offline: neither what is installed nor what may be installed falls below a fixed version.
 
-A short list by hand, of what this project stands on and the world has found; ``pip-audit`` knows them all, but asks a
-service for it.
+A short list, kept by hand, for the dependencies of this project. ``pip-audit`` has all advisories but needs a network
+service.
 """
 
 import re

@@ -145,7 +145,7 @@ def test_a_query_is_arguments_in_its_order(query: bytes, arguments: list[Any]) -
     assert query_arguments(query) == arguments
 
 
-def ask(chunks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def exchange(chunks: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The gateway's response to a POST whose body arrives as these messages."""
     sent: list[dict[str, Any]] = []
     messages = iter(chunks)
@@ -167,13 +167,13 @@ def chunk(body: bytes, more: bool) -> dict[str, Any]:
 
 
 def test_a_body_in_pieces_is_put_together() -> None:
-    _, body = ask([chunk(b"[", True), chunk(b"", True), chunk(b"]", False)])
+    _, body = exchange([chunk(b"[", True), chunk(b"", True), chunk(b"]", False)])
     assert json.loads(body["body"]) == {"error": "ERR empty command"}
 
 
 def test_an_endless_body_is_refused_at_the_limit() -> None:
     part = b" " * (MAX_BODY_BYTES // 4)
-    start, body = ask([chunk(part, True)] * 4 + [chunk(b" ", True)])
+    start, body = exchange([chunk(part, True)] * 4 + [chunk(b" ", True)])
     assert start["status"] == 413
     assert (
         json.loads(body["body"])["error"]
@@ -183,4 +183,4 @@ def test_an_endless_body_is_refused_at_the_limit() -> None:
 
 @pytest.mark.parametrize("before", [[], [chunk(b"[", True)]], ids=["at once", "in the middle"])
 def test_a_client_that_disconnects_within_its_body_gets_no_response(before: list[dict[str, Any]]) -> None:
-    assert ask([*before, {"type": "http.disconnect"}]) == []
+    assert exchange([*before, {"type": "http.disconnect"}]) == []

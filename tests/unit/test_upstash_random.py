@@ -58,7 +58,7 @@ def test_random_replies_raise_only_typed_errors(monkeypatch: pytest.MonkeyPatch,
         @given(reply=replies)
         def holds(reply: bytes) -> None:
             replies_now.append(reply)
-            runner.run(_ask(store))
+            runner.run(_exchange(store))
 
         try:
             holds()
@@ -66,7 +66,7 @@ def test_random_replies_raise_only_typed_errors(monkeypatch: pytest.MonkeyPatch,
             runner.run(opened.aclose())
 
 
-async def _ask(store: Upstash) -> None:
+async def _exchange(store: Upstash) -> None:
     for call in (store.command("INCR", "k"), store.pipeline([["INCR", "k"]])):
         try:
             await call

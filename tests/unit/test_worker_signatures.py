@@ -111,7 +111,7 @@ def three(payload: Any, context: Any, more: Any) -> None: ...
 def keyword_needed(payload: Any, *, retries: int) -> None: ...
 
 
-def strange_second(payload: Any, second: Any) -> None: ...
+def required_second(payload: Any, second: Any) -> None: ...
 
 
 def generator(payload: Any) -> Any:
@@ -122,7 +122,7 @@ REFUSED = {
     "nothing": "too many positional arguments in () -> None",
     "three": "missing a required argument: 'more'",
     "keyword_needed": "missing a required argument: 'retries'",
-    "strange_second": "missing a required argument: 'second'",
+    "required_second": "missing a required argument: 'second'",
     "generator": "a generator function",
     "CONTEXT": "of type JobContext, which cannot be called",
     "Closed.method": "needed",

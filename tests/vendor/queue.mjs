@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { Queue } from "@upstash/queue";
 import { Redis } from "@upstash/redis";
 
-test("what is sent is received once, in order, and again if it is not verified", async () => {
+test("messages are received once, in order, and again if not verified", async () => {
   const redis = Redis.fromEnv();
   const queue = new Queue({ redis, queueName: "jobs", concurrencyLimit: 5, autoVerify: false, visibilityTimeout: 1 });
   const sent = [];

@@ -9,7 +9,7 @@ const redis = Redis.fromEnv();
 
 beforeEach(() => redis.flushdb());
 
-test("values come back as they went", async () => {
+test("values are returned unchanged", async () => {
   for (const value of ["", "OK", "T0s=", "ünïcödé 😀\n\u0000", "9007199254740993n", { a: [1, null, { b: "x" }] }, 42, true]) {
     await redis.set("k", value);
     assert.deepEqual(await redis.get("k"), value);
@@ -34,7 +34,7 @@ test("the types of Redis", async () => {
   assert.equal(await redis.ping(), "PONG");
 });
 
-test("what is asked for together travels together", async () => {
+test("concurrent commands share a request", async () => {
   const client = new Redis({ url, token });
   assert.equal(await client.set("n", 1), "OK");
   const before = client.pipelineCounter;
@@ -70,7 +70,7 @@ test("scripts, by their text and by their name", async () => {
   assert.deepEqual(await redis.scriptExists(sha), [1]);
 });
 
-test("subscribers hear what is published", async () => {
+test("subscribers receive published messages", async () => {
   const received = [];
   const subscriber = redis.subscribe(["chat"]);
   const pattern = redis.psubscribe("ch*");
@@ -102,7 +102,7 @@ test("without base64, and with a slash after the URL", async () => {
   assert.deepEqual(await client.pipeline().get("k").exec(), ["ü"]);
 });
 
-test("a wrong token, a read-only one, and a command that is not there", async () => {
+test("a wrong token, a read-only one, and an unknown command", async () => {
   await assert.rejects(new Redis({ url, token: "wrong" }).get("k"), /WRONGPASS invalid or missing auth token/);
   const reader = new Redis({ url, token: readOnly });
   assert.equal(await reader.get("k"), null);

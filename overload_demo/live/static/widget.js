@@ -18,14 +18,14 @@ export default {
     const handle = await mount(el, await bokeh(model), model.get("panels"));
     const pause = el.querySelector("[data-pause]");
     const isPaused = () => pause.getAttribute("aria-pressed") === "true";
-    const hear = message => { if (!isPaused()) handle(message); };
+    const receive = message => { if (!isPaused()) handle(message); };
     const again = () => model.send({ again: true });
     pause.onclick = () => {
       pause.setAttribute("aria-pressed", String(!isPaused()));
       if (!isPaused()) again();
     };
-    model.on("msg:custom", hear);
+    model.on("msg:custom", receive);
     again();
-    return () => model.off("msg:custom", hear);
+    return () => model.off("msg:custom", receive);
   },
 };
