@@ -112,14 +112,14 @@ def without_ids(answer: httpx.Response) -> tuple[int, dict[str, str], Any]:
 async def test_the_short_cut_answers_like_the_ordinary_handler(settings: Settings, store: Store) -> None:
     bodies = [json.dumps(one).encode() for one in CORPUS] + RAW
     async with (
-        client_of(create_app(settings, store)) as thin,
-        client_of(ordinary_app(settings, store)) as ordinary,
+        client_of(create_app(settings, store)) as app_client,
+        client_of(ordinary_app(settings, store)) as ordinary_client,
     ):
         statuses = set()
         for body in bodies:
             short, ordinary = [
                 await client.post("/jobs", content=body, headers={"Content-Type": "application/json"})
-                for client in (thin, ordinary)
+                for client in (app_client, ordinary_client)
             ]
             assert without_ids(short) == without_ids(ordinary), body[:100]
             statuses.add(short.status_code)
