@@ -177,6 +177,21 @@ async def test_hundreds_of_expired_leases_all_return(queue: Queue) -> None:
     assert [job.job_id, *await queue.waiting()] == ids
 
 
+async def test_one_lease_call_returns_a_bounded_number_of_expired_leases(queue: Queue) -> None:
+    ids = await asyncio.gather(*(queue.enqueue_one() for _ in range(360)))
+    for name in ("a", "b", "c"):
+        assert len((await queue.worker(name).lease(120)).jobs) == 120
+    await queue.expire_lease(*ids)
+    alive = queue.worker("alive")
+
+    [first] = (await alive.lease(1)).jobs
+    waiting = await queue.waiting()
+    [second] = (await alive.lease(1)).jobs
+
+    assert len(waiting) == 299
+    assert {first.job_id, second.job_id, *await queue.waiting()} == set(ids)
+
+
 async def test_a_heartbeat_is_counted_and_removed(queue: Queue) -> None:
     worker = queue.worker()
     await worker.lease(1)
