@@ -550,7 +550,11 @@ MUTANTS = {
     "a dead worker that still counts": ("lease", "'', unpack(dead_workers))", "'')"),
     "cancelled entries that are never taken out": ("enqueue", "if entries > depth then", "if false then"),
     "cancelled entries without a bound": ("enqueue", "2 * bound -", "2 * math.huge -"),
-    "leases that never end": ("lease", "'-inf', now, 'LIMIT', 0, 500", "'-inf', 0, 'LIMIT', 0, 500"),
+    "leases that never end": (
+        "lease",
+        "'-inf', now, 'LIMIT', 0, MOST_TAKEN_BACK",
+        "'-inf', 0, 'LIMIT', 0, MOST_TAKEN_BACK",
+    ),
     "a lease of any size": ("lease", "> most_bytes) then break", "> 1e9) then break"),
     "an enqueue that is not idempotent": (
         "enqueue",
