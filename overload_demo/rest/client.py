@@ -207,6 +207,10 @@ class Upstash:
         except httpx.HTTPError as error:
             reason = f"the connection to the store was lost during a request ({type(error).__name__})"
             raise StoreUnavailableError(reason, Outcome.UNKNOWN) from None
+        if response.status_code == 401:  # another user may have started a new gateway, which has a new token
+            await self._refresh_address(address, give_up_at)
+            if self.address.token != address.token:
+                raise StoreUnavailableError("the store was started again with a new token")
         sync_token = response.headers.get("upstash-sync-token", "")
         if sync_token.isascii() and sync_token.isprintable():
             self._sync_token = sync_token or self._sync_token

@@ -1,5 +1,6 @@
 """After any kill there is one server per data directory, and no acknowledged write is lost."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from overload_demo.config import load_settings
 from overload_demo.errors import StoreUnavailableError
+from overload_demo.rest.client import Upstash
 from overload_demo.store import connect
 from overload_demo.store.connect import EmbeddedStore
 from overload_demo.store.data_dir import DataDir
@@ -165,6 +167,25 @@ def test_several_users_of_a_dead_gateway_start_one_store(data_dir: Path) -> None
     finally:
         for user in users:
             user.leave()
+
+
+@pytest.mark.anyio
+async def test_a_client_that_was_idle_while_another_user_replaced_the_gateway_gets_the_new_token(
+    data_dir: Path,
+) -> None:
+    settings = load_settings(overload_data_dir=data_dir)
+    with EmbeddedStore(data_dir, settings) as store, EmbeddedStore(data_dir, settings) as other:
+        client = Upstash(store.acquire(), refresh=store.refresh)
+        try:
+            await client.command("SET", "k", "v")
+            before = client.address.token
+            kill_gateway(data_dir)
+            await asyncio.to_thread(other.refresh)
+
+            assert await client.command("GET", "k", repeatable=True) == "v"
+            assert client.address.token != before
+        finally:
+            await client.aclose()
 
 
 def test_an_orphaned_server_is_ended_before_another_is_started(data_dir: Path) -> None:
