@@ -74,11 +74,11 @@ class WakeUps:
                 trouble, is_passing = str(error), isinstance(error, StoreUnavailableError)
             except TimeoutError:
                 trouble, is_passing = "what a script publishes does not arrive", False
+            if self._heard_at > since + self._poll_s:
+                pauses.reset()
             if self._heard_at < since and trouble != self._trouble:
                 log.warning("no wake-ups, polling for jobs: %s", trouble)
                 self._trouble = trouble
-            if time.monotonic() - since > self._poll_s:
-                pauses.reset()
             if self._is_open:
                 self._is_open = self._is_offered = False
                 self._heard.set()

@@ -190,7 +190,7 @@ def end_subscriptions(upstash: Upstash) -> None:
     """Cut every subscription at the server, not through the gateway."""
     with connect(str(Path(upstash.address.socket).with_name(SERVER_SOCKET))) as link:
         link.sendall(b"CLIENT KILL TYPE pubsub\r\n")
-        assert link.recv(100) == b":1\r\n"
+        assert link.recv(100).startswith(b":")
 
 
 async def test_a_connection_that_has_become_silent_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
