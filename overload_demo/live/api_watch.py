@@ -14,7 +14,7 @@ from rich.table import Table
 
 from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab.json_connection import JsonConnection
+from overload_demo.lab.parts import JsonConnection
 from overload_demo.live.feed import EVERY_S, RATE_OVER_S, Feed
 from overload_demo.live.samples import NOT_KNOWN, NUMBERS, LiveSample
 
