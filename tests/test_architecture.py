@@ -29,7 +29,7 @@ HOMES = {
     "fastapi": {"api", "live"},
     "hiredis": {"store"},
     "httptools": {"api", "rest", "store"},
-    "httpx": {"rest"},
+    "httpx": {"lab", "rest"},
     "IPython": {"lab"},
     "ipywidgets": {"course"},
     "matplotlib": {"lab"},

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
-
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.lab.job_log import read_events
 from overload_demo.lab.ledger import ledger_of, read_charges
@@ -20,7 +18,6 @@ from overload_demo.lab.spike_run import run_spike
 from overload_demo.lab.stack import EFFECTS, Stack, check_killable
 from overload_demo.load import LoadResult
 
-BUCKET_S = 0.1
 NEAR_KILL_S = 0.25  # a silence that a kill caused begins within this
 SHOWN_BEFORE_AND_AFTER = 25  # jobs in the figure of a kill
 
@@ -94,16 +91,15 @@ class Charges:
 class CrashResult:
     """A spike with kills. ``charges`` is None when the handler kept no ledger.
 
-    ``lives`` are the jobs around the first kill of a worker, in the order they were first started. Rates are per
-    second, in buckets of ``bucket_s`` that begin at 0.
+    ``accepted_s`` and ``done_s`` are the sorted times of all 202s and of all work done, seconds since the first
+    intended send. ``lives`` are the jobs around the first kill of a worker, in the order they were first started.
     """
 
     spike: SpikeResult
     kills: list[KillSeen]
     charges: Charges | None
-    bucket_s: float
-    accepted_per_s: list[float]
-    done_per_s: list[float]
+    accepted_s: list[float]
+    done_s: list[float]
     lives: list[JobRuns]
 
     @property
@@ -149,8 +145,6 @@ def _account_for(folder: Path, spike: SpikeResult, kills: Sequence[tuple[str, fl
     kills = [(part, at_mono_s - load.started_mono_s) for part, at_mono_s in kills]
     accepted_s = dict(zip(load.accepted_ids, load.done_s[load.accepted].tolist(), strict=True))
     answered_s = sorted(accepted_s.values())
-    done_s = [tried[-1].ended_s for tried in runs.values() if tried[-1].ended_s is not None]
-    edges_s = np.arange(int(max([0.0, *done_s, *answered_s]) / BUCKET_S) + 2) * BUCKET_S
     jobs = [JobRuns(accepted_s[job_id], tried) for job_id, tried in runs.items() if job_id in accepted_s]
     lives: list[JobRuns] = []
     if worker_kills_s := [at_s for part, at_s in kills if part == "worker"]:
@@ -165,9 +159,8 @@ def _account_for(folder: Path, spike: SpikeResult, kills: Sequence[tuple[str, fl
             for (part, at_s), (_, until_s) in pairwise([*kills, ("", math.inf)])
         ],
         charges=_charges(load.accepted_ids, ledger_of(folder / EFFECTS)),
-        bucket_s=BUCKET_S,
-        accepted_per_s=(np.histogram(answered_s, edges_s)[0] / BUCKET_S).round(3).tolist(),
-        done_per_s=(np.histogram(done_s, edges_s)[0] / BUCKET_S).round(3).tolist(),
+        accepted_s=answered_s,
+        done_s=sorted(tried[-1].ended_s for tried in runs.values() if tried[-1].ended_s is not None),
         lives=lives,
     )
 

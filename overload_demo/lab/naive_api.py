@@ -5,7 +5,6 @@ Its app is in ``experiments/`` of a checkout and is never imported, so that neit
 
 import asyncio
 import contextlib
-import http.client
 import json
 import math
 import sys
@@ -15,6 +14,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 
@@ -39,31 +39,24 @@ _PACKAGES = ("fastapi", "httptools", "starlette", "uvicorn", "uvloop")
 
 
 @dataclass(frozen=True)
-class AppSample:
-    """The app's own counts at one moment; ``in_flight`` and ``completed`` include clients that have left."""
-
-    at_mono_s: float
-    in_flight: int
-    completed: int
-    slot_capacity_per_s: float | None
-
-
-@dataclass(frozen=True)
 class NaiveServer:
-    """A running naive API, and the samples taken of it. An app with a blocked event loop yields them late."""
+    """A running naive API, and its own counts with the times they were read, CLOCK_MONOTONIC.
+
+    The counts ``in_flight`` and ``completed`` include clients that have left; ``slot_capacity_per_s`` is None without a
+    slot. An app with a blocked event loop yields them late.
+    """
 
     url: str
     connection: JsonConnection
-    samples: list[AppSample] = field(default_factory=list)
+    samples: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
 
-    async def sample(self) -> AppSample:
-        """Take a sample. Raises :class:`OverloadDemoError` when two requests get no response."""
+    async def sample(self) -> dict[str, Any]:
+        """Read the counts. Raises :class:`OverloadDemoError` when two requests get no response."""
         for _ in range(2):  # the server may have closed the connection because it was idle
-            with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
-                stats = await asyncio.to_thread(self.connection.get, "/stats")
-                counts = stats["in_flight"], stats["completed"], stats["slot_capacity_per_s"]
-                self.samples.append(AppSample(time.monotonic(), *counts))
-                return self.samples[-1]
+            with contextlib.suppress(OSError, ValueError):
+                counts = await asyncio.to_thread(self.connection.get, "/stats")
+                self.samples.append((time.monotonic(), counts))
+                return counts
         raise OverloadDemoError("the naive baseline did not answer /stats")
 
     async def sample_until_cancelled(self) -> None:
@@ -98,7 +91,8 @@ async def run_baseline(
         finally:
             sampling.cancel()
             await asyncio.gather(sampling, return_exceptions=True)
-    during = [sample for sample in server.samples if sample.at_mono_s >= result.started_mono_s]
+    samples = [(at_mono_s - result.started_mono_s, counts) for at_mono_s, counts in server.samples]
+    during = [(at_s, counts) for at_s, counts in samples if at_s >= 0]
     return BaselineRun(
         variant=variant,
         delay_s=delay_s,
@@ -106,15 +100,15 @@ async def run_baseline(
         recorded_at=result.started_at,
         server_command=" ".join(("python", *_server_arguments(variant, delay_s))),
         server_versions={name: version(name) for name in _PACKAGES},
-        slot_capacity_per_s=before.slot_capacity_per_s,
-        slot_under_load_per_s=server.samples[-1].slot_capacity_per_s,
+        slot_capacity_per_s=before["slot_capacity_per_s"],
+        slot_under_load_per_s=samples[-1][1]["slot_capacity_per_s"],
         unloaded_per_s=round(unloaded_per_s, 1),
         summary=result.summary(),
         series=BaselineSeries(
             **result.series().model_dump(),
-            sampled_at_s=[round(sample.at_mono_s - result.started_mono_s, 2) for sample in during],
-            app_in_flight=[sample.in_flight for sample in during],
-            app_completed=[sample.completed - before.completed for sample in during],
+            sampled_at_s=[round(at_s, 2) for at_s, _ in during],
+            app_in_flight=[counts["in_flight"] for _, counts in during],
+            app_completed=[counts["completed"] - before["completed"] for _, counts in during],
         ),
     )
 
@@ -247,13 +241,13 @@ async def load_steps(
                 timeout_s,
                 seconds,
                 offered_per_s=rate_per_s,
-                on_a_fresh_server=before.completed == before.in_flight == 0,
+                on_a_fresh_server=before["completed"] == before["in_flight"] == 0,
                 summary=load.summary(),
                 response_s=np.sort(load.response_s[load.accepted]),
                 answered_per_s=(answered * BUCKETS / seconds).round(3).tolist(),
-                backlog_before=before.in_flight,
-                backlog_after=after.in_flight,
-                completed=after.completed - before.completed,
+                backlog_before=before["in_flight"],
+                backlog_after=after["in_flight"],
+                completed=after["completed"] - before["completed"],
             )
             steps.append(step)
     return steps

@@ -96,7 +96,7 @@ def recorded_baseline(results_dir: Path | None = None) -> list[BaselineRun]:
 
     Raises :class:`ConfigurationError` for a file that is not such a recording.
     """
-    results_dir = results_dir or (checkout_root() or Path("no-checkout")) / "experiments" / "results"
+    results_dir = results_dir or Path(overload_demo.__file__).resolve().parents[1] / "experiments" / "results"
     runs: list[BaselineRun] = []
     for path in sorted(results_dir.glob("naive_*.json")):
         try:
@@ -135,16 +135,13 @@ def note_on(run: BaselineRun, here: Environment) -> str:
     return note
 
 
-def checkout_root() -> Path | None:
-    """Return the checkout this package is imported from, with ``experiments`` beside it; None without one."""
-    root = Path(overload_demo.__file__).resolve().parents[1]
-    return root if (root / "experiments" / "naive_sync" / "__main__.py").is_file() else None
-
-
 def require_checkout() -> Path:
-    """Return the checkout. Raises :class:`ConfigurationError` with the remedy when only a wheel is installed."""
-    root = checkout_root()
-    if root is None:
+    """Return the checkout this package is imported from, with ``experiments`` beside it.
+
+    Raises :class:`ConfigurationError` with the remedy when only a wheel is installed.
+    """
+    root = Path(overload_demo.__file__).resolve().parents[1]
+    if not (root / "experiments" / "naive_sync" / "__main__.py").is_file():
         raise ConfigurationError(
             "the naive baseline needs a checkout: no experiments/naive_sync beside the package. "
             "Clone the repository, and install it with: pip install -e '.[notebooks]'"

@@ -28,7 +28,6 @@ from overload_demo.lab.result import (
     SpikeResult,
     SpikeSeries,
     Variant,
-    checkout_root,
     equal_recorded,
 )
 from overload_demo.lab.spike_plan import (
@@ -233,8 +232,6 @@ class _Spike:
         plan = self.plan
         if plan.baseline == "none":
             return None, NOT_ASKED_FOR
-        if checkout_root() is None:
-            return None, "there is no checkout beside this installation, so no naive API to compare with"
         delay_s, fires_s = self.stack.settings.worker_processing_delay, baseline_fires_s(load_plan)
         naive = replace(load_plan, timeout_s=BASELINE_TIMEOUT_S, expires_in_s=None, max_duration_s=fires_s)
         if plan.baseline == "recorded":

@@ -7,7 +7,6 @@ Every start uses a fresh data directory and port 0. Nothing outlives the process
 import asyncio
 import atexit
 import contextlib
-import http.client
 import json
 import os
 import secrets
@@ -216,15 +215,15 @@ class Stack:
         self.held.clear()
         self.run_folder.mkdir(exist_ok=True)
         self.settings = load_settings(**self._overrides())
-        if self.settings.uses_upstash:
-            self._cleanup.callback(remove_keys, self.settings)
-        else:
+        if not self.settings.uses_upstash:
             DataDir(self.data_dir).mark_temporary()
         self.listeners = [self._cleanup.enter_context(listener) for listener in listen("127.0.0.1", 0)]
         if self.placement == "process":  # their imports take as long as the start of the store
             self.parts = self._children()
             await in_thread(self.parts.start)
         self.store = await in_thread(self._cleanup.enter_context, open_store(self.settings))
+        if self.settings.uses_upstash:
+            self._cleanup.callback(remove_keys, self.store[0], self.settings.overload_key_prefix)
         if self.placement == "kernel":
             self.parts = PartGroup(
                 api=ApiThread(self.settings, self.store, self.listeners),
@@ -277,7 +276,7 @@ class Stack:
             await asyncio.sleep(0.05)
 
     def _is_ready(self) -> bool:
-        with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
+        with contextlib.suppress(OSError, ValueError):
             return bool(self.get("/health/ready", 2.0))
         return False
 

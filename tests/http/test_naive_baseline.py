@@ -19,7 +19,7 @@ import pytest
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.lab import result
 from overload_demo.lab.naive_api import run_baseline
-from overload_demo.lab.result import VARIANTS, BaselineRecording, Variant, checkout_root, recorded_baseline
+from overload_demo.lab.result import VARIANTS, BaselineRecording, Variant, recorded_baseline, require_checkout
 from overload_demo.load import LoadPlan, Shape, run_load
 from tests.support.waiting import wait_until
 
@@ -51,7 +51,7 @@ def naive(variant: Variant, delay_s: float) -> Iterator[Client]:
     arguments = ["--port", "0", "--variant", variant, "--delay", str(delay_s), "--parent-pipe"]
     process = subprocess.Popen(
         [sys.executable, "-m", "experiments.naive_sync", *arguments],
-        cwd=checkout_root(),
+        cwd=require_checkout(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -157,7 +157,7 @@ def test_the_runner_writes_a_file_the_lab_can_read(tmp_path: Path) -> None:
     options = f"--variants def-slot --delay 0.01 {spike} --multiples 0.5 --capacity 100 --constant-s 0.5"
     command = [sys.executable, "-m", "experiments.record_baseline", *options.split(), "--output", str(tmp_path)]
 
-    done = subprocess.run(command, cwd=checkout_root(), capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=require_checkout(), capture_output=True, text=True, timeout=60, check=False)
 
     assert done.returncode == 0, done.stderr
     assert "slot" in done.stdout
@@ -182,8 +182,8 @@ def test_a_file_of_another_form_is_refused_in_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_without_a_checkout_the_live_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(result, "checkout_root", lambda: None)
+def test_without_a_checkout_the_live_run_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(result.overload_demo, "__file__", str(tmp_path / "overload_demo" / "__init__.py"))
 
     with pytest.raises(ConfigurationError, match="needs a checkout"):
         asyncio.run(run_baseline("def-slot", LoadPlan(URL, 1, 1.0), 0.0))

@@ -41,7 +41,7 @@ _CHARGES: dict[str, Look] = {
     "jobs never charged": {"color": BLUE},
     "jobs charged more than once": {"color": ORANGE, "hatch": "///"},
 }
-_MARGIN_S = 0.02
+_BUCKET_S, _MARGIN_S = 0.1, 0.02
 _RAN, _LATE = "ran once", "leased before, runs once"
 _LOST, _CUT, _AGAIN = "ran, result not stored", "interrupted", "runs again"
 _LOOKS: dict[str, Look] = {
@@ -266,12 +266,12 @@ def recovery(result: CrashResult, *, back_s: float | None = None) -> AccessibleF
     ``back_s`` is a predicted length of that silence, seconds, drawn after each kill.
     """
     spike, kills = result.spike, []
-    rates = {"accepted": result.accepted_per_s, "done": result.done_per_s}
+    times_s = {"accepted": result.accepted_s, "done": result.done_s}
+    edges_s = np.arange(0, max([0.0, *result.accepted_s, *result.done_s]) + 2 * _BUCKET_S, _BUCKET_S)
     title = f"{_kills(result)}: {spike.accepted:,} of {spike.offered:,} accepted, {spike.lost:,} lost"
     with drawing(2, height=8, title=title, sharex=True) as (figure, both):
-        at_s = [number * result.bucket_s for number in range(len(result.done_per_s) + 1)]
-        for axes, name in zip(both, rates, strict=True):
-            axes.stairs(rates[name], at_s, **QUEUE)
+        for axes, name in zip(both, times_s, strict=True):
+            axes.stairs(np.histogram(times_s[name], edges_s)[0] / _BUCKET_S, edges_s, **QUEUE)
             axes.set(ylabel=f"{name}, per second", ylim=(0, None))
             for kill in result.kills:
                 axes.axvline(kill.at_s, color=ORANGE, linewidth=2.5)

@@ -189,7 +189,8 @@ def spike(result: SpikeResult, *, peak: float | None = None, empty_s: float | No
             latency.axhline(run.timeout_s, label=f"its clients give up, {run.timeout_s:g} s", **OFFERED)
             waiting.plot(naive.start_s, naive.in_flight, label=f"{name}: requests in flight", **NAIVE)
             drain.plot(naive.start_s, run.answered_per_s(), label=f"{name}: answered in time", **NAIVE)
-            notes += [f"Its load was {load.verdict}: {load.reason}."] * (load.verdict != "valid")
+            if load.verdict != "valid":
+                notes.append(f"Its load was {load.verdict}: {load.reason}.")
             alt += f" The naive API, {result.baseline_source}, answered {load.accepted:,} of {load.planned:,} requests,"
             alt += f" with up to {max(naive.in_flight, default=0):,.0f} in flight."
         if peak is not None:
