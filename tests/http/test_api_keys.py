@@ -16,8 +16,8 @@ from overload_demo.api.app import create_app
 from overload_demo.config import Settings, load_settings
 from overload_demo.errors import ConfigurationError
 from overload_demo.store.connect import Store
+from tests.http.test_direct import validate
 from tests.http.test_jobs_contract import assert_problem
-from tests.http.test_short_cut import validate
 from tests.support.running import (
     JOB,
     api_process,

@@ -89,7 +89,7 @@ class GatedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse within bounds; discard what comes after the final response."""
-        if len(data) > PIECE_BYTES or self._is_answering or self._unparsed or self._final is not None:
+        if len(data) > PIECE_BYTES or self._must_wait or self._unparsed or self._final is not None:
             self._unparsed += data
             self._parse_on()
         else:
@@ -237,7 +237,8 @@ class GatedProtocol(HttpToolsProtocol):
     @property
     def _must_wait(self) -> bool:
         """Whether no further request may be parsed: one waits for its turn, or a direct one is being answered."""
-        return bool(self.pipeline) or (self._is_answering and isinstance(self.cycle, DirectRequest))
+        is_direct = self._unserved is None and isinstance(self.cycle, DirectRequest)
+        return bool(self.pipeline) or (is_direct and not self.cycle.response_complete)
 
     @property
     def _is_answering(self) -> bool:
