@@ -1,6 +1,6 @@
 """The API's writing side: enqueue and cancel by group commit. A call returns after the store has committed.
 
-Reading tour 5 of 13; next: overload_demo/api/intake.py. Look for the verdicts of the script. Question: which error
+Reading tour 5 of 13; next: overload_demo/api/direct.py. Look for the verdicts of the script. Question: which error
 (see errors.py) leaves open whether the job is stored?
 """
 

@@ -225,7 +225,7 @@ def test_every_digest_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPat
     api_keys = ApiKeys(load_settings(overload_api_keys=KEYS))
     for key in (ADA, BOB, "another"):
         compared.clear()
-        api_keys.owner({"headers": [(b"authorization", b"Bearer " + key.encode())]})
+        api_keys.owner([(b"authorization", b"Bearer " + key.encode())])
         assert len(set(compared)) == len(compared) == 2
 
 
