@@ -17,7 +17,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from overload_demo.api.direct import DirectRequest, DirectRequests
+from overload_demo.api.direct import DirectRequest, DirectRequests, with_head
 from overload_demo.api.problems import MEDIA_TYPE, document
 from overload_demo.http_server import CoalescingTransport
 
@@ -162,7 +162,9 @@ class GatedProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             self._head_again = self._head_without_offer()
             return
-        self._unserved = None if self._is_answering or self.flow.write_paused else self._recognized()
+        if not self._is_answering and not self.flow.write_paused:
+            server = self.server[0] if self.server else ""
+            self._unserved = self._direct.recognize(self.parser, self.url, self.headers, server)
         if self._unserved is None:
             super().on_headers_complete()
         else:
@@ -171,14 +173,6 @@ class GatedProtocol(HttpToolsProtocol):
         self._in_head = False
         if self._is_crowded():
             self.cycle.keep_alive = False
-
-    def _recognized(self) -> DirectRequest | None:
-        parser = self.parser
-        if parser.get_http_version() != "1.1":
-            return None
-        server = self.server[0] if self.server else ""
-        keep_alive = parser.should_keep_alive()
-        return self._direct.recognize(parser.get_method(), self.url, self.headers, server, keep_alive=keep_alive)
 
     def _is_http(self) -> bool:
         """Whether this is an HTTP/1.x request to one host; the parser accepts others."""
@@ -201,14 +195,15 @@ class GatedProtocol(HttpToolsProtocol):
             return
         self.request_since, self._in_head, self._overhead = NEVER, True, 0
         request, self._unserved = self._unserved, None
-        if request is None:
-            super().on_message_complete()
-        elif not self._direct.serve(request, partial(self._write_direct, request)):
+        if request is not None:
+            request.write = partial(self._write_direct, request)
+            if self._direct.serve(request):
+                return
             self.cycle = None  # type: ignore[assignment]
             super().on_headers_complete()
             self.cycle.keep_alive &= request.keep_alive
             super().on_body(request.body)
-            super().on_message_complete()
+        super().on_message_complete()
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Answer complete requests of a half-closed client; refuse an incomplete one."""
@@ -237,8 +232,8 @@ class GatedProtocol(HttpToolsProtocol):
     @property
     def _must_wait(self) -> bool:
         """Whether no further request may be parsed: one waits for its turn, or a direct one is being answered."""
-        is_direct = self._unserved is None and isinstance(self.cycle, DirectRequest)
-        return bool(self.pipeline) or (is_direct and not self.cycle.response_complete)
+        is_served = isinstance(self.cycle, DirectRequest) and self._unserved is None
+        return bool(self.pipeline) or (is_served and not self.cycle.response_complete)
 
     @property
     def _is_answering(self) -> bool:
@@ -248,9 +243,7 @@ class GatedProtocol(HttpToolsProtocol):
         """Write the response to a direct request in one write, unless the client has left."""
         if self._direct_transport.is_closing():
             return
-        date = b"".join(b"%b: %b\r\n" % header for header in self.server_state.default_headers)
-        close = b"" if request.keep_alive else b"connection: close\r\n"
-        self._direct_transport.write(b"%b%b%b%b" % (status_line, date, close, rest))
+        self._direct_transport.write(self._whole(status_line, rest, keep_alive=request.keep_alive))
         request.response_complete = True
         self._responses.status = status_line[9:12]
         if not request.keep_alive:
@@ -265,26 +258,19 @@ class GatedProtocol(HttpToolsProtocol):
         self._responses.flush()
         self._answered(self._responses.status, perf_counter() - self._heads_read_at.pop(0))
         self.server_state.total_requests += 1
-        has_next = bool(self.pipeline or self._unparsed)
         if not self.pipeline and not self._overhead:
             self.idle_since = self.loop.time()
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
+        if self.request_since != NEVER:  # it had to wait for this response
+            self.request_since = self.loop.time()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
-        if has_next:
-            self._continue()
         elif self._final is not None:
             self._end()
-
-    def _continue(self) -> None:
-        """Parse on: the next request is being answered, so one more may wait."""
-        if self.request_since != NEVER:
-            self.request_since = self.loop.time()
         if self._unparsed:
             self._parse_on()
-            self.flow.resume_reading()
+        self.flow.resume_reading()
 
     def _refuse(self, status: int, detail: str) -> None:
         """Answer a request that cannot be read any further."""
@@ -301,14 +287,12 @@ class GatedProtocol(HttpToolsProtocol):
 
     def _problem(self, status: int, detail: str) -> bytes:
         """A whole response, made outside the app, after which the connection ends."""
-        body = document(status, detail)
-        headers = [
-            *self.server_state.default_headers,
-            (b"content-type", MEDIA_TYPE.encode()),
-            (b"content-length", str(len(body)).encode()),
-            (b"connection", b"close"),
-        ]
-        return STATUS_LINE[status] + b"".join(b"%b: %b\r\n" % header for header in headers) + b"\r\n" + body
+        rest = with_head(MEDIA_TYPE.encode(), document(status, detail))
+        return self._whole(STATUS_LINE[status], rest, keep_alive=False)
+
+    def _whole(self, status_line: bytes, rest: bytes, *, keep_alive: bool) -> bytes:
+        date = b"".join(b"%b: %b\r\n" % header for header in self.server_state.default_headers)
+        return status_line + date + (b"" if keep_alive else b"connection: close\r\n") + rest
 
     def _finish(self, final: bytes, is_pending: bool) -> None:
         """Stop parsing, and end the connection with ``final``, after pending responses."""
