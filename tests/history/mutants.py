@@ -50,11 +50,11 @@ MUTANTS = {
     "202 before the commit": Mutant(
         "api/direct.py",
         {
-            "        self._producer.hand_in(new, partial(_committed, request, write, new.job_id))\n": (
+            "        self._producer.hand_in(new, partial(request.committed, new.job_id))\n": (
                 "        import asyncio\n\n"
                 "        self._producer.hand_in(new, lambda _: None)\n"
                 "        reply = Enqueued(new.job_id, 0.0)\n"
-                "        asyncio.get_running_loop().call_soon(_committed, request, write, new.job_id, reply)\n"
+                "        asyncio.get_running_loop().call_soon(request.committed, new.job_id, reply)\n"
             )
         },
         ("lost", "unknown id"),
