@@ -55,20 +55,20 @@ HOMES = {
 # Room -> most lines of Python. A room inside another one (api/front_door, store/gateway) counts by itself.
 STACK = {
     "vocabulary": 1_300,
-    "rest": 600,
+    "rest": 675,
     "queue": 1_160,
     "api": 1_250,
     "api/front_door": 800,
-    "worker": 1_175,
+    "worker": 1_305,
     "store": 1_225,
     "store/gateway": 1_500,
 }
 WORKBENCH = {"load": 1_500, "lab": 3_775, "live": 1_525, "course": 1_050, "cli": 400}
-MOST_LINES_OF_THE_STACK = 8_950
+MOST_LINES_OF_THE_STACK = 9_150
 MOST_LINES_OF_THE_WORKBENCH = 8_225
 MOST_LINES_OF_LUA = 650
-MOST_LINES_OF_EXPERIMENTS = 4_000
-MOST_FILES = 121
+MOST_LINES_OF_EXPERIMENTS = 4_140
+MOST_FILES = 122
 MOST_LINES_OF_A_FILE = 350
 MOST_LINES_OF_A_FUNCTION = 60
 

@@ -24,9 +24,11 @@ from overload_demo.config import Settings
 from overload_demo.errors import OverloadDemoError, StoreError
 from overload_demo.process import after_fork, replace_with_null
 from overload_demo.queue.consumer import Consumer, Lease, LeasedJob, LeaseEnd, Settlement, about
+from overload_demo.queue.protocol import Protocol
 from overload_demo.rest.client import Upstash
 from overload_demo.store.connect import Store
 from overload_demo.worker.identity import Identity
+from overload_demo.worker.wake_ups import WakeUps
 from overload_demo.worker.worker_metrics import WorkerMetrics
 
 log = logging.getLogger("overload_demo.worker")
@@ -44,7 +46,8 @@ class LeaseRenewer:
 
     The renewer's thread calls ``on_overdue`` once, when a job exceeds ``worker_job_timeout_s``. By then the rest of its
     batch is settled or released, and its own lease is left to expire. It calls ``on_lost`` if the event loop fails, for
-    example because a handler closed descriptors that it does not own. Further calls then fail.
+    example because a handler closed descriptors that it does not own. Further calls then fail. With ``on_wake``, which
+    is called when jobs may be waiting, it subscribes to wake-ups.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class LeaseRenewer:
         *,
         on_overdue: Callable[[LeasedJob], None],
         on_lost: Callable[[OSError], None],
+        on_wake: Callable[[], object] | None = None,
     ) -> None:
         self._settings, self._metrics = settings, metrics
         self._on_overdue, self._on_lost = on_overdue, on_lost
@@ -70,13 +74,16 @@ class LeaseRenewer:
         timeout_s, on_error = settings.overload_store_deadline_s, metrics.store_error
         self._upstash = Upstash(address, connections=2, timeout_s=timeout_s, refresh=refresh, on_error=on_error)
         self._consumer = Consumer(self._upstash, settings, identity.worker_id, identity.predecessors)
+        channel, poll_s = Protocol(settings.overload_key_prefix).key("wake"), settings.max_poll_interval_s
+        self._wake_ups = WakeUps(self._upstash, channel, identity.worker_id, poll_s, on_wake or (lambda: None))
         self._one_at_a_time = asyncio.Lock()
         self._selector = selectors.DefaultSelector()
         self._loop = asyncio.SelectorEventLoop(self._selector)
         _renewers.add(self)
         self._thread = threading.Thread(target=self._run_loop, name="lease-renewer", daemon=True)
         self._thread.start()
-        self._ticking = asyncio.run_coroutine_threadsafe(self._tick_forever(), self._loop)
+        always = [self._tick_forever(), *([self._wake_ups.listen()] if on_wake else [])]
+        self._running = [asyncio.run_coroutine_threadsafe(one, self._loop) for one in always]
 
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -105,9 +112,9 @@ class LeaseRenewer:
         """Settle finished jobs and lease more, in one exchange. Raises :class:`StoreError`; no settlement is lost."""
         return self._call(self._fetch(max_jobs))
 
-    def queue_length(self) -> int:
-        """Return the number of entries in the list, by one plain command."""
-        return self._call(self._consumer.queue_length())
+    def sleep_s(self, lease: Lease) -> float:
+        """Return how long the worker may sleep after a call that leased no job, seconds; 0 means that it must poll."""
+        return max(0.0, min(self._call(self._wake_ups.confirm()), lease.first_end_s))
 
     def take(self) -> LeasedJob | None:
         """Return the next job of the batch, which is running from now on; None at the end of the batch."""
@@ -147,20 +154,22 @@ class LeaseRenewer:
 
     async def _fetch(self, max_jobs: int) -> Lease:
         async with self._one_at_a_time:
-            finished = self._take_finished()
+            finished, terms = self._take_finished(), self._wake_ups.terms()
             lease: Lease | StoreError
             if not finished:
                 with self._metrics.timed("lease"):
-                    lease = await self._consumer.lease(max_jobs)
+                    lease = await self._consumer.lease(max_jobs, *terms)
             else:
                 with self._kept_on_failure(finished), self._metrics.timed("settle_and_lease"):
-                    fenced, lease = await self._consumer.settle_and_lease(finished, max_jobs)
+                    fenced, lease = await self._consumer.settle_and_lease(finished, max_jobs, *terms)
                 self._count(finished, fenced)
                 if isinstance(lease, StoreError):
                     raise lease
             self._metrics.leased(len(lease.jobs))
             self._renewed_at = time.monotonic()
             self._todo.extend(lease.jobs)
+            if lease.jobs:
+                self._wake_ups.sleeps.reset()
             return lease
 
     async def _tick_forever(self) -> None:
@@ -215,7 +224,8 @@ class LeaseRenewer:
 
     async def _close(self) -> None:
         async with self._one_at_a_time:
-            self._ticking.cancel()
+            for one in self._running:
+                one.cancel()
             try:
                 await self._settle(self._take_unstarted())
                 while self._finished:
