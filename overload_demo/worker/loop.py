@@ -114,7 +114,10 @@ class Worker:
 
     def _run_batch(self, renewer: LeaseRenewer) -> None:
         since = time.perf_counter()
-        while not self._stopping.is_set() and (job := renewer.take()):
+        for _ in range(self.settings.worker_max_batch):
+            job = None if self._stopping.is_set() else renewer.take()
+            if job is None:
+                break
             self.running_job = job.job_id
             if self._watchdog:
                 self._watchdog.job_begins(job.job_id)
