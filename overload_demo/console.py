@@ -1,17 +1,20 @@
 """Shared parts of all commands: errors in one line, and the stop signals SIGINT, SIGTERM and SIGHUP."""
 
+import asyncio
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, NoReturn
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
 
 from overload_demo.errors import OverloadDemoError
+
+Value = TypeVar("Value")
 
 
 def fail(message: object, code: int = 1) -> NoReturn:
@@ -28,12 +31,30 @@ def run_command(command: Callable[..., None], name: str) -> None:
 
 
 @contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Turn this package's errors into one line and exit code 1; any other error is a bug and keeps its traceback."""
+def one_line_errors(code: int = 1) -> Iterator[None]:
+    """Turn this package's errors into one line and exit ``code``; any other error is a bug and keeps its traceback."""
     try:
         yield
     except OverloadDemoError as error:
-        fail(error)
+        fail(error, code)
+
+
+def run_async(work: Coroutine[Any, Any, Value], ended: str) -> Value:
+    """Run ``work`` to its end. Ctrl-C and SIGTERM cancel it, and exit with 130 and 143 in one line with ``ended``."""
+
+    async def cancellable() -> Value:
+        task = asyncio.current_task()
+        assert task is not None
+        with suppress(NotImplementedError):  # Windows
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await work
+
+    try:
+        return asyncio.run(cancellable())
+    except KeyboardInterrupt:
+        fail(f"interrupted; {ended}", 128 + signal.SIGINT)
+    except asyncio.CancelledError:
+        fail(f"terminated; {ended}", 128 + signal.SIGTERM)
 
 
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM} | ({signal.SIGHUP} if hasattr(signal, "SIGHUP") else set())  # Windows

@@ -11,7 +11,7 @@ from overload_demo.lab.baseline import BaselineRun, recorded_baseline
 from overload_demo.lab.report import PRICE_PER_100K_COMMANDS
 from overload_demo.lab.result import SpikeResult
 from overload_demo.load import Shape
-from overload_demo.load.summary import Percentiles
+from overload_demo.load.load_result import Percentiles
 
 REACH = ("acceptance", "at_once", "drain", "polling", "idle", "transport", "gateway", "footprint", "fresh_clone")
 BENCH = "python -m experiments.bench."

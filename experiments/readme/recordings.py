@@ -16,7 +16,7 @@ from overload_demo.errors import OverloadDemoError
 from overload_demo.lab.baseline import BaselineRecording
 from overload_demo.lab.result import SpikeResult
 from overload_demo.load import Shape
-from overload_demo.load.summary import Environment
+from overload_demo.load.machine import Environment
 
 SHOWN_ROWS = 2
 

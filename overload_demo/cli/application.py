@@ -14,7 +14,7 @@ from rich.console import Console
 from overload_demo import __version__
 from overload_demo.cli.queue_commands import queue
 from overload_demo.config import load_settings
-from overload_demo.console import fail, one_line_errors
+from overload_demo.console import one_line_errors, run_async
 from overload_demo.course.level import Level
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab import report
@@ -89,17 +89,15 @@ def spike(
         command=shlex.join(["overload-demo", *sys.argv[1:]]),
     )
     with one_line_errors():
-        _check(plan)
+        plan.load("http://127.0.0.1", 1.0 if rate is None else rate)  # report an invalid load before anything starts
         if live:
-            from overload_demo.live import panels  # noqa: F401  # report a missing extra before anything starts
+            from overload_demo.live import page  # noqa: F401  # report a missing extra before anything starts
         if processing_delay is None:
             processing_delay = sized_delay_s(rate) if rate is not None and not upstash else MIN_DELAY_S
         if upstash:
             _ask_before_upstash(console, requests, processing_delay, yes=yes)
-        try:
-            result, folder = asyncio.run(_spike(plan, processing_delay, upstash, output, live, console))
-        except KeyboardInterrupt:
-            fail("interrupted; all started processes have ended", 130)
+        work = _spike(plan, processing_delay, upstash, output, live, console)
+        result, folder = run_async(work, "all started processes have ended")
     console.print(report.table(result))
     for note in report.notes(result):
         console.print(f"  {note}", markup=False, highlight=False, style="dim")
@@ -129,7 +127,7 @@ async def _live_page(console: Console) -> AsyncIterator[LiveView]:
     """Serve a page of the spike; yield its view once the first viewer has opened it, or 30 s later."""
     from overload_demo.live.feed import Feed
     from overload_demo.live.page import Page  # FastAPI and Bokeh are slow to load
-    from overload_demo.live.spike_feed import SpikeFeed
+    from overload_demo.live.sources import SpikeFeed
 
     feed = Feed(title="overload-demo spike", status="ready")
     with Page(feed) as page:
@@ -137,11 +135,6 @@ async def _live_page(console: Console) -> AsyncIterator[LiveView]:
         console.print(hint, highlight=False, soft_wrap=True)
         await page.first_viewer(VIEWER_WITHIN_S)
         yield SpikeFeed(feed)
-
-
-def _check(plan: SpikePlan) -> None:
-    """Raise :class:`ConfigurationError` for an invalid load before anything is started."""
-    plan.load("http://127.0.0.1", 1.0 if plan.rate_per_s is None else plan.rate_per_s)
 
 
 def _ask_before_upstash(console: Console, requests: int, processing_delay_s: float, *, yes: bool) -> None:
@@ -163,8 +156,8 @@ def watch(url: Annotated[str, typer.Argument(help="URL of a running API.")] = "h
 
 
 async def _watch(url: str) -> None:
-    from overload_demo.live.api_watch import ApiWatch, show_in_terminal
     from overload_demo.live.feed import Feed
+    from overload_demo.live.sources import ApiWatch, show_in_terminal
 
     feed = Feed(title="overload_demo", status=f"watching {url}")
     with closing(ApiWatch(url, feed)) as api:

@@ -4,7 +4,6 @@ The store is chosen as by ``python -m overload_demo.api``: the embedded store of
 or that of OVERLOAD_REDIS_URL, or Upstash.
 """
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -14,7 +13,7 @@ import typer
 from rich.console import Console
 
 from overload_demo.config import Settings, load_settings
-from overload_demo.console import fail, one_line_errors
+from overload_demo.console import fail, one_line_errors, run_async
 from overload_demo.errors import ConfigurationError
 from overload_demo.queue.maintenance import DeadLetter, QueueAdmin, QueueRepair
 from overload_demo.rest.client import Upstash
@@ -153,10 +152,7 @@ def _with_store(work: Callable[[Upstash, Settings], Awaitable[Value]]) -> Value:
                 await upstash.aclose()
 
     with one_line_errors():
-        try:
-            return asyncio.run(run(load_settings()))
-        except KeyboardInterrupt:
-            fail("interrupted", 130)
+        return run_async(run(load_settings()), "run the command again to finish its work")
 
 
 def _print(text: str) -> None:

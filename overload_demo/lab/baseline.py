@@ -8,8 +8,9 @@ from pydantic import BaseModel, ValidationError
 
 import overload_demo
 from overload_demo.errors import ConfigurationError
+from overload_demo.load.load_result import LoadSeries, LoadSummary
+from overload_demo.load.machine import Environment
 from overload_demo.load.plan import Shape
-from overload_demo.load.summary import Environment, LoadSeries, LoadSummary
 
 Variant = Literal["async-blocking", "def-slot", "def-no-slot"]
 VARIANTS: tuple[Variant, ...] = ("async-blocking", "def-slot", "def-no-slot")

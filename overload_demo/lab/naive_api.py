@@ -23,9 +23,9 @@ from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.lab.baseline import BaselineRun, BaselineSeries, Variant, require_checkout
 from overload_demo.lab.json_connection import JsonConnection
 from overload_demo.load import LoadPlan, LoadProgress, LoadResult, Shape, calibrate, run_load
-from overload_demo.load.generator import OnLoadProgress
-from overload_demo.load.limits import RATE_PER_PROCESS_PER_S, descriptor_limit, socket_cap
-from overload_demo.load.summary import Environment, Percentiles, Verdict
+from overload_demo.load.generator import RATE_PER_PROCESS_PER_S, OnLoadProgress
+from overload_demo.load.load_result import Percentiles, Verdict
+from overload_demo.load.machine import Environment, descriptor_limit, socket_cap
 from overload_demo.process import kill_and_wait
 
 CALIBRATION_S = 1.5

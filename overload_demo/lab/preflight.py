@@ -13,7 +13,7 @@ import psutil
 
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab.run_folder import filesystem_of
-from overload_demo.load.limits import container_memory_bytes, descriptor_limit, port_cap, socket_cap, usable_cores
+from overload_demo.load.machine import container_memory_bytes, descriptor_limit, port_cap, socket_cap, usable_cores
 from overload_demo.store.redis_server import find_server
 
 Limit = Literal["descriptors", "ports", "memory"]

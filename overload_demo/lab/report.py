@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from overload_demo.lab.result import SpikeResult
-from overload_demo.load.summary import LoadSummary
+from overload_demo.load.load_result import LoadSummary
 from overload_demo.worker.loop import BATCH_TARGET_S
 
 # upstash.com/pricing/redis, 2026-08: pay as you go in US dollars, and the free commands of a month.

@@ -7,8 +7,8 @@ import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
 from overload_demo.lab.baseline import BaselineRun
+from overload_demo.load.load_result import LoadSummary
 from overload_demo.load.plan import Shape
-from overload_demo.load.summary import LoadSummary
 
 SCHEMA_VERSION: Literal[1] = 1
 WAITING_SHARE = 0.1  # chosen: with fewer jobs waiting at the peak, the worker kept up with the spike

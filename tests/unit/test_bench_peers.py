@@ -8,7 +8,7 @@ from experiments.bench.peers.comparison import ACCEPTED, DONE, Comparison, Recor
 from experiments.bench.peers.libraries import LIBRARIES, OURS, Library, installed
 from experiments.bench.peers.measure import Rates, rate_of
 from experiments.bench.record import Place
-from overload_demo.load.summary import Environment
+from overload_demo.load.machine import Environment
 
 RQ = next(library for library in LIBRARIES if library.name == "RQ")
 PLACE = Place(

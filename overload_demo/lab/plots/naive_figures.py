@@ -10,7 +10,7 @@ from overload_demo.lab.colours import BLUE, GREEN, GREY, NAIVE, OFFERED, ORANGE,
 from overload_demo.lab.naive_api import LoadStep
 from overload_demo.lab.plots.accessible_figure import AccessibleFigure, drawing, legend, thousands
 from overload_demo.lab.theory import capacity_per_s
-from overload_demo.load.summary import Environment
+from overload_demo.load.machine import Environment
 
 # One look a step, from the lowest rate to the highest: colour, dash and marker all differ.
 _STEPS: list[dict[str, Any]] = [
