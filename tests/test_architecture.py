@@ -35,7 +35,7 @@ HOMES = {
     "matplotlib": {"lab"},
     "nbclient": {"course"},
     "nbformat": {"course"},
-    "numpy": {"lab", "load"},
+    "numpy": {"lab", "live", "load"},
     "platformdirs": {"config"},
     "prometheus_client": {"api", "live", "metric_set", "worker"},
     "psutil": {"lab", "store"},
@@ -54,7 +54,7 @@ HOMES = {
 
 # Room -> most lines of Python. A room inside another one (api/front_door, store/gateway) counts by itself.
 STACK = {
-    "vocabulary": 1_300,
+    "vocabulary": 1_310,
     "rest": 600,
     "queue": 1_150,
     "api": 1_200,
@@ -63,13 +63,13 @@ STACK = {
     "store": 1_225,
     "store/gateway": 1_500,
 }
-WORKBENCH = {"load": 1_500, "lab": 3_775, "live": 1_525, "course": 475, "cli": 400}
+WORKBENCH = {"load": 1_340, "lab": 3_775, "live": 1_400, "course": 475, "cli": 380}
 MOST_LINES_OF_THE_STACK = 8_825
-MOST_LINES_OF_THE_WORKBENCH = 7_650
+MOST_LINES_OF_THE_WORKBENCH = 7_350
 MOST_LINES_OF_LUA = 650
 MOST_LINES_OF_EXPERIMENTS = 4_000
 MOST_LINES_OF_CHECKS = 615  # of exercises, beside the notebooks
-MOST_FILES = 117
+MOST_FILES = 112
 MOST_LINES_OF_A_FILE = 350
 MOST_LINES_OF_A_FUNCTION = 60
 
