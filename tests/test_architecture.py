@@ -29,7 +29,7 @@ HOMES = {
     "fastapi": {"api", "live"},
     "hiredis": {"store"},
     "httptools": {"api", "rest", "store"},
-    "httpx": {"rest"},
+    "httpx": {"lab", "rest"},
     "IPython": {"lab"},
     "ipywidgets": {"course"},
     "matplotlib": {"lab"},
@@ -55,21 +55,21 @@ HOMES = {
 # Room -> most lines of Python. A room inside another one (api/front_door, store/gateway) counts by itself.
 STACK = {
     "vocabulary": 1_310,
-    "rest": 600,
-    "queue": 1_150,
-    "api": 1_200,
-    "api/front_door": 750,
-    "worker": 1_175,
+    "rest": 675,
+    "queue": 1_160,
+    "api": 1_250,
+    "api/front_door": 800,
+    "worker": 1_330,
     "store": 1_225,
     "store/gateway": 1_500,
 }
-WORKBENCH = {"load": 1_340, "lab": 3_775, "live": 1_400, "course": 475, "cli": 380}
-MOST_LINES_OF_THE_STACK = 8_825
-MOST_LINES_OF_THE_WORKBENCH = 7_350
+WORKBENCH = {"load": 1_340, "lab": 3_375, "live": 1_395, "course": 475, "cli": 380}
+MOST_LINES_OF_THE_STACK = 9_210
+MOST_LINES_OF_THE_WORKBENCH = 6_940
 MOST_LINES_OF_LUA = 650
-MOST_LINES_OF_EXPERIMENTS = 4_000
+MOST_LINES_OF_EXPERIMENTS = 4_550
 MOST_LINES_OF_CHECKS = 615  # of exercises, beside the notebooks
-MOST_FILES = 112
+MOST_FILES = 105
 MOST_LINES_OF_A_FILE = 350
 MOST_LINES_OF_A_FUNCTION = 60
 

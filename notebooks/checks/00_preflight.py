@@ -2,7 +2,7 @@
 
 from overload_demo.course.exercise import choice, exercise, multiple_choice, shown
 from overload_demo.jobs import JobState
-from overload_demo.lab.job_timeline import JobLife
+from overload_demo.lab.job_log import JobLife
 from overload_demo.lab.preflight import Preflight
 
 multiple_choice(

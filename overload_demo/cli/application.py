@@ -18,10 +18,9 @@ from overload_demo.console import one_line_errors, run_async
 from overload_demo.course.level import Level
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab import report
-from overload_demo.lab.progress import spike_progress
 from overload_demo.lab.report import estimate
 from overload_demo.lab.result import SpikeResult
-from overload_demo.lab.spike_plan import DEFAULT_REQUESTS, MIN_DELAY_S, LiveView, SpikePlan, sized_delay_s
+from overload_demo.lab.spike_plan import MIN_DELAY_S, OnProgress, SpikePlan, sized_delay_s, spike_progress
 from overload_demo.lab.spike_run import run_spike
 from overload_demo.lab.stack import Stack
 from overload_demo.load import Shape
@@ -52,7 +51,7 @@ def options(
 
 @app.command(short_help="Fire a spike at the queue API and account for every request.")
 def spike(
-    requests: Annotated[int, typer.Option(help="Requests to fire.")] = DEFAULT_REQUESTS,
+    requests: Annotated[int, typer.Option(help="Requests to fire.")] = SpikePlan.requests,
     rate: Annotated[
         float | None,
         typer.Option(help="Highest rate, requests a second.", show_default="60 % of a calibration, or 1,000"),
@@ -123,7 +122,7 @@ async def _spike(
 
 
 @asynccontextmanager
-async def _live_page(console: Console) -> AsyncIterator[LiveView]:
+async def _live_page(console: Console) -> AsyncIterator[OnProgress]:
     """Serve a page of the spike; yield its view once the first viewer has opened it, or 30 s later."""
     from overload_demo.live.feed import Feed
     from overload_demo.live.page import Page  # FastAPI and Bokeh are slow to load

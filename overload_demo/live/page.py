@@ -31,7 +31,7 @@ from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.headers import HostRule
 from overload_demo.http_server import SignalFreeServer
-from overload_demo.lab.colours import BLUE, GREY, ORANGE, PURPLE
+from overload_demo.lab import BLUE, GREY, ORANGE, PURPLE
 from overload_demo.live.feed import EVERY_S, NOT_KNOWN, NOTHING_YET, NUMBERS, Feed
 
 try:

@@ -1,7 +1,6 @@
 """Where the samples of a feed come from: a spike while it runs, a recorded one, or an API that is watched."""
 
 import asyncio
-import http.client
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,16 +17,14 @@ from rich.table import Table
 
 from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab.baseline import BaselineRun
-from overload_demo.lab.json_connection import JsonConnection
-from overload_demo.lab.result import SCHEMA_VERSION, SpikeResult
+from overload_demo.lab.result import SCHEMA_VERSION, BaselineRun, SpikeResult, first_problem
 from overload_demo.lab.spike_plan import SpikeProgress
 from overload_demo.live.feed import EVERY_S, MARKS_FILE, NOT_KNOWN, NUMBERS, RATE_OVER_S, Feed, LiveSample, Mark, Track
 
 SERVICE = "overload-safe-queue-api"
 ANSWER_WITHIN_S = 5.0
 FIRST_ERROR = 429  # answers below it report a mistake of the client
-_NO_ANSWER = (OSError, http.client.HTTPException, ValueError, KeyError, TypeError)  # also one without the numbers
+_NO_ANSWER = (OSError, ValueError, KeyError, TypeError)  # also one without the numbers
 _STATUS = {
     "calibrate": "calibrating: how much does this machine take?",
     "fire": "firing: {sent:,} of {offered:,} requests sent",
@@ -49,7 +46,9 @@ class SpikeFeed:
 
     def __call__(self, progress: SpikeProgress) -> None:
         """Take one report."""
-        load = progress.load
+        load, state = progress.load, self._feed.state
+        if progress.result is not None:  # its text names the errors of the feed's predictions
+            self._feed.show(result=spike_text(progress.result, state["peak"], state["empty_s"]))
         self._feed.show(status=_STATUS[progress.stage].format(sent=load.sent if load else 0, offered=progress.offered))
         if load is None:
             return
@@ -70,11 +69,6 @@ class SpikeFeed:
             lost=progress.lost,
         )
         self._feed.add(sample)
-
-    def end(self, result: SpikeResult) -> None:
-        """Show the result, and the errors of the feed's predictions."""
-        state = self._feed.state
-        self._feed.show(result=spike_text(result, state["peak"], state["empty_s"]), status="over")
 
 
 class Replay:
@@ -159,10 +153,9 @@ def _read(folder: Path) -> SpikeResult:
         raise ConfigurationError(f"no run to replay: {path}: {error.strerror}") from None
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "file"
-        if where == "schema_version":
+        if first["loc"] == ("schema_version",):
             raise ConfigurationError(f"{path} is of schema {first['input']!r}, not of {SCHEMA_VERSION}") from None
-        raise ConfigurationError(f"{path} is not the result of a spike: {where}: {first['msg']}") from None
+        raise ConfigurationError(f"{path} is not the result of a spike: {first_problem(error)}") from None
 
 
 def _read_marks(path: Path) -> list[Mark]:
@@ -216,6 +209,8 @@ class ApiWatch:
     """
 
     def __init__(self, url: str, feed: Feed) -> None:
+        from overload_demo.lab.parts import JsonConnection  # it needs Unix, a replay does not
+
         try:
             HttpUrl(url)
         except ValidationError:
@@ -234,9 +229,8 @@ class ApiWatch:
         try:
             health = await asyncio.to_thread(self._connection.get, "/health")
         except OSError as error:
-            reason = error.strerror or "no answer in time"
-            raise ConfigurationError(f"nothing to watch at {self._url}: {reason}") from None
-        except (http.client.HTTPException, ValueError):
+            raise ConfigurationError(f"nothing to watch at {self._url}: {error}") from None
+        except ValueError:
             health = {}
         if health.get("service") != SERVICE:
             raise ConfigurationError(f"the server at {self._url} is not this project's API")

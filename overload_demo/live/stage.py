@@ -16,16 +16,15 @@ from rich.table import Table
 
 from overload_demo.errors import OverloadDemoError
 from overload_demo.lab import theory
-from overload_demo.lab.baseline import BaselineRun
-from overload_demo.lab.json_connection import JsonConnection
 from overload_demo.lab.naive_api import run_baseline
+from overload_demo.lab.result import BaselineRun
 from overload_demo.lab.spike_plan import BASELINE_SPIKE_S, BASELINE_TIMEOUT_S, SpikePlan, SpikeProgress
 from overload_demo.lab.spike_run import BASELINE_VARIANT, run_spike
 from overload_demo.lab.stack import Stack
 from overload_demo.live.feed import TRACKS, Feed
 from overload_demo.live.page import ClassGuess
 from overload_demo.live.sources import SpikeFeed, baseline_text
-from overload_demo.load import Shape, calibrate
+from overload_demo.load import LoadPlan, LoadProgress, Shape, calibrate
 from overload_demo.load.machine import Environment
 
 DELAY_S = 0.001  # chosen: the work of one job on a machine that accepts several times what it drains
@@ -190,16 +189,18 @@ class Stage:
 
     async def _play_naive(self) -> None:
         spike_feed = SpikeFeed(self._feed)
-        self._naive_run = await run_baseline(
-            BASELINE_VARIANT,
-            requests=self.sizes.requests,
-            rate_per_s=self.sizes.rate_per_s,
-            shape=Shape.SPIKE,
-            delay_s=self.sizes.delay_s,
+        plan = LoadPlan(
+            self._stack.url,
+            self.sizes.requests,
+            self.sizes.rate_per_s,
             timeout_s=BASELINE_TIMEOUT_S,
             max_duration_s=BASELINE_SPIKE_S,
-            on_progress=lambda load: spike_feed(SpikeProgress.of_baseline(load)),
         )
+
+        def report(load: LoadProgress) -> None:
+            spike_feed(SpikeProgress.of_baseline(load))
+
+        self._naive_run = await run_baseline(BASELINE_VARIANT, plan, self.sizes.delay_s, report)
         self._feed.show(result=baseline_text(self._naive_run), status="over")
 
     async def _kill(self) -> None:
@@ -265,10 +266,9 @@ async def measure(stack: Stack) -> Sizes:
     :class:`OverloadDemoError` when nothing is accepted or drained.
     """
     accepts_per_s = await calibrate(stack.url, api_key=stack.api_key)
-    with contextlib.closing(JsonConnection(stack.url, 10.0, stack.headers)) as connection:
-        before, began = await asyncio.to_thread(connection.get, "/queue/stats"), time.monotonic()
-        await asyncio.sleep(MEASURE_DRAIN_S)
-        after, ended = await asyncio.to_thread(connection.get, "/queue/stats"), time.monotonic()
+    before, began = await asyncio.to_thread(stack.get, "/queue/stats"), time.monotonic()
+    await asyncio.sleep(MEASURE_DRAIN_S)
+    after, ended = await asyncio.to_thread(stack.get, "/queue/stats"), time.monotonic()
     drains_per_s = (after["done"] - before["done"]) / (ended - began)
     if not drains_per_s > 0:
         raise OverloadDemoError("cannot size the acts: the worker drained no job while its rate was measured")
