@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 from overload_demo.errors import ConfigurationError, Outcome, StoreUnavailableError
 from overload_demo.store.gateway.commands import NO_PERMISSION, RedisCommand, RefusedError, Scripts, prepare, too_large
 from overload_demo.store.gateway.replies import JSON, Events, Headers, Message, Receive, ReplyFormat, Send, format_for
-from overload_demo.store.gateway.resp import TOO_LARGE, ReplyBudget, pack
+from overload_demo.store.gateway.resp import TOO_LARGE, ReplyBudget, elements_of, error_in, pack
 from overload_demo.store.gateway.upstream import Upstream
 
 MAX_BODY_BYTES = 64 * 1024 * 1024  # all commands of one request together
@@ -123,7 +123,7 @@ class Gateway:
     async def _run(self, arguments: list[Any], mode: Mode) -> tuple[int, bytes]:
         command = prepare(arguments, self._scripts, read_only=mode.read_only)
         (reply,) = await self._ask([command], mode)
-        error = mode.format.error_in(reply)
+        error = error_in(reply)
         status = 200 if error is None or error.startswith(TOO_LARGE) else 400  # too large: the command was run
         return status, mode.format.item(reply, command)
 
@@ -136,7 +136,7 @@ class Gateway:
             except RefusedError as refused:
                 commands.append(refused)
         sent = [command for command in commands if isinstance(command, RedisCommand)]
-        replies: list[Any] = []
+        replies: list[bytes] = []
         # In batches, so that other requests have their turn, until the replies exceed their budget.
         budget, size = ReplyBudget(), FIRST_BATCH
         while (batch := sent[len(replies) : len(replies) + size]) and not budget.is_exceeded_by():
@@ -157,20 +157,19 @@ class Gateway:
         if not commands:
             return 200, encoder.together([])
         _, *queued, results = await self._ask([MULTI, *commands, EXEC], mode)
-        error = encoder.error_in(results)
+        error = error_in(results)
         if error is not None and error.startswith(TOO_LARGE):  # the transaction was run
             return 200, encoder.together([encoder.error(error)] * len(commands))
         if error is not None:
             # The server gives the reason when it queues a command, and only "discarded" at the end.
-            refused = (pair for pair in zip(queued, commands, strict=True) if encoder.error_in(pair[0]) is not None)
+            refused = (pair for pair in zip(queued, commands, strict=True) if error_in(pair[0]) is not None)
             return 400, encoder.item(*next(refused, (results, commands[0])))
-        replies = zip(encoder.elements(results), commands, strict=True)
+        replies = zip(elements_of(results), commands, strict=True)
         return 200, encoder.together([encoder.item(reply, command) for reply, command in replies])
 
-    async def _ask(self, commands: list[RedisCommand], mode: Mode, budget: ReplyBudget | None = None) -> list[Any]:
-        is_raw, read_only = mode.format.is_raw, mode.read_only
-        main = None if is_raw or read_only else self._upstream.live
-        connection = main or await self._upstream.shared(is_raw, read_only)
+    async def _ask(self, commands: list[RedisCommand], mode: Mode, budget: ReplyBudget | None = None) -> list[bytes]:
+        main = None if mode.read_only else self._upstream.live
+        connection = main or await self._upstream.shared(mode.read_only)
         try:
             return await connection.send(b"".join([one.packed for one in commands]), len(commands), budget)
         finally:

@@ -43,7 +43,7 @@ class Upstream:
         self._stalled_since: float | None = None
         self._busy_since: float | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._others: dict[tuple[bool, bool], RedisConnection] = {}
+        self._for_readers: RedisConnection | None = None
         self._opening = asyncio.Lock()
 
     @property
@@ -64,20 +64,16 @@ class Upstream:
             raise StoreUnavailableError(f"the store {state}") from None
         return connection
 
-    async def shared(self, is_raw: bool, read_only: bool) -> RedisConnection:
-        """The connection that requests of one kind share; the read-only token can delay only its own requests."""
-        is_main = not (is_raw or read_only)
-        if is_main or self._is_held:
+    async def shared(self, read_only: bool) -> RedisConnection:
+        """The connection that requests of one token share; the read-only token can delay only its own requests."""
+        if not read_only or self._is_held:
             main = await self.wait_for_connection()
-            if is_main:
+            if not read_only:
                 return main
         async with self._opening:
-            connection = self._others.get((is_raw, read_only))
-            if connection is None or not connection.is_open:
-                connection = self._others[is_raw, read_only] = await self.another()
-                if is_raw:
-                    connection.stop_parsing()
-        return connection
+            if self._for_readers is None or not self._for_readers.is_open:
+                self._for_readers = await self.another()
+            return self._for_readers
 
     async def another(self) -> RedisConnection:
         """Open a connection that the caller closes."""
@@ -104,8 +100,7 @@ class Upstream:
 
     def _shared(self) -> list[RedisConnection]:
         """The open connections that requests share, the main one first."""
-        shared = (self._connection, *self._others.values())
-        return [connection for connection in shared if connection is not None and connection.is_open]
+        return [one for one in (self._connection, self._for_readers) if one is not None and one.is_open]
 
     def _use(self, connection: RedisConnection) -> None:
         self._connection = connection
