@@ -1,4 +1,4 @@
-"""Child processes, and the detection of a parent that has died.
+"""Child processes, forks, stop signals, and the detection of a parent that has died.
 
 A child started from a notebook must ignore the kernel's Interrupt (SIGINT reaches the whole process group) and must not
 outlive a killed kernel. So it ignores SIGINT and watches its stdin, a pipe from the parent, which the operating system
@@ -14,12 +14,16 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 STOP_WITHIN_S = 20.0
+STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM} | ({signal.SIGHUP} if hasattr(signal, "SIGHUP") else set())  # Windows
 # -P: a queue.py or json.py in the working directory must not shadow the standard library
 PYTHON_M = (sys.executable, "-P", "-m")
 # Descriptors of locks and sockets that a forked child must not hold; their owners add and discard them.
 PARENT_ONLY: set[int] = set()
+_installed: dict[int, tuple[Any, Any]] = {}  # by signal: the handler installed here, and the earlier one
+_forking = threading.local()
 
 
 def replace_with_null(descriptors: Iterable[int]) -> None:
@@ -37,6 +41,56 @@ def after_fork(action: Callable[[], object]) -> None:
 
 
 after_fork(lambda: replace_with_null(PARENT_ONLY))
+
+
+def on_stop_signals(stop: Callable[[], object]) -> None:
+    """Call ``stop`` on the first SIGINT, SIGTERM or SIGHUP; a second one of its kind ends the process at once.
+
+    A SIGHUP that is ignored, as under ``nohup``, stays ignored.
+    """
+
+    def first(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        stop()
+
+    for number in STOP_SIGNALS:
+        if number.name != "SIGHUP" or signal.getsignal(number) is not signal.SIG_IGN:
+            _installed[number] = first, signal.signal(number, first)
+
+
+class SignalHandlers:
+    """The present handlers of the stop signals, to be restored after other code has changed them."""
+
+    def __init__(self) -> None:
+        self._wanted = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+
+    def restore(self) -> list[str]:
+        """Restore the handlers; returns the names of the signals that had another one. Main thread only."""
+        changed = [number for number, wanted in self._wanted.items() if signal.getsignal(number) is not wanted]
+        for number in changed:
+            signal.signal(number, self._wanted[number])
+        return [signal.Signals(number).name for number in changed]
+
+
+def _restore_earlier_handlers() -> None:
+    """In a forked child: a stop signal ends it."""
+    for number, (handler, before) in _installed.items():
+        if signal.getsignal(number) is handler:
+            signal.signal(number, before)
+    _unblock()
+
+
+def _unblock() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _forking.mask)
+
+
+def _block() -> None:
+    """Before a fork: a stop signal that reaches the child before its handlers are restored would be lost."""
+    _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _installed)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_restore_earlier_handlers)
 
 
 def watch_parent(on_gone: Callable[[], object]) -> None:

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "overload_demo"
 
 # Each room may import those before it, and nothing after it. Rooms of one line do not import each other, except those
 # of the vocabulary. Tiers up to "store" and the two beside it are the stack, the rest is the workbench.
-VOCABULARY = {"config", "console", "errors", "headers", "jobs", "logs", "metric_set", "process", "work", "http_server"}
+VOCABULARY = {"config", "console", "errors", "http_server", "jobs", "metric_set", "process", "work"}
 TIERS = [VOCABULARY, {"rest"}, {"queue"}, {"store"}, {"api", "worker"}, {"load"}, {"lab"}, {"live", "course"}, {"cli"}]
 TIERS += [{"__main__"}]
 TIER_OF = {room: tier for tier, rooms in enumerate(TIERS) for room in rooms}

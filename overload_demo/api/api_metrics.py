@@ -7,7 +7,7 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 
-from overload_demo.headers import usable_accept
+from overload_demo.http_server import usable_accept
 from overload_demo.metric_set import MetricSet
 from overload_demo.queue.results import QueueStats
 

@@ -18,9 +18,9 @@ from typing import Annotated, Any
 import typer
 
 from overload_demo.config import LOOPBACK_HOSTS, Settings, load_settings
+from overload_demo.console import log_to_stderr
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.http_server import SignalFreeServer, listen_tcp, url_of
-from overload_demo.logs import log_to_stderr
 from overload_demo.store import append_only
 from overload_demo.store.data_dir import GATEWAY_SOCKET, LEAVING_TIMEOUT_S, DataDir, FileLock, State
 from overload_demo.store.gateway.backing_server import BackingServer, ExternalServer

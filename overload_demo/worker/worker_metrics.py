@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from overload_demo.config import Settings
 from overload_demo.errors import ConfigurationError
-from overload_demo.headers import HostRule, usable_accept
+from overload_demo.http_server import HostRule, usable_accept
 from overload_demo.metric_set import MetricSet
 from overload_demo.process import PARENT_ONLY
 from overload_demo.queue.consumer import LeaseEnd, Settlement
