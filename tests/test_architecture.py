@@ -54,17 +54,17 @@ HOMES = {
 
 # Room -> most lines of Python. A room inside another one (api/front_door, store/gateway) counts by itself.
 STACK = {
-    "vocabulary": 1_300,
+    "vocabulary": 1_275,
     "rest": 600,
     "queue": 1_150,
     "api": 1_200,
     "api/front_door": 750,
     "worker": 1_175,
     "store": 1_225,
-    "store/gateway": 1_500,
+    "store/gateway": 1_400,
 }
 WORKBENCH = {"load": 1_500, "lab": 3_775, "live": 1_525, "course": 1_050, "cli": 400}
-MOST_LINES_OF_THE_STACK = 8_825
+MOST_LINES_OF_THE_STACK = 8_700
 MOST_LINES_OF_THE_WORKBENCH = 8_225
 MOST_LINES_OF_LUA = 650
 MOST_LINES_OF_EXPERIMENTS = 4_000
