@@ -25,7 +25,6 @@ class HttpProtocol(HttpToolsProtocol):
         self.url, self.headers = b"", []  # until a request begins
         self._head_bytes = 0  # received since the last part of a body, or the last request
         self._head_again = b""  # of a request that offers another protocol
-        self._write_timer: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes, head: bytes = b"") -> None:
         """Called by the event loop; ``head`` is parsed before ``data``."""
@@ -82,28 +81,19 @@ class HttpProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Called by the event loop: the client reads its response too slowly."""
         super().pause_writing()
-        self._start_write_timer()
+        self._start_write_timer(self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
         """Called by the event loop."""
-        self._stop_write_timer()
+        self._write_timer.cancel()
         super().resume_writing()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the event loop."""
-        self._stop_write_timer()
-        super().connection_lost(exc)
+    def _start_write_timer(self, unread: int) -> None:
+        self._write_timer = self.loop.call_later(WRITE_TIMEOUT_S, self._abort_unless_read, unread)
 
-    def _start_write_timer(self) -> None:
-        size = self.transport.get_write_buffer_size()
-        self._write_timer = self.loop.call_later(WRITE_TIMEOUT_S, self._abort_unless_read, size)
-
-    def _stop_write_timer(self) -> None:
-        if self._write_timer is not None:
-            self._write_timer.cancel()
-
-    def _abort_unless_read(self, size: int) -> None:
-        if self.transport.get_write_buffer_size() >= size:
+    def _abort_unless_read(self, unread_before: int) -> None:
+        unread = self.transport.get_write_buffer_size()  # 0 once the connection has ended
+        if unread >= unread_before:
             self.transport.abort()
-        else:
-            self._start_write_timer()
+        elif unread:
+            self._start_write_timer(unread)
