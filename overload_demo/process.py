@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -118,28 +119,17 @@ async def kill_and_wait(process: asyncio.subprocess.Process) -> None:
     await process.wait()
 
 
+@dataclass(eq=False)
 class Child:
     """``python -m MODULE --parent-pipe ...`` as a child process; its output goes to ``log``, or to this process's."""
 
-    def __init__(
-        self,
-        module: str,
-        arguments: Sequence[str],
-        *,
-        environment: Mapping[str, str] | None = None,
-        log: Path | None = None,
-        fds: Sequence[int] = (),
-    ) -> None:
-        self._command = [*PYTHON_M, module, "--parent-pipe", *arguments]
-        self._environment = None if environment is None else dict(environment)
-        self._log, self._fds = log, tuple(fds)
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def log(self) -> Path:
-        """The log file, which must have been given."""
-        assert self._log is not None
-        return self._log
+    module: str
+    arguments: Sequence[str]
+    _: KW_ONLY
+    environment: Mapping[str, str] | None = None
+    log: Path | None = None
+    fds: Sequence[int] = ()
+    _process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
 
     def start(self) -> None:
         """Start the child, or start it again after its end; does nothing while it runs."""
@@ -147,14 +137,10 @@ class Child:
             return
         self.request_stop()
         with contextlib.ExitStack() as stack:
-            output = None if self._log is None else stack.enter_context(self._log.open("ab"))
+            output = None if self.log is None else stack.enter_context(self.log.open("ab"))
+            command = [*PYTHON_M, self.module, "--parent-pipe", *self.arguments]
             self._process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                env=self._environment,
-                pass_fds=self._fds,
+                command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=self.environment, pass_fds=self.fds
             )
 
     def stop(self, within_s: float = STOP_WITHIN_S) -> None:
