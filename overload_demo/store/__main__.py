@@ -18,8 +18,8 @@ from typing import Annotated, Any
 import typer
 
 from overload_demo.config import LOOPBACK_HOSTS, Settings, load_settings
-from overload_demo.console import log_to_stderr, one_line_errors, run_command
-from overload_demo.errors import ConfigurationError
+from overload_demo.console import log_to_stderr, run_command
+from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.http_server import SignalFreeServer, listen_tcp, url_of
 from overload_demo.store import append_only
 from overload_demo.store.data_dir import GATEWAY_SOCKET, LEAVING_TIMEOUT_S, STILL_LEAVING, DataDir, FileLock, State
@@ -73,7 +73,7 @@ def main(
     """
     # A terminal shows warnings only; the log of a store that its users have started holds everything.
     level = logging.INFO if until_unused else logging.WARNING
-    with one_line_errors():
+    try:
         # An Upstash endpoint in the environment does not concern this store.
         settings = load_settings(upstash_redis_rest_url=None, upstash_redis_rest_token=None)
         log_to_stderr(settings.overload_log_format, level)
@@ -81,6 +81,9 @@ def main(
         if repair and settings.overload_redis_url is not None:
             raise ConfigurationError("OVERLOAD_REDIS_URL is set: --repair is for the embedded store only")
         _run(_Options(data_dir or settings.overload_data_dir, host, port, until_unused, repair), settings, tokens)
+    except OverloadDemoError as error:
+        typer.echo(f"error: {error}", err=True)  # without colours, even if forced: clients read it in the log
+        raise typer.Exit(1) from None
 
 
 def _token(option: str, file: Path | None) -> str:
