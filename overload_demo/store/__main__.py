@@ -196,13 +196,12 @@ async def _serve(
         ends.append(asyncio.create_task(_take_alone(users_lock)))
     else:
         _introduce(options, durability, tokens, listeners)
-    try:
-        await next(asyncio.as_completed(ends))
-    finally:
-        data_dir.remove_state()
-        gateway.events.end()
-        http.should_exit = True
-        await asyncio.wait({answering}, timeout=GRACEFUL_S)
+    with contextlib.suppress(asyncio.CancelledError):  # by a signal
+        await next(asyncio.as_completed(ends))  # raises if the data is lost: what is there now is another store's
+    data_dir.remove_state()
+    gateway.events.end()
+    http.should_exit = True
+    await asyncio.wait({answering}, timeout=GRACEFUL_S)
 
 
 async def _take_alone(users_lock: FileLock) -> None:
