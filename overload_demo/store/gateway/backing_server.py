@@ -89,10 +89,10 @@ class ExternalServer(BackingServer):
             parts = urlsplit(url)
             query, is_unix = parse_qs(parts.query), parts.scheme == "unix"
             if parts.scheme not in {"redis", "rediss", "unix"} or (is_unix and not parts.path):
-                raise ConfigurationError(SCHEMES)
+                raise ValueError
             self.host, self.port = parts.hostname or "127.0.0.1", parts.port or 6379
             self.database = int(query.get("db", ["" if is_unix else parts.path.strip("/")])[0] or 0)
-        except ValueError:  # a port or database that is no number
+        except ValueError:  # also a port or database that is no number
             raise ConfigurationError(SCHEMES) from None
         self.user = unquote(parts.username or "")
         self._password = SecretStr(unquote(parts.password or query.get("password", [""])[0]))
