@@ -54,21 +54,21 @@ HOMES = {
 
 # Room -> most lines of Python. A room inside another one (api/front_door, store/gateway) counts by itself.
 STACK = {
-    "vocabulary": 1_275,
+    "vocabulary": 1_200,
     "rest": 600,
     "queue": 1_150,
     "api": 1_200,
     "api/front_door": 750,
-    "worker": 1_175,
-    "store": 1_225,
-    "store/gateway": 1_400,
+    "worker": 1_180,
+    "store": 1_200,
+    "store/gateway": 1_375,
 }
 WORKBENCH = {"load": 1_500, "lab": 3_775, "live": 1_525, "course": 1_050, "cli": 400}
-MOST_LINES_OF_THE_STACK = 8_700
+MOST_LINES_OF_THE_STACK = 8_600
 MOST_LINES_OF_THE_WORKBENCH = 8_225
 MOST_LINES_OF_LUA = 650
 MOST_LINES_OF_EXPERIMENTS = 4_000
-MOST_FILES = 120
+MOST_FILES = 117
 MOST_LINES_OF_A_FILE = 350
 MOST_LINES_OF_A_FUNCTION = 60
 

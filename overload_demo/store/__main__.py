@@ -24,8 +24,7 @@ from overload_demo.http_server import SignalFreeServer, listen_tcp, url_of
 from overload_demo.store import append_only
 from overload_demo.store.data_dir import GATEWAY_SOCKET, LEAVING_TIMEOUT_S, STILL_LEAVING, DataDir, FileLock, State
 from overload_demo.store.gateway.backing_server import BackingServer, ExternalServer
-from overload_demo.store.gateway.endpoint import Gateway, Tokens
-from overload_demo.store.gateway.http_protocol import HttpProtocol
+from overload_demo.store.gateway.endpoint import Gateway, HttpProtocol, Tokens
 from overload_demo.store.gateway.upstream import Upstream
 from overload_demo.store.redis_server import EmbeddedServer
 

@@ -17,9 +17,11 @@ from overload_demo.store.gateway.commands import (
     RedisCommand,
     RefusedError,
     Scripts,
+    path_arguments,
     prepare,
+    query_arguments,
 )
-from overload_demo.store.gateway.endpoint import MAX_BODY_BYTES, Gateway, Tokens, path_arguments, query_arguments
+from overload_demo.store.gateway.endpoint import MAX_BODY_BYTES, Gateway, Tokens
 from overload_demo.store.gateway.replies import BASE64, JSON, RESP2, ReplyFormat
 from overload_demo.store.gateway.resp import pack
 
