@@ -11,17 +11,17 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, cast
 
+import numpy as np
 import typer
 from matplotlib.axes import Axes
 
 from experiments.bench.record import RESULTS
 from overload_demo.console import fail
 from overload_demo.errors import OverloadDemoError
-from overload_demo.lab.baseline import VARIANTS, BaselineRecording, BaselineRun, Variant
-from overload_demo.lab.colours import BLUE, GREEN, ORANGE
+from overload_demo.lab import BLUE, GREEN, ORANGE
 from overload_demo.lab.naive_api import baseline_server, run_baseline
-from overload_demo.lab.plots.accessible_figure import drawing, legend, thousands
-from overload_demo.lab.plots.spike_figures import with_gaps
+from overload_demo.lab.plots.accessible_figure import drawing
+from overload_demo.lab.result import VARIANTS, BaselineRecording, BaselineRun, Variant
 from overload_demo.load import LoadPlan, Shape, calibrate
 
 SOLID, DASHED = {"color": BLUE}, {"color": ORANGE, "ls": "--"}
@@ -68,17 +68,7 @@ def main(
             runs = []
             for plan in plans:
                 print(f"{variant}: {plan.requests:,} requests, {plan.shape} at {plan.rate_per_s:,.0f}/s")
-                run = run_baseline(
-                    variant,
-                    requests=plan.requests,
-                    rate_per_s=plan.rate_per_s,
-                    shape=plan.shape,
-                    delay_s=delay,
-                    timeout_s=timeout,
-                    max_duration_s=max_duration,
-                    seed=seed,
-                )
-                runs.append(asyncio.run(run))
+                runs.append(asyncio.run(run_baseline(variant, plan, delay)))
                 print(_line(runs[-1]))
             recording = BaselineRecording(command=command, runs=runs)
             (output / f"naive_{variant}.json").write_text(recording.model_dump_json() + "\n")
@@ -131,16 +121,13 @@ def _draw(runs: list[BaselineRun], path: Path) -> None:
         bars = all_loads.bar([f"{run.shape}\n{run.rate_per_s:,.0f}/s" for run in runs], shares, color=BLUE)
         all_loads.bar_label(bars, [f"{share:.0f} %" for share in shares], padding=3)
         all_loads.set(ylabel="answered in time, % of the requests", ylim=(0, 112))
-        figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=100)
 
 
 def _steps(axes: Axes, at_s: list[float], curves: dict[str, Any], **settings: Any) -> None:
     for label, values in curves.items():
-        axes.step(at_s, with_gaps(values), where="post", label=label, **STYLES[label])
+        axes.step(at_s, np.array(values, dtype=np.float64), where="post", label=label, **STYLES[label])  # None: a gap
     axes.set(xlabel="time, s", **settings)
-    legend(axes)
-    if "yscale" not in settings:
-        thousands(axes.yaxis)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from overload_demo.lab.sampler import count_commands
+from overload_demo.lab.report import count_commands
 from overload_demo.rest.address import Address
 from overload_demo.rest.loopback import connect
 

@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from experiments.bench import servers
 from experiments.bench.record import RESULTS, Count, Folder, Rounds, Row, recording
 from overload_demo.errors import OverloadDemoError
-from overload_demo.lab.colours import BLUE, GREY, NAIVE, ORANGE, QUEUE
+from overload_demo.lab import BLUE, GREY, NAIVE, ORANGE, QUEUE
 from overload_demo.lab.plots.accessible_figure import drawing
 from overload_demo.load import LoadPlan, LoadResult, Shape, run_load
 

@@ -17,7 +17,7 @@ from matplotlib.ticker import StrMethodFormatter
 
 from experiments.bench import servers
 from experiments.bench.record import RESULTS, Count, Folder, Rounds, Row, recording
-from overload_demo.lab.colours import BLUE, GREY, ORANGE
+from overload_demo.lab import BLUE, GREY, ORANGE
 from overload_demo.lab.plots.accessible_figure import drawing
 
 DEPTHS = (1_000, 10_000, 100_000, 1_000_000)

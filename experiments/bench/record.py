@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from overload_demo.console import one_line_errors
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab.run_folder import filesystem_of
+from overload_demo.lab.preflight import filesystem_of
 from overload_demo.load.limits import descriptor_limit
 from overload_demo.load.summary import Environment
 from overload_demo.work import utc_now

@@ -7,9 +7,8 @@ from experiments.bench.peers.comparison import ACCEPTED, DONE, Comparison
 from experiments.bench.peers.libraries import OURS
 from experiments.bench.record import RESULTS, Benchmark, Row, figure, markdown_table
 from experiments.fault_matrix import FaultMatrix
-from overload_demo.lab.baseline import BaselineRun, recorded_baseline
 from overload_demo.lab.report import PRICE_PER_100K_COMMANDS
-from overload_demo.lab.result import SpikeResult
+from overload_demo.lab.result import BaselineRun, SpikeResult, recorded_baseline
 from overload_demo.load import Shape
 from overload_demo.load.summary import Percentiles
 

@@ -13,8 +13,7 @@ from experiments.fault_matrix import FaultMatrix
 from experiments.live_class import LiveClass
 from experiments.student_cost import StudentCost
 from overload_demo.errors import OverloadDemoError
-from overload_demo.lab.baseline import BaselineRecording
-from overload_demo.lab.result import SpikeResult
+from overload_demo.lab.result import BaselineRecording, SpikeResult
 from overload_demo.load import Shape
 from overload_demo.load.summary import Environment
 

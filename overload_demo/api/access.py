@@ -6,7 +6,7 @@ like an unknown id.
 
 import hashlib
 import hmac
-from collections.abc import Awaitable, Set
+from collections.abc import Awaitable, Iterable, Set
 
 from starlette._utils import get_route_path
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -20,16 +20,22 @@ _OWNER = "overload_demo.owner"
 
 
 class HostCheck:
-    """ASGI middleware: answers a request whose Host ``app.state.hosts`` refuses with a 400, on every path."""
+    """The outermost ASGI middleware: answers a request whose Host ``app.state.hosts`` refuses with a 400.
+
+    It also binds the request to the log, and runs HEAD as GET, whose body the server omits.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one request."""
-        if scope["type"] == "http" and (refusal := _refusal(scope)):
+        if scope["type"] == "http":
             begin(scope)
-            return problems.problem(400, refusal, {"Connection": "close"})(scope, receive, send)
+            if refusal := _refusal(scope):
+                return problems.problem(400, refusal, {"Connection": "close"})(scope, receive, send)
+            if scope["method"] == "HEAD":
+                scope = {**scope, "method": "GET"}
         return self._app(scope, receive, send)
 
 
@@ -51,14 +57,14 @@ class ApiKeys:
     def __bool__(self) -> bool:
         return bool(self._digests)
 
-    def owner(self, scope: Scope) -> str | None:
+    def owner(self, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
         """Return the owner id of a request's key, 16 hexadecimal digits; None without an accepted key.
 
         It is '' where no key is needed. Compares with every digest in constant time, so the duration reveals nothing.
         """
         if not self._digests:
             return ""
-        given = [value for name, value in scope["headers"] if name == b"authorization"]
+        given = [value for name, value in headers if name == b"authorization"]
         scheme, _, key = (given[0] if len(given) == 1 else b"").partition(b" ")
         digest = _digest(key.strip())
         known = [hmac.compare_digest(digest, one) for one in self._digests]
@@ -82,10 +88,9 @@ class KeyCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        begin(scope)
         if scope["type"] == "http" and get_route_path(scope) not in self._open_paths:
             keys: ApiKeys = scope["app"].state.keys
-            owner = scope[_OWNER] = keys.owner(scope)
+            owner = scope[_OWNER] = keys.owner(scope["headers"])
             if owner is None:
                 detail = "send one of the API's keys as Authorization: Bearer KEY"
                 await problems.problem(401, detail, {"WWW-Authenticate": "Bearer"})(scope, receive, send)

@@ -1,11 +1,6 @@
-"""``POST /jobs``: from a request's bytes to a committed job.
+"""``POST /jobs`` as an ordinary FastAPI route, with its OpenAPI, its strict checks and its validation errors.
 
-The route is an ordinary FastAPI route, with its OpenAPI and its validation errors. :class:`ShortCut` stands before
-FastAPI's layers and answers requests with a plainly valid body, as nearly all have: read once, validated by pydantic's
-JSON parser, answered from prebuilt bytes. It passes everything else on. A test compares both paths over a corpus.
-
-Reading tour 6 of 13; next: overload_demo/queue/lua/lease.lua. Look for the statement after which a 202 is durable.
-Question: which requests take FastAPI's way, and why?
+It answers the requests that ``direct.py`` passes on: those with an Idempotency-Key, an unusual encoding, or an error.
 """
 
 import hashlib
@@ -15,109 +10,19 @@ from typing import Any
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from overload_demo.api.access import owner_of
-from overload_demo.api.models import ACCEPTED_MESSAGE
+from overload_demo.api.models import accepted_body
 from overload_demo.api.problems import from_error, retry_after
-from overload_demo.api.request_context import begin, log_accepted
+from overload_demo.api.request_context import log_accepted
 from overload_demo.errors import OverloadDemoError
-from overload_demo.jobs import JobRequest, is_plainly_strict, new_job_id, why_not_strict
+from overload_demo.jobs import JobRequest, new_job_id, why_not_strict
 from overload_demo.queue.producer import NewJob, Producer
 
-_validate_json = JobRequest.__pydantic_validator__.validate_json
 MAX_IDEMPOTENCY_KEY = 255
 PATH = "/jobs"
-
-
-class ShortCut:
-    """ASGI middleware: answers a plainly valid ``POST /jobs`` itself and passes every other request on unchanged."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] != "http" or scope["path"] != PATH or not _is_plain(scope):
-            if scope["type"] == "http" and scope["method"] == "HEAD":
-                scope = {**scope, "method": "GET"}  # run the GET route; the server omits the body
-            begin(scope)
-            await self._app(scope, receive, send)
-            return
-        first = await receive()
-        body = first.get("body", b"")
-        state = scope["app"].state
-        job = None if first.get("more_body") else _plainly_valid(body, state.settings.overload_max_body_bytes)
-        if job is None:
-            begin(scope)
-            await self._app(scope, _repeating(first, receive), send)
-            return
-        new = NewJob(new_job_id(), body.decode(), owner=owner_of(scope), expires_in_s=job.expires_in_s)
-        response = await _enqueue(state.producer, new, scope)
-        await response(scope, receive, send)
-
-
-def _is_plain(scope: Scope) -> bool:
-    """Whether it is a POST of JSON without Idempotency-Key and Content-Encoding; puts an X-Request-ID into the log."""
-    is_json = False
-    for name, value in scope["headers"]:
-        if name == b"content-type":
-            is_json = value == b"application/json"
-        elif name == b"idempotency-key" or name == b"content-encoding":
-            return False
-        elif name == b"x-request-id":
-            begin(scope)
-    return is_json and scope["method"] == "POST"
-
-
-def _plainly_valid(body: bytes, limit: int) -> JobRequest | None:
-    if len(body) > limit or not is_plainly_strict(body):
-        return None
-    try:
-        job: JobRequest = _validate_json(body)
-    except ValidationError:
-        return None  # FastAPI reports the error
-    return job
-
-
-def _repeating(first: Message, receive: Receive) -> Receive:
-    """A ``receive`` that begins with a message already read."""
-    unread = [first]
-
-    async def again() -> Message:
-        return unread.pop() if unread else await receive()
-
-    return again
-
-
-async def _enqueue(producer: Producer, job: NewJob, scope: Scope) -> Response:
-    try:
-        enqueued = await producer.enqueue(job)
-    except OverloadDemoError as error:
-        begin(scope)
-        return from_error(error, job.job_id)
-    log_accepted(enqueued.job_id)
-    return _AcceptedResponse(enqueued.job_id, enqueued.estimated_wait_s, scope.get("root_path", ""))
-
-
-class _AcceptedResponse(Response):
-    """The 202, built from bytes: this is the hot path."""
-
-    def __init__(self, job_id: str, wait_s: float, root_path: str) -> None:
-        self.status_code, self.background = 202, None
-        self.body = f'{{"status":"accepted","job_id":"{job_id}","message":"{ACCEPTED_MESSAGE}"}}'.encode()
-        self.raw_headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(self.body)).encode()),
-            (b"location", f"{root_path}/jobs/{job_id}".encode()),
-            (b"retry-after", retry_after(wait_s).encode()),
-        ]
-
-
-# ---- the ordinary path
 
 
 class JobIntakeRoute(APIRoute):
@@ -141,7 +46,15 @@ async def submit(request: Request, job: JobRequest) -> Response:
     body, owner = await request.body(), owner_of(request.scope)
     record, fingerprint = _idempotency(request, body, owner)
     new = NewJob(new_job_id(), body.decode(), record, fingerprint, owner, job.expires_in_s)
-    return await _enqueue(request.app.state.producer, new, request.scope)
+    producer: Producer = request.app.state.producer
+    try:
+        enqueued = await producer.enqueue(new)
+    except OverloadDemoError as error:
+        return from_error(error, new.job_id)
+    log_accepted(enqueued.job_id)
+    location = f"{request.scope.get('root_path', '')}/jobs/{enqueued.job_id}"
+    headers = {"Location": location, "Retry-After": retry_after(enqueued.estimated_wait_s)}
+    return Response(accepted_body(enqueued.job_id), 202, headers, "application/json")
 
 
 async def _read_json_body(request: Request, limit: int) -> bytes:

@@ -1,11 +1,40 @@
 """The bodies of the HTTP contract, as OpenAPI publishes them. Fields may be added, none renamed or dropped."""
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
+from overload_demo.jobs import JobState
+from overload_demo.queue.results import JobStatus
+
 ACCEPTED_MESSAGE = "Job queued successfully. Poll GET /jobs/{job_id} for status."
+_MESSAGE = ACCEPTED_MESSAGE.encode()
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 SERVICE = "overload-safe-queue-api"
+
+
+def accepted_body(job_id: str) -> bytes:
+    """Return the body of a 202, :class:`Accepted`."""
+    return b'{"status":"accepted","job_id":"%b","message":"%b"}' % (job_id.encode(), _MESSAGE)
+
+
+def job_body(job_id: str, status: JobStatus) -> tuple[bytes, float | None]:
+    """Return the body of a job's state, ``AnyJob``, and the seconds until a poll makes sense; None: it has ended."""
+    body: dict[str, Any] = {"status": status.state.value, "job_id": job_id}
+    wait_s = None
+    if status.state is JobState.QUEUED:
+        body |= {"queue_position": status.queue_position, "estimated_wait_seconds": status.estimated_wait_s}
+        wait_s = status.estimated_wait_s
+    elif status.state is JobState.PROCESSING:
+        body["started_at"] = status.started_at
+        wait_s = 1.0
+    elif status.state is JobState.DONE:
+        body["result"] = status.result
+    elif status.state is JobState.FAILED:
+        body["error"] = status.error
+    return _encode(body).encode(), wait_s
+
 
 JobId = Annotated[str, Field(pattern="^job_[0-9a-f]+$", examples=["job_a1b2c3d4e5f60718293a4b5c6d7e8f90"])]
 UtcTime = Annotated[str, Field(description="UTC, ISO 8601 with Z", examples=["2026-01-01T12:00:00.000Z"])]

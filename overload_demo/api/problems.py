@@ -24,6 +24,7 @@ from overload_demo.errors import (
 )
 
 MEDIA_TYPE = "application/problem+json"
+NO_SUCH_JOB = "no such job: unknown, or expired after it was done"
 STORE_RETRY_AFTER_S = 2.0
 QUOTA_RETRY_AFTER_S = 30.0  # the longest: the quota lasts until the plan is upgraded or the month ends
 

@@ -5,7 +5,6 @@ anything from elsewhere. The pages contain no data, so they need no API key.
 """
 
 import asyncio
-import json
 from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
@@ -20,7 +19,7 @@ from overload_demo.api import openapi, problems
 from overload_demo.api.access import owner_of
 from overload_demo.api.api_metrics import ApiMetrics
 from overload_demo.api.intake import PATH, JobIntakeRoute, submit
-from overload_demo.api.models import SERVICE, Accepted, AnyJob, CancelledJob, HealthReport, Stats
+from overload_demo.api.models import SERVICE, Accepted, AnyJob, CancelledJob, HealthReport, Stats, job_body
 from overload_demo.errors import StoreError
 from overload_demo.jobs import JOB_ID, JobRequest, JobState
 from overload_demo.queue.producer import Producer
@@ -28,7 +27,6 @@ from overload_demo.queue.results import Results
 from overload_demo.work import utc_now
 
 SCRAPE_TIMEOUT_S = 5.0  # for the queue's metrics: half of Prometheus's default scrape timeout
-NO_SUCH_JOB = "no such job: unknown, or expired after it was done"
 NO_STORE = "the store does not answer; carries Retry-After"
 STATIC = Path(__file__).with_name("static")
 SWAGGER = Path(str(files("fastapi_swagger"))) / "resources"
@@ -76,7 +74,7 @@ async def post_job(job: JobRequest, request: Request) -> Response:
     "/jobs/{job_id}",
     response_model=AnyJob,
     operation_id="get_job",
-    responses={200: openapi.FOUND, **openapi.errors({404: NO_SUCH_JOB, 503: NO_STORE})},
+    responses={200: openapi.FOUND, **openapi.errors({404: problems.NO_SUCH_JOB, 503: NO_STORE})},
 )
 async def get_job(job_id: str, request: Request) -> Response:
     """Return the state of a job, and its result once it is done."""
@@ -84,20 +82,10 @@ async def get_job(job_id: str, request: Request) -> Response:
     status = await results.status(job_id) if JOB_ID.fullmatch(job_id) else None
     owner = owner_of(request.scope)
     if status is None or (owner and status.owner != owner):
-        raise HTTPException(404, NO_SUCH_JOB)
-    headers: dict[str, str] = {}
-    body: dict[str, Any] = {"status": status.state.value, "job_id": job_id}
-    if status.state is JobState.QUEUED:
-        body |= {"queue_position": status.queue_position, "estimated_wait_seconds": status.estimated_wait_s}
-        headers["Retry-After"] = problems.retry_after(status.estimated_wait_s)
-    elif status.state is JobState.PROCESSING:
-        body["started_at"] = status.started_at
-        headers["Retry-After"] = "1"
-    elif status.state is JobState.DONE:
-        body["result"] = status.result
-    elif status.state is JobState.FAILED:
-        body["error"] = status.error
-    return Response(json.dumps(body, separators=(",", ":")), 200, headers, "application/json")
+        raise HTTPException(404, problems.NO_SUCH_JOB)
+    body, wait_s = job_body(job_id, status)
+    headers = {} if wait_s is None else {"Retry-After": problems.retry_after(wait_s)}
+    return Response(body, 200, headers, "application/json")
 
 
 @reading.delete(
@@ -106,7 +94,7 @@ async def get_job(job_id: str, request: Request) -> Response:
     operation_id="delete_job",
     responses=openapi.errors(
         {
-            404: NO_SUCH_JOB,
+            404: problems.NO_SUCH_JOB,
             409: "the job is running or has ended",
             503: "the store did not confirm; outcome is whether it may have cancelled; a repeat is harmless",
         }
@@ -120,7 +108,7 @@ async def delete_job(job_id: str, request: Request) -> Response:
     except StoreError as error:
         return problems.not_cancelled(error, job_id)
     if state is None:
-        raise HTTPException(404, NO_SUCH_JOB)
+        raise HTTPException(404, problems.NO_SUCH_JOB)
     if state is not JobState.CANCELLED:
         raise HTTPException(409, f"only a job that is queued can be cancelled; this one is {state.value}")
     return JSONResponse({"status": state.value, "job_id": job_id})

@@ -18,10 +18,16 @@ from overload_demo.console import fail, one_line_errors
 from overload_demo.course.level import Level
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab import report
-from overload_demo.lab.progress import spike_progress
 from overload_demo.lab.report import estimate
 from overload_demo.lab.result import SpikeResult
-from overload_demo.lab.spike_plan import DEFAULT_REQUESTS, MIN_DELAY_S, LiveView, SpikePlan, sized_delay_s
+from overload_demo.lab.spike_plan import (
+    DEFAULT_REQUESTS,
+    MIN_DELAY_S,
+    OnProgress,
+    SpikePlan,
+    sized_delay_s,
+    spike_progress,
+)
 from overload_demo.lab.spike_run import run_spike
 from overload_demo.lab.stack import Stack
 from overload_demo.load import Shape
@@ -125,7 +131,7 @@ async def _spike(
 
 
 @asynccontextmanager
-async def _live_page(console: Console) -> AsyncIterator[LiveView]:
+async def _live_page(console: Console) -> AsyncIterator[OnProgress]:
     """Serve a page of the spike; yield its view once the first viewer has opened it, or 30 s later."""
     from overload_demo.live.feed import Feed
     from overload_demo.live.page import Page  # FastAPI and Bokeh are slow to load

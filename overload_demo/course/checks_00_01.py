@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from overload_demo.course.exercise import MEASURED, choice, exercise, multiple_choice, number, shown
 from overload_demo.jobs import JobState
-from overload_demo.lab.baseline import BaselineRun
-from overload_demo.lab.job_timeline import JobLife
+from overload_demo.lab.job_log import JobLife
 from overload_demo.lab.naive_api import LoadStep
 from overload_demo.lab.preflight import Preflight
+from overload_demo.lab.result import BaselineRun
 from overload_demo.lab.theory import capacity_per_s
 
 THREADS = 40  # in the pool in which the framework runs a plain def

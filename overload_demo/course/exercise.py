@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from overload_demo.lab.colours import GREEN, GREY, ORANGE
+from overload_demo.lab import GREEN, GREY, ORANGE
 
 # Tolerances, as a share of the right answer: computed from round numbers (0.01), measured, read off a curve.
 EXACT, MEASURED, READ_OFF = 0.001, 0.05, 0.10

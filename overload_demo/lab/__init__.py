@@ -7,18 +7,27 @@ Names are loaded on first use, so that a command which draws nothing does not lo
 from importlib import import_module
 from typing import Any
 
+# The colours of every figure and page: Okabe and Ito's palette, which colour-blind people can distinguish.
+BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#555555"
+SKY, YELLOW = "#56B4E9", "#F0E442"  # lighter: for areas, never for lines
+
+# Matplotlib's looks with one meaning in every figure.
+Look = dict[str, Any]
+QUEUE: Look = {"color": BLUE, "linewidth": 3}
+NAIVE: Look = {"color": ORANGE, "linewidth": 3, "linestyle": (0, (4, 1.5))}
+OFFERED: Look = {"color": GREY, "linewidth": 2, "linestyle": ":"}
+PREDICTED: Look = {"color": PURPLE, "linewidth": 2.5, "linestyle": (0, (1, 1))}
+BOX: Look = {"color": "white", "pad": 2}  # below a text that crosses a line
+
 _HOMES = {
-    "lab.baseline": ("recorded_baseline", "require_checkout"),
     "lab.crashes": ("Kill", "run_with_kills"),
-    "lab.job_log": ("EFFECTS", "JobLog", "PromiseRun", "read_events"),
-    "lab.job_timeline": ("follow", "read_life"),
-    "lab.preflight": ("Preflight",),
-    "lab.progress": ("spike_progress", "steps_progress"),
-    "lab.result": ("SpikeResult",),
-    "lab.spike_plan": ("SpikePlan",),
-    "lab.spike_run": ("run_spike",),
-    "lab.stack": ("Stack",),
+    "lab.job_log": ("JobLog", "PromiseRun", "follow", "read_events", "read_life"),
     "lab.naive_api": ("breaks_at_per_s", "load_steps"),
+    "lab.preflight": ("Preflight",),
+    "lab.result": ("SpikeResult", "recorded_baseline", "require_checkout"),
+    "lab.spike_plan": ("SpikePlan", "spike_progress", "steps_progress"),
+    "lab.spike_run": ("run_spike",),
+    "lab.stack": ("EFFECTS", "Stack"),
     "load": ("LoadResult", "Shape"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -8,10 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Self
-
-import numpy as np
-from pydantic import BaseModel
 
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.lab.job_log import read_events
@@ -19,10 +15,9 @@ from overload_demo.lab.ledger import ledger_of, read_charges
 from overload_demo.lab.result import SpikeResult
 from overload_demo.lab.spike_plan import OnProgress, SpikePlan, SpikeProgress
 from overload_demo.lab.spike_run import run_spike
-from overload_demo.lab.stack import Stack, check_killable
+from overload_demo.lab.stack import EFFECTS, Stack, check_killable
 from overload_demo.load import LoadResult
 
-BUCKET_S = 0.1
 NEAR_KILL_S = 0.25  # a silence that a kill caused begins within this
 SHOWN_BEFORE_AND_AFTER = 25  # jobs in the figure of a kill
 
@@ -50,7 +45,8 @@ class Kill:
         return progress.stage in ("fire", "drain") and count >= self.after_share * progress.offered
 
 
-class KillSeen(BaseModel, frozen=True):
+@dataclass(frozen=True)
+class KillSeen:
     """One kill and its consequences by the logs; seconds since the first intended send.
 
     ``back_s``: from the kill to the end of the silence it caused: the next start of a job (for a worker) or the next
@@ -65,7 +61,8 @@ class KillSeen(BaseModel, frozen=True):
     again: int = 0
 
 
-class Run(BaseModel, frozen=True):
+@dataclass(frozen=True)
+class Run:
     """One attempt at a job; ``ended_s`` is when its work was done, None when it was interrupted."""
 
     attempt: int
@@ -73,14 +70,16 @@ class Run(BaseModel, frozen=True):
     ended_s: float | None
 
 
-class JobRuns(BaseModel, frozen=True):
+@dataclass(frozen=True)
+class JobRuns:
     """One job from its 202 on, and its attempts."""
 
     accepted_s: float
     runs: list[Run]
 
 
-class Charges(BaseModel, frozen=True):
+@dataclass(frozen=True)
+class Charges:
     """How many accepted jobs were charged never, once, and more than once, by the ledger."""
 
     never: int
@@ -88,19 +87,19 @@ class Charges(BaseModel, frozen=True):
     more: int
 
 
-class CrashResult(BaseModel, frozen=True):
+@dataclass(frozen=True)
+class CrashResult:
     """A spike with kills. ``charges`` is None when the handler kept no ledger.
 
-    ``lives`` are the jobs around the first kill of a worker, in the order they were first started. Rates are per
-    second, in buckets of ``bucket_s`` that begin at 0.
+    ``accepted_s`` and ``done_s`` are the sorted times of all 202s and of all work done, seconds since the first
+    intended send. ``lives`` are the jobs around the first kill of a worker, in the order they were first started.
     """
 
     spike: SpikeResult
     kills: list[KillSeen]
     charges: Charges | None
-    bucket_s: float
-    accepted_per_s: list[float]
-    done_per_s: list[float]
+    accepted_s: list[float]
+    done_s: list[float]
     lives: list[JobRuns]
 
     @property
@@ -113,21 +112,15 @@ class CrashResult(BaseModel, frozen=True):
         """Jobs that failed although they were charged; a job never charged is a failed one."""
         return self.spike.failed - self.charges.never if self.charges else 0
 
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """Read a ``crash.json``. Raises pydantic's ValidationError for any other content."""
-        found = cls.model_validate_json(path.read_bytes())
-        return found.model_copy(update={"spike": found.spike.model_copy(update={"folder": path.parent})})
-
 
 async def run_with_kills(
     stack: Stack, plan: SpikePlan, kills: Sequence[Kill], on_progress: OnProgress | None = None
 ) -> CrashResult:
     """Run ``plan`` on ``stack``, carry out ``kills`` in their order, and account for every accepted job.
 
-    A kill that is not due before the spike is over is not in the result. Writes ``crash.json`` beside the files of
-    :func:`run_spike`, and is cancellable like it. Raises :class:`ConfigurationError` for a stack in the kernel, and the
-    errors of :func:`run_spike`.
+    A kill that is not due before the spike is over is not in the result. Writes the files of :func:`run_spike`, and is
+    cancellable like it. Raises :class:`ConfigurationError` for a stack in the kernel, and the errors of
+    :func:`run_spike`.
     """
     if stack.placement != "process":
         raise ConfigurationError('kills need placement="process": a thread cannot be killed without its kernel')
@@ -142,26 +135,19 @@ async def run_with_kills(
             on_progress(progress)
 
     spike = await run_spike(stack, plan, report)
-    result = account_for(stack.run_folder, stack.effect_log, spike, done)
-    (stack.run_folder / "crash.json").write_text(result.model_dump_json(indent=1) + "\n")
-    return result
+    return _account_for(stack.run_folder, spike, done)
 
 
-def account_for(folder: Path, effect_log: Path, spike: SpikeResult, kills: Sequence[tuple[str, float]]) -> CrashResult:
+def _account_for(folder: Path, spike: SpikeResult, kills: Sequence[tuple[str, float]]) -> CrashResult:
     """Evaluate the files of a run; ``kills`` are (part, CLOCK_MONOTONIC seconds) in time order."""
     load = LoadResult.load(folder / "load.npz")
-    runs = _read_runs(effect_log, load.started_mono_s)
-    seen = [(part, at_mono_s - load.started_mono_s) for part, at_mono_s in kills]
-    answered_s = np.sort(load.done_s[load.accepted])
-    done_s = np.array([tried[-1].ended_s for tried in runs.values() if tried[-1].ended_s is not None])
-    edges_s = np.arange(int(np.concatenate([done_s, answered_s]).max(initial=0.0) / BUCKET_S) + 2) * BUCKET_S
-    ledger = ledger_of(effect_log)
+    runs = _read_runs(folder / EFFECTS, load.started_mono_s)
+    kills = [(part, at_mono_s - load.started_mono_s) for part, at_mono_s in kills]
     accepted_s = dict(zip(load.accepted_ids, load.done_s[load.accepted].tolist(), strict=True))
-    jobs = [
-        JobRuns(accepted_s=accepted_s[job_id], runs=tried) for job_id, tried in runs.items() if job_id in accepted_s
-    ]
+    answered_s = sorted(accepted_s.values())
+    jobs = [JobRuns(accepted_s[job_id], tried) for job_id, tried in runs.items() if job_id in accepted_s]
     lives: list[JobRuns] = []
-    if worker_kills_s := [at_s for part, at_s in seen if part == "worker"]:
+    if worker_kills_s := [at_s for part, at_s in kills if part == "worker"]:
         place = bisect_left(jobs, worker_kills_s[0], key=lambda job: job.runs[0].started_s)
         lives = jobs[max(0, place - SHOWN_BEFORE_AND_AFTER) : place + SHOWN_BEFORE_AND_AFTER]
     return CrashResult(
@@ -169,21 +155,22 @@ def account_for(folder: Path, effect_log: Path, spike: SpikeResult, kills: Seque
         kills=[
             _kill_of_a_worker(at_s, until_s, runs)
             if part == "worker"
-            else KillSeen(part=part, at_s=at_s, back_s=_back_s(answered_s.tolist(), at_s))
-            for (part, at_s), (_, until_s) in pairwise([*seen, ("", math.inf)])
+            else KillSeen(part, at_s, _back_s(answered_s, at_s))
+            for (part, at_s), (_, until_s) in pairwise([*kills, ("", math.inf)])
         ],
-        charges=_charges(load.accepted_ids, ledger) if ledger.exists() else None,
-        bucket_s=BUCKET_S,
-        accepted_per_s=(np.histogram(answered_s, edges_s)[0] / BUCKET_S).round(3).tolist(),
-        done_per_s=(np.histogram(done_s, edges_s)[0] / BUCKET_S).round(3).tolist(),
+        charges=_charges(load.accepted_ids, ledger_of(folder / EFFECTS)),
+        accepted_s=answered_s,
+        done_s=sorted(tried[-1].ended_s for tried in runs.values() if tried[-1].ended_s is not None),
         lives=lives,
     )
 
 
-def _charges(accepted: Sequence[str], ledger: Path) -> Charges:
+def _charges(accepted: Sequence[str], ledger: Path) -> Charges | None:
+    if not ledger.exists():
+        return None
     charged = read_charges(ledger)
     times = Counter(min(charged[job_id], 2) for job_id in accepted)
-    return Charges(never=times[0], once=times[1], more=times[2])
+    return Charges(times[0], times[1], times[2])
 
 
 def _read_runs(effect_log: Path, zero_s: float) -> dict[str, list[Run]]:
@@ -194,7 +181,7 @@ def _read_runs(effect_log: Path, zero_s: float) -> dict[str, list[Run]]:
     for one in events:
         if one.what == "start":
             ended_s = ends_s.get((one.job_id, one.attempt))
-            runs[one.job_id].append(Run(attempt=one.attempt, started_s=one.at_mono_s - zero_s, ended_s=ended_s))
+            runs[one.job_id].append(Run(one.attempt, one.at_mono_s - zero_s, ended_s))
     return runs
 
 
@@ -208,7 +195,7 @@ def _kill_of_a_worker(at_s: float, until_s: float, runs: dict[str, list[Run]]) -
             held += 1
             again += bool(before)
     starts_s = sorted(run.started_s for tried in runs.values() for run in tried)
-    return KillSeen(part="worker", at_s=at_s, back_s=_back_s(starts_s, at_s), held=held, again=again)
+    return KillSeen("worker", at_s, _back_s(starts_s, at_s), held, again)
 
 
 def _back_s(times_s: Sequence[float], at_s: float) -> float | None:

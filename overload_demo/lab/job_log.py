@@ -4,24 +4,31 @@ A reconciliation uses no counter of the system under test: *accepted* are the id
 worker appended as they happened, *states* are read for each id.
 """
 
+import asyncio
+import contextlib
+import json
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from datetime import datetime
 from pathlib import Path
 from statistics import fmean
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
+from pydantic import BaseModel, ValidationError
 
-from overload_demo.errors import ConfigurationError
+from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.jobs import JobState
 from overload_demo.lab.result import SpikeResult
+from overload_demo.lab.stack import EFFECTS, Stack
 from overload_demo.load import LoadResult
 from overload_demo.load.plan import Floats
 from overload_demo.queue.results import MAX_READ_JOBS, Results
+from overload_demo.rest.client import Upstash
 
-EFFECTS = "effects.log"  # in the folder of a run
+LOOK_EVERY_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,8 @@ class JobLog:
 
     ``intended_s`` is when its request was due, ``accepted_s`` when its client had the 202, ``started_s`` its first
     start (NaN where that line is torn), ``done_s`` its first effect; float64, shape ``(jobs,)``. A job can start just
-    before its client has read the response. ``offered`` counts all requests of the load.
+    before its client has read the response. ``offered`` counts all requests of the load; ``undone_ids`` are the jobs
+    accepted and never done, in the order of the schedule.
     """
 
     intended_s: Floats
@@ -63,6 +71,7 @@ class JobLog:
     started_s: Floats
     done_s: Floats
     offered: int
+    undone_ids: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -79,7 +88,8 @@ class JobLog:
             if ("effect", job_id) in first
         ]
         intended_s, accepted_s, started_s, done_s = np.array(rows, dtype=np.float64).reshape(-1, 4).T
-        return cls(intended_s, accepted_s, started_s, done_s, offered=load.kind.size)
+        undone = tuple(job_id for job_id in load.accepted_ids if ("effect", job_id) not in first)
+        return cls(intended_s, accepted_s, started_s, done_s, load.kind.size, undone)
 
     @property
     def span_s(self) -> float:
@@ -95,6 +105,13 @@ class JobLog:
     def mean_wait_s(self) -> float:
         """The mean time from acceptance to effect, seconds: the W of Little's law."""
         return float((self.done_s - self.accepted_s).mean())
+
+    @property
+    def mean_stays_s(self) -> list[float]:
+        """The mean time of a job before its 202, in the queue, and at work, seconds."""
+        queued_s = np.maximum(0, self.started_s - self.accepted_s)
+        stays = self.accepted_s - self.intended_s, queued_s, self.done_s - self.started_s
+        return [float(np.mean(stay)) for stay in stays]
 
     def depth(self) -> tuple[Floats, Floats]:
         """Return each moment a job came or went, in order, and the jobs accepted and not done from then on."""
@@ -162,59 +179,102 @@ async def read_stored(results: Results, job_ids: Sequence[str]) -> tuple[dict[st
 
 @dataclass(frozen=True)
 class PromiseRun:
-    """A spike and the promise it is measured against: *done within* ``promise_s`` *seconds of the 202*.
-
-    ``offered = in_time + late + refused + expired + other``; ``other`` should be 0: failed, lost, no response.
-    ``undone_ids`` are the jobs accepted and never done, in the order of the schedule.
-    """
+    """A spike and the promise it is measured against: *done within* ``promise_s`` *seconds of the 202*."""
 
     name: str
     result: SpikeResult
     log: JobLog
     promise_s: float
-    undone_ids: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, name: str, result: SpikeResult, promise_s: float) -> Self:
         """Read the files in ``result.folder``. Raises :class:`ConfigurationError` unless ``promise_s`` is above 0."""
         if not 0 < promise_s < float("inf"):
             raise ConfigurationError(f"the promise must be a number of seconds above 0, not {promise_s:g}")
-        folder = result.folder or Path()
-        effects, load = read_effects(folder / EFFECTS), LoadResult.load(folder / "load.npz")
-        undone = tuple(job_id for job_id in load.accepted_ids if not effects[job_id])
-        return cls(name, result, JobLog.read(folder), promise_s, undone)
+        return cls(name, result, JobLog.read(result.folder or Path()), promise_s)
 
-    @cached_property
+    @property
     def in_time(self) -> int:
         """Jobs done within the promise: the goodput."""
         return int(np.count_nonzero(self.log.done_s - self.log.accepted_s <= self.promise_s))
 
     @property
-    def late(self) -> int:
-        """Jobs done after the promise."""
-        return self.log.done_s.size - self.in_time
+    def ends(self) -> dict[str, int]:
+        """How many requests came to which end; the sum is the number offered.
 
-    @property
-    def refused(self) -> int:
-        """Requests refused at once with a 429, because the queue was full."""
-        return self.result.errors.get("status 429", 0)
-
-    @property
-    def expired(self) -> int:
-        """Jobs that did not start by their deadline and were never run."""
-        return self.result.expired
-
-    @property
-    def other(self) -> int:
-        """All other requests."""
-        return self.result.offered - self.in_time - self.late - self.refused - self.expired
+        A request is refused with a 429, because the queue is full; an expired job did not start by its deadline. The
+        last count should be 0: failed, lost, no response.
+        """
+        done, refused = self.log.done_s.size, self.result.errors.get("status 429", 0)
+        ends = {"done in time": self.in_time, "done late": done - self.in_time}
+        ends |= {"refused at once": refused, "expired": self.result.expired}
+        return ends | {"anything else": self.result.offered - sum(ends.values())}
 
     @property
     def refused_share(self) -> float:
         """Refused of offered, 0 to 1."""
-        return self.refused / self.result.offered
+        return self.ends["refused at once"] / self.result.offered
 
     @property
     def oldest_age_s(self) -> float:
         """The greatest age sampled at the head of the queue, seconds."""
         return max(self.result.series.oldest_age_s, default=0.0)
+
+
+class JobLife(BaseModel, frozen=True):
+    """The fields of one job in the store; times are UTC, to the millisecond, empty for what has not happened yet."""
+
+    job_id: str
+    status: JobState
+    payload: dict[str, Any]
+    result: dict[str, Any] | None = None
+    created_at: str
+    started_at: str = ""
+    completed_at: str = ""
+
+    def seconds(self) -> dict[str, float]:
+        """Return seconds since acceptance by moment: accepted, started, completed; only what has happened."""
+        moments = {"accepted": self.created_at, "started": self.started_at, "completed": self.completed_at}
+        zero = datetime.fromisoformat(self.created_at)
+        return {name: (datetime.fromisoformat(at) - zero).total_seconds() for name, at in moments.items() if at}
+
+
+async def follow(stack: Stack, job_id: str, *, within_s: float = 60.0) -> list[tuple[float, str]]:
+    """Poll the API for a job until it has ended; return each new status with the seconds since the first poll.
+
+    Raises :class:`OverloadDemoError` for an unknown job, and for one that has not ended within ``within_s`` seconds.
+    """
+    began = time.monotonic()
+    seen: list[tuple[float, str]] = []
+    while time.monotonic() - began < within_s:
+        try:
+            status = str((await asyncio.to_thread(stack.get, f"/jobs/{job_id}"))["status"])
+        except (OSError, ValueError) as error:
+            raise OverloadDemoError(f"cannot follow {job_id}: {error}") from None
+        if not seen or seen[-1][1] != status:
+            seen.append((round(time.monotonic() - began, 3), status))
+        if status in (JobState.DONE, JobState.FAILED):
+            return seen
+        await asyncio.sleep(LOOK_EVERY_S)
+    raise OverloadDemoError(f"{job_id} has not ended within {within_s:g} s")
+
+
+async def read_life(stack: Stack, answer: object) -> JobLife | None:
+    """Read the job in ``answer``, an id or a JSON object with a ``job_id``, from the store of ``stack``.
+
+    Returns None for an unknown id and for any other answer, such as a student's wrong one.
+    """
+    job_id = answer.get("job_id") if isinstance(answer, dict) else answer
+    if not isinstance(job_id, str):
+        return None
+    address, refresh = stack.store
+    async with contextlib.aclosing(Upstash(address, refresh=refresh)) as upstash:
+        key = f"{stack.settings.overload_key_prefix}job:{job_id}"
+        pairs = await upstash.command("HGETALL", key, repeatable=True)
+    fields: dict[str, Any] = dict(zip(pairs[::2], pairs[1::2], strict=True))
+    for name in ("payload", "result"):
+        fields[name] = json.loads(fields[name]) if fields.get(name) else None
+    try:
+        return JobLife.model_validate(fields)
+    except ValidationError:
+        return None

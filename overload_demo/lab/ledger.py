@@ -27,17 +27,17 @@ _TABLES = """
 
 def charge(payload: dict[str, Any], context: JobContext) -> dict[str, Any]:
     """Charge ``payload["value"]``, then do the rest of the job. Not idempotent: two calls charge twice."""
-    ledger, delay_s = _opened()
-    ledger.execute("INSERT INTO charge VALUES (?, ?)", (context.job_id, payload["value"]))
-    return process(payload, delay_s=delay_s)
+    return _charged("INSERT INTO charge VALUES (?, ?)", payload, context)
 
 
 def charge_once(payload: dict[str, Any], context: JobContext) -> dict[str, Any]:
     """Charge like :func:`charge`, but idempotently: the job's id is the primary key of its entry."""
+    return _charged("INSERT INTO charge_once VALUES (?, ?) ON CONFLICT (job_id) DO NOTHING", payload, context)
+
+
+def _charged(statement: str, payload: dict[str, Any], context: JobContext) -> dict[str, Any]:
     ledger, delay_s = _opened()
-    ledger.execute(
-        "INSERT INTO charge_once VALUES (?, ?) ON CONFLICT (job_id) DO NOTHING", (context.job_id, payload["value"])
-    )
+    ledger.execute(statement, (context.job_id, payload["value"]))
     return process(payload, delay_s=delay_s)
 
 

@@ -12,7 +12,6 @@ from typing import Literal, Self
 import psutil
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab.run_folder import filesystem_of
 from overload_demo.load.limits import container_memory_bytes, descriptor_limit, port_cap, socket_cap, usable_cores
 from overload_demo.store.redis_server import find_server
 
@@ -28,8 +27,9 @@ BYTES_A_SOCKET = 25_000
 class Preflight:
     """What one process may use on this machine; displayed as a table in a notebook.
 
-    ``descriptors`` is the limit a process may set for itself (``descriptors_now`` is that of this process), ``ports``
-    the connections allowed to one server address. ``proxies`` are names of variables that are set, never their values.
+    ``memory_bytes`` is the free memory, or what a container's limit leaves if that is less. ``descriptors`` is the
+    limit a process may set for itself (``descriptors_now`` is that of this process), ``ports`` the connections allowed
+    to one server address. ``proxies`` are names of variables that are set, never their values.
     """
 
     python: str
@@ -47,16 +47,21 @@ class Preflight:
     @classmethod
     def here(cls, runs: Path = Path("runs")) -> Self:
         """Inspect this machine and environment; ``runs`` will contain the run folders and need not exist yet."""
+        free, container = int(psutil.virtual_memory().available), container_memory_bytes()
+        try:
+            server = find_server(None).name
+        except ConfigurationError as error:
+            server = str(error)
         return cls(
             python=platform.python_version(),
             system=f"{platform.system()} {platform.release()}",
             cores=usable_cores(),
-            memory_bytes=_free_memory(),
+            memory_bytes=free if container is None else min(free, container),
             descriptors_now=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
             descriptors=descriptor_limit(),
             ports=port_cap(1),
             filesystem=filesystem_of(runs),
-            store_server=_store_server(),
+            store_server=server,
             proxies=tuple(sorted(name for name in os.environ if name.lower() in PROXY_VARIABLES and os.environ[name])),
             missing_packages=tuple(name for name in NOTEBOOK_PACKAGES if importlib.util.find_spec(name) is None),
         )
@@ -73,29 +78,25 @@ class Preflight:
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Return the rows of the table: what, how much, and what it means."""
-        sockets = self.sockets_by_limit()
-        cores, filesystem = "load generator, API, worker and store share them", "a 202 waits for it"
-        if self.cores <= 1:
-            cores = "shared with the load generator: expect lower rates and a generator-bound verdict"
-        if self.filesystem == "tmpfs":
-            filesystem = "memory, not a disk: durable writes look faster than they are"
-        packages = "complete", "the extra [notebooks] is installed"
-        if self.missing_packages:
-            packages = f"missing: {', '.join(self.missing_packages)}", "pip install -e '.[notebooks]'"
+        sockets, missing = self.sockets_by_limit(), ", ".join(self.missing_packages)
+        alone = "shared with the load generator: expect lower rates and a generator-bound verdict"
+        descriptors = f"{sockets['descriptors']:,} sockets a process; the rest is for files and the interpreter"
+        slow, memory = "a 202 waits for it", "memory, not a disk: durable writes look faster than they are"
+        remedy = "pip install -e '.[notebooks]'" if missing else "the extra [notebooks] is installed"
         return [
             ("Python", self.python, f"on {self.system}"),
-            ("cores", f"{self.cores:g}", cores),
-            ("free memory", f"{self.memory_bytes / 1e9:,.1f} GB", f"{sockets['memory']:,} sockets at 25 KB each"),
             (
-                "descriptor limit",
-                f"{self.descriptors:,} (now {self.descriptors_now:,})",
-                f"{sockets['descriptors']:,} sockets a process; the rest is for files and the interpreter",
+                "cores",
+                f"{self.cores:g}",
+                alone if self.cores <= 1 else "load generator, API, worker and store share them",
             ),
+            ("free memory", f"{self.memory_bytes / 1e9:,.1f} GB", f"{sockets['memory']:,} sockets at 25 KB each"),
+            ("descriptor limit", f"{self.descriptors:,} (now {self.descriptors_now:,})", descriptors),
             ("ephemeral ports", f"{self.ports:,}", "connections from one address to one server"),
-            ("file system of runs", self.filesystem, filesystem),
+            ("file system of runs", self.filesystem, memory if self.filesystem == "tmpfs" else slow),
             ("store", self.store_server, "the server that keeps the queue on disk"),
             ("proxy variables", ", ".join(self.proxies) or "none", "ignored: all traffic stays on this machine"),
-            ("notebook packages", *packages),
+            ("notebook packages", f"missing: {missing}" if missing else "complete", remedy),
         ]
 
     def _repr_html_(self) -> str:
@@ -108,14 +109,7 @@ class Preflight:
         return "\n".join(f"{what:<20} {value:<{width}}  {meaning}" for what, value, meaning in self.rows())
 
 
-def _free_memory() -> int:
-    """Return the free memory of the machine, or what a container's limit leaves if that is less; bytes."""
-    free, container = int(psutil.virtual_memory().available), container_memory_bytes()
-    return free if container is None else min(free, container)
-
-
-def _store_server() -> str:
-    try:
-        return find_server(None).name
-    except ConfigurationError as error:
-        return str(error)
+def filesystem_of(path: Path) -> str:
+    """Return the type of the file system of a path, e.g. ext4: on tmpfs a figure of durable writes means little."""
+    mounts = [part for part in psutil.disk_partitions(all=True) if str(path.resolve()).startswith(part.mountpoint)]
+    return max(mounts, key=lambda part: len(part.mountpoint)).fstype if mounts else "unknown"

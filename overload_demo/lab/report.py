@@ -1,14 +1,20 @@
-"""A spike's result as a table, and what Upstash bills for one.
+"""A spike's result as a table, and what one costs: REST calls, store commands, and Upstash's bill.
 
 The vendor does not document whether a script counts as one command or with all commands it calls. Both are reported.
 """
 
+import asyncio
+import contextlib
+import re
 from dataclasses import dataclass
 
 from rich.table import Table
 
+from overload_demo.errors import StoreError
 from overload_demo.lab.result import SpikeResult
+from overload_demo.lab.stack import Stack
 from overload_demo.load.summary import LoadSummary
+from overload_demo.rest.client import Upstash
 from overload_demo.worker.loop import BATCH_TARGET_S
 
 # upstash.com/pricing/redis, 2026-08: pay as you go in US dollars, and the free commands of a month.
@@ -26,12 +32,18 @@ COMMANDS_PER_SCRIPT = 12.0  # independent of its jobs, about: lua/lease.lua and 
 
 def table(result: SpikeResult) -> Table:
     """Return all numbers of a result, beside those of the naive API if it was run. Times in ms, memory in 10^6 B."""
-    shown = Table("", title=_headline(result), title_justify="left", show_edge=False)
-    columns = {"queue API": _queue_column(result)}
+    verdict = result.verdict.upper()
+    if result.caveat:
+        verdict += f", BUT THE COMPARISON SHOWS NOTHING: {result.caveat}.\n{verdict}"
+    accepted = f"{result.accepted:,} of {result.offered:,} accepted"
+    title = f"{verdict}: {accepted}, {result.lost:,} lost, {result.duplicated:,} duplicated"
+    rates, own = (result.drain_rate_per_s, result.capacity_per_s), _own_rows(result)
+    columns = {"queue API": _column(result.load, result.errors, result.peak_queue_depth, *rates, own)}
     if run := result.baseline:
         load, peak = run.summary, max(run.series.in_flight, default=0)
-        naive = _shared_rows(load, load.failures, peak, load.accepted_per_s, run.capacity_per_s)
+        naive = _column(load, load.failures, peak, load.accepted_per_s, run.capacity_per_s, {})
         columns[f"naive API ({result.baseline_source})"] = naive
+    shown = Table("", title=title, title_justify="left", show_edge=False)
     for head in columns:
         shown.add_column(head, justify="right")
     for name in columns["queue API"]:
@@ -49,50 +61,41 @@ def notes(result: SpikeResult) -> list[str]:
     return lines + result.reasons + result.examples
 
 
-def _queue_column(result: SpikeResult) -> dict[str, str]:
-    rates = result.drain_rate_per_s, result.capacity_per_s
-    column = _shared_rows(result.load, result.errors, result.peak_queue_depth, *rates)
-    verdict = column.pop("load generator")
-    ends = f"{result.done:,} / {result.failed:,} / {result.lost:,} / {result.duplicated:,}"
-    column |= {"seconds to empty": f"{result.seconds_to_empty:,.1f}", "done / failed / lost / duplicated": ends}
-    if result.rest_calls_per_job is not None:
-        column["REST calls a job"] = f"{result.rest_calls_per_job:.3f}"
-    if result.store_commands_per_job is not None:
-        column["store commands a job (inside scripts too)"] = f"{result.store_commands_per_job:.1f}"
-    if result.upstash_commands is not None:
-        least, most = result.upstash_commands
-        column["on Upstash: commands, price"] = f"{least:,} to {most:,}, {dollars(least)} to {dollars(most)}"
-    memory = ", ".join(f"{name} {megabytes:,.0f}" for name, megabytes in result.peak_memory_mb.items())
-    return column | {f"peak memory, MB ({result.memory_kind})": memory, "load generator": verdict}
-
-
-def _shared_rows(
-    load: LoadSummary, errors: dict[str, int], peak: float, drain_rate_per_s: float, capacity_per_s: float
+def _column(
+    load: LoadSummary, errors: dict[str, int], peak: float, drain_per_s: float, best_per_s: float, own: dict[str, str]
 ) -> dict[str, str]:
-    """Return the rows of both columns. A rate as a share of the capacity is comparable between machines."""
-    latency = "none"
-    if times := load.response_time:
-        percentiles = (times.p50_s, times.p99_s, times.p999_s, times.max_s)
-        latency = " / ".join(f"{value * 1000:,.0f}" for value in percentiles)
+    """Return the rows of a column. A rate as a share of the capacity is comparable between machines."""
+    times = load.response_time
+    latency = (times.p50_s, times.p99_s, times.p999_s, times.max_s) if times else ()
     return {
         "offered": f"{load.planned:,}",
         "accepted (naive: answered in time)": f"{load.accepted:,}",
         "errors": ", ".join(f"{count:,} {name}" for name, count in errors.items()) or "none",
-        "latency p50 / p99 / p99.9 / max, ms": latency,
+        "latency p50 / p99 / p99.9 / max, ms": " / ".join(f"{at_s * 1000:,.0f}" for at_s in latency) or "none",
         "peak queue depth (naive: in flight)": f"{peak:,.0f}",
-        "drain rate, jobs/s (naive: answered)": f"{drain_rate_per_s:,.0f}",
-        "capacity of the one slot, jobs/s": f"{capacity_per_s:,.0f}",
-        "drain rate as a share of that": f"{drain_rate_per_s / capacity_per_s:.0%}" if capacity_per_s else "unknown",
+        "drain rate, jobs/s (naive: answered)": f"{drain_per_s:,.0f}",
+        "capacity of the one slot, jobs/s": f"{best_per_s:,.0f}",
+        "drain rate as a share of that": f"{drain_per_s / best_per_s:.0%}" if best_per_s else "unknown",
+        **own,
         "load generator": load.verdict,
     }
 
 
-def _headline(result: SpikeResult) -> str:
-    verdict = result.verdict.upper()
-    if result.caveat:
-        verdict += f", BUT THE COMPARISON SHOWS NOTHING: {result.caveat}.\n{verdict}"
-    accepted = f"{result.accepted:,} of {result.offered:,} accepted"
-    return f"{verdict}: {accepted}, {result.lost:,} lost, {result.duplicated:,} duplicated"
+def _own_rows(result: SpikeResult) -> dict[str, str]:
+    """Return the rows that only the queue API has; a number that was not counted has none."""
+    calls, commands, billed = result.rest_calls_per_job, result.store_commands_per_job, result.upstash_commands
+    memory = ", ".join(f"{name} {megabytes:,.0f}" for name, megabytes in result.peak_memory_mb.items())
+    ends = f"{result.done:,} / {result.failed:,} / {result.lost:,} / {result.duplicated:,}"
+    bill = billed and f"{billed[0]:,} to {billed[1]:,}, {dollars(billed[0])} to {dollars(billed[1])}"
+    rows = {
+        "seconds to empty": f"{result.seconds_to_empty:,.1f}",
+        "done / failed / lost / duplicated": ends,
+        "REST calls a job": None if calls is None else f"{calls:.3f}",
+        "store commands a job (inside scripts too)": None if commands is None else f"{commands:.1f}",
+        "on Upstash: commands, price": bill,
+        f"peak memory, MB ({result.memory_kind})": memory,
+    }
+    return {name: text for name, text in rows.items() if text is not None}
 
 
 @dataclass(frozen=True)
@@ -132,3 +135,30 @@ def dollars(commands: int) -> str:
     """Return the pay-as-you-go price of so many commands."""
     price = commands / 100_000 * PRICE_PER_100K_COMMANDS
     return f"${price:.2f}" if price >= 0.1 else f"${price:.3f}"
+
+
+async def cost_per_job(stack: Stack, upstash: Upstash, jobs: int, counting: dict[str, int]) -> dict[str, float | None]:
+    """Return what each of ``jobs`` has cost a fresh stack until now, as fields of ``SpikeResult``.
+
+    ``counting`` are the process ids it began with, by role. A count is None, rather than too small, once the process
+    that kept it was killed.
+    """
+    now = stack.process_ids()
+    replaced = {role for role in counting | now if counting.get(role) != now.get(role)}
+    cost: dict[str, float | None] = {"rest_calls_per_job": None, "store_commands_per_job": None}
+    if not replaced - {"gateway", "redis"}:
+        stats = await asyncio.to_thread(stack.get, "/queue/stats")
+        cost["rest_calls_per_job"] = round(stats["rest_calls"] / jobs, 4)
+    if "redis" not in replaced:
+        with contextlib.suppress(StoreError, TypeError):
+            scripts, commands = count_commands(await upstash.command("INFO", "commandstats", repeatable=True))
+            cost |= {"store_scripts_per_job": round(scripts / jobs, 4)}
+            cost |= {"store_commands_per_job": round(commands / jobs, 2)}
+    return cost
+
+
+def count_commands(commandstats: str) -> tuple[int, int]:
+    """Count script calls, and all commands, in the text of ``INFO commandstats``; INFO is sent by observers only."""
+    found = re.findall(r"^cmdstat_([^:]+):calls=(\d+)", commandstats, re.MULTILINE)
+    run = {name: int(calls) for name, calls in found if name != "info"}
+    return run.get("eval", 0) + run.get("evalsha", 0), sum(run.values())

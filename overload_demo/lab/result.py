@@ -1,20 +1,152 @@
-"""``result.json``: the outcome of a spike, as a schema-versioned model."""
+"""What is stored of a run: ``result.json`` of a spike, and the recorded runs of the naive API."""
 
+import math
 from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from overload_demo.lab.baseline import BaselineRun
-from overload_demo.load.plan import Shape
-from overload_demo.load.summary import LoadSummary
+import overload_demo
+from overload_demo.errors import ConfigurationError
+from overload_demo.load.plan import LoadPlan, Shape
+from overload_demo.load.summary import Environment, LoadSeries, LoadSummary
 
 SCHEMA_VERSION: Literal[1] = 1
 WAITING_SHARE = 0.1  # chosen: with fewer jobs waiting at the peak, the worker kept up with the spike
 GIVEN_UP_SHARE = 0.05  # chosen: with fewer clients timed out, the naive API kept up too
 NOT_ASKED_FOR = "not asked for"  # the note of a run without a naive API beside it
 ADVICE = "Raise --rate or --processing-delay, or fire more --requests"
+
+Variant = Literal["async-blocking", "def-slot", "def-no-slot"]
+VARIANTS: tuple[Variant, ...] = ("async-blocking", "def-slot", "def-no-slot")
+
+
+class BaselineSeries(LoadSeries):
+    """A load on the naive API over time, with the app's own counts at ``sampled_at_s``; a blocked app has fewer.
+
+    ``app_in_flight`` includes requests whose clients have left, ``app_completed`` (a running total) their jobs.
+    """
+
+    sampled_at_s: list[float]
+    app_in_flight: list[int]
+    app_completed: list[int]
+
+
+class BaselineRun(BaseModel, frozen=True):
+    """One load on one variant: its conditions, every request accounted for, and its course.
+
+    ``slot_capacity_per_s`` is the slot's capacity by its measured hold time, jobs a second (None without a slot), and
+    ``unloaded_per_s`` the response rate of the whole app; both in a closed loop of 64 clients before the load.
+    ``slot_under_load_per_s`` is over the whole run: accepting requests makes the slot's thread wait for Python's lock.
+    """
+
+    variant: Variant
+    requests: int
+    rate_per_s: float
+    shape: Shape
+    seed: int
+    delay_s: float
+    timeout_s: float
+    max_duration_s: float
+    recorded_at: str
+    server_command: str
+    server_versions: dict[str, str]
+    slot_capacity_per_s: float | None
+    slot_under_load_per_s: float | None
+    unloaded_per_s: float
+    summary: LoadSummary
+    series: BaselineSeries
+
+    @property
+    def capacity_per_s(self) -> float:
+        """The app's best rate, jobs a second: the better measurement of the slot, or ``unloaded_per_s`` without one."""
+        return max(self.slot_capacity_per_s or 0.0, self.slot_under_load_per_s or 0.0) or self.unloaded_per_s
+
+    def answered_per_s(self) -> list[float]:
+        """Return the responses in time for each second of the run, by when the slot did the work at the latest.
+
+        Responses leave in bursts (measured: thousands in one second after seconds without any). What exceeds the
+        slot's capacity in one second was worked on before it, so it counts in the seconds before.
+        """
+        if self.slot_capacity_per_s is None:
+            return self.series.accepted_per_s
+        rates, excess = [], 0.0
+        for answered in reversed(self.series.accepted_per_s):
+            rates.append(min(answered + excess, self.capacity_per_s))
+            excess += answered - rates[-1]
+        return rates[::-1]
+
+    def matches(self, plan: LoadPlan, delay_s: float) -> bool:
+        """Whether this run is comparable to one of ``plan``: equal work, load and timeout."""
+        mine, its = (self.delay_s, self.rate_per_s, self.timeout_s), (delay_s, plan.rate_per_s, plan.timeout_s)
+        return all(map(math.isclose, mine, its)) and (self.shape, self.requests) == (plan.shape, plan.requests)
+
+
+class BaselineRecording(BaseModel, frozen=True):
+    """A file of recorded runs; ``command`` records them again."""
+
+    schema_version: Literal[1] = 1
+    command: str
+    runs: list[BaselineRun]
+
+
+def recorded_baseline(results_dir: Path | None = None) -> list[BaselineRun]:
+    """Return every recorded run in ``results_dir`` (default: the checkout's); empty without the directory.
+
+    Raises :class:`ConfigurationError` for a file that is not such a recording.
+    """
+    results_dir = results_dir or Path(overload_demo.__file__).resolve().parents[1] / "experiments" / "results"
+    runs: list[BaselineRun] = []
+    for path in sorted(results_dir.glob("naive_*.json")):
+        try:
+            runs += BaselineRecording.model_validate_json(path.read_bytes()).runs
+        except ValidationError as error:
+            raise ConfigurationError(f"{path} is not a recorded baseline: {first_problem(error)}") from None
+    return runs
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return where a file differs from its model, and how."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}"
+
+
+def equal_recorded(
+    here: Environment, variant: Variant, plan: LoadPlan, delay_s: float
+) -> tuple[BaselineRun | None, str]:
+    """Return the recorded run that :meth:`BaselineRun.matches` ``plan``, and a note on it; or None and why.
+
+    Raises :class:`ConfigurationError` as :func:`recorded_baseline` does.
+    """
+    for run in recorded_baseline():
+        if run.variant == variant and run.matches(plan, delay_s):
+            return run, note_on(run, here)
+    return None, "no recorded run has equal work, load and timeout"
+
+
+def note_on(run: BaselineRun, here: Environment) -> str:
+    """Return when a run was recorded, and on which machine if its environment is not like ``here``."""
+    there = run.summary.environment
+    note = f"recorded {run.recorded_at}, not measured now"
+    if not there.is_like(here):
+        machine = f"{there.cores} cores, {there.system}, Python {there.python}"
+        note += f"; recorded on another machine ({machine}): compare shares of capacity, not rates"
+    return note
+
+
+def require_checkout() -> Path:
+    """Return the checkout this package is imported from, with ``experiments`` beside it.
+
+    Raises :class:`ConfigurationError` with the remedy when only a wheel is installed.
+    """
+    root = Path(overload_demo.__file__).resolve().parents[1]
+    if not (root / "experiments" / "naive_sync" / "__main__.py").is_file():
+        raise ConfigurationError(
+            "the naive baseline needs a checkout: no experiments/naive_sync beside the package. "
+            "Clone the repository, and install it with: pip install -e '.[notebooks]'"
+        )
+    return root
 
 
 class Conditions(BaseModel, frozen=True):
@@ -147,10 +279,10 @@ class SpikeResult(BaseModel, frozen=True):
         if not self.conditions.max_queue_depth and self.peak_queue_depth < WAITING_SHARE * self.offered:
             waited = f"at most {self.peak_queue_depth:,} of {self.offered:,} jobs waited"
             return f"the worker kept up: {waited}. {ADVICE}"
-        if self.baseline is not None and self.baseline.failed < GIVEN_UP_SHARE * self.baseline.summary.planned:
-            load, timeout_s = self.baseline.summary, self.baseline.timeout_s
-            answered = f"it answered {load.accepted:,} of {load.planned:,} clients within {timeout_s:g} s"
-            return f"the naive API kept up: {answered}. {ADVICE}"
+        load = self.baseline and self.baseline.summary
+        if self.baseline and load and load.planned - load.accepted < GIVEN_UP_SHARE * load.planned:
+            clients = f"{load.accepted:,} of {load.planned:,} clients within {self.baseline.timeout_s:g} s"
+            return f"the naive API kept up: it answered {clients}. {ADVICE}"
         return ""
 
     @property
@@ -166,11 +298,9 @@ class SpikeResult(BaseModel, frozen=True):
             raise ValueError(f"offered {self.offered} is not accepted {self.accepted} + errors {self.errors}")
         return self
 
-    def save(self, folder: Path) -> Path:
+    def save(self, folder: Path) -> None:
         """Write ``result.json`` into ``folder``."""
-        path = folder / "result.json"
-        path.write_text(self.model_dump_json(indent=1) + "\n")
-        return path
+        (folder / "result.json").write_text(self.model_dump_json(indent=1) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Self:

@@ -1,9 +1,15 @@
-"""What a spike shall be, and how far it is."""
+"""What a spike shall be, how far it is, and the progress bars of it in a terminal or a notebook."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
 
 from overload_demo.lab.result import SpikeResult
 from overload_demo.load import LoadPlan, LoadProgress, Shape
@@ -21,6 +27,13 @@ UPSTASH_RATE_PER_S = 1_000.0
 # The naive API's part of the comparison.
 BASELINE_TIMEOUT_S = 10.0
 BASELINE_SPIKE_S = 3 * BASELINE_TIMEOUT_S  # at OVERLOAD 2, clients that arrive 10 s into the spike wait 10 s
+
+_NOTES = {
+    "calibrate": "calibrating: measuring what this machine accepts",
+    "baseline": "the same load on the naive API",
+    "reconcile": "reconciling every accepted id",
+    "over": "over",
+}
 
 
 @dataclass(frozen=True)
@@ -53,7 +66,7 @@ class SpikeProgress:
     """How far a spike is, in jobs; ``load`` holds the clients' numbers, None before the first request.
 
     In stage "baseline", ``queue_depth`` is the naive API's requests in flight, ``settled`` its responses. ``lost`` is
-    set in the last report of stage "reconcile". Stage "over" is reported once, with the ``doubts`` of the result.
+    set in the last report of stage "reconcile". Stage "over" is reported once, with the ``result``.
     """
 
     stage: SpikeStage
@@ -64,7 +77,7 @@ class SpikeProgress:
     settled: int = 0
     drain_rate_per_s: float = 0.0
     lost: int | None = None
-    doubts: tuple[str, ...] = ()
+    result: SpikeResult | None = None
 
     @classmethod
     def of_baseline(cls, load: LoadProgress) -> "SpikeProgress":
@@ -73,16 +86,7 @@ class SpikeProgress:
 
 
 OnProgress = Callable[[SpikeProgress], None]
-
-
-class LiveView(Protocol):
-    """Shows a spike while it runs."""
-
-    def __call__(self, progress: SpikeProgress) -> None:
-        """Show one report."""
-
-    def end(self, result: SpikeResult) -> None:
-        """Show the result."""
+OnStepProgress = Callable[[int, float, LoadProgress], None]  # the number of the step, from 1, its rate, and its load
 
 
 def sized_delay_s(rate_per_s: float) -> float:
@@ -102,3 +106,78 @@ def baseline_fires_s(plan: LoadPlan) -> float:
     before = {Shape.SPIKE: CALM_SHARE, Shape.RAMP: 0.25}.get(plan.shape, 0.0)  # share of the requests
     begins_s = float(intended_s[int(before * intended_s.size)])
     return round(min(float(intended_s[-1]), begins_s + BASELINE_SPIKE_S) + 0.1, 1)
+
+
+@contextmanager
+def spike_progress(requests: int, console: Console | None = None) -> Iterator[OnProgress]:
+    """Show two bars, accepted and done, for the length of the block; yield the callback for :func:`run_spike`.
+
+    In a notebook the doubts about the result, such as "not absorbed" or "generator-bound", stay below the bars.
+    """
+    columns = TextColumn("{task.description:<9}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn()
+    bars = Progress(*columns, TextColumn("{task.fields[note]}"), console=console, refresh_per_second=5)
+    accepted = bars.add_task("accepted", total=requests, note="")
+    done = bars.add_task("done", total=requests, note="")
+    with _displayed(bars) as show:
+
+        def report(progress: SpikeProgress) -> None:
+            load, rate = progress.load, f"{progress.drain_rate_per_s:,.0f}/s"
+            note = _NOTES.get(progress.stage, f"queue {progress.queue_depth:,}, draining {rate}")
+            bars.update(done, note=note)
+            if load and progress.stage in ("fire", "drain", "reconcile"):
+                bars.update(accepted, completed=load.accepted, note=f"{load.errors:,} errors" if load.errors else "")
+                bars.update(done, completed=progress.settled)
+            show(progress.result.doubts if progress.result else ())
+
+        yield report
+        bars.update(done, note="")
+
+
+@contextmanager
+def steps_progress(steps: int, console: Console | None = None) -> Iterator[OnStepProgress]:
+    """Show a bar over all steps for the length of the block; yield the callback for :func:`load_steps`."""
+    columns = TextColumn("steps"), BarColumn(24), TimeElapsedColumn(), TextColumn("{task.fields[note]}")
+    bars = Progress(*columns, console=console, refresh_per_second=5)
+    bar = bars.add_task("steps", total=steps, note="starting the naive API")
+    with _displayed(bars) as show:
+
+        def report(number: int, rate_per_s: float, load: LoadProgress) -> None:
+            counts = f"{load.accepted:,} answered, {load.failed:,} failed, {load.in_flight:,} waiting"
+            note = f"step {number} of {steps}: {rate_per_s:,.0f}/s, {counts}"
+            bars.update(bar, completed=number - 1 + (load.accepted + load.errors) / load.requests, note=note)
+            show(())
+
+        yield report
+        bars.update(bar, completed=steps, note="")
+
+
+@contextmanager
+def _displayed(bars: Progress) -> Iterator[Callable[[Sequence[str]], None]]:
+    """Display the bars. In a notebook, replace one output, so that a saved notebook keeps it (rich's widget does not).
+
+    The yielded function shows doubts below them; in a terminal the command prints them.
+    """
+    if not bars.console.is_jupyter:
+        with bars:
+            yield lambda _: None
+        return
+    from IPython.display import display  # exists only in a notebook
+
+    doubts: list[Text] = []
+
+    def picture() -> Table:
+        whole = Table.grid()  # unlike a Group, it is displayed in a notebook
+        whole.add_row(bars.make_tasks_table(bars.tasks))
+        for line in doubts:
+            whole.add_row(line)
+        return whole
+
+    def show(found: Sequence[str]) -> None:
+        doubts[:] = [Text(f"! {doubt}", style="bold red") for doubt in found]
+        shown.update(picture())
+
+    shown = display(picture(), display_id=True)  # type: ignore[no-untyped-call]
+    try:
+        yield show
+    finally:
+        shown.update(picture())

@@ -1,26 +1,38 @@
-"""Run a spike: send it, sample the queue, wait until it is empty, account for every job."""
+"""Run a spike: send it, sample the queue, wait until it is empty, account for every job.
+
+Samples are read from the store and not from the API, which is under load.
+"""
 
 import asyncio
 import contextlib
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from overload_demo.errors import ConfigurationError, OverloadDemoError, StoreError
-from overload_demo.lab.baseline import BaselineRun, Variant, checkout_root, equal_recorded
 from overload_demo.lab.job_log import Reconciliation, read_effects, read_stored, reconcile
 from overload_demo.lab.naive_api import run_baseline
-from overload_demo.lab.result import NOT_ASKED_FOR, Conditions, SpikeResult, SpikeSeries
-from overload_demo.lab.run_folder import filesystem_of
-from overload_demo.lab.sampler import Sampler, cost_per_job
+from overload_demo.lab.preflight import filesystem_of
+from overload_demo.lab.report import cost_per_job
+from overload_demo.lab.result import (
+    NOT_ASKED_FOR,
+    BaselineRun,
+    Conditions,
+    SpikeResult,
+    SpikeSeries,
+    Variant,
+    equal_recorded,
+)
 from overload_demo.lab.spike_plan import (
     BASELINE_TIMEOUT_S,
     UPSTASH_RATE_PER_S,
-    LiveView,
     OnProgress,
     SpikePlan,
     SpikeProgress,
@@ -36,6 +48,8 @@ from overload_demo.rest.client import Upstash
 from overload_demo.work import utc_now
 
 RATE_SHARE_OF_CALIBRATION = 0.6
+SAMPLE_EVERY_S = 0.2
+MEMORY_EVERY_S = 1.0
 STUCK_AFTER_S = 60.0
 BASELINE_VARIANT: Variant = "def-slot"
 _PACKAGES = ("overload-demo", "fastapi", "uvicorn", "httpx", "pydantic", "aiohttp", "hiredis")
@@ -46,7 +60,7 @@ async def run_spike(
     plan: SpikePlan,
     on_progress: OnProgress | None = None,
     *,
-    live: LiveView | None = None,
+    live: OnProgress | None = None,
     out_dir: Path | None = None,
 ) -> SpikeResult:
     """Run ``plan`` on ``stack`` (restarted if it was used before or stopped) and account for every request.
@@ -64,10 +78,18 @@ async def run_spike(
 
 
 class _Spike:
-    """One run; its methods are the steps, in order."""
+    """One run; its methods are the steps, in order.
 
-    def __init__(self, stack: Stack, plan: SpikePlan, on_progress: OnProgress | None, live: LiveView | None) -> None:
-        self.stack, self.plan, self._live = stack, plan, live
+    ``samples`` are the times, CLOCK_MONOTONIC, and the numbers of the queue; ``peak_mb`` is the peak memory of each
+    process: the proportional set size (shared pages divided among their users) on Linux, else the resident set, as
+    ``memory_kind`` records.
+    """
+
+    def __init__(self, stack: Stack, plan: SpikePlan, on_progress: OnProgress | None, live: OnProgress | None) -> None:
+        self.stack, self.plan, self._dashboard = stack, plan, "on" if live else "off"
+        self.samples: list[tuple[float, QueueStats]] = []
+        self.peak_mb: dict[str, float] = {}
+        self.memory_kind = "pss" if hasattr(psutil.Process().memory_full_info(), "pss") else "rss"
         self._listeners = [listener for listener in (on_progress, live) if listener]
         self._load: LoadProgress | None = None
         self._stage: SpikeStage = "calibrate"
@@ -81,21 +103,20 @@ class _Spike:
                 raise ConfigurationError("the queue is not fresh: its backlog would affect the figure")
             load_plan = self.plan.load(self.stack.url, rate_per_s)
             counting = self.stack.process_ids()
-            async with Sampler(results, self.stack.process_ids, self._report_sample) as sampler:
+            async with self._sampling(results):
                 self._stage = "fire"
                 load = await run_load(
                     load_plan, out_dir=folder, on_progress=self._note_load, api_key=self.stack.api_key
                 )
                 self._stage = "drain"
-                await _drain(sampler)
+                await self._drain(results)
             self._stage = "reconcile"
-            self._report_sample(*sampler.samples[-1])
-            accepted = load.accepted_ids
-            states, capacity_per_s = await read_stored(results, accepted)
-            cost = await cost_per_job(self.stack, upstash, max(1, len(accepted)), counting)
-        account = reconcile(accepted, read_effects(self.stack.effect_log), states)
-        self._report_sample(*sampler.samples[-1], account.lost)
-        result = self._result(load, sampler, account, capacity_per_s=capacity_per_s, folder=folder, **cost)
+            self._report_sample()
+            states, capacity_per_s = await read_stored(results, load.accepted_ids)
+            cost = await cost_per_job(self.stack, upstash, max(1, len(load.accepted_ids)), counting)
+        account = reconcile(load.accepted_ids, read_effects(self.stack.effect_log), states)
+        self._report_sample(account.lost)
+        result = self._result(load, account, capacity_per_s=capacity_per_s, folder=folder, **cost)
         result.save(folder)  # the naive part may fail, be interrupted, or take the kernel with it
         baseline: BaselineRun | None = None
         try:
@@ -110,9 +131,7 @@ class _Spike:
         beside = {"baseline": baseline, "baseline_source": source, "baseline_note": note}
         result = result.model_copy(update=beside)
         result.save(folder)
-        self._report(SpikeProgress("over", self.plan.requests, doubts=tuple(result.doubts)))
-        if self._live:
-            self._live.end(result)
+        self._report(SpikeProgress("over", self.plan.requests, result=result))
         return result
 
     async def _rate(self) -> float:
@@ -139,11 +158,55 @@ class _Spike:
         ):
             yield upstash, results
 
+    @contextlib.asynccontextmanager
+    async def _sampling(self, results: Results) -> AsyncIterator[None]:
+        """Sample the queue and the memory of all processes for the length of the block."""
+        tasks = [asyncio.create_task(task) for task in (self._sample_queue(results), self._sample_memory())]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _sample_queue(self, results: Results) -> None:
+        while True:
+            with contextlib.suppress(StoreError):  # a store that restarts leaves a gap in the curve
+                await self._sample(results)
+            await asyncio.sleep(SAMPLE_EVERY_S)
+
+    async def _sample(self, results: Results) -> QueueStats:
+        """Take one sample now. Raises :class:`StoreError`."""
+        stats = await results.stats()
+        self.samples.append((time.monotonic(), stats))
+        self._report_sample()
+        return stats
+
+    async def _sample_memory(self) -> None:
+        while True:
+            ids = self.stack.process_ids()  # parts may be restarted
+            for name, megabytes in (await asyncio.to_thread(_megabytes, ids, self.memory_kind)).items():
+                self.peak_mb[name] = max(self.peak_mb.get(name, 0.0), megabytes)
+            await asyncio.sleep(MEMORY_EVERY_S)
+
+    async def _drain(self, results: Results) -> None:
+        """Wait until nothing is waiting or in flight, or until no job has been settled for a minute."""
+        moved_at, last = time.monotonic(), -1
+        while time.monotonic() - moved_at < STUCK_AFTER_S:
+            with contextlib.suppress(StoreError):
+                stats = await self._sample(results)
+                if stats.queue_length == stats.in_flight == 0:
+                    return
+                if stats.done + stats.failed != last:
+                    moved_at, last = time.monotonic(), stats.done + stats.failed
+            await asyncio.sleep(0.1)
+
     def _note_load(self, progress: LoadProgress) -> None:
         self._load, self._load_at_mono_s = progress, time.monotonic()
 
-    def _report_sample(self, at_mono_s: float, stats: QueueStats, lost: int | None = None) -> None:
-        load = self._load
+    def _report_sample(self, lost: int | None = None) -> None:
+        """Report the last sample, beside the last numbers of the load."""
+        (at_mono_s, stats), load = self.samples[-1], self._load
         if load is not None:
             elapsed_s = load.elapsed_s + at_mono_s - self._load_at_mono_s
             p99_s = load.response_p99_s if self._stage == "fire" else None
@@ -169,37 +232,32 @@ class _Spike:
         plan = self.plan
         if plan.baseline == "none":
             return None, NOT_ASKED_FOR
-        if checkout_root() is None:
-            return None, "there is no checkout beside this installation, so no naive API to compare with"
-        conditions: dict[str, Any] = {
-            "delay_s": self.stack.settings.worker_processing_delay,
-            "rate_per_s": load_plan.rate_per_s,
-            "shape": plan.shape,
-            "timeout_s": BASELINE_TIMEOUT_S,
-            "requests": plan.requests,
-        }
+        delay_s, fires_s = self.stack.settings.worker_processing_delay, baseline_fires_s(load_plan)
+        naive = replace(load_plan, timeout_s=BASELINE_TIMEOUT_S, expires_in_s=None, max_duration_s=fires_s)
         if plan.baseline == "recorded":
-            return equal_recorded(here, BASELINE_VARIANT, **conditions)
-        fires_s = baseline_fires_s(load_plan)
+            return equal_recorded(here, BASELINE_VARIANT, naive, delay_s)
         self._report(SpikeProgress("baseline", plan.requests))
-        run = await run_baseline(
-            BASELINE_VARIANT,
-            **conditions,
-            max_duration_s=fires_s,
-            seed=plan.seed,
-            on_progress=lambda load: self._report(SpikeProgress.of_baseline(load)),
-        )
+
+        def report(load: LoadProgress) -> None:
+            self._report(SpikeProgress.of_baseline(load))
+
+        run = await run_baseline(BASELINE_VARIANT, naive, delay_s, report)
         return run, f"measured now, fired for {fires_s:g} s, clients waited {BASELINE_TIMEOUT_S:g} s"
 
-    def _result(self, load: LoadResult, sampler: Sampler, account: Reconciliation, **measured: Any) -> SpikeResult:
-        summary, series = load.summary(), _series(load, sampler)
+    def _result(self, load: LoadResult, account: Reconciliation, **measured: Any) -> SpikeResult:
+        summary, series = load.summary(), self._series(load)
         errors = summary.failures | ({"dropped": summary.dropped} if summary.dropped else {})
-        expired = sampler.samples[-1][1].expired
-        reasons = _reasons(summary.planned, account, errors, expired)
+        named, expired = ", ".join(f"{count:,} {name}" for name, count in errors.items()), self.samples[-1][1].expired
+        missing = summary.planned - account.accepted
+        reasons = {
+            f"{missing:,} of {summary.planned:,} requests were not accepted ({named})": missing,
+            f"{account.lost:,} accepted jobs were lost": account.lost,
+            f"{expired:,} accepted jobs expired: they were not started in time and never run": expired,
+        }
         return SpikeResult(
             recorded_at=utc_now(),
-            verdict="not absorbed" if reasons else "absorbed",
-            reasons=reasons,
+            verdict="not absorbed" if any(reasons.values()) else "absorbed",
+            reasons=[reason for reason, count in reasons.items() if count],
             offered=summary.planned,
             errors=errors,
             expired=expired,
@@ -208,22 +266,34 @@ class _Spike:
             peak_queue_depth=max(series.queue_depth, default=0),
             drain_rate_per_s=series.drain_rate_per_s(),
             seconds_to_empty=series.seconds_to_empty(),
-            peak_memory_mb=sampler.peak_mb,
-            memory_kind=sampler.memory_kind,
+            peak_memory_mb=self.peak_mb,
+            memory_kind=self.memory_kind,
             restarts=dict(self.stack.restarts),
             conditions=self._conditions(load.plan.rate_per_s),
             load=summary,
             series=series,
         )
 
+    def _series(self, load: LoadResult) -> SpikeSeries:
+        seen = load.series()
+        samples = [(at_mono_s - load.started_mono_s, stats) for at_mono_s, stats in self.samples]
+        times_s, queue = zip(*(sample for sample in samples if sample[0] >= -0.5), strict=True)
+        return SpikeSeries(
+            **{name: getattr(seen, name) for name in ("start_s", "offered_per_s", "accepted_per_s", "failed_per_s")},
+            acceptance_p50_s=seen.response_p50_s,
+            acceptance_p99_s=seen.response_p99_s,
+            sampled_at_s=[round(at_s, 2) for at_s in times_s],
+            queue_depth=[stats.queue_length for stats in queue],
+            in_flight=[stats.in_flight for stats in queue],
+            settled=[stats.done + stats.failed for stats in queue],
+            oldest_age_s=[stats.oldest_age_s for stats in queue],
+        )
+
     def _conditions(self, rate_per_s: float) -> Conditions:
-        plan, settings = self.plan, self.stack.settings
-        calibrated_per_s = self._calibrated_per_s
+        plan, settings, calibrated_per_s = self.plan, self.stack.settings, self._calibrated_per_s
         default = "default" if calibrated_per_s is None else "calibration"
-        asked = ("command", "requests", "shape", "seed", "timeout_s", "expires_in_s")
         return Conditions(
-            **{name: getattr(plan, name) for name in asked},
-            rate_per_s=rate_per_s,
+            **vars(plan) | {"rate_per_s": rate_per_s},
             rate_chosen_by=default if plan.rate_per_s is None else "user",
             calibrated_per_s=None if calibrated_per_s is None else round(calibrated_per_s, 1),
             max_queue_depth=settings.overload_max_queue_depth,
@@ -232,45 +302,18 @@ class _Spike:
             store="upstash" if settings.uses_upstash else "embedded",
             durability=self.stack.store[0].durability,
             filesystem=filesystem_of(self.stack.folder),
-            dashboard="on" if self._live else "off",
+            dashboard=self._dashboard,
             versions={name: version(name) for name in _PACKAGES} | {"python": sys.version.split()[0]},
         )
 
 
-async def _drain(sampler: Sampler) -> None:
-    """Wait until nothing is waiting or in flight, or until no job has been settled for a minute."""
-    moved_at, last = time.monotonic(), -1
-    while time.monotonic() - moved_at < STUCK_AFTER_S:
-        with contextlib.suppress(StoreError):
-            stats = await sampler.sample()
-            if stats.queue_length == stats.in_flight == 0:
-                return
-            if stats.done + stats.failed != last:
-                moved_at, last = time.monotonic(), stats.done + stats.failed
-        await asyncio.sleep(0.1)
-
-
-def _reasons(offered: int, account: Reconciliation, errors: dict[str, int], expired: int) -> list[str]:
-    missing, named = offered - account.accepted, ", ".join(f"{count:,} {name}" for name, count in errors.items())
-    reasons = {
-        f"{missing:,} of {offered:,} requests were not accepted ({named})": missing,
-        f"{account.lost:,} accepted jobs were lost": account.lost,
-        f"{expired:,} accepted jobs expired: they were not started in time and never run": expired,
-    }
-    return [reason for reason, count in reasons.items() if count]
-
-
-def _series(load: LoadResult, sampler: Sampler) -> SpikeSeries:
-    seen = load.series()
-    samples = [(at_mono_s - load.started_mono_s, stats) for at_mono_s, stats in sampler.samples]
-    times_s, queue = zip(*(sample for sample in samples if sample[0] >= -0.5), strict=True)
-    return SpikeSeries(
-        **{name: getattr(seen, name) for name in ("start_s", "offered_per_s", "accepted_per_s", "failed_per_s")},
-        acceptance_p50_s=seen.response_p50_s,
-        acceptance_p99_s=seen.response_p99_s,
-        sampled_at_s=[round(at_s, 2) for at_s in times_s],
-        queue_depth=[stats.queue_length for stats in queue],
-        in_flight=[stats.in_flight for stats in queue],
-        settled=[stats.done + stats.failed for stats in queue],
-        oldest_age_s=[stats.oldest_age_s for stats in queue],
-    )
+def _megabytes(ids: dict[str, int], kind: str) -> dict[str, float]:
+    """Return the memory of each process by name, and of all load processes together; in 10^6 bytes."""
+    sizes = Counter[str]()
+    children = [("load generator", child.pid) for child in psutil.Process().children()]
+    for name, pid in [*ids.items(), *children]:
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(pid)
+            if name != "load generator" or "overload_demo.load.sender" in process.cmdline():
+                sizes[name] += int(getattr(process.memory_full_info(), kind))
+    return {name: round(size / 1e6, 1) for name, size in sizes.items() if size}

@@ -7,14 +7,11 @@ Every start uses a fresh data directory and port 0. Nothing outlives the process
 import asyncio
 import atexit
 import contextlib
-import http.client
 import json
 import os
 import secrets
-import shlex
 import signal
 import socket
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -27,16 +24,25 @@ from pydantic import SecretStr
 from overload_demo.config import Settings, load_settings
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.http_server import listen, url_of
-from overload_demo.lab.job_log import EFFECTS
-from overload_demo.lab.json_connection import JsonConnection
-from overload_demo.lab.parts import ApiThread, PartGroup, WorkerThread, in_thread, uncancelled
-from overload_demo.lab.run_folder import new_run_folder, remove_abandoned, remove_data, remove_keys, tail
+from overload_demo.lab.parts import (
+    ApiThread,
+    JsonConnection,
+    PartGroup,
+    WorkerThread,
+    in_thread,
+    new_run_folder,
+    remove_abandoned,
+    remove_data,
+    remove_keys,
+    uncancelled,
+)
 from overload_demo.process import Child
 from overload_demo.store.connect import Store, open_store
 from overload_demo.store.data_dir import DataDir
 
 Placement = Literal["kernel", "process"]
 
+EFFECTS = "effects.log"  # in the folder of a run: where the worker appends each start and effect of a job
 KILLABLE = ("api", "worker", "gateway", "redis")
 READY_WITHIN_S = 30.0
 SUPERVISE_EVERY_S = 0.2
@@ -152,21 +158,6 @@ class Stack:
         """The embedded store's data directory of the present run."""
         return self.folder / f"store-{self._generation}"
 
-    def worker_command(self) -> str:
-        """Return the shell command that starts one more worker on this stack."""
-        shared = ("overload_data_dir", "overload_key_prefix", "worker_", "queue_")
-        own = {name: value for name, value in self._overrides().items() if name.startswith(shared)}
-        pairs = [f"{name.upper()}={shlex.quote(str(value))}" for name, value in own.items()]
-        if not self._wanted["upstash"]:
-            pairs += ["UPSTASH_REDIS_REST_URL=", "UPSTASH_REDIS_REST_TOKEN="]  # override the terminal's own
-        return " ".join([*pairs, shlex.quote(sys.executable), "-m", "overload_demo.worker"])
-
-    def logs(self, lines: int = 20) -> str:
-        """Return the last log lines of the children and the store."""
-        files = [*sorted(self.folder.glob("*.log")), self.data_dir / "store.log"]
-        tails = {file.name: tail(file, lines) for file in files}
-        return "\n".join(f"--- {name}\n{text}" for name, text in tails.items() if text)
-
     def process_ids(self) -> dict[str, int]:
         """Return the ids of running processes by role: api, worker (or kernel), gateway, redis."""
         ids = {name: part.pid for name, part in self.parts.items()}
@@ -199,10 +190,10 @@ class Stack:
             os.kill(pid, signal.SIGKILL)
         return time.monotonic()
 
-    def rest_calls(self) -> int:
-        """Return the REST calls that the API and its workers have made, as the API reports them. Blocks."""
-        with contextlib.closing(JsonConnection(self.url, 10.0, self.headers)) as connection:
-            return int(connection.get("/queue/stats")["rest_calls"])
+    def get(self, path: str, timeout_s: float = 10.0) -> dict[str, Any]:
+        """Return the JSON object at ``path`` of the API. Blocks. Raises as :meth:`JsonConnection.get`."""
+        with contextlib.closing(JsonConnection(self.url, timeout_s, self.headers)) as connection:
+            return connection.get(path)
 
     async def _replace(self, running: "Stack | None") -> None:
         """Start while the processes of ``running`` stop: they share nothing."""
@@ -224,15 +215,15 @@ class Stack:
         self.held.clear()
         self.run_folder.mkdir(exist_ok=True)
         self.settings = load_settings(**self._overrides())
-        if self.settings.uses_upstash:
-            self._cleanup.callback(remove_keys, self.settings)
-        else:
+        if not self.settings.uses_upstash:
             DataDir(self.data_dir).mark_temporary()
         self.listeners = [self._cleanup.enter_context(listener) for listener in listen("127.0.0.1", 0)]
         if self.placement == "process":  # their imports take as long as the start of the store
             self.parts = self._children()
             await in_thread(self.parts.start)
         self.store = await in_thread(self._cleanup.enter_context, open_store(self.settings))
+        if self.settings.uses_upstash:
+            self._cleanup.callback(remove_keys, self.store[0], self.settings.overload_key_prefix)
         if self.placement == "kernel":
             self.parts = PartGroup(
                 api=ApiThread(self.settings, self.store, self.listeners),
@@ -277,12 +268,25 @@ class Stack:
 
     async def _ready(self) -> None:
         deadline = time.monotonic() + READY_WITHIN_S
-        while not await asyncio.to_thread(_is_ready, self.url):
+        while not await asyncio.to_thread(self._is_ready):
             dead = [name for name, part in self.parts.items() if not part.pid]
             if dead or time.monotonic() > deadline:
                 why = f"{dead[0]} has ended" if dead else f"not ready within {READY_WITHIN_S:g} s"
-                raise OverloadDemoError(f"the stack did not start: {why}\n{self.logs(5)}")
+                raise OverloadDemoError(f"the stack did not start: {why}\n{self._last_lines()}")
             await asyncio.sleep(0.05)
+
+    def _is_ready(self) -> bool:
+        with contextlib.suppress(OSError, ValueError):
+            return bool(self.get("/health/ready", 2.0))
+        return False
+
+    def _last_lines(self) -> str:
+        """Return the last log lines of the children and the store."""
+        lines: list[str] = []
+        for file in [*sorted(self.folder.glob("*.log")), self.data_dir / "store.log"]:
+            with contextlib.suppress(OSError):
+                lines += [f"--- {file.name}", *file.read_text(errors="replace").splitlines()[-5:]]
+        return "\n".join(lines)
 
     async def _supervise(self, parts: PartGroup) -> None:
         """Restart dead parts of one generation; ``self.parts`` may already be the next one."""
@@ -321,16 +325,6 @@ def _stop(parts: PartGroup, cleanup: contextlib.ExitStack, data_dir: Path) -> No
     parts.stop()
     cleanup.close()
     remove_data(data_dir)
-
-
-def _is_ready(url: str) -> bool:
-    """Whether the API accepts requests. Blocks, for 2 s at most."""
-    with (
-        contextlib.suppress(OSError, ValueError, http.client.HTTPException),
-        contextlib.closing(JsonConnection(url, 2.0)) as connection,
-    ):
-        return bool(connection.get_text("/health/ready"))
-    return False
 
 
 def _lives_in(data_dir: Path, pid: int) -> bool:

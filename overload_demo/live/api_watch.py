@@ -1,7 +1,6 @@
 """Watch an API from outside: its queue's numbers five times a second, and its own metrics once a second."""
 
 import asyncio
-import http.client
 import time
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -14,14 +13,13 @@ from rich.table import Table
 
 from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab.json_connection import JsonConnection
+from overload_demo.lab.parts import JsonConnection
 from overload_demo.live.feed import EVERY_S, RATE_OVER_S, Feed
 from overload_demo.live.samples import NOT_KNOWN, NUMBERS, LiveSample
 
 SERVICE = "overload-safe-queue-api"
 ANSWER_WITHIN_S = 5.0
 FIRST_ERROR = 429  # answers below it report a mistake of the client
-_NO_ANSWER = (OSError, http.client.HTTPException, ValueError)
 
 
 @dataclass(frozen=True)
@@ -83,9 +81,8 @@ class ApiWatch:
         try:
             health = await asyncio.to_thread(self._connection.get, "/health")
         except OSError as error:
-            reason = error.strerror or "no answer in time"
-            raise ConfigurationError(f"nothing to watch at {self._url}: {reason}") from None
-        except (http.client.HTTPException, ValueError):
+            raise ConfigurationError(f"nothing to watch at {self._url}: {error}") from None
+        except ValueError:
             health = {}
         if health.get("service") != SERVICE:
             raise ConfigurationError(f"the server at {self._url} is not this project's API")
@@ -101,7 +98,7 @@ class ApiWatch:
                     self._feed.mark("API answers again")
                     self._feed.show(status=f"watching {self._url}")
                 answers = True
-            except _NO_ANSWER:
+            except (OSError, ValueError):
                 if answers:
                     self._feed.mark("API does not answer")
                     self._feed.show(status=f"{self._url} does not answer; asking again")

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab.colours import BLUE, GREY, ORANGE, PURPLE
+from overload_demo.lab import BLUE, GREY, ORANGE, PURPLE
 from overload_demo.live.samples import NOT_KNOWN, NOTHING_YET, NUMBERS
 
 try:

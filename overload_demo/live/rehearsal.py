@@ -3,14 +3,13 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 from rich.table import Table
 
 from overload_demo.errors import OverloadDemoError
-from overload_demo.lab.json_connection import JsonConnection
 from overload_demo.lab.stack import Stack
 from overload_demo.live.feed import Feed
 from overload_demo.live.page import ClassGuess
@@ -46,10 +45,9 @@ async def measure(stack: Stack) -> Sizes:
     :class:`OverloadDemoError` when nothing is accepted or drained.
     """
     accepts_per_s = await calibrate(stack.url, api_key=stack.api_key)
-    with closing(JsonConnection(stack.url, 10.0, stack.headers)) as connection:
-        before, began = await asyncio.to_thread(connection.get, "/queue/stats"), time.monotonic()
-        await asyncio.sleep(MEASURE_DRAIN_S)
-        after, ended = await asyncio.to_thread(connection.get, "/queue/stats"), time.monotonic()
+    before, began = await asyncio.to_thread(stack.get, "/queue/stats"), time.monotonic()
+    await asyncio.sleep(MEASURE_DRAIN_S)
+    after, ended = await asyncio.to_thread(stack.get, "/queue/stats"), time.monotonic()
     drains_per_s = (after["done"] - before["done"]) / (ended - began)
     if not drains_per_s > 0:
         raise OverloadDemoError("cannot size the acts: the worker drained no job while its rate was measured")

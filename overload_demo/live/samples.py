@@ -4,8 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from overload_demo.lab.baseline import BaselineRun
-from overload_demo.lab.result import SpikeResult
+from overload_demo.lab.result import BaselineRun, SpikeResult
 
 Track = Literal["queue", "naive"]
 TRACKS: tuple[Track, ...] = ("queue", "naive")

@@ -9,8 +9,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab.baseline import BaselineRun
-from overload_demo.lab.result import SCHEMA_VERSION, SpikeResult
+from overload_demo.lab.result import SCHEMA_VERSION, BaselineRun, SpikeResult, first_problem
 from overload_demo.lab.spike_plan import SpikeProgress
 from overload_demo.live.feed import MARKS_FILE, Feed, Mark
 from overload_demo.live.samples import LiveSample, Track, spike_text
@@ -36,7 +35,9 @@ class SpikeFeed:
 
     def __call__(self, progress: SpikeProgress) -> None:
         """Take one report."""
-        load = progress.load
+        load, state = progress.load, self._feed.state
+        if progress.result is not None:  # its text names the errors of the feed's predictions
+            self._feed.show(result=spike_text(progress.result, state["peak"], state["empty_s"]))
         self._feed.show(status=_STATUS[progress.stage].format(sent=load.sent if load else 0, offered=progress.offered))
         if load is None:
             return
@@ -57,11 +58,6 @@ class SpikeFeed:
             lost=progress.lost,
         )
         self._feed.add(sample)
-
-    def end(self, result: SpikeResult) -> None:
-        """Show the result, and the errors of the feed's predictions."""
-        state = self._feed.state
-        self._feed.show(result=spike_text(result, state["peak"], state["empty_s"]), status="over")
 
 
 class Replay:
@@ -151,10 +147,9 @@ def _read(folder: Path) -> SpikeResult:
         raise ConfigurationError(f"no run to replay: {path}: {error.strerror}") from None
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "file"
-        if where == "schema_version":
+        if first["loc"] == ("schema_version",):
             raise ConfigurationError(f"{path} is of schema {first['input']!r}, not of {SCHEMA_VERSION}") from None
-        raise ConfigurationError(f"{path} is not the result of a spike: {where}: {first['msg']}") from None
+        raise ConfigurationError(f"{path} is not the result of a spike: {first_problem(error)}") from None
 
 
 def _read_marks(path: Path) -> list[Mark]:

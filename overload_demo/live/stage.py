@@ -10,8 +10,8 @@ from typing import Self
 
 from overload_demo.errors import OverloadDemoError
 from overload_demo.lab import theory
-from overload_demo.lab.baseline import BaselineRun
 from overload_demo.lab.naive_api import run_baseline
+from overload_demo.lab.result import BaselineRun
 from overload_demo.lab.spike_plan import BASELINE_SPIKE_S, BASELINE_TIMEOUT_S, SpikePlan, SpikeProgress
 from overload_demo.lab.spike_run import BASELINE_VARIANT, run_spike
 from overload_demo.lab.stack import Stack
@@ -19,7 +19,7 @@ from overload_demo.live.feed import Feed
 from overload_demo.live.page import ClassGuess
 from overload_demo.live.samples import TRACKS, baseline_text
 from overload_demo.live.spike_feed import SpikeFeed
-from overload_demo.load import Shape
+from overload_demo.load import LoadPlan, LoadProgress, Shape
 
 DELAY_S = 0.001  # chosen: the work of one job on a machine that accepts several times what it drains
 STEEPNESS = 3.0  # chosen: with fewer arrivals per drained job, neither a queue nor a collapse would be seen
@@ -182,16 +182,18 @@ class Stage:
 
     async def _play_naive(self) -> None:
         spike_feed = SpikeFeed(self._feed)
-        self._naive_run = await run_baseline(
-            BASELINE_VARIANT,
-            requests=self.sizes.requests,
-            rate_per_s=self.sizes.rate_per_s,
-            shape=Shape.SPIKE,
-            delay_s=self.sizes.delay_s,
+        plan = LoadPlan(
+            self._stack.url,
+            self.sizes.requests,
+            self.sizes.rate_per_s,
             timeout_s=BASELINE_TIMEOUT_S,
             max_duration_s=BASELINE_SPIKE_S,
-            on_progress=lambda load: spike_feed(SpikeProgress.of_baseline(load)),
         )
+
+        def report(load: LoadProgress) -> None:
+            spike_feed(SpikeProgress.of_baseline(load))
+
+        self._naive_run = await run_baseline(BASELINE_VARIANT, plan, self.sizes.delay_s, report)
         self._feed.show(result=baseline_text(self._naive_run), status="over")
 
     async def _kill(self) -> None:

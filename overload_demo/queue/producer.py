@@ -1,6 +1,6 @@
 """The API's writing side: enqueue and cancel by group commit. A call returns after the store has committed.
 
-Reading tour 5 of 13; next: overload_demo/api/intake.py. Look for the verdicts of the script. Question: which error
+Reading tour 5 of 13; next: overload_demo/api/direct.py. Look for the verdicts of the script. Question: which error
 (see errors.py) leaves open whether the job is stored?
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 from overload_demo.config import Settings
 from overload_demo.errors import IdempotencyConflictError, OverloadDemoError, QueueFullError
 from overload_demo.jobs import JOB_ID, JobState
-from overload_demo.queue.group_commit import GroupCommit
+from overload_demo.queue.group_commit import Answer, GroupCommit
 from overload_demo.queue.protocol import CANCEL, ENQUEUE, Protocol, malformed
 from overload_demo.rest.client import Upstash
 from overload_demo.work import utc_now
@@ -80,6 +80,10 @@ class Producer:
         Raises :class:`StoreError` with its outcome, :class:`QueueFullError`, :class:`IdempotencyConflictError`.
         """
         return await self._jobs.submit(job)
+
+    def hand_in(self, job: NewJob, answer: Answer[Enqueued]) -> None:
+        """Commit one job without a task: ``answer`` is called later with what :meth:`enqueue` returns or raises."""
+        self._jobs.hand_in(job, answer)
 
     async def cancel(self, job_id: str, owner: str = "") -> JobState | None:
         """Cancel a job if it is still waiting; returns its state afterwards. Safe to repeat.

@@ -14,7 +14,7 @@ from typing import Any
 
 from overload_demo.config import Settings
 from overload_demo.jobs import JobState, why_not_shown
-from overload_demo.queue.group_commit import GroupCommit, SharedCall
+from overload_demo.queue.group_commit import Answer, GroupCommit, SharedCall
 from overload_demo.queue.protocol import MAX_RETURNED_DISTANCE, STATS, STATUS, Protocol, RecentRates, malformed
 from overload_demo.rest.client import Upstash
 
@@ -82,6 +82,10 @@ class Results:
     async def status(self, job_id: str) -> JobStatus | None:
         """The state of a job; None if it is unknown or has expired."""
         return await self._jobs.submit(job_id)
+
+    def hand_in(self, job_id: str, answer: Answer[JobStatus | None]) -> None:
+        """Read the state of a job without a task: ``answer`` is called later with it, or with the error."""
+        self._jobs.hand_in(job_id, answer)
 
     async def statuses(self, job_ids: Sequence[str]) -> list[JobStatus | None]:
         """The states of at most 500 jobs, in one exchange unless their results are large."""

@@ -1,16 +1,17 @@
 """Deadlines: a job that has not started in time never runs, and expires like any finished job."""
 
+import json
+
 import pytest
 
-from overload_demo.api.app import create_app
 from overload_demo.config import Settings
 from overload_demo.jobs import new_job_id
 from overload_demo.queue.consumer import LeaseEnd
 from overload_demo.queue.producer import NewJob
 from overload_demo.store.connect import Store
-from tests.http.test_short_cut import ordinary_app
+from tests.http.test_direct import DIRECT, ORDINARY
 from tests.support.queues import Queue, ids_of, settled
-from tests.support.running import JOB, client_of
+from tests.support.running import JOB, serving_api
 from tests.support.stores import in_store
 
 pytestmark = pytest.mark.anyio
@@ -100,11 +101,11 @@ async def test_a_malformed_deadline_counts_as_none(queue: Queue, garbage: str) -
     assert ids_of((await queue.worker().lease(1)).jobs) == [job_id]
 
 
-async def test_both_kinds_of_body_store_the_deadline_and_no_other_option(settings: Settings, store: Store) -> None:
-    async with client_of(create_app(settings, store)) as thin, client_of(ordinary_app(settings, store)) as ordinary:
-        for client in (thin, ordinary):
-            await client.post("/jobs", json=JOB | {"expires_in_s": 1000})
-            await client.post("/jobs", json=JOB)
+def test_both_kinds_of_body_store_the_deadline_and_no_other_option(settings: Settings, store: Store) -> None:
+    with serving_api(settings, store) as client:
+        for media_type in (DIRECT, ORDINARY):
+            for fields in ({"expires_in_s": 1000}, {}):
+                client.post("/jobs", content=json.dumps(JOB | fields), headers={"Content-Type": media_type})
 
     jobs, _ = in_store(settings, store)
     optional = [sorted(job.keys() - {"job_id", "payload", "status", "created_at", "seq"}) for job in jobs.values()]

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from overload_demo.errors import OverloadDemoError
-from overload_demo.lab import baseline
+from overload_demo.lab import result
 from overload_demo.lab.stack import Stack
 from overload_demo.live.feed import Feed
 from overload_demo.live.page import ClassGuess
@@ -191,7 +191,7 @@ async def test_a_stage_that_is_left_in_mid_act_leaves_no_load(tmp_path: Path) ->
 async def test_an_act_that_fails_shows_the_reason_and_the_next_one_can_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(baseline.overload_demo, "__file__", str(tmp_path / "overload_demo" / "__init__.py"))
+    monkeypatch.setattr(result.overload_demo, "__file__", str(tmp_path / "overload_demo" / "__init__.py"))
     async with a_stage(tmp_path) as (stage, feed, _):
         await stage.act("naive", NOTHING)
         await stage.wait()

@@ -48,13 +48,13 @@ MUTANTS = {
     ),
     # The client gets its 202 before the store has the job.
     "202 before the commit": Mutant(
-        "api/intake.py",
+        "api/direct.py",
         {
-            "        enqueued = await producer.enqueue(job)\n": (
+            "        self._producer.hand_in(new, partial(request.committed, new.job_id))\n": (
                 "        import asyncio\n\n"
-                "        from overload_demo.queue.producer import Enqueued\n\n"
-                "        asyncio.ensure_future(producer.enqueue(job))\n"
-                "        enqueued = Enqueued(job.job_id, 0.0)\n"
+                "        self._producer.hand_in(new, lambda _: None)\n"
+                "        reply = Enqueued(new.job_id, 0.0)\n"
+                "        asyncio.get_running_loop().call_soon(request.committed, new.job_id, reply)\n"
             )
         },
         ("lost", "unknown id"),

@@ -16,8 +16,8 @@ from overload_demo.api.app import create_app
 from overload_demo.config import Settings, load_settings
 from overload_demo.errors import ConfigurationError
 from overload_demo.store.connect import Store
+from tests.http.test_direct import validate
 from tests.http.test_jobs_contract import assert_problem
-from tests.http.test_short_cut import validate
 from tests.support.running import (
     JOB,
     api_process,
@@ -225,7 +225,7 @@ def test_every_digest_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPat
     api_keys = ApiKeys(load_settings(overload_api_keys=KEYS))
     for key in (ADA, BOB, "another"):
         compared.clear()
-        api_keys.owner({"headers": [(b"authorization", b"Bearer " + key.encode())]})
+        api_keys.owner([(b"authorization", b"Bearer " + key.encode())])
         assert len(set(compared)) == len(compared) == 2
 
 

@@ -39,7 +39,7 @@ def answered(client: httpx.Client) -> Numbers:
 
 
 def test_every_response_is_counted_by_its_status(client: httpx.Client) -> None:
-    """Responses of the short cut, of FastAPI, of the exception handlers, and of the connection itself."""
+    """Responses of the direct path, of FastAPI, of the exception handlers, and of the connection itself."""
     submit(client, 3)
     client.post("/jobs", json=JOB, headers={"Idempotency-Key": "k"})
     client.post("/jobs", content=b"x", headers={"Content-Type": "application/json"})

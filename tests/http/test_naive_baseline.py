@@ -17,13 +17,15 @@ from urllib.parse import urlsplit
 import pytest
 
 from overload_demo.errors import ConfigurationError, OverloadDemoError
-from overload_demo.lab import baseline
-from overload_demo.lab.baseline import VARIANTS, BaselineRecording, Variant, recorded_baseline
+from overload_demo.lab import result
 from overload_demo.lab.naive_api import run_baseline
+from overload_demo.lab.result import VARIANTS, BaselineRecording, Variant, recorded_baseline, require_checkout
 from overload_demo.load import LoadPlan, Shape, run_load
 from tests.support.waiting import wait_until
 
 JOB = {"name": "ada", "value": 42, "message": "hello"}
+URL = "http://127.0.0.1"
+OVERLOAD: dict[str, Any] = {"requests": 600, "rate_per_s": 300.0, "shape": Shape.CONSTANT, "timeout_s": 1.0}
 
 
 class Client:
@@ -49,7 +51,7 @@ def naive(variant: Variant, delay_s: float) -> Iterator[Client]:
     arguments = ["--port", "0", "--variant", variant, "--delay", str(delay_s), "--parent-pipe"]
     process = subprocess.Popen(
         [sys.executable, "-m", "experiments.naive_sync", *arguments],
-        cwd=baseline.checkout_root(),
+        cwd=require_checkout(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -134,17 +136,7 @@ def test_threads_win_only_without_the_scarce_resource() -> None:
 
 
 def test_a_live_run_shows_the_effect_of_overload() -> None:
-    run = asyncio.run(
-        run_baseline(
-            "def-slot",
-            requests=600,
-            rate_per_s=300.0,
-            shape=Shape.CONSTANT,
-            delay_s=0.02,
-            timeout_s=1.0,
-            max_duration_s=1.0,
-        )
-    )
+    run = asyncio.run(run_baseline("def-slot", LoadPlan(URL, **OVERLOAD, max_duration_s=1.0), delay_s=0.02))
 
     assert run.summary.planned == 301
     assert run.summary.not_fired == 299
@@ -153,10 +145,10 @@ def test_a_live_run_shows_the_effect_of_overload() -> None:
     assert run.capacity_per_s <= 1 / 0.02
     assert max(run.series.in_flight) > 100
     assert max(run.series.app_in_flight) > 100
-    assert run.matches(delay_s=0.02, rate_per_s=300.0, shape="constant", timeout_s=1.0, requests=600)
-    assert not run.matches(delay_s=0.02, rate_per_s=300.0, shape="constant", timeout_s=2.0, requests=600)
-    assert not run.matches(delay_s=0.01, rate_per_s=300.0, shape="constant", timeout_s=1.0, requests=600)
-    assert not run.matches(delay_s=0.02, rate_per_s=300.0, shape="spike", timeout_s=1.0, requests=600)
+    assert run.matches(LoadPlan(URL, **OVERLOAD), 0.02)
+    assert not run.matches(LoadPlan(URL, **OVERLOAD), 0.01)
+    for other in ({"timeout_s": 2.0}, {"shape": Shape.SPIKE}, {"requests": 599}):
+        assert not run.matches(LoadPlan(URL, **OVERLOAD | other), 0.02)
 
 
 @pytest.mark.exhaustive
@@ -165,15 +157,13 @@ def test_the_runner_writes_a_file_the_lab_can_read(tmp_path: Path) -> None:
     options = f"--variants def-slot --delay 0.01 {spike} --multiples 0.5 --capacity 100 --constant-s 0.5"
     command = [sys.executable, "-m", "experiments.record_baseline", *options.split(), "--output", str(tmp_path)]
 
-    done = subprocess.run(
-        command, cwd=baseline.checkout_root(), capture_output=True, text=True, timeout=60, check=False
-    )
+    done = subprocess.run(command, cwd=require_checkout(), capture_output=True, text=True, timeout=60, check=False)
 
     assert done.returncode == 0, done.stderr
     assert "slot" in done.stdout
     constant, spike = recorded_baseline(tmp_path)
     assert (constant.requests, constant.rate_per_s, constant.shape) == (25, 50.0, Shape.CONSTANT)
-    assert spike.matches(delay_s=0.01, rate_per_s=300.0, shape="spike", timeout_s=1.0, requests=100)
+    assert spike.matches(LoadPlan(URL, 100, 300.0, timeout_s=1.0), 0.01)
     assert (tmp_path / "naive_def-slot.json").stat().st_size < 300_000
     assert (tmp_path / "naive_def-slot.png").stat().st_size > 10_000
 
@@ -192,14 +182,14 @@ def test_a_file_of_another_form_is_refused_in_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_without_a_checkout_the_live_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(baseline, "checkout_root", lambda: None)
+def test_without_a_checkout_the_live_run_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(result.overload_demo, "__file__", str(tmp_path / "overload_demo" / "__init__.py"))
 
     with pytest.raises(ConfigurationError, match="needs a checkout"):
-        asyncio.run(run_baseline("def-slot", requests=1, rate_per_s=1.0, shape=Shape.CONSTANT, delay_s=0.0))
+        asyncio.run(run_baseline("def-slot", LoadPlan(URL, 1, 1.0), 0.0))
     assert recorded_baseline() == []
 
 
 def test_an_app_that_does_not_start_reports_the_reason() -> None:
     with pytest.raises(OverloadDemoError, match="did not start"):
-        asyncio.run(run_baseline("nonsense", requests=1, rate_per_s=1.0, shape=Shape.CONSTANT, delay_s=0.0))  # type: ignore[arg-type]
+        asyncio.run(run_baseline("nonsense", LoadPlan(URL, 1, 1.0), 0.0))  # type: ignore[arg-type]

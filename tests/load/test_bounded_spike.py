@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from overload_demo.lab.job_log import PromiseRun
-from overload_demo.lab.plots.bounds_figures import ends_of
 from overload_demo.lab.spike_plan import SpikePlan
 from overload_demo.lab.spike_run import run_spike
 from overload_demo.lab.stack import Stack
@@ -23,7 +22,7 @@ async def spike(folder: Path, expires_in_s: float | None = None, **settings: Any
         run = PromiseRun.read("", await run_spike(stack, plan), promise_s=3600.0)
         upstash = Upstash(stack.store[0])
         results = Results(upstash, stack.settings)
-        found = await results.statuses(run.undone_ids) if run.undone_ids else []
+        found = await results.statuses(run.log.undone_ids) if run.log.undone_ids else []
         await results.aclose()
         await upstash.aclose()
     return run, [status.error for status in found if status]
@@ -34,11 +33,12 @@ def test_a_full_queue_refuses_requests_and_completes_every_accepted_job(tmp_path
 
     assert run.result.verdict == "not absorbed"
     assert "status 429" in run.result.reasons[0]
-    assert run.refused > 0
-    assert ends_of(run) == {
-        "done in time": REQUESTS - run.refused,
+    refused = run.ends["refused at once"]
+    assert refused > 0
+    assert run.ends == {
+        "done in time": REQUESTS - refused,
         "done late": 0,
-        "refused at once": run.refused,
+        "refused at once": refused,
         "expired": 0,
         "anything else": 0,
     }
@@ -51,9 +51,9 @@ def test_jobs_past_their_deadline_are_accepted_failed_and_never_run(tmp_path: Pa
     run, errors = asyncio.run(spike(tmp_path, expires_in_s=0.4))
 
     assert run.result.verdict == "not absorbed"
-    assert f"{run.expired:,} accepted jobs expired" in run.result.reasons[0]
-    assert run.expired == run.result.failed > 0
-    assert run.in_time == REQUESTS - run.expired
-    assert (run.result.accepted, run.result.lost, run.other) == (REQUESTS, 0, 0)
+    assert f"{run.result.expired:,} accepted jobs expired" in run.result.reasons[0]
+    assert run.result.expired == run.result.failed > 0
+    assert run.in_time == REQUESTS - run.result.expired
+    assert (run.result.accepted, run.result.lost, run.ends["anything else"]) == (REQUESTS, 0, 0)
     assert run.result.conditions.expires_in_s == 0.4
-    assert errors == ["expired: not started within 0.4 s"] * run.expired
+    assert errors == ["expired: not started within 0.4 s"] * run.result.expired

@@ -7,7 +7,7 @@ import pytest
 
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.lab import plots
-from overload_demo.lab.job_timeline import follow, read_life
+from overload_demo.lab.job_log import follow, read_life
 from overload_demo.lab.stack import Stack
 from tests.support.running import JOB
 

@@ -2,12 +2,21 @@
 
 from typing import Any
 
-from overload_demo.lab.baseline import recorded_baseline
+import numpy as np
+
 from overload_demo.lab.naive_api import LoadStep
+from overload_demo.lab.result import recorded_baseline
+
+OUTCOMES = ("refused", "reset", "connect_timeout", "read_timeout", "disconnected", "address_unavailable", "other")
 
 
-def step(**changes: Any) -> LoadStep:
-    """An overload of the naive API as it was measured once, with changes: 400/s for 6 s at a slot of 100/s."""
+def step(planned: int = 2400, answered: int = 32, failed_by: str = "read_timeout", **changes: Any) -> LoadStep:
+    """An overload of the naive API as it was measured once, with changes: 400/s for 6 s at a slot of 100/s.
+
+    All requests without a response end by the outcome ``failed_by``.
+    """
+    counts: dict[str, Any] = dict.fromkeys(OUTCOMES, 0) | {failed_by: planned - answered, "other_status": {}}
+    counts |= {"planned": planned, "sent": planned, "accepted": answered, "dropped": 0, "response_time": None}
     measured: dict[str, Any] = {
         "variant": "def-slot",
         "delay_s": 0.01,
@@ -15,21 +24,11 @@ def step(**changes: Any) -> LoadStep:
         "seconds": 6.0,
         "offered_per_s": 400.0,
         "on_a_fresh_server": True,
-        "planned": 2400,
-        "answered": 32,
-        "answered_meanwhile": 32,
-        "failures": {"read timeout": 2368},
-        "dropped": 0,
-        "response_time": None,
-        "times_s": [0.1, 0.4, 0.9],
-        "unanswered": [0.995, 0.99, 0.987],
-        "bucket_s": 0.6,
-        "bucket_answered_per_s": [40.0, 13.3, 0, 0, 0, 0, 0, 0, 0, 0],
+        "summary": recorded_baseline()[0].summary.model_copy(update=counts),
+        "response_s": np.linspace(0.1, 0.9, answered),
+        "answered_per_s": [40.0, 13.3, 0, 0, 0, 0, 0, 0, 0, 0],
         "backlog_before": 0,
         "backlog_after": 2236,
         "completed": 664,
-        "verdict": "valid",
-        "reason": "99 % left within 1.4 ms of their time, no core was full",
-        "environment": recorded_baseline()[0].summary.environment,
     }
     return LoadStep(**(measured | changes))

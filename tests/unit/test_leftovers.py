@@ -4,7 +4,7 @@ import os
 import time
 from pathlib import Path
 
-from overload_demo.lab.run_folder import remove_abandoned
+from overload_demo.lab.parts import remove_abandoned
 from overload_demo.store.data_dir import TEMPORARY, DataDir
 
 

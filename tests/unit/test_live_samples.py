@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 
 from experiments.bench.record import RESULTS
-from overload_demo.lab.baseline import recorded_baseline
-from overload_demo.lab.result import SpikeResult
+from overload_demo.lab.result import SpikeResult, recorded_baseline
 from overload_demo.live import samples as words
 from overload_demo.live.samples import LiveSample
 

@@ -9,7 +9,6 @@ import pytest
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab import plots
 from overload_demo.lab.job_log import JobLog, PromiseRun
-from overload_demo.lab.plots.bounds_figures import ends_of
 from overload_demo.lab.result import Conditions, SpikeResult, SpikeSeries
 
 ACCEPTED_S = np.array([0.0, 0.5, 1.0, 1.5])
@@ -26,14 +25,14 @@ def run(name: str = "bounded", promise_s: float = 2.0, **counts: Any) -> Promise
 
 
 def test_a_job_done_exactly_at_the_promise_is_in_time() -> None:
-    assert (run().in_time, run().late) == (3, 1)
-    assert (run(promise_s=0.5).in_time, run(promise_s=0.5).late) == (0, 4)
+    assert (run().in_time, run().ends["done late"]) == (3, 1)
+    assert (run(promise_s=0.5).in_time, run(promise_s=0.5).ends["done late"]) == (0, 4)
 
 
 def test_the_ends_add_up_to_what_was_offered() -> None:
     one = run(errors={"status 429": 3, "status 503": 1}, expired=2)
 
-    assert ends_of(one) == {
+    assert one.ends == {
         "done in time": 3,
         "done late": 1,
         "refused at once": 3,

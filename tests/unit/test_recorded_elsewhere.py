@@ -8,9 +8,8 @@ from rich.console import Console
 
 from experiments.bench.record import RESULTS
 from overload_demo.lab import plots, report
-from overload_demo.lab.baseline import BaselineRun, equal_recorded, recorded_baseline
-from overload_demo.lab.result import SpikeResult
-from overload_demo.load import Shape
+from overload_demo.lab.result import BaselineRun, SpikeResult, equal_recorded, recorded_baseline
+from overload_demo.load import LoadPlan, Shape
 from overload_demo.load.summary import Environment
 
 ELSEWHERE = "recorded on another machine"
@@ -25,8 +24,10 @@ def recorded() -> BaselineRun:
 
 def beside(recorded: BaselineRun, here: Environment, **other: Any) -> tuple[BaselineRun | None, str]:
     """Find the run that matches the recorded one's conditions, some of them ``other``."""
-    names = ("variant", "delay_s", "rate_per_s", "shape", "timeout_s", "requests")
-    return equal_recorded(here, **{name: getattr(recorded, name) for name in names} | other)
+    names = ("delay_s", "rate_per_s", "shape", "timeout_s", "requests")
+    asked = {name: getattr(recorded, name) for name in names} | other
+    delay_s = asked.pop("delay_s")
+    return equal_recorded(here, recorded.variant, LoadPlan("http://127.0.0.1", **asked), delay_s)
 
 
 def test_a_run_of_the_same_machine_is_noted_by_date_only(recorded: BaselineRun) -> None:

@@ -9,8 +9,7 @@ from rich.console import Console
 
 from experiments.bench.record import RESULTS
 from overload_demo.lab import plots, report
-from overload_demo.lab.baseline import BaselineRun
-from overload_demo.lab.result import SpikeResult
+from overload_demo.lab.result import BaselineRun, SpikeResult
 from overload_demo.lab.spike_plan import (
     BASELINE_SPIKE_S,
     BASELINE_TIMEOUT_S,

@@ -33,7 +33,6 @@ OVERRIDDEN: list[tuple[Callable[..., Any], list[type], Callable[..., Any] | None
     (HttpToolsProtocol.on_response_complete, [GatedProtocol, HttpProtocol], HttpToolsProtocol.on_headers_complete),
     (HttpToolsProtocol.send_400_response, [GatedProtocol], HttpToolsProtocol.data_received),
     (HttpToolsProtocol._should_upgrade, [GatedProtocol], HttpToolsProtocol.on_headers_complete),
-    (HttpToolsProtocol.timeout_keep_alive_handler, [GatedProtocol], HttpToolsProtocol.on_response_complete),
     (HttpToolsProtocol.shutdown, [GatedProtocol], uvicorn.Server.shutdown),
     (FlowControl.resume_reading, [Flow], RequestResponseCycle.receive),
     (uvicorn.Server.startup, [Server], uvicorn.Server._serve),
@@ -64,7 +63,7 @@ CONNECTION = [
     "transport",
     "server_state",
     "loop",
-    "_unset_keepalive_if_required",
+    "_start_asgi_task",
 ]
 CYCLE = ["keep_alive", "disconnected", "message_event", "response_started", "response_complete"]
 

@@ -77,7 +77,7 @@ def test_a_stopped_worker_finishes_its_job_and_releases_the_rest_in_order(tmp_pa
         with working(settings, store) as worker:
             wait_for(client, quick)
             wait_for(client, [running], "processing")
-            worker._worker.stop()  # type: ignore[union-attr]
+            worker.request_stop()
             gate.touch()
             wait_until("the worker has ended", lambda: worker.pid is None)
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from experiments.bench.peers.libraries import OURS, Library
 from experiments.bench.record import Benchmark, Place
-from overload_demo.lab.colours import BLUE
+from overload_demo.lab import BLUE
 from overload_demo.lab.plots.accessible_figure import drawing
 
 ACCEPTED, DONE = "accepted/s", "done/s"

@@ -9,6 +9,7 @@ import asyncio
 import select
 import socket
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -16,6 +17,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from overload_demo.api.direct import DirectRequest, DirectRequests, with_head
 from overload_demo.api.problems import MEDIA_TYPE, document
 from overload_demo.http_server import CoalescingTransport
 
@@ -49,13 +51,15 @@ class GatedProtocol(HttpToolsProtocol):
 
     def __init__(
         self,
+        direct: DirectRequests,
         answered: Callable[[bytes, float], None],
         is_crowded: Callable[[], bool],
         leave: Callable[["GatedProtocol"], None],
         **uvicorn_arguments: Any,
     ) -> None:
         super().__init__(**uvicorn_arguments)
-        self._answered, self._is_crowded, self._leave = answered, is_crowded, leave
+        self._direct, self._answered, self._is_crowded, self._leave = direct, answered, is_crowded, leave
+        self._unserved: DirectRequest | None = None  # a direct request that is not complete
         self._heads_read_at: list[float] = []  # of requests without a response: two at most
         self.setup: asyncio.Task[Any] | None = None
         self.request_since = self.idle_since = self._unread_since = NEVER
@@ -70,6 +74,7 @@ class GatedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the timer of the first request."""
         super().connection_made(transport)
+        self._direct_transport = transport
         self._responses = CoalescingTransport(transport, self.loop)
         self.transport = self._responses  # type: ignore[assignment]
         self.flow = Flow(transport)
@@ -84,7 +89,7 @@ class GatedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse within bounds; discard what comes after the final response."""
-        if len(data) > PIECE_BYTES or self.pipeline or self._unparsed or self._final is not None:
+        if len(data) > PIECE_BYTES or self._must_wait or self._unparsed or self._final is not None:
             self._unparsed += data
             self._parse_on()
         else:
@@ -93,7 +98,7 @@ class GatedProtocol(HttpToolsProtocol):
     def _parse_on(self) -> None:
         """Parse what was read, up to a request that has to wait for another one's response."""
         at = 0
-        while at < len(self._unparsed) and self._final is None and not self.pipeline:
+        while at < len(self._unparsed) and self._final is None and not self._must_wait:
             self._parse(self._unparsed[at : at + PIECE_BYTES])
             at += PIECE_BYTES
         self._unparsed = self._unparsed[at:] if self._final is None else b""
@@ -103,7 +108,6 @@ class GatedProtocol(HttpToolsProtocol):
 
     def _parse(self, piece: bytes, head: bytes = b"") -> None:
         """Parse a piece, behind a head that was read before."""
-        self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(head + piece)
         except HttpParserUpgrade as offer:
@@ -158,7 +162,13 @@ class GatedProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             self._head_again = self._head_without_offer()
             return
-        super().on_headers_complete()
+        if not self._is_answering and not self.flow.write_paused:
+            server = self.server[0] if self.server else ""
+            self._unserved = self._direct.recognize(self.parser, self.url, self.headers, server)
+        if self._unserved is None:
+            super().on_headers_complete()
+        else:
+            self.cycle = self._unserved  # type: ignore[assignment]
         self._heads_read_at.append(perf_counter())
         self._in_head = False
         if self._is_crowded():
@@ -174,13 +184,25 @@ class GatedProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Accept a part of the body."""
         self._overhead = 0
-        super().on_body(body)
+        if self._unserved is not None:
+            self._unserved.body += body
+        else:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Stop the request timer: the request is complete."""
         if self._head_again:
             return
         self.request_since, self._in_head, self._overhead = NEVER, True, 0
+        request, self._unserved = self._unserved, None
+        if request is not None:
+            request.write = partial(self._write_direct, request)
+            if self._direct.serve(request):
+                return
+            self.cycle = None  # type: ignore[assignment]
+            super().on_headers_complete()
+            self.cycle.keep_alive &= request.keep_alive
+            super().on_body(request.body)
         super().on_message_complete()
 
     def eof_received(self) -> bool:  # type: ignore[override]
@@ -208,31 +230,47 @@ class GatedProtocol(HttpToolsProtocol):
     # ---- answering
 
     @property
+    def _must_wait(self) -> bool:
+        """Whether no further request may be parsed: one waits for its turn, or a direct one is being answered."""
+        is_served = isinstance(self.cycle, DirectRequest) and self._unserved is None
+        return bool(self.pipeline) or (is_served and not self.cycle.response_complete)
+
+    @property
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
+    def _write_direct(self, request: DirectRequest, status_line: bytes, rest: bytes) -> None:
+        """Write the response to a direct request in one write, unless the client has left."""
+        if self._direct_transport.is_closing():
+            return
+        self._direct_transport.write(self._whole(status_line, rest, keep_alive=request.keep_alive))
+        request.response_complete = True
+        self._responses.status = status_line[9:12]
+        if not request.keep_alive:
+            self._direct_transport.close()
+        self.on_response_complete()
+
     def on_response_complete(self) -> None:
-        """Start the idle timer, unless a further request or the final response is due (uvicorn's hook)."""
+        """Start the next request or the final response, if one is due; otherwise the connection is idle.
+
+        Overrides uvicorn's hook, which starts a timer for each response; the gate closes idle connections instead.
+        """
         self._responses.flush()
         self._answered(self._responses.status, perf_counter() - self._heads_read_at.pop(0))
-        has_next = bool(self.pipeline)
-        if not has_next and not self._overhead:
+        self.server_state.total_requests += 1
+        if not self.pipeline and not self._overhead:
             self.idle_since = self.loop.time()
-        super().on_response_complete()
-        if has_next:
-            self._continue()
-        elif self._final is not None:
-            self._end()
-
-    def _continue(self) -> None:
-        """Parse on: the next request is being answered, so one more may wait."""
         if self.transport.is_closing():
             return
-        if self.request_since != NEVER:
+        if self.request_since != NEVER:  # it had to wait for this response
             self.request_since = self.loop.time()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self._final is not None:
+            self._end()
         if self._unparsed:
             self._parse_on()
-            self.flow.resume_reading()
+        self.flow.resume_reading()
 
     def _refuse(self, status: int, detail: str) -> None:
         """Answer a request that cannot be read any further."""
@@ -249,14 +287,12 @@ class GatedProtocol(HttpToolsProtocol):
 
     def _problem(self, status: int, detail: str) -> bytes:
         """A whole response, made outside the app, after which the connection ends."""
-        body = document(status, detail)
-        headers = [
-            *self.server_state.default_headers,
-            (b"content-type", MEDIA_TYPE.encode()),
-            (b"content-length", str(len(body)).encode()),
-            (b"connection", b"close"),
-        ]
-        return STATUS_LINE[status] + b"".join(b"%b: %b\r\n" % header for header in headers) + b"\r\n" + body
+        rest = with_head(MEDIA_TYPE.encode(), document(status, detail))
+        return self._whole(STATUS_LINE[status], rest, keep_alive=False)
+
+    def _whole(self, status_line: bytes, rest: bytes, *, keep_alive: bool) -> bytes:
+        date = b"".join(b"%b: %b\r\n" % header for header in self.server_state.default_headers)
+        return status_line + date + (b"" if keep_alive else b"connection: close\r\n") + rest
 
     def _finish(self, final: bytes, is_pending: bool) -> None:
         """Stop parsing, and end the connection with ``final``, after pending responses."""
@@ -298,10 +334,6 @@ class GatedProtocol(HttpToolsProtocol):
         has_unread = not self.transport.is_closing() and is_readable(self.transport.get_extra_info("socket"))
         if self._is_answering or not has_unread:
             super().shutdown()
-
-    def timeout_keep_alive_handler(self) -> None:
-        """Close a connection that was idle for long (uvicorn's hook)."""
-        self.shutdown()
 
 
 def is_readable(*sockets: socket.socket) -> bool:

@@ -21,6 +21,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from overload_demo.api.api_metrics import ApiMetrics
+from overload_demo.api.direct import DirectRequests
 from overload_demo.api.front_door.connection import MAX_HEAD_BYTES, GatedProtocol, is_readable
 from overload_demo.config import Settings
 from overload_demo.http_server import SignalFreeServer
@@ -58,12 +59,19 @@ class Gate:
     """
 
     def __init__(
-        self, listeners: list[socket.socket], settings: Settings, metrics: ApiMetrics, **uvicorn_arguments: Any
+        self,
+        listeners: list[socket.socket],
+        settings: Settings,
+        direct: DirectRequests,
+        metrics: ApiMetrics,
+        **uvicorn_arguments: Any,
     ) -> None:
         self._listeners, self._metrics = listeners, metrics
         self._cap = connection_cap(settings, len(listeners))
         self._timeout_s, self._grace_s = settings.overload_request_patience_s, settings.overload_grace_s
-        self._new_protocol = partial(GatedProtocol, metrics.answered, self.is_crowded, self._leave, **uvicorn_arguments)
+        self._new_protocol = partial(
+            GatedProtocol, direct, metrics.answered, self.is_crowded, self._leave, **uvicorn_arguments
+        )
         self._inside: set[GatedProtocol] = set()
         self._loop = asyncio.get_running_loop()
         self._room_maker: asyncio.TimerHandle | None = None
@@ -174,8 +182,13 @@ class Gate:
             self._loop.remove_reader(listener.fileno())
 
     def _close_stalled(self) -> None:
-        """Close connections past the request or write timeout. Nothing of an incomplete request was enqueued."""
+        """Close connections past the request or write timeout, and those idle for long.
+
+        Nothing of an incomplete request was enqueued.
+        """
         now = self._loop.time()
+        for protocol in [one for one in self._inside if one.idle_since < now - KEEP_ALIVE_S]:
+            protocol.shutdown()
         for protocol in [one for one in self._inside if one.stalled_since(now) < now - self._timeout_s]:
             protocol.transport.abort()
         self._checker = self._loop.call_later(min(CHECK_EVERY_S, self._timeout_s / 4), self._close_stalled)
@@ -203,10 +216,10 @@ class Server(SignalFreeServer):
             app,
             proxy_headers=False,
             server_header=False,
-            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=math.ceil(settings.overload_grace_s),
         )
         self._settings, self._ready_fd = settings, ready_fd
+        self._state = app.state
         self._metrics: ApiMetrics = app.state.metrics
         self._is_final = False
         self._gate: Gate | None = None
@@ -217,7 +230,7 @@ class Server(SignalFreeServer):
         if self.lifespan.should_exit:
             return
         uvicorns = {"config": self.config, "server_state": self.server_state, "app_state": self.lifespan.state}
-        self._gate = Gate(sockets or [], self._settings, self._metrics, **uvicorns)
+        self._gate = Gate(sockets or [], self._settings, DirectRequests(self._state), self._metrics, **uvicorns)
         self.servers = []
         self.started = True
         if self._ready_fd is not None:

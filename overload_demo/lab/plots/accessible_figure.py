@@ -6,18 +6,24 @@ Colours suit colour-blind readers and differ in dash or hatch too; lines and let
 import base64
 import html
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter, ScalarFormatter, StrMethodFormatter
+
+from overload_demo.lab import BLUE, BOX, QUEUE, Look
 
 SINCE = "seconds since the spike began"
 _STYLE: Any = {
     "font.size": 15,
+    "figure.titlesize": 18,
+    "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -26,6 +32,9 @@ _STYLE: Any = {
     "figure.facecolor": "white",
     "axes.facecolor": "white",
     "legend.frameon": False,
+    "legend.borderaxespad": 0.1,
+    "legend.columnspacing": 1.2,
+    "legend.fontsize": 13,
 }
 _ROW, _SIGN = 112, 7  # letters in a row of a legend, and the width of the sign before a label
 
@@ -62,31 +71,79 @@ class AccessibleFigure:
 def drawing(
     rows: int = 1, columns: int = 1, *, height: float = 5.0, width: float = 12.0, title: str = "", **axes: Any
 ) -> Iterator[Any]:
-    """Yield a figure of ``width`` x ``height`` inches, and its axes as ``Figure.subplots`` returns them."""
+    """Yield a figure of ``width`` x ``height`` inches, and its axes as ``Figure.subplots`` returns them.
+
+    At the end of the block, axes whose curves have labels get a legend, and numbers plain digits, unless they have
+    another legend or another format.
+    """
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         grid = figure.subplots(rows, columns, **axes)
         if title:
-            figure.suptitle(title, fontsize=18, x=0.01, ha="left")
+            figure.suptitle(title, x=0.01, ha="left")
         yield figure, grid
+        for one in figure.axes:
+            labels = one.get_legend_handles_labels()[1]
+            if labels and one.get_legend() is None:  # above the curves, four labels in a row where they fit
+                fits = sum(len(label) + _SIGN for label in labels[:4]) <= _ROW
+                one.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4 if fits else 3)
+            _write_plain(one.xaxis)
+            _write_plain(one.yaxis)
 
 
-def legend(axes: Axes, *, columns: int | None = None) -> None:
-    """Put the legend above the curves, four labels in a row, or three where four are too wide."""
-    if columns is None:
-        labels = axes.get_legend_handles_labels()[1]
-        columns = 4 if sum(len(label) + _SIGN for label in labels[:4]) <= _ROW else 3
-    axes.legend(
-        loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.1, columnspacing=1.2, fontsize=13
-    )
+def _write_plain(axis: Any) -> None:
+    """Write 10,000 and 0.01 instead of 1e4 and 1e-2; a logarithmic axis of few decades gets 1, 2 and 5 of each."""
+    formatter, (low, high) = axis.get_major_formatter(), axis.get_view_interval()
+    if isinstance(formatter, LogFormatterSciNotation):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+        axis.set(major_formatter=StrMethodFormatter("{x:,g}"), minor_formatter=NullFormatter())
+    elif isinstance(formatter, ScalarFormatter) and high >= 1000:
+        axis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
 
-def thousands(axis: Any) -> None:
-    """Write the numbers on this axis with commas."""
-    axis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+def note(axes: Axes, text: str, at: Any, offset: tuple[float, float], **look: Any) -> None:
+    """Write a text at an ``offset`` in points from a point, in a box that covers what it crosses."""
+    axes.annotate(text, at, offset, textcoords="offset points", bbox=BOX, **look)
+
+
+def area(axes: Axes, at_s: Any, depth: Any, label: str = "", step: Any = None) -> None:
+    """Draw the depth of the queue as a line above a shaded area."""
+    axes.fill_between(at_s, depth, step=step, color=BLUE, alpha=0.13)
+    axes.plot(at_s, depth, label=label, drawstyle="default" if step is None else f"steps-{step}", **QUEUE)
+
+
+def bars(
+    axes: Axes,
+    rows: Sequence[str],
+    parts: Mapping[str, Sequence[float]],
+    looks: Mapping[str, Look],
+    text: Callable[[float], str] = lambda _: "",
+    *,
+    beside: bool = False,
+) -> None:
+    """Draw horizontal bars for each of ``rows`` from the top: its ``parts`` one after the other, or beside each other.
+
+    ``parts`` holds one width a row; ``text`` is written into each part, or at its end.
+    """
+    left, height = np.zeros(len(rows)), 0.84 / len(parts) if beside else 0.6
+    for number, (name, widths) in enumerate(parts.items()):
+        at = np.arange(len(rows)) + ((number - (len(parts) - 1) / 2) * height if beside else 0)
+        drawn = axes.barh(at, widths, height, left, label=name, edgecolor="white", **looks[name])
+        look: Look = {"label_type": "edge", "padding": 5} if beside else {"label_type": "center"}
+        for label in axes.bar_label(drawn, [text(width) for width in widths], **look):
+            label.set_bbox(BOX if label.get_text() else None)
+        left += np.zeros(len(rows)) if beside else widths
+    axes.set_yticks(range(len(rows)), rows)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
+
+
+def predicted(text: str, value: float | None) -> str:
+    """Return a sentence for an alt text: ``text`` with the predicted value in its braces; empty without one."""
+    return "" if value is None else f" {text.format(value)}"
 
 
 def expected(peak: float | None, empty_s: float | None) -> str:
-    """Return the predictions of a peak, jobs, and of the time to empty as sentences for an alt text."""
-    text = "" if peak is None else f" A peak of {peak:,.0f} jobs was predicted."
-    return text if empty_s is None else f"{text} It was predicted to be empty after {empty_s:,.1f} s."
+    """Return the predictions of a peak, jobs, and of the time to empty as sentences."""
+    text = predicted("A peak of {:,.0f} jobs was predicted.", peak)
+    return text + predicted("It was predicted to be empty after {:,.1f} s.", empty_s)

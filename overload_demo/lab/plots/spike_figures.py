@@ -1,4 +1,4 @@
-"""Figures of spikes: latency, depth and drain of one; drain rates and places of waiting of several."""
+"""Figures of spikes: jobs in time, one spike, several runs beside each other, and one spike under several promises."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -7,17 +7,153 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab.colours import BLUE, GREEN, GREY, NAIVE, OFFERED, ORANGE, PREDICTED, QUEUE
-from overload_demo.lab.job_log import JobLog
-from overload_demo.lab.plots.accessible_figure import SINCE, AccessibleFigure, drawing, expected, legend, thousands
+from overload_demo.lab import BLUE, GREEN, GREY, NAIVE, OFFERED, ORANGE, PREDICTED, QUEUE, SKY, YELLOW, Look, theory
+from overload_demo.lab.job_log import JobLife, JobLog, PromiseRun
+from overload_demo.lab.plots.accessible_figure import (
+    SINCE,
+    AccessibleFigure,
+    area,
+    bars,
+    drawing,
+    expected,
+    note,
+    predicted,
+)
 from overload_demo.lab.result import NOT_ASKED_FOR, SpikeResult
 
 _TITLE_WIDTH = 86  # letters in a line of a figure's title
-_PLACES = (("at the door", ORANGE, "//"), ("in the queue", BLUE, ""), ("being done", GREEN, "xx"))
+_ARRIVED: Look = {"color": GREY, "linewidth": 2.5, "linestyle": (0, (5, 1.5))}
+_MARKS = {"accepted": (ORANGE, "o"), "started": (BLUE, "s"), "completed": (GREEN, "D")}
 _LINES = ((BLUE, "-"), (ORANGE, (0, (4, 1.5))), (GREEN, (0, (1, 1))), (GREY, "-."))
+_PLACES: dict[str, Look] = {
+    "at the door": {"color": ORANGE, "hatch": "//"},
+    "in the queue": {"color": BLUE},
+    "being done": {"color": GREEN, "hatch": "xx"},
+}
+# Colour and hatch: distinct in grey too.
+_ENDS: dict[str, Look] = {
+    "done in time": {"color": BLUE},
+    "done late": {"color": ORANGE, "hatch": "//"},
+    "refused at once": {"color": YELLOW, "hatch": ".."},
+    "expired": {"color": SKY, "hatch": "xx"},
+    "anything else": {"color": GREY},
+}
+
+
+def cumulative(log: JobLog, *, peak: float | None = None, empty_s: float | None = None) -> AccessibleFigure:
+    """Draw the jobs accepted so far, A(t), and the jobs done so far, D(t).
+
+    An arrow down marks the largest gap, the peak depth; an arrow across the wait of one job. ``peak`` (jobs) and
+    ``empty_s`` (seconds since the spike began) are predictions, drawn as the departures that lead there.
+    """
+    _check_not_empty(log)
+    arrived_s, left_s, jobs = np.sort(log.accepted_s), np.sort(log.done_s), log.done_s.size
+    at_s, depths = log.depth()
+    widest_s, deepest = at_s[np.argmax(depths)], int(depths.max())
+    below = int(np.searchsorted(left_s, widest_s, "right"))
+    job = int(0.7 * jobs)  # in the order of acceptance
+    accepted_s, done_s = log.accepted_s[job], log.done_s[job]
+    counts = np.arange(1, jobs + 1)
+    departures = [(0.0, 0.0), (arrived_s[-1], None if peak is None else max(0.0, jobs - peak)), (empty_s, jobs)]
+    known = [point for point in departures if None not in point]
+    with drawing(height=7) as (figure, axes):
+        axes.fill(np.append(arrived_s, left_s[::-1]), np.append(counts, counts[::-1]), color=BLUE, alpha=0.1)
+        axes.step(arrived_s, counts, where="post", label="A(t): accepted so far", **_ARRIVED)
+        axes.step(left_s, counts, where="post", label="D(t): done so far", **QUEUE)
+        if len(known) > 1:
+            look = PREDICTED | {"marker": "X", "markersize": 13, "clip_on": False, "zorder": 3}
+            axes.plot(*zip(*known, strict=True), label="D(t) as predicted", **look)
+        text = f"depth at its peak: {deepest:,} jobs"  # below the departures there is room for it
+        _arrow(axes, (widest_s, below), (widest_s, below + deepest), text, (8, -8), color=ORANGE, va="top")
+        text = f"job {job + 1:,}\nwaits {done_s - accepted_s:,.2f} s"
+        _arrow(axes, (accepted_s, job + 1), (done_s, job + 1), text, (-10, 0), color=GREEN, ha="right", va="center")
+        axes.set(xlabel=SINCE, ylabel="jobs", xlim=(0, None), ylim=(0, 1.05 * jobs))
+    alt = (
+        f"Two rising curves. A, jobs accepted, reaches {jobs:,} after {arrived_s[-1]:,.1f} s; D, jobs done,"
+        f" lies below it and reaches the same number after {left_s[-1]:,.1f} s. The gap between them is widest after"
+        f" {widest_s:,.1f} s: {deepest:,} jobs. Job number {job + 1:,} waited {done_s - accepted_s:,.2f} s."
+    )
+    caption = "Down: how many wait at a moment. Across: how long a job waits."
+    return AccessibleFigure(figure, alt + expected(peak, empty_s), caption)
+
+
+def _arrow(axes: Axes, start: Any, end: Any, text: str, offset: tuple[float, float], **look: Any) -> None:
+    """Draw a double arrow, and its text at an offset in points from its start."""
+    arrow = {"arrowstyle": "<->", "linewidth": 2.5, "shrinkA": 0, "shrinkB": 0, "color": look["color"]}
+    axes.annotate("", start, end, arrowprops=arrow)
+    note(axes, text, start, offset, **look)
+
+
+def waits(log: JobLog) -> AccessibleFigure:
+    """Draw the wait of every job, from 202 to effect, over its time of acceptance, with mean, median and maximum."""
+    _check_not_empty(log)
+    wait_s = log.done_s - log.accepted_s
+    mean_s, half_s, most_s = float(wait_s.mean()), float(np.median(wait_s)), float(wait_s.max())
+    with drawing(height=5.5) as (figure, axes):
+        axes.plot(log.accepted_s, wait_s, ".", color=BLUE, markersize=5, rasterized=True, label="one job")
+        lines = (most_s, "longest", ORANGE, (0, (4, 1.5))), (mean_s, "mean", GREEN, "-."), (half_s, "median", GREY, ":")
+        for value, name, colour, dash in lines:
+            axes.axhline(value, linewidth=2.5, label=f"{name}: {value:,.2f} s", color=colour, linestyle=dash)
+        axes.set(xlabel="accepted, seconds since the spike began", ylabel="wait, s", ylim=(0, 1.08 * most_s))
+    caption = f"{float(np.mean(wait_s > mean_s)):.0%} of the jobs waited longer than the mean."
+    alt = (
+        f"The wait of each of {wait_s.size:,} jobs over the moment it was accepted: {wait_s[0]:,.2f} s for"
+        f" the first, {wait_s[-1]:,.2f} s for the last. Mean {mean_s:,.2f} s, median {half_s:,.2f} s, longest"
+        f" {most_s:,.2f} s; {caption}"
+    )
+    return AccessibleFigure(figure, alt, caption)
+
+
+def depth(log: JobLog, *, arrival_per_s: float, drain_per_s: float, spike_s: float) -> AccessibleFigure:
+    """Draw the jobs accepted and not done over time, and the triangle of theory: up at λ - μ, down at μ."""
+    _check_not_empty(log)
+    at_s, measured = log.depth()
+    peak = theory.peak_depth(arrival_per_s, drain_per_s, spike_s)
+    empty_s = theory.seconds_to_empty(arrival_per_s, drain_per_s, spike_s)
+    with drawing(height=5.5) as (figure, axes):
+        area(axes, at_s, measured, "measured: accepted and not done", "post")
+        axes.plot([0, spike_s, empty_s], [0, peak, 0], marker="X", markersize=13, label="theory", **PREDICTED)
+        top = 1.1 * max(peak, float(measured.max()))
+        axes.set(xlabel=SINCE, ylabel="jobs in the system", xlim=(0, None), ylim=(0, top))
+    alt = (
+        f"Jobs in the system over time: up to {measured.max():,.0f} and back to 0 after {at_s[-1]:,.1f} s. Theory, laid"
+        f" over it, is a triangle: up to {peak:,.0f} at {spike_s:,.1f} s, back to 0 after {empty_s:,.1f} s."
+    )
+    return AccessibleFigure(figure, alt, f"Theory with λ = {arrival_per_s:,.0f}/s and μ = {drain_per_s:,.0f}/s.")
+
+
+def _check_not_empty(log: JobLog) -> None:
+    if not log.accepted_s.size:
+        raise ConfigurationError("no job of this log was done: there is nothing to draw")
+
+
+def life(job: JobLife | None, *, answer_s: float | None = None) -> AccessibleFigure:
+    """Draw one job from its 202 to its result: a bar for the wait, a bar for the work, marks for the stored times.
+
+    ``answer_s`` is the predicted time of the POST's answer, seconds.
+    """
+    if job is None or not job.completed_at or not job.started_at:
+        raise ConfigurationError("this job has not ended yet, so its time line cannot be drawn: run the cell again")
+    moments = job.seconds()
+    started_s, ended_s = moments["started"], moments["completed"]
+    title = f"One job: {started_s:.3f} s waiting, {ended_s - started_s:.3f} s at work"
+    with drawing(height=3.4, title=title) as (figure, axes):
+        axes.barh(0, started_s, 0.4, color=GREY, alpha=0.35, hatch="//", edgecolor="white", label="waits in the queue")
+        axes.barh(0, ended_s - started_s, 0.4, left=started_s, color=BLUE, alpha=0.5, label="the worker works")
+        for name, (colour, marker) in _MARKS.items():
+            label = f"{name}: {moments[name]:.3f} s"
+            axes.plot([moments[name]], [0], marker, color=colour, markersize=13, label=label, clip_on=False)
+        if answer_s is not None:
+            axes.axvline(answer_s, label=f"202 predicted: {answer_s:.3f} s", **PREDICTED)
+        axes.set(yticks=[], ylim=(-0.4, 0.4), xlabel="seconds since it was accepted: the client is free from here on")
+        axes.spines["left"].set_visible(False)
+    alt = (
+        f"Time line of job {job.job_id}: accepted at 0 s, started at {started_s:.3f} s, completed at {ended_s:.3f} s,"
+        f" status {job.status}." + predicted("The 202 was predicted after {:.3f} s.", answer_s)
+    )
+    return AccessibleFigure(figure, alt, f"{job.job_id}, times as stored, to the millisecond.")
 
 
 def spike(result: SpikeResult, *, peak: float | None = None, empty_s: float | None = None) -> AccessibleFigure:
@@ -27,39 +163,45 @@ def spike(result: SpikeResult, *, peak: float | None = None, empty_s: float | No
     requests in flight, its drain answers a second. ``peak`` (jobs) and ``empty_s`` (seconds since the first intended
     send) are predictions.
     """
-    title = (
-        f"{result.accepted:,} of {result.offered:,} accepted at {result.conditions.rate_per_s:,.0f}/s, "
-        f"{result.lost:,} lost, {result.duplicated:,} duplicated"
-    )
-    title = "\n".join([title, *short_doubts(result)])
-    with drawing(3, height=12, title=title, sharex=True) as (figure, (latency, depth, drain)):
-        _latency(latency, result)
-        _depth(depth, result, peak, empty_s)
-        _drain(drain, result)
-        drain.set_xlabel(SINCE)
+    accepted, series, run = f"{result.accepted:,} of {result.offered:,}", result.series, result.baseline
+    times, name = result.load.response_time, f"naive API ({result.baseline_source})"
+    title = f"{accepted} accepted at {result.conditions.rate_per_s:,.0f}/s, {result.lost:,} lost"
+    title = "\n".join([f"{title}, {result.duplicated:,} duplicated", *short_doubts(result)])
     notes = [f"{doubt[0].upper()}{doubt[1:]}." for doubt in result.doubts]
     if result.baseline_note != NOT_ASKED_FOR:
         notes.append(f"The naive API: {result.baseline_note}.")
-    if result.baseline is not None and result.baseline.summary.verdict != "valid":
-        notes.append(f"Its load was {result.baseline.summary.verdict}: {result.baseline.summary.reason}.")
-    return AccessibleFigure(figure, _spike_text(result) + expected(peak, empty_s), " ".join(notes))
-
-
-def _spike_text(result: SpikeResult) -> str:
-    times = result.load.response_time
-    text = (
-        f"Three curves over time. {result.accepted:,} of {result.offered:,} requests were accepted"
+    alt = (
+        f"Three curves over time. {accepted} requests were accepted"
         + (f", 99 % of them within {times.p99_s * 1000:,.0f} ms" if times else "")
         + f". The queue rises to {result.peak_queue_depth:,} jobs and is empty after {result.seconds_to_empty:,.0f} s,"
         f" drained at {result.drain_rate_per_s:,.0f} jobs a second."
     )
-    if result.baseline is not None:
-        summary = result.baseline.summary
-        text += (
-            f" The naive API, {result.baseline_source}, answered {summary.accepted:,} of {summary.planned:,} requests,"
-            f" with up to {max(result.baseline.series.in_flight, default=0):,.0f} in flight."
-        )
-    return text
+    with drawing(3, height=12, title=title, sharex=True) as (figure, (latency, waiting, drain)):
+        latency.plot(series.start_s, series.acceptance_p99_s, label="queue API, p99", marker="o", **QUEUE)
+        look = QUEUE | {"linewidth": 2, "linestyle": ":"}
+        latency.plot(series.start_s, series.acceptance_p50_s, label="queue API, median", marker=".", **look)
+        area(waiting, series.sampled_at_s, series.queue_depth, "queue API: jobs waiting")
+        drain.plot(*series.drained_per_s(), label="queue API: jobs done", **QUEUE)
+        drain.plot(series.start_s, series.offered_per_s, label="offered", **OFFERED)
+        if run:
+            naive, load = run.series, run.summary
+            latency.plot(naive.start_s, naive.response_p99_s, label=f"{name}: p99", marker="s", **NAIVE)
+            latency.axhline(run.timeout_s, label=f"its clients give up, {run.timeout_s:g} s", **OFFERED)
+            waiting.plot(naive.start_s, naive.in_flight, label=f"{name}: requests in flight", **NAIVE)
+            drain.plot(naive.start_s, run.answered_per_s(), label=f"{name}: answered in time", **NAIVE)
+            if load.verdict != "valid":
+                notes.append(f"Its load was {load.verdict}: {load.reason}.")
+            alt += f" The naive API, {result.baseline_source}, answered {load.accepted:,} of {load.planned:,} requests,"
+            alt += f" with up to {max(naive.in_flight, default=0):,.0f} in flight."
+        if peak is not None:
+            waiting.axhline(peak, label="predicted peak", **PREDICTED)
+        if empty_s is not None:
+            look = PREDICTED | {"marker": "X", "markersize": 16, "clip_on": False}
+            waiting.plot([empty_s], [0], label="predicted: empty", **look)
+        latency.set(yscale="log", ylabel="time to the answer, s")
+        waiting.set(ylabel="queue depth")
+        drain.set(ylabel="per second", xlabel=SINCE, ylim=(0, None))
+    return AccessibleFigure(figure, alt + expected(peak, empty_s), " ".join(notes))
 
 
 def short_doubts(result: SpikeResult, name: str = "") -> list[str]:
@@ -68,113 +210,38 @@ def short_doubts(result: SpikeResult, name: str = "") -> list[str]:
     return [textwrap.shorten(line, _TITLE_WIDTH, placeholder=" …") for line in lines]
 
 
-def _latency(axes: Axes, result: SpikeResult) -> None:
-    series = result.series
-    p99, p50 = with_gaps(series.acceptance_p99_s), with_gaps(series.acceptance_p50_s)
-    axes.plot(series.start_s, p99, label="queue API, p99", marker="o", **QUEUE)
-    axes.plot(series.start_s, p50, label="queue API, median", marker=".", **QUEUE | {"linewidth": 2, "linestyle": ":"})
-    if result.baseline:
-        naive = result.baseline.series
-        axes.plot(naive.start_s, with_gaps(naive.response_p99_s), label=_naive(result, "p99"), marker="s", **NAIVE)
-        given_up = f"its clients give up, {result.baseline.timeout_s:g} s"
-        axes.axhline(result.baseline.timeout_s, label=given_up, **OFFERED)
-    axes.set(yscale="log", ylabel="time to the answer, s")
-    _plain(axes.yaxis)
-    legend(axes)
-
-
-def _plain(axis: Any) -> None:
-    """Write the numbers on this logarithmic axis, already drawn on, as 0.01 and not as a power of ten."""
-    low, high = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
-    axis.set_major_formatter(lambda value, _: f"{value:g}")
-    axis.set_minor_formatter(NullFormatter())
-
-
-def with_gaps(values: Sequence[float | None]) -> "np.ndarray[Any, np.dtype[np.float64]]":
-    """Return the values as an array; None becomes NaN, a gap in the curve."""
-    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
-
-
-def _depth(axes: Axes, result: SpikeResult, peak: float | None, empty_s: float | None) -> None:
-    series = result.series
-    axes.fill_between(series.sampled_at_s, series.queue_depth, color=BLUE, alpha=0.15)
-    axes.plot(series.sampled_at_s, series.queue_depth, label="queue API: jobs waiting", **QUEUE)
-    if result.baseline:
-        naive = result.baseline.series
-        axes.plot(naive.start_s, naive.in_flight, label=_naive(result, "requests in flight"), **NAIVE)
-    if peak is not None:
-        axes.axhline(peak, label="predicted peak", **PREDICTED)
-    if empty_s is not None:
-        axes.plot([empty_s], [0], label="predicted: empty", marker="X", markersize=16, clip_on=False, **PREDICTED)
-    axes.set_ylabel("queue depth")
-    thousands(axes.yaxis)
-    legend(axes)
-
-
-def _drain(axes: Axes, result: SpikeResult) -> None:
-    at_s, rates = result.series.drained_per_s()
-    axes.plot(at_s, rates, label="queue API: jobs done", **QUEUE)
-    axes.plot(result.series.start_s, result.series.offered_per_s, label="offered", **OFFERED)
-    if result.baseline:
-        naive = result.baseline.series
-        axes.plot(naive.start_s, result.baseline.answered_per_s(), label=_naive(result, "answered in time"), **NAIVE)
-    axes.set_ylabel("per second")
-    axes.set_ylim(bottom=0)
-    thousands(axes.yaxis)
-    legend(axes)
-
-
-def _naive(result: SpikeResult, what: str) -> str:
-    return f"naive API ({result.baseline_source}): {what}"
-
-
 def drains(results: Mapping[str, SpikeResult]) -> AccessibleFigure:
-    """Draw jobs done a second over time, a curve a run, and the mean of each.
-
-    Raises :class:`ConfigurationError` for runs of different numbers of requests.
-    """
+    """Draw jobs done a second over time, a curve a run, and the mean of each, for runs of equally many requests."""
     _check_comparable({name: result.offered for name, result in results.items()})
-    doubts = [f"\n{doubt}" for name, result in results.items() for doubt in short_doubts(result, name)]
-    with drawing(height=5 + 0.4 * len(doubts), title="".join(["Jobs done a second", *doubts])) as (figure, axes):
+    doubts = [doubt for name, result in results.items() for doubt in short_doubts(result, name)]
+    title = "\n".join(["Jobs done a second", *doubts])
+    with drawing(height=5 + 0.4 * len(doubts), title=title) as (figure, axes):
         for (name, result), (colour, dash) in zip(results.items(), cycle(_LINES)):
             label = f"{name}: {result.drain_rate_per_s:,.0f}/s on average"
             axes.plot(*result.series.drained_per_s(), color=colour, linestyle=dash, linewidth=3, label=label)
-        axes.set_ylim(bottom=0)
-        axes.set_xlabel(SINCE)
-        thousands(axes.yaxis)
-        legend(axes)
+        axes.set(xlabel=SINCE, ylim=(0, None))
     means = "; ".join(f"{name}: {one.drain_rate_per_s:,.0f} jobs a second" for name, one in results.items())
-    return AccessibleFigure(figure, "".join([f"Drain rate over time. {means} on average.", *doubts]).replace("\n", " "))
+    return AccessibleFigure(figure, " ".join([f"Drain rate over time. {means} on average.", *doubts]))
 
 
 def where_the_waiting_went(logs: Mapping[str, JobLog]) -> AccessibleFigure:
     """Draw the mean time of a job by place, a bar a run: intended send to 202, to start, to effect.
 
-    The label of a run counts its requests that are not in the mean. Raises :class:`ConfigurationError` for runs of
-    different numbers of requests.
+    The label of a run counts its requests that are not in the mean. All runs must have equally many requests.
     """
     _check_comparable({name: log.offered for name, log in logs.items()})
-    texts, labels = [], [_counted(name, log) for name, log in logs.items()]
+    labels, means_s = [_counted(name, log) for name, log in logs.items()], [log.mean_stays_s for log in logs.values()]
+    texts = [
+        ", ".join(f"{mean_s:.2g} s {place}" for place, mean_s in zip(_PLACES, run, strict=True)) for run in means_s
+    ]
     with drawing(height=1.8 + 1.4 * len(logs), title="Mean time of a job, by place") as (figure, axes):
-        for row, (name, log) in enumerate(logs.items()):
-            queued_s = np.maximum(0, log.started_s - log.accepted_s)
-            stays = (log.accepted_s - log.intended_s, queued_s, log.done_s - log.started_s)
-            means_s, left = [float(np.mean(stay)) for stay in stays], 0.0
-            for (place, colour, hatch), width in zip(_PLACES, means_s, strict=True):
-                label = place if row == 0 else None
-                axes.barh(row, width, 0.55, left, color=colour, hatch=hatch, edgecolor="white", label=label)
-                left += width
-            parts = ", ".join(f"{width:.2g} s {place}" for (place, *_), width in zip(_PLACES, means_s, strict=True))
-            axes.text(0, row - 0.32, f" {parts}", va="bottom")
-            texts.append(f"{name}: {parts}")
-        axes.set_yticks(range(len(logs)), labels)
-        axes.set_ylim(len(logs) - 0.6, -0.75)
-        axes.grid(axis="y", visible=False)
-        axes.set_xlabel("seconds")
-        legend(axes)
+        bars(axes, labels, dict(zip(_PLACES, zip(*means_s, strict=True), strict=True)), _PLACES)
+        for row, text in enumerate(texts):
+            axes.text(0, row - 0.32, f" {text}", va="bottom")
+        axes.set(xlabel="seconds", ylim=(len(logs) - 0.6, -0.75))
+    parts = "; ".join(f"{name}: {text}" for name, text in zip(logs, texts, strict=True))
     counts = "".join(f" {label}.".replace("\n", ": ") for label in labels)
-    return AccessibleFigure(figure, f"One bar a run, mean time of a job. {'; '.join(texts)}.{counts}")
+    return AccessibleFigure(figure, f"One bar a run, mean time of a job. {parts}.{counts}")
 
 
 def _counted(name: str, log: JobLog) -> str:
@@ -186,3 +253,57 @@ def _check_comparable(requests: Mapping[str, int]) -> None:
     if len(set(requests.values())) > 1:
         counts = ", ".join(f"{name} {count:,}" for name, count in requests.items())
         raise ConfigurationError(f"no fair comparison: the runs had different numbers of requests ({counts})")
+
+
+def side_by_side(runs: Sequence[PromiseRun], *, oldest_s: float | None = None) -> AccessibleFigure:
+    """Draw depth and age of the oldest job over time, a column a run, with the bound and the promise.
+
+    ``oldest_s`` is the predicted age for the bounded queues.
+    """
+    with drawing(2, len(runs), height=8, sharey="row", sharex=True, squeeze=False) as (figure, grid):
+        for run, (waiting, age) in zip(runs, grid.T, strict=True):
+            series, bound = run.result.series, run.result.conditions.max_queue_depth
+            area(waiting, series.sampled_at_s, series.queue_depth)
+            age.plot(series.sampled_at_s, series.oldest_age_s, **QUEUE)
+            age.axhline(run.promise_s, label=f"promise: {run.promise_s:g} s", **NAIVE | {"linewidth": 2.5})
+            if bound:
+                waiting.axhline(bound, label=f"bound: {bound:,} jobs", color=GREEN, linewidth=2.5, linestyle="-.")
+            if bound and oldest_s is not None:
+                age.axhline(oldest_s, label=f"predicted: {oldest_s:g} s", **PREDICTED)
+            waiting.set_title(run.name, pad=34, fontsize=17)
+            waiting.set(xlim=(0, None), ylim=(0, None))
+            waiting.locator_params(axis="x", nbins=5)
+            age.set(xlabel=SINCE, ylim=(0, None))
+        grid[0][0].set_ylabel("jobs waiting")
+        grid[1][0].set_ylabel("age of the oldest, s")
+    alt = " ".join(
+        f"{run.name}: up to {run.result.peak_queue_depth:,} jobs wait, the oldest for {run.oldest_age_s:,.1f} s;"
+        f" promised were {run.promise_s:g} s. Empty after {run.result.seconds_to_empty:,.1f} s."
+        for run in runs
+    ) + predicted("Predicted for the bounded queue: oldest age {:g} s.", oldest_s)
+    return AccessibleFigure(figure, alt, "The same spike each time; the scales are equal.")
+
+
+def outcomes(runs: Sequence[PromiseRun], *, refused_percent: float | None = None) -> AccessibleFigure:
+    """Draw how many requests came to which end, a bar a run.
+
+    ``refused_percent`` is the prediction for the bounded queues: a mark where the refused requests would begin.
+    """
+    ends, most = [run.ends for run in runs], max(run.result.offered for run in runs)
+    counts = {name: [one[name] for one in ends] for name in _ENDS if any(one[name] for one in ends)}
+    with drawing(height=2.0 + 1.1 * len(runs)) as (figure, axes):
+        names = [run.name for run in runs]
+        bars(axes, names, counts, _ENDS, lambda count: f"{count:,}" if count > 0.06 * most else "")
+        if refused_percent is not None:
+            rows = [row for row, run in enumerate(runs) if run.result.conditions.max_queue_depth]
+            at = [runs[row].result.offered * (1 - refused_percent / 100) for row in rows]
+            look = PREDICTED | {"linestyle": "-", "linewidth": 4}
+            axes.vlines(at, [row - 0.42 for row in rows], [row + 0.42 for row in rows], **look)
+            axes.plot([], [], label="predicted: refused from here", **look)
+        axes.set(xlabel="requests")
+    texts = []
+    for run, one in zip(runs, ends, strict=True):
+        counted = ", ".join(f"{count:,} {name}" for name, count in one.items() if count)
+        texts.append(f"{run.name}: of {run.result.offered:,} requests {counted}.")
+    alt = " ".join(texts) + predicted("Predicted for the bounded queue: share refused {:g} %.", refused_percent)
+    return AccessibleFigure(figure, alt, f"In time: within {runs[0].promise_s:g} s of the 202.")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from overload_demo.lab.baseline import recorded_baseline
+from overload_demo.lab.result import recorded_baseline
 from tests.support.steps import step
 
 OVERLOAD = step()
@@ -21,7 +21,7 @@ WRONG: list[tuple[str, Any, dict[str, Any], str]] = [
     ("01.error_class", "refused", STEP, "it was busy"),
     ("01.error_class", "connect_timeout", STEP, "got a connection"),
     ("01.error_class", "status 503", STEP, "clear refusal"),
-    ("01.error_class", "read timeout", {"step": step(failures={"connect timeout": 2368})}, "Most ended otherwise"),
+    ("01.error_class", "read timeout", {"step": step(failed_by="connect_timeout")}, "Most ended otherwise"),
     ("01.error_class", "too slow", STEP, "one of"),
     ("01.error_class", 504, STEP, "one of"),
     ("01.wasted", 632, STEP, "Which share"),
@@ -44,7 +44,7 @@ RIGHT: list[tuple[str, Any, dict[str, Any]]] = [
     ("01.capacity", 1 / 0.01, WORK),
     ("01.error_class", "read timeout", STEP),
     ("01.error_class", "Read_Timeout", STEP),
-    ("01.error_class", "connect timeout", {"step": step(failures={"connect timeout": 2368})}),
+    ("01.error_class", "connect timeout", {"step": step(failed_by="connect_timeout")}),
     ("01.wasted", 632 / 664, STEP),
     ("01.wasted", 0, {"step": step(completed=32)}),
     ("01.threads", ("no scarce resource", TIMES), RUNS),

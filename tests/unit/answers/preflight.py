@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 
 from overload_demo.jobs import JobState
-from overload_demo.lab.job_timeline import JobLife
+from overload_demo.lab.job_log import JobLife
 from overload_demo.lab.preflight import Preflight
 
 DONE = JobLife(
