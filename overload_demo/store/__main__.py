@@ -192,7 +192,7 @@ async def _serve(
     data_dir.remember_inodes()
     data_dir.write_state(state)
     if options.until_unused:
-        ends.append(asyncio.create_task(_take_alone(users_lock)))
+        ends.append(asyncio.create_task(_take_alone(users_lock, data_dir)))
     else:
         _introduce(options, durability, tokens, listeners)
     with contextlib.suppress(asyncio.CancelledError):  # by a signal
@@ -203,10 +203,12 @@ async def _serve(
     await asyncio.wait({answering}, timeout=GRACEFUL_S)
 
 
-async def _take_alone(users_lock: FileLock) -> None:
+async def _take_alone(users_lock: FileLock, data_dir: DataDir) -> None:
     """Return once the last user has left, holding the users' lock alone: new users wait until this store ends."""
-    while not users_lock.take():  # noqa: ASYNC110 - the kernel does not notify that a lock became free
-        await asyncio.sleep(UNUSED_POLL_S)
+    data_dir.refuse_if_lost()  # of a lock file that was removed, a new one would be created and locked
+    while not users_lock.take():
+        await asyncio.sleep(UNUSED_POLL_S)  # the kernel does not notify that a lock became free
+        data_dir.refuse_if_lost()
 
 
 async def _watch_files(data_dir: DataDir) -> None:
