@@ -37,6 +37,10 @@ DYING_TIMEOUT_S = 1.0  # from the loss of a connection to the end of a server th
 ORPHAN_TIMEOUT_S = 2.0  # short, because users wait; harmless, because what was acknowledged is on disk
 FORK_GRACE_S = 0.2
 POLL_S = 0.01
+# By default glibc reuses at most 7 just freed blocks of a size; further ones come from anywhere in memory, and with
+# 1,000,000 jobs queued most of them cause a cache miss: 35 µs of CPU a job drained instead of 20 (measured).
+# 16,000 cover the arguments of the calls in progress. Other allocators ignore the variable.
+ALLOCATOR = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=16000"}
 _PR_SET_PDEATHSIG = 1
 OLDEST = (6, 2)
 
@@ -151,9 +155,10 @@ class EmbeddedServer(BackingServer):
         """Start the server and hand it the lock; call from the main thread, with the data directory as cwd."""
         self._log_start = self._data_dir.log_size()
         handed = os.dup(lock.descriptor)  # a child that runs preexec_fn drops the lock's own descriptor, see process
+        tied, environment = die_with(os.getpid()), ALLOCATOR | os.environ
         try:
             self._process = self._data_dir.spawn(
-                self._command, pass_fds=[handed], umask=0o077, preexec_fn=die_with(os.getpid())
+                self._command, env=environment, pass_fds=[handed], umask=0o077, preexec_fn=tied
             )
         except OSError as error:
             raise StoreUnavailableError(f"cannot start {self._command[0]}: {error.strerror}") from None

@@ -207,6 +207,20 @@ def test_a_configured_server_binary_is_used(data_dir: Path, tmp_path: Path) -> N
         assert server.exe() == str(own)
 
 
+@pytest.mark.parametrize("user_value", ["", "glibc.malloc.tcache_count=9"])
+def test_the_server_reuses_many_freed_blocks_unless_the_user_tunes_glibc(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, user_value: str
+) -> None:
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    if user_value:
+        monkeypatch.setenv("GLIBC_TUNABLES", user_value)
+    with EmbeddedStore(data_dir, load_settings()):
+        (server,) = servers_of(data_dir)
+        tunables = server.environ()["GLIBC_TUNABLES"]
+
+    assert tunables == (user_value or "glibc.malloc.tcache_count=16000")
+
+
 def test_damaged_data_is_one_line(data_dir: Path) -> None:
     with EmbeddedStore(data_dir, load_settings()) as store:
         for number in range(10):

@@ -3,7 +3,7 @@
 import inspect
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any, cast
 
 from fastapi import FastAPI, Response
@@ -11,25 +11,23 @@ from fastapi import FastAPI, Response
 from overload_demo.api.models import ACCEPTED_MESSAGE, Accepted
 from overload_demo.jobs import JobRequest
 
-REDIS_URL = os.environ.get("PEERS_REDIS_URL", "")
-Submit = Callable[[dict[str, Any]], str | Awaitable[str]]
+STORE_URL = os.environ.get("PEERS_STORE_URL", "")
+AT_ONCE = int(os.environ.get("PEERS_AT_ONCE", 1))  # for a worker that takes its concurrency from its app
 Hook = Callable[[], Awaitable[Any]]
+Submit = Callable[[dict[str, Any]], str | Awaitable[str]]
 
 
-def app_with(submit: Submit, connect: Hook | None = None, disconnect: Hook | None = None) -> FastAPI:
+def app_with(submit: Submit, connected: Callable[[], AbstractAsyncContextManager[Any]] = nullcontext) -> FastAPI:
     """Return the app; ``submit`` enqueues a payload and returns the library's id of the job.
 
     A ``submit`` that blocks gets a ``def`` endpoint, which FastAPI runs in a thread, otherwise an ``async def`` one.
-    ``connect`` and ``disconnect`` run in the lifespan.
+    The lifespan of the app is inside ``connected``.
     """
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        if connect is not None:
-            await connect()
-        yield
-        if disconnect is not None:
-            await disconnect()
+        async with connected():
+            yield
 
     def post_job(job: JobRequest, response: Response) -> Accepted:
         return _answer(response, cast(str, submit(job.model_dump())))
@@ -43,6 +41,14 @@ def app_with(submit: Submit, connect: Hook | None = None, disconnect: Hook | Non
     return app
 
 
+@asynccontextmanager
+async def between(connect: Hook, disconnect: Hook) -> AsyncIterator[None]:
+    """Call one before the block, the other after it."""
+    await connect()
+    yield
+    await disconnect()
+
+
 def accepted(response: Response, job_id: str) -> Accepted:
     """Return the body of a 202 and set its headers."""
     response.headers["Location"] = f"/jobs/{job_id}"
@@ -51,4 +57,4 @@ def accepted(response: Response, job_id: str) -> Accepted:
 
 
 def _answer(response: Response, library_id: str) -> Accepted:
-    return accepted(response, f"job_{library_id.replace('-', '')}")  # all libraries use a UUID, with or without dashes
+    return accepted(response, f"job_{library_id.replace('-', '')}")  # a UUID, with or without dashes, or a number
