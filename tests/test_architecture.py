@@ -55,20 +55,20 @@ HOMES = {
 # Room -> most lines of Python. A room inside another one (api/front_door, store/gateway) counts by itself.
 STACK = {
     "vocabulary": 1_200,
-    "rest": 600,
+    "rest": 675,
     "queue": 1_160,
     "api": 1_250,
     "api/front_door": 800,
-    "worker": 1_180,
+    "worker": 1_335,
     "store": 1_205,
     "store/gateway": 1_395,
 }
 WORKBENCH = {"load": 1_500, "lab": 3_375, "live": 1_525, "course": 1_050, "cli": 400}
-MOST_LINES_OF_THE_STACK = 8_740
+MOST_LINES_OF_THE_STACK = 8_990
 MOST_LINES_OF_THE_WORKBENCH = 7_825
 MOST_LINES_OF_LUA = 650
-MOST_LINES_OF_EXPERIMENTS = 4_400
-MOST_FILES = 108
+MOST_LINES_OF_EXPERIMENTS = 4_550
+MOST_FILES = 109
 MOST_LINES_OF_A_FILE = 350
 MOST_LINES_OF_A_FUNCTION = 60
 

@@ -8,6 +8,7 @@ in the past (``Queue.expire_lease``), and a deadline by rewriting the job's ``st
 import asyncio
 import json
 import random
+import re
 import secrets
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -41,6 +42,7 @@ Value = TypeVar("Value")
 
 WORKERS = ("a", "b", "c")
 BOUND = 6  # on the depth, where there is one
+SLEEP_S = 3600.0
 
 names = st.sampled_from(WORKERS)
 counts = st.integers(1, 8)
@@ -99,6 +101,11 @@ class Bench:
             await upstash.command("SCRIPT", "LOAD", script.text)
         return upstash
 
+    def published(self) -> int:
+        """All messages published so far."""
+        found = re.search(r"cmdstat_publish:calls=(\d+)", self.do(self.upstash.command("INFO", "commandstats")))
+        return int(found[1]) if found else 0
+
     def new_queue(self, prefix: str, **changes: Any) -> Queue:
         own = self.settings.model_copy(update={"overload_key_prefix": prefix, **changes})
         return self.do(self._queue(own))
@@ -123,7 +130,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.queue = bench.new_queue(prefix)
         self.bounded = bench.new_queue(prefix, overload_max_queue_depth=BOUND)
         self.admin = QueueAdmin(bench.upstash, self.queue.settings)
-        self.model = QueueModel()
+        self.model = QueueModel(published=bench.published())
         self.sent: list[NewJob] = []
         self.started = 0
         self.workers: dict[str, Consumer] = {}
@@ -207,10 +214,10 @@ class QueueMachine(RuleBasedStateMachine):
 
     # ---- workers
 
-    @rule(name=names, count=counts, max_bytes=sizes, lost=st.booleans())
-    def lease(self, name: str, count: int, max_bytes: int, lost: bool) -> None:
-        expected = self._lease_in_model(name, count, max_bytes)
-        lease = self._call(lost, self.workers[name].lease(count))
+    @rule(name=names, count=counts, max_bytes=sizes, lost=st.booleans(), sleeps=st.booleans())
+    def lease(self, name: str, count: int, max_bytes: int, lost: bool, sleeps: bool = False) -> None:
+        expected = self._lease_in_model(name, count, max_bytes, sleeps)
+        lease = self._call(lost, self.workers[name].lease(count, sleeps * SLEEP_S))
         self._leased(name, lease, expected)
 
     @rule(name=names, keep=st.integers(0, 3), ends=verdicts, lost=st.booleans())
@@ -220,15 +227,16 @@ class QueueMachine(RuleBasedStateMachine):
         if settlements:
             assert self._call(lost, self.workers[name].settle(settlements)) == expected
 
-    @rule(name=names, ends=verdicts, count=counts, lost=st.booleans())
-    def settle_and_lease(self, name: str, ends: list[LeaseEnd], count: int, lost: bool) -> None:
+    @rule(name=names, ends=verdicts, count=counts, lost=st.booleans(), sleeps=st.booleans())
+    def settle_and_lease(self, name: str, ends: list[LeaseEnd], count: int, lost: bool, sleeps: bool) -> None:
         if not (settlements := self._settlements(name, 0, ends)):
             return
         fenced = self.model.settle(settlements)
-        expected = self._lease_in_model(name, count, 100)
+        expected = self._lease_in_model(name, count, 100, sleeps)
         if lost:
             fenced = self.model.settle(settlements)
-        answer, lease = self._call(lost, self.workers[name].settle_and_lease(settlements, count))
+        call = self.workers[name].settle_and_lease(settlements, count, sleeps * SLEEP_S)
+        answer, lease = self._call(lost, call)
         self._leased(name, lease, expected)
         assert answer == fenced
 
@@ -330,6 +338,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     def _pause(self, is_paused: bool, lost: bool) -> None:
         self.model.is_paused = is_paused
+        self.model.published += 0 if is_paused else 1 + lost
         self._as_often(lost, lambda: self.do(self.admin.pause() if is_paused else self.admin.resume()))
 
     # ---- rules of new commands go here
@@ -349,11 +358,11 @@ class QueueMachine(RuleBasedStateMachine):
             call()
         return call()
 
-    def _lease_in_model(self, name: str, count: int, max_bytes: int) -> list[LeasedJob]:
+    def _lease_in_model(self, name: str, count: int, max_bytes: int, sleeps: bool) -> list[LeasedJob]:
         """Lease from the model; a repeated call gets the first reply again."""
         consumer.MAX_LEASE_BYTES = max_bytes  # put back by the test
         dead, self.predecessors[name] = self.predecessors[name], []
-        return self.model.lease(self.workers[name].worker_id, count, max_bytes, dead)
+        return self.model.lease(self.workers[name].worker_id, count, max_bytes, dead, sleeps)
 
     def _leased(self, name: str, lease: Any, expected: list[LeasedJob]) -> None:
         assert lease.jobs == expected
@@ -409,6 +418,7 @@ class QueueMachine(RuleBasedStateMachine):
         counted = dict(zip(stats[::2], stats[1::2], strict=True))
         assert int(counted.get("fence", 0)) == model.last_fence
         assert int(counted.get("tombstones", 0)) == model.tombstones
+        assert ("asleep" in counted, self.bench.published()) == (model.is_asleep, model.published)
 
     @invariant()
     def finished_jobs_expire_and_others_do_not(self) -> None:
@@ -574,7 +584,7 @@ MUTANTS = {
     "cancelled entries in a lease's depth": ("lease", "math.max(0, entries - tombstones)", "entries"),
     "cancelled entries in an enqueue's depth": ("enqueue", "- (count_in(measured[3]) or 0)", ""),
     "a position beyond those waiting": ("status", "math.min(position, waiting)", "position"),
-    "cancelled entries that are counted for ever": ("lease", "add(KEYS[5], 'tombstones', -removed)", ""),
+    "cancelled entries that are counted for ever": ("lease", "'tombstones', -removed, ", ""),
     "a cancelled entry that expires too early": (
         "cancel",
         "redis.call('HDEL', job_key(id), 'payload')",
@@ -596,11 +606,17 @@ MUTANTS = {
     "a late job that is kept for ever": ("lease", "  expire_job(id, ttl, fields[4])\n", ""),
     "a pause without effect": ("lease", "control[2] == '1'", "false"),
     "a lease that passes over any number": ("lease", "or looked_at >= MOST_PASSED_OVER", ""),
+    "an enqueue that does not publish": ("enqueue", "if measured[4] then wake(KEYS[3]) end", ""),
+    "a release that does not publish": ("settle", "if #released > 0 then wake(KEYS[5]) end", ""),
+    "a wake-up whose mark stays": ("enqueue", "redis.call('HDEL', stats, 'asleep') == 1", "true"),
+    "a sleep without a mark": ("lease", "redis.call('HSET', KEYS[5], 'asleep', 1)", ""),
+    "a lease call that leaves jobs to sleeping workers": ("lease", "if any_asleep and waiting > 0", "if false"),
 }
 CHEAP = {
     "a settle without a fence",
     "a position off by one",
     "an enqueue that is not idempotent",
+    "an enqueue that does not publish",
     "a cancelled job that is run",
 }
 
