@@ -14,7 +14,7 @@ from rich.console import Console
 from overload_demo import __version__
 from overload_demo.cli.queue_commands import queue
 from overload_demo.config import load_settings
-from overload_demo.console import one_line_errors, run_async
+from overload_demo.console import one_line_errors
 from overload_demo.course.level import Level
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab import report
@@ -24,6 +24,7 @@ from overload_demo.lab.spike_plan import MIN_DELAY_S, OnProgress, SpikePlan, siz
 from overload_demo.lab.spike_run import run_spike
 from overload_demo.lab.stack import Stack
 from overload_demo.load import Shape
+from overload_demo.process import run_async
 from overload_demo.rest.address import Address
 from overload_demo.rest.client import Upstash
 from overload_demo.store.connect import EmbeddedStore

@@ -13,8 +13,9 @@ import typer
 from rich.console import Console
 
 from overload_demo.config import Settings, load_settings
-from overload_demo.console import fail, one_line_errors, run_async
+from overload_demo.console import fail, one_line_errors
 from overload_demo.errors import ConfigurationError
+from overload_demo.process import run_async
 from overload_demo.queue.maintenance import DeadLetter, QueueAdmin, QueueRepair
 from overload_demo.rest.client import Upstash
 from overload_demo.store.connect import open_store

@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 
 from overload_demo.config import load_settings
-from overload_demo.console import one_line_errors, run_async, run_command
+from overload_demo.console import log_to_stderr, one_line_errors, run_command
 from overload_demo.errors import ConfigurationError
-from overload_demo.logs import log_to_stderr
+from overload_demo.process import run_async
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 

@@ -29,8 +29,7 @@ from pydantic import BaseModel, Field, ValidationError
 from overload_demo.api.access import HostCheck
 from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError, OverloadDemoError
-from overload_demo.headers import HostRule
-from overload_demo.http_server import SignalFreeServer
+from overload_demo.http_server import HostRule, SignalFreeServer
 from overload_demo.lab import BLUE, GREY, ORANGE, PURPLE
 from overload_demo.live.feed import EVERY_S, NOT_KNOWN, NOTHING_YET, NUMBERS, Feed
 

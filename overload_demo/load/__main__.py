@@ -15,11 +15,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from overload_demo.config import load_settings
-from overload_demo.console import one_line_errors, run_async, run_command
+from overload_demo.console import one_line_errors, run_command
 from overload_demo.errors import ConfigurationError
 from overload_demo.load.generator import LoadProgress, run_load
 from overload_demo.load.load_result import LoadResult, LoadSummary
 from overload_demo.load.plan import LoadPlan, Shape
+from overload_demo.process import run_async
 
 CONNECT_WITHIN_S = 3.0
 
