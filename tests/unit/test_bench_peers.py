@@ -10,7 +10,7 @@ from experiments.bench.peers.libraries import LIBRARIES, OURS, Contestant, Libra
 from experiments.bench.peers.measure import Result, in_turns, rate_of, rows_of
 from experiments.bench.record import Place
 from overload_demo.errors import OverloadDemoError
-from overload_demo.load.summary import Environment
+from overload_demo.load.machine import Environment
 
 RQ, BULLMQ = (next(library for library in LIBRARIES if library.name == name) for name in ("RQ", "BullMQ"))
 OUR_WORKER, (NO_FORK, FORK) = OURS.row(OURS.workers[0]), map(RQ.row, RQ.workers)
