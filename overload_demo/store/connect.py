@@ -17,8 +17,9 @@ from overload_demo.errors import ConfigurationError, StoreError, StoreUnavailabl
 from overload_demo.jobs import JOB_ID
 from overload_demo.process import PYTHON_M
 from overload_demo.queue.protocol import TYPES, Protocol
-from overload_demo.rest.address import Address, info_facts, refuse_unsafe
+from overload_demo.rest import Address
 from overload_demo.rest.client import Command, Upstash
+from overload_demo.rest.diagnosis import info_facts, refuse_unsafe
 from overload_demo.rest.loopback import connect
 from overload_demo.store import append_only
 from overload_demo.store.data_dir import LEAVING_TIMEOUT_S, STILL_LEAVING, DataDir
