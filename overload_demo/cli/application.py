@@ -15,7 +15,7 @@ from overload_demo import __version__
 from overload_demo.cli.queue_commands import queue
 from overload_demo.config import load_settings
 from overload_demo.console import one_line_errors
-from overload_demo.course.level import Level
+from overload_demo.course import Level
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab import report
 from overload_demo.lab.report import estimate
