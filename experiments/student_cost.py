@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict
 from experiments.bench.record import RESULTS, Place, markdown_table
 from experiments.bench.servers import free_port, wait_for
 from overload_demo.console import one_line_errors
-from overload_demo.course.level import Level
+from overload_demo.course import Level
 from overload_demo.errors import OverloadDemoError
 
 FILE = RESULTS / "student_cost.json"

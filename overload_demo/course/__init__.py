@@ -1,7 +1,36 @@
-"""What notebooks teach with: the load level, predictions, and exercises that are checked."""
+"""What notebooks teach with: the load level, predictions, and exercises that are checked.
+
+One variable, OVERLOAD_LEVEL, sets how heavy the load of every notebook is.
+"""
+
+import os
+from enum import StrEnum
+from typing import TypeVar
 
 from overload_demo.course.exercise import check
-from overload_demo.course.level import by_level
 from overload_demo.course.predictions import Comparison, Prediction
+from overload_demo.errors import ConfigurationError
 
-__all__ = ["Comparison", "Prediction", "by_level", "check"]
+__all__ = ["Comparison", "Level", "Prediction", "by_level", "check"]
+
+Value = TypeVar("Value")
+
+
+class Level(StrEnum):
+    """How long a notebook keeps the machine busy: seconds, up to two minutes, or the whole 100,000 requests."""
+
+    TEST = "test"
+    QUICK = "quick"
+    FULL = "full"
+
+
+def by_level(test: Value, quick: Value, full: Value) -> Value:
+    """Return the value for the level in OVERLOAD_LEVEL: ``test``, ``quick`` (default) or ``full``.
+
+    Raises :class:`ConfigurationError` for another level.
+    """
+    level = os.environ.get("OVERLOAD_LEVEL") or Level.QUICK
+    try:
+        return {Level.TEST: test, Level.QUICK: quick, Level.FULL: full}[Level(level)]
+    except ValueError:
+        raise ConfigurationError(f"OVERLOAD_LEVEL must be one of {', '.join(Level)}, not {level!r}") from None
