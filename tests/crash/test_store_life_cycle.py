@@ -218,7 +218,7 @@ def test_the_server_reuses_many_freed_blocks_unless_the_user_tunes_glibc(
         (server,) = servers_of(data_dir)
         tunables = server.environ()["GLIBC_TUNABLES"]
 
-    assert tunables == (user_value or "glibc.malloc.tcache_count=16000")
+    assert tunables == (user_value or "glibc.malloc.tcache_count=4000:glibc.malloc.tcache_max=256")
 
 
 def test_damaged_data_is_one_line(data_dir: Path) -> None:
