@@ -10,7 +10,7 @@ from experiments.readme.beside import bounded_rows, peers_block
 from overload_demo.lab.report import PRICE_PER_100K_COMMANDS
 from overload_demo.lab.result import BaselineRun, SpikeResult, recorded_baseline
 from overload_demo.load import Shape
-from overload_demo.load.summary import Percentiles
+from overload_demo.load.load_result import Percentiles
 
 REACH = ("acceptance", "at_once", "drain", "polling", "idle", "transport", "gateway", "footprint", "fresh_clone")
 BENCH = "python -m experiments.bench."

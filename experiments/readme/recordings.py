@@ -15,7 +15,7 @@ from experiments.student_cost import StudentCost
 from overload_demo.errors import OverloadDemoError
 from overload_demo.lab.result import BaselineRecording, SpikeResult
 from overload_demo.load import Shape
-from overload_demo.load.summary import Environment
+from overload_demo.load.machine import Environment
 
 SHOWN_ROWS = 2
 

@@ -246,7 +246,7 @@ class LeaseRenewer:
                 log.warning("lost the lease of %s: another worker may have it", job.job_id, extra=about(job))
                 with contextlib.suppress(ValueError, IndexError):  # it is running, or was taken just now
                     self._todo.remove(job)
-                    self._metrics.in_flight.add(-1)
+                    self._metrics.in_flight.dec()
 
     async def _close(self) -> None:
         async with self._one_at_a_time:

@@ -20,7 +20,7 @@ from overload_demo.rest.client import Upstash
 
 log = logging.getLogger("overload_demo.worker")
 
-LONGEST_SLEEP_S = 150.0  # chosen: 24 lease calls an idle hour; a worker that is killed counts as alive for so long
+LONGEST_SLEEP_S = 180.0  # chosen: 20 lease calls an idle hour; a worker that is killed counts as alive for so long
 SLEEP_GROWTH = 3.0
 ECHO_WITHIN_S = 1.0
 RETRY_FIRST_S = 0.25

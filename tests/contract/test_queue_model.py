@@ -101,11 +101,6 @@ class Bench:
             await upstash.command("SCRIPT", "LOAD", script.text)
         return upstash
 
-    def published(self) -> int:
-        """All messages published so far."""
-        found = re.search(r"cmdstat_publish:calls=(\d+)", self.do(self.upstash.command("INFO", "commandstats")))
-        return int(found[1]) if found else 0
-
     def new_queue(self, prefix: str, **changes: Any) -> Queue:
         own = self.settings.model_copy(update={"overload_key_prefix": prefix, **changes})
         return self.do(self._queue(own))
@@ -130,7 +125,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.queue = bench.new_queue(prefix)
         self.bounded = bench.new_queue(prefix, overload_max_queue_depth=BOUND)
         self.admin = QueueAdmin(bench.upstash, self.queue.settings)
-        self.model = QueueModel(published=bench.published())
+        self.model = QueueModel(published=_published(self.do(bench.upstash.command("INFO", "commandstats"))))
         self.sent: list[NewJob] = []
         self.started = 0
         self.workers: dict[str, Consumer] = {}
@@ -399,7 +394,7 @@ class QueueMachine(RuleBasedStateMachine):
     def the_store_equals_the_model(self) -> None:
         self.bench.steps += 1
         model, key = self.model, protocol.Protocol(self.queue.prefix).key
-        waiting, owners, leases, dead, stats = self.do(
+        waiting, owners, leases, dead, stats, info = self.do(
             self.bench.upstash.pipeline(
                 [
                     ["LRANGE", key("queue"), 0, -1],
@@ -407,6 +402,7 @@ class QueueMachine(RuleBasedStateMachine):
                     ["ZRANGE", key("leases"), 0, -1],
                     ["LRANGE", key("dead"), 0, -1],
                     ["HGETALL", key("stats")],
+                    ["INFO", "commandstats"],
                 ]
             )
         )
@@ -418,7 +414,7 @@ class QueueMachine(RuleBasedStateMachine):
         counted = dict(zip(stats[::2], stats[1::2], strict=True))
         assert int(counted.get("fence", 0)) == model.last_fence
         assert int(counted.get("tombstones", 0)) == model.tombstones
-        assert ("asleep" in counted, self.bench.published()) == (model.is_asleep, model.published)
+        assert ("asleep" in counted, _published(info)) == (model.is_asleep, model.published)
 
     @invariant()
     def finished_jobs_expire_and_others_do_not(self) -> None:
@@ -477,6 +473,12 @@ class QueueMachine(RuleBasedStateMachine):
         for queue in (self.queue, self.bounded):
             await queue.producer.aclose()
             await queue.results.aclose()
+
+
+def _published(commandstats: str) -> int:
+    """How many messages the server has published."""
+    found = re.search(r"cmdstat_publish:calls=(\d+)", commandstats)
+    return int(found[1]) if found else 0
 
 
 def _settlement(job: LeasedJob, verdict: LeaseEnd) -> Settlement:

@@ -1,6 +1,6 @@
 """A sleeping worker starts a job whatever was killed or cut. It would poll an hour later, after the end of any test."""
 
-import logging
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +14,8 @@ from overload_demo.lab.parts import WorkerThread
 from overload_demo.rest.loopback import connect
 from overload_demo.store.connect import EmbeddedStore, Store
 from overload_demo.store.data_dir import SERVER_SOCKET
-from tests.support.queues import open_queue
+from tests.crash.test_store_external_server import own_server
+from tests.support.queues import Queue, open_queue
 from tests.support.running import make_settings, serving_api, store_processes, submit, wait_for, working
 from tests.support.stores import kill
 from tests.support.waiting import wait_until, wait_until_async
@@ -23,40 +24,43 @@ from tests.support.workers import handler_lab
 NEVER = {"worker_poll_interval": 3600.0, "worker_max_poll_interval": 3600.0, "worker_lease_s": 3600.0}
 
 
-def at_server(data_dir: Path, command: str) -> str:
-    """Run a command at the server, not through the gateway."""
-    with connect(str(data_dir / SERVER_SOCKET)) as link:
-        link.sendall(f"{command}\r\n".encode())
-        return link.recv(65_536).decode()
-
-
 class Stack(NamedTuple):
     client: httpx.Client
     worker: WorkerThread
     settings: Settings
 
     def run_at_server(self, command: str) -> str:
-        return at_server(self.settings.overload_data_dir, command)
+        """Run a command at the server, not through the gateway."""
+        own = self.settings.overload_redis_url
+        embedded = str(self.settings.overload_data_dir / SERVER_SOCKET)
+        with connect(own.get_secret_value().removeprefix("unix://") if own else embedded) as link:
+            link.sendall(f"{command}\r\n".encode())
+            return link.recv(65_536).decode()
 
     def sleeps(self) -> bool:
         return self.run_at_server(f"HEXISTS {self.settings.overload_key_prefix}jobs:stats asleep") == ":1\r\n"
 
 
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder for a socket, whose path has at most 107 bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
 @contextmanager
-def stack(folder: Path, *commands: str, **changes: float) -> Iterator[Stack]:
-    """An API and a worker on a store of their own; the commands are run at the server before the worker starts."""
+def stack(folder: Path, **changes: object) -> Iterator[Stack]:
+    """An API and a worker on a store of their own."""
     settings = make_settings(folder, **changes)
     with EmbeddedStore(settings.overload_data_dir, settings) as embedded:
         store = embedded.acquire(), embedded.refresh
-        for command in commands:
-            assert at_server(settings.overload_data_dir, command) == "+OK\r\n"
         with serving_api(settings, store) as client, working(settings, store) as worker:
             yield Stack(client, worker, settings)
 
 
 @contextmanager
-def sleeping_stack(folder: Path) -> Iterator[Stack]:
-    with stack(folder, **NEVER) as one:
+def sleeping_stack(folder: Path, **changes: object) -> Iterator[Stack]:
+    with stack(folder, **NEVER, **changes) as one:
         wait_until("the worker sleeps", one.sleeps)
         yield one
 
@@ -97,9 +101,9 @@ def test_a_job_posted_after_a_kill_is_done(tmp_path: Path, part: str) -> None:
 
 
 def test_a_wake_up_published_without_a_subscription_is_made_up_for(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, short_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with sleeping_stack(tmp_path) as one:
+    with own_server(short_path / "own") as url, sleeping_stack(tmp_path, overload_redis_url=url) as one:
         one.run_at_server("ACL SETUSER default -subscribe")
         one.run_at_server("CLIENT KILL TYPE pubsub")
         wait_until("the worker cannot subscribe", lambda: "no wake-ups" in caplog.text)
@@ -112,9 +116,10 @@ def test_a_wake_up_published_without_a_subscription_is_made_up_for(
 
 @pytest.mark.parametrize("command", ["publish", "subscribe"])
 def test_without_the_right_to_be_woken_a_worker_polls_and_logs_it_once(
-    tmp_path: Path, command: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, short_path: Path, command: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with stack(tmp_path, f"ACL SETUSER default -{command}") as one, caplog.at_level(logging.INFO):
+    user = "--user", *f"default on nopass ~* &* +@all -{command}".split()
+    with own_server(short_path / "own", *user) as url, stack(tmp_path, overload_redis_url=url) as one:
         for _ in range(3):
             wait_for(one.client, submit(one.client))
             wait_until("it is logged", lambda: "no wake-ups" in caplog.text)
@@ -141,8 +146,8 @@ async def test_a_sleeping_worker_takes_the_job_of_a_dead_one_when_its_lease_ends
         assert await queue.field(job_id, "attempts") == "2"
 
 
-async def is_done(queue: object, job_id: str) -> bool:
-    return bool(await queue.state(job_id) == "done")  # type: ignore[attr-defined]
+async def is_done(queue: Queue, job_id: str) -> bool:
+    return await queue.state(job_id) == "done"
 
 
 def test_a_forked_child_does_not_take_the_wake_ups(tmp_path: Path, store_on_a_port: Store) -> None:

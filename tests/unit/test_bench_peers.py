@@ -1,14 +1,16 @@
 """The comparison with other job queues: recorded rates are distinct, read back and drawn."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from experiments.bench.peers.comparison import ACCEPTED, DONE, IDLE, Comparison, Part, Recorded, p99, without_paths
-from experiments.bench.peers.libraries import LIBRARIES, OURS, Library, installed
-from experiments.bench.peers.measure import Result, rate_of, rows_of
+from experiments.bench.peers.libraries import LIBRARIES, OURS, Contestant, Library, installed
+from experiments.bench.peers.measure import Result, in_turns, rate_of, rows_of
 from experiments.bench.record import Place
-from overload_demo.load.summary import Environment
+from overload_demo.errors import OverloadDemoError
+from overload_demo.load.machine import Environment
 
 RQ, BULLMQ = (next(library for library in LIBRARIES if library.name == name) for name in ("RQ", "BullMQ"))
 OUR_WORKER, (NO_FORK, FORK) = OURS.row(OURS.workers[0]), map(RQ.row, RQ.workers)
@@ -86,6 +88,23 @@ def test_a_record_is_read_as_it_was_written_and_is_drawn(tmp_path: Path) -> None
 
     assert Comparison.read(tmp_path) == compared()
     assert (tmp_path / "bench_peers.png").stat().st_size > 10_000
+
+
+def test_a_library_that_fails_in_a_later_round_is_left_out_of_all(capsys: pytest.CaptureFixture[str]) -> None:
+    rounds: list[str] = []
+
+    def measure_one(contestant: Contestant) -> Iterator[Result]:
+        rounds.append(contestant.about.name)
+        yield DONE, contestant.about.row(contestant.about.workers[0]), 1.0
+        if rounds.count(BULLMQ.name) == 2 and contestant.about is BULLMQ:
+            raise OverloadDemoError("its worker ended")
+
+    contestants = [Contestant(about=one, versions={}, folder=Path()) for one in (OURS, BULLMQ, RQ)]
+
+    results = in_turns(contestants, 3, measure_one)
+
+    assert [name for _, name, _ in results] == [OUR_WORKER, NO_FORK, NO_FORK, OUR_WORKER, OUR_WORKER, NO_FORK]
+    assert "BullMQ is left out: its worker ended" in capsys.readouterr().out
 
 
 def test_a_rate_is_from_the_first_completion_to_the_last_in_any_order() -> None:

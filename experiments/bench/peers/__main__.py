@@ -7,7 +7,7 @@ may measure a part of all; its rows replace those that are recorded.
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -15,8 +15,8 @@ import typer
 
 from experiments.bench.peers.comparison import Comparison, Part, Recorded, without_paths
 from experiments.bench.peers.libraries import LIBRARIES, OURS, Contestant, installed
-from experiments.bench.peers.measure import Measure, Result, idle, measure, rows_of
-from experiments.bench.record import RESULTS, Place, figure
+from experiments.bench.peers.measure import Measure, Result, idle, in_turns, measure, printed, rows_of
+from experiments.bench.record import RESULTS, Place
 from overload_demo.console import one_line_errors
 from overload_demo.errors import ConfigurationError
 from overload_demo.store.redis_server import server_options
@@ -47,15 +47,10 @@ def main(
         results: list[Result] = []
         for kind in what or list(Measure):
             fitting = [one for one in contestants if kind.fits(one)]
-            if len(fitting) == 1:
-                continue  # nothing to compare with
             if kind is Measure.IDLE:
-                results += _printed(idle(fitting, own, rounds * tries))
-                continue
-            for number in range(rounds):
-                turn = number % len(fitting)  # no library always runs first, or after the same one
-                for contestant in fitting[turn:] + fitting[:turn]:
-                    results += _printed(measure(kind, contestant, own, seconds, jobs))
+                results += printed(idle(fitting, own, rounds * tries))
+            elif len(fitting) > 1:
+                results += in_turns(fitting, rounds, partial(measure, kind, folder=own, seconds=seconds, jobs=jobs))
         notes: dict[str, float | str] = {
             "loader of acceptance": "wrk" if shutil.which("wrk") else "own loader",
             "way to the store": "peers: TCP on loopback; ours: REST gateway, then a Unix socket",
@@ -67,12 +62,6 @@ def main(
         )
         part.show()
         Comparison.read(output).with_part(part).write(output)
-
-
-def _printed(results: Iterator[Result]) -> Iterator[Result]:
-    for unit, name, value in results:
-        print(f"{name} {figure(value)} {unit}", flush=True)
-        yield unit, name, value
 
 
 def _recorded(contestant: Contestant, jobs: int) -> Recorded:

@@ -7,7 +7,7 @@ import random
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from experiments.bench.peers.comparison import ACCEPTED, CONNECTIONS, DONE, IDLE
 from experiments.bench.peers.job import HOLD, STAMP
 from experiments.bench.peers.libraries import OURS, Contestant, Worker
 from experiments.bench.peers.processes import PeerStack, last_line, stack
-from experiments.bench.record import Row
+from experiments.bench.record import Row, figure
 from experiments.bench.servers import accepted_per_s, folder_in, p50_of, submitted, until, wrk_with_p99
 from overload_demo.errors import OverloadDemoError
 from overload_demo.load import LoadPlan, run_load
@@ -46,6 +46,11 @@ class Measure(StrEnum):
 
 
 Result = tuple[str, str, float]  # unit, row, value
+
+
+def library_of(result: Result) -> str:
+    """Return the name of the library that a result is of."""
+    return result[1].partition(":")[0]
 
 
 def rows_of(results: list[Result]) -> list[Row]:
@@ -92,6 +97,33 @@ def idle(contestants: list[Contestant], folder: Path, tries: int) -> Iterator[Re
             for one in stacks:
                 time.sleep(random.uniform(0.5, 1.5) * IDLE_S / len(stacks))  # in no phase with a worker's polls
                 yield IDLE, one.contestant.about.name, _post_to_done_ms(one)
+
+
+def in_turns(
+    contestants: list[Contestant], rounds: int, measure_one: Callable[[Contestant], Iterator[Result]]
+) -> list[Result]:
+    """Return the results of all rounds; a library whose measurement fails is left out, and the reason is printed."""
+    results: list[Result] = []
+    for number in range(rounds):
+        turn = number % len(contestants)  # no library always runs first, or after the same one
+        for contestant in contestants[turn:] + contestants[:turn]:
+            try:
+                results += printed(measure_one(contestant))
+            except OverloadDemoError as error:
+                name = contestant.about.name
+                if name == OURS.name:
+                    raise
+                print(f"{name} is left out: {error}", flush=True)
+                contestants.remove(contestant)
+                results = [result for result in results if library_of(result) != name]
+    return results
+
+
+def printed(results: Iterator[Result]) -> Iterator[Result]:
+    """Print each result as it comes."""
+    for unit, name, value in results:
+        print(f"{name} {figure(value)} {unit}", flush=True)
+        yield unit, name, value
 
 
 def rate_of(stamps_ns: list[int]) -> float:

@@ -4,17 +4,27 @@ import inspect
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from fastapi import FastAPI, Response
+from pydantic import BaseModel, Field
 
-from overload_demo.api.models import ACCEPTED_MESSAGE, Accepted
 from overload_demo.jobs import JobRequest
+
+MESSAGE = "Job queued successfully. Poll GET /jobs/{job_id} for status."
 
 STORE_URL = os.environ.get("PEERS_STORE_URL", "")
 AT_ONCE = int(os.environ.get("PEERS_AT_ONCE", 1))  # for a worker that takes its concurrency from its app
 Hook = Callable[[], Awaitable[Any]]
 Submit = Callable[[dict[str, Any]], str | Awaitable[str]]
+
+
+class Accepted(BaseModel):
+    """The body of a 202 as the contract has it, without the imports of our API, which these environments lack."""
+
+    status: Literal["accepted"]
+    job_id: str = Field(pattern="^job_[0-9a-f]+$")
+    message: str
 
 
 def app_with(submit: Submit, connected: Callable[[], AbstractAsyncContextManager[Any]] = nullcontext) -> FastAPI:
@@ -53,7 +63,7 @@ def accepted(response: Response, job_id: str) -> Accepted:
     """Return the body of a 202 and set its headers."""
     response.headers["Location"] = f"/jobs/{job_id}"
     response.headers["Retry-After"] = "1"
-    return Accepted(status="accepted", job_id=job_id, message=ACCEPTED_MESSAGE)
+    return Accepted(status="accepted", job_id=job_id, message=MESSAGE)
 
 
 def _answer(response: Response, library_id: str) -> Accepted:
