@@ -10,6 +10,7 @@ API of an older version, waits at most a few times as long as the queue had been
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -102,9 +103,10 @@ class WakeUps:
             try:
                 await asyncio.wait_for(self._heard.wait(), ECHO_WITHIN_S)
             except TimeoutError:
-                if self._is_offered:
-                    self._limit.reschedule(0.0)
-        return self.sleeps.next_s() if self._is_offered and self._is_proved else 0.0
+                if self._is_offered and self._is_open:
+                    with contextlib.suppress(RuntimeError):  # it is ending already
+                        self._limit.reschedule(0.0)
+        return self.sleeps.next_s() if self._is_offered and self._is_open and self._is_proved else 0.0
 
     @property
     def _is_proved(self) -> bool:

@@ -612,7 +612,6 @@ MUTANTS = {
     "a release that does not publish": ("settle", "if #released > 0 then wake(KEYS[5]) end", ""),
     "a wake-up whose mark stays": ("enqueue", "redis.call('HDEL', stats, 'asleep') == 1", "true"),
     "a sleep without a mark": ("lease", "redis.call('HSET', KEYS[5], 'asleep', 1)", ""),
-    "a lease call that leaves jobs to sleeping workers": ("lease", "if any_asleep and waiting > 0", "if false"),
 }
 CHEAP = {
     "a settle without a fence",
