@@ -59,7 +59,7 @@ STACK = {
     "queue": 1_160,
     "api": 1_250,
     "api/front_door": 800,
-    "worker": 1_335,
+    "worker": 1_340,
     "store": 1_205,
     "store/gateway": 1_395,
 }
