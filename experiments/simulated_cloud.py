@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 from urllib.parse import urlsplit
 
 from overload_demo.lab.report import count_commands
@@ -107,10 +107,23 @@ class SimulatedCloud(Proxy):
                 head, body = await read_message(reader)
                 self.exchanges += 1
                 await asyncio.sleep(self.round_trip_s / 2)
+                if header_of(head, b"accept") == b"text/event-stream":
+                    await self._pass_on_events(head + body, writer)
                 answer = await self.answer(head, body, lines)
                 await asyncio.sleep(self.round_trip_s / 2)
                 writer.write(answer)
                 await writer.drain()
+
+    async def _pass_on_events(self, request: bytes, writer: asyncio.StreamWriter) -> NoReturn:
+        """Pass on a subscription, each event half a round trip late, until one side ends it."""
+        reader, behind = await open_line(self._stores[0])
+        with closing(behind):
+            behind.write(request)
+            while data := await reader.read(65_536):
+                await asyncio.sleep(self.round_trip_s / 2)
+                writer.write(data)
+                await writer.drain()
+        raise ConnectionResetError
 
     async def answer(self, head: bytes, body: bytes, lines: "list[Line]") -> bytes:
         """Return the response to a request; ``lines`` are this connection's lines to the stores."""

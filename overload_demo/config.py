@@ -53,7 +53,9 @@ class Settings(BaseSettings):
 
     # The worker
     worker_processing_delay: float = Field(2.0, ge=0, le=86_400, description="simulated work, seconds a job")
-    worker_poll_interval: float = Field(1.0, gt=0, le=3600, description="seconds between polls of an empty queue")
+    worker_poll_interval: float = Field(
+        1.0, gt=0, le=3600, description="seconds between polls of an empty queue while the store cannot wake the worker"
+    )
     worker_max_poll_interval: float | None = Field(
         None, gt=0, le=3600, description="longest poll interval after back-off, seconds (default 5.0; 10.0 on Upstash)"
     )

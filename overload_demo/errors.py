@@ -1,27 +1,14 @@
-"""Every error the package raises on purpose, in one tree; each carries whether its effect may have happened.
-
-::
-
-    OverloadDemoError
-    ├── ConfigurationError          a setting, argument or environment is wrong; nothing was started
-    ├── StoreError                  the store did not do what was requested
-    │   ├── StoreUnavailableError   no usable reply: refused, timed out, cut off, garbage, 5xx
-    │   ├── StoreAuthError          the store refused the token (401, WRONGPASS, NOPERM)
-    │   ├── StoreFullError          the store is full: writes are refused, reads and draining go on
-    │   ├── StoreQuotaError         the monthly command quota is used up, until upgrade or reset
-    │   └── StoreRefusedError       the store replied with another error (syntax, type, limits)
-    ├── QueueFullError              a configured bound refused the job
-    └── IdempotencyConflictError    the Idempotency-Key was used before with another body
-
-``NOT_ENQUEUED``: the effect did not happen and never
-will. ``UNKNOWN``: it may have happened, so the caller must check before it repeats anything that is not idempotent.
-"""
+"""Every error the package raises on purpose; each carries whether its effect may have happened."""
 
 from enum import StrEnum
 
 
 class Outcome(StrEnum):
-    """What the caller of a failed operation may assume about its effect."""
+    """What the caller of a failed operation may assume about its effect.
+
+    ``NOT_ENQUEUED``: it did not happen and never will. ``UNKNOWN``: it may have happened, so the caller must check
+    before it repeats anything that is not idempotent.
+    """
 
     NOT_ENQUEUED = "not_enqueued"
     UNKNOWN = "unknown"
@@ -46,23 +33,23 @@ class StoreError(OverloadDemoError):
 
 
 class StoreUnavailableError(StoreError):
-    """No usable reply came from the store."""
+    """No usable reply came from the store: refused, timed out, cut off, garbage, 5xx."""
 
 
 class StoreAuthError(StoreError):
-    """The store refused the token."""
+    """The store refused the token (401, WRONGPASS, NOPERM)."""
 
 
 class StoreFullError(StoreError):
-    """The store is full."""
+    """The store is full: writes are refused, reads and draining go on."""
 
 
 class StoreQuotaError(StoreError):
-    """The monthly command quota is used up."""
+    """The monthly command quota is used up, until upgrade or reset."""
 
 
 class StoreRefusedError(StoreError):
-    """The store replied with an error to the command."""
+    """The store replied with another error to the command (syntax, type, limits)."""
 
 
 class QueueFullError(OverloadDemoError):

@@ -7,13 +7,14 @@ why are ids random and not counted by the store?
 import codecs
 import json
 import math
-import os
 import re
 import secrets
 from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetPydanticSchema
+
+from overload_demo.process import after_fork
 
 MAX_DEPTH = 32
 MAX_VALUE = 1e15
@@ -85,8 +86,7 @@ class JobRequest(BaseModel):
 
 
 _unused_ids: list[str] = []
-if hasattr(os, "register_at_fork"):  # a forked process must not use the same ids; Windows does not fork
-    os.register_at_fork(after_in_child=_unused_ids.clear)
+after_fork(_unused_ids.clear)  # a forked process must not use the same ids
 
 
 def new_job_id() -> str:

@@ -1,4 +1,4 @@
-"""Child processes, and the detection of a parent that has died.
+"""Child processes, forks, stop signals, and the detection of a parent that has died.
 
 A child started from a notebook must ignore the kernel's Interrupt (SIGINT reaches the whole process group) and must not
 outlive a killed kernel. So it ignores SIGINT and watches its stdin, a pipe from the parent, which the operating system
@@ -12,14 +12,21 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
+
+Value = TypeVar("Value")
 
 STOP_WITHIN_S = 20.0
+STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM} | ({signal.SIGHUP} if hasattr(signal, "SIGHUP") else set())  # Windows
 # -P: a queue.py or json.py in the working directory must not shadow the standard library
 PYTHON_M = (sys.executable, "-P", "-m")
 # Descriptors of locks and sockets that a forked child must not hold; their owners add and discard them.
 PARENT_ONLY: set[int] = set()
+_installed: dict[int, tuple[Any, Any]] = {}  # by signal: the handler installed here, and the earlier one
+_forking = threading.local()
 
 
 def replace_with_null(descriptors: Iterable[int]) -> None:
@@ -37,6 +44,56 @@ def after_fork(action: Callable[[], object]) -> None:
 
 
 after_fork(lambda: replace_with_null(PARENT_ONLY))
+
+
+def on_stop_signals(stop: Callable[[], object]) -> None:
+    """Call ``stop`` on the first SIGINT, SIGTERM or SIGHUP; a second one of its kind ends the process at once.
+
+    A SIGHUP that is ignored, as under ``nohup``, stays ignored.
+    """
+
+    def first(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        stop()
+
+    for number in STOP_SIGNALS:
+        if number.name != "SIGHUP" or signal.getsignal(number) is not signal.SIG_IGN:
+            _installed[number] = first, signal.signal(number, first)
+
+
+class SignalHandlers:
+    """The present handlers of the stop signals, to be restored after other code has changed them."""
+
+    def __init__(self) -> None:
+        self._wanted = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+
+    def restore(self) -> list[str]:
+        """Restore the handlers; returns the names of the signals that had another one. Main thread only."""
+        changed = [number for number, wanted in self._wanted.items() if signal.getsignal(number) is not wanted]
+        for number in changed:
+            signal.signal(number, self._wanted[number])
+        return [signal.Signals(number).name for number in changed]
+
+
+def _restore_earlier_handlers() -> None:
+    """In a forked child: a stop signal ends it."""
+    for number, (handler, before) in _installed.items():
+        if signal.getsignal(number) is handler:
+            signal.signal(number, before)
+    _unblock()
+
+
+def _unblock() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _forking.mask)
+
+
+def _block() -> None:
+    """Before a fork: a stop signal that reaches the child before its handlers are restored would be lost."""
+    _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _installed)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_restore_earlier_handlers)
 
 
 def watch_parent(on_gone: Callable[[], object]) -> None:
@@ -64,28 +121,17 @@ async def kill_and_wait(process: asyncio.subprocess.Process) -> None:
     await process.wait()
 
 
+@dataclass(eq=False)
 class Child:
     """``python -m MODULE --parent-pipe ...`` as a child process; its output goes to ``log``, or to this process's."""
 
-    def __init__(
-        self,
-        module: str,
-        arguments: Sequence[str],
-        *,
-        environment: Mapping[str, str] | None = None,
-        log: Path | None = None,
-        fds: Sequence[int] = (),
-    ) -> None:
-        self._command = [*PYTHON_M, module, "--parent-pipe", *arguments]
-        self._environment = None if environment is None else dict(environment)
-        self._log, self._fds = log, tuple(fds)
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def log(self) -> Path:
-        """The log file, which must have been given."""
-        assert self._log is not None
-        return self._log
+    module: str
+    arguments: Sequence[str]
+    _: KW_ONLY
+    environment: Mapping[str, str] | None = None
+    log: Path | None = None
+    fds: Sequence[int] = ()
+    _process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
 
     def start(self) -> None:
         """Start the child, or start it again after its end; does nothing while it runs."""
@@ -93,14 +139,10 @@ class Child:
             return
         self.request_stop()
         with contextlib.ExitStack() as stack:
-            output = None if self._log is None else stack.enter_context(self._log.open("ab"))
+            output = None if self.log is None else stack.enter_context(self.log.open("ab"))
+            command = [*PYTHON_M, self.module, "--parent-pipe", *self.arguments]
             self._process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                env=self._environment,
-                pass_fds=self._fds,
+                command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=self.environment, pass_fds=self.fds
             )
 
     def stop(self, within_s: float = STOP_WITHIN_S) -> None:
@@ -135,3 +177,22 @@ class Child:
     def pid(self) -> int | None:
         """The child's process id; None when it is not running."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
+
+
+def run_async(work: Coroutine[Any, Any, Value], ended: str) -> Value:
+    """Run ``work`` to its end. Ctrl-C and SIGTERM cancel it, and exit with 130 and 143 in one line with ``ended``."""
+    from overload_demo.console import fail  # of commands: typer is slow to load
+
+    async def cancellable() -> Value:
+        task = asyncio.current_task()
+        assert task is not None
+        with contextlib.suppress(NotImplementedError):  # Windows
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await work
+
+    try:
+        return asyncio.run(cancellable())
+    except KeyboardInterrupt:
+        fail(f"interrupted; {ended}", 128 + signal.SIGINT)
+    except asyncio.CancelledError:
+        fail(f"terminated; {ended}", 128 + signal.SIGTERM)

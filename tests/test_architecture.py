@@ -16,7 +16,7 @@ PACKAGE = ROOT / "overload_demo"
 
 # Each room may import those before it, and nothing after it. Rooms of one line do not import each other, except those
 # of the vocabulary. Tiers up to "store" and the two beside it are the stack, the rest is the workbench.
-VOCABULARY = {"config", "console", "errors", "headers", "jobs", "logs", "metric_set", "process", "work", "http_server"}
+VOCABULARY = {"config", "console", "errors", "http_server", "jobs", "metric_set", "process", "work"}
 TIERS = [VOCABULARY, {"rest"}, {"queue"}, {"store"}, {"api", "worker"}, {"load"}, {"lab"}, {"live", "course"}, {"cli"}]
 TIERS += [{"__main__"}]
 TIER_OF = {room: tier for tier, rooms in enumerate(TIERS) for room in rooms}
@@ -35,7 +35,7 @@ HOMES = {
     "matplotlib": {"lab"},
     "nbclient": {"course"},
     "nbformat": {"course"},
-    "numpy": {"lab", "load"},
+    "numpy": {"lab", "live", "load"},
     "platformdirs": {"config"},
     "prometheus_client": {"api", "live", "metric_set", "worker"},
     "psutil": {"lab", "store"},
@@ -54,21 +54,22 @@ HOMES = {
 
 # Room -> most lines of Python. A room inside another one (api/front_door, store/gateway) counts by itself.
 STACK = {
-    "vocabulary": 1_300,
-    "rest": 600,
+    "vocabulary": 1_220,
+    "rest": 675,
     "queue": 1_160,
     "api": 1_250,
     "api/front_door": 800,
-    "worker": 1_175,
-    "store": 1_225,
-    "store/gateway": 1_500,
+    "worker": 1_340,
+    "store": 1_205,
+    "store/gateway": 1_395,
 }
-WORKBENCH = {"load": 1_500, "lab": 3_375, "live": 1_525, "course": 1_050, "cli": 400}
-MOST_LINES_OF_THE_STACK = 8_950
-MOST_LINES_OF_THE_WORKBENCH = 7_825
+WORKBENCH = {"load": 1_340, "lab": 3_375, "live": 1_395, "course": 475, "cli": 380}
+MOST_LINES_OF_THE_STACK = 9_010
+MOST_LINES_OF_THE_WORKBENCH = 6_940
 MOST_LINES_OF_LUA = 650
-MOST_LINES_OF_EXPERIMENTS = 4_000
-MOST_FILES = 112
+MOST_LINES_OF_EXPERIMENTS = 4_575
+MOST_LINES_OF_CHECKS = 615  # of exercises, beside the notebooks
+MOST_FILES = 101
 MOST_LINES_OF_A_FILE = 350
 MOST_LINES_OF_A_FUNCTION = 60
 
@@ -99,7 +100,7 @@ def lines_by_room() -> dict[str, int]:
 
 
 def all_python() -> Iterator[Path]:
-    for folder in ("overload_demo", "experiments", "tests"):
+    for folder in ("overload_demo", "notebooks/checks", "experiments", "tests"):
         yield from (ROOT / folder).rglob("*.py")
 
 
@@ -186,6 +187,7 @@ def test_the_stack_the_workbench_and_lua_keep_their_budgets() -> None:
     assert sum(map(lines_of, PACKAGE.rglob("*.lua"))) <= MOST_LINES_OF_LUA
     assert len(list(PACKAGE.rglob("*.py"))) <= MOST_FILES
     assert sum(map(lines_of, (ROOT / "experiments").rglob("*.py"))) <= MOST_LINES_OF_EXPERIMENTS
+    assert sum(map(lines_of, (ROOT / "notebooks" / "checks").glob("*.py"))) <= MOST_LINES_OF_CHECKS
 
 
 def test_no_file_is_too_long() -> None:

@@ -11,8 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI, Response
 
-from experiments.bench.peers.route import accepted
-from overload_demo.api.models import Accepted
+from experiments.bench.peers.route import Accepted, accepted
 from overload_demo.config import load_settings
 from overload_demo.jobs import JobRequest, new_job_id
 from overload_demo.store.data_dir import SERVER_SOCKET

@@ -18,8 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from overload_demo.console import one_line_errors
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab.preflight import filesystem_of
-from overload_demo.load.limits import descriptor_limit
-from overload_demo.load.summary import Environment
+from overload_demo.load.machine import Environment
 from overload_demo.work import utc_now
 
 # Options that most benchmarks have.
@@ -67,7 +66,7 @@ class Place(BaseModel):
             command=shlex.join(("python", "-m", module, *sys.argv[1:])),
             commit=revision.stdout.strip() or "unknown",
             recorded_at=utc_now(),
-            environment=Environment.here(descriptor_limit()),
+            environment=Environment.here(),
             versions={name: version(name) for name in PACKAGES},
             filesystem=kind,
             fsync_p50_ms=_fsync_p50_ms(folder),

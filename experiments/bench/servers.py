@@ -239,17 +239,22 @@ def accepted_per_s(url: str, connections: int, seconds: float) -> float:
 
 def wrk(url: str, connections: int, seconds: float, script: str) -> float:
     """Return the requests a second that wrk counts; ``script`` is its Lua. Raises :class:`OverloadDemoError`."""
+    return wrk_with_p99(url, connections, seconds, script)[0]
+
+
+def wrk_with_p99(url: str, connections: int, seconds: float, script: str) -> tuple[float, float]:
+    """Return the requests a second and the p99 of their latency, seconds. Raises :class:`OverloadDemoError`."""
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
         file.write(script)
         file.flush()
         options = [f"-t{min(2, connections)}", f"-c{connections}", f"-d{round(seconds)}s", "--timeout", "10s"]
-        command = ["wrk", *options, "-s", file.name, url]
+        command = ["wrk", "--latency", *options, "-s", file.name, url]
         output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     if "Non-2xx" in output or "Socket errors" in output:
         raise OverloadDemoError(f"wrk reported errors: {output.strip().splitlines()[-3:]}")
-    found = re.search(r"Requests/sec:\s+([\d.]+)", output)
+    found = re.search(r"99%\s+([\d.]+)(us|ms|s|m)\b.*Requests/sec:\s+([\d.]+)", output, re.DOTALL)
     assert found, output
-    return float(found[1])
+    return float(found[3]), float(found[1]) * {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}[found[2]]
 
 
 def posting(pause_ms: int = 0) -> str:

@@ -1,16 +1,16 @@
 """Blocks made of the recorded runs: every measured number of the documents comes from here."""
 
-import statistics
 import textwrap
 
-from experiments.bench.peers.comparison import ACCEPTED, DONE, Comparison
+from experiments.bench.peers.comparison import ACCEPTED, DONE, Comparison, median
 from experiments.bench.peers.libraries import OURS
 from experiments.bench.record import RESULTS, Benchmark, Row, figure, markdown_table
 from experiments.fault_matrix import FaultMatrix
+from experiments.readme.beside import bounded_rows, peers_block
 from overload_demo.lab.report import PRICE_PER_100K_COMMANDS
 from overload_demo.lab.result import BaselineRun, SpikeResult, recorded_baseline
 from overload_demo.load import Shape
-from overload_demo.load.summary import Percentiles
+from overload_demo.load.load_result import Percentiles
 
 REACH = ("acceptance", "at_once", "drain", "polling", "idle", "transport", "gateway", "footprint", "fresh_clone")
 BENCH = "python -m experiments.bench."
@@ -18,7 +18,7 @@ BENCH = "python -m experiments.bench."
 
 def front_page() -> dict[str, str]:
     """Return the blocks of the project's README."""
-    spike, peers, faults = SpikeResult.read(RESULTS / "spike.json"), Comparison.read("peers"), FaultMatrix.recorded()
+    spike, peers, faults = SpikeResult.read(RESULTS / "spike.json"), Comparison.read(), FaultMatrix.recorded()
     rows = [(*row[:2], f"`{row[2]}`") for row in [*_spike_results(spike), *_benchmark_results(peers, faults)]]
     place, environment = spike.conditions, spike.load.environment
     note = (
@@ -30,7 +30,7 @@ def front_page() -> dict[str, str]:
 
 def experiments_page() -> dict[str, str]:
     """Return the blocks of ``experiments/README.md`` that show numbers."""
-    growth, peers = Benchmark.read("growth"), Comparison.read("peers")
+    growth, peers = Benchmark.read("growth"), Comparison.read()
     return {
         "numbers": spike_block(SpikeResult.read(RESULTS / "spike.json")),
         "reach": reach_block([Benchmark.read(name) for name in REACH], peers),
@@ -38,6 +38,7 @@ def experiments_page() -> dict[str, str]:
         "at-once": at_once_block(Benchmark.read("at_once")),
         "growth": "\n\n".join(_growth_table(growth, of_what) for of_what in ("queued", "API processes", "workers")),
         "scaling": scaling_block(growth, Benchmark.read("drain")),
+        "limit": limit_block(Benchmark.read("limit")),
         "baseline": baseline_block(recorded_baseline(RESULTS)),
     }
 
@@ -57,17 +58,20 @@ def _spike_results(spike: SpikeResult) -> list[tuple[str, str, str]]:
 def _benchmark_results(peers: Comparison, faults: FaultMatrix) -> list[tuple[str, str, str]]:
     names = ("acceptance", "at_once", "polling", "fresh_clone")
     shown = {row.what: row.shown for name in names for row in Benchmark.read(name).rows}
-    rates = {name: statistics.median(measured) for name, measured in peers.rates(DONE).items()}
-    ours = rates.pop(OURS.name)
-    second = max(rates, key=rates.__getitem__)
+    drained = peers.rates(DONE)
+    ours = median(drained.pop(OURS.row(OURS.workers[0])))
+    second = next(iter(drained))
     holding = sum(not row.wrong and not row.not_here for row in faults.rows)
     killed = faults.row("F5a")
     results = {
         "accepted a second, durable ÷ a FastAPI endpoint that stores nothing, 256 connections": (
             shown["accepted, 256 connections, wrk ÷ storing nothing"]
         ),
-        f"empty jobs done a second, one worker; {second}, the fastest of {len(rates)} configurations of other queues": (
-            f"{ours:,.0f}; {rates[second]:,.0f}"
+        "accepted a second, durable ÷ BullMQ behind Fastify, 64; 256 connections": "; ".join(
+            peers.rows(unit)["BullMQ"].shown for unit in ACCEPTED
+        ),
+        f"empty jobs done a second, one worker; {second}, the fastest of {len(drained)} configurations of other queues": (
+            f"{ours:,.0f}; {median(drained[second]):,.0f}"
         ),
         "100,000 sockets opened at once: answered 202 and stored; peak memory of the API": (
             shown["100,000 sockets at once, our front door: answered 202 and in the store"]
@@ -83,7 +87,7 @@ def _benchmark_results(peers: Comparison, faults: FaultMatrix) -> list[tuple[str
             shown["fresh clone until the README's first command has finished"]
         ),
     }
-    programs = ("acceptance", "peers", "at_once", "", "polling", "fresh_clone")
+    programs = ("acceptance", "peers", "peers", "at_once", "", "polling", "fresh_clone")
     commands = [f"{BENCH}{name}" if name else "python -m tests.history" for name in programs]
     return [(what, result, command) for (what, result), command in zip(results.items(), commands, strict=True)]
 
@@ -123,10 +127,8 @@ def spike_block(result: SpikeResult) -> str:
 
 def reach_block(benchmarks: list[Benchmark], peers: Comparison) -> str:
     """Return every number with a bound, and the benchmark that measures it."""
-    huey = next(row for row in peers.rows if (row.unit, row.what) == (DONE, "huey"))
     measured = [(row, benchmark.place.command) for benchmark in benchmarks for row in benchmark.rows]
-    bounded = huey.model_copy(update={"what": "drained, no-op jobs ÷ huey", "at_least": 2.0})
-    measured.append((bounded, peers.place.command))
+    measured += [(row, f"{BENCH}peers") for row in bounded_rows(peers)]
     rows = []
     for row, command in measured:
         if row.at_least is not None or "own " in row.what:
@@ -142,19 +144,6 @@ def reach_block(benchmarks: list[Benchmark], peers: Comparison) -> str:
         f"uvicorn: `{flags}`."
     )
     return f"{markdown_table(heads, rows)}\n\n{_filled(note)}"
-
-
-def peers_block(comparison: Comparison) -> str:
-    """Return both rates of every library, and what happens to a job of a killed worker."""
-    accepted, done = comparison.rates(ACCEPTED), comparison.rates(DONE)
-    rows = []
-    for one in comparison.contestants:
-        library, worker = one.about, one.about.workers[0]
-        version = "" if library.name == OURS.name else f" {next(iter(one.versions.values()))}"
-        rates = (statistics.median(accepted[library.name]), statistics.median(done[worker.name]))
-        rows.append((f"{library.name}{version}", *(f"{rate:,.0f}" for rate in rates), worker.at_once, library.killed))
-    heads = ("library", "accepted/s", "empty jobs done/s", "at a time", "a job whose worker is killed with -9")
-    return markdown_table(heads, rows)
 
 
 def at_once_block(benchmark: Benchmark) -> str:
@@ -210,6 +199,17 @@ def scaling_block(growth: Benchmark, drain: Benchmark) -> str:
         reaches the right one, and each database has its own workers. Then no order over all jobs exists, and a position
         counts in one database. It is not built here."""
     return "\n\n".join(map(_filled, (why, limits)))
+
+
+def limit_block(benchmark: Benchmark) -> str:
+    """Return the CPU time of a job by process and part, in microseconds, and the rates that it allows."""
+    cases: dict[str, dict[str, str]] = {}
+    for row in benchmark.rows:
+        case, _, part = row.what.partition(": ")
+        cases.setdefault(case, {})[part] = row.shown.removesuffix(" µs")
+    parts = dict.fromkeys(part for cells in cases.values() for part in cells)
+    table = [(part, *(cells.get(part, "") for cells in cases.values())) for part in parts]
+    return f"{markdown_table(('µs of CPU time a job', *cases), table)}\n\n{benchmark.place.recorded}."
 
 
 def baseline_block(runs: list[BaselineRun]) -> str:

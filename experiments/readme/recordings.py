@@ -15,7 +15,7 @@ from experiments.student_cost import StudentCost
 from overload_demo.errors import OverloadDemoError
 from overload_demo.lab.result import BaselineRecording, SpikeResult
 from overload_demo.load import Shape
-from overload_demo.load.summary import Environment
+from overload_demo.load.machine import Environment
 
 SHOWN_ROWS = 2
 
@@ -78,10 +78,11 @@ def _benchmark(path: Path) -> Recording:
 
 
 def _peers(path: Path) -> Recording:
-    comparison = Comparison.model_validate_json(path.read_bytes())
-    fastest = list(comparison.rates(ACCEPTED).items())[:2]
+    comparison = Comparison.read(path.parent)
+    fastest = list(comparison.rates(ACCEPTED[0]).items())[:3]
     rates = ", ".join(f"{name} {figure(statistics.median(measured))}" for name, measured in fastest)
-    return _at(comparison.place, path, f"{ACCEPTED}, the two fastest: {rates}")
+    newest = _at(comparison.parts[-1].place, path, f"{ACCEPTED[0]}, the three fastest: {rates}")
+    return replace(newest, commands=tuple(part.place.command for part in comparison.parts))
 
 
 def _faults(path: Path) -> Recording:

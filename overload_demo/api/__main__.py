@@ -11,11 +11,10 @@ import typer
 from overload_demo.api.front_door.parent import Parent
 from overload_demo.api.request_context import with_request_id
 from overload_demo.config import Settings, load_settings
-from overload_demo.console import fail, on_stop_signals, one_line_errors, run_command
+from overload_demo.console import fail, log_to_stderr, one_line_errors, run_command
 from overload_demo.errors import ConfigurationError
 from overload_demo.http_server import listen, url_of
-from overload_demo.logs import log_to_stderr
-from overload_demo.process import watch_parent
+from overload_demo.process import on_stop_signals, watch_parent
 from overload_demo.store.connect import open_store
 
 log = logging.getLogger("overload_demo.api")

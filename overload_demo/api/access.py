@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from overload_demo.api import problems
 from overload_demo.api.request_context import begin
 from overload_demo.config import Settings
-from overload_demo.headers import HostRule
+from overload_demo.http_server import HostRule
 
 _OWNER = "overload_demo.owner"
 

@@ -4,11 +4,12 @@ from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
+from prometheus_client import Counter, Gauge
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 
-from overload_demo.headers import usable_accept
-from overload_demo.metric_set import MetricSet
+from overload_demo.http_server import usable_accept
+from overload_demo.metric_set import Histogram, MetricSet
 from overload_demo.queue.results import QueueStats
 
 STATUSES = ["200", "202", "400", "401", "404", "405", "409", "413", "414", "415", "422", "429", "431", "500", "503"]
@@ -44,35 +45,38 @@ class ApiMetrics:
     """The metrics of one API process, in its row of the shared memory ``fd``; without one, in memory of its own."""
 
     def __init__(self, fd: int = -1, row: int = 0) -> None:
-        metrics = self._metrics = MetricSet(fd, row)
-        statuses = [*STATUSES, OTHER]
-        requests = metrics.counters("overload_http_requests_total", "Responses sent, by status.", "status", statuses)
-        self._requests = {status.encode(): counter for status, counter in requests.items()}
-        self._accepted, self._other = requests[ACCEPTED.decode()], requests[OTHER]
-        help = "From the head of a request read to its 202 written."
-        self._acceptance = metrics.histogram("overload_acceptance_seconds", help, ACCEPTANCE_S)
-        self._batch = metrics.histogram("overload_commit_batch_jobs", "Jobs in one enqueue call.", BATCH_JOBS)
-        help = "Duration of an enqueue call, retries included."
-        self._commit = metrics.histogram("overload_commit_seconds", help, COMMIT_S)
-        self.connections = metrics.gauge("overload_live_connections", "Connections accepted and not closed.")
-        self.paused = metrics.gauge("overload_accepting_paused", "API processes that accept no connection: at the cap.")
-        self.pauses = metrics.counter("overload_accepting_pauses_total", "How often a process stopped accepting.")
-        self.store_error = metrics.store_errors()
+        with MetricSet(fd, row) as own:
+            requests = Counter("overload_http_requests_total", "Responses sent, by status.", ["status"], registry=own)
+            self._requests = {status.encode(): requests.labels(status) for status in [*STATUSES, OTHER]}
+            self._accepted, self._other = self._requests[ACCEPTED], self._requests[OTHER.encode()]
+            help = "From the head of a request read to its 202 written."
+            self._acceptance = Histogram("overload_acceptance_seconds", help, registry=own, buckets=ACCEPTANCE_S)
+            help = "Jobs in one enqueue call."
+            self._batch = Histogram("overload_commit_batch_jobs", help, registry=own, buckets=BATCH_JOBS)
+            help = "Duration of an enqueue call, retries included."
+            self._commit = Histogram("overload_commit_seconds", help, registry=own, buckets=COMMIT_S)
+            help = "Connections accepted and not closed."
+            self.connections = Gauge("overload_live_connections", help, registry=own)
+            help = "API processes that accept no connection: at the cap."
+            self.paused = Gauge("overload_accepting_paused", help, registry=own)
+            help = "How often a process stopped accepting."
+            self.pauses = Counter("overload_accepting_pauses_total", help, registry=own)
+            self.store_error = own.store_errors()
+        self._metrics = own
         self._buffered: list[float] = []
-        metrics.begin()
 
     def answered(self, status: bytes, seconds: float) -> None:
         """Count a response, written ``seconds`` after its request's head was read; 202s are buffered until a flush."""
         if status == ACCEPTED:
             self._buffered.append(seconds)
         else:
-            self._requests.get(status, self._other).add()
+            self._requests.get(status, self._other).inc()
 
     def flush(self) -> None:
         """Count the buffered 202s: many at once cost a third of what they cost one by one."""
         times, self._buffered = self._buffered, []
         if times:
-            self._accepted.add(len(times))
+            self._accepted.inc(len(times))
             self._acceptance.observe_all(times)
 
     def committed(self, jobs: int, seconds: float) -> None:

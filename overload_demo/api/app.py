@@ -15,7 +15,7 @@ from overload_demo.api import openapi, problems, routes
 from overload_demo.api.access import ApiKeys, HostCheck, KeyCheck
 from overload_demo.api.api_metrics import ApiMetrics
 from overload_demo.config import Settings, load_settings
-from overload_demo.headers import HostRule
+from overload_demo.http_server import HostRule
 from overload_demo.queue.producer import Producer
 from overload_demo.queue.results import Results
 from overload_demo.rest.client import Upstash

@@ -23,7 +23,7 @@ from overload_demo.api.models import accepted_body, job_body
 from overload_demo.api.problems import NO_SUCH_JOB, from_error, problem, retry_after
 from overload_demo.api.request_context import begin, log_accepted
 from overload_demo.errors import OverloadDemoError
-from overload_demo.headers import HostRule
+from overload_demo.http_server import HostRule
 from overload_demo.jobs import JOB_ID, JobRequest, is_plainly_strict, new_job_id
 from overload_demo.queue.producer import Enqueued, NewJob, Producer
 from overload_demo.queue.results import JobStatus, Results

@@ -11,7 +11,7 @@ from contextvars import ContextVar
 
 from starlette.types import Scope
 
-from overload_demo.logs import LogThrottle
+from overload_demo.console import LogThrottle
 
 HEADER = "X-Request-ID"
 _SAFE = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")  # may stand in a log line and in a header unchanged

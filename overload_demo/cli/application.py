@@ -14,23 +14,17 @@ from rich.console import Console
 from overload_demo import __version__
 from overload_demo.cli.queue_commands import queue
 from overload_demo.config import load_settings
-from overload_demo.console import fail, one_line_errors
+from overload_demo.console import one_line_errors
 from overload_demo.course.level import Level
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab import report
 from overload_demo.lab.report import estimate
 from overload_demo.lab.result import SpikeResult
-from overload_demo.lab.spike_plan import (
-    DEFAULT_REQUESTS,
-    MIN_DELAY_S,
-    OnProgress,
-    SpikePlan,
-    sized_delay_s,
-    spike_progress,
-)
+from overload_demo.lab.spike_plan import MIN_DELAY_S, OnProgress, SpikePlan, sized_delay_s, spike_progress
 from overload_demo.lab.spike_run import run_spike
 from overload_demo.lab.stack import Stack
 from overload_demo.load import Shape
+from overload_demo.process import run_async
 from overload_demo.rest.address import Address
 from overload_demo.rest.client import Upstash
 from overload_demo.store.connect import EmbeddedStore
@@ -58,7 +52,7 @@ def options(
 
 @app.command(short_help="Fire a spike at the queue API and account for every request.")
 def spike(
-    requests: Annotated[int, typer.Option(help="Requests to fire.")] = DEFAULT_REQUESTS,
+    requests: Annotated[int, typer.Option(help="Requests to fire.")] = SpikePlan.requests,
     rate: Annotated[
         float | None,
         typer.Option(help="Highest rate, requests a second.", show_default="60 % of a calibration, or 1,000"),
@@ -95,17 +89,15 @@ def spike(
         command=shlex.join(["overload-demo", *sys.argv[1:]]),
     )
     with one_line_errors():
-        _check(plan)
+        plan.load("http://127.0.0.1", 1.0 if rate is None else rate)  # report an invalid load before anything starts
         if live:
-            from overload_demo.live import panels  # noqa: F401  # report a missing extra before anything starts
+            from overload_demo.live import page  # noqa: F401  # report a missing extra before anything starts
         if processing_delay is None:
             processing_delay = sized_delay_s(rate) if rate is not None and not upstash else MIN_DELAY_S
         if upstash:
             _ask_before_upstash(console, requests, processing_delay, yes=yes)
-        try:
-            result, folder = asyncio.run(_spike(plan, processing_delay, upstash, output, live, console))
-        except KeyboardInterrupt:
-            fail("interrupted; all started processes have ended", 130)
+        work = _spike(plan, processing_delay, upstash, output, live, console)
+        result, folder = run_async(work, "all started processes have ended")
     console.print(report.table(result))
     for note in report.notes(result):
         console.print(f"  {note}", markup=False, highlight=False, style="dim")
@@ -135,7 +127,7 @@ async def _live_page(console: Console) -> AsyncIterator[OnProgress]:
     """Serve a page of the spike; yield its view once the first viewer has opened it, or 30 s later."""
     from overload_demo.live.feed import Feed
     from overload_demo.live.page import Page  # FastAPI and Bokeh are slow to load
-    from overload_demo.live.spike_feed import SpikeFeed
+    from overload_demo.live.sources import SpikeFeed
 
     feed = Feed(title="overload-demo spike", status="ready")
     with Page(feed) as page:
@@ -143,11 +135,6 @@ async def _live_page(console: Console) -> AsyncIterator[OnProgress]:
         console.print(hint, highlight=False, soft_wrap=True)
         await page.first_viewer(VIEWER_WITHIN_S)
         yield SpikeFeed(feed)
-
-
-def _check(plan: SpikePlan) -> None:
-    """Raise :class:`ConfigurationError` for an invalid load before anything is started."""
-    plan.load("http://127.0.0.1", 1.0 if plan.rate_per_s is None else plan.rate_per_s)
 
 
 def _ask_before_upstash(console: Console, requests: int, processing_delay_s: float, *, yes: bool) -> None:
@@ -169,8 +156,8 @@ def watch(url: Annotated[str, typer.Argument(help="URL of a running API.")] = "h
 
 
 async def _watch(url: str) -> None:
-    from overload_demo.live.api_watch import ApiWatch, show_in_terminal
     from overload_demo.live.feed import Feed
+    from overload_demo.live.sources import ApiWatch, show_in_terminal
 
     feed = Feed(title="overload_demo", status=f"watching {url}")
     with closing(ApiWatch(url, feed)) as api:

@@ -4,7 +4,6 @@ The store is chosen as by ``python -m overload_demo.api``: the embedded store of
 or that of OVERLOAD_REDIS_URL, or Upstash.
 """
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -16,6 +15,7 @@ from rich.console import Console
 from overload_demo.config import Settings, load_settings
 from overload_demo.console import fail, one_line_errors
 from overload_demo.errors import ConfigurationError
+from overload_demo.process import run_async
 from overload_demo.queue.maintenance import DeadLetter, QueueAdmin, QueueRepair
 from overload_demo.rest.client import Upstash
 from overload_demo.store.connect import open_store
@@ -153,10 +153,7 @@ def _with_store(work: Callable[[Upstash, Settings], Awaitable[Value]]) -> Value:
                 await upstash.aclose()
 
     with one_line_errors():
-        try:
-            return asyncio.run(run(load_settings()))
-        except KeyboardInterrupt:
-            fail("interrupted", 130)
+        return run_async(run(load_settings()), "run the command again to finish its work")
 
 
 def _print(text: str) -> None:

@@ -6,15 +6,17 @@ The cell's output also holds the verdict as data, which ``overload-demo check`` 
 An author writes a judge: a function that returns a hint at the mistake, or "" for a right answer.
 """
 
+import functools
 import html
-import importlib
 import math
 import numbers
 import reprlib
+import runpy
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, TypeVar
 
 from overload_demo.lab import GREEN, GREY, ORANGE
@@ -22,7 +24,8 @@ from overload_demo.lab import GREEN, GREY, ORANGE
 # Tolerances, as a share of the right answer: computed from round numbers (0.01), measured, read off a curve.
 EXACT, MEASURED, READ_OFF = 0.001, 0.05, 0.10
 MIME = "application/vnd.overload-demo.exercise+json"  # a front end shows the text beside it
-_MODULES = ("checks_00_01", "checks_02_04", "checks_05_07")
+# The checks stand beside the notebooks; a wheel, which has no notebooks, holds them in this package.
+CHECKS = (Path(__file__).parents[2] / "notebooks" / "checks", Path(__file__).with_name("checks"))
 
 Judge = TypeVar("Judge", bound=Callable[..., str])
 
@@ -115,10 +118,11 @@ def check(key: str, answer: object, **facts: Any) -> Verdict:
     return Verdict(key, Status.NOT_YET, given + 1, " ".join([mistake, *one.hints[:given]]))
 
 
+@functools.cache
 def exercises() -> Mapping[str, Exercise]:
-    """Return all exercises, by key."""
-    for name in _MODULES:
-        importlib.import_module(f"overload_demo.course.{name}")
+    """Run all of :data:`CHECKS`, once, and return the exercises that they register, by key."""
+    for path in (path for folder in CHECKS for path in sorted(folder.glob("*.py"))):
+        runpy.run_path(str(path))
     return EXERCISES
 
 

@@ -23,10 +23,10 @@ from overload_demo.lab.parts import JsonConnection
 from overload_demo.lab.result import BaselineRun, BaselineSeries, Variant, require_checkout
 from overload_demo.lab.spike_plan import OnStepProgress
 from overload_demo.load import LoadPlan, LoadResult, Shape, calibrate, run_load
-from overload_demo.load.generator import OnLoadProgress
-from overload_demo.load.limits import RATE_PER_PROCESS_PER_S, descriptor_limit, socket_cap
+from overload_demo.load.generator import RATE_PER_PROCESS_PER_S, OnLoadProgress
+from overload_demo.load.load_result import LoadSummary
+from overload_demo.load.machine import descriptor_limit, socket_cap
 from overload_demo.load.plan import Floats
-from overload_demo.load.summary import LoadSummary
 from overload_demo.process import kill_and_wait
 
 CALIBRATION_S = 1.5

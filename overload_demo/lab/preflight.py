@@ -12,7 +12,7 @@ from typing import Literal, Self
 import psutil
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.load.limits import container_memory_bytes, descriptor_limit, port_cap, socket_cap, usable_cores
+from overload_demo.load.machine import container_memory_bytes, descriptor_limit, port_cap, socket_cap, usable_cores
 from overload_demo.store.redis_server import find_server
 
 Limit = Literal["descriptors", "ports", "memory"]

@@ -13,7 +13,7 @@ from rich.table import Table
 from overload_demo.errors import StoreError
 from overload_demo.lab.result import SpikeResult
 from overload_demo.lab.stack import Stack
-from overload_demo.load.summary import LoadSummary
+from overload_demo.load.load_result import LoadSummary
 from overload_demo.rest.client import Upstash
 from overload_demo.worker.loop import BATCH_TARGET_S
 

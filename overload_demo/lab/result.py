@@ -9,8 +9,9 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 import overload_demo
 from overload_demo.errors import ConfigurationError
+from overload_demo.load.load_result import LoadSeries, LoadSummary
+from overload_demo.load.machine import Environment
 from overload_demo.load.plan import LoadPlan, Shape
-from overload_demo.load.summary import Environment, LoadSeries, LoadSummary
 
 SCHEMA_VERSION: Literal[1] = 1
 WAITING_SHARE = 0.1  # chosen: with fewer jobs waiting at the peak, the worker kept up with the spike

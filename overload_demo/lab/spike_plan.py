@@ -17,7 +17,6 @@ from overload_demo.load.plan import CALM_SHARE
 
 SpikeStage = Literal["calibrate", "fire", "drain", "reconcile", "baseline", "over"]
 
-DEFAULT_REQUESTS = 100_000
 MIN_DELAY_S = 0.0004  # chosen: the default run takes about two minutes on two cores
 OVERLOAD = 2.0  # chosen: the ratio of the arrival rate to the slot's capacity in a sized spike
 # Upstash is not calibrated, as calls cost money. The vendor's limit of 10,000 commands a second allows this rate, while
@@ -44,7 +43,7 @@ class SpikePlan:
     deadline of every job: a job not started by then fails and is never run. All times are in seconds.
     """
 
-    requests: int = DEFAULT_REQUESTS
+    requests: int = 100_000
     rate_per_s: float | None = None
     shape: Shape = Shape.SPIKE
     processes: int | None = None

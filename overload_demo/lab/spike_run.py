@@ -42,7 +42,7 @@ from overload_demo.lab.spike_plan import (
 )
 from overload_demo.lab.stack import Stack
 from overload_demo.load import LoadPlan, LoadProgress, LoadResult, calibrate, run_load
-from overload_demo.load.summary import Environment
+from overload_demo.load.machine import Environment
 from overload_demo.queue.results import QueueStats, Results
 from overload_demo.rest.client import Upstash
 from overload_demo.work import utc_now

@@ -1,7 +1,7 @@
 """The live view of a spike: one stream of samples for a page to project, a notebook and a terminal.
 
-``samples`` one moment, and its text · ``feed`` the stream · ``panels`` the figures · ``page``, ``dashboard`` where they
-are shown · ``spike_feed``, ``api_watch`` where samples come from · ``stage``, ``rehearsal`` the acts of a class.
+``feed`` the stream, and the text of a sample · ``sources`` where samples come from · ``page``, ``dashboard`` where they
+are shown · ``stage`` the acts of a class.
 """
 
 from typing import Any

@@ -3,18 +3,16 @@
 import asyncio
 import contextlib
 import logging
-import signal
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from overload_demo.config import load_settings
-from overload_demo.console import fail, one_line_errors, run_command
+from overload_demo.console import log_to_stderr, one_line_errors, run_command
 from overload_demo.errors import ConfigurationError
-from overload_demo.logs import log_to_stderr
+from overload_demo.process import run_async
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -36,19 +34,20 @@ def main(
         if sum((url is not None, control, rehearse, replay is not None)) > 1:
             raise ConfigurationError("one at a time: a URL to watch, --control, --rehearse or --replay")
         if replay is not None:
-            _run(_replay(replay, speed, port))
+            work = _replay(replay, speed, port)
         elif rehearse:
-            _run(_rehearse(output))
+            work = _rehearse(output)
         elif control:
-            _run(_control(output, port))
+            work = _control(output, port)
         else:
-            _run(_watch(url or DEFAULT_URL, port))
+            work = _watch(url or DEFAULT_URL, port)
+        run_async(work, "all started processes have ended")
 
 
 async def _watch(url: str, port: int) -> None:
-    from overload_demo.live.api_watch import ApiWatch
     from overload_demo.live.feed import Feed
     from overload_demo.live.page import Page
+    from overload_demo.live.sources import ApiWatch
 
     feed = Feed(title="overload_demo", status=f"watching {url}")
     with contextlib.closing(ApiWatch(url, feed)) as watch:
@@ -61,7 +60,7 @@ async def _watch(url: str, port: int) -> None:
 async def _replay(folder: Path, speed: float, port: int) -> None:
     from overload_demo.live.feed import Feed
     from overload_demo.live.page import Page
-    from overload_demo.live.spike_feed import Replay
+    from overload_demo.live.sources import Replay
 
     feed, recorded = Feed(), Replay(folder)
     with Page(feed, port=port) as page:
@@ -72,43 +71,25 @@ async def _replay(folder: Path, speed: float, port: int) -> None:
 
 
 async def _control(output: Path, port: int) -> None:
-    from overload_demo.live import rehearsal
     from overload_demo.live.feed import Feed
     from overload_demo.live.page import Page
+    from overload_demo.live.stage import open_stage, rehearsed
 
-    sizes = rehearsal.last(output)
+    sizes = rehearsed(output)
     if sizes is None:
         _print("no rehearsal of this machine: measuring it first (ten seconds)")
     feed = Feed()
-    async with rehearsal.open_stage(feed, output, sizes) as stage:
+    async with open_stage(feed, output, sizes) as stage:
         with Page(feed, port=port, controls=stage) as page:
             _print(f"{page.address}  with controls; the part after # is secret")
             await asyncio.Event().wait()
 
 
 async def _rehearse(output: Path) -> None:
-    from overload_demo.live import rehearsal
+    from overload_demo.live.stage import rehearse
 
     console = Console()
-    console.print(await rehearsal.rehearse(output, lambda text: console.print(f"  {text}", highlight=False)))
-
-
-def _run(work: Coroutine[Any, Any, None]) -> None:
-    """Run until the end, Ctrl-C or SIGTERM."""
-
-    async def stoppable() -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        with contextlib.suppress(NotImplementedError):  # Windows, which can replay
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        await work
-
-    try:
-        asyncio.run(stoppable())
-    except KeyboardInterrupt:
-        fail("stopped; all started processes have ended", 130)
-    except asyncio.CancelledError:
-        fail("terminated; all started processes have ended", 128 + signal.SIGTERM)
+    console.print(await rehearse(output, lambda text: console.print(f"  {text}", highlight=False)))
 
 
 def _print(text: str) -> None:

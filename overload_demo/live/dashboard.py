@@ -6,9 +6,8 @@ from typing import Any, ClassVar
 
 from overload_demo.errors import ConfigurationError
 from overload_demo.live.feed import EVERY_S, Feed
-from overload_demo.live.page import Page
-from overload_demo.live.panels import BOKEH_JS, STATIC, markup, panels
-from overload_demo.live.spike_feed import SpikeFeed
+from overload_demo.live.page import BOKEH_JS, STATIC, Page, markup, panels
+from overload_demo.live.sources import SpikeFeed
 
 try:
     import anywidget

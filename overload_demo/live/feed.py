@@ -1,4 +1,4 @@
-"""The stream of samples that page, notebook view and terminal show.
+"""The stream of samples that page, notebook view and terminal show, and the text of each number.
 
 A feed keeps two tracks, the queue API and the naive API, with the last :data:`KEPT` samples of each, the event marks,
 and a small state. Each message has a number: a reader with message *n* requests the messages since *n*. A
@@ -10,12 +10,10 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
-
-from overload_demo.live.samples import TRACKS, LiveSample, Track, labels, numbers
 
 KEPT = 600  # samples of a track: two minutes at five a second
 KEPT_MARKS = 200
@@ -24,6 +22,32 @@ EVERY_S = 0.2
 APART_S = 0.75 * EVERY_S  # a queue that drains is sampled more often; keeping all would show only the end of it
 RATE_OVER_S = 1.0  # a rate over less time is noise; it is 0 until then
 BURST_S = 10.0  # the naive API answers in bursts as long as its clients' timeout: its rates are over that time
+
+Track = Literal["queue", "naive"]
+TRACKS: tuple[Track, ...] = ("queue", "naive")
+NOT_KNOWN = "\N{EN DASH}"
+
+
+@dataclass(frozen=True)
+class LiveSample:
+    """The numbers of one moment. The naive API has no queue: its depth is requests in flight.
+
+    ``at_s`` counts from the start of the spike or the watch. ``accepted``, ``errors`` and ``settled`` are totals.
+    Rates are over the last second, those of the naive API over the last ten. None means unknown: ``acceptance_p99_s``
+    without an answer in the last second, ``errors`` without metrics or clients, ``lost`` before the reconciliation.
+    """
+
+    track: Track
+    at_s: float
+    accepted: int
+    errors: int | None
+    queue_depth: int
+    oldest_age_s: float
+    settled: int
+    acceptance_p99_s: float | None = None
+    lost: int | None = None
+    accepted_per_s: float = 0.0
+    drain_rate_per_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -177,3 +201,48 @@ def _with_rates(sample: LiveSample, before: LiveSample) -> LiveSample:
         accepted_per_s=max(0.0, round((sample.accepted - before.accepted) / seconds, 1)),
         drain_rate_per_s=max(0.0, round((sample.settled - before.settled) / seconds, 1)),
     )
+
+
+def _count(value: float | None) -> str:
+    return NOT_KNOWN if value is None else f"{value:,.0f}"
+
+
+def duration(value_s: float | None) -> str:
+    """Return a time in milliseconds, or from one second on in seconds."""
+    if value_s is None:
+        return NOT_KNOWN
+    return f"{value_s * 1000:,.0f} ms" if value_s < 1 else f"{value_s:,.1f} s"
+
+
+# The tiles and the table, in their order: a stable name, a label, and the text.
+NUMBERS: dict[str, tuple[str, Callable[[LiveSample], str]]] = {
+    "accepted": ("accepted", lambda one: _count(one.accepted)),
+    "errors": ("errors", lambda one: _count(one.errors)),
+    "depth": ("queue depth", lambda one: _count(one.queue_depth)),
+    "age": ("oldest age", lambda one: f"{one.oldest_age_s:,.1f} s"),
+    "drain": ("drained per s", lambda one: _count(one.drain_rate_per_s)),
+    "p99": ("p99 to the 202", lambda one: duration(one.acceptance_p99_s)),
+    "lost": ("lost", lambda one: _count(one.lost)),
+}
+_CHARTS = {"latency": "Time to the answer", "depth": "Queue depth", "rates": "Rates"}
+NOTHING_YET = {name: f"{title} over time: nothing yet." for name, title in _CHARTS.items()}
+
+
+def numbers(sample: LiveSample | None) -> dict[str, str]:
+    """Return the text of each of :data:`NUMBERS`."""
+    return {name: NOT_KNOWN if sample is None else text(sample) for name, (_, text) in NUMBERS.items()}
+
+
+def labels(sample: LiveSample | None, peak_depth: int) -> dict[str, str]:
+    """Return the text alternative of each chart; ``peak_depth`` is the highest point of the kept curve."""
+    if sample is None:
+        return NOTHING_YET
+    api, waiting = ("queue", "jobs waiting") if sample.track == "queue" else ("naive", "requests in flight")
+    p99 = duration(sample.acceptance_p99_s)
+    texts = {
+        "latency": "nothing answered in the last second" if p99 == NOT_KNOWN else f"99 % within {p99} now",
+        "depth": f"{sample.queue_depth:,} {waiting} now, {peak_depth:,} at most",
+        "rates": f"{sample.accepted_per_s:,.0f} accepted and {sample.drain_rate_per_s:,.0f} done a second now,"
+        f" after {sample.at_s:,.0f} s",
+    }
+    return {name: f"{title} over time. {api} API: {texts[name]}." for name, title in _CHARTS.items()}

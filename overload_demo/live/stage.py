@@ -1,12 +1,18 @@
-"""The stage: the acts of a class, played with real processes and sized for this machine."""
+"""The stage: the acts of a class, played with real processes and sized for this machine; and their rehearsal."""
 
 import asyncio
 import contextlib
 import os
 import signal
+import time
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from pydantic import BaseModel, ValidationError
+from rich.table import Table
 
 from overload_demo.errors import OverloadDemoError
 from overload_demo.lab import theory
@@ -15,11 +21,11 @@ from overload_demo.lab.result import BaselineRun
 from overload_demo.lab.spike_plan import BASELINE_SPIKE_S, BASELINE_TIMEOUT_S, SpikePlan, SpikeProgress
 from overload_demo.lab.spike_run import BASELINE_VARIANT, run_spike
 from overload_demo.lab.stack import Stack
-from overload_demo.live.feed import Feed
+from overload_demo.live.feed import TRACKS, Feed
 from overload_demo.live.page import ClassGuess
-from overload_demo.live.samples import TRACKS, baseline_text
-from overload_demo.live.spike_feed import SpikeFeed
-from overload_demo.load import LoadPlan, LoadProgress, Shape
+from overload_demo.live.sources import SpikeFeed, baseline_text
+from overload_demo.load import LoadPlan, LoadProgress, Shape, calibrate
+from overload_demo.load.machine import Environment
 
 DELAY_S = 0.001  # chosen: the work of one job on a machine that accepts several times what it drains
 STEEPNESS = 3.0  # chosen: with fewer arrivals per drained job, neither a queue nor a collapse would be seen
@@ -27,6 +33,14 @@ FIRES_S, EMPTY_WITHIN_S = 10.0, 45.0  # chosen: as long as a class stays attenti
 AT_ONCE_AT_MOST = 20_000  # sockets; a machine with few descriptors spreads them over load processes
 RATE_SHARE = 0.4  # of what the API accepts at its best: the browser that draws needs a share of the machine
 FREEZE_S = 3.0  # shorter than the API waits for its store: clients wait, and no request is refused
+MEASURE_DRAIN_S = 3.0
+FILE = "rehearsal.json"
+COMMAND = "python -m overload_demo.live --control"
+TITLES = {
+    "naive": "The spike, without a queue",
+    "spike": "The spike, with a queue",
+    "at_once": "All at once, with a queue",
+}
 BUTTONS = {
     "naive": "Naive spike",
     "spike": "Queue spike",
@@ -36,13 +50,6 @@ BUTTONS = {
     "freeze": f"Freeze {FREEZE_S:g} s",
     "reset": "Reset",
 }
-TITLES = {
-    "naive": "The spike, without a queue",
-    "spike": "The spike, with a queue",
-    "at_once": "All at once, with a queue",
-}
-STARTS = tuple(TITLES)
-COMMAND = "python -m overload_demo.live --control"
 
 
 @dataclass(frozen=True)
@@ -122,7 +129,7 @@ class Stage:
         """Carry out one of :data:`BUTTONS`. Raises :class:`OverloadDemoError` with the reason if it cannot be now."""
         if obstacle := self._obstacles()[order]:
             raise OverloadDemoError(f"{BUTTONS[order]!r} is not possible now: {obstacle}")
-        if order in STARTS:
+        if order in TITLES:
             await self._restart()
             self._act = asyncio.create_task(self._play(order, guess))
         else:
@@ -144,7 +151,7 @@ class Stage:
             return dict.fromkeys(BUTTONS, restarting)
         is_dead, down = "worker" in self._stack.held, "" if self._stack.is_running else restarting
         return {
-            **dict.fromkeys(STARTS, "another act is running; wait for its end, or reset" if self._act else ""),
+            **dict.fromkeys(TITLES, "another act is running; wait for its end, or reset" if self._act else ""),
             "kill": down or ("the worker is dead" if is_dead else ""),
             "restart": "" if is_dead else down or "the worker is running",
             "freeze": down or ("the store is frozen" if self._frozen else ""),
@@ -243,3 +250,74 @@ class Stage:
             self._act.cancel()
             await asyncio.wait([self._act])
             self._act = None  # an act cancelled before its first step has not cleared it
+
+
+class Rehearsal(BaseModel, frozen=True):
+    """The sizes that a rehearsal has found; valid for a machine like ``environment``."""
+
+    environment: Environment
+    sizes: Sizes
+
+
+async def measure(stack: Stack) -> Sizes:
+    """Measure what the API accepts and the worker drains, in about seven seconds; leaves ``stack`` used.
+
+    The drain rate is measured on the backlog of the calibration, while no requests are sent. Raises
+    :class:`OverloadDemoError` when nothing is accepted or drained.
+    """
+    accepts_per_s = await calibrate(stack.url, api_key=stack.api_key)
+    before, began = await asyncio.to_thread(stack.get, "/queue/stats"), time.monotonic()
+    await asyncio.sleep(MEASURE_DRAIN_S)
+    after, ended = await asyncio.to_thread(stack.get, "/queue/stats"), time.monotonic()
+    drains_per_s = (after["done"] - before["done"]) / (ended - began)
+    if not drains_per_s > 0:
+        raise OverloadDemoError("cannot size the acts: the worker drained no job while its rate was measured")
+    return Sizes.of(accepts_per_s, drains_per_s)
+
+
+@contextlib.asynccontextmanager
+async def open_stage(feed: Feed, runs: Path, sizes: Sizes | None) -> AsyncIterator[Stage]:
+    """Yield a stage with a stack of its own, in processes; without ``sizes``, measure the machine first.
+
+    Raises the errors of :meth:`Stack.start` and :func:`measure`.
+    """
+
+    async def start(delay_s: float) -> Stack:
+        return await Stack.start(placement="process", processing_delay_s=delay_s, runs=runs, name="stage")
+
+    async with contextlib.AsyncExitStack() as cleanup:
+        if sizes is None:
+            sizes = await measure(await cleanup.enter_async_context(await start(DELAY_S)))
+        stack = await cleanup.enter_async_context(await start(sizes.delay_s))
+        yield await cleanup.enter_async_context(Stage(feed, sizes, stack))
+
+
+def rehearsed(runs: Path) -> Sizes | None:
+    """Return the sizes of the last rehearsal, None without one on a machine like this."""
+    try:
+        found = Rehearsal.model_validate_json((runs / FILE).read_bytes())
+    except (OSError, ValidationError):
+        return None
+    return found.sizes if found.environment.is_like(Environment.here()) else None
+
+
+async def rehearse(runs: Path, report: Callable[[str], None]) -> Table:
+    """Measure this machine, play each act, keep the sizes in ``runs``, and return the results as a table.
+
+    ``report`` gets the name of each step. Takes about three minutes.
+    """
+    report("measuring this machine")
+    feed = Feed()
+    async with open_stage(feed, runs, None) as stage:
+        sizes = stage.sizes
+        shown = Table("act", "lasts", "what the class will see", title_justify="left", show_edge=False)
+        shown.title = f"{sizes.text}; drained at {sizes.drains_per_s:,.0f}/s"
+        shown.caption = f"theory: peak {sizes.peak:,.0f} jobs, empty after {sizes.empty_s:,.0f} s"
+        for order, title in TITLES.items():
+            report(title)
+            began = time.monotonic()
+            await stage.act(order, ClassGuess())
+            await stage.wait()
+            shown.add_row(title, f"{time.monotonic() - began:,.0f} s", feed.state["result"])
+    (runs / FILE).write_text(Rehearsal(environment=Environment.here(), sizes=sizes).model_dump_json(indent=1) + "\n")
+    return shown

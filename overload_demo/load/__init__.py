@@ -1,13 +1,12 @@
 """The load generator: it sends ``POST {url}/jobs`` by a schedule fixed beforehand, and accounts for every request.
 
-``plan`` (what to send, and when), ``limits`` (sockets this machine allows), ``sender`` (the child process),
-``generator`` (the parent: start, progress, collect), ``measure`` (arrays), ``summary`` (what is stored).
+``plan`` (what to send, and when), ``machine`` (the sockets it allows), ``sender`` (the child process), ``generator``
+(the parent: start, progress, collect), ``load_result`` (arrays, summary, series).
 """
 
-from overload_demo.load.generator import LoadProgress, calibrate, check_reachable, run_load
-from overload_demo.load.measure import LoadResult
+from overload_demo.load.generator import LoadProgress, calibrate, run_load
+from overload_demo.load.load_result import Kind, LoadResult, LoadSeries, LoadSummary
 from overload_demo.load.plan import LoadPlan, Shape, intended_times
-from overload_demo.load.summary import Kind, LoadSeries, LoadSummary
 
 __all__ = [
     "Kind",
@@ -18,7 +17,6 @@ __all__ = [
     "LoadSummary",
     "Shape",
     "calibrate",
-    "check_reachable",
     "intended_times",
     "run_load",
 ]

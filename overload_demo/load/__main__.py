@@ -4,10 +4,10 @@ Exit status: 0 when every planned request was accepted, 1 when not, 2 for a mist
 interrupted or terminated.
 """
 
-import asyncio
-import signal
+import socket
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 from rich.console import Console
@@ -15,12 +15,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from overload_demo.config import load_settings
-from overload_demo.console import fail, run_command
-from overload_demo.errors import ConfigurationError, OverloadDemoError
-from overload_demo.load.generator import LoadProgress, check_reachable, run_load
-from overload_demo.load.measure import LoadResult
+from overload_demo.console import one_line_errors, run_command
+from overload_demo.errors import ConfigurationError
+from overload_demo.load.generator import LoadProgress, run_load
+from overload_demo.load.load_result import LoadResult, LoadSummary
 from overload_demo.load.plan import LoadPlan, Shape
-from overload_demo.load.summary import LoadSummary
+from overload_demo.process import run_async
+
+CONNECT_WITHIN_S = 3.0
 
 
 def main(
@@ -55,8 +57,7 @@ def main(
 
     The API key is read from the environment variable OVERLOAD_API_KEY.
     """
-    console = Console()
-    try:
+    with one_line_errors(2):
         load_settings()  # report an invalid key once, before every load process does
         plan = LoadPlan(
             url=url,
@@ -72,35 +73,28 @@ def main(
             expires_in_s=expires_in,
             allow_remote=allow_remote,
         )
-    except ConfigurationError as error:
-        fail(error, 2)
-    summary = _summary(plan, output, console)
+    console = Console()
+    with one_line_errors():
+        check_reachable(plan.url)
+        summary = run_async(_fire(plan, output, console), "the load processes have ended").summary()
     console.print(summary_table(summary))
     for remark in summary.remarks:
         console.print(f"note: {remark}", highlight=False)
     raise typer.Exit(0 if summary.all_accepted else 1)
 
 
-def _summary(plan: LoadPlan, output: Path | None, console: Console) -> LoadSummary:
-    """Run the load; exit with one line on an error or a signal."""
+def check_reachable(url: str) -> None:
+    """Raise :class:`ConfigurationError` unless ``url`` accepts a connection."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
-        return asyncio.run(_fire(plan, output, console)).summary()
-    except OverloadDemoError as error:
-        fail(error)
+        socket.create_connection((parts.hostname, port), CONNECT_WITHIN_S).close()
     except OSError as error:
-        fail(f"cannot write the results: {error}")
-    except asyncio.CancelledError:
-        fail("terminated; the load processes have ended", 128 + signal.SIGTERM)
-    except KeyboardInterrupt:
-        fail("interrupted; the load processes have ended", 128 + signal.SIGINT)
+        raise ConfigurationError(f"{url} cannot be reached: {error.strerror or error}") from None
 
 
 async def _fire(plan: LoadPlan, output: Path | None, console: Console) -> LoadResult:
-    """Run the load with a progress bar; SIGTERM cancels it as Ctrl-C does."""
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    await check_reachable(plan.url)
+    """Run the load with a progress bar."""
     columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         shown = bar.add_task("starting the load processes", total=plan.requests)

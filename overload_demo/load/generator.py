@@ -4,37 +4,42 @@ It sends nothing itself, so that work on this event loop, such as a notebook's, 
 """
 
 import asyncio
-import contextlib
 import json
+import math
 import os
 import tempfile
 import time
-from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
-from itertools import accumulate
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 from pydantic import SecretStr
 
 from overload_demo.errors import ConfigurationError, OverloadDemoError
-from overload_demo.load.limits import descriptor_limit, processes_for, source_addresses
-from overload_demo.load.measure import LoadResult, ProcessReport, longest_in
-from overload_demo.load.plan import LoadPlan
-from overload_demo.load.summary import Environment
+from overload_demo.load.load_result import RAW, LoadResult, ProcessReport
+from overload_demo.load.machine import Environment, descriptor_limit, port_cap, socket_cap
+from overload_demo.load.plan import MAX_PROCESSES, LoadPlan, Shape
 from overload_demo.process import PYTHON_M, kill_and_wait
 
 HEAD_START_S = 0.1
-CONNECT_WITHIN_S = 3.0
 READY_WITHIN_S = 60.0
 WARM_UP_SHARE = 0.2  # of a calibration: connections open, code paths warm up
 MAX_CALIBRATED_PER_S = 30_000
+RATE_PER_PROCESS_PER_S = 5000.0  # half of what one process was measured to send
 RECENT_S = 1.0
+
+# Response times of a load under way are counted in bins 12 % wide, which several processes can add up.
+LOWEST_S = 1e-4
+BINS_PER_DECADE = 20
+
+
+def bin_of(seconds: float) -> int:
+    """Return the bin of a response time; the first one holds everything below 0.1 ms."""
+    return int(math.log10(max(seconds, LOWEST_S) / LOWEST_S) * BINS_PER_DECADE)
 
 
 @dataclass(frozen=True)
@@ -48,10 +53,14 @@ class LoadProgress:
     requests: int
     sent: int = 0
     accepted: int = 0
-    failed: int = 0
     dropped: int = 0
     in_flight: int = 0
     response_p99_s: float | None = None
+
+    @property
+    def failed(self) -> int:
+        """Requests that ended without being accepted."""
+        return self.sent - self.accepted - self.in_flight
 
     @property
     def errors(self) -> int:
@@ -76,36 +85,31 @@ async def run_load(
     request. A cancellation ends the load processes. Requests that fail are part of the result; raises
     :class:`OverloadDemoError` when a load process itself fails.
     """
-    descriptors = descriptor_limit()
-    processes = processes_for(plan, descriptors)
+    processes = processes_for(plan, descriptor_limit())
+    totals, barrier = _Totals(plan.requests, on_progress or (lambda _: None)), asyncio.Barrier(processes + 1)
     with tempfile.TemporaryDirectory(prefix="overload-load-") as folder:
-        async with contextlib.AsyncExitStack() as stack:
-            children = [
-                await stack.enter_async_context(_load_process(plan, number, processes, sources, Path(folder), api_key))
-                for number, sources in enumerate(source_addresses(plan.url, processes))
-            ]
-            try:
+        paths = [Path(folder) / f"{number}.npz" for number in range(processes)]
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number, path in enumerate(paths):
+                    order = {"plan": asdict(plan), "number": number, "processes": processes, "records_path": str(path)}
+                    group.create_task(_load_process(order, api_key, barrier, totals))
                 async with asyncio.timeout(READY_WITHIN_S):
-                    await asyncio.gather(*(child.receive() for child in children))
-            except TimeoutError:
+                    await barrier.wait()  # all are ready
+                totals.start_mono = time.monotonic() + HEAD_START_S
+                started_at = datetime.fromtimestamp(time.time() + HEAD_START_S, UTC).isoformat(timespec="milliseconds")
+                await barrier.wait()  # all know the start
+        except ExceptionGroup as errors:
+            if isinstance(errors.exceptions[0], TimeoutError):
                 raise OverloadDemoError(f"the load processes were not ready within {READY_WITHIN_S:g} s") from None
-            start_mono = time.monotonic() + HEAD_START_S
-            started_at = (datetime.now(UTC) + timedelta(seconds=HEAD_START_S)).isoformat(timespec="milliseconds")
-            totals = _Totals(plan.requests, start_mono, on_progress)
-            try:
-                async with asyncio.TaskGroup() as group:
-                    tasks = [group.create_task(child.finish(start_mono, totals)) for child in children]
-            except ExceptionGroup as errors:
-                raise errors.exceptions[0] from None
-        arrays = _merged([child.arrays_path for child in children])
-    result = LoadResult(
-        plan=plan,
-        processes=[task.result() for task in tasks],
-        environment=Environment.here(descriptors),
-        started_at=started_at.replace("+00:00", "Z"),
-        started_mono_s=start_mono,
-        **arrays,
-    )
+            raise errors.exceptions[0] from None
+        result = LoadResult(
+            plan=plan,
+            environment=Environment.here(),
+            started_at=started_at.replace("+00:00", "Z"),
+            started_mono_s=totals.start_mono,
+            **_merged(paths),
+        )
     if out_dir is not None:
         result.write(out_dir)
     return result
@@ -140,93 +144,57 @@ async def calibrate(
     return counted / (duration_s - from_s)
 
 
-async def check_reachable(url: str) -> None:
-    """Raise :class:`ConfigurationError` unless ``url`` accepts a connection."""
-    parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    try:
-        async with asyncio.timeout(CONNECT_WITHIN_S):
-            _, writer = await asyncio.open_connection(parts.hostname, port)
-    except TimeoutError:
-        raise ConfigurationError(f"{url} did not accept a connection within {CONNECT_WITHIN_S:g} s") from None
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-        raise ConfigurationError(f"{url} cannot be reached: {reason}") from None
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
+def processes_for(plan: LoadPlan, descriptors: int) -> int:
+    """Choose the number of load processes: enough for the sockets open at once and for the rate.
+
+    An open loop may come to hold ``rate_per_s * timeout_s`` sockets when a server stalls. This is not provided for:
+    requests beyond the cap are dropped and counted; set ``processes`` where it matters.
+    Raises :class:`ConfigurationError` when the given processes cannot hold the given connections.
+    """
+    cap = min(socket_cap(descriptors), port_cap(1))
+    if plan.processes is not None:
+        if (plan.connections or 0) > plan.processes * cap:
+            raise ConfigurationError(f"{plan.processes} processes hold at most {plan.processes * cap:,} connections")
+        return min(plan.processes, plan.requests)
+    wanted = plan.rate_per_s / RATE_PER_PROCESS_PER_S
+    if plan.is_closed or plan.shape is Shape.AT_ONCE:
+        wanted = (plan.connections or plan.requests) / cap
+    return max(1, min(math.ceil(wanted), MAX_PROCESSES, plan.requests))
 
 
 class _Totals:
     """Adds up the latest counts of each load process and their recent response times, and reports them."""
 
-    def __init__(self, requests: int, start_mono: float, on_progress: OnLoadProgress | None) -> None:
-        self._requests, self._start_mono, self._on_progress = requests, start_mono, on_progress
+    def __init__(self, requests: int, on_progress: OnLoadProgress) -> None:
+        self.start_mono, self._requests, self._on_progress = math.inf, requests, on_progress
         self._latest: dict[int, dict[str, int]] = {}
         self._recent: deque[tuple[float, Counter[int]]] = deque()
 
     def add(self, number: int, counts: dict[str, int], answered_in: dict[str, int]) -> None:
         """Add a report; ``answered_in`` counts the responses since the last one, by bin of their time."""
-        now = time.monotonic()
+        elapsed_s = time.monotonic() - self.start_mono
         self._latest[number] = counts
-        self._recent.append((now, Counter({int(number): count for number, count in answered_in.items()})))
-        while self._recent[0][0] < now - RECENT_S:
+        self._recent.append((elapsed_s, Counter({int(number): count for number, count in answered_in.items()})))
+        while self._recent[0][0] < elapsed_s - RECENT_S:
             self._recent.popleft()
-        if self._on_progress is not None:
-            totals = {name: sum(latest[name] for latest in self._latest.values()) for name in counts}
-            self._on_progress(
-                LoadProgress(now - self._start_mono, self._requests, **totals, response_p99_s=self._p99_s())
-            )
+        totals = {name: sum(latest[name] for latest in self._latest.values()) for name in counts}
+        self._on_progress(LoadProgress(elapsed_s, self._requests, **totals, response_p99_s=self._p99_s()))
 
     def _p99_s(self) -> float | None:
-        counts = sum((counted for _, counted in self._recent), Counter[int]())
-        bins = sorted(counts)
-        up_to = list(accumulate(counts[number] for number in bins))
-        return longest_in(bins[bisect_left(up_to, 0.99 * up_to[-1])]) if bins else None
+        bins = sorted(sum((counted for _, counted in self._recent), Counter[int]()).elements())
+        if not bins:
+            return None
+        slowest = bins[math.ceil(0.99 * len(bins)) - 1]
+        return float(LOWEST_S * 10 ** ((slowest + 1) / BINS_PER_DECADE))  # the upper edge of its bin
 
 
-@dataclass
-class _LoadProcess:
-    """One load process, seen from its parent."""
-
-    number: int
-    process: asyncio.subprocess.Process
-    arrays_path: Path
-
-    async def send(self, message: dict[str, Any]) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(message).encode() + b"\n")
-        await self.process.stdin.drain()
-
-    async def receive(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = await self.process.stdout.readline()
-        if not line:
-            errors_path = self.arrays_path.with_suffix(".err")
-            output = errors_path.read_text(errors="replace").strip().splitlines() or ["no output"]
-            raise OverloadDemoError(f"load process {self.number} ended early: {output[-1]}")
-        message: dict[str, Any] = json.loads(line)
-        return message
-
-    async def finish(self, start_mono: float, totals: _Totals) -> ProcessReport:
-        await self.send({"start_at_mono": start_mono})
-        while True:
-            message = await self.receive()
-            if "progress" in message:
-                totals.add(self.number, message["progress"], message["answered_in"])
-            elif "finished" in message:
-                await self.process.wait()
-                return ProcessReport(**message["finished"])
-
-
-@contextlib.asynccontextmanager
 async def _load_process(
-    plan: LoadPlan, number: int, processes: int, sources: list[str], folder: Path, api_key: SecretStr | None
-) -> AsyncIterator[_LoadProcess]:
-    """Start a load process and send its order; end it with the block."""
-    arrays_path = folder / f"{number}.npz"
+    order: dict[str, Any], api_key: SecretStr | None, barrier: asyncio.Barrier, totals: _Totals
+) -> None:
+    """Run one load process from its order to its records, and pass on its reports; end it in any case."""
     key = {} if api_key is None else {"OVERLOAD_API_KEY": api_key.get_secret_value()}
-    with arrays_path.with_suffix(".err").open("wb") as errors:
+    errors_path = Path(order["records_path"]).with_suffix(".err")
+    with errors_path.open("wb") as errors:
         process = await asyncio.create_subprocess_exec(
             *(*PYTHON_M, "overload_demo.load.sender"),
             stdin=asyncio.subprocess.PIPE,
@@ -234,22 +202,31 @@ async def _load_process(
             stderr=errors,
             env=os.environ | key,
         )
+    assert process.stdin is not None and process.stdout is not None
     try:
-        child = _LoadProcess(number, process, arrays_path)
-        order = {"plan": asdict(plan), "number": number, "processes": processes, "sources": sources}
-        with contextlib.suppress(ConnectionError):  # it has ended: receive() raises its last line
-            await child.send(order | {"arrays_path": str(arrays_path)})
-        yield child
+        process.stdin.write(json.dumps(order).encode() + b"\n")
+        is_ready = await process.stdout.readline()
+        if is_ready:
+            await barrier.wait()
+            await barrier.wait()
+            process.stdin.write(json.dumps({"start_at_mono": totals.start_mono}).encode() + b"\n")
+            async for line in process.stdout:
+                totals.add(order["number"], **json.loads(line))
+        if await process.wait() != 0 or not is_ready:
+            output = errors_path.read_text(errors="replace").strip().splitlines() or ["no output"]
+            raise OverloadDemoError(f"load process {order['number']} ended early: {output[-1]}")
     finally:
         await kill_and_wait(process)
 
 
 def _merged(paths: list[Path]) -> dict[str, Any]:
-    """Merge the arrays of all processes into the order of the plan."""
-    parts = []
+    """Merge the records of all processes into the order of the plan; collect their reports on themselves."""
+    records, reports = [], []
     for path in paths:
         with np.load(path) as stored:
-            parts.append({name: stored[name] for name in stored.files})
-    order = np.argsort(np.concatenate([part["index"] for part in parts]), kind="stable")
-    names = [name for name in parts[0] if name != "index"]
-    return {name: np.concatenate([part[name] for part in parts])[order] for name in names}
+            records.append(stored["records"])
+            cpu_share, peak_open_sockets = stored["report"].tolist()
+            reports.append(ProcessReport(cpu_share, int(peak_open_sockets)))
+    merged = np.concatenate(records)
+    merged = merged[np.argsort(merged["index"], kind="stable")]
+    return {"processes": reports} | {name: merged[name] for name in RAW}

@@ -6,20 +6,22 @@ The schedule does not depend on the responses: a server that stalls does not slo
 import contextlib
 import ipaddress
 import socket
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
 
+from overload_demo.config import YEAR_S
 from overload_demo.errors import ConfigurationError
 
 Floats = npt.NDArray[np.float64]
 
 MAX_PROCESSES = 64
-MAX_REQUESTS = 10_000_000
-MAX_EXPIRES_IN_S = 31_536_000  # a year, the API's own limit
+DAY_S = 86_400
 PROBE_S = 0.5
 CALM_SHARE = 0.02
 CALM_FRACTION_OF_RATE = 0.2
@@ -35,17 +37,15 @@ class Shape(StrEnum):
     AT_ONCE = "at-once"
 
 
-def intended_times(shape: str, requests: int, rate_per_s: float, seed: int = 0) -> Floats:
+def intended_times(shape: Shape, requests: int, rate_per_s: float, seed: int = 0) -> Floats:
     """Return the send offset of each request, seconds from the start: float64, sorted, shape ``(requests,)``.
 
     ``constant``: one every ``1 / rate_per_s``. ``ramp``: the rate grows linearly from 0 to ``rate_per_s`` at the last
     request (offsets ``T * sqrt(i / n)``, ``T = 2 n / rate``). ``spike``: the first 2 % at a fifth of the rate, then the
     full rate. ``poisson``: exponential gaps with mean ``1 / rate_per_s``, by ``seed``. ``at-once``: all 0.
-    Raises :class:`ConfigurationError` for an unknown shape, fewer than 1 request, or a rate that is not positive.
     """
-    chosen = _checked_shape(shape, requests, rate_per_s)
     order = np.arange(requests, dtype=np.float64)
-    match chosen:
+    match shape:
         case Shape.CONSTANT:
             return order / rate_per_s
         case Shape.RAMP:
@@ -73,32 +73,31 @@ class LoadPlan:
     """
 
     url: str
-    requests: int
-    rate_per_s: float = 1000.0
+    requests: int = Field(ge=1, le=10_000_000)
+    rate_per_s: float = Field(default=1000.0, gt=0, allow_inf_nan=False)
     shape: Shape = Shape.SPIKE
-    seed: int = 0
-    timeout_s: float = 30.0
-    processes: int | None = None
-    connections: int | None = None
-    success_status: int = 202
-    max_duration_s: float | None = None
-    expires_in_s: float | None = None
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    timeout_s: float = Field(default=30.0, ge=0.001, le=DAY_S)
+    processes: int | None = Field(default=None, ge=1, le=MAX_PROCESSES)
+    connections: int | None = Field(default=None, ge=1, le=1_000_000)
+    success_status: int = Field(default=202, ge=200, le=599)
+    max_duration_s: float | None = Field(default=None, ge=0.001, le=DAY_S)
+    expires_in_s: float | None = Field(default=None, ge=0.001, le=YEAR_S)  # the API's own limit
     allow_remote: bool = False
     path: str = "/jobs"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", _checked_shape(self.shape, self.requests, self.rate_per_s))
         object.__setattr__(self, "url", _checked_url(self.url, self.path, allow_remote=self.allow_remote))
-        _check_range("requests", self.requests, 1, MAX_REQUESTS)
-        _check_range("seed", self.seed, 0, 2**63)
-        _check_range("timeout", self.timeout_s, 0.001, 86_400)
-        _check_range("processes", self.processes, 1, MAX_PROCESSES)
-        _check_range("connections", self.connections, 1, 1_000_000)
-        _check_range("success status", self.success_status, 200, 599)
-        _check_range("longest duration", self.max_duration_s, 0.001, 86_400)
-        _check_range("expires in", self.expires_in_s, 0.001, MAX_EXPIRES_IN_S)
-        if (self.processes or 1) > self.requests:
-            object.__setattr__(self, "processes", self.requests)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_one_line(cls, given: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return validate(given)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = str(first["loc"][-1]).removesuffix("_per_s").removesuffix("_s").replace("_", " ")
+            raise ConfigurationError(f"{name}: {first['msg']}, not {first['input']!r}") from None
 
     @property
     def is_closed(self) -> bool:
@@ -114,22 +113,6 @@ class LoadPlan:
         """Return the intended send offsets within ``max_duration_s``, seconds; a closed loop has none."""
         intended_s = intended_times(self.shape, self.requests, self.rate_per_s, self.seed)
         return intended_s if self.max_duration_s is None else intended_s[intended_s <= self.max_duration_s]
-
-
-def _checked_shape(shape: str, requests: int, rate_per_s: float) -> Shape:
-    if requests < 1:
-        raise ConfigurationError(f"requests must be at least 1, not {requests}")
-    if not 0 < rate_per_s < float("inf"):
-        raise ConfigurationError(f"the rate must be a positive number of requests a second, not {rate_per_s:g}")
-    try:
-        return Shape(shape)
-    except ValueError:
-        raise ConfigurationError(f"unknown shape {shape!r}: choose one of {', '.join(Shape)}") from None
-
-
-def _check_range(name: str, value: float | None, lowest: float, highest: float) -> None:
-    if value is not None and not lowest <= value <= highest:
-        raise ConfigurationError(f"{name} must be between {lowest:g} and {highest:g}, not {value:g}")
 
 
 def _checked_url(url: str, path: str, *, allow_remote: bool) -> str:
@@ -166,10 +149,9 @@ def _own_address(host: str, port: int) -> str | None:
     addresses = [str(address[0]) for family, *_, address in sorted(found, key=lambda one: one[0] != socket.AF_INET)]
     if not all(map(_is_own, addresses)):
         return None
-    if len(addresses) > 1:
-        for address in addresses:
-            with contextlib.suppress(OSError), socket.create_connection((address, port), PROBE_S):
-                return address
+    for address in addresses[1:] and addresses:
+        with contextlib.suppress(OSError), socket.create_connection((address, port), PROBE_S):
+            return address
     return addresses[0]
 
 

@@ -1,28 +1,30 @@
 """A load process: sends its share of the plan by the clock and records the outcome of each request.
 
 :mod:`overload_demo.load.generator` starts it as ``python -m overload_demo.load.sender``; the two exchange JSON lines.
-It reads its order, writes ``{"ready": true}``, reads ``{"start_at_mono": ...}``, reports progress five times a second,
-writes its arrays to a file, and ends with ``{"finished": ...}``. It ignores SIGINT, which a terminal or notebook sends
-to the whole process group. When its stdin closes, it removes the parent's temporary folder and exits.
+It reads its order, writes ``{}`` when it is ready, reads ``{"start_at_mono": ...}``, reports progress five times a
+second, writes its records to a file, and exits with 0. It ignores SIGINT, which a terminal or notebook sends to the
+whole process group. When its stdin closes, it removes the parent's temporary folder and exits.
 """
 
 import asyncio
 import contextlib
 import errno
 import gc
+import itertools
 import json
 import math
 import os
 import re
 import shutil
 import signal
+import socket
 import sys
-import threading
 import time
 from collections import Counter
-from dataclasses import asdict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 import aiohttp
 import numpy as np
@@ -30,17 +32,18 @@ import uvloop
 from yarl import URL
 
 from overload_demo.config import load_settings
-from overload_demo.load.limits import port_cap, raise_descriptor_limit, socket_cap, socket_factory
-from overload_demo.load.measure import ProcessReport, bin_of
+from overload_demo.load.generator import bin_of
+from overload_demo.load.load_result import RECORD, Kind
+from overload_demo.load.machine import bound_socket, port_cap, raise_descriptor_limit, socket_cap, source_addresses
 from overload_demo.load.plan import LoadPlan, Shape
-from overload_demo.load.summary import Kind
+from overload_demo.process import watch_parent
 
 PROGRESS_S = 0.2
 CONNECT_BEFORE_S = 0.25  # the connect timeout fires so long before the total one, so that the two can be distinguished
 TICK_S = 0.001  # uvloop's timers have whole milliseconds; a shorter sleep would spin
 YIELD_EVERY = 64
 KEEPALIVE_S = 1.0  # shorter than any server's: a POST that meets the server's close cannot be repeated safely
-JOB_ID = re.compile(rb'"job_id"\s*:\s*"(job_[0-9a-f]+)"')
+JOB_ID = re.compile(rb'"job_id"\s*:\s*"(job_[0-9a-f]{1,60})"')
 
 _KIND_BY_ERRNO = {
     errno.ECONNREFUSED: Kind.REFUSED,
@@ -87,14 +90,10 @@ class Sender:
         self._target = URL(plan.target)
         self._start_mono = math.inf
         whole_s = np.zeros(plan.requests) if plan.is_closed else plan.schedule()
-        self.intended_s = whole_s[number::processes].copy()
-        planned = self.intended_s.size
-        self.index = np.arange(planned) * processes + number
-        self.sent_s = np.full(planned, np.nan)
-        self.done_s = np.full(planned, np.nan)
-        self.status = np.zeros(planned, dtype=np.int16)
-        self.kind = np.zeros(planned, dtype=np.uint8)
-        self.job_ids = [b""] * planned
+        self._index = range(number, whole_s.size, processes)
+        self.records = np.zeros(len(self._index), RECORD)
+        self.records["index"], self.records["intended_s"] = self._index, whole_s[number::processes]
+        self.records["sent_s"] = self.records["done_s"] = np.nan
         self.sent = self.accepted = self.dropped = self.in_flight = self.peak_in_flight = 0
         self.cpu_share = 0.0
         self._answered_in: Counter[int] = Counter()
@@ -104,86 +103,71 @@ class Sender:
         self._start_mono = start_at_mono
         await asyncio.sleep(start_at_mono - time.monotonic())
         self._cpu_at_start_s = time.process_time()
-        await (self._run_closed() if self._plan.is_closed else self._run_open())
-
-    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Return the records by name; of a closed loop, only of the requests that were sent."""
-        fired = self.sent if self._plan.is_closed else self.index.size
-        job_ids = np.array(self.job_ids, dtype=np.bytes_)
-        names = ("index", "intended_s", "sent_s", "done_s", "status", "kind")
-        return {name: getattr(self, name)[:fired] for name in names} | {"job_ids": job_ids[:fired]}
+        async with asyncio.TaskGroup() as group:
+            await (self._run_closed(group) if self._plan.is_closed else self._run_open(group))
+        if self._plan.is_closed:  # no client got so far as to send these
+            self.records = self.records[: self.sent]
 
     def report_progress(self) -> None:
         """Write the counts so far, and the response times since the last report, by bin."""
-        counts = {
-            "sent": self.sent,
-            "accepted": self.accepted,
-            "failed": self.sent - self.accepted - self.in_flight,
-            "dropped": self.dropped,
-            "in_flight": self.in_flight,
-        }
-        _write_message({"progress": counts, "answered_in": self._answered_in})
+        counts = {name: getattr(self, name) for name in ("sent", "accepted", "dropped", "in_flight")}
+        _write_message({"counts": counts, "answered_in": self._answered_in})
         self._answered_in.clear()
 
-    async def _run_open(self) -> None:
+    async def _run_open(self, group: asyncio.TaskGroup) -> None:
         """Follow the schedule; a task exists only while its request is in flight, so memory stays bounded.
 
         Behind its schedule it yields to the responses every ``YIELD_EVERY`` requests, except for ``at-once``: there
         every socket is opened before the first response is read.
         """
         at_once = self._plan.shape is Shape.AT_ONCE
-        async with asyncio.TaskGroup() as requests:
-            for position, due_s in enumerate(self.intended_s.tolist()):
-                early_s = due_s - self._now()
-                if early_s > 0:
-                    await asyncio.sleep(max(early_s, TICK_S))
-                elif position % YIELD_EVERY == 0 and not at_once:
-                    await asyncio.sleep(0)
-                if self.in_flight >= self._cap:
-                    self.dropped += 1
-                    continue
+        for position, due_s in enumerate(self.records["intended_s"].tolist()):
+            early_s = due_s - self._now()
+            if early_s > 0:
+                await asyncio.sleep(max(early_s, TICK_S))
+            elif position % YIELD_EVERY == 0 and not at_once:
+                await asyncio.sleep(0)
+            if self.in_flight >= self._cap:
+                self.dropped += 1
+            else:
                 self._count_sent()
-                requests.create_task(self._fire(position))
-            self._note_cpu()
+                group.create_task(self._fire(position, due_s))
+        self._note_cpu()
 
-    async def _run_closed(self) -> None:
+    async def _run_closed(self, group: asyncio.TaskGroup) -> None:
         """Run this process's share of the clients; the next request of a client is due when it is sent."""
         last_s = self._plan.max_duration_s or math.inf
 
         async def client() -> None:
-            while self.sent < self.index.size and self._now() <= last_s:
+            while self.sent < len(self._index) and self._now() <= last_s:
                 position = self.sent
                 self._count_sent()
-                self.intended_s[position] = self._now()
-                await self._fire(position)
+                await self._fire(position, self._now())
+            self._note_cpu()
 
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(self._clients, self._cap)):
-                group.create_task(client())
-        self._note_cpu()
+        for _ in range(min(self._clients, self._cap)):
+            group.create_task(client())
 
-    async def _fire(self, position: int) -> None:
-        self.sent_s[position] = self._now()
+    async def _fire(self, position: int, due_s: float) -> None:
+        index, sent_s, status, job_id = self._index[position], self._now(), 0, b""
         try:
-            body = sample_body(int(self.index[position]), self._plan.expires_in_s)
+            body = sample_body(index, self._plan.expires_in_s)
             async with self._session.post(self._target, data=body, allow_redirects=False) as response:
-                kind = self._kind_of_response(position, response.status, await response.read())
+                status, reply = response.status, await response.read()
+            if status != self._plan.success_status:
+                kind = Kind.OTHER_STATUS
+            elif found := JOB_ID.search(reply):
+                kind, job_id = Kind.ACCEPTED, found[1]
+            else:
+                kind = Kind.OTHER
         except Exception as error:  # every request is accounted for, however it fails
             kind = kind_of(error)
-        self.done_s[position] = self._now()
-        self.kind[position] = kind
+        done_s = self._now()
+        self.records[position] = index, due_s, sent_s, done_s, status, kind, job_id
         self.in_flight -= 1
         if kind is Kind.ACCEPTED:
             self.accepted += 1
-            self._answered_in[bin_of(self.done_s[position] - self.intended_s[position])] += 1
-
-    def _kind_of_response(self, position: int, status: int, body: bytes) -> Kind:
-        self.status[position] = status
-        if status != self._plan.success_status:
-            return Kind.OTHER_STATUS
-        if found := JOB_ID.search(body):
-            self.job_ids[position] = found[1]
-        return Kind.ACCEPTED if found else Kind.OTHER
+            self._answered_in[bin_of(done_s - due_s)] += 1
 
     def _count_sent(self) -> None:
         self.sent += 1
@@ -208,7 +192,7 @@ def new_session(plan: LoadPlan, sources: list[str]) -> aiohttp.ClientSession:
         limit=0,
         force_close=at_once,
         keepalive_timeout=None if at_once else KEEPALIVE_S,
-        socket_factory=socket_factory(sources),
+        socket_factory=_from_addresses(sources) if sources else None,
     )
     key = load_settings().overload_api_key  # never part of a plan, which is written into results
     authorization = {} if key is None else {"Authorization": f"Bearer {key.get_secret_value()}"}
@@ -226,34 +210,40 @@ def new_session(plan: LoadPlan, sources: list[str]) -> aiohttp.ClientSession:
     )
 
 
-async def carry_out(plan: LoadPlan, number: int, processes: int, sources: list[str], arrays_path: str) -> None:
-    """Carry out one order from the handshake to the last message."""
-    loop = asyncio.get_running_loop()
-    started: asyncio.Future[float] = loop.create_future()
-    threading.Thread(target=_follow_parent, args=(loop, started, Path(arrays_path).parent), daemon=True).start()
+def _from_addresses(sources: list[str]) -> Callable[[Any], socket.socket]:
+    """Return a socket factory for aiohttp that connects from each of the addresses in turn."""
+    turns = itertools.cycle(sources)
+    return lambda info: bound_socket(next(turns), *info[:3])
+
+
+async def carry_out(plan: LoadPlan, number: int, processes: int, records_path: str) -> None:
+    """Carry out one order, from the handshake to the file of arrays."""
+    sources = source_addresses(number) if urlsplit(plan.url).hostname == "127.0.0.1" else []
     ports = port_cap(len(sources)) if sources else port_cap(1) // processes
     cap = max(1, min(socket_cap(raise_descriptor_limit()), ports))
     async with new_session(plan, sources) as session:
         sender = Sender(plan, number, processes, session, cap)
         gc.disable()  # its pauses would show as lag; requests leave no cycles (40,000 timeouts: none measured)
-        _write_message({"ready": True})
-        start_at_mono = await started
+        _write_message({})
+        start = await asyncio.to_thread(_read_line)
+        if not start:
+            _give_up(records_path)
+        watch_parent(lambda: _give_up(records_path))
+        os.set_blocking(sys.stdout.fileno(), False)  # a parent that is too busy to read misses a report
         reporter = asyncio.create_task(_report(sender))
-        await sender.run(start_at_mono)
+        await sender.run(json.loads(start)["start_at_mono"])
         reporter.cancel()
-    np.savez(arrays_path, **sender.arrays())  # type: ignore[arg-type]
+        os.set_blocking(sys.stdout.fileno(), True)
+    report = np.array([sender.cpu_share, sender.peak_in_flight])
+    np.savez(records_path, records=sender.records, report=report)
     sender.report_progress()
-    _write_message({"finished": asdict(ProcessReport(sender.cpu_share, sender.peak_in_flight))})
 
 
 async def _report(sender: Sender) -> None:
-    """Report progress; a parent too busy to read misses a line, but never delays the load."""
     while True:
         await asyncio.sleep(PROGRESS_S)
-        os.set_blocking(sys.stdout.fileno(), False)
         with contextlib.suppress(BlockingIOError):
             sender.report_progress()
-        os.set_blocking(sys.stdout.fileno(), True)
 
 
 def _write_message(message: dict[str, Any]) -> None:
@@ -269,12 +259,9 @@ def _read_line() -> bytes:
     return line
 
 
-def _follow_parent(loop: asyncio.AbstractEventLoop, started: "asyncio.Future[float]", folder: Path) -> None:
-    """Pass on the start; when the parent has died, remove its folder and exit."""
-    if order := _read_line():
-        loop.call_soon_threadsafe(started.set_result, json.loads(order)["start_at_mono"])
-        _read_line()  # the parent sends nothing more: this blocks until stdin closes
-    shutil.rmtree(folder, ignore_errors=True)
+def _give_up(records_path: str) -> NoReturn:
+    """Remove the folder of a parent that has died, and exit."""
+    shutil.rmtree(Path(records_path).parent, ignore_errors=True)
     os._exit(0)
 
 

@@ -4,6 +4,7 @@ Reading tour 9 of 13; next: overload_demo/worker/lease_renewer.py. Look for the 
 reply cost without it?
 """
 
+import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,7 +52,8 @@ def about(job: LeasedJob) -> dict[str, str | int]:
 class Lease:
     """The reply to one lease call: jobs in queue order, and the counts without them.
 
-    ``again``: no job was leased, but entries remain in the list; call again.
+    ``again``: no job was leased, but entries remain in the list; call again. ``first_end_s`` is given if no job was
+    leased: seconds until the first of all leases ends.
     """
 
     jobs: list[LeasedJob]
@@ -59,6 +61,7 @@ class Lease:
     in_flight: int
     again: bool = False
     paused: bool = False
+    first_end_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,19 +89,23 @@ class Consumer:
         self._token: str | None = None
         self._predecessors = " ".join(predecessors)
 
-    async def lease(self, max_jobs: int) -> Lease:
-        """Lease up to ``max_jobs`` jobs."""
-        return self._leased(await self._upstash.run(self._lease_call(max_jobs)))
+    async def lease(self, max_jobs: int, sleep_s: float = 0.0, message: str = "") -> Lease:
+        """Lease up to ``max_jobs`` jobs.
+
+        If there are none, the worker may sleep for ``sleep_s`` seconds: it counts as alive, and the next job makes a
+        script publish "" to ``jobs:wake``. A ``message`` is published there in any case.
+        """
+        return self._leased(await self._upstash.run(self._lease_call(max_jobs, sleep_s, message)))
 
     async def settle(self, settlements: Sequence[Settlement]) -> int:
         """Settle jobs; returns how many were fenced: their lease was lost, and nothing changed for them."""
         return _fenced(await self._upstash.run(self._settle_call(settlements)), len(settlements))
 
     async def settle_and_lease(
-        self, settlements: Sequence[Settlement], max_jobs: int
+        self, settlements: Sequence[Settlement], max_jobs: int, sleep_s: float = 0.0, message: str = ""
     ) -> tuple[int, Lease | StoreError]:
         """Settle and lease in one exchange. Raises if settling failed; a failed lease is returned as its error."""
-        calls = [self._settle_call(settlements), self._lease_call(max_jobs)]
+        calls = [self._settle_call(settlements), self._lease_call(max_jobs, sleep_s, message)]
         settled, leased = await self._upstash.run_in_order(*calls)
         if isinstance(settled, StoreError):
             raise settled
@@ -114,11 +121,6 @@ class Consumer:
             raise malformed(EXTEND)
         return {str(job_id) for job_id in reply}
 
-    async def queue_length(self) -> int:
-        """Entries in the list, by one plain command: all that an idle worker polls."""
-        length = await self._upstash.command("LLEN", self._protocol.key("queue"), repeatable=True)
-        return length if isinstance(length, int) else 0
-
     async def leave(self) -> None:
         """Remove this worker from the live ones, after its last settlement."""
         await self._upstash.command("HDEL", self._protocol.key("workers"), self.worker_id, repeatable=True)
@@ -127,21 +129,22 @@ class Consumer:
     def _lease_ms(self) -> int:
         return int(self._settings.worker_lease_s * 1000)
 
-    def _lease_call(self, max_jobs: int) -> ScriptCall:
+    def _lease_call(self, max_jobs: int, sleep_s: float, message: str) -> ScriptCall:
         # After a lost reply the token is sent again, and the store repeats that reply.
         self._token = self._token or secrets.token_hex(8)
         settings = self._settings
         lease = self.worker_id, self._token, self._lease_ms
         limits = min(max_jobs, settings.worker_max_batch), MAX_LEASE_BYTES, settings.worker_max_attempts
         rest = utc_now(), self._predecessors, self._upstash.calls, settings.queue_result_ttl, MAX_DEAD_ENTRIES
-        return self._protocol.call(LEASE, self._protocol.prefix, *lease, *limits, *rest)
+        return self._protocol.call(LEASE, self._protocol.prefix, *lease, *limits, *rest, int(1000 * sleep_s), message)
 
     def _leased(self, reply: Any) -> Lease:
         try:
-            fence, queue_length, in_flight, hint, *fields = reply
+            fence, queue_length, in_flight, hint, first_end_ms, *fields = reply
             rows = zip(*[iter(fields)] * 4, strict=True)
             jobs = [LeasedJob(one, payload, int(attempt), fence, record) for one, payload, attempt, record in rows]
-            lease = Lease(jobs, int(queue_length), int(in_flight), hint == "again", hint == "paused")
+            first_end_s = (float(first_end_ms) + 1) / 1000 if first_end_ms else math.inf
+            lease = Lease(jobs, int(queue_length), int(in_flight), hint == "again", hint == "paused", first_end_s)
         except (ValueError, TypeError):
             raise malformed(LEASE) from None
         self._token, self._predecessors = None, ""

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from overload_demo.config import Settings
-from overload_demo.errors import ConfigurationError
+from overload_demo.errors import ConfigurationError, StoreError
 from overload_demo.queue.protocol import (
-    INSPECT,
     MAX_DEAD_ENTRIES,
     PURGE,
     RECONCILE,
@@ -86,8 +85,11 @@ class QueueAdmin:
         await self._upstash.command("HSET", self._protocol.key("stats"), "paused", "1", repeatable=True)
 
     async def resume(self) -> None:
-        """Lease jobs again; workers notice at their next poll."""
-        await self._upstash.command("HDEL", self._protocol.key("stats"), "paused", repeatable=True)
+        """Lease jobs again, and wake all idle workers; one that cannot be woken notices at its next poll."""
+        commands = ("HDEL", self._protocol.key("stats"), "paused"), ("PUBLISH", self._protocol.key("wake"), "")
+        resumed, _ = await self._upstash.pipeline(commands, repeatable=True)
+        if isinstance(resumed, StoreError):
+            raise resumed
 
 
 def _dead_letter(entry: str) -> DeadLetter:
@@ -207,11 +209,13 @@ class QueueRepair:
             for page in pages(keys, PAGE):
                 yield [str(key).removeprefix(start) for key in page]
 
-    async def _inspect(self, page: list[str]) -> list[Any]:
-        reply = await self._upstash.run(self._protocol.call(INSPECT, self._protocol.prefix, *page))
-        if not isinstance(reply, list) or len(reply) != len(page):
-            raise malformed(INSPECT)
-        return reply
+    async def _inspect(self, page: list[str]) -> list[list[str]]:
+        """The status, seq and fence of each job, empty where a field is missing or the key is not a hash."""
+        reads = [("HMGET", f"{self._protocol.prefix}job:{job_id}", "status", "seq", "fence") for job_id in page]
+        found = await self._upstash.pipeline(reads, repeatable=True)
+        if unread := [one for one in found if isinstance(one, StoreError) and "WRONGTYPE" not in str(one)]:
+            raise unread[0]
+        return [[one or "" for one in job] if isinstance(job, list) else [""] * 3 for job in found]
 
     async def _recount(self, seen: _Snapshot) -> Counter[str]:
         counted = seen.greatest_seq, seen.greatest_fence, seen.cancelled, seen.tombstones, len(seen.cancelled_in_list)

@@ -28,7 +28,7 @@ def _script(name: str) -> Script:
 
 ENQUEUE, LEASE, EXTEND, SETTLE = map(_script, ("enqueue", "lease", "extend", "settle"))
 STATUS, STATS, CANCEL, REQUEUE = map(_script, ("status", "stats", "cancel", "requeue"))
-PURGE, INSPECT, RECONCILE, RECOUNT = map(_script, ("purge", "inspect", "reconcile", "recount"))
+PURGE, RECONCILE, RECOUNT = map(_script, ("purge", "reconcile", "recount"))
 
 # The type of each key that a queue has once.
 TYPES = {
@@ -50,7 +50,6 @@ _KEYS = {
     CANCEL: ("stats",),
     REQUEUE: ("queue", "seq", "dead", "stats"),
     PURGE: ("dead",),
-    INSPECT: (),
     RECONCILE: ("queue", "seq", "leases", "owners", "stats"),
     RECOUNT: ("seq", "stats"),
 }

@@ -10,11 +10,12 @@ import hashlib
 import json
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
-from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, NoReturn, TypeVar
+from urllib.parse import quote, urlsplit
 
 import httpx
 
@@ -30,6 +31,7 @@ Send = Callable[[httpx.Request], Awaitable[httpx.Response]]
 Reply = TypeVar("Reply")
 
 MAX_REPLY_BYTES = 32 * 1024 * 1024
+MAX_EVENT_BYTES = 65_536  # chosen; a wake-up has a hundred
 BACKOFF_FIRST_S, BACKOFF_LONGEST_S = 0.02, 1.0
 
 
@@ -87,7 +89,7 @@ class Upstash:
         self._extensions = {"timeout": httpx.Timeout(timeout_s, connect=min(2.0, timeout_s)).as_dict()}
         self._refreshing: asyncio.Task[StoreError | None] | None = None
         self._sync_token = ""
-        self._send, self._close = self._new_link()
+        self._send, self._send_stream, self._close = self._new_link()
 
     async def aclose(self) -> None:
         """Close all connections; further calls fail."""
@@ -216,6 +218,28 @@ class Upstash:
             self._sync_token = sync_token or self._sync_token
         return response.status_code, _decoded(response.status_code, text)
 
+    async def subscribe(self, channel: str, on_message: Callable[[str], object]) -> NoReturn:
+        """Subscribe to a channel; ``on_message`` gets "" once the subscription stands, then the text of each message.
+
+        It holds a connection until it is cancelled or ends, which raises :class:`StoreError`. It does not refresh the
+        address: a failed command does.
+        """
+        request = self._request(f"/subscribe/{quote(channel, safe='')}", b"[]")
+        request.headers["Accept"] = "text/event-stream"
+        request.extensions = {"timeout": self._extensions["timeout"] | {"read": None}}
+        self.calls += 1
+        try:
+            async with asyncio.timeout(self._timeout_s) as limit, aclosing(await self._send_stream(request)) as stream:
+                if stream.status_code != 200:
+                    raise error_in(stream.status_code, _decoded(stream.status_code, await _read_limited(stream)))
+                async for event in _events(stream):
+                    limit.reschedule(None)
+                    kind, _, text = event.partition(",")
+                    on_message(text.removeprefix(f"{channel},") if kind == "message" else "")
+        except (TimeoutError, httpx.HTTPError) as error:
+            raise StoreUnavailableError(f"the subscription was lost ({type(error).__name__})") from None
+        raise StoreUnavailableError("the subscription has ended")
+
     def _request(self, path: str, content: bytes) -> httpx.Request:
         # Not client.build_request: merging defaults and parsing the same URL again took a fifth of an exchange's time.
         headers = {
@@ -244,22 +268,23 @@ class Upstash:
             return error
         return None
 
-    def _new_link(self) -> tuple[Send, Callable[[], Awaitable[None]]]:
-        """How requests are sent, and how the connections are closed."""
+    def _new_link(self) -> tuple[Send, Send, Callable[[], Awaitable[None]]]:
+        """How requests are sent, also one for a stream, and how the connections are closed."""
         if urlsplit(self.address.origin).hostname in LOOPBACK_HOSTS:
             # Without httpx.AsyncClient, which adds half to the CPU time of an exchange, and without proxies.
             near = LoopbackTransport(self._connections, MAX_REPLY_BYTES, self.address.socket)
-            return near.handle_async_request, near.aclose
+            return near.handle_async_request, near.stream, near.aclose
         connections = self._connections
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=30)
         client = httpx.AsyncClient(limits=limits, follow_redirects=False)
-        return partial(client.send, stream=True), client.aclose
+        send = partial(client.send, stream=True)
+        return send, send, client.aclose
 
     async def _replace_link(self, broken: Send) -> None:
         """Replace a pool that timed out: it may have lost its slots for good (httpcore issue 1093)."""
         if self._send is broken:
             close = self._close
-            self._send, self._close = self._new_link()
+            self._send, self._send_stream, self._close = self._new_link()
             await close()
 
 
@@ -277,6 +302,18 @@ async def _read_limited(response: httpx.Response) -> bytes:
             raise ReplyTooLargeError("the body is too large")
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+async def _events(response: httpx.Response) -> AsyncIterator[str]:
+    """The data of each server-sent event."""
+    rest = b""
+    async for part in response.aiter_raw():
+        *lines, rest = (rest + part).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data:"):
+                yield line.removeprefix(b"data:").strip().decode(errors="replace")
+        if len(rest) > MAX_EVENT_BYTES:
+            raise ReplyTooLargeError("the event is too large")
 
 
 def _decoded(status: int, text: bytes) -> Any:

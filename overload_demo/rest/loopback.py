@@ -10,8 +10,9 @@ import os
 import socket
 import struct
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httptools
 import httpx
@@ -69,7 +70,7 @@ class LoopbackTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Run one exchange; the returned response is complete."""
         async with self._room:
-            connection = self._kept() or await self._connect(request)
+            connection = self._kept() or await self._connect(request, _Connection)
             try:
                 status, headers, body = await connection.exchange(_as_bytes(request))
             except BaseException:
@@ -80,6 +81,16 @@ class LoopbackTransport(httpx.AsyncBaseTransport):
             else:
                 connection.abort()
         return httpx.Response(status, headers=headers, stream=httpx.ByteStream(body), request=request)
+
+    async def stream(self, request: httpx.Request) -> httpx.Response:
+        """Return a response whose body arrives in parts, on a connection of its own; close it to end that."""
+        connection = await self._connect(request, _StreamConnection)
+        try:
+            status, headers, _ = await connection.exchange(_as_bytes(request))
+        except BaseException:
+            connection.abort()
+            raise
+        return httpx.Response(status, headers=headers, stream=connection, request=request)
 
     async def aclose(self) -> None:
         """Close the kept connections."""
@@ -96,14 +107,14 @@ class LoopbackTransport(httpx.AsyncBaseTransport):
             connection.abort()
         return None
 
-    async def _connect(self, request: httpx.Request) -> "_Connection":
+    async def _connect(self, request: httpx.Request, kind: "type[Kind]") -> "Kind":
         loop, url, timeout_s = asyncio.get_running_loop(), request.url, request.extensions["timeout"]["connect"]
         where: dict[str, Any] = {"host": url.host, "port": url.port or 80}
         try:
             async with asyncio.timeout(timeout_s):
                 if self._path:
                     where = {"sock": connect(self._path, timeout_s)}  # blocks only for an instant: there is no network
-                _, connection = await loop.create_connection(lambda: _Connection(self._max_reply_bytes), **where)
+                _, connection = await loop.create_connection(lambda: kind(self._max_reply_bytes), **where)
         except TimeoutError:
             raise httpx.ConnectTimeout("no connection in time") from None
         except OSError as error:
@@ -181,6 +192,40 @@ class _Connection(asyncio.Protocol):
         self.abort()
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(error)
+
+
+class _StreamConnection(_Connection, httpx.AsyncByteStream):
+    """A connection for one reply, whose body is iterated while it arrives."""
+
+    def __init__(self, max_reply_bytes: int) -> None:
+        super().__init__(max_reply_bytes)
+        self._parts = asyncio.StreamReader()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while part := await self._parts.read(65_536):
+            yield part
+
+    async def aclose(self) -> None:
+        self.abort()
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status >= 200 and self._answer is not None and not self._answer.done():
+            self._answer.set_result((status, self._headers, b""))
+
+    def on_body(self, part: bytes) -> None:
+        self._parts.feed_data(part)
+
+    def on_message_complete(self) -> None:
+        if self._answer is not None and self._answer.done():
+            self._parts.feed_eof()
+
+    def _fail(self, error: Exception) -> None:
+        super()._fail(error)
+        self._parts.set_exception(error)
+
+
+Kind = TypeVar("Kind", bound=_Connection)
 
 
 def _as_bytes(request: httpx.Request) -> bytes:

@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,14 +18,13 @@ from typing import Annotated, Any
 import typer
 
 from overload_demo.config import LOOPBACK_HOSTS, Settings, load_settings
+from overload_demo.console import log_to_stderr, run_command
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.http_server import SignalFreeServer, listen_tcp, url_of
-from overload_demo.logs import log_to_stderr
 from overload_demo.store import append_only
-from overload_demo.store.data_dir import GATEWAY_SOCKET, LEAVING_TIMEOUT_S, DataDir, FileLock, State
+from overload_demo.store.data_dir import GATEWAY_SOCKET, LEAVING_TIMEOUT_S, STILL_LEAVING, DataDir, FileLock, State
 from overload_demo.store.gateway.backing_server import BackingServer, ExternalServer
-from overload_demo.store.gateway.endpoint import Gateway, Tokens
-from overload_demo.store.gateway.http_protocol import HttpProtocol
+from overload_demo.store.gateway.endpoint import Gateway, HttpProtocol, Tokens
 from overload_demo.store.gateway.upstream import Upstream
 from overload_demo.store.redis_server import EmbeddedServer
 
@@ -38,10 +37,8 @@ GRACEFUL_S = 3.0  # for requests under way at the end
 BACKLOG = 2048
 KEEP_ALIVE_S = 600  # a connection closed just when the client uses it again leaves an outcome unknown
 HTTP_OPTIONS = {"lifespan": "off", "ws": "none", "proxy_headers": False, "server_header": False, "date_header": False}
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
-@app.command()
 def main(
     port: Annotated[
         int | None,
@@ -84,7 +81,7 @@ def main(
             raise ConfigurationError("OVERLOAD_REDIS_URL is set: --repair is for the embedded store only")
         _run(_Options(data_dir or settings.overload_data_dir, host, port, until_unused, repair), settings, tokens)
     except OverloadDemoError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {error}", err=True)  # without colours, even if forced: clients read it in the log
         raise typer.Exit(1) from None
 
 
@@ -118,8 +115,16 @@ def _run(options: _Options, settings: Settings, tokens: Tokens) -> None:
     """
     data_dir = DataDir(options.data_dir)
     data_dir.prepare()
+    users_lock, gateway_lock = data_dir.lock("users"), data_dir.lock("gateway")
     with contextlib.ExitStack() as stack:
-        users_lock = stack.enter_context(_sole_gateway(data_dir, options.until_unused))
+        # A standalone store is a user itself; one until unused has the process that starts it as its user.
+        stack.callback(users_lock.release)
+        if not options.until_unused:
+            users_lock.require(STILL_LEAVING, shared=True, timeout_s=LEAVING_TIMEOUT_S)
+        stack.callback(gateway_lock.release)
+        gateway_lock.require("another store is already running on", timeout_s=GATEWAY_TIMEOUT_S)
+        data_dir.remember_inodes()
+        data_dir.remove_state()  # of a store that was killed
         listeners = []
         if options.port is not None:
             listeners.append(stack.enter_context(listen_tcp(options.host, options.port, BACKLOG)))
@@ -133,30 +138,12 @@ def _run(options: _Options, settings: Settings, tokens: Tokens) -> None:
         listeners.append(stack.enter_context(_listen_in_data_dir()))
         import uvloop  # not on Windows, where the lock above was refused
 
+        upstream = Upstream(server)
+        serving = _serve(options, data_dir, server, upstream, tokens, users_lock, listeners)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(options, data_dir, server, tokens, users_lock, listeners))
+            runner.run(_until_stopped(serving, upstream))
         if options.until_unused and users_lock.is_held:  # held alone: the last user has left
             data_dir.remove_if_temporary()
-
-
-@contextlib.contextmanager
-def _sole_gateway(data_dir: DataDir, until_unused: bool) -> Iterator[FileLock]:
-    """Hold the gateway lock, and the users' lock as a user; yields the latter. Both are released at the very end."""
-    users_lock, gateway_lock = data_dir.lock("users"), data_dir.lock("gateway")
-    # The process that starts a store until unused is its user; a standalone store is a user itself.
-    if not until_unused and not users_lock.take(shared=True, timeout_s=LEAVING_TIMEOUT_S):
-        raise ConfigurationError(
-            f"the store on {data_dir.path} is shutting down, but has not ended in {LEAVING_TIMEOUT_S:g} s"
-        )
-    try:
-        if not gateway_lock.take(timeout_s=GATEWAY_TIMEOUT_S):
-            raise ConfigurationError(f"another store is already running on {data_dir.path}")
-        data_dir.remember_inodes()
-        data_dir.remove_state()  # of a store that was killed
-        yield users_lock
-    finally:
-        gateway_lock.release()
-        users_lock.release()
 
 
 def _listen_in_data_dir() -> socket.socket:
@@ -168,51 +155,60 @@ def _listen_in_data_dir() -> socket.socket:
     return listener
 
 
-async def _serve(
-    options: _Options,
-    data_dir: DataDir,
-    server: BackingServer,
-    tokens: Tokens,
-    users_lock: FileLock,
-    listeners: list[socket.socket],
-) -> None:
-    """Serve on ``listeners`` until a signal or the last user's end, then end the server."""
-    loop, upstream, stop = asyncio.get_running_loop(), Upstream(server), asyncio.Event()
+async def _until_stopped(coroutine: Coroutine[Any, Any, None], upstream: Upstream) -> None:
+    """Run ``coroutine`` to its end or until a signal cancels it, then end the server."""
+    loop, serving = asyncio.get_running_loop(), asyncio.create_task(coroutine)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
-            loop.add_signal_handler(number, stop.set)
+            # Only the first signal: a second one must not cut off the requests under way.
+            loop.add_signal_handler(number, lambda: serving.cancelling() or serving.cancel())
     try:
-        starting = asyncio.create_task(upstream.open())
-        if not await _unless_stopped(stop, starting):
-            starting.cancel()
-            await asyncio.wait({starting})
-            return
-        state = State(tokens.standard, os.getpid(), starting.result(), "; ".join(server.notices))
-        if options.repair:
-            _report_repair(data_dir, state.notice)
-            return
-        gateway = Gateway(upstream, tokens)
-        http = SignalFreeServer(gateway, http=HttpProtocol, timeout_keep_alive=KEEP_ALIVE_S, **HTTP_OPTIONS)
-        ends = [asyncio.create_task(http.serve(sockets=listeners)), asyncio.create_task(_watch_files(data_dir))]
-        data_dir.remember_inodes()
-        data_dir.write_state(state)
-        if options.until_unused:
-            ends.append(asyncio.create_task(_take_alone(users_lock)))
-        else:
-            _introduce(options, state.durability, tokens, listeners)
-        await _unless_stopped(stop, *ends)
-        data_dir.remove_state()
-        gateway.events.end()
-        http.should_exit = True
-        await asyncio.wait(ends[:1], timeout=GRACEFUL_S)
+        await asyncio.wait({serving})
+        if not serving.cancelled():
+            serving.result()
     finally:
         await upstream.aclose()  # requests still under way fail with an unknown outcome
 
 
-async def _take_alone(users_lock: FileLock) -> None:
+async def _serve(
+    options: _Options,
+    data_dir: DataDir,
+    server: BackingServer,
+    upstream: Upstream,
+    tokens: Tokens,
+    users_lock: FileLock,
+    listeners: list[socket.socket],
+) -> None:
+    """Serve on ``listeners`` until it is cancelled, the last user has left, or the data is lost."""
+    durability = await upstream.open()
+    state = State(tokens.standard, os.getpid(), durability, "; ".join(server.notices))
+    if options.repair:
+        _report_repair(data_dir, state.notice)
+        return
+    gateway = Gateway(upstream, tokens)
+    http = SignalFreeServer(gateway, http=HttpProtocol, timeout_keep_alive=KEEP_ALIVE_S, **HTTP_OPTIONS)
+    answering = asyncio.create_task(http.serve(sockets=listeners))
+    ends = [answering, asyncio.create_task(_watch_files(data_dir))]
+    data_dir.remember_inodes()
+    data_dir.write_state(state)
+    if options.until_unused:
+        ends.append(asyncio.create_task(_take_alone(users_lock, data_dir)))
+    else:
+        _introduce(options, durability, tokens, listeners)
+    with contextlib.suppress(asyncio.CancelledError):  # by a signal
+        await next(asyncio.as_completed(ends))  # raises if the data is lost: what is there now is another store's
+    data_dir.remove_state()
+    gateway.events.end()
+    http.should_exit = True
+    await asyncio.wait({answering}, timeout=GRACEFUL_S)
+
+
+async def _take_alone(users_lock: FileLock, data_dir: DataDir) -> None:
     """Return once the last user has left, holding the users' lock alone: new users wait until this store ends."""
-    while not users_lock.take():  # noqa: ASYNC110 - the kernel does not notify that a lock became free
-        await asyncio.sleep(UNUSED_POLL_S)
+    data_dir.refuse_if_lost()  # of a lock file that was removed, a new one would be created and locked
+    while not users_lock.take():
+        await asyncio.sleep(UNUSED_POLL_S)  # the kernel does not notify that a lock became free
+        data_dir.refuse_if_lost()
 
 
 async def _watch_files(data_dir: DataDir) -> None:
@@ -242,15 +238,5 @@ def _introduce(options: _Options, durability: str, tokens: Tokens, listeners: li
     typer.echo("Ctrl-C ends it; the data stays.")
 
 
-async def _unless_stopped(stop: asyncio.Event, *tasks: "asyncio.Task[Any]") -> bool:
-    """Wait for the first of ``tasks``; False when ``stop`` comes first. Raises a task's failure."""
-    stopped = asyncio.create_task(stop.wait())
-    done, _ = await asyncio.wait({stopped, *tasks}, return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
-    for task in done:
-        task.result()
-    return bool(done & set(tasks))
-
-
 if __name__ == "__main__":
-    app(prog_name="python -m overload_demo.store")
+    run_command(main, "python -m overload_demo.store")

@@ -17,7 +17,7 @@ from overload_demo.queue.startup_check import check_store
 from overload_demo.rest.address import Address
 from overload_demo.rest.loopback import connect
 from overload_demo.store import append_only
-from overload_demo.store.data_dir import LEAVING_TIMEOUT_S, DataDir
+from overload_demo.store.data_dir import LEAVING_TIMEOUT_S, STILL_LEAVING, DataDir
 
 log = logging.getLogger(__name__)
 
@@ -82,16 +82,10 @@ class EmbeddedStore:
                 append_only.refuse_if_missing(self._data_dir.path)
             self._data_dir.prepare()
             # Held before the state is read: otherwise the store could end between the two.
-            if not self._users_lock.take(shared=True, timeout_s=LEAVING_TIMEOUT_S):
-                raise StoreUnavailableError(
-                    f"the store on {self._data_dir.path} is shutting down, but has not ended in {LEAVING_TIMEOUT_S:g} s"
-                )
-            start_lock = self._data_dir.lock("start")
+            self._users_lock.require(STILL_LEAVING, shared=True, timeout_s=LEAVING_TIMEOUT_S)
+            start_lock, timeout_s = self._data_dir.lock("start"), LOADING_TIMEOUT_S + ANSWER_TIMEOUT_S
             try:
-                if not start_lock.take(timeout_s=LOADING_TIMEOUT_S + ANSWER_TIMEOUT_S):
-                    raise StoreUnavailableError(
-                        f"timed out waiting for another process to start the store on {self._data_dir.path}"
-                    )
+                start_lock.require("timed out waiting for another process to start the store on", timeout_s=timeout_s)
                 address = self._find_or_start()
                 self._data_dir.remember_inodes()
                 return address

@@ -10,9 +10,8 @@ from typing import Annotated
 import typer
 
 from overload_demo.config import load_settings
-from overload_demo.console import on_stop_signals, one_line_errors, run_command
-from overload_demo.logs import log_to_stderr
-from overload_demo.process import watch_parent
+from overload_demo.console import log_to_stderr, one_line_errors, run_command
+from overload_demo.process import on_stop_signals, watch_parent
 from overload_demo.store.connect import open_store
 from overload_demo.worker.loop import EXIT_JOB_OVERDUE, Worker
 from overload_demo.worker.watchdog import Watchdog

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from overload_demo.config import Settings
+from overload_demo.console import one_line
 from overload_demo.errors import ConfigurationError
-from overload_demo.logs import one_line
 from overload_demo.work import Slot, process
 from overload_demo.worker.journal import describe
 

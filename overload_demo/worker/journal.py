@@ -7,8 +7,8 @@ import time
 import traceback
 from pathlib import Path
 
+from overload_demo.console import LogThrottle, traceback_of
 from overload_demo.errors import ConfigurationError, OverloadDemoError
-from overload_demo.logs import LogThrottle, traceback_of
 from overload_demo.queue.consumer import LeasedJob, LeaseEnd, about
 
 log = logging.getLogger("overload_demo.worker")

@@ -18,15 +18,18 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from overload_demo.config import Settings
 from overload_demo.errors import OverloadDemoError, StoreError
 from overload_demo.process import after_fork, replace_with_null
 from overload_demo.queue.consumer import Consumer, Lease, LeasedJob, LeaseEnd, Settlement, about
+from overload_demo.queue.protocol import Protocol
 from overload_demo.rest.client import Upstash
 from overload_demo.store.connect import Store
 from overload_demo.worker.identity import Identity
+from overload_demo.worker.wake_ups import WakeUps
 from overload_demo.worker.worker_metrics import WorkerMetrics
 
 log = logging.getLogger("overload_demo.worker")
@@ -35,6 +38,7 @@ Value = TypeVar("Value")
 TICK_S = 0.03
 SETTLE_AFTER_S = 0.05  # with the tick and one exchange, a result is in the store within 100 ms
 OVERRUN_S = 0.25  # a running job that takes longer does not hold back the rest of its batch
+LEAST_AHEAD = 16  # jobs; with fewer an exchange costs more than it hides
 CHECK_THREAD_S = 0.5
 MAX_SETTLE_BYTES = 2_097_152  # a request over 10 MB is refused, and JSON inside JSON may double in size
 
@@ -44,7 +48,8 @@ class LeaseRenewer:
 
     The renewer's thread calls ``on_overdue`` once, when a job exceeds ``worker_job_timeout_s``. By then the rest of its
     batch is settled or released, and its own lease is left to expire. It calls ``on_lost`` if the event loop fails, for
-    example because a handler closed descriptors that it does not own. Further calls then fail.
+    example because a handler closed descriptors that it does not own. Further calls then fail. With ``on_wake``, which
+    is called when jobs may be waiting, it subscribes to wake-ups.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class LeaseRenewer:
         *,
         on_overdue: Callable[[LeasedJob], None],
         on_lost: Callable[[OSError], None],
+        on_wake: Callable[[], object] | None = None,
     ) -> None:
         self._settings, self._metrics = settings, metrics
         self._on_overdue, self._on_lost = on_overdue, on_lost
@@ -66,17 +72,22 @@ class LeaseRenewer:
         self._current_since = 0.0
         self._is_overdue = False
         self._renewed_at = time.monotonic()
+        self._ahead: tuple[Coroutine[Any, Any, Lease], Future[Lease]] | None = None  # the next exchange, if under way
+        self._ahead_at = 0  # it begins when so many jobs of the batch are left
         address, refresh = store
         timeout_s, on_error = settings.overload_store_deadline_s, metrics.store_error
         self._upstash = Upstash(address, connections=2, timeout_s=timeout_s, refresh=refresh, on_error=on_error)
         self._consumer = Consumer(self._upstash, settings, identity.worker_id, identity.predecessors)
+        channel, poll_s = Protocol(settings.overload_key_prefix).key("wake"), settings.max_poll_interval_s
+        self._wake_ups = WakeUps(self._upstash, channel, identity.worker_id, poll_s, on_wake or (lambda: None))
         self._one_at_a_time = asyncio.Lock()
         self._selector = selectors.DefaultSelector()
         self._loop = asyncio.SelectorEventLoop(self._selector)
         _renewers.add(self)
         self._thread = threading.Thread(target=self._run_loop, name="lease-renewer", daemon=True)
         self._thread.start()
-        self._ticking = asyncio.run_coroutine_threadsafe(self._tick_forever(), self._loop)
+        always = [self._tick_forever(), *([self._wake_ups.listen()] if on_wake else [])]
+        self._running = [asyncio.run_coroutine_threadsafe(one, self._loop) for one in always]
 
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -88,7 +99,9 @@ class LeaseRenewer:
 
     def _call(self, work: Coroutine[Any, Any, Value]) -> Value:
         """Run a coroutine in the renewer's thread and return its result."""
-        call = asyncio.run_coroutine_threadsafe(work, self._loop)
+        return self._wait(work, asyncio.run_coroutine_threadsafe(work, self._loop))
+
+    def _wait(self, work: Coroutine[Any, Any, Value], call: "Future[Value]") -> Value:
         while self._thread.is_alive():
             try:
                 return call.result(CHECK_THREAD_S)
@@ -102,12 +115,24 @@ class LeaseRenewer:
     # ---- for the thread that runs the jobs
 
     def fetch(self, max_jobs: int) -> Lease:
-        """Settle finished jobs and lease more, in one exchange. Raises :class:`StoreError`; no settlement is lost."""
-        return self._call(self._fetch(max_jobs))
+        """Settle finished jobs and lease more, in one exchange. Raises :class:`StoreError`; no settlement is lost.
 
-    def queue_length(self) -> int:
-        """Return the number of entries in the list, by one plain command."""
-        return self._call(self._consumer.queue_length())
+        Of a full batch of short jobs, the second half runs while the next exchange is under way. The worker then holds
+        at most ``max_jobs``, as without it. A job that was interrupted before runs once all others are settled.
+        """
+        ahead, self._ahead, self._ahead_at = self._ahead, None, 0
+        lease = self._wait(*ahead) if ahead else None
+        if lease is None or not lease.jobs:  # what a call ahead says about an empty queue is old
+            lease = self._call(self._fetch(max_jobs))
+        elif lease.jobs[0].attempt > 1:
+            self._call(self._settle_all())
+        if len(lease.jobs) >= max(LEAST_AHEAD, max_jobs // 2):
+            self._ahead_at = max_jobs // 2
+        return lease
+
+    def sleep_s(self, lease: Lease) -> float:
+        """Return how long the worker may sleep after a call that leased no job, seconds; 0 means that it must poll."""
+        return max(0.0, min(self._call(self._wake_ups.confirm()), lease.first_end_s))
 
     def take(self) -> LeasedJob | None:
         """Return the next job of the batch, which is running from now on; None at the end of the batch."""
@@ -115,6 +140,9 @@ class LeaseRenewer:
             job = self._todo.popleft()
         except IndexError:
             return None
+        if self._ahead is None and 0 < len(self._todo) < self._ahead_at:
+            work = self._fetch(self._ahead_at, is_ahead=True)
+            self._ahead = work, asyncio.run_coroutine_threadsafe(work, self._loop)
         self._current_since, self._current = time.monotonic(), job
         return job
 
@@ -145,22 +173,24 @@ class LeaseRenewer:
 
     # ---- in the renewer's thread
 
-    async def _fetch(self, max_jobs: int) -> Lease:
+    async def _fetch(self, max_jobs: int, *, is_ahead: bool = False) -> Lease:
         async with self._one_at_a_time:
-            finished = self._take_finished()
+            finished, terms = self._take_finished(), (0.0, "") if is_ahead else self._wake_ups.terms()
             lease: Lease | StoreError
             if not finished:
                 with self._metrics.timed("lease"):
-                    lease = await self._consumer.lease(max_jobs)
+                    lease = await self._consumer.lease(max_jobs, *terms)
             else:
                 with self._kept_on_failure(finished), self._metrics.timed("settle_and_lease"):
-                    fenced, lease = await self._consumer.settle_and_lease(finished, max_jobs)
+                    fenced, lease = await self._consumer.settle_and_lease(finished, max_jobs, *terms)
                 self._count(finished, fenced)
                 if isinstance(lease, StoreError):
                     raise lease
             self._metrics.leased(len(lease.jobs))
             self._renewed_at = time.monotonic()
             self._todo.extend(lease.jobs)
+            if lease.jobs:
+                self._wake_ups.sleeps.reset()
             return lease
 
     async def _tick_forever(self) -> None:
@@ -200,6 +230,11 @@ class LeaseRenewer:
                 fenced = await self._consumer.settle(settlements)
             self._count(settlements, fenced)
 
+    async def _settle_all(self) -> None:
+        async with self._one_at_a_time:  # also waits for a settlement under way
+            while self._finished:
+                await self._settle([])
+
     async def _renew(self) -> None:
         current = self._current
         held = ([current] if current else []) + list(self._todo)
@@ -211,11 +246,12 @@ class LeaseRenewer:
                 log.warning("lost the lease of %s: another worker may have it", job.job_id, extra=about(job))
                 with contextlib.suppress(ValueError, IndexError):  # it is running, or was taken just now
                     self._todo.remove(job)
-                    self._metrics.in_flight.add(-1)
+                    self._metrics.in_flight.dec()
 
     async def _close(self) -> None:
         async with self._one_at_a_time:
-            self._ticking.cancel()
+            for one in self._running:
+                one.cancel()
             try:
                 await self._settle(self._take_unstarted())
                 while self._finished:

@@ -24,6 +24,7 @@ from overload_demo.worker.handler import AsyncRunner, JobContext, end_forked_chi
 from overload_demo.worker.identity import locked_identity
 from overload_demo.worker.journal import EffectLog, FailureLog, OutcomeLog, describe
 from overload_demo.worker.lease_renewer import LeaseRenewer
+from overload_demo.worker.wake_ups import Backoff
 from overload_demo.worker.watchdog import Watchdog
 from overload_demo.worker.worker_metrics import WorkerMetrics
 
@@ -54,13 +55,14 @@ class Worker:
         self._handler = load_handler(settings, self._async_runner)
         self._effects = EffectLog(settings.worker_effect_log) if settings.worker_effect_log else None
         self._outcomes, self._failures = OutcomeLog(), FailureLog()
-        self._stopping = threading.Event()
+        self._stopping, self._woken = threading.Event(), threading.Event()
         self._recent_job_s: float | None = None
         self._trouble, self._is_paused = "", False
 
     def stop(self) -> None:
         """Finish the running job, release the others, end. Idempotent."""
         self._stopping.set()
+        self._woken.set()
 
     def run(self, *, until_empty: bool = False) -> None:
         """Work until :meth:`stop`, or with ``until_empty`` until no job is waiting or in flight."""
@@ -68,7 +70,13 @@ class Worker:
         with locked_identity(self.settings) as own:
             log.info("worker %s is up", own.name)
             renewer = LeaseRenewer(
-                self.settings, self._store, own, self._metrics, on_overdue=self._end_overdue, on_lost=self._end_lost
+                self.settings,
+                self._store,
+                own,
+                self._metrics,
+                on_overdue=self._end_overdue,
+                on_lost=self._end_lost,
+                on_wake=None if until_empty else self._woken.set,
             )
             try:
                 self._work(renewer, until_empty)
@@ -81,7 +89,10 @@ class Worker:
     def _work(self, renewer: LeaseRenewer, until_empty: bool) -> None:
         idle = Backoff(self.settings.worker_poll_interval, self.settings.max_poll_interval_s, 1.5)
         retry = Backoff(STORE_RETRY_FIRST_S, self.settings.max_poll_interval_s, 2.0)
-        while not self._stopping.is_set():
+        while True:
+            self._woken.clear()
+            if self._stopping.is_set():  # checked after the clear, which may have removed its wake-up
+                return
             try:
                 lease = renewer.fetch(self._batch_size())
                 retry.reset()
@@ -95,15 +106,18 @@ class Worker:
                 elif until_empty:
                     self._stopping.wait(min(0.2, self.settings.worker_poll_interval))
                 else:
-                    self._wait_for_work(renewer, idle)
+                    self._wait_for_work(renewer.sleep_s(lease), idle)
             except StoreError as error:
                 self._log_changes(str(error), self._is_paused)
-                self._stopping.wait(retry.next_s())
+                self._woken.wait(retry.next_s())
             self._run_batch(renewer)
 
     def _run_batch(self, renewer: LeaseRenewer) -> None:
         since = time.perf_counter()
-        while not self._stopping.is_set() and (job := renewer.take()):
+        for _ in range(self.settings.worker_max_batch):
+            job = None if self._stopping.is_set() else renewer.take()
+            if job is None:
+                break
             self.running_job = job.job_id
             if self._watchdog:
                 self._watchdog.job_begins(job.job_id)
@@ -155,15 +169,14 @@ class Worker:
             return 1
         return max(1, min(self.settings.worker_max_batch, int(BATCH_TARGET_S / max(self._recent_job_s, 1e-6))))
 
-    def _wait_for_work(self, renewer: LeaseRenewer, idle: "Backoff") -> None:
-        """Poll with one plain command; return when a job waits, a full lease call is due, or the worker stops.
+    def _wait_for_work(self, sleep_s: float, idle: Backoff) -> None:
+        """Sleep until the worker is woken or stopped, at most ``sleep_s``; if that is 0, until the next poll.
 
-        A full lease call takes back expired leases of other workers and renews this worker's heartbeat.
+        The next lease call takes back expired leases of other workers and renews this worker's heartbeat.
         """
-        due_at = time.monotonic() + self.settings.worker_lease_s / 2
-        while not self._stopping.wait(max(0.0, min(idle.next_s(), due_at - time.monotonic()))):
-            if time.monotonic() >= due_at or renewer.queue_length() > 0:
-                return
+        if sleep_s:
+            idle.reset()
+        self._woken.wait(sleep_s or min(idle.next_s(), self.settings.worker_lease_s / 2))
 
     def _log_changes(self, trouble: str, is_paused: bool) -> None:
         """Log once that the store fails, for each new reason, that it answers again, and a pause of the queue."""
@@ -180,7 +193,7 @@ class Worker:
         self.overdue_job = job.job_id
         message = "%s exceeds WORKER_JOB_TIMEOUT_S (%g s) and counts as interrupted; this worker ends"
         log.error(message, job.job_id, self.settings.worker_job_timeout_s, extra=about(job))
-        self._stopping.set()
+        self.stop()
         if self._watchdog:
             os._exit(EXIT_JOB_OVERDUE)
 
@@ -188,22 +201,6 @@ class Worker:
         """Stop: without its descriptors the process can neither work nor stop cleanly."""
         message = "the connection to the store is lost (%s): does the handler close descriptors it has not opened?"
         log.error(message, error.strerror)
+        self._woken.set()
         if self._watchdog:
             os._exit(1)
-
-
-class Backoff:
-    """Growing pauses, seconds: ``first_s``, then ``factor`` times the one before, at most ``longest_s``."""
-
-    def __init__(self, first_s: float, longest_s: float, factor: float) -> None:
-        self._first_s, self._longest_s, self._factor = first_s, longest_s, factor
-        self.reset()
-
-    def reset(self) -> None:
-        """Start again with the first pause."""
-        self._pause_s = min(self._first_s, self._longest_s)
-
-    def next_s(self) -> float:
-        """Return the next pause."""
-        pause_s, self._pause_s = self._pause_s, min(self._factor * self._pause_s, self._longest_s)
-        return pause_s

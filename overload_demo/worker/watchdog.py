@@ -15,8 +15,7 @@ import time
 from typing import NoReturn
 
 from overload_demo.config import Settings
-from overload_demo.console import STOP_SIGNALS, SignalHandlers
-from overload_demo.process import PARENT_ONLY
+from overload_demo.process import PARENT_ONLY, STOP_SIGNALS, SignalHandlers
 
 log = logging.getLogger("overload_demo.worker")
 

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
 from overload_demo.config import Settings
 from overload_demo.errors import ConfigurationError
-from overload_demo.headers import HostRule, usable_accept
+from overload_demo.http_server import HostRule, usable_accept
 from overload_demo.metric_set import MetricSet
 from overload_demo.process import PARENT_ONLY
 from overload_demo.queue.consumer import LeaseEnd, Settlement
@@ -32,24 +32,31 @@ class WorkerMetrics:
     """
 
     def __init__(self) -> None:
-        metrics = self.metrics = MetricSet()
-        help = "Jobs settled, by outcome; released: returned unstarted."
-        self._ends = metrics.counters("overload_worker_jobs_total", help, "outcome", [*LeaseEnd])
-        self.in_flight = metrics.gauge("overload_worker_in_flight", "Jobs leased and not settled by this worker.")
-        self._lease_jobs = metrics.histogram("overload_worker_lease_jobs", "Jobs leased in one call.", BATCH_JOBS)
-        self._settle_jobs = metrics.histogram("overload_worker_settle_jobs", "Jobs settled in one call.", BATCH_JOBS)
-        help = "Duration of a store call, by call."
-        self._calls = metrics.histograms("overload_worker_store_seconds", help, "call", CALLS, CALL_S)
-        self._fenced = metrics.counter("overload_worker_fenced_total", "Results that came after their lease was lost.")
-        self.store_error = metrics.store_errors()
-        attempts = metrics.counters("overload_worker_attempts_total", "Jobs started, by attempt.", "attempt", ATTEMPTS)
-        self._attempts = list(attempts.values())
-        self.handler_seconds = metrics.histogram("overload_worker_handler_seconds", "Duration of a job.", HANDLER_S)
-        metrics.begin()
+        with MetricSet() as own:
+            help = "Jobs settled, by outcome; released: returned unstarted."
+            ends = Counter("overload_worker_jobs_total", help, ["outcome"], registry=own)
+            self._ends = {end: ends.labels(end) for end in LeaseEnd}
+            help = "Jobs leased and not settled by this worker."
+            self.in_flight = Gauge("overload_worker_in_flight", help, registry=own)
+            help = "Jobs leased in one call."
+            self._lease_jobs = Histogram("overload_worker_lease_jobs", help, registry=own, buckets=BATCH_JOBS)
+            help = "Jobs settled in one call."
+            self._settle_jobs = Histogram("overload_worker_settle_jobs", help, registry=own, buckets=BATCH_JOBS)
+            help = "Duration of a store call, by call."
+            calls = Histogram("overload_worker_store_seconds", help, ["call"], registry=own, buckets=CALL_S)
+            self._calls = {call: calls.labels(call) for call in CALLS}
+            help = "Results that came after their lease was lost."
+            self._fenced = Counter("overload_worker_fenced_total", help, registry=own)
+            self.store_error = own.store_errors()
+            attempts = Counter("overload_worker_attempts_total", "Jobs started, by attempt.", ["attempt"], registry=own)
+            self._attempts = [attempts.labels(attempt) for attempt in ATTEMPTS]
+            help = "Duration of a job."
+            self.handler_seconds = Histogram("overload_worker_handler_seconds", help, registry=own, buckets=HANDLER_S)
+        self.metrics = own
 
     def started(self, attempt: int) -> None:
         """Count the start of a job; ``attempt`` counts from 1."""
-        self._attempts[min(attempt, len(self._attempts)) - 1].add()
+        self._attempts[min(attempt, len(self._attempts)) - 1].inc()
 
     @contextmanager
     def timed(self, call: str) -> Iterator[None]:
@@ -63,15 +70,15 @@ class WorkerMetrics:
     def leased(self, jobs: int) -> None:
         """Count one lease call."""
         self._lease_jobs.observe(jobs)
-        self.in_flight.add(jobs)
+        self.in_flight.inc(jobs)
 
     def settled(self, settlements: Sequence[Settlement], fenced: int) -> None:
         """Count one settle call; ``fenced`` of its jobs had lost their lease."""
         self._settle_jobs.observe(len(settlements))
-        self.in_flight.add(-len(settlements))
-        self._fenced.add(fenced)
+        self.in_flight.dec(len(settlements))
+        self._fenced.inc(fenced)
         for one in settlements:
-            self._ends[one.end].add()
+            self._ends[one.end].inc()
 
 
 def _request_class(rule: HostRule) -> type[WSGIRequestHandler]:
@@ -109,10 +116,8 @@ def serving(metrics: WorkerMetrics, settings: Settings) -> Iterator[None]:
         yield
         return
     host, port = settings.worker_metrics_host, settings.worker_metrics_port
-    registry = CollectorRegistry()
-    registry.register(metrics.metrics)
     try:
-        server, thread = start_http_server(port, host, registry)
+        server, thread = start_http_server(port, host, metrics.metrics)
     except OSError as error:
         reason = error.strerror or error
         raise ConfigurationError(f"WORKER_METRICS_PORT: cannot listen on {host}:{port}: {reason}") from None

@@ -19,11 +19,10 @@ from playwright.sync_api import Browser, BrowserContext, ViewportSize
 
 from experiments.bench.record import RESULTS
 from overload_demo.lab.result import SpikeResult
-from overload_demo.live import samples as words
-from overload_demo.live.feed import KEPT, Feed
+from overload_demo.live import feed as words
+from overload_demo.live.feed import KEPT, Feed, LiveSample
 from overload_demo.live.page import Page
-from overload_demo.live.samples import LiveSample
-from overload_demo.live.spike_feed import spike_samples
+from overload_demo.live.sources import spike_samples
 from tests.browser.live import PANELS, SOURCES, LiveTab, live_tab
 from tests.browser.tab import running_chromium
 from tests.support.running import child, environment, free_port, submit
@@ -327,7 +326,7 @@ def test_a_restarted_api_is_still_watched(browser: Browser, tmp_path: Path) -> N
             os.kill(process.pid, signal.SIGINT)
             text = process.communicate(timeout=15)[1]
             assert process.returncode == 130
-            assert text.splitlines() == ["error: stopped; all started processes have ended"]
+            assert text.splitlines() == ["error: interrupted; all started processes have ended"]
     finally:
         api.stop()
 

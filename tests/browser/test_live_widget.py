@@ -10,7 +10,7 @@ import nbformat
 import pytest
 
 from overload_demo.lab.result import SpikeResult
-from overload_demo.live.samples import NOT_KNOWN
+from overload_demo.live.feed import NOT_KNOWN
 from tests.browser.lab import LabPage, lab_page, lab_server
 from tests.browser.live import COLUMN
 from tests.browser.tab import chromium

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from overload_demo.store.gateway.endpoint import MAX_COMMANDS
-from overload_demo.store.gateway.http_protocol import MAX_HEAD_BYTES, WRITE_TIMEOUT_S
+from overload_demo.store.gateway.commands import MAX_COMMANDS
+from overload_demo.store.gateway.endpoint import MAX_HEAD_BYTES, WRITE_TIMEOUT_S
 from tests.support.stores import Reply, Rest, gateway_pid
 from tests.support.waiting import wait_until
 

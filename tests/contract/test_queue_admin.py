@@ -164,20 +164,22 @@ async def test_expired_leases_return_while_the_queue_is_paused(queue: Queue) -> 
     assert await queue.waiting() == ids
 
 
-async def test_a_worker_logs_a_pause_once_and_resumes_at_its_next_poll(
+async def test_a_worker_logs_a_pause_once_and_is_woken_by_the_resume(
     settings: Settings, store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with open_queue(settings, store) as queue:
+    """Without the wake-up, the next poll would be an hour later."""
+    slow = settings.model_copy(update={"worker_poll_interval": 3600.0, "worker_max_poll_interval": 3600.0})
+    async with open_queue(slow, store) as queue:
         admin = admin_of(queue)
         await admin.pause()
-        worker = WorkerThread(settings, store)
+        worker = WorkerThread(slow, store)
         with caplog.at_level("INFO", "overload_demo.worker"):
             worker.start()
             try:
                 [job_id] = await queue.enqueue(1)
                 await wait_until_async("it has logged it", lambda: has_logged(caplog, "is paused"))
-                polls = (await queue.results.stats()).worker_rest_calls
-                await wait_until_async("it polls again", lambda: has_polled(queue, polls))
+                calls = (await queue.results.stats()).worker_rest_calls
+                await wait_until_async("it looks again", lambda: has_called_since(queue, calls))
                 assert await queue.state(job_id) == "queued"
                 await admin.resume()
                 await wait_until_async("the job is done", lambda: is_done(queue, job_id))
@@ -192,8 +194,10 @@ async def has_logged(caplog: pytest.LogCaptureFixture, text: str) -> bool:
     return any(text in record.message for record in caplog.records)
 
 
-async def has_polled(queue: Queue, since: int) -> bool:
-    return (await queue.results.stats()).worker_rest_calls > since + 10
+async def has_called_since(queue: Queue, calls: int) -> bool:
+    """Wake the worker by hand, and look whether it has sent ten more requests."""
+    await queue.redis("PUBLISH", f"{queue.prefix}jobs:wake", "")
+    return (await queue.results.stats()).worker_rest_calls > calls + 10
 
 
 async def is_done(queue: Queue, job_id: str) -> bool:

@@ -62,7 +62,7 @@ def enqueue(scene: Scene) -> ScriptCall:
 # Each call, and the places of its numbers (of settle: up to the attempt of the last job).
 CALLS: dict[str, tuple[Callable[[Scene], ScriptCall], list[int]]] = {
     "enqueue": (enqueue, [1, 2, 3, 5]),
-    "lease": (lambda scene: scene.worker._lease_call(3), [3, 4, 5, 6, 10, 11]),
+    "lease": (lambda scene: scene.worker._lease_call(3, 60.0, ""), [3, 4, 5, 6, 10, 11, 12]),
     "extend": (lambda scene: scene.call(protocol.EXTEND, 1000, "w/1", 7, scene.ids[1], "2"), [0]),
     "settle": (settle, [1, 2, 3, 4, 11, 35]),
     "purge": (lambda scene: scene.call(protocol.PURGE, scene.queue.prefix, 60, scene.ids[0], scene.letter), [1]),

@@ -107,6 +107,19 @@ async def test_an_idle_worker_counts_as_alive(queue: Queue) -> None:
     assert (await queue.results.stats()).workers_alive == 1
 
 
+async def test_an_idle_worker_falls_asleep_and_is_woken(queue: Queue) -> None:
+    worker, admin = queue.worker(), QueueAdmin(queue.upstash, queue.settings)
+    await queue.enqueue(1)
+    await worker.settle([settled(job, LeaseEnd.DEAD) for job in (await worker.lease(1)).jobs])
+    await fill(queue)
+
+    await worker.lease(1, 3600.0)
+    assert await queue.redis("HGET", f"{queue.prefix}jobs:stats", "asleep") == "1"
+
+    assert await admin.requeue(await admin.dead_letters()) == ["queued"]
+    assert await queue.redis("HGET", f"{queue.prefix}jobs:stats", "asleep") is None
+
+
 async def test_a_poison_job_becomes_a_dead_letter(queue: Queue) -> None:
     [job_id] = await queue.enqueue(1)
     await queue.worker("dead", worker_max_attempts=1).lease(1)

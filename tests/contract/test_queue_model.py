@@ -8,6 +8,7 @@ in the past (``Queue.expire_lease``), and a deadline by rewriting the job's ``st
 import asyncio
 import json
 import random
+import re
 import secrets
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -41,6 +42,7 @@ Value = TypeVar("Value")
 
 WORKERS = ("a", "b", "c")
 BOUND = 6  # on the depth, where there is one
+SLEEP_S = 3600.0
 
 names = st.sampled_from(WORKERS)
 counts = st.integers(1, 8)
@@ -123,7 +125,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.queue = bench.new_queue(prefix)
         self.bounded = bench.new_queue(prefix, overload_max_queue_depth=BOUND)
         self.admin = QueueAdmin(bench.upstash, self.queue.settings)
-        self.model = QueueModel()
+        self.model = QueueModel(published=_published(self.do(bench.upstash.command("INFO", "commandstats"))))
         self.sent: list[NewJob] = []
         self.started = 0
         self.workers: dict[str, Consumer] = {}
@@ -207,10 +209,10 @@ class QueueMachine(RuleBasedStateMachine):
 
     # ---- workers
 
-    @rule(name=names, count=counts, max_bytes=sizes, lost=st.booleans())
-    def lease(self, name: str, count: int, max_bytes: int, lost: bool) -> None:
-        expected = self._lease_in_model(name, count, max_bytes)
-        lease = self._call(lost, self.workers[name].lease(count))
+    @rule(name=names, count=counts, max_bytes=sizes, lost=st.booleans(), sleeps=st.booleans())
+    def lease(self, name: str, count: int, max_bytes: int, lost: bool, sleeps: bool = False) -> None:
+        expected = self._lease_in_model(name, count, max_bytes, sleeps)
+        lease = self._call(lost, self.workers[name].lease(count, sleeps * SLEEP_S))
         self._leased(name, lease, expected)
 
     @rule(name=names, keep=st.integers(0, 3), ends=verdicts, lost=st.booleans())
@@ -220,15 +222,16 @@ class QueueMachine(RuleBasedStateMachine):
         if settlements:
             assert self._call(lost, self.workers[name].settle(settlements)) == expected
 
-    @rule(name=names, ends=verdicts, count=counts, lost=st.booleans())
-    def settle_and_lease(self, name: str, ends: list[LeaseEnd], count: int, lost: bool) -> None:
+    @rule(name=names, ends=verdicts, count=counts, lost=st.booleans(), sleeps=st.booleans())
+    def settle_and_lease(self, name: str, ends: list[LeaseEnd], count: int, lost: bool, sleeps: bool) -> None:
         if not (settlements := self._settlements(name, 0, ends)):
             return
         fenced = self.model.settle(settlements)
-        expected = self._lease_in_model(name, count, 100)
+        expected = self._lease_in_model(name, count, 100, sleeps)
         if lost:
             fenced = self.model.settle(settlements)
-        answer, lease = self._call(lost, self.workers[name].settle_and_lease(settlements, count))
+        call = self.workers[name].settle_and_lease(settlements, count, sleeps * SLEEP_S)
+        answer, lease = self._call(lost, call)
         self._leased(name, lease, expected)
         assert answer == fenced
 
@@ -330,6 +333,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     def _pause(self, is_paused: bool, lost: bool) -> None:
         self.model.is_paused = is_paused
+        self.model.published += 0 if is_paused else 1 + lost
         self._as_often(lost, lambda: self.do(self.admin.pause() if is_paused else self.admin.resume()))
 
     # ---- rules of new commands go here
@@ -349,11 +353,11 @@ class QueueMachine(RuleBasedStateMachine):
             call()
         return call()
 
-    def _lease_in_model(self, name: str, count: int, max_bytes: int) -> list[LeasedJob]:
+    def _lease_in_model(self, name: str, count: int, max_bytes: int, sleeps: bool) -> list[LeasedJob]:
         """Lease from the model; a repeated call gets the first reply again."""
         consumer.MAX_LEASE_BYTES = max_bytes  # put back by the test
         dead, self.predecessors[name] = self.predecessors[name], []
-        return self.model.lease(self.workers[name].worker_id, count, max_bytes, dead)
+        return self.model.lease(self.workers[name].worker_id, count, max_bytes, dead, sleeps)
 
     def _leased(self, name: str, lease: Any, expected: list[LeasedJob]) -> None:
         assert lease.jobs == expected
@@ -390,7 +394,7 @@ class QueueMachine(RuleBasedStateMachine):
     def the_store_equals_the_model(self) -> None:
         self.bench.steps += 1
         model, key = self.model, protocol.Protocol(self.queue.prefix).key
-        waiting, owners, leases, dead, stats = self.do(
+        waiting, owners, leases, dead, stats, info = self.do(
             self.bench.upstash.pipeline(
                 [
                     ["LRANGE", key("queue"), 0, -1],
@@ -398,6 +402,7 @@ class QueueMachine(RuleBasedStateMachine):
                     ["ZRANGE", key("leases"), 0, -1],
                     ["LRANGE", key("dead"), 0, -1],
                     ["HGETALL", key("stats")],
+                    ["INFO", "commandstats"],
                 ]
             )
         )
@@ -409,6 +414,7 @@ class QueueMachine(RuleBasedStateMachine):
         counted = dict(zip(stats[::2], stats[1::2], strict=True))
         assert int(counted.get("fence", 0)) == model.last_fence
         assert int(counted.get("tombstones", 0)) == model.tombstones
+        assert ("asleep" in counted, _published(info)) == (model.is_asleep, model.published)
 
     @invariant()
     def finished_jobs_expire_and_others_do_not(self) -> None:
@@ -467,6 +473,12 @@ class QueueMachine(RuleBasedStateMachine):
         for queue in (self.queue, self.bounded):
             await queue.producer.aclose()
             await queue.results.aclose()
+
+
+def _published(commandstats: str) -> int:
+    """How many messages the server has published."""
+    found = re.search(r"cmdstat_publish:calls=(\d+)", commandstats)
+    return int(found[1]) if found else 0
 
 
 def _settlement(job: LeasedJob, verdict: LeaseEnd) -> Settlement:
@@ -574,7 +586,7 @@ MUTANTS = {
     "cancelled entries in a lease's depth": ("lease", "math.max(0, entries - tombstones)", "entries"),
     "cancelled entries in an enqueue's depth": ("enqueue", "- (count_in(measured[3]) or 0)", ""),
     "a position beyond those waiting": ("status", "math.min(position, waiting)", "position"),
-    "cancelled entries that are counted for ever": ("lease", "add(KEYS[5], 'tombstones', -removed)", ""),
+    "cancelled entries that are counted for ever": ("lease", "'tombstones', -removed, ", ""),
     "a cancelled entry that expires too early": (
         "cancel",
         "redis.call('HDEL', job_key(id), 'payload')",
@@ -596,11 +608,16 @@ MUTANTS = {
     "a late job that is kept for ever": ("lease", "  expire_job(id, ttl, fields[4])\n", ""),
     "a pause without effect": ("lease", "control[2] == '1'", "false"),
     "a lease that passes over any number": ("lease", "or looked_at >= MOST_PASSED_OVER", ""),
+    "an enqueue that does not publish": ("enqueue", "if measured[4] then wake(KEYS[3]) end", ""),
+    "a release that does not publish": ("settle", "if #released > 0 then wake(KEYS[5]) end", ""),
+    "a wake-up whose mark stays": ("enqueue", "redis.call('HDEL', stats, 'asleep') == 1", "true"),
+    "a sleep without a mark": ("lease", "redis.call('HSET', KEYS[5], 'asleep', 1)", ""),
 }
 CHEAP = {
     "a settle without a fence",
     "a position off by one",
     "an enqueue that is not idempotent",
+    "an enqueue that does not publish",
     "a cancelled job that is run",
 }
 

@@ -15,9 +15,8 @@ import httpx
 import psutil
 import pytest
 
-from overload_demo.live.rehearsal import FILE, Rehearsal
-from overload_demo.load.limits import descriptor_limit
-from overload_demo.load.summary import Environment
+from overload_demo.live.stage import FILE, Rehearsal
+from overload_demo.load.machine import Environment
 from tests.notebooks.kernels import command_lines, no_process_left, processes_of
 from tests.support.commands import run_module
 from tests.support.running import environment, free_port
@@ -86,7 +85,7 @@ def on_stage(folder: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
     """Run the command with controls after a rehearsal; yield its process and the printed address."""
     runs = folder / "runs"
     runs.mkdir()
-    rehearsed = Rehearsal(environment=Environment.here(descriptor_limit()), sizes=SIZES, acts=[])
+    rehearsed = Rehearsal(environment=Environment.here(), sizes=SIZES)
     (runs / FILE).write_text(rehearsed.model_dump_json())
     process = subprocess.Popen(
         [*COMMAND, "--control"],
@@ -122,7 +121,7 @@ def stopped(folder: Path) -> list[psutil.Process]:
     ("number", "code", "text"),
     [
         pytest.param(
-            signal.SIGINT, 130, "error: stopped; all started processes have ended\n", marks=pytest.mark.exhaustive
+            signal.SIGINT, 130, "error: interrupted; all started processes have ended\n", marks=pytest.mark.exhaustive
         ),
         (signal.SIGTERM, 143, "error: terminated; all started processes have ended\n"),
         (signal.SIGKILL, -9, ""),

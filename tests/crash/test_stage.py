@@ -15,7 +15,7 @@ from overload_demo.lab import result
 from overload_demo.lab.stack import Stack
 from overload_demo.live.feed import Feed
 from overload_demo.live.page import ClassGuess
-from overload_demo.live.stage import BUTTONS, STARTS, TITLES, Stage
+from overload_demo.live.stage import BUTTONS, TITLES, Stage
 from tests.support.stages import SIZES
 from tests.support.waiting import wait_until
 
@@ -144,7 +144,7 @@ async def test_a_second_act_is_refused_while_one_runs(tmp_path: Path) -> None:
     async with a_stage(tmp_path) as (stage, feed, _):
         await stage.act("spike", NOTHING)
 
-        for order in STARTS:
+        for order in TITLES:
             assert "another act is running; wait for its end, or reset" in await refusal(stage, order)
         await until("it plays", lambda: feed.state["title"] == TITLES["spike"])
 

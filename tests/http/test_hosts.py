@@ -10,7 +10,7 @@ import pytest
 from overload_demo.api.app import create_app
 from overload_demo.config import Settings, load_settings
 from overload_demo.errors import ConfigurationError
-from overload_demo.headers import HostRule
+from overload_demo.http_server import HostRule
 from overload_demo.store.connect import Store
 from tests.support.running import JOB, make_settings, serving_api
 from tests.support.sockets import BODY, answers_until_closed, connections, read_answer

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from overload_demo.config import Settings
-from overload_demo.logs import JsonFormatter
+from overload_demo.console import JsonFormatter
 from overload_demo.store.connect import Store
 from tests.http.test_jobs_contract import assert_problem
 from tests.support.running import JOB, api_process, environment, serving_api, submit, wait_for, worker_process

@@ -11,8 +11,8 @@ import pytest
 from pydantic import ValidationError
 
 from overload_demo.load import Kind, LoadPlan, LoadProgress, LoadResult, LoadSummary, Shape, calibrate, run_load
-from overload_demo.load.limits import processes_for
-from overload_demo.load.summary import Health, judge
+from overload_demo.load.generator import processes_for
+from overload_demo.load.load_result import Health, judge
 from tests.load import scripted_server as scripted
 from tests.load.scripted_server import Request, Script, ScriptedServer, answer, scripted_server
 

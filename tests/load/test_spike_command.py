@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -185,14 +185,23 @@ def test_on_upstash_the_cost_is_estimated_first_and_no_key_of_the_run_is_left(tm
         assert not list(tmp_path.glob("runs/*/result.json"))
 
 
-def test_an_interrupted_spike_leaves_nothing_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("send", "number", "status"),
+    [
+        (os.killpg, signal.SIGINT, 130),  # as a Ctrl-C in a terminal does
+        pytest.param(os.kill, signal.SIGTERM, 143, marks=pytest.mark.exhaustive),
+    ],
+)
+def test_an_interrupted_spike_leaves_nothing_behind(
+    tmp_path: Path, send: Callable[[int, int], None], number: int, status: int
+) -> None:
     with running_spike(tmp_path, "--requests", "5000", "--rate", "300") as spike:
         data_dir = wait_for_data_dir(tmp_path)
         wait_until("the spike is under way", lambda: counts(data_dir)["accepted"] > 50)
 
-        os.killpg(spike.pid, signal.SIGINT)  # as a Ctrl-C in a terminal does
+        send(spike.pid, number)
 
-        assert spike.wait(timeout=40) == 130
+        assert spike.wait(timeout=40) == status
     wait_until("no process of the run is left", lambda: not processes_living_in(tmp_path), timeout_s=20.0)
 
 

@@ -45,7 +45,7 @@ class ModelLease:
 class QueueModel:
     """One queue. A new command becomes a method here and a rule of the machine.
 
-    ``waiting`` is the list in the store, cancelled entries included.
+    ``waiting`` is the list in the store, cancelled entries included. ``published`` counts the wake-ups.
     """
 
     max_attempts: int = 1
@@ -58,6 +58,8 @@ class QueueModel:
     counted: Counter[str] = field(default_factory=Counter)
     last_fence: int = 0
     is_paused: bool = False
+    is_asleep: bool = False
+    published: int = 0
 
     @property
     def tombstones(self) -> int:
@@ -84,7 +86,15 @@ class QueueModel:
     def enqueue(self, batch: Sequence[NewJob], max_depth: int) -> list[str]:
         """For each job the id it is accepted as, CONFLICT or FULL."""
         self._take_out_cancelled()
-        return [self._enqueue_one(new, max_depth) for new in batch]
+        before = self.counted["accepted"]
+        outcomes = [self._enqueue_one(new, max_depth) for new in batch]
+        if self.counted["accepted"] > before:
+            self._wake()
+        return outcomes
+
+    def _wake(self) -> None:
+        self.published += self.is_asleep
+        self.is_asleep = False
 
     def _take_out_cancelled(self) -> None:
         """The ids at the head, at most ``count``."""
@@ -107,7 +117,9 @@ class QueueModel:
             self.records[new.idempotency_record] = new
         return new.job_id
 
-    def lease(self, worker: str, max_jobs: int, max_bytes: int, dead: Collection[str] = ()) -> list[LeasedJob]:
+    def lease(
+        self, worker: str, max_jobs: int, max_bytes: int, dead: Collection[str] = (), sleeps: bool = False
+    ) -> list[LeasedJob]:
         """The jobs leased, in order, after expired leases and those of ``dead`` workers have returned."""
         self.workers.add(worker)
         self.workers.difference_update(dead)
@@ -118,6 +130,9 @@ class QueueModel:
             job = self.jobs[job_id]
             job.status, job.attempts, job.fence = "processing", job.attempts + 1, self.last_fence
             self.leases[job_id] = ModelLease(worker, self.last_fence)
+        if self.depth and not self.is_paused:
+            self._wake()
+        self.is_asleep |= sleeps and not chosen and not self.waiting and not self.is_paused
         return [
             LeasedJob(
                 one,
@@ -208,6 +223,8 @@ class QueueModel:
                 if one.end is LeaseEnd.DEAD:
                     self._add_dead_letter(one.job.job_id)
         self.waiting[:0] = released
+        if released:
+            self._wake()
         return fenced
 
     def expire(self, job_ids: Iterable[str]) -> None:

@@ -1,16 +1,19 @@
 """The comparison with other job queues: recorded rates are distinct, read back and drawn."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from experiments.bench.peers.comparison import ACCEPTED, DONE, Comparison, Recorded, draw, without_paths
-from experiments.bench.peers.libraries import LIBRARIES, OURS, Library, installed
-from experiments.bench.peers.measure import Rates, rate_of
+from experiments.bench.peers.comparison import ACCEPTED, DONE, IDLE, Comparison, Part, Recorded, p99, without_paths
+from experiments.bench.peers.libraries import LIBRARIES, OURS, Contestant, Library, installed
+from experiments.bench.peers.measure import Result, in_turns, rate_of, rows_of
 from experiments.bench.record import Place
-from overload_demo.load.summary import Environment
+from overload_demo.errors import OverloadDemoError
+from overload_demo.load.machine import Environment
 
-RQ = next(library for library in LIBRARIES if library.name == "RQ")
+RQ, BULLMQ = (next(library for library in LIBRARIES if library.name == name) for name in ("RQ", "BullMQ"))
+OUR_WORKER, (NO_FORK, FORK) = OURS.row(OURS.workers[0]), map(RQ.row, RQ.workers)
 PLACE = Place(
     command="python -m experiments.bench.peers",
     commit="unknown",
@@ -22,38 +25,86 @@ PLACE = Place(
 )
 
 
-def compared() -> Comparison:
-    rates = Rates()
-    for own, theirs in ((10_000.0, 2_000.0), (12_000.0, 1_000.0), (11_000.0, 1_500.0)):
-        rates.add(ACCEPTED, OURS.name, own)
-        rates.add(ACCEPTED, RQ.name, theirs)
-        for name, rate in ((OURS.name, 2 * own), *((worker.name, theirs / 10) for worker in RQ.workers)):
-            rates.add(DONE, name, rate)
+def part_of(command: str, *units: str, factor: float = 1.0) -> Part:
+    """A run of two rounds, this package beside RQ, with ``factor`` in the rates of RQ."""
+    results: list[Result] = []
+    for own, theirs in ((10_000.0, 2_000.0), (12_000.0, 1_000.0)):
+        for unit in units:
+            rows = {OUR_WORKER: 2.0, NO_FORK: 0.1, FORK: 0.01} if unit == DONE else {OURS.name: 1.0, RQ.name: 1.0}
+            for name, share in rows.items():
+                results.append((unit, name, share * (own if name.startswith(OURS.name) else theirs * factor)))
     contestants = [Recorded(about=one, versions={"it": "1.0"}, jobs={}) for one in (OURS, RQ)]
-    return Comparison(place=PLACE, rows=rates.rows(), notes={}, contestants=contestants)
+    place = PLACE.model_copy(update={"command": command})
+    return Part(place=place, rows=rows_of(results), notes={}, contestants=contestants)
+
+
+def compared() -> Comparison:
+    return Comparison(parts=[part_of("all", *ACCEPTED, DONE)])
 
 
 def test_a_ratio_is_of_one_round() -> None:
-    [accepted] = [row for row in compared().rows if row.unit == ACCEPTED]
-
-    assert accepted.what == "RQ"
-    assert accepted.values == [5.0, 12.0, 11_000 / 1_500]
+    assert compared().rows(ACCEPTED[0])["RQ"].values == [5.0, 12.0]
 
 
-def test_each_worker_of_a_library_has_a_row() -> None:
-    done = compared().rates(DONE)
+def test_each_worker_of_a_library_has_a_row_and_the_fastest_is_shown() -> None:
+    assert compared().rates(DONE) == {OUR_WORKER: [20_000.0, 24_000.0], NO_FORK: [200.0, 100.0], FORK: [20.0, 10.0]}
 
-    assert list(done) == [OURS.name, "RQ", "RQ, SimpleWorker"]
-    assert done[OURS.name] == [20_000.0, 24_000.0, 22_000.0]
+    ours, rq = compared().summaries()
+
+    assert (ours.version, ours.done, ours.idle_ms) == ("", [20_000.0, 24_000.0], [])
+    assert (rq.version, rq.done, rq.how, rq.one_at_a_time) == ("1.0", [200.0, 100.0], "1 at a time, no fork", rq.done)
 
 
-def test_a_record_is_read_as_it_was_written_and_can_be_drawn(tmp_path: Path) -> None:
-    compared().record("peers", tmp_path)
+def test_a_newer_run_replaces_the_rows_that_it_measured_and_no_others() -> None:
+    newer = compared().with_part(part_of("one unit", ACCEPTED[0], factor=2.0))
 
-    recorded = Comparison.read("peers", tmp_path)
+    assert [part.place.command for part in newer.parts] == ["all", "one unit"]
+    assert [newer.rates(unit)["RQ"] for unit in ACCEPTED] == [[4_000.0, 2_000.0], [2_000.0, 1_000.0]]
+    assert newer.rates(ACCEPTED[1])[OURS.name] == [10_000.0, 12_000.0]
+    assert newer.with_part(part_of("everything", *ACCEPTED, DONE)).parts == [part_of("everything", *ACCEPTED, DONE)]
 
-    assert recorded == compared()
-    assert draw(recorded, tmp_path / "figure.png").stat().st_size > 10_000
+
+def test_what_this_package_did_in_several_runs_is_shown_together() -> None:
+    other = part_of("other", DONE)
+    other.rows[:] = [row.model_copy(update={"what": f"other {row.what}", "ours": [1.0, 2.0]}) for row in other.rows]
+
+    newer = compared().with_part(other)
+
+    assert newer.rates(DONE)[OUR_WORKER] == [20_000.0, 24_000.0, 1.0, 2.0]
+    assert newer.rows(DONE)[NO_FORK].ours == [20_000.0, 24_000.0]
+
+
+def test_a_time_is_better_when_it_is_shorter() -> None:
+    [row] = part_of("idle", IDLE).rows
+
+    assert row.less_is_better
+    assert p99([float(number) for number in range(101)]) == 99.0
+
+
+def test_a_record_is_read_as_it_was_written_and_is_drawn(tmp_path: Path) -> None:
+    assert Comparison.read(tmp_path).parts == []
+
+    compared().write(tmp_path)
+
+    assert Comparison.read(tmp_path) == compared()
+    assert (tmp_path / "bench_peers.png").stat().st_size > 10_000
+
+
+def test_a_library_that_fails_in_a_later_round_is_left_out_of_all(capsys: pytest.CaptureFixture[str]) -> None:
+    rounds: list[str] = []
+
+    def measure_one(contestant: Contestant) -> Iterator[Result]:
+        rounds.append(contestant.about.name)
+        yield DONE, contestant.about.row(contestant.about.workers[0]), 1.0
+        if rounds.count(BULLMQ.name) == 2 and contestant.about is BULLMQ:
+            raise OverloadDemoError("its worker ended")
+
+    contestants = [Contestant(about=one, versions={}, folder=Path()) for one in (OURS, BULLMQ, RQ)]
+
+    results = in_turns(contestants, 3, measure_one)
+
+    assert [name for _, name, _ in results] == [OUR_WORKER, NO_FORK, NO_FORK, OUR_WORKER, OUR_WORKER, NO_FORK]
+    assert "BullMQ is left out: its worker ended" in capsys.readouterr().out
 
 
 def test_a_rate_is_from_the_first_completion_to_the_last_in_any_order() -> None:
@@ -66,16 +117,20 @@ def test_no_path_of_a_machine_is_recorded() -> None:
     assert without_paths(place).command == f"{PLACE.command} --folder here --rounds 5"
 
 
-def test_a_library_that_is_not_installed_is_left_out_and_named(capsys: pytest.CaptureFixture[str]) -> None:
-    unknown = RQ.model_copy(update={"name": "unknown", "packages": ("no-such-package-anywhere",)})
+def test_a_library_without_what_it_runs_on_is_left_out_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
 
-    assert [one.about for one in installed([OURS, unknown], None)] == [OURS]
-    assert capsys.readouterr().out == "unknown is left out: no-such-package-anywhere not installed\n"
+    assert [one.about for one in installed([OURS, BULLMQ], tmp_path / "environments")] == [OURS]
+    assert capsys.readouterr().out.splitlines()[-1] == "BullMQ is left out: no Node and npm found"
 
 
-@pytest.mark.parametrize("library", LIBRARIES, ids=lambda library: library.name)
-def test_every_peer_has_its_app_and_a_first_worker_of_its_name(library: Library) -> None:
-    app = Path(*library.module.split(".")).with_suffix(".py")
+@pytest.mark.parametrize("library", [OURS, *LIBRARIES], ids=lambda library: library.name)
+def test_every_library_has_its_app_and_a_worker_that_does_one_job_at_a_time(library: Library) -> None:
+    root, words = Path(__file__).parents[2], library.serve.split()
+    app = words[1] if library.runs_on_node else f"{library.module.replace('.', '/')}.py"
 
-    assert (Path(__file__).parents[2] / app).exists()
-    assert library.workers[0].name == library.name
+    assert library is OURS or (root / app).exists()
+    assert library.store == "nothing" or 1 in {worker.at_once for worker in library.workers}
+    assert len({library.row(worker) for worker in library.workers}) == len(library.workers)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from overload_demo.lab import preflight
-from overload_demo.load.limits import container_memory_bytes, usable_cores
+from overload_demo.load.machine import container_memory_bytes, usable_cores
 
 GB, MB = 1_000_000_000, 1_000_000
 ALLOWED = float(len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else float(os.cpu_count() or 1)

@@ -10,12 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overload_demo.errors import Outcome, StoreUnavailableError
+from overload_demo.store.gateway.commands import RedisCommand
+from overload_demo.store.gateway.replies import BASE64, JSON
 from overload_demo.store.gateway.resp import (
     INCOMPLETE,
     MAX_REPLY_BYTES,
-    RawReader,
     RedisConnection,
     RedisConnectionLostError,
+    ReplyBudget,
+    ReplyCutter,
     ReplyError,
     elements_of,
     pack,
@@ -49,7 +52,8 @@ def run(scenario: Callable[[RedisConnection, Wire], Awaitable[None]]) -> None:
     asyncio.run(main())
 
 
-STREAM = b"+OK\r\n$2\r\n\xff\x00\r\n*3\r\n:1\r\n$3\r\na\xffb\r\n*-1\r\n-ERR no\r\n"
+ARRAY = b"*3\r\n:1\r\n$3\r\na\xffb\r\n*-1\r\n"
+STREAM = b"+OK\r\n$2\r\n\xff\x00\r\n" + ARRAY + b"-ERR no\r\n"
 
 
 def test_replies_cut_anywhere_reach_their_requests_in_order() -> None:
@@ -58,31 +62,31 @@ def test_replies_cut_anywhere_reach_their_requests_in_order() -> None:
             first, second, third = connection.send(b"1", 1), connection.send(b"2", 1), connection.send(b"3", 2)
             connection.data_received(STREAM[:cut])
             connection.data_received(STREAM[cut:])
-            assert await first == ["OK"]
-            assert await second == ["\ufffd\x00"]
-            array, error = await third
-            assert array == [1, "a\ufffdb", None]
+            assert await first == [b"+OK\r\n"]
+            assert await second == [b"$2\r\n\xff\x00\r\n"]
+            assert await third == [ARRAY, b"-ERR no\r\n"]
+        assert not wire.closed
+
+    run(scenario)
+
+
+def test_a_command_by_itself_is_answered_with_its_parsed_reply_or_its_error() -> None:
+    async def scenario(connection: RedisConnection, wire: Wire) -> None:
+        for cut in range(len(STREAM)):
+            asked = [asyncio.create_task(connection.ask("x")) for _ in range(4)]
+            await asyncio.sleep(0)  # each task sends
+            connection.data_received(STREAM[:cut])
+            connection.data_received(STREAM[cut:])
+            *replies, error = await asyncio.gather(*asked, return_exceptions=True)
+            assert replies == ["OK", "\ufffd\x00", [1, "a\ufffdb", None]]
             assert isinstance(error, ReplyError)
             assert str(error) == "ERR no"
 
     run(scenario)
 
 
-def test_unparsed_replies_are_the_bytes_that_came_however_they_are_cut() -> None:
-    array = b"*3\r\n:1\r\n$3\r\na\xffb\r\n*-1\r\n"
-
-    async def scenario(connection: RedisConnection, wire: Wire) -> None:
-        connection.stop_parsing()
-        for cut in range(len(STREAM)):
-            first, rest = connection.send(b"1", 1), connection.send(b"2", 3)
-            connection.data_received(STREAM[:cut])
-            connection.data_received(STREAM[cut:])
-            assert await first == [b"+OK\r\n"]
-            assert await rest == [b"$2\r\n\xff\x00\r\n", array, b"-ERR no\r\n"]
-        assert not wire.closed
-
-    run(scenario)
-    assert elements_of(array) == [b":1\r\n", b"$3\r\na\xffb\r\n", b"*-1\r\n"]
+def test_the_elements_of_an_array_are_the_bytes_that_came() -> None:
+    assert elements_of(ARRAY) == [b":1\r\n", b"$3\r\na\xffb\r\n", b"*-1\r\n"]
 
 
 @given(
@@ -90,13 +94,13 @@ def test_unparsed_replies_are_the_bytes_that_came_however_they_are_cut() -> None
     st.data(),
 )
 def test_any_reply_is_cut_out_of_the_stream_and_parses_to_what_it_was(reply: Any, data: st.DataObject) -> None:
-    stream, reader = wire_form(reply), RawReader()
+    stream, cutter, budget = wire_form(reply), ReplyCutter(), ReplyBudget()
     cut = data.draw(st.integers(0, len(stream)))
-    reader.feed(stream[:cut])
-    assert cut == len(stream) or reader.gets() is INCOMPLETE
-    reader.feed(stream[cut:] + b"+next\r\n")
-    assert parsed(reader.gets()) == reply
-    assert reader.gets() == b"+next\r\n"
+    cutter.feed(stream[:cut])
+    assert cut == len(stream) or cutter.gets(budget) is INCOMPLETE
+    cutter.feed(stream[cut:] + b"+next\r\n")
+    assert parsed(cutter.gets(budget), as_text=False) == reply
+    assert cutter.gets(budget) == b"+next\r\n"
 
 
 def wire_form(reply: Any) -> bytes:
@@ -118,9 +122,9 @@ def test_a_reply_in_pieces_among_others_keeps_its_place() -> None:
             waiting = [connection.send(b"x", 1) for _ in range(4)]  # one more than there are replies
             connection.data_received(stream[:cut])
             connection.data_received(stream[cut:])
-            assert [await future for future in waiting[:3]] == [["OK"], [[1, ["x"]]], [3]]
+            assert [await future for future in waiting[:3]] == [[b"+OK\r\n"], [stream[5:-4]], [b":3\r\n"]]
             connection.data_received(b"+last\r\n")
-            assert await waiting[3] == ["last"]
+            assert await waiting[3] == [b"+last\r\n"]
 
     run(scenario)
 
@@ -137,39 +141,39 @@ def test_replies_of_any_size_cut_anywhere_keep_their_order(largest: int) -> None
             step = chance.randint(1, max(2, len(stream) // 50))
             connection.data_received(stream[at : at + step])
             at += step
-        replies = [(await future)[0] for future in waiting]
+        replies = [parsed((await future)[0]) for future in waiting]
         assert [(number, len(text)) for number, text in replies] == list(enumerate(sizes))
         assert not wire.closed
 
     run(scenario)
 
 
-@pytest.mark.parametrize("parsing", [True, False], ids=["parsed", "unparsed"])
-def test_replies_beyond_the_budget_of_a_request_are_dropped_and_others_arrive(parsing: bool) -> None:
+def test_replies_beyond_the_budget_of_a_request_are_dropped_and_others_arrive() -> None:
     large = b"$%d\r\n%b\r\n" % (MAX_REPLY_BYTES // 2, b"x" * (MAX_REPLY_BYTES // 2))
 
     async def scenario(connection: RedisConnection, wire: Wire) -> None:
-        if not parsing:
-            connection.stop_parsing()
         first, second = connection.send(b"x", 3), connection.send(b"y", 1)
         for piece in (b"*1\r\n", large, b"*2\r\n:5\r\n", large, large, b"+OK\r\n"):
             for at in range(0, len(piece), 65_536):
                 connection.data_received(piece[at : at + 65_536])
         kept, *dropped = await first
-        assert len(kept[0] if parsing else kept) >= MAX_REPLY_BYTES // 2
-        assert all("max request size exceeded" in str(reply) for reply in dropped)
-        assert await second == (["OK"] if parsing else [b"+OK\r\n"])
+        assert len(kept) >= MAX_REPLY_BYTES // 2
+        assert all(reply.startswith(b"-ERR max request size exceeded") for reply in dropped)
+        assert await second == [b"+OK\r\n"]
 
     run(scenario)
 
 
 def test_a_reply_too_deep_for_the_parser_is_an_error_in_its_place() -> None:
     async def scenario(connection: RedisConnection, wire: Wire) -> None:
+        deep = b"*1\r\n" * 5000 + b":2\r\n"
         waiting = [connection.send(b"x", 1) for _ in range(3)]
-        connection.data_received(b":1\r\n" + b"*1\r\n" * 5000 + b":2\r\n:3\r\n")
-        (one,), (two,), (three,) = [await future for future in waiting]
-        assert (one, isinstance(two, ReplyError), three) == (1, True, 3)
+        connection.data_received(b":1\r\n" + deep + b":3\r\n")
+        assert [await future for future in waiting] == [[b":1\r\n"], [deep], [b":3\r\n"]]
         assert not wire.closed
+        for form in (JSON, BASE64):
+            assert form.item(deep, RedisCommand("EVAL", b"", is_write=True)).startswith(b'{"error":')
+            assert form.item(b":1\r\n", RedisCommand("GET", b"", is_write=False)) == b'{"result":1}'
 
     run(scenario)
 
@@ -188,7 +192,7 @@ def test_a_lost_connection_fails_all_requests_with_an_unknown_outcome() -> None:
         waiting = [connection.send(b"x", 1) for _ in range(3)]
         connection.data_received(b"+OK\r\n")
         connection.connection_lost(None)
-        assert await waiting[0] == ["OK"]
+        assert await waiting[0] == [b"+OK\r\n"]
         for future in waiting[1:]:
             with pytest.raises(RedisConnectionLostError) as caught:
                 await future
@@ -214,17 +218,14 @@ def test_a_cancelled_request_does_not_shift_the_replies_of_others() -> None:
         given_up, kept = connection.send(b"1", 1), connection.send(b"2", 1)
         given_up.cancel()
         connection.data_received(b":1\r\n:2\r\n")
-        assert await kept == [2]
+        assert await kept == [b":2\r\n"]
 
     run(scenario)
 
 
-@pytest.mark.parametrize("parsing", [True, False], ids=["parsed", "unparsed"])
 @pytest.mark.parametrize("nonsense", [b"+OK\r\n+unexpected\r\n", b"garbage\r\n", b"$x\r\n"])
-def test_an_unexpected_reply_closes_the_connection(nonsense: bytes, parsing: bool) -> None:
+def test_an_unexpected_reply_closes_the_connection(nonsense: bytes) -> None:
     async def scenario(connection: RedisConnection, wire: Wire) -> None:
-        if not parsing:
-            connection.stop_parsing()
         connection.send(b"x", 1)
         connection.data_received(nonsense)
         assert wire.closed

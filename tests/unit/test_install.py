@@ -4,12 +4,15 @@ import importlib.util
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 from packaging.tags import Tag, sys_tags
+
+from overload_demo.course.exercise import exercises
 
 ROOT = Path(__file__).parents[2]
 HOOK = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["metadata"]["hooks"]["custom"]
@@ -53,6 +56,18 @@ def test_the_server_is_required_where_it_has_a_wheel(
 
     assert (HOOK["server"] in required) == is_required
     assert set(required) >= set(HOOK["dependencies"])
+
+
+def test_a_wheel_holds_the_checks_of_the_exercises(tmp_path: Path) -> None:
+    build = "from hatchling.build import build_wheel; import sys; build_wheel(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, tmp_path], cwd=ROOT, check=True, capture_output=True)
+    [wheel] = tmp_path.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    code = "from overload_demo.course import exercise; print(exercise.__file__, len(exercise.exercises()))"
+
+    shown = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
+
+    assert shown.stdout.split() == [str(tmp_path / "overload_demo" / "course" / "exercise.py"), str(len(exercises()))]
 
 
 def test_the_metadata_that_pip_reads_agrees_with_this_machine(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from overload_demo.lab.job_log import JobEvent, JobLog, read_events
 from overload_demo.load import Kind, LoadPlan, LoadResult
-from overload_demo.load.summary import Environment
+from overload_demo.load.machine import Environment
 
 BEGAN_MONO_S = 1000.0
 
@@ -24,10 +24,10 @@ def log_of(folder: Path, accepted: dict[str, float], lines: str) -> JobLog:
         kind=np.where(np.isnan(at_s), Kind.REFUSED, Kind.ACCEPTED).astype(np.uint8),
         job_ids=np.array([name.encode() for name in accepted], dtype=np.bytes_),
         processes=[],
-        environment=Environment.here(100),
+        environment=Environment.here(),
         started_at="2026-01-01T00:00:00.000Z",
         started_mono_s=BEGAN_MONO_S,
-    ).save(folder / "load.npz")
+    ).write(folder)
     (folder / "effects.log").write_text(lines)
     return JobLog.read(folder)
 

@@ -3,7 +3,7 @@
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
-from overload_demo.live.api_watch import ApiCounts
+from overload_demo.live.sources import ApiCounts
 
 
 class Api:

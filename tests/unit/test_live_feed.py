@@ -5,9 +5,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from overload_demo.live import samples as words
-from overload_demo.live.feed import EVERY_S, KEPT, KEPT_MARKS, MARKS_FILE, Feed, Message
-from overload_demo.live.samples import LiveSample
+from overload_demo.live import feed as words
+from overload_demo.live.feed import EVERY_S, KEPT, KEPT_MARKS, MARKS_FILE, Feed, LiveSample, Message
 
 
 def a_sample(at_s: float, **changes: Any) -> LiveSample:

@@ -12,9 +12,8 @@ import httpx
 import pytest
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.live.feed import Feed
+from overload_demo.live.feed import Feed, LiveSample
 from overload_demo.live.page import ASSETS, POLICY, Page
-from overload_demo.live.samples import LiveSample
 from tests.support.stages import Staged, on_stage
 from tests.support.waiting import wait_until
 

@@ -11,9 +11,9 @@ import pytest
 from experiments.bench.record import RESULTS
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab.result import SpikeResult
-from overload_demo.live import samples as words
+from overload_demo.live import sources
 from overload_demo.live.feed import MARKS_FILE, Feed
-from overload_demo.live.spike_feed import Replay, baseline_samples, spike_samples
+from overload_demo.live.sources import Replay, baseline_samples, spike_samples
 
 SPIKE = RESULTS / "spike.json"
 FAST = 1e9
@@ -77,7 +77,7 @@ async def test_it_is_played_to_its_end_with_marks_and_a_badge(folder: Path, reco
 
     [snapshot] = feed.since(-1)
     assert feed.state["badge"] == "recorded"
-    assert feed.state["result"] == words.spike_text(recorded)
+    assert feed.state["result"] == sources.spike_text(recorded)
     assert [mark["text"].strip() for mark in snapshot.data["marks"]] == ["spike starts", "worker killed"]
     assert (feed.samples()[-1].accepted, feed.samples()[0].at_s < 1) == (recorded.accepted, True)
     assert len(feed.samples("naive")) == len(recorded.baseline.series.start_s if recorded.baseline else [])

@@ -16,7 +16,7 @@ for name in {UNIX_ONLY!r}:
     sys.modules.pop(name, None)
 sys.meta_path.insert(0, NotHere())
 import overload_demo.live
-from overload_demo.live import feed, page, spike_feed
+from overload_demo.live import feed, page, sources
 """
 
 

@@ -6,8 +6,9 @@ import pytest
 
 from experiments.bench.record import RESULTS
 from overload_demo.lab.result import SpikeResult, recorded_baseline
-from overload_demo.live import samples as words
-from overload_demo.live.samples import LiveSample
+from overload_demo.live import feed as words
+from overload_demo.live import sources
+from overload_demo.live.feed import LiveSample
 
 SAMPLE = LiveSample("queue", 12.0, 12_345, 6, 7_890, 3.25, 4_455, 0.0123, 0, 999.6, 1_234.5)
 UNKNOWN = replace(SAMPLE, errors=None, acceptance_p99_s=None, lost=None)
@@ -56,13 +57,13 @@ def test_the_end_of_a_spike_shows_the_errors_of_the_predictions() -> None:
         update={"peak_queue_depth": 20_000, "seconds_to_empty": 50.0}
     )
 
-    assert words.spike_text(result) == (
+    assert sources.spike_text(result) == (
         f"Absorbed: {result.accepted:,} of {result.offered:,} accepted, 0 lost. Peak 20,000. Empty after 50 s."
     )
-    assert words.spike_text(result, 30_000, 25).endswith(
+    assert sources.spike_text(result, 30_000, 25).endswith(
         "Peak 20,000 (predicted 30,000, +50%). Empty after 50 s (predicted 25, -50%)."
     )
-    assert words.spike_text(result, 0, 0).endswith(
+    assert sources.spike_text(result, 0, 0).endswith(
         "Peak 20,000 (predicted 0, -100%). Empty after 50 s (predicted 0, -100%)."
     )
 
@@ -70,20 +71,20 @@ def test_the_end_of_a_spike_shows_the_errors_of_the_predictions() -> None:
 def test_a_queue_that_never_grew_has_no_percentage() -> None:
     flat = SpikeResult.read(RESULTS / "spike.json").model_copy(update={"peak_queue_depth": 0})
 
-    assert "Peak 0 (predicted 10)." in words.spike_text(flat, 10)
+    assert "Peak 0 (predicted 10)." in sources.spike_text(flat, 10)
 
 
 def test_a_spike_that_was_not_absorbed_is_named_so() -> None:
     result = SpikeResult.read(RESULTS / "spike.json").model_copy(update={"verdict": "not absorbed", "lost": 3})
 
-    assert words.spike_text(result).startswith("Not absorbed: ")
-    assert "3 lost" in words.spike_text(result)
+    assert sources.spike_text(result).startswith("Not absorbed: ")
+    assert "3 lost" in sources.spike_text(result)
 
 
 def test_the_end_of_the_naive_run_counts_the_clients_without_an_answer() -> None:
     run = next(run for run in recorded_baseline() if run.variant == "def-slot" and run.summary.accepted)
     sent, answered = run.summary.sent, run.summary.accepted
 
-    assert words.baseline_text(run) == (
+    assert sources.baseline_text(run) == (
         f"Without a queue: {answered:,} of {sent:,} answered in time, {sent - answered:,} clients got nothing."
     )

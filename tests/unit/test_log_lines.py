@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from overload_demo.logs import MAX_TRACEBACK, JsonFormatter, TextFormatter
+from overload_demo.console import MAX_TRACEBACK, JsonFormatter, TextFormatter
 from overload_demo.queue.consumer import LeasedJob
 from overload_demo.worker import journal
 from overload_demo.worker.journal import MAX_DISTINCT_ERRORS, FailureLog
@@ -123,7 +123,7 @@ def test_uvicorns_lines_and_warnings_are_json_too(tmp_path: Any) -> None:
     """They reach the root logger: the servers of API, gateway and live page configure no logging."""
     code = """
 import logging, sys, warnings
-from overload_demo.logs import log_to_stderr
+from overload_demo.console import log_to_stderr
 from overload_demo.config import load_settings
 log_to_stderr("json")
 from fastapi import FastAPI

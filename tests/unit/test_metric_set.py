@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import Counter, Gauge
 
 from overload_demo.errors import (
     StoreAuthError,
@@ -14,7 +15,7 @@ from overload_demo.errors import (
     StoreRefusedError,
     StoreUnavailableError,
 )
-from overload_demo.metric_set import Counter, Gauge, Histogram, MetricSet, mark_dead, shared_memory
+from overload_demo.metric_set import Histogram, MetricSet, mark_dead, shared_memory
 
 
 @pytest.fixture
@@ -27,13 +28,12 @@ class Process:
     """The metrics that a process declares and counts."""
 
     def __init__(self, fd: int, row: int, newer: bool = False) -> None:
-        self.sheet = MetricSet(fd, row)
-        if newer:
-            self.sheet.counter("new_total", "What the next version counts first.")
-        self.count: Counter = self.sheet.counter("count_total", "A counter.")
-        self.level: Gauge = self.sheet.gauge("level", "A gauge.")
-        self.times: Histogram = self.sheet.histogram("times_seconds", "A histogram.", (0.1, 1.0))
-        self.sheet.begin()
+        with MetricSet(fd, row) as self.sheet:
+            if newer:
+                Counter("new_total", "What the next version counts first.", registry=self.sheet)
+            self.count = Counter("count_total", "A counter.", registry=self.sheet)
+            self.level = Gauge("level", "A gauge.", registry=self.sheet)
+            self.times = Histogram("times_seconds", "A histogram.", registry=self.sheet, buckets=(0.1, 1.0))
 
     def samples(self) -> dict[str, float]:
         """The samples of a scrape of this process."""
@@ -44,7 +44,7 @@ class Process:
 def test_a_scrape_of_any_process_sums_all_rows(memory: int) -> None:
     first, second = Process(memory, 0), Process(memory, 2)
     for one, value in ((first, 0.05), (second, 0.1), (second, 5.0)):
-        one.count.add()
+        one.count.inc()
         one.level.set(value)
         one.times.observe(value)
 
@@ -62,11 +62,11 @@ def test_a_scrape_of_any_process_sums_all_rows(memory: int) -> None:
 
 def test_a_successor_continues_counters_and_resets_gauges(memory: int) -> None:
     dead = Process(memory, 1)
-    dead.count.add(4)
+    dead.count.inc(4)
     dead.level.set(7)
 
     successor = Process(memory, 1)
-    successor.count.add()
+    successor.count.inc()
 
     assert (successor.samples()["count_total"], successor.samples()["level"]) == (5, 0)
 
@@ -74,7 +74,7 @@ def test_a_successor_continues_counters_and_resets_gauges(memory: int) -> None:
 def test_a_dead_process_keeps_its_counters_and_loses_its_gauges(memory: int) -> None:
     dead, alive = Process(memory, 0), Process(memory, 1)
     for one in (dead, alive):
-        one.count.add(4)
+        one.count.inc(4)
         one.level.set(7)
 
     mark_dead(memory, 0)
@@ -85,7 +85,7 @@ def test_a_dead_process_keeps_its_counters_and_loses_its_gauges(memory: int) -> 
 def test_rows_of_another_layout_are_neither_summed_nor_continued(memory: int) -> None:
     old, taken_over = Process(memory, 0), Process(memory, 1)
     for one in (old, taken_over):
-        one.count.add(4)
+        one.count.inc(4)
 
     new = Process(memory, 1, newer=True)
 
@@ -104,9 +104,8 @@ def test_rows_of_another_layout_are_neither_summed_nor_continued(memory: int) ->
     ],
 )
 def test_a_store_error_is_counted_by_its_kind(error: type[StoreError], kind: str) -> None:
-    sheet = MetricSet()
-    count = sheet.store_errors()
-    sheet.begin()
+    with MetricSet() as sheet:
+        count = sheet.store_errors()
 
     count(error("it did not"))
 
@@ -116,7 +115,7 @@ def test_a_store_error_is_counted_by_its_kind(error: type[StoreError], kind: str
 
 def test_without_shared_memory_each_process_counts_alone() -> None:
     one, other = Process(-1, 0), Process(-1, 0)
-    one.count.add()
+    one.count.inc()
 
     assert (one.samples()["count_total"], other.samples()["count_total"]) == (1, 0)
 

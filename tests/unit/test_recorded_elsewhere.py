@@ -10,7 +10,7 @@ from experiments.bench.record import RESULTS
 from overload_demo.lab import plots, report
 from overload_demo.lab.result import BaselineRun, SpikeResult, equal_recorded, recorded_baseline
 from overload_demo.load import LoadPlan, Shape
-from overload_demo.load.summary import Environment
+from overload_demo.load.machine import Environment
 
 ELSEWHERE = "recorded on another machine"
 OTHERS = {"processor": "another one", "cores": 64, "system": "Linux 1.0", "python": "3.99.0"}

@@ -17,8 +17,8 @@ from overload_demo.lab.spike_plan import (
     baseline_fires_s,
     sized_delay_s,
 )
-from overload_demo.live.feed import Feed
-from overload_demo.live.samples import LiveSample, spike_text
+from overload_demo.live.feed import Feed, LiveSample
+from overload_demo.live.sources import spike_text
 from overload_demo.load import LoadPlan, Shape
 
 URL = "http://127.0.0.1:1"

@@ -16,12 +16,12 @@ from uvicorn.server import ServerState
 from overload_demo.api.front_door.connection import Flow, GatedProtocol
 from overload_demo.api.front_door.gate import Server
 from overload_demo.http_server import SignalFreeServer
-from overload_demo.store.gateway.http_protocol import HttpProtocol
+from overload_demo.store.gateway.endpoint import HttpProtocol
 
 # What uvicorn defines, the classes that override it, and where uvicorn calls it; None: asyncio or httptools does.
 OVERRIDDEN: list[tuple[Callable[..., Any], list[type], Callable[..., Any] | None]] = [
     (HttpToolsProtocol.connection_made, [GatedProtocol, HttpProtocol], None),
-    (HttpToolsProtocol.connection_lost, [GatedProtocol, HttpProtocol], None),
+    (HttpToolsProtocol.connection_lost, [GatedProtocol], None),
     (HttpToolsProtocol.eof_received, [GatedProtocol], None),
     (HttpToolsProtocol.data_received, [GatedProtocol, HttpProtocol], None),
     (HttpToolsProtocol.on_message_begin, [GatedProtocol], None),

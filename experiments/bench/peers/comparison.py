@@ -3,22 +3,31 @@
 import math
 import shlex
 import statistics
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, Self
 
+import numpy as np
 from matplotlib.axes import Axes
 from pydantic import BaseModel, ConfigDict
 
 from experiments.bench.peers.libraries import OURS, Library
-from experiments.bench.record import Benchmark, Place
+from experiments.bench.record import RESULTS, Benchmark, Place, Row
 from overload_demo.lab import BLUE
 from overload_demo.lab.plots.accessible_figure import drawing
 
-ACCEPTED, DONE = "accepted/s", "done/s"
+# The units of the rows. A drain has a row for each worker, everything else for each library.
+CONNECTIONS = (64, 256)
+ACCEPTED = tuple(f"accepted/s, {connections} connections" for connections in CONNECTIONS)
+DONE = "done/s"
+IDLE = "ms from POST to done, idle"
+MIXED, MIXED_P99 = "requests/s, one POST to five polls", "p99 ms, one POST to five polls"
+LESS_IS_BETTER = {IDLE, MIXED_P99}
 
 
 class Recorded(BaseModel):
-    """A library as it was measured; ``jobs`` is the length of a drain, by worker."""
+    """A library as it was measured; ``jobs`` is the length of a drain, by row."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -27,16 +36,83 @@ class Recorded(BaseModel):
     jobs: dict[str, int]
 
 
-class Comparison(Benchmark):
-    """Rows named by peer, at least one for each unit, :data:`ACCEPTED` and :data:`DONE`."""
+class Part(Benchmark):
+    """One run: some libraries, some measurements, each round in turn with this package."""
 
     contestants: list[Recorded]
 
+
+@dataclass(frozen=True)
+class Summary:
+    """What was measured of a library; a list is empty if it was not, and ``best`` is ``how`` its fastest worker ran."""
+
+    library: Library
+    version: str
+    accepted: tuple[list[float], list[float]]
+    done: list[float]
+    how: str
+    one_at_a_time: list[float]
+    idle_ms: list[float]
+
+
+class Comparison(BaseModel):
+    """The newest measurement of everything, each row in the run that measured it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    schema_version: Literal[2] = 2
+    parts: list[Part]
+
+    @classmethod
+    def read(cls, folder: Path = RESULTS) -> Self:
+        """Read ``bench_peers.json``; empty if there is none."""
+        path = folder / "bench_peers.json"
+        return cls.model_validate_json(path.read_bytes()) if path.exists() else cls(parts=[])
+
+    def write(self, folder: Path = RESULTS) -> None:
+        """Write ``bench_peers.json`` and its figure."""
+        (folder / "bench_peers.json").write_text(self.model_dump_json(indent=1) + "\n")
+        draw(self, folder / "bench_peers.png")
+
+    def with_part(self, new: Part) -> "Comparison":
+        """Return the comparison with a newer run; its rows replace the same rows of older runs."""
+        measured, kept = {(row.unit, row.what) for row in new.rows}, []
+        for part in self.parts:
+            if rows := [row for row in part.rows if (row.unit, row.what) not in measured]:
+                kept.append(part.model_copy(update={"rows": rows}))
+        return Comparison(parts=[*kept, new])
+
+    def rows(self, unit: str) -> dict[str, Row]:
+        """Return the rows of a unit by what they measured."""
+        return {row.what: row for part in self.parts for row in part.rows if row.unit == unit}
+
     def rates(self, unit: str) -> dict[str, list[float]]:
-        """Return what was measured in a unit by name, this package included, the fastest first."""
-        rows = [row for row in self.rows if row.unit == unit]
-        found = {OURS.name: rows[0].ours} | {row.what: row.theirs for row in rows}
+        """Return what was measured in a unit by name, the highest first; of this package, all runs together."""
+        found = {what: row.theirs for what, row in self.rows(unit).items()}
+        if runs := dict.fromkeys(tuple(row.ours) for row in self.rows(unit).values()):
+            found[OURS.row(OURS.workers[0]) if unit == DONE else OURS.name] = [value for run in runs for value in run]
         return dict(sorted(found.items(), key=lambda one: -statistics.median(one[1])))
+
+    def summaries(self) -> list[Summary]:
+        """Return every library that was measured, this package first, then by the acceptance of its API."""
+        newest = {one.about.name: one for part in self.parts for one in part.contestants}
+        accepted, done, idle = [self.rates(unit) for unit in ACCEPTED], self.rates(DONE), self.rates(IDLE)
+        found = []
+        for name, one in newest.items():
+            workers = {one.about.row(worker): worker for worker in one.about.workers}
+            drained = [row for row in done if row in workers]  # the fastest first
+            alone = [row for row in drained if workers[row].at_once == 1]
+            summary = Summary(
+                library=one.about,
+                version="" if name == OURS.name else next(iter(one.versions.values())),
+                accepted=(accepted[0].get(name, []), accepted[1].get(name, [])),
+                done=done[drained[0]] if drained else [],
+                how=drained[0].removeprefix(f"{name}: ") if drained else "",
+                one_at_a_time=done[alone[0]] if alone else [],
+                idle_ms=idle.get(name, []),
+            )
+            found.append(summary)
+        return sorted(found, key=lambda one: (one.library.name != OURS.name, -median(one.accepted[0])))
 
 
 def without_paths(place: Place) -> Place:
@@ -45,36 +121,50 @@ def without_paths(place: Place) -> Place:
     return place.model_copy(update={"command": shlex.join(words)})
 
 
+def median(values: Sequence[float]) -> float:
+    """Return the median; 0 of nothing."""
+    return statistics.median(values) if values else 0.0
+
+
+def p99(values: Sequence[float]) -> float:
+    """Return the 99th percentile."""
+    return float(np.percentile(values, 99))
+
+
 def draw(comparison: Comparison, path: Path) -> Path:
-    """Write a PNG: bars are medians, lines reach from the slowest round to the fastest, on logarithmic axes."""
-    endpoints = {one.about.name: one.about.endpoint for one in comparison.contestants}
-    workers = {worker.name: worker.at_once for one in comparison.contestants for worker in one.about.workers}
-    accepted, done, place = comparison.rates(ACCEPTED), comparison.rates(DONE), comparison.place
-    spread = f"median of {len(accepted[OURS.name])}, slowest to fastest"
-    where = f"{place.environment.cores} cores, {place.filesystem}; {spread}"
-    title = f"Job queues, each on a Redis with an fsync before every reply ({where})"
-    height = 2 + 0.64 * max(len(accepted), len(done))
-    with drawing(1, 2, height=height, width=16, title=title) as (figure, (left, right)):
-        _bars(left, accepted, endpoints, "jobs accepted a second by one API process (log scale)")
-        _bars(right, done, workers, "empty jobs done a second by one worker (log scale)")
-        figure.savefig(path, dpi=100)
+    """Write a PNG of three panels: two bars for each library, a line from its lowest to its highest measurement."""
+    summaries = comparison.summaries()
+    title = "Job queues, each on a store that syncs to disk before every reply; bars: medians, lines: lowest to highest"
+    with drawing(1, 3, height=2 + 0.8 * len(summaries), width=22, title=title) as (figure, panels):
+        what = "jobs accepted a second by one API process:\n64 connections (dark), 256 connections"
+        _panel(panels[0], summaries, [one.accepted for one in summaries], what)
+        what = "empty jobs done a second by one worker:\nfastest concurrency (dark), one at a time"
+        _panel(panels[1], summaries, [(one.done, one.one_at_a_time) for one in summaries], what)
+        what = "ms from POST to done on an idle stack:\np50 (dark), p99"
+        idle = [(one.idle_ms, [p99(one.idle_ms)] if one.idle_ms else []) for one in summaries]
+        _panel(panels[2], summaries, idle, what)
+        figure.savefig(path, dpi=90)
     return path
 
 
-def _bars(axes: Axes, rates: dict[str, list[float]], remarks: Mapping[str, str], what: str) -> None:
-    names, rows = list(rates), range(len(rates))
-    medians = [statistics.median(rates[name]) for name in names]
-    below = [middle - min(rates[name]) for name, middle in zip(names, medians, strict=True)]
-    above = [max(rates[name]) - middle for name, middle in zip(names, medians, strict=True)]
-    axes.barh(rows, medians, color=[BLUE if name == OURS.name else "#bbbbbb" for name in names], height=0.72)
-    axes.errorbar(medians, rows, xerr=[below, above], fmt="none", ecolor="#333333", capsize=4, linewidth=1.6)
+def _panel(
+    axes: Axes, summaries: list[Summary], pairs: Sequence[tuple[Sequence[float], Sequence[float]]], what: str
+) -> None:
+    """Draw two bars for each library on a logarithmic axis, with their medians as text."""
+    for place, (summary, pair) in enumerate(zip(summaries, pairs, strict=True)):
+        dark, light = (BLUE, "#9db8dd") if summary.library.name == OURS.name else ("#777777", "#bbbbbb")
+        for values, colour, row in zip(pair, (dark, light), (place - 0.2, place + 0.2), strict=True):
+            if values:
+                middle = median(values)
+                error = [[middle - min(values)], [max(values) - middle]]
+                axes.barh(row, middle, xerr=error, height=0.36, color=colour, ecolor="#333333", capsize=3)
+                text = f"{middle:,.0f}" if middle >= 10 else f"{middle:.1f}"
+                axes.annotate(text, (max(values), row), (7, 0), textcoords="offset points", va="center")
+    every = [value for pair in pairs for values in pair for value in values] or [1.0]
     axes.set_xscale("log")
-    axes.set_xlim(10 ** math.floor(math.log10(min(medians))), 5 * max(map(max, rates.values())))
-    for row, name in zip(rows, names, strict=True):
-        at = (max(rates[name]), row)
-        axes.annotate(f"{medians[row]:,.0f}", at, (9, 0), textcoords="offset points", va="center")
-    axes.set_yticks(rows, [f"{name}\n{remarks[name]}" for name in names], fontsize=12)
-    axes.invert_yaxis()
+    axes.set_xlim(10 ** math.floor(math.log10(min(every))), 6 * max(every))
+    axes.set_yticks(range(len(summaries)), [one.library.name for one in summaries])
+    axes.set_ylim(len(summaries) - 0.4, -0.6)
     axes.grid(False, axis="y")
     axes.set(axisbelow=True, xlabel=what)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")

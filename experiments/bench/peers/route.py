@@ -3,33 +3,41 @@
 import inspect
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Any, cast
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from typing import Any, Literal, cast
 
 from fastapi import FastAPI, Response
+from pydantic import BaseModel, Field
 
-from overload_demo.api.models import ACCEPTED_MESSAGE, Accepted
 from overload_demo.jobs import JobRequest
 
-REDIS_URL = os.environ.get("PEERS_REDIS_URL", "")
-Submit = Callable[[dict[str, Any]], str | Awaitable[str]]
+MESSAGE = "Job queued successfully. Poll GET /jobs/{job_id} for status."
+
+STORE_URL = os.environ.get("PEERS_STORE_URL", "")
+AT_ONCE = int(os.environ.get("PEERS_AT_ONCE", 1))  # for a worker that takes its concurrency from its app
 Hook = Callable[[], Awaitable[Any]]
+Submit = Callable[[dict[str, Any]], str | Awaitable[str]]
 
 
-def app_with(submit: Submit, connect: Hook | None = None, disconnect: Hook | None = None) -> FastAPI:
+class Accepted(BaseModel):
+    """The body of a 202 as the contract has it, without the imports of our API, which these environments lack."""
+
+    status: Literal["accepted"]
+    job_id: str = Field(pattern="^job_[0-9a-f]+$")
+    message: str
+
+
+def app_with(submit: Submit, connected: Callable[[], AbstractAsyncContextManager[Any]] = nullcontext) -> FastAPI:
     """Return the app; ``submit`` enqueues a payload and returns the library's id of the job.
 
     A ``submit`` that blocks gets a ``def`` endpoint, which FastAPI runs in a thread, otherwise an ``async def`` one.
-    ``connect`` and ``disconnect`` run in the lifespan.
+    The lifespan of the app is inside ``connected``.
     """
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        if connect is not None:
-            await connect()
-        yield
-        if disconnect is not None:
-            await disconnect()
+        async with connected():
+            yield
 
     def post_job(job: JobRequest, response: Response) -> Accepted:
         return _answer(response, cast(str, submit(job.model_dump())))
@@ -43,12 +51,20 @@ def app_with(submit: Submit, connect: Hook | None = None, disconnect: Hook | Non
     return app
 
 
+@asynccontextmanager
+async def between(connect: Hook, disconnect: Hook) -> AsyncIterator[None]:
+    """Call one before the block, the other after it."""
+    await connect()
+    yield
+    await disconnect()
+
+
 def accepted(response: Response, job_id: str) -> Accepted:
     """Return the body of a 202 and set its headers."""
     response.headers["Location"] = f"/jobs/{job_id}"
     response.headers["Retry-After"] = "1"
-    return Accepted(status="accepted", job_id=job_id, message=ACCEPTED_MESSAGE)
+    return Accepted(status="accepted", job_id=job_id, message=MESSAGE)
 
 
 def _answer(response: Response, library_id: str) -> Accepted:
-    return accepted(response, f"job_{library_id.replace('-', '')}")  # all libraries use a UUID, with or without dashes
+    return accepted(response, f"job_{library_id.replace('-', '')}")  # a UUID, with or without dashes, or a number

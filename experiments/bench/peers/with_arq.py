@@ -6,9 +6,9 @@ from arq import create_pool
 from arq.connections import RedisSettings
 
 from experiments.bench.peers import job
-from experiments.bench.peers.route import REDIS_URL, app_with
+from experiments.bench.peers.route import AT_ONCE, STORE_URL, app_with, between
 
-SERVER = RedisSettings.from_dsn(REDIS_URL)
+SERVER = RedisSettings.from_dsn(STORE_URL)
 
 
 async def do_job(_context: dict[str, Any], payload: dict[str, Any]) -> None:
@@ -29,6 +29,7 @@ class BusyWorkerSettings:
     functions = (do_job,)  # not inherited: arq reads this class alone
     redis_settings = SERVER
     poll_delay = 0.0
+    max_jobs = AT_ONCE
 
 
 async def connect() -> None:
@@ -46,4 +47,4 @@ async def submit(payload: dict[str, Any]) -> str:
     return str((await app.state.pool.enqueue_job("do_job", payload)).job_id)
 
 
-app = app_with(submit, connect, disconnect)
+app = app_with(submit, lambda: between(connect, disconnect))

@@ -3,8 +3,8 @@
 from celery import Celery
 
 from experiments.bench.peers import job
-from experiments.bench.peers.route import REDIS_URL, app_with
+from experiments.bench.peers.route import STORE_URL, app_with
 
-celery = Celery("peers", broker=REDIS_URL)
+celery = Celery("peers", broker=STORE_URL)
 do_job = celery.task(job.do_job)
 app = app_with(lambda payload: str(do_job.delay(payload).id))

@@ -4,8 +4,8 @@ import dramatiq
 from dramatiq.brokers.redis import RedisBroker
 
 from experiments.bench.peers import job
-from experiments.bench.peers.route import REDIS_URL, app_with
+from experiments.bench.peers.route import STORE_URL, app_with
 
-dramatiq.set_broker(RedisBroker(url=REDIS_URL))
+dramatiq.set_broker(RedisBroker(url=STORE_URL))
 do_job = dramatiq.actor(job.do_job)
 app = app_with(lambda payload: str(do_job.send(payload).message_id))

@@ -3,8 +3,8 @@
 from huey import RedisHuey
 
 from experiments.bench.peers import job
-from experiments.bench.peers.route import REDIS_URL, app_with
+from experiments.bench.peers.route import STORE_URL, app_with
 
-huey = RedisHuey("peers", url=REDIS_URL)
+huey = RedisHuey("peers", url=STORE_URL)
 do_job = huey.task()(job.do_job)
 app = app_with(lambda payload: str(do_job(payload).id))

@@ -5,9 +5,9 @@ from typing import Any
 from saq import Queue
 
 from experiments.bench.peers import job
-from experiments.bench.peers.route import REDIS_URL, app_with
+from experiments.bench.peers.route import AT_ONCE, STORE_URL, app_with, between
 
-queue = Queue.from_url(REDIS_URL)
+queue = Queue.from_url(STORE_URL)
 
 
 async def do_job(_context: dict[str, Any], *, payload: dict[str, Any]) -> None:
@@ -22,5 +22,5 @@ async def submit(payload: dict[str, Any]) -> str:
     return str(queued.key)
 
 
-settings = {"queue": queue, "functions": [do_job]}
-app = app_with(submit, queue.connect, queue.disconnect)
+settings = {"queue": queue, "functions": [do_job], "concurrency": AT_ONCE}
+app = app_with(submit, lambda: between(queue.connect, queue.disconnect))

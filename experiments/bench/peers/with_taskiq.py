@@ -4,16 +4,11 @@ from typing import Any
 
 from taskiq_redis import RedisStreamBroker
 
-from experiments.bench.peers import job
-from experiments.bench.peers.route import REDIS_URL, app_with
+from experiments.bench.peers.job import do_job_async
+from experiments.bench.peers.route import STORE_URL, app_with, between
 
-broker = RedisStreamBroker(url=REDIS_URL)
-
-
-@broker.task
-async def do_job(payload: dict[str, Any]) -> None:
-    """Do the job."""
-    job.do_job(payload)
+broker = RedisStreamBroker(url=STORE_URL)
+do_job = broker.task(do_job_async)
 
 
 async def submit(payload: dict[str, Any]) -> str:
@@ -21,4 +16,4 @@ async def submit(payload: dict[str, Any]) -> str:
     return str((await do_job.kiq(payload)).task_id)
 
 
-app = app_with(submit, broker.startup, broker.shutdown)
+app = app_with(submit, lambda: between(broker.startup, broker.shutdown))

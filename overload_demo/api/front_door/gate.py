@@ -155,7 +155,7 @@ class Gate:
 
     def _pause(self) -> None:
         if not self._is_paused:
-            self._metrics.pauses.add()
+            self._metrics.pauses.inc()
             self._metrics.paused.set(1)
         self._is_paused = True
         self._stop_accepting()

@@ -14,7 +14,7 @@ from overload_demo.lab.naive_api import LoadStep
 from overload_demo.lab.plots.accessible_figure import SINCE, AccessibleFigure, bars, drawing, note, predicted
 from overload_demo.lab.result import VARIANTS, BaselineRun, note_on
 from overload_demo.lab.theory import capacity_per_s
-from overload_demo.load.summary import Environment
+from overload_demo.load.machine import Environment
 
 # One look a step, from the lowest rate to the highest: colour, dash and marker all differ.
 _STEPS: list[Look] = [

@@ -21,6 +21,5 @@ for i = 3, #ARGV, 2 do
   end
   reply[#reply + 1] = state
 end
-add(KEYS[1], 'tombstones', cancelled)
-add(KEYS[1], 'cancelled', cancelled)
+add(KEYS[1], 'tombstones', cancelled, 'cancelled', cancelled)
 return reply

@@ -1,7 +1,7 @@
 -- Enqueue a batch: each job becomes durable and visible, or is refused, in one step. At most 1,000 jobs.
 -- Idempotent by job id: an existing job is reported as accepted and not changed, so the caller may repeat the whole
--- call after a lost reply. A repeated or refused job uses no sequence number.
--- The first write is an HSET, which a full server refuses: then nothing at all is written.
+-- call after a lost reply. A repeated or refused job uses no sequence number. The first write is an HSET, which a full
+-- server refuses: then nothing at all is written.
 -- Cancelled jobs at the head of the list are removed. Cancelled entries behind a waiting job stay. They do
 -- not count as depth but take memory, so the list holds at most twice the bound.
 --
@@ -31,7 +31,7 @@ for i = 1, count do
 end
 local any_known = redis.call('EXISTS', unpack(job_keys)) > 0
 
-local measured = redis.call('HMGET', KEYS[3], 'recent_jobs', 'recent_busy_s', 'tombstones')
+local measured = redis.call('HMGET', KEYS[3], 'recent_jobs', 'recent_busy_s', 'tombstones', 'asleep')
 local entries, cancelled = redis.call('LLEN', KEYS[1]), {}
 local depth = math.max(0, entries - (count_in(measured[3]) or 0))
 if entries > depth then -- found here, removed after the first write, which a full store refuses
@@ -84,6 +84,7 @@ if #accepted > 0 then
   redis.call('RPUSH', KEYS[1], unpack(accepted))
   redis.call('SET', KEYS[2], digits(last_seq + #accepted))
   add(KEYS[3], 'accepted', #accepted)
+  if measured[4] then wake(KEYS[3]) end
 end
 if #cancelled > 0 then
   redis.call('LPOP', KEYS[1], #cancelled)

@@ -1,56 +1,67 @@
--- Lease jobs from the head of the queue to one worker, after returning the jobs of expired leases.
--- One step: whatever process dies, at any moment, each job is either waiting or leased.
--- Idempotent by lease token: a repeated call returns the same jobs again, so a lost reply does no harm.
--- The first write frees memory (ZREM, LPOP, HDEL), so a full store still drains.
--- A job that was interrupted before (attempts > 0) is leased alone: if it kills its worker, no other job is affected.
--- Cancelled jobs and jobs past their deadline are removed from the list on the way. An interrupted job did start, so
--- its deadline no longer applies. While the queue is paused nothing is leased.
+-- Lease jobs from the head of the queue to one worker, after returning the jobs of expired leases. One step: whatever
+-- process dies, at any moment, each job is either waiting or leased. Idempotent by lease token: a repeated call returns
+-- the same jobs again, so a lost reply does no harm. The first write frees memory (ZREM, LPOP, HDEL), so a full store
+-- still drains. A job that was interrupted before (attempts > 0) is leased alone: if it kills its worker, no other job
+-- is affected. Cancelled jobs and jobs past their deadline are removed from the list on the way. An interrupted job did
+-- start, so its deadline no longer applies. While the queue is paused nothing is leased.
 --
 -- KEYS  1 jobs:queue  2 jobs:leases  3 jobs:owners  4 jobs:dead  5 jobs:stats  6 jobs:workers; derived: job:{id} of ids
 --       in the list, the leases and the dead letters, and idem:{record} of these jobs
 -- ARGV  1 key prefix  2 worker id  3 lease token  4 lease, ms  5 most jobs  6 most payload bytes  7 most attempts
 --       8 now, as stored in started_at  9 ids of dead workers, with blanks between: their jobs return now
 --       10 the worker's REST calls so far  11 seconds a finished job is kept  12 most dead letters
--- Reply: {fence, jobs waiting, jobs in flight, hint, id, payload, attempt, idempotency record, id, ...}; the hint
---       explains why there are no jobs: 'paused', 'again' = there may be some further on, '' = there are none
+--       13 how long the worker may sleep if there are no jobs, ms (0 = it polls)  14 text to publish, '' = none
+-- Reply: {fence, jobs waiting, jobs in flight, hint, ms until the first lease ends ('' = none does), then for each job:
+--       id, payload, attempt, idempotency record}; the hint explains why there are no jobs: 'paused', 'again' = there
+--       may be some further on, '' = there are none
 -- Reading tour 7 of 13; next: overload_demo/queue/lua/settle.lua. Look for the place where expired leases return.
 -- Question: why is an interrupted job leased alone?
 local worker, token, now_iso = ARGV[2], ARGV[3], ARGV[8]
 local lease_ms, most_jobs, most_bytes, most_attempts = argument(4), argument(5), argument(6), argument(7)
-local ttl, most_dead = argument(11), argument(12)
+local ttl, most_dead, sleep_ms = argument(11), argument(12), argument(13)
 local alive_until = digits(now + lease_ms)
 local MOST_PASSED_OVER = 200 -- in one call; the hint 'again' requests another
 local MOST_TAKEN_BACK = 300 -- in one call; with old dead letters and jobs passed over it touches at most 1,000 jobs
 local HEARTBEATS_CHECKED = 100 -- in one call, at random, which removes those of dead workers soon enough
 
-local control = redis.call('HMGET', KEYS[5], 'tombstones', 'paused', 'fence')
-local tombstones, is_paused = count_in(control[1]) or 0, control[2] == '1'
+local control = redis.call('HMGET', KEYS[5], 'tombstones', 'paused', 'fence', 'asleep')
+local tombstones, is_paused, any_asleep = count_in(control[1]) or 0, control[2] == '1', control[4]
 local last_fence = count_in(control[3] or '0') or now -- above any fence counted from 0
 local dead_workers, is_dead = {}, {}
 for id in string.gmatch(ARGV[9], '%S+') do dead_workers[#dead_workers + 1], is_dead[id] = id, true end
 local function job(id) return job_fields(id, 'status', 'payload', 'attempts', 'idem', 'seq', 'start_by') end
 local function is_late(start_by) return start_by and now > (count_in(string.match(start_by, '^%d+')) or now) end
-local OWNER = '^(%d+) (%S+) (%S+) ?(%d*)$' -- fence, worker, token, place in the batch
+local function each_owner(visit) -- with id, fence, worker, token, place in the batch; in no order, if there are many
+  local owners = redis.call('HGETALL', KEYS[3])
+  for i = 1, #owners, 2 do visit(owners[i], string.match(owners[i + 1], '^(%d+) (%S+) (%S+) ?(%d*)$')) end
+end
 
 local function fail(id, reason)
   redis.pcall('HSET', job_key(id), 'status', 'failed', 'error', reason, 'completed_at', now_iso) -- may be no hash
   add_dead_letter(KEYS[4], most_dead, ttl, id, reason, now_iso)
-  add(KEYS[5], 'dead', 1)
-  add(KEYS[5], 'failed', 1)
+  add(KEYS[5], 'dead', 1, 'failed', 1)
 end
 
 -- Store this worker's heartbeat, and remove expired ones: every reader walks through all of them.
 local function finish(fence, jobs)
-  local heartbeats = redis.call('HRANDFIELD', KEYS[6], HEARTBEATS_CHECKED, 'WITHVALUES')
-  for i = 1, #heartbeats, 2 do
-    local alive_until_ms = tonumber(string.match(heartbeats[i + 1], '^%d+') or '0')
-    if alive_until_ms < now then dead_workers[#dead_workers + 1] = heartbeats[i] end
+  local signs = redis.call('HRANDFIELD', KEYS[6], HEARTBEATS_CHECKED, 'WITHVALUES')
+  for i = 1, #signs, 2 do
+    if tonumber(string.match(signs[i + 1], '^%d+') or '0') < now then dead_workers[#dead_workers + 1] = signs[i] end
   end
-  redis.call('HDEL', KEYS[6], '', unpack(dead_workers)) -- frees memory, if this is the first write
-  redis.call('HSET', KEYS[6], worker, alive_until .. ' ' .. token .. ' ' .. ARGV[10])
-  local entries, hint = redis.call('LLEN', KEYS[1]), ''
+  local entries, in_flight = redis.call('LLEN', KEYS[1]), redis.call('ZCARD', KEYS[2])
+  local waiting, hint, first_end = math.max(0, entries - tombstones), '', ''
   if is_paused then hint = 'paused' elseif #jobs == 0 and entries > 0 then hint = 'again' end
-  local reply = { fence, math.max(0, entries - tombstones), redis.call('ZCARD', KEYS[2]), hint }
+  redis.call('HDEL', KEYS[6], '', unpack(dead_workers)) -- frees memory, if this is the first write
+  if #jobs == 0 and hint ~= 'again' then
+    alive_until = digits(now + lease_ms + sleep_ms)
+    if in_flight > 0 then first_end = digits(redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2] - now) end
+    -- The same step has found no jobs: whatever brings one from now on sees the mark. A resume wakes without it.
+    if sleep_ms > 0 and not (any_asleep or is_paused) then redis.call('HSET', KEYS[5], 'asleep', 1) end
+  end
+  redis.call('HSET', KEYS[6], worker, alive_until .. ' ' .. token .. ' ' .. ARGV[10])
+  if any_asleep and waiting > 0 and not is_paused then wake(KEYS[5]) end
+  if ARGV[14] ~= '' then redis.pcall('PUBLISH', prefix .. 'jobs:wake', ARGV[14]) end
+  local reply = { fence, waiting, in_flight, hint, first_end }
   for _, entry in ipairs(jobs) do
     for i = 1, 4 do reply[#reply + 1] = entry[i] end
   end
@@ -61,16 +72,14 @@ end
 local sign = redis.call('HGET', KEYS[6], worker)
 if sign and string.match(sign, '^%d+ (%S+)') == token then
   local fence, again = '0', {}
-  local owners = redis.call('HGETALL', KEYS[3]) -- without an order, if there are many
-  for i = 1, #owners, 2 do
-    local its_fence, holder, its_token, place = string.match(owners[i + 1], OWNER)
+  each_owner(function(id, its_fence, holder, its_token, place)
     if holder == worker and its_token == token then
-      local fields = job(owners[i])
+      local fields = job(id)
       local attempt = digits(count_in(fields[3]) or 1)
       fence = its_fence
-      again[#again + 1] = { owners[i], fields[2] or '', attempt, fields[4] or '', tonumber(place) or 0 }
+      again[#again + 1] = { id, fields[2] or '', attempt, fields[4] or '', tonumber(place) or 0 }
     end
-  end
+  end)
   table.sort(again, function(a, b) return a[5] < b[5] end)
   return finish(fence, again)
 end
@@ -79,11 +88,9 @@ end
 redis.call('HLEN', KEYS[3])
 local back = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, MOST_TAKEN_BACK)
 if #dead_workers > 0 then
-  local owners = redis.call('HGETALL', KEYS[3])
-  for i = 1, #owners, 2 do
-    local _, holder = string.match(owners[i + 1], OWNER)
-    if holder and is_dead[holder] and #back < MOST_TAKEN_BACK then back[#back + 1] = owners[i] end
-  end
+  each_owner(function(id, _, holder)
+    if holder and is_dead[holder] and #back < MOST_TAKEN_BACK then back[#back + 1] = id end
+  end)
 end
 if #back > 0 then
   redis.call('LLEN', KEYS[1])
@@ -149,9 +156,7 @@ for _, entry in ipairs(passed_over) do
   expire_job(id, ttl, fields[4])
 end
 tombstones = tombstones - removed
-add(KEYS[5], 'tombstones', -removed)
-add(KEYS[5], 'expired', expired)
-add(KEYS[5], 'failed', expired)
+add(KEYS[5], 'tombstones', -removed, 'expired', expired, 'failed', expired)
 
 local fence = '0'
 if #chosen > 0 then

@@ -29,10 +29,11 @@ local function expire_job(id, ttl, record) -- and its idempotency record, if it 
   redis.call('EXPIRE', job_key(id), ttl)
   if record and record ~= '' then redis.call('EXPIRE', prefix .. 'idem:' .. record, ttl) end
 end
-local function add(key, counter, count) -- a counter that is not a number starts again
+local function add(key, counter, count, ...) -- further pairs may follow; a counter that is no number starts again
   if count ~= 0 and type(redis.pcall('HINCRBY', key, counter, count)) ~= 'number' then
     redis.call('HSET', key, counter, count)
   end
+  if ... then add(key, ...) end
 end
 local function last_sequence(list, counter) -- of the last job enqueued; if the counter is not a number, from its hash
   local last_seq = count_in(redis.call('GET', counter) or '0')
@@ -40,11 +41,15 @@ local function last_sequence(list, counter) -- of the last job enqueued; if the 
   return last_seq or (last and count_in(job_fields(last, 'seq')[1])) or 0
 end
 
-local function append_job(id, list, counter) -- let a job wait at the tail, as the last one enqueued
+local function wake(stats) -- all workers that may sleep, once; without the right to publish they do not sleep
+  if redis.call('HDEL', stats, 'asleep') == 1 then redis.pcall('PUBLISH', prefix .. 'jobs:wake', '') end
+end
+local function append_job(id, list, counter, stats) -- let a job wait at the tail, as the last one enqueued
   local seq = digits(last_sequence(list, counter) + 1)
   redis.call('HSET', job_key(id), 'status', 'queued', 'seq', seq)
   redis.call('SET', counter, seq)
   redis.call('RPUSH', list, id)
+  wake(stats)
 end
 
 local function live_workers(workers) -- how many, and the REST calls of all known ones

@@ -34,7 +34,7 @@ local function repair(id, had_place)
   if status == 'queued' then
     if seq <= last_seq then
       redis.call('HDEL', job_key(id), 'fence')
-      append_job(id, KEYS[1], KEYS[2])
+      append_job(id, KEYS[1], KEYS[2], KEYS[5])
     end
     return 'queued'
   end

@@ -20,7 +20,7 @@ for i = 2, #ARGV, 2 do
   elseif verdict == 'failed' then
     verdict = 'queued'
     redis.call('HDEL', key, 'attempts', 'fence', 'started_at', 'completed_at', 'error', 'start_by')
-    append_job(id, KEYS[1], KEYS[2])
+    append_job(id, KEYS[1], KEYS[2], KEYS[4])
     add(KEYS[4], 'failed', -1)
   end
   reply[#reply + 1] = verdict

@@ -70,6 +70,7 @@ for i, id in ipairs(ids) do
   end
 end
 for i = #released, 1, -1 do redis.call('LPUSH', KEYS[1], released[i]) end
+if #released > 0 then wake(KEYS[5]) end
 
 -- The recent rates are sums that decay exponentially: see RecentRates in protocol.py.
 local finished = counts.done + counts.failed + counts.dead

@@ -17,7 +17,6 @@ log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 5.0
 REACH_TIMEOUT_S = 0.5  # a host that takes longer to accept a connection counts as gone
-CHECK_INTERVAL_S = 0.5
 SCHEMES = (
     "OVERLOAD_REDIS_URL: must look like redis://[user:password@]host[:port][/db], rediss:// for TLS, or "
     "unix:///path[?db=0]"
@@ -28,7 +27,8 @@ class BackingServer(ABC):
     """A server that the gateway connects to; methods that connect raise :class:`StoreUnavailableError`."""
 
     name = "of this data directory"
-    answer_timeout_s, loading_poll_s = CONNECT_TIMEOUT_S, CHECK_INTERVAL_S
+    answer_timeout_s, loading_poll_s = CONNECT_TIMEOUT_S, 0.5
+    can_become_replica = False
 
     def __init__(self) -> None:
         self.notices: list[str] = []  # what was dropped from the data at the start
@@ -63,9 +63,6 @@ class BackingServer(ABC):
         """Whether a new connection is accepted, by the kernel at least."""
         return True
 
-    async def check(self, connection: RedisConnection) -> None:  # noqa: B027 - most need no check
-        """Wait for the next check, then raise :class:`StoreUnavailableError` if the server refuses writes."""
-
     @abstractmethod
     async def end_stuck_script(self, connection: RedisConnection) -> None:
         """End a script that has written and exceeds its time limit, if that is possible."""
@@ -84,16 +81,18 @@ class ExternalServer(BackingServer):
     Raises :class:`ConfigurationError`, without quoting the URL, for one that is not of the three kinds.
     """
 
+    can_become_replica = True
+
     def __init__(self, url: str) -> None:
         super().__init__()
         try:
             parts = urlsplit(url)
             query, is_unix = parse_qs(parts.query), parts.scheme == "unix"
             if parts.scheme not in {"redis", "rediss", "unix"} or (is_unix and not parts.path):
-                raise ConfigurationError(SCHEMES)
+                raise ValueError
             self.host, self.port = parts.hostname or "127.0.0.1", parts.port or 6379
             self.database = int(query.get("db", ["" if is_unix else parts.path.strip("/")])[0] or 0)
-        except ValueError:  # a port or database that is no number
+        except ValueError:  # also a port or database that is no number
             raise ConfigurationError(SCHEMES) from None
         self.user = unquote(parts.username or "")
         self._password = SecretStr(unquote(parts.password or query.get("password", [""])[0]))
@@ -122,13 +121,6 @@ class ExternalServer(BackingServer):
         except (OSError, TimeoutError):
             return False
         return True
-
-    async def check(self, connection: RedisConnection) -> None:
-        """Ask INFO after a pause: a primary can have become a replica."""
-        await asyncio.sleep(CHECK_INTERVAL_S)
-        with contextlib.suppress(ReplyError):  # BUSY passes
-            if reason := why_no_writes(info_facts(await connection.ask("INFO"))):
-                raise StoreUnavailableError(f"the server {self.name} cannot be used: {reason}")
 
     async def end_stuck_script(self, connection: RedisConnection) -> None:
         """Log it: ending the server is up to its operator."""

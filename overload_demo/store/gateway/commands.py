@@ -1,4 +1,4 @@
-"""Turn a list of arguments into a command ready to be sent, or refuse it.
+"""Turn a request's body, path and query into commands ready to be sent, or refuse them.
 
 Only the data commands that Upstash documents (upstash.com/docs/redis/commands) pass, so that a new server's dangerous
 command is refused from the start. All requests share one connection: a command that blocks it, or changes its state,
@@ -6,12 +6,18 @@ would affect all of them.
 """
 
 import hashlib
+import json
 import re
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import Any, NamedTuple, NoReturn
+from urllib.parse import unquote_to_bytes
 
 from overload_demo.store.gateway.resp import pack
 
 MAX_COMMAND_BYTES = 10 * 1024 * 1024  # one command, and one reply, as on Upstash's plans without a fixed size
+MAX_COMMANDS = 10_000  # in one pipeline or transaction
+MAX_VALUES = 1_000_000  # in one body; one takes about 60 bytes in memory, and as few as 2 in the body
+EVENT_COMMANDS = frozenset({"SUBSCRIBE", "PSUBSCRIBE", "MONITOR"})
 
 
 def _names(text: str) -> frozenset[str]:
@@ -209,3 +215,84 @@ def _without_key_locking(flags: re.Match[str]) -> str:
 
 def _sha(text: str) -> str:
     return hashlib.sha1(text.encode(errors="replace"), usedforsecurity=False).hexdigest()
+
+
+def event_command(headers: dict[bytes, bytes], path: bytes, *, read_only: bool) -> list[Any]:
+    """The command of a request for events, its name in capitals; empty for others. Raises :class:`RefusedError`."""
+    if b"text/event-stream" not in headers.get(b"accept", b""):
+        return []
+    name, *channels = path_arguments(path)
+    if name.upper() not in EVENT_COMMANDS:
+        return []
+    if read_only:
+        raise RefusedError(NO_PERMISSION.format(name.lower()))
+    return [name.upper(), *channels]
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+# A number keeps its text: 1.50 stays "1.50" and 9007199254740993 keeps its last digit.
+_decode = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=_refuse_constant).decode
+# A string (closed or not, so that none is read twice), the start of an array or object, or another value.
+_VALUE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[{]|[^\s,:"\[\]{}]++', re.DOTALL)
+
+
+def request_arguments(path: bytes, query: bytes, body: bytes) -> list[Any]:
+    """The arguments of a request with one command; raises :class:`RefusedError`."""
+    if not path:
+        return _decode_array(body)
+    return [*path_arguments(path), *([_text_of(body)] if body else []), *query_arguments(query)]
+
+
+def _decode_array(body: bytes) -> list[Any]:
+    """The JSON array in a request body, its numbers as text; raises :class:`RefusedError`."""
+    if not body.strip():
+        raise RefusedError("EOF")
+    # Counted before any value is created; first by separators, which includes those in strings.
+    may_be_many = len(body) > MAX_VALUES and sum(map(body.count, (b",", b"[", b"{"))) >= MAX_VALUES
+    if may_be_many and next(islice(_VALUE.finditer(body), MAX_VALUES, None), None) is not None:
+        raise RefusedError(f"ERR too many values in one request. Limit: {MAX_VALUES}", status=413)
+    try:
+        array = _decode(body.decode("utf-8", "replace"))
+    except RecursionError:
+        raise RefusedError("ERR invalid JSON: nested too deeply") from None
+    except ValueError as error:
+        raise RefusedError(f"ERR invalid JSON: {error}") from None
+    if not isinstance(array, list):
+        raise RefusedError("expected JSON array")
+    return array
+
+
+def decode_commands(body: bytes) -> list[list[Any]]:
+    """The array of arrays in the body of a pipeline or transaction; raises :class:`RefusedError`."""
+    commands = _decode_array(body)
+    if len(commands) > MAX_COMMANDS:
+        raise RefusedError(f"ERR too many commands in one request. Limit: {MAX_COMMANDS}", status=413)
+    if not all(isinstance(command, list) for command in commands):
+        raise RefusedError("expected JSON array")
+    return commands
+
+
+def path_arguments(path: bytes) -> list[Any]:
+    """The command in a path, ``/set/a%2Fb/value``, split first and then percent-decoded; bytes where it is not UTF-8.
+
+    Slashes at its ends belong to the URL of the store, so an empty argument can only stand in the middle.
+    """
+    name, *arguments = path.strip(b"/").split(b"/")
+    return [unquote_to_bytes(name).decode(errors="replace"), *(_text_of(unquote_to_bytes(one)) for one in arguments)]
+
+
+def query_arguments(query: bytes) -> list[Any]:
+    """The arguments in a query, ``EX=100&NX``, in their order and without the token."""
+    parts = (part.partition(b"=") for part in query.split(b"&") if part)
+    words = ((name, value) if mark else (name,) for name, mark, value in parts if name != b"_token")
+    return [_text_of(unquote_to_bytes(word.replace(b"+", b" "))) for pair in words for word in pair]
+
+
+def _text_of(argument: bytes) -> str | bytes:
+    try:
+        return argument.decode()
+    except UnicodeDecodeError:
+        return argument

@@ -1,31 +1,41 @@
-"""The Upstash REST protocol as an ASGI app in front of one Redis connection.
+"""The Upstash REST protocol in front of one Redis connection: uvicorn's HTTP protocol with bounds, and the ASGI app.
 
 Every request of the project passes here, so one costs one future, one write and no task of its own. The gateway never
 repeats a command: whether a repeat is harmless depends on the client.
 """
 
+import asyncio
 import hmac
-import json
-import re
 import secrets
 import time
-from itertools import islice
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
 from overload_demo.errors import ConfigurationError, Outcome, StoreUnavailableError
-from overload_demo.store.gateway.commands import NO_PERMISSION, RedisCommand, RefusedError, Scripts, prepare, too_large
+from overload_demo.http_server import CoalescingTransport
+from overload_demo.store.gateway.commands import (
+    RedisCommand,
+    RefusedError,
+    Scripts,
+    decode_commands,
+    event_command,
+    prepare,
+    request_arguments,
+    too_large,
+)
 from overload_demo.store.gateway.replies import JSON, Events, Headers, Message, Receive, ReplyFormat, Send, format_for
-from overload_demo.store.gateway.resp import TOO_LARGE, ReplyBudget, pack
+from overload_demo.store.gateway.resp import TOO_LARGE, ReplyBudget, elements_of, error_in, pack
 from overload_demo.store.gateway.upstream import Upstream
 
+MAX_HEAD_BYTES = 65_536  # URL and headers together; also the bytes between two parts of a body
+WRITE_TIMEOUT_S = 10.0  # in which the client reads no byte of its response
 MAX_BODY_BYTES = 64 * 1024 * 1024  # all commands of one request together
 MAX_READER_BODY_BYTES = 1024 * 1024  # with the read-only token
-MAX_COMMANDS = 10_000  # in one pipeline or transaction
-MAX_VALUES = 1_000_000  # in one body; one takes about 60 bytes in memory, and as few as 2 in the body
 FIRST_BATCH, BATCH_GROWTH = 16, 4  # of a pipeline: at worst so many replies of 10 MiB arrive before it is stopped
 METHODS, METHODS_WITH_BODY = frozenset({"GET", "HEAD", "POST", "PUT"}), frozenset({"POST", "PUT"})
-EVENT_COMMANDS = frozenset({"SUBSCRIBE", "PSUBSCRIBE", "MONITOR"})
 MULTI, EXEC = (RedisCommand(name, pack([name]), is_write=False) for name in ("MULTI", "EXEC"))
 UNAUTHORIZED = (
     "WRONGPASS invalid or missing auth token. "
@@ -96,9 +106,7 @@ class Gateway:
         try:
             read_only = self._tokens.is_read_only(headers, query)
             reply_format = format_for(headers, path)
-            if method != "HEAD" and (arguments := event_command(headers, path)):
-                if read_only:
-                    raise RefusedError(NO_PERMISSION.format(arguments[0].lower()))
+            if method != "HEAD" and (arguments := event_command(headers, path, read_only=read_only)):
                 await self.events.serve(arguments, _cors(headers), receive, send)
                 return
             limit = MAX_READER_BODY_BYTES if read_only else MAX_BODY_BYTES
@@ -123,7 +131,7 @@ class Gateway:
     async def _run(self, arguments: list[Any], mode: Mode) -> tuple[int, bytes]:
         command = prepare(arguments, self._scripts, read_only=mode.read_only)
         (reply,) = await self._ask([command], mode)
-        error = mode.format.error_in(reply)
+        error = error_in(reply)
         status = 200 if error is None or error.startswith(TOO_LARGE) else 400  # too large: the command was run
         return status, mode.format.item(reply, command)
 
@@ -136,7 +144,7 @@ class Gateway:
             except RefusedError as refused:
                 commands.append(refused)
         sent = [command for command in commands if isinstance(command, RedisCommand)]
-        replies: list[Any] = []
+        replies: list[bytes] = []
         # In batches, so that other requests have their turn, until the replies exceed their budget.
         budget, size = ReplyBudget(), FIRST_BATCH
         while (batch := sent[len(replies) : len(replies) + size]) and not budget.is_exceeded_by():
@@ -157,20 +165,19 @@ class Gateway:
         if not commands:
             return 200, encoder.together([])
         _, *queued, results = await self._ask([MULTI, *commands, EXEC], mode)
-        error = encoder.error_in(results)
+        error = error_in(results)
         if error is not None and error.startswith(TOO_LARGE):  # the transaction was run
             return 200, encoder.together([encoder.error(error)] * len(commands))
         if error is not None:
             # The server gives the reason when it queues a command, and only "discarded" at the end.
-            refused = (pair for pair in zip(queued, commands, strict=True) if encoder.error_in(pair[0]) is not None)
+            refused = (pair for pair in zip(queued, commands, strict=True) if error_in(pair[0]) is not None)
             return 400, encoder.item(*next(refused, (results, commands[0])))
-        replies = zip(encoder.elements(results), commands, strict=True)
+        replies = zip(elements_of(results), commands, strict=True)
         return 200, encoder.together([encoder.item(reply, command) for reply, command in replies])
 
-    async def _ask(self, commands: list[RedisCommand], mode: Mode, budget: ReplyBudget | None = None) -> list[Any]:
-        is_raw, read_only = mode.format.is_raw, mode.read_only
-        main = None if is_raw or read_only else self._upstream.live
-        connection = main or await self._upstream.shared(is_raw, read_only)
+    async def _ask(self, commands: list[RedisCommand], mode: Mode, budget: ReplyBudget | None = None) -> list[bytes]:
+        main = None if mode.read_only else self._upstream.live
+        connection = main or await self._upstream.shared(mode.read_only)
         try:
             return await connection.send(b"".join([one.packed for one in commands]), len(commands), budget)
         finally:
@@ -211,78 +218,89 @@ async def _read_body(headers: dict[bytes, bytes], receive: Receive, limit: int) 
     return None
 
 
-def event_command(headers: dict[bytes, bytes], path: bytes) -> list[Any]:
-    """The command of a request for events, its name in capitals; empty for any other request."""
-    if b"text/event-stream" not in headers.get(b"accept", b""):
-        return []
-    name, *channels = path_arguments(path)
-    return [name.upper(), *channels] if name.upper() in EVENT_COMMANDS else []
+class HttpProtocol(HttpToolsProtocol):
+    """One HTTP connection, whose responses are sent at once, in one write.
 
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-# A number keeps its text: 1.50 stays "1.50" and 9007199254740993 keeps its last digit.
-_decode = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=_refuse_constant).decode
-# A string (closed or not, so that none is read twice), the start of an array or object, or another value.
-_VALUE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[{]|[^\s,:"\[\]{}]++', re.DOTALL)
-
-
-def request_arguments(path: bytes, query: bytes, body: bytes) -> list[Any]:
-    """The arguments of a request with one command; raises :class:`RefusedError`."""
-    if not path:
-        return _decode_array(body)
-    return [*path_arguments(path), *([_text_of(body)] if body else []), *query_arguments(query)]
-
-
-def _decode_array(body: bytes) -> list[Any]:
-    """The JSON array in a request body, its numbers as text; raises :class:`RefusedError`."""
-    if not body.strip():
-        raise RefusedError("EOF")
-    # Counted before any value is created; first by separators, which includes those in strings.
-    may_be_many = len(body) > MAX_VALUES and sum(map(body.count, (b",", b"[", b"{"))) >= MAX_VALUES
-    if may_be_many and next(islice(_VALUE.finditer(body), MAX_VALUES, None), None) is not None:
-        raise RefusedError(f"ERR too many values in one request. Limit: {MAX_VALUES}", status=413)
-    try:
-        array = _decode(body.decode("utf-8", "replace"))
-    except RecursionError:
-        raise RefusedError("ERR invalid JSON: nested too deeply") from None
-    except ValueError as error:
-        raise RefusedError(f"ERR invalid JSON: {error}") from None
-    if not isinstance(array, list):
-        raise RefusedError("expected JSON array")
-    return array
-
-
-def decode_commands(body: bytes) -> list[list[Any]]:
-    """The array of arrays in the body of a pipeline or transaction; raises :class:`RefusedError`."""
-    commands = _decode_array(body)
-    if len(commands) > MAX_COMMANDS:
-        raise RefusedError(f"ERR too many commands in one request. Limit: {MAX_COMMANDS}", status=413)
-    if not all(isinstance(command, list) for command in commands):
-        raise RefusedError("expected JSON array")
-    return commands
-
-
-def path_arguments(path: bytes) -> list[Any]:
-    """The command in a path, ``/set/a%2Fb/value``, split first and then percent-decoded; bytes where it is not UTF-8.
-
-    Slashes at its ends belong to the URL of the store, so an empty argument can only stand in the middle.
+    A request whose head exceeds ``MAX_HEAD_BYTES`` is answered with 414 or 431. An offer to switch to another protocol
+    is ignored, as HTTP permits. The connection is closed when the client reads nothing for ``WRITE_TIMEOUT_S``.
     """
-    name, *arguments = path.strip(b"/").split(b"/")
-    return [unquote_to_bytes(name).decode(errors="replace"), *(_text_of(unquote_to_bytes(one)) for one in arguments)]
 
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Called by the event loop."""
+        super().connection_made(transport)
+        self._one_write = self.transport = CoalescingTransport(transport, self.loop)  # type: ignore[assignment]
+        self.url, self.headers = b"", []  # until a request begins
+        self._head_bytes = 0  # received since the last part of a body, or the last request
+        self._head_again = b""  # of a request that offers another protocol
 
-def query_arguments(query: bytes) -> list[Any]:
-    """The arguments in a query, ``EX=100&NX``, in their order and without the token."""
-    parts = (part.partition(b"=") for part in query.split(b"&") if part)
-    words = ((name, value) if mark else (name,) for name, mark, value in parts if name != b"_token")
-    return [_text_of(unquote_to_bytes(word.replace(b"+", b" "))) for pair in words for word in pair]
+    def data_received(self, data: bytes, head: bytes = b"") -> None:
+        """Called by the event loop; ``head`` is parsed before ``data``."""
+        self._head_bytes += len(data)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(head + data)
+        except HttpParserUpgrade as offer:  # the parser takes the end of the head for the end of the request
+            head_again, self._head_again = self._head_again, b""
+            self.parser = HttpRequestParser(self)
+            self.data_received((head + data)[offer.args[0] :], head_again)
+        except HttpParserError:
+            if not self._has_large_head():
+                self.send_400_response("Invalid HTTP request received.")
+        if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            status = 414 if len(self.url) > MAX_HEAD_BYTES // 2 else 431
+            self.transport.write(STATUS_LINE[status] + b"content-length: 0\r\nconnection: close\r\n\r\n")
+            self.transport.close()
 
+    def _has_large_head(self) -> bool:
+        if self._head_bytes <= MAX_HEAD_BYTES:
+            return False
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD_BYTES
 
-def _text_of(argument: bytes) -> str | bytes:
-    try:
-        return argument.decode()
-    except UnicodeDecodeError:
-        return argument
+    def on_headers_complete(self) -> None:
+        """Called by the parser, which stops on an error."""
+        if self._has_large_head():
+            raise ValueError("the head is too large")
+        if not self.parser.should_upgrade():
+            super().on_headers_complete()
+            return
+        if self.parser.get_method() == b"CONNECT":
+            raise ValueError("CONNECT is not supported")
+        kept = [b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade"]
+        version = self.parser.get_http_version().encode()
+        self._head_again = b"%b %b HTTP/%b\r\n%b\r\n" % (self.parser.get_method(), self.url, version, b"".join(kept))
+
+    def on_body(self, body: bytes) -> None:
+        """Called by the parser."""
+        self._head_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Called by the parser."""
+        if not self._head_again:
+            self._head_bytes = 0
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Called once a response is written."""
+        self._one_write.flush()
+        super().on_response_complete()
+
+    def pause_writing(self) -> None:
+        """Called by the event loop: the client reads its response too slowly."""
+        super().pause_writing()
+        self._start_write_timer(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        """Called by the event loop."""
+        self._write_timer.cancel()
+        super().resume_writing()
+
+    def _start_write_timer(self, unread: int) -> None:
+        self._write_timer = self.loop.call_later(WRITE_TIMEOUT_S, self._abort_unless_read, unread)
+
+    def _abort_unless_read(self, unread_before: int) -> None:
+        unread = self.transport.get_write_buffer_size()  # 0 once the connection has ended
+        if unread >= unread_before:
+            self.transport.abort()
+        elif unread:
+            self._start_write_timer(unread)

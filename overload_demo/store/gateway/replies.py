@@ -1,8 +1,8 @@
 """Turn the server's replies into responses: JSON, JSON with base64, RESP2, or server-sent events.
 
-Base64 and RESP2 need unparsed replies: base64 distinguishes the status ``OK`` from a stored one, RESP2 is passed on.
-Events are what SUBSCRIBE, PSUBSCRIBE and MONITOR receive until one side closes; such a command takes the whole of a
-connection to the server.
+Replies arrive unparsed: base64 distinguishes the status ``OK`` from a stored one, and RESP2 is passed on. Events are
+what SUBSCRIBE, PSUBSCRIBE and MONITOR receive until one side closes; such a command takes the whole of a connection to
+the server.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from overload_demo.store.gateway.commands import MAX_COMMAND_BYTES, NOT_AVAILABLE, RedisCommand, RefusedError, too_large
-from overload_demo.store.gateway.resp import INCOMPLETE, ReplyError, elements_of, pack, parsed, text_reader
+from overload_demo.store.gateway.resp import INCOMPLETE, ReplyError, error_in, pack, parsed, text_reader
 from overload_demo.store.gateway.upstream import Upstream
 
 MAX_LISTENERS = 100  # each takes two descriptors of the gateway and one of the server
@@ -28,19 +28,19 @@ Send = Callable[[Message], Awaitable[None]]
 
 @dataclass(frozen=True)
 class ReplyFormat:
-    """A format of responses; one that ``is_raw`` encodes unparsed replies."""
+    """A format of responses. In JSON strings are text, or base64 at any depth, so that any bytes fit."""
 
     content_type: bytes
     is_json: bool
-    is_raw: bool
+    is_base64: bool = False
 
-    def item(self, reply: Any, command: RedisCommand) -> bytes:
+    def item(self, reply: bytes, command: RedisCommand) -> bytes:
         """Encode the reply to a command, or its error, in Upstash's words where these differ."""
-        if (error := self.error_in(reply)) is not None:
+        if (error := error_in(reply)) is not None:
             is_unknown = error.startswith("ERR unknown command")
             return self.error(NOT_AVAILABLE.format(command.name) if is_unknown else error)
         if command.answer:
-            reply = b"$%d\r\n%b\r\n" % (len(command.answer), command.answer.encode()) if self.is_raw else command.answer
+            reply = b"$%d\r\n%b\r\n" % (len(command.answer), command.answer.encode())
         try:
             encoded = self._encode(reply)
         except RecursionError:
@@ -59,26 +59,13 @@ class ReplyFormat:
         """Join the items of several commands."""
         return b"[%b]" % b",".join(items) if self.is_json else b"".join(items)
 
-    def error_in(self, reply: Any) -> str | None:
-        """Return the text of an error reply; None if the reply is no error."""
-        if self.is_raw:
-            return reply[1:-2].decode(errors="replace") if reply.startswith(b"-") else None
-        return str(reply) if isinstance(reply, ReplyError) else None
-
-    def elements(self, reply: Any) -> list[Any]:
-        """Return the replies in the reply to a transaction."""
-        return elements_of(reply) if self.is_raw else list(reply)
-
-    def _encode(self, reply: Any) -> bytes:
+    def _encode(self, reply: bytes) -> bytes:
         """Encode a reply that is no error; raises RecursionError if it is nested too deeply."""
         if not self.is_json:
-            return bytes(reply)
-        if self.is_raw:  # base64, at any depth, so that any bytes fit into JSON; only the status OK stays as it is
-            if reply == b"+OK\r\n":
-                return b'"OK"'
-            if isinstance(reply := parsed(reply), ReplyError):  # it is no error reply, so parsing has failed
-                raise RecursionError
-        return _to_json(reply).encode()
+            return reply
+        if self.is_base64 and reply == b"+OK\r\n":  # only this status stays as it is
+            return b'"OK"'
+        return _to_json(parsed(reply, as_text=not self.is_base64)).encode()
 
 
 def _encode_other(value: object) -> str:
@@ -87,9 +74,9 @@ def _encode_other(value: object) -> str:
 
 
 _to_json = json.JSONEncoder(separators=(",", ":"), check_circular=False, default=_encode_other).encode
-JSON = ReplyFormat(b"application/json", is_json=True, is_raw=False)
-BASE64 = ReplyFormat(b"application/json", is_json=True, is_raw=True)
-RESP2 = ReplyFormat(b"application/octet-stream", is_json=False, is_raw=True)
+JSON = ReplyFormat(b"application/json", is_json=True)
+BASE64 = ReplyFormat(b"application/json", is_json=True, is_base64=True)
+RESP2 = ReplyFormat(b"application/octet-stream", is_json=False)
 
 
 def format_for(headers: dict[bytes, bytes], path: bytes) -> ReplyFormat:

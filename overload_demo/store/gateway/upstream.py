@@ -16,6 +16,7 @@ import logging
 import time
 
 from overload_demo.errors import StoreUnavailableError
+from overload_demo.rest.address import info_facts, why_no_writes
 from overload_demo.store.gateway.backing_server import BackingServer
 from overload_demo.store.gateway.resp import RedisConnection, ReplyError
 
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 
 REQUEST_TIMEOUT_S = 2.0  # how long a request waits for the connection to come back
 RETRY_FIRST_S, RETRY_LONGEST_S = 0.25, 2.0
-LOOK_S = 0.2
+LOOK_S, REPLICA_CHECK_S = 0.2, 0.5
 IDLE_LOOKS = 2  # without progress, before the server is probed: shorter waits are usual
 PROBE_S, LONGEST_PROBE_S = 0.5, 2.0  # the longer a stall, the longer a far server may take to answer
 WRITING_SCRIPT_GRACE_S = 3.0  # past the time limit: a script that has written cannot be killed, only undone
@@ -43,7 +44,7 @@ class Upstream:
         self._stalled_since: float | None = None
         self._busy_since: float | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._others: dict[tuple[bool, bool], RedisConnection] = {}
+        self._for_readers: RedisConnection | None = None
         self._opening = asyncio.Lock()
 
     @property
@@ -64,20 +65,16 @@ class Upstream:
             raise StoreUnavailableError(f"the store {state}") from None
         return connection
 
-    async def shared(self, is_raw: bool, read_only: bool) -> RedisConnection:
-        """The connection that requests of one kind share; the read-only token can delay only its own requests."""
-        is_main = not (is_raw or read_only)
-        if is_main or self._is_held:
+    async def shared(self, read_only: bool) -> RedisConnection:
+        """The connection that requests of one token share; the read-only token can delay only its own requests."""
+        if not read_only or self._is_held:
             main = await self.wait_for_connection()
-            if is_main:
+            if not read_only:
                 return main
         async with self._opening:
-            connection = self._others.get((is_raw, read_only))
-            if connection is None or not connection.is_open:
-                connection = self._others[is_raw, read_only] = await self.another()
-                if is_raw:
-                    connection.stop_parsing()
-        return connection
+            if self._for_readers is None or not self._for_readers.is_open:
+                self._for_readers = await self.another()
+            return self._for_readers
 
     async def another(self) -> RedisConnection:
         """Open a connection that the caller closes."""
@@ -86,11 +83,11 @@ class Upstream:
 
     async def open(self) -> str:
         """Connect and stay connected; returns the durability, and raises as :class:`BackingServer` does."""
-        connection = await self._server.connect()
-        self._use(connection)
-        work = (self._keep_connected(), self._close_refusing(), self._close_stalled())
+        self._connection = await self._server.connect()
+        work = [self._keep_connected(), self._close_stalled()]
+        work += [self._close_replica()] if self._server.can_become_replica else []
         self._tasks = [asyncio.create_task(one) for one in work]
-        return await self._server.durability(connection)
+        return await self._server.durability(self._connection)
 
     async def aclose(self) -> None:
         """Close the connections, and end a server that the gateway started."""
@@ -104,12 +101,7 @@ class Upstream:
 
     def _shared(self) -> list[RedisConnection]:
         """The open connections that requests share, the main one first."""
-        shared = (self._connection, *self._others.values())
-        return [connection for connection in shared if connection is not None and connection.is_open]
-
-    def _use(self, connection: RedisConnection) -> None:
-        self._connection = connection
-        self._connected.set()
+        return [one for one in (self._connection, self._for_readers) if one is not None and one.is_open]
 
     def _hold(self, is_held: bool) -> None:
         """Let further requests wait, as while there is no connection; or serve them again."""
@@ -130,7 +122,8 @@ class Upstream:
             await asyncio.sleep(tried_at + retry_s - time.monotonic())
             tried_at = time.monotonic()
             try:
-                self._use(await self._server.connect())
+                self._connection = await self._server.connect()
+                self._connected.set()
                 retry_s, is_lost = RETRY_FIRST_S, False
             except (StoreUnavailableError, OSError) as error:
                 log.error("cannot connect to the server, retrying: %s", error)
@@ -138,16 +131,13 @@ class Upstream:
             else:
                 log.warning("connected to the server again")
 
-    async def _close_refusing(self) -> None:
-        """Close the connection to a server that refuses writes from now on."""
+    async def _close_replica(self) -> None:
+        """Close the connection to a primary that has become a replica."""
         while True:
-            await asyncio.sleep(LOOK_S)
-            if (connection := self.live) is not None:
-                try:
-                    await self._server.check(connection)
-                except StoreUnavailableError as error:
-                    if connection.is_open:
-                        _close(connection, str(error))
+            await asyncio.sleep(REPLICA_CHECK_S)
+            with contextlib.suppress(ReplyError, StoreUnavailableError):  # BUSY passes; a lost connection is reopened
+                if (connection := self.live) and (reason := why_no_writes(info_facts(await connection.ask("INFO")))):
+                    _close(connection, f"the server {self._server.name} cannot be used: {reason}")
 
     async def _close_stalled(self) -> None:
         while True:
