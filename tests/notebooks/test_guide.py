@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from overload_demo.course.exercise import Status, exercises
 from overload_demo.course import Level
+from overload_demo.course.exercise import Status, exercises
 from overload_demo.course.rerun import Finding
 from overload_demo.lab import theory
 from tests.notebooks.kernels import NOTEBOOKS, ROOT, read
