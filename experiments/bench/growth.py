@@ -1,6 +1,7 @@
 """Rates, times and memory by queue depth, API processes and workers: ``python -m experiments.bench.growth``.
 
-Queues from 1,000 to 1,000,000 jobs, each on a new store: acceptance, polls, statistics, drain rate, memory.
+Queues from 1,000 to 1,000,000 jobs, each on a new store: acceptance, polls, statistics, drain rate, memory. The time
+until the next 202 after ``kill -9`` of the server is measured on a further store of that size.
 Then one and two API processes, and one, two and four workers, with no-op jobs and with jobs of a millisecond.
 """
 
@@ -19,6 +20,7 @@ from experiments.bench import servers
 from experiments.bench.record import RESULTS, Count, Folder, Rounds, Row, recording
 from overload_demo.lab import BLUE, GREY, ORANGE
 from overload_demo.lab.plots.accessible_figure import drawing
+from overload_demo.load.sender import sample_body
 
 DEPTHS = (1_000, 10_000, 100_000, 1_000_000)
 API_PROCESSES = (1, 2)
@@ -61,6 +63,8 @@ def _repeated(rounds: int, measure: Measure, folder: Path, count: int) -> Number
 
 def _at_depth(folder: Path, depth: int) -> dict[str, float]:
     """Measure one API process and one worker on a queue of ``depth`` jobs."""
+    with servers.folder_in(folder) as other:
+        recovery_s = _recovery_s(other, depth)
     with servers.our_api(folder) as (url, _):
         empty = int(servers.info(folder, "memory")["used_memory"])
         job_ids = asyncio.run(servers.fill(folder, depth))
@@ -80,7 +84,18 @@ def _at_depth(folder: Path, depth: int) -> dict[str, float]:
             "status poll p50, ms": 1000 * poll_s,
             "statistics p50, ms": 1000 * stats_s,
             "Redis memory, MB": (held - empty) / 1e6,
+            "next 202 after kill -9 of Redis, s": recovery_s,
         }
+
+
+def _recovery_s(folder: Path, depth: int) -> float:
+    """Return how long a client waits that posts right after ``kill -9`` of the server."""
+    with servers.our_api(folder, OVERLOAD_STORE_DEADLINE_S=60) as (url, _):
+        asyncio.run(servers.fill(folder, depth))
+        servers.until(lambda: servers.info(folder, "persistence")["aof_rewrite_in_progress"] == "0", within_s=60)
+        psutil.Process(servers.store_processes(folder)["redis"]).kill()
+        as_json = {"Content-Type": "application/json"}
+        return servers.p50_of(url, "/jobs", "POST", sample_body(42), as_json, status=202, times=1)[1]
 
 
 def _with_api_processes(folder: Path, processes: int) -> dict[str, float]:

@@ -38,6 +38,7 @@ def experiments_page() -> dict[str, str]:
         "at-once": at_once_block(Benchmark.read("at_once")),
         "growth": "\n\n".join(_growth_table(growth, of_what) for of_what in ("queued", "API processes", "workers")),
         "scaling": scaling_block(growth, Benchmark.read("drain")),
+        "limit": limit_block(Benchmark.read("limit")),
         "baseline": baseline_block(recorded_baseline(RESULTS)),
     }
 
@@ -198,6 +199,17 @@ def scaling_block(growth: Benchmark, drain: Benchmark) -> str:
         reaches the right one, and each database has its own workers. Then no order over all jobs exists, and a position
         counts in one database. It is not built here."""
     return "\n\n".join(map(_filled, (why, limits)))
+
+
+def limit_block(benchmark: Benchmark) -> str:
+    """Return the CPU time of a job by process and part, in microseconds, and the rates that it allows."""
+    cases: dict[str, dict[str, str]] = {}
+    for row in benchmark.rows:
+        case, _, part = row.what.partition(": ")
+        cases.setdefault(case, {})[part] = row.shown.removesuffix(" µs")
+    parts = dict.fromkeys(part for cells in cases.values() for part in cells)
+    table = [(part, *(cells.get(part, "") for cells in cases.values())) for part in parts]
+    return f"{markdown_table(('µs of CPU time a job', *cases), table)}\n\n{benchmark.place.recorded}."
 
 
 def baseline_block(runs: list[BaselineRun]) -> str:

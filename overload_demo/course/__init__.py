@@ -1,6 +1,6 @@
-"""What notebooks teach with: predictions, exercises that are checked, and the load level.
+"""What notebooks teach with: the load level, predictions, and exercises that are checked.
 
-One variable, OVERLOAD_LEVEL, sets how heavy the load of all notebooks is.
+One variable, OVERLOAD_LEVEL, sets how heavy the load of every notebook is.
 """
 
 import os
@@ -11,7 +11,7 @@ from overload_demo.course.exercise import check
 from overload_demo.course.predictions import Comparison, Prediction
 from overload_demo.errors import ConfigurationError
 
-__all__ = ["Comparison", "Prediction", "by_level", "check"]
+__all__ = ["Comparison", "Level", "Prediction", "by_level", "check"]
 
 Value = TypeVar("Value")
 

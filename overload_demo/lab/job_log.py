@@ -25,6 +25,7 @@ from overload_demo.lab.result import SpikeResult
 from overload_demo.lab.stack import EFFECTS, Stack
 from overload_demo.load import LoadResult
 from overload_demo.load.plan import Floats
+from overload_demo.queue.maintenance import QueueAdmin
 from overload_demo.queue.results import MAX_READ_JOBS, Results
 from overload_demo.rest.client import Upstash
 
@@ -269,9 +270,7 @@ async def read_life(stack: Stack, answer: object) -> JobLife | None:
         return None
     address, refresh = stack.store
     async with contextlib.aclosing(Upstash(address, refresh=refresh)) as upstash:
-        key = f"{stack.settings.overload_key_prefix}job:{job_id}"
-        pairs = await upstash.command("HGETALL", key, repeatable=True)
-    fields: dict[str, Any] = dict(zip(pairs[::2], pairs[1::2], strict=True))
+        fields: dict[str, Any] = dict(await QueueAdmin(upstash, stack.settings).job(job_id))
     for name in ("payload", "result"):
         fields[name] = json.loads(fields[name]) if fields.get(name) else None
     try:

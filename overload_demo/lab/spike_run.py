@@ -17,29 +17,14 @@ from typing import Any
 import psutil
 
 from overload_demo.errors import ConfigurationError, OverloadDemoError, StoreError
+from overload_demo.lab import result as stored
+from overload_demo.lab import spike_plan
 from overload_demo.lab.job_log import Reconciliation, read_effects, read_stored, reconcile
 from overload_demo.lab.naive_api import run_baseline
 from overload_demo.lab.preflight import filesystem_of
 from overload_demo.lab.report import cost_per_job
-from overload_demo.lab.result import (
-    NOT_ASKED_FOR,
-    BaselineRun,
-    Conditions,
-    SpikeResult,
-    SpikeSeries,
-    Variant,
-    equal_recorded,
-)
-from overload_demo.lab.spike_plan import (
-    BASELINE_TIMEOUT_S,
-    UPSTASH_RATE_PER_S,
-    OnProgress,
-    SpikePlan,
-    SpikeProgress,
-    SpikeStage,
-    baseline_fires_s,
-    sized_delay_s,
-)
+from overload_demo.lab.result import BaselineRun, Conditions, SpikeResult, SpikeSeries, Variant
+from overload_demo.lab.spike_plan import BASELINE_TIMEOUT_S, OnProgress, SpikePlan, SpikeProgress, SpikeStage
 from overload_demo.lab.stack import Stack
 from overload_demo.load import LoadPlan, LoadProgress, LoadResult, calibrate, run_load
 from overload_demo.load.machine import Environment
@@ -140,13 +125,13 @@ class _Spike:
             self._report(SpikeProgress("calibrate", self.plan.requests))
             self._calibrated_per_s = await calibrate(self.stack.url, api_key=self.stack.api_key)
             rate_per_s = float(round(self._calibrated_per_s * RATE_SHARE_OF_CALIBRATION, -1)) or 1.0
-            await self.stack.fresh(sized_delay_s(rate_per_s) if self.plan.sizes_work else None)
+            await self.stack.fresh(spike_plan.sized_delay_s(rate_per_s) if self.plan.sizes_work else None)
             return rate_per_s
         async with self._reading() as (_, results):
             is_used = (await results.stats()).accepted > 0
         if is_used or any(self.stack.run_folder.glob("*.json")):
             await self.stack.fresh()
-        return UPSTASH_RATE_PER_S if self.plan.rate_per_s is None else self.plan.rate_per_s
+        return spike_plan.UPSTASH_RATE_PER_S if self.plan.rate_per_s is None else self.plan.rate_per_s
 
     @contextlib.asynccontextmanager
     async def _reading(self) -> AsyncIterator[tuple[Upstash, Results]]:
@@ -231,17 +216,15 @@ class _Spike:
         """Send the same schedule to the naive API for a bounded time, or find a recorded run of equal conditions."""
         plan = self.plan
         if plan.baseline == "none":
-            return None, NOT_ASKED_FOR
-        delay_s, fires_s = self.stack.settings.worker_processing_delay, baseline_fires_s(load_plan)
+            return None, stored.NOT_ASKED_FOR
+        delay_s, fires_s = self.stack.settings.worker_processing_delay, spike_plan.baseline_fires_s(load_plan)
         naive = replace(load_plan, timeout_s=BASELINE_TIMEOUT_S, expires_in_s=None, max_duration_s=fires_s)
         if plan.baseline == "recorded":
-            return equal_recorded(here, BASELINE_VARIANT, naive, delay_s)
+            return stored.equal_recorded(here, BASELINE_VARIANT, naive, delay_s)
         self._report(SpikeProgress("baseline", plan.requests))
-
-        def report(load: LoadProgress) -> None:
-            self._report(SpikeProgress.of_baseline(load))
-
-        run = await run_baseline(BASELINE_VARIANT, naive, delay_s, report)
+        run = await run_baseline(
+            BASELINE_VARIANT, naive, delay_s, lambda load: self._report(SpikeProgress.of_baseline(load))
+        )
         return run, f"measured now, fired for {fires_s:g} s, clients waited {BASELINE_TIMEOUT_S:g} s"
 
     def _result(self, load: LoadResult, account: Reconciliation, **measured: Any) -> SpikeResult:

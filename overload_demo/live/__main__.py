@@ -12,6 +12,7 @@ from rich.console import Console
 from overload_demo.config import load_settings
 from overload_demo.console import log_to_stderr, one_line_errors, run_command
 from overload_demo.errors import ConfigurationError
+from overload_demo.live.feed import Feed
 from overload_demo.process import run_async
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -45,7 +46,6 @@ def main(
 
 
 async def _watch(url: str, port: int) -> None:
-    from overload_demo.live.feed import Feed
     from overload_demo.live.page import Page
     from overload_demo.live.sources import ApiWatch
 
@@ -58,7 +58,6 @@ async def _watch(url: str, port: int) -> None:
 
 
 async def _replay(folder: Path, speed: float, port: int) -> None:
-    from overload_demo.live.feed import Feed
     from overload_demo.live.page import Page
     from overload_demo.live.sources import Replay
 
@@ -71,7 +70,6 @@ async def _replay(folder: Path, speed: float, port: int) -> None:
 
 
 async def _control(output: Path, port: int) -> None:
-    from overload_demo.live.feed import Feed
     from overload_demo.live.page import Page
     from overload_demo.live.stage import open_stage, rehearsed
 

@@ -38,6 +38,7 @@ try:
     from bokeh.embed import json_item
     from bokeh.models import BasicTicker, ColumnDataSource, DataRange1d, FixedTicker, NumeralTickFormatter, Range1d
     from bokeh.plotting import figure
+    from bokeh.themes import Theme
 except ImportError:
     raise ConfigurationError("the live view needs more packages: pip install -e '.[dashboard]'") from None
 
@@ -57,10 +58,8 @@ MAX_HEAD_BYTES, MAX_BODY_BYTES = 32_768, 4_096
 CLOSE = {"Connection": "close"}  # the rest of the body is not read
 
 CURVES = ("at_s", "acceptance_p99_s", "queue_depth", "accepted_per_s", "drain_rate_per_s")
-LINE_PX, TEXT_PX = 4, 18
+LINE_PX = 4
 FASTEST_S, SLOWEST_S = 0.0007, 200.0  # a fixed range, with room for the legend, so that the latency panel never jumps
-LOWEST_PX = 90
-LABEL_WIDTH_PX = 110  # of the left axis: equal widths put the panels' times below each other
 QUEUE: dict[str, Any] = {"color": BLUE}
 NAIVE: dict[str, Any] = {"color": ORANGE, "line_dash": [12, 6]}
 ACCEPTED: dict[str, Any] = {"color": GREY, "line_dash": [3, 5]}
@@ -214,7 +213,9 @@ def template(name: str) -> Template:
 
 def panels() -> dict[str, Any]:
     """Return each panel by name, as ``Bokeh.embed.embed_item`` takes it. Panels fill the place they are given."""
-    return {"latency": json_item(_latency()), "depth": json_item(_depth()), "rates": json_item(_rates())}
+    theme = Theme(filename=str(STATIC / "panels.yaml"))
+    drawn = {"latency": _latency(), "depth": _depth(), "rates": _rates()}
+    return {name: json_item(panel, theme=theme) for name, panel in drawn.items()}
 
 
 def _latency() -> figure:
@@ -224,8 +225,8 @@ def _latency() -> figure:
     _line(panel, "naive", "acceptance_p99_s", "naive API, time to the answer", **NAIVE)
     _line(panel, "queue", "acceptance_p99_s", "queue API, time to the 202", **QUEUE)
     marks = panel.select_one({"name": "marks"})
-    panel.text(x="at_s", y=FASTEST_S, text="text", source=marks, x_offset=6, text_font_size=f"{TEXT_PX}px")
-    return _with_legend(panel)
+    panel.text(x="at_s", y=FASTEST_S, text="text", source=marks, x_offset=6)
+    return panel
 
 
 def _depth() -> figure:
@@ -234,7 +235,7 @@ def _depth() -> figure:
     _line(panel, "queue", "queue_depth", "queue API, jobs", **QUEUE)
     _line(panel, "peak", "queue_depth", "predicted", **PREDICTED)
     panel.vspan(x="at_s", source=_source("empty"), line_width=LINE_PX, **PREDICTED)
-    return _with_legend(panel)
+    return panel
 
 
 def _rates() -> figure:
@@ -244,28 +245,12 @@ def _rates() -> figure:
     _line(panel, "naive", "drain_rate_per_s", "naive API, answered", **NAIVE)
     _line(panel, "queue", "accepted_per_s", "accepted", **ACCEPTED)
     _line(panel, "queue", "drain_rate_per_s", "done", **QUEUE)
-    return _with_legend(panel)
+    return panel
 
 
 def _panel(y_label: str, **options: Any) -> figure:
-    """Return an empty panel with its time axis and event marks, in letters that the last row can read."""
-    panel = figure(
-        sizing_mode="stretch_both",
-        min_height=LOWEST_PX,
-        x_range=Range1d(start=0, end=60, name="time"),
-        toolbar_location=None,
-        tools="",
-        min_border_left=LABEL_WIDTH_PX,
-        min_border_right=20,
-        min_border_top=8,  # half a letter: a tick label may stand at either end
-        min_border_bottom=8,
-        background_fill_color="white",
-        border_fill_color="white",
-        **options,
-    )
-    panel.axis.axis_label_text_font_size = panel.axis.major_label_text_font_size = f"{TEXT_PX}px"
-    panel.axis.axis_label_text_font_style = "normal"
-    panel.axis.axis_label_text_color = panel.axis.major_label_text_color = "black"
+    """Return an empty panel with its time axis and event marks."""
+    panel = figure(x_range=Range1d(start=0, end=60, name="time"), tools="", **options)
     panel.yaxis.axis_label = y_label
     panel.xaxis.visible = False
     panel.yaxis.formatter = NumeralTickFormatter(format="0,0")
@@ -288,20 +273,3 @@ def _line(panel: figure, name: str, y: str, label: str, **style: Any) -> None:
     """Add a curve of the source of that name; curves of one name share it."""
     source = panel.select_one({"type": ColumnDataSource, "name": name}) or _source(name)
     panel.line("at_s", y, source=source, line_width=LINE_PX, legend_label=label, **style)
-
-
-def _with_legend(panel: figure) -> figure:
-    """Put the legend inside, at the top right: above the panel it would take a fifth of a projector's height."""
-    panel.legend.update(
-        orientation="horizontal",
-        location="top_right",
-        label_text_font_size=f"{TEXT_PX}px",
-        label_text_color="black",
-        glyph_width=40,
-        padding=2,
-        spacing=20,
-        margin=4,
-        border_line_color=None,
-        background_fill_alpha=0.8,
-    )
-    return panel

@@ -24,7 +24,7 @@ from overload_demo.lab.stack import Stack
 from overload_demo.live.feed import TRACKS, Feed
 from overload_demo.live.page import ClassGuess
 from overload_demo.live.sources import SpikeFeed, baseline_text
-from overload_demo.load import LoadPlan, LoadProgress, Shape, calibrate
+from overload_demo.load import LoadPlan, Shape, calibrate
 from overload_demo.load.machine import Environment
 
 DELAY_S = 0.001  # chosen: the work of one job on a machine that accepts several times what it drains
@@ -196,11 +196,9 @@ class Stage:
             timeout_s=BASELINE_TIMEOUT_S,
             max_duration_s=BASELINE_SPIKE_S,
         )
-
-        def report(load: LoadProgress) -> None:
-            spike_feed(SpikeProgress.of_baseline(load))
-
-        self._naive_run = await run_baseline(BASELINE_VARIANT, plan, self.sizes.delay_s, report)
+        self._naive_run = await run_baseline(
+            BASELINE_VARIANT, plan, self.sizes.delay_s, lambda load: spike_feed(SpikeProgress.of_baseline(load))
+        )
         self._feed.show(result=baseline_text(self._naive_run), status="over")
 
     async def _kill(self) -> None:

@@ -8,15 +8,5 @@ from overload_demo.load.generator import LoadProgress, calibrate, run_load
 from overload_demo.load.load_result import Kind, LoadResult, LoadSeries, LoadSummary
 from overload_demo.load.plan import LoadPlan, Shape, intended_times
 
-__all__ = [
-    "Kind",
-    "LoadPlan",
-    "LoadProgress",
-    "LoadResult",
-    "LoadSeries",
-    "LoadSummary",
-    "Shape",
-    "calibrate",
-    "intended_times",
-    "run_load",
-]
+__all__ = ["Kind", "LoadPlan", "LoadProgress", "LoadResult", "LoadSeries", "LoadSummary", "Shape", "calibrate"]
+__all__ += ["intended_times", "run_load"]

@@ -123,9 +123,9 @@ class LeaseRenewer:
         ahead, self._ahead, self._ahead_at = self._ahead, None, 0
         lease = self._wait(*ahead) if ahead else None
         if lease is None or not lease.jobs:  # what a call ahead says about an empty queue is old
-            lease = self._call(self._fetch(max_jobs, *self._wake_ups.terms()))
+            lease = self._call(self._fetch(max_jobs))
         elif lease.jobs[0].attempt > 1:
-            self._call(self._settle([]))
+            self._call(self._settle_all())
         if len(lease.jobs) >= max(LEAST_AHEAD, max_jobs // 2):
             self._ahead_at = max_jobs // 2
         return lease
@@ -140,8 +140,8 @@ class LeaseRenewer:
             job = self._todo.popleft()
         except IndexError:
             return None
-        if self._ahead is None and 0 < len(self._todo) <= self._ahead_at:
-            work = self._fetch(self._ahead_at, 0.0, "")
+        if self._ahead is None and 0 < len(self._todo) < self._ahead_at:
+            work = self._fetch(self._ahead_at, is_ahead=True)
             self._ahead = work, asyncio.run_coroutine_threadsafe(work, self._loop)
         self._current_since, self._current = time.monotonic(), job
         return job
@@ -173,9 +173,9 @@ class LeaseRenewer:
 
     # ---- in the renewer's thread
 
-    async def _fetch(self, max_jobs: int, *terms: Any) -> Lease:
+    async def _fetch(self, max_jobs: int, *, is_ahead: bool = False) -> Lease:
         async with self._one_at_a_time:
-            finished = self._take_finished()
+            finished, terms = self._take_finished(), (0.0, "") if is_ahead else self._wake_ups.terms()
             lease: Lease | StoreError
             if not finished:
                 with self._metrics.timed("lease"):
@@ -229,6 +229,11 @@ class LeaseRenewer:
             with self._kept_on_failure(settlements), self._metrics.timed("settle"):
                 fenced = await self._consumer.settle(settlements)
             self._count(settlements, fenced)
+
+    async def _settle_all(self) -> None:
+        async with self._one_at_a_time:  # also waits for a settlement under way
+            while self._finished:
+                await self._settle([])
 
     async def _renew(self) -> None:
         current = self._current

@@ -218,7 +218,8 @@ def test_the_server_reuses_many_freed_blocks_unless_the_user_tunes_glibc(
         (server,) = servers_of(data_dir)
         tunables = server.environ()["GLIBC_TUNABLES"]
 
-    assert tunables == (user_value or "glibc.malloc.tcache_count=16000")
+    first, *_ = tunables.split(":")  # glibc cuts the text in the server's memory at each colon
+    assert first == (user_value or "glibc.malloc.tcache_count=4000")
 
 
 def test_damaged_data_is_one_line(data_dir: Path) -> None:

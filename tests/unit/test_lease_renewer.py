@@ -90,7 +90,7 @@ async def test_the_second_half_of_a_batch_runs_during_the_next_exchange(settings
             assert len(renewer.fetch(32).jobs) == 32
             done = run(renewer, 16)
             next_one = renewer.take()  # the exchange begins here
-            while (stats := await queue.results.stats()).queue_length == 68:
+            while (stats := await queue.results.stats()).done < 16 or stats.queue_length == 68:
                 await asyncio.sleep(0.01)
             assert (stats.queue_length, stats.done, stats.in_flight) == (52, 16, 32)  # it holds no more than one batch
             assert next_one is not None

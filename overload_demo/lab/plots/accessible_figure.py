@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -20,22 +20,7 @@ from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
 from overload_demo.lab import BLUE, BOX, QUEUE, Look
 
 SINCE = "seconds since the spike began"
-_STYLE: Any = {
-    "font.size": 15,
-    "figure.titlesize": 18,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#dddddd",
-    "figure.facecolor": "white",
-    "axes.facecolor": "white",
-    "legend.frameon": False,
-    "legend.borderaxespad": 0.1,
-    "legend.columnspacing": 1.2,
-    "legend.fontsize": 13,
-}
+_STYLE = Path(__file__).with_name("figures.mplstyle")
 _ROW, _SIGN = 112, 7  # letters in a row of a legend, and the width of the sign before a label
 
 
@@ -76,7 +61,7 @@ def drawing(
     At the end of the block, axes whose curves have labels get a legend, and numbers plain digits, unless they have
     another legend or another format.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.style.context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         grid = figure.subplots(rows, columns, **axes)
         if title:
