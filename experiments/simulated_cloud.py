@@ -16,7 +16,7 @@ from typing import Any, NoReturn, Self
 from urllib.parse import urlsplit
 
 from overload_demo.lab.report import count_commands
-from overload_demo.rest.address import Address
+from overload_demo.rest import Address
 from overload_demo.rest.loopback import connect
 
 COMMANDS_PER_S = 10_000  # every plan's limit; above, a request waits (https://upstash.com/docs/redis/help/faq)

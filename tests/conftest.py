@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from experiments.simulated_cloud import COMMANDS_PER_S
 from overload_demo.config import Settings, load_settings
 from overload_demo.errors import ConfigurationError
-from overload_demo.rest.address import Address
+from overload_demo.rest import Address
 from overload_demo.rest.client import Upstash
 from overload_demo.store.connect import EmbeddedStore, Store
 from overload_demo.store.redis_server import find_server

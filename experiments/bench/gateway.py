@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from experiments.bench.record import Folder, Rounds, Row, recording
 from experiments.bench.servers import folder_in, store_on_a_port, uvicorn
-from overload_demo.rest.address import Address
+from overload_demo.rest import Address
 from overload_demo.rest.client import Upstash
 
 EXCHANGES = 8000

@@ -15,7 +15,7 @@ import httpx
 import typer
 from fastapi import FastAPI, HTTPException, Response
 
-from overload_demo.api.models import ACCEPTED_MESSAGE
+from overload_demo.api.contract import ACCEPTED_MESSAGE
 from overload_demo.jobs import JobRequest, new_job_id
 from overload_demo.work import process, utc_now
 

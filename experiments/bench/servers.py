@@ -31,7 +31,7 @@ from overload_demo.load import LoadPlan, LoadSummary, run_load
 from overload_demo.load.sender import sample_body
 from overload_demo.process import Child
 from overload_demo.queue.producer import NewJob, Producer
-from overload_demo.rest.address import Address
+from overload_demo.rest import Address
 from overload_demo.rest.client import Upstash
 from overload_demo.rest.loopback import connect
 from overload_demo.store.data_dir import DataDir

@@ -22,8 +22,8 @@ from overload_demo.jobs import MAX_DEPTH, MAX_VALUE
 from overload_demo.queue.producer import MAX_BATCH_JOBS
 from overload_demo.queue.results import QueueStats
 from overload_demo.rest.client import MAX_REPLY_BYTES
+from overload_demo.worker.journal import WorkerMetrics
 from overload_demo.worker.loop import MAX_RESULT_BYTES
-from overload_demo.worker.worker_metrics import WorkerMetrics
 
 PROGRAMS = ("api", "worker", "store", "load", "live")
 LIMITS = {

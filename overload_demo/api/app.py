@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from overload_demo import __version__
-from overload_demo.api import openapi, problems, routes
+from overload_demo.api import contract, problems, routes
 from overload_demo.api.access import ApiKeys, HostCheck, KeyCheck
 from overload_demo.api.api_metrics import ApiMetrics
 from overload_demo.config import Settings, load_settings
@@ -26,12 +26,12 @@ CONNECTIONS = 8
 
 
 class IngressApp(FastAPI):
-    """FastAPI with the descriptions of ``openapi.py``."""
+    """FastAPI with the descriptions of ``contract.py``."""
 
     def openapi(self) -> dict[str, Any]:
         """FastAPI's hook."""
         if self.openapi_schema is None:
-            self.openapi_schema = openapi.describe(self, routes.OPEN_PATHS if self.state.keys else None)
+            self.openapi_schema = contract.describe(self, routes.OPEN_PATHS if self.state.keys else None)
         return self.openapi_schema
 
 

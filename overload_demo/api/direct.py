@@ -19,7 +19,7 @@ from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from overload_demo.api.access import ApiKeys
-from overload_demo.api.models import accepted_body, job_body
+from overload_demo.api.contract import accepted_body, job_body
 from overload_demo.api.problems import NO_SUCH_JOB, from_error, problem, retry_after
 from overload_demo.api.request_context import begin, log_accepted
 from overload_demo.errors import OverloadDemoError

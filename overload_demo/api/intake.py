@@ -14,14 +14,13 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from overload_demo.api.access import owner_of
-from overload_demo.api.models import accepted_body
+from overload_demo.api.contract import MAX_IDEMPOTENCY_KEY, accepted_body
 from overload_demo.api.problems import from_error, retry_after
 from overload_demo.api.request_context import log_accepted
 from overload_demo.errors import OverloadDemoError
 from overload_demo.jobs import JobRequest, new_job_id, why_not_strict
 from overload_demo.queue.producer import NewJob, Producer
 
-MAX_IDEMPOTENCY_KEY = 255
 PATH = "/jobs"
 
 

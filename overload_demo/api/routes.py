@@ -15,11 +15,11 @@ from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
 
 from overload_demo import __version__
-from overload_demo.api import openapi, problems
+from overload_demo.api import contract, problems
 from overload_demo.api.access import owner_of
 from overload_demo.api.api_metrics import ApiMetrics
+from overload_demo.api.contract import SERVICE, Accepted, AnyJob, CancelledJob, HealthReport, Stats, job_body
 from overload_demo.api.intake import PATH, JobIntakeRoute, submit
-from overload_demo.api.models import SERVICE, Accepted, AnyJob, CancelledJob, HealthReport, Stats, job_body
 from overload_demo.errors import StoreError
 from overload_demo.jobs import JOB_ID, JobRequest, JobState
 from overload_demo.queue.producer import Producer
@@ -50,10 +50,10 @@ reading = APIRouter()
     status_code=202,
     response_model=Accepted,
     operation_id="post_job",
-    openapi_extra={"parameters": [openapi.IDEMPOTENCY_KEY]},
+    openapi_extra={"parameters": [contract.IDEMPOTENCY_KEY]},
     responses={
-        202: openapi.ACCEPTED,
-        **openapi.errors(
+        202: contract.ACCEPTED,
+        **contract.errors(
             {
                 400: "not JSON, or an unusable Idempotency-Key",
                 413: "the body is too large",
@@ -74,7 +74,7 @@ async def post_job(job: JobRequest, request: Request) -> Response:
     "/jobs/{job_id}",
     response_model=AnyJob,
     operation_id="get_job",
-    responses={200: openapi.FOUND, **openapi.errors({404: problems.NO_SUCH_JOB, 503: NO_STORE})},
+    responses={200: contract.FOUND, **contract.errors({404: problems.NO_SUCH_JOB, 503: NO_STORE})},
 )
 async def get_job(job_id: str, request: Request) -> Response:
     """Return the state of a job, and its result once it is done."""
@@ -92,7 +92,7 @@ async def get_job(job_id: str, request: Request) -> Response:
     "/jobs/{job_id}",
     response_model=CancelledJob,
     operation_id="delete_job",
-    responses=openapi.errors(
+    responses=contract.errors(
         {
             404: problems.NO_SUCH_JOB,
             409: "the job is running or has ended",
@@ -118,7 +118,7 @@ async def delete_job(job_id: str, request: Request) -> Response:
     "/queue/stats",
     response_model=Stats,
     operation_id="get_stats",
-    responses=openapi.errors({503: NO_STORE}),
+    responses=contract.errors({503: NO_STORE}),
 )
 async def get_stats(request: Request) -> dict[str, Any]:
     """Return the queue's statistics, from one consistent read."""
@@ -131,7 +131,9 @@ async def get_stats(request: Request) -> dict[str, Any]:
     }
 
 
-@reading.get("/metrics", response_class=PlainTextResponse, operation_id="get_metrics", responses={200: openapi.METRICS})
+@reading.get(
+    "/metrics", response_class=PlainTextResponse, operation_id="get_metrics", responses={200: contract.METRICS}
+)
 async def get_metrics(request: Request) -> Response:
     """Return all metrics for Prometheus. Always 200.
 
@@ -169,7 +171,7 @@ async def get_health(request: Request) -> dict[str, Any]:
     response_model=HealthReport,
     response_model_exclude_none=True,
     operation_id="get_ready",
-    responses=openapi.errors({503: NO_STORE}),
+    responses=contract.errors({503: NO_STORE}),
 )
 async def get_ready(request: Request) -> Any:
     """Report readiness: 200 while the store answers, else 503."""

@@ -30,7 +30,7 @@ from overload_demo.lab.stack import Stack
 from overload_demo.load import Shape
 from overload_demo.process import run_async
 from overload_demo.queue.maintenance import DeadLetter, QueueAdmin, QueueRepair
-from overload_demo.rest.address import Address
+from overload_demo.rest import Address
 from overload_demo.rest.client import Upstash
 from overload_demo.store.connect import EmbeddedStore, open_store
 

@@ -26,7 +26,7 @@ from overload_demo.config import Settings
 from overload_demo.errors import ConfigurationError, StoreError
 from overload_demo.process import STOP_WITHIN_S, Child
 from overload_demo.queue.maintenance import remove_all
-from overload_demo.rest.address import Address
+from overload_demo.rest import Address
 from overload_demo.rest.client import Upstash
 from overload_demo.store.connect import Store
 from overload_demo.store.data_dir import LEAVING_TIMEOUT_S, TEMPORARY, DataDir

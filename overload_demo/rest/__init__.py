@@ -1,1 +1,34 @@
-"""The REST client of a store, its transport for this machine, and the meaning of error replies."""
+"""The way to a store: where it answers, and in the modules its REST client, transport, and what its replies mean.
+
+This module loads no HTTP client: the gateway imports it too.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from pydantic import SecretStr
+
+Durability = Literal["always", "everysec", "none", "unknown"]
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a store answers, its token (masked in reprs), and when an acknowledged write is on disk.
+
+    ``url`` is an origin without a path, or ``unix://`` and the path of an HTTP socket that belongs to this user.
+    """
+
+    url: str
+    token: SecretStr
+    durability: Durability = "unknown"
+
+    @cached_property
+    def socket(self) -> str:
+        """The path of the socket; empty for an origin."""
+        return self.url.removeprefix("unix://") if self.url.startswith("unix://") else ""
+
+    @cached_property
+    def origin(self) -> str:
+        """The start of every request URL."""
+        return "http://localhost" if self.socket else self.url

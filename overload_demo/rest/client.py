@@ -21,8 +21,8 @@ import httpx
 
 from overload_demo.config import LOOPBACK_HOSTS
 from overload_demo.errors import Outcome, StoreError, StoreRefusedError, StoreUnavailableError
-from overload_demo.rest.address import Address
-from overload_demo.rest.error_mapping import error_in
+from overload_demo.rest import Address
+from overload_demo.rest.diagnosis import error_in
 from overload_demo.rest.loopback import LoopbackTransport, ReplyTooLargeError
 
 Argument = str | int | float

@@ -22,7 +22,7 @@ from pydantic import SecretStr
 
 from overload_demo.errors import ConfigurationError, StoreUnavailableError
 from overload_demo.process import PARENT_ONLY
-from overload_demo.rest.address import Address, Durability
+from overload_demo.rest import Address, Durability
 
 try:
     import fcntl

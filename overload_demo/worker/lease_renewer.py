@@ -29,8 +29,8 @@ from overload_demo.queue.protocol import Protocol
 from overload_demo.rest.client import Upstash
 from overload_demo.store.connect import Store
 from overload_demo.worker.identity import Identity
+from overload_demo.worker.journal import WorkerMetrics
 from overload_demo.worker.wake_ups import WakeUps
-from overload_demo.worker.worker_metrics import WorkerMetrics
 
 log = logging.getLogger("overload_demo.worker")
 Value = TypeVar("Value")

@@ -14,8 +14,7 @@ from valkey import Valkey
 from overload_demo.config import Settings
 from overload_demo.errors import ConfigurationError
 from overload_demo.queue.protocol import TYPES
-from overload_demo.queue.startup_check import check_store
-from overload_demo.store.connect import Store, open_store
+from overload_demo.store.connect import Store, check_store, open_store
 from tests.support import hostile as h
 from tests.support.cloud import server
 from tests.support.running import JOB, free_port, make_settings, serving_api, submit, wait_for, working

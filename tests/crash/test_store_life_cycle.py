@@ -15,7 +15,7 @@ import pytest
 
 from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError, StoreUnavailableError
-from overload_demo.rest.address import Address
+from overload_demo.rest import Address
 from overload_demo.store.connect import EmbeddedStore
 from overload_demo.store.redis_server import find_server
 from tests.support.stores import (

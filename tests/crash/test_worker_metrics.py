@@ -11,7 +11,7 @@ import pytest
 from overload_demo.config import load_settings
 from overload_demo.errors import StoreError
 from overload_demo.process import Child
-from overload_demo.worker.worker_metrics import WorkerMetrics, serving
+from overload_demo.worker.journal import WorkerMetrics, serving
 from tests.support.running import api_process, child, environment, events, submit, wait_for, worker_process
 from tests.support.scraping import Numbers, numbers_in
 from tests.support.waiting import wait_until

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from overload_demo.api.app import create_app
 from overload_demo.lab.parts import WorkerThread
-from overload_demo.rest.address import Address
+from overload_demo.rest import Address
 from tests.support import hostile as h
 from tests.support.running import JOB, client_of, free_port, make_settings
 from tests.support.waiting import wait_until_async

@@ -22,7 +22,7 @@ from overload_demo.lab.job_log import read_events
 from overload_demo.lab.result import SpikeResult
 from overload_demo.lab.spike_plan import sized_delay_s
 from overload_demo.queue.protocol import Protocol
-from overload_demo.rest.address import Address
+from overload_demo.rest import Address
 from overload_demo.store.connect import EmbeddedStore
 from overload_demo.store.data_dir import DataDir
 from tests.support.commands import run_module

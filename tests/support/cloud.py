@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from experiments.simulated_cloud import Line, Proxy, SimulatedCloud, header_of
 from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError
-from overload_demo.rest.address import Address
+from overload_demo.rest import Address
 from overload_demo.store.connect import Store
 from overload_demo.store.gateway.commands import READS
 from overload_demo.store.redis_server import find_server

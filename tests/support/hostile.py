@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from overload_demo.rest.address import Address
+from overload_demo.rest import Address
 from overload_demo.rest.client import Upstash
 
 TOKEN = "the-secret-token"

@@ -18,7 +18,7 @@ import psutil
 from pydantic import SecretStr
 
 from overload_demo.config import Settings
-from overload_demo.rest.address import Address
+from overload_demo.rest import Address
 from overload_demo.rest.loopback import connect
 from overload_demo.store.connect import Store
 from overload_demo.store.data_dir import DataDir

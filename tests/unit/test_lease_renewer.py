@@ -13,8 +13,8 @@ from overload_demo.config import Settings
 from overload_demo.queue.consumer import Lease, LeasedJob, LeaseEnd, Settlement
 from overload_demo.store.connect import Store
 from overload_demo.worker.identity import Identity
+from overload_demo.worker.journal import WorkerMetrics
 from overload_demo.worker.lease_renewer import LeaseRenewer
-from overload_demo.worker.worker_metrics import WorkerMetrics
 from tests.support.queues import ids_of, open_queue, settled
 from tests.support.running import make_settings
 

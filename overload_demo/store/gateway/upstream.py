@@ -16,7 +16,7 @@ import logging
 import time
 
 from overload_demo.errors import StoreUnavailableError
-from overload_demo.rest.address import info_facts, why_no_writes
+from overload_demo.rest.diagnosis import info_facts, why_no_writes
 from overload_demo.store.gateway.backing_server import BackingServer
 from overload_demo.store.gateway.resp import RedisConnection, ReplyError
 

@@ -1,8 +1,9 @@
-"""The typed error for a reply of the store that is not a result, and whether the request may have been carried out."""
+"""What a store reports about itself: the typed error for a reply without a result, and what INFO says of its server."""
 
 from typing import Any
 
 from overload_demo.errors import (
+    ConfigurationError,
     Outcome,
     StoreAuthError,
     StoreError,
@@ -12,6 +13,7 @@ from overload_demo.errors import (
     StoreUnavailableError,
 )
 
+LOADING = "it is loading its data"
 # Errors that begin so mean: nothing was done, and the same request may succeed later.
 _NOT_NOW = ("LOADING", "BUSY", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "MISCONF")
 _NO_ACCESS = ("WRONGPASS", "NOAUTH")
@@ -46,3 +48,24 @@ def error_in(status: int, body: Any, *, scripted: bool = False) -> StoreError:
     definite = not scripted or text.startswith("NOSCRIPT")
     outcome = Outcome.NOT_ENQUEUED if definite else Outcome.UNKNOWN
     return StoreRefusedError(f"the store refused the command: {text[:200]}", outcome)
+
+
+def info_facts(info: str) -> dict[str, str]:
+    """The ``name:value`` lines of an INFO reply."""
+    return {name: value for name, mark, value in (line.partition(":") for line in info.splitlines()) if mark}
+
+
+def refuse_unsafe(facts: dict[str, str]) -> None:
+    """Raise :class:`ConfigurationError` if INFO reports eviction or cluster mode, which can lose jobs."""
+    if facts.get("cluster_enabled") == "1":
+        raise ConfigurationError("the server is a cluster; the queue needs a single server")
+    policy = facts.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction" and facts.get("maxmemory") != "0":
+        raise ConfigurationError(f"the server evicts keys when full ({policy}): set maxmemory-policy noeviction")
+
+
+def why_no_writes(facts: dict[str, str]) -> str:
+    """Return why the server refuses writes at present, as far as INFO reports it; empty if it accepts them."""
+    if facts.get("role") == "slave" and facts.get("slave_read_only") != "0":
+        return "it is a read-only replica"
+    return LOADING if facts.get("loading") == "1" else ""
