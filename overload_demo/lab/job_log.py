@@ -10,7 +10,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from statistics import fmean
@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.jobs import JobState
-from overload_demo.lab.result import SpikeResult
+from overload_demo.lab.result import Reconciliation, SpikeResult
 from overload_demo.lab.stack import EFFECTS, Stack
 from overload_demo.load import LoadResult
 from overload_demo.load.plan import Floats
@@ -124,23 +124,6 @@ class JobLog:
         """Return the L of Little's law, computed without it: the time integral of the depth ÷ span."""
         moments_s, depth = self.depth()
         return float(np.sum(depth[:-1] * np.diff(moments_s))) / self.span_s
-
-
-@dataclass(frozen=True)
-class Reconciliation:
-    """Accepted jobs by outcome; ``examples`` names some ids of the lost and the duplicated.
-
-    ``lost``: no terminal state, or done without an effect. ``duplicated``: more than one effect. ``failed``: ended with
-    an error. ``unclaimed``: effects of jobs whose 202 reached no client (a timeout, a response cut off).
-    """
-
-    accepted: int
-    done: int
-    failed: int
-    lost: int
-    duplicated: int
-    unclaimed: int
-    examples: list[str] = field(default_factory=list)
 
 
 def reconcile(accepted: Sequence[str], effects: Counter[str], states: dict[str, JobState]) -> Reconciliation:

@@ -220,7 +220,23 @@ class SpikeSeries(BaseModel, frozen=True):
         return (self.sampled_at_s[held[-1] + 1 if held else 0 :] or self.sampled_at_s[-1:])[0]
 
 
-class SpikeResult(BaseModel, frozen=True):
+class Reconciliation(BaseModel, frozen=True):
+    """Accepted jobs by outcome; ``examples`` names some ids of the lost and the duplicated.
+
+    ``lost``: no terminal state, or done without an effect. ``duplicated``: more than one effect. ``failed``: ended with
+    an error. ``unclaimed``: effects of jobs whose 202 reached no client (a timeout, a response cut off).
+    """
+
+    accepted: int
+    done: int
+    failed: int
+    lost: int
+    duplicated: int
+    unclaimed: int
+    examples: list[str]
+
+
+class SpikeResult(Reconciliation):
     """A spike, accounted for. ``offered = accepted + errors``; ``accepted = done + failed + lost``;
     ``failed`` includes the ``expired``, which did not start by their deadline.
 
@@ -234,15 +250,8 @@ class SpikeResult(BaseModel, frozen=True):
     verdict: Literal["absorbed", "not absorbed"]
     reasons: list[str]
     offered: int
-    accepted: int
     errors: dict[str, int]
-    done: int
-    failed: int
     expired: int = 0
-    lost: int
-    duplicated: int
-    unclaimed: int
-    examples: list[str]
     peak_queue_depth: int
     drain_rate_per_s: float
     capacity_per_s: float

@@ -19,11 +19,11 @@ import psutil
 from overload_demo.errors import ConfigurationError, OverloadDemoError, StoreError
 from overload_demo.lab import result as stored
 from overload_demo.lab import spike_plan
-from overload_demo.lab.job_log import Reconciliation, read_effects, read_stored, reconcile
+from overload_demo.lab.job_log import read_effects, read_stored, reconcile
 from overload_demo.lab.naive_api import run_baseline
 from overload_demo.lab.preflight import filesystem_of
 from overload_demo.lab.report import cost_per_job
-from overload_demo.lab.result import BaselineRun, Conditions, SpikeResult, SpikeSeries, Variant
+from overload_demo.lab.result import BaselineRun, Conditions, Reconciliation, SpikeResult, SpikeSeries, Variant
 from overload_demo.lab.spike_plan import BASELINE_TIMEOUT_S, OnProgress, SpikePlan, SpikeProgress, SpikeStage
 from overload_demo.lab.stack import Stack
 from overload_demo.load import LoadPlan, LoadProgress, LoadResult, calibrate, run_load

@@ -152,9 +152,9 @@ def _read(folder: Path) -> SpikeResult:
     except OSError as error:
         raise ConfigurationError(f"no run to replay: {path}: {error.strerror}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        if first["loc"] == ("schema_version",):
-            raise ConfigurationError(f"{path} is of schema {first['input']!r}, not of {SCHEMA_VERSION}") from None
+        for one in error.errors():
+            if one["loc"] == ("schema_version",):
+                raise ConfigurationError(f"{path} is of schema {one['input']!r}, not of {SCHEMA_VERSION}") from None
         raise ConfigurationError(f"{path} is not the result of a spike: {first_problem(error)}") from None
 
 

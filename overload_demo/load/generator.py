@@ -9,7 +9,7 @@ import math
 import os
 import tempfile
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ from pydantic import SecretStr
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.load.load_result import RAW, LoadResult, ProcessReport
 from overload_demo.load.machine import Environment, descriptor_limit, port_cap, socket_cap
-from overload_demo.load.plan import MAX_PROCESSES, LoadPlan, Shape
+from overload_demo.load.plan import MAX_PROCESSES, Floats, LoadPlan, Shape
 from overload_demo.process import PYTHON_M, kill_and_wait
 
 HEAD_START_S = 0.1
@@ -32,14 +32,8 @@ MAX_CALIBRATED_PER_S = 30_000
 RATE_PER_PROCESS_PER_S = 5000.0  # half of what one process was measured to send
 RECENT_S = 1.0
 
-# Response times of a load under way are counted in bins 12 % wide, which several processes can add up.
-LOWEST_S = 1e-4
-BINS_PER_DECADE = 20
-
-
-def bin_of(seconds: float) -> int:
-    """Return the bin of a response time; the first one holds everything below 0.1 ms."""
-    return int(math.log10(max(seconds, LOWEST_S) / LOWEST_S) * BINS_PER_DECADE)
+# Response times of a load under way are counted in bins 12 % wide, from 0.1 ms to a day, which processes can add up.
+EDGES_S: Floats = np.append(0.0, np.geomspace(1e-4, 1e5, 181))
 
 
 @dataclass(frozen=True)
@@ -168,24 +162,22 @@ class _Totals:
     def __init__(self, requests: int, on_progress: OnLoadProgress) -> None:
         self.start_mono, self._requests, self._on_progress = math.inf, requests, on_progress
         self._latest: dict[int, dict[str, int]] = {}
-        self._recent: deque[tuple[float, Counter[int]]] = deque()
+        self._recent: deque[tuple[float, list[int]]] = deque()
 
-    def add(self, number: int, counts: dict[str, int], answered_in: dict[str, int]) -> None:
+    def add(self, number: int, counts: dict[str, int], answered_in: list[int]) -> None:
         """Add a report; ``answered_in`` counts the responses since the last one, by bin of their time."""
         elapsed_s = time.monotonic() - self.start_mono
         self._latest[number] = counts
-        self._recent.append((elapsed_s, Counter({int(number): count for number, count in answered_in.items()})))
+        self._recent.append((elapsed_s, answered_in))
         while self._recent[0][0] < elapsed_s - RECENT_S:
             self._recent.popleft()
         totals = {name: sum(latest[name] for latest in self._latest.values()) for name in counts}
         self._on_progress(LoadProgress(elapsed_s, self._requests, **totals, response_p99_s=self._p99_s()))
 
     def _p99_s(self) -> float | None:
-        bins = sorted(sum((counted for _, counted in self._recent), Counter[int]()).elements())
-        if not bins:
-            return None
-        slowest = bins[math.ceil(0.99 * len(bins)) - 1]
-        return float(LOWEST_S * 10 ** ((slowest + 1) / BINS_PER_DECADE))  # the upper edge of its bin
+        within = np.cumsum(np.sum([bins for _, bins in self._recent], axis=0))
+        slowest = int(np.searchsorted(within, math.ceil(0.99 * within[-1])))
+        return float(EDGES_S[slowest + 1]) if within[-1] else None  # the upper edge of its bin
 
 
 async def _load_process(

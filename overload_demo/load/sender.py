@@ -20,7 +20,6 @@ import signal
 import socket
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -32,7 +31,7 @@ import uvloop
 from yarl import URL
 
 from overload_demo.config import load_settings
-from overload_demo.load.generator import bin_of
+from overload_demo.load.generator import EDGES_S
 from overload_demo.load.load_result import RECORD, Kind
 from overload_demo.load.machine import bound_socket, port_cap, raise_descriptor_limit, socket_cap, source_addresses
 from overload_demo.load.plan import LoadPlan, Shape
@@ -96,7 +95,7 @@ class Sender:
         self.records["sent_s"] = self.records["done_s"] = np.nan
         self.sent = self.accepted = self.dropped = self.in_flight = self.peak_in_flight = 0
         self.cpu_share = 0.0
-        self._answered_in: Counter[int] = Counter()
+        self._answered_s: list[float] = []
 
     async def run(self, start_at_mono: float) -> None:
         """Wait for the common start, send everything, and return when every request has ended."""
@@ -111,8 +110,8 @@ class Sender:
     def report_progress(self) -> None:
         """Write the counts so far, and the response times since the last report, by bin."""
         counts = {name: getattr(self, name) for name in ("sent", "accepted", "dropped", "in_flight")}
-        _write_message({"counts": counts, "answered_in": self._answered_in})
-        self._answered_in.clear()
+        _write_message({"counts": counts, "answered_in": np.histogram(self._answered_s, EDGES_S)[0].tolist()})
+        self._answered_s.clear()
 
     async def _run_open(self, group: asyncio.TaskGroup) -> None:
         """Follow the schedule; a task exists only while its request is in flight, so memory stays bounded.
@@ -167,7 +166,7 @@ class Sender:
         self.in_flight -= 1
         if kind is Kind.ACCEPTED:
             self.accepted += 1
-            self._answered_in[bin_of(done_s - due_s)] += 1
+            self._answered_s.append(done_s - due_s)
 
     def _count_sent(self) -> None:
         self.sent += 1
