@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from httptools import HttpParserUpgrade, HttpRequestParser
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from overload_demo.errors import ConfigurationError
 
@@ -175,3 +177,37 @@ class CoalescingTransport:
             data, self._unwritten = b"".join(self._unwritten), []
             if not self._transport.is_closing():  # the client may have closed in this very turn
                 self._transport.write(data)
+
+
+class OneWriteProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP protocol with one write a response; it ignores offers of another protocol, as HTTP permits.
+
+    The parser takes the end of a head with an offer for the end of the request: the head is parsed again without it.
+    ``on_headers_complete`` of a subclass calls :meth:`_set_offer_aside` for such a head and returns; while
+    ``_head_again`` is set, its ``on_message_complete`` does nothing.
+    """
+
+    _head_again = b""  # of a request that offers another protocol, without the offer
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Called by the event loop."""
+        super().connection_made(transport)
+        self._responses = CoalescingTransport(transport, self.loop)
+        self.transport = self._responses  # type: ignore[assignment]
+        self.url, self.headers = b"", []  # until a request begins
+
+    def _set_offer_aside(self) -> None:
+        kept = [b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade"]
+        version = self.parser.get_http_version().encode()
+        self._head_again = b"%b %b HTTP/%b\r\n%b\r\n" % (self.parser.get_method(), self.url, version, b"".join(kept))
+
+    def _feed(self, data: bytes) -> None:
+        """Parse input; raises :class:`httptools.HttpParserError`."""
+        while True:
+            try:
+                self.parser.feed_data(data)
+                return
+            except HttpParserUpgrade as offer:
+                data, self._head_again = self._head_again + data[offer.args[0] :], b""
+                self.parser = HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does

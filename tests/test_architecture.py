@@ -28,7 +28,7 @@ HOMES = {
     "bokeh": {"live"},
     "fastapi": {"api", "live"},
     "hiredis": {"store"},
-    "httptools": {"api", "rest", "store"},
+    "httptools": {"api", "http_server", "rest", "store"},
     "httpx": {"lab", "rest"},
     "IPython": {"lab"},
     "ipywidgets": {"course"},
@@ -54,14 +54,14 @@ HOMES = {
 
 # Room -> most lines of Python. A room inside another one (api/front_door, store/gateway) counts by itself.
 STACK = {
-    "vocabulary": 1_220,
+    "vocabulary": 1_250,
     "rest": 675,
     "queue": 1_105,
     "api": 1_250,
-    "api/front_door": 800,
+    "api/front_door": 770,
     "worker": 1_330,
     "store": 1_250,
-    "store/gateway": 1_395,
+    "store/gateway": 1_385,
 }
 WORKBENCH = {"load": 1_320, "lab": 3_315, "live": 1_355, "course": 465, "cli": 355}
 MOST_LINES_OF_THE_STACK = 8_985

@@ -177,6 +177,18 @@ def test_an_offer_of_another_protocol_is_ignored_and_the_body_read(
         assert answer.endswith(b'{"result":"PONG"}')
 
 
+def test_many_pipelined_offers_are_ignored(rest: Rest) -> None:
+    """One read of the gateway holds more of them than Python's recursion limit."""
+    parts, many = urlsplit(rest.url), 2_000
+    ping = b"GET /ping HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\nConnection: %b\r\n\r\n"
+    token = rest.token.encode()
+    with socket.create_connection((parts.hostname, parts.port), timeout=10) as link:
+        link.sendall(ping % (token, b"Upgrade\r\nUpgrade: h2c") * many + ping % (token, b"close"))
+        answers = link.makefile("rb").read()
+
+    assert answers.count(b'{"result":"PONG"}') == many + 1
+
+
 # --- clients that do not read -----------------------------------------------------------------------------------------
 
 

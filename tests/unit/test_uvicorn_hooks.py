@@ -15,12 +15,12 @@ from uvicorn.server import ServerState
 
 from overload_demo.api.front_door.connection import Flow, GatedProtocol
 from overload_demo.api.front_door.gate import Server
-from overload_demo.http_server import SignalFreeServer
+from overload_demo.http_server import OneWriteProtocol, SignalFreeServer
 from overload_demo.store.gateway.endpoint import HttpProtocol
 
 # What uvicorn defines, the classes that override it, and where uvicorn calls it; None: asyncio or httptools does.
 OVERRIDDEN: list[tuple[Callable[..., Any], list[type], Callable[..., Any] | None]] = [
-    (HttpToolsProtocol.connection_made, [GatedProtocol, HttpProtocol], None),
+    (HttpToolsProtocol.connection_made, [GatedProtocol, OneWriteProtocol], None),
     (HttpToolsProtocol.connection_lost, [GatedProtocol], None),
     (HttpToolsProtocol.eof_received, [GatedProtocol], None),
     (HttpToolsProtocol.data_received, [GatedProtocol, HttpProtocol], None),
@@ -32,7 +32,6 @@ OVERRIDDEN: list[tuple[Callable[..., Any], list[type], Callable[..., Any] | None
     (HttpToolsProtocol.resume_writing, [HttpProtocol], None),
     (HttpToolsProtocol.on_response_complete, [GatedProtocol, HttpProtocol], HttpToolsProtocol.on_headers_complete),
     (HttpToolsProtocol.send_400_response, [GatedProtocol], HttpToolsProtocol.data_received),
-    (HttpToolsProtocol._should_upgrade, [GatedProtocol], HttpToolsProtocol.on_headers_complete),
     (HttpToolsProtocol.shutdown, [GatedProtocol], uvicorn.Server.shutdown),
     (FlowControl.resume_reading, [Flow], RequestResponseCycle.receive),
     (uvicorn.Server.startup, [Server], uvicorn.Server._serve),

@@ -13,13 +13,13 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
-from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from httptools import HttpParserError
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from overload_demo.api.direct import DirectRequest, DirectRequests, with_head
 from overload_demo.api.problems import MEDIA_TYPE, document
-from overload_demo.http_server import CoalescingTransport
+from overload_demo.http_server import OneWriteProtocol
 
 MAX_HEAD_BYTES = 32_768  # request line and headers; also what may come between two bytes of a body, and after the last
 MAX_HEADERS = 100  # each takes far more memory than its bytes
@@ -40,7 +40,7 @@ class Flow(FlowControl):
             super().resume_reading()
 
 
-class GatedProtocol(HttpToolsProtocol):
+class GatedProtocol(OneWriteProtocol):
     """uvicorn's HTTP protocol with bounds, and with the times that the gate needs (of the event loop's clock).
 
     ``request_since``: when the unfinished request began. ``idle_since``: when the last response was complete.
@@ -63,10 +63,8 @@ class GatedProtocol(HttpToolsProtocol):
         self._heads_read_at: list[float] = []  # of requests without a response: two at most
         self.setup: asyncio.Task[Any] | None = None
         self.request_since = self.idle_since = self._unread_since = NEVER
-        self.url, self.headers = b"", []
         self._unparsed = b""  # input behind a request that waits for an earlier response
         self._in_head = True  # the next byte belongs to a head
-        self._head_again = b""  # of a request that offers another protocol, without the offer
         self._overhead = 0  # bytes since the request began, or since its last byte of body
         self._final: bytes | None = None  # the final response; once set (even b""), parsing stops
         self._has_eof = self._is_ended = False
@@ -75,8 +73,6 @@ class GatedProtocol(HttpToolsProtocol):
         """Start the timer of the first request."""
         super().connection_made(transport)
         self._direct_transport = transport
-        self._responses = CoalescingTransport(transport, self.loop)
-        self.transport = self._responses  # type: ignore[assignment]
         self.flow = Flow(transport)
         self.request_since = self.loop.time()
 
@@ -106,13 +102,9 @@ class GatedProtocol(HttpToolsProtocol):
         if self.flow.is_held:
             self.flow.pause_reading()
 
-    def _parse(self, piece: bytes, head: bytes = b"") -> None:
-        """Parse a piece, behind a head that was read before."""
+    def _parse(self, piece: bytes) -> None:
         try:
-            self.parser.feed_data(head + piece)
-        except HttpParserUpgrade as offer:
-            self._decline((head + piece)[offer.args[0] :])
-            return
+            self._feed(piece)
         except HttpParserError:
             self.send_400_response("Invalid HTTP request received.")
         if self._final is not None:
@@ -122,18 +114,6 @@ class GatedProtocol(HttpToolsProtocol):
         elif self.idle_since != NEVER:  # blank lines before a request
             self.request_since = self.loop.time()
             self._check_bounds(len(piece))
-
-    def _decline(self, rest: bytes) -> None:
-        """Parse a head again without its offer of another protocol, which the parser takes for the request's end."""
-        head, self._head_again, self._overhead = self._head_again, b"", 0
-        self.parser = HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
-        self._parse(rest, head)
-
-    def _head_without_offer(self) -> bytes:
-        kept = [b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade"]
-        version = self.parser.get_http_version().encode()
-        return b"%b %b HTTP/%b\r\n%b\r\n" % (self.parser.get_method(), self.url, version, b"".join(kept))
 
     def _check_bounds(self, size: int) -> None:
         self._overhead += size
@@ -160,7 +140,7 @@ class GatedProtocol(HttpToolsProtocol):
         if len(self.headers) > MAX_HEADERS or not self._is_http():
             raise ValueError("too many headers, or no HTTP/1")  # the parser stops and uvicorn sends a 400
         if self.parser.should_upgrade():
-            self._head_again = self._head_without_offer()
+            self._set_offer_aside()
             return
         if not self._is_answering and not self.flow.write_paused:
             server = self.server[0] if self.server else ""
@@ -223,9 +203,6 @@ class GatedProtocol(HttpToolsProtocol):
             self._refuse(431, f"more than {MAX_HEADERS} headers")
         else:
             self._refuse(400, "not a valid HTTP request")
-
-    def _should_upgrade(self) -> bool:
-        return False  # uvicorn's hook: every offer is declined
 
     # ---- answering
 

@@ -4,18 +4,17 @@ Every request of the project passes here, so one costs one future, one write and
 repeats a command: whether a repeat is harmless depends on the client.
 """
 
-import asyncio
 import hmac
 import secrets
 import time
 from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from httptools import HttpParserError
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from overload_demo.errors import ConfigurationError, Outcome, StoreUnavailableError
-from overload_demo.http_server import CoalescingTransport
+from overload_demo.http_server import OneWriteProtocol
 from overload_demo.store.gateway.commands import (
     RedisCommand,
     RefusedError,
@@ -218,31 +217,21 @@ async def _read_body(headers: dict[bytes, bytes], receive: Receive, limit: int) 
     return None
 
 
-class HttpProtocol(HttpToolsProtocol):
+class HttpProtocol(OneWriteProtocol):
     """One HTTP connection, whose responses are sent at once, in one write.
 
-    A request whose head exceeds ``MAX_HEAD_BYTES`` is answered with 414 or 431. An offer to switch to another protocol
-    is ignored, as HTTP permits. The connection is closed when the client reads nothing for ``WRITE_TIMEOUT_S``.
+    A request whose head exceeds ``MAX_HEAD_BYTES`` is answered with 414 or 431. The connection is closed when the
+    client reads nothing for ``WRITE_TIMEOUT_S``.
     """
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Called by the event loop."""
-        super().connection_made(transport)
-        self._one_write = self.transport = CoalescingTransport(transport, self.loop)  # type: ignore[assignment]
-        self.url, self.headers = b"", []  # until a request begins
-        self._head_bytes = 0  # received since the last part of a body, or the last request
-        self._head_again = b""  # of a request that offers another protocol
+    _head_bytes = 0  # received since the last part of a body, or the last request
 
-    def data_received(self, data: bytes, head: bytes = b"") -> None:
-        """Called by the event loop; ``head`` is parsed before ``data``."""
+    def data_received(self, data: bytes) -> None:
+        """Called by the event loop."""
         self._head_bytes += len(data)
         self._unset_keepalive_if_required()
         try:
-            self.parser.feed_data(head + data)
-        except HttpParserUpgrade as offer:  # the parser takes the end of the head for the end of the request
-            head_again, self._head_again = self._head_again, b""
-            self.parser = HttpRequestParser(self)
-            self.data_received((head + data)[offer.args[0] :], head_again)
+            self._feed(data)
         except HttpParserError:
             if not self._has_large_head():
                 self.send_400_response("Invalid HTTP request received.")
@@ -265,9 +254,7 @@ class HttpProtocol(HttpToolsProtocol):
             return
         if self.parser.get_method() == b"CONNECT":
             raise ValueError("CONNECT is not supported")
-        kept = [b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade"]
-        version = self.parser.get_http_version().encode()
-        self._head_again = b"%b %b HTTP/%b\r\n%b\r\n" % (self.parser.get_method(), self.url, version, b"".join(kept))
+        self._set_offer_aside()
 
     def on_body(self, body: bytes) -> None:
         """Called by the parser."""
@@ -282,7 +269,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Called once a response is written."""
-        self._one_write.flush()
+        self._responses.flush()
         super().on_response_complete()
 
     def pause_writing(self) -> None:
