@@ -14,8 +14,8 @@ from typer.main import get_command
 
 from experiments.bench.record import markdown_table
 from overload_demo.api.api_metrics import ApiMetrics
+from overload_demo.api.contract import MAX_IDEMPOTENCY_KEY
 from overload_demo.api.front_door.connection import MAX_HEAD_BYTES, MAX_HEADERS
-from overload_demo.api.intake import MAX_IDEMPOTENCY_KEY
 from overload_demo.cli import application
 from overload_demo.config import Settings
 from overload_demo.jobs import MAX_DEPTH, MAX_VALUE

@@ -1,8 +1,8 @@
 """The direct path of plain requests: answered at their connection, without a task, an ASGI scope or a response object.
 
 ``POST /jobs`` with a plainly valid body and ``GET /jobs/{job_id}``, as nearly all requests are. The group commit calls
-back, and the callback writes a response built from bytes. FastAPI's routes (``intake.py``, ``routes.py``) answer all
-other requests, with their OpenAPI and their validation errors. A test compares both paths over a corpus.
+back, and the callback writes a response built from bytes. FastAPI's routes (``routes.py``) answer all other requests,
+with their OpenAPI and their validation errors. A test compares both paths over a corpus.
 
 Reading tour 6 of 13; next: overload_demo/queue/lua/lease.lua. Look for the call after which a 202 is durable.
 Question: which requests take FastAPI's way, and why?

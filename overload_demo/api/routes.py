@@ -1,16 +1,23 @@
 """The routes: jobs, the queue's statistics, metrics, health, and the pages for a browser.
 
+``POST /jobs`` answers the requests that ``direct.py`` passes on: those with an Idempotency-Key, an unusual encoding, or
+an error.
+
 ``/docs`` is Swagger UI from the installed ``fastapi_swagger``; the content security policy keeps it from loading
 anything from elsewhere. The pages contain no data, so they need no API key.
 """
 
 import asyncio
+import hashlib
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
 
@@ -18,11 +25,10 @@ from overload_demo import __version__
 from overload_demo.api import contract, problems
 from overload_demo.api.access import owner_of
 from overload_demo.api.api_metrics import ApiMetrics
-from overload_demo.api.contract import SERVICE, Accepted, AnyJob, CancelledJob, HealthReport, Stats, job_body
-from overload_demo.api.intake import PATH, JobIntakeRoute, submit
-from overload_demo.errors import StoreError
-from overload_demo.jobs import JOB_ID, JobRequest, JobState
-from overload_demo.queue.producer import Producer
+from overload_demo.api.request_context import log_accepted
+from overload_demo.errors import OverloadDemoError, StoreError
+from overload_demo.jobs import JOB_ID, JobRequest, JobState, new_job_id, why_not_strict
+from overload_demo.queue.producer import NewJob, Producer
 from overload_demo.queue.results import Results
 from overload_demo.work import utc_now
 
@@ -41,14 +47,71 @@ LINKS = {"docs": "docs", "openapi": "openapi.json", "health": "health"}
 LINKS |= {"ready": "health/ready", "stats": "queue/stats", "metrics": "metrics"}
 OPEN_PATHS = {"/", "/docs", *(f"/docs/{name}" for name in ASSETS), "/health", "/health/ready", "/openapi.json"}
 
+
+class JobIntakeRoute(APIRoute):
+    """A FastAPI route that checks the body strictly before FastAPI parses it."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the function that answers a request of this route (FastAPI's hook)."""
+        ordinary = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            body = await _read_json_body(request, request.app.state.settings.overload_max_body_bytes)
+            if reason := why_not_strict(body):
+                raise RequestValidationError([{"type": reason[0], "loc": ("body",), "msg": reason[1]}])
+            return await ordinary(request)
+
+        return handle
+
+
+async def _read_json_body(request: Request, limit: int) -> bytes:
+    """Read the body, at most ``limit`` bytes, whatever length the client declared. Raises 413 and 415."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json" and not (
+        media_type.startswith("application/") and media_type.endswith("+json")
+    ):
+        raise HTTPException(415, "send the job as application/json")
+    codings = {coding.strip().lower() for coding in ",".join(request.headers.getlist("content-encoding")).split(",")}
+    if codings - {"", "identity"}:
+        raise HTTPException(415, "send the job without a Content-Encoding", {"Accept-Encoding": "identity"})
+    too_large = HTTPException(413, f"the body is larger than {limit} bytes")
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit:
+        raise too_large
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise too_large
+    request._body = body  # where Starlette keeps it, for FastAPI's own handler
+    return body
+
+
+def _idempotency(request: Request, body: bytes, owner: str) -> tuple[str, str]:
+    """Return record name and body fingerprint of a request with an Idempotency-Key, else two empty strings.
+
+    The same key of two owners is two records.
+    """
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        return "", ""
+    key = key.strip()
+    if len(key) >= 2 and key[0] == key[-1] == '"':  # the IETF draft's structured-field string
+        key = key[1:-1]
+    if not 1 <= len(key) <= contract.MAX_IDEMPOTENCY_KEY:
+        raise HTTPException(400, f"Idempotency-Key must have 1 to {contract.MAX_IDEMPOTENCY_KEY} characters")
+    record = hashlib.sha256(key.encode()).hexdigest()
+    return f"{owner}.{record}" if owner else record, hashlib.sha256(body).hexdigest()
+
+
 intake = APIRouter(route_class=JobIntakeRoute)
 reading = APIRouter()
 
 
 @intake.post(
-    PATH,
+    "/jobs",
     status_code=202,
-    response_model=Accepted,
+    response_model=contract.Accepted,
     operation_id="post_job",
     openapi_extra={"parameters": [contract.IDEMPOTENCY_KEY]},
     responses={
@@ -67,12 +130,23 @@ reading = APIRouter()
 )
 async def post_job(job: JobRequest, request: Request) -> Response:
     """Submit a job. Returns as soon as the store has committed it; with an Idempotency-Key a repeat is harmless."""
-    return await submit(request, job)
+    body, owner = await request.body(), owner_of(request.scope)
+    record, fingerprint = _idempotency(request, body, owner)
+    new = NewJob(new_job_id(), body.decode(), record, fingerprint, owner, job.expires_in_s)
+    producer: Producer = request.app.state.producer
+    try:
+        enqueued = await producer.enqueue(new)
+    except OverloadDemoError as error:
+        return problems.from_error(error, new.job_id)
+    log_accepted(enqueued.job_id)
+    location = f"{request.scope.get('root_path', '')}/jobs/{enqueued.job_id}"
+    headers = {"Location": location, "Retry-After": problems.retry_after(enqueued.estimated_wait_s)}
+    return Response(contract.accepted_body(enqueued.job_id), 202, headers, "application/json")
 
 
 @reading.get(
     "/jobs/{job_id}",
-    response_model=AnyJob,
+    response_model=contract.AnyJob,
     operation_id="get_job",
     responses={200: contract.FOUND, **contract.errors({404: problems.NO_SUCH_JOB, 503: NO_STORE})},
 )
@@ -83,14 +157,14 @@ async def get_job(job_id: str, request: Request) -> Response:
     owner = owner_of(request.scope)
     if status is None or (owner and status.owner != owner):
         raise HTTPException(404, problems.NO_SUCH_JOB)
-    body, wait_s = job_body(job_id, status)
+    body, wait_s = contract.job_body(job_id, status)
     headers = {} if wait_s is None else {"Retry-After": problems.retry_after(wait_s)}
     return Response(body, 200, headers, "application/json")
 
 
 @reading.delete(
     "/jobs/{job_id}",
-    response_model=CancelledJob,
+    response_model=contract.CancelledJob,
     operation_id="delete_job",
     responses=contract.errors(
         {
@@ -116,7 +190,7 @@ async def delete_job(job_id: str, request: Request) -> Response:
 
 @reading.get(
     "/queue/stats",
-    response_model=Stats,
+    response_model=contract.Stats,
     operation_id="get_stats",
     responses=contract.errors({503: NO_STORE}),
 )
@@ -147,7 +221,9 @@ async def get_metrics(request: Request) -> Response:
     return Response(body, media_type=media_type)
 
 
-@reading.get("/health", response_model=HealthReport, response_model_exclude_none=True, operation_id="get_health")
+@reading.get(
+    "/health", response_model=contract.HealthReport, response_model_exclude_none=True, operation_id="get_health"
+)
 async def get_health(request: Request) -> dict[str, Any]:
     """Report liveness. Always 200 while the API serves; ``status`` and ``queue_connected`` are about the store."""
     detail = None
@@ -157,7 +233,7 @@ async def get_health(request: Request) -> dict[str, Any]:
         detail = str(error)
     return {
         "status": "degraded" if detail else "healthy",
-        "service": SERVICE,
+        "service": contract.SERVICE,
         "version": __version__,
         "queue_connected": detail is None,
         "timestamp": utc_now(),
@@ -168,7 +244,7 @@ async def get_health(request: Request) -> dict[str, Any]:
 
 @reading.get(
     "/health/ready",
-    response_model=HealthReport,
+    response_model=contract.HealthReport,
     response_model_exclude_none=True,
     operation_id="get_ready",
     responses=contract.errors({503: NO_STORE}),
@@ -189,12 +265,12 @@ async def get_root(request: Request) -> Response:
     headers = HEADERS | {"Vary": "Accept"}
     if "text/html" in request.headers.get("accept", ""):
         items = "".join(f'<li><a href="{path}">{name}</a></li>' for name, path in links.items())
-        title = f"{SERVICE} {__version__}"
+        title = f"{contract.SERVICE} {__version__}"
         head = f'<!doctype html><html lang="en"><link rel="icon" href="data:,"><title>{title}</title>'
         return HTMLResponse(f"{head}<h1>{title}</h1><ul>{items}</ul></html>", headers=headers)
     root_path = request.scope.get("root_path", "")
     urls = {name: f"{root_path}/{path}" for name, path in links.items()}
-    return JSONResponse({"service": SERVICE, "version": __version__, **urls}, headers=headers)
+    return JSONResponse({"service": contract.SERVICE, "version": __version__, **urls}, headers=headers)
 
 
 @reading.get("/docs", include_in_schema=False)
