@@ -7,8 +7,7 @@ import os
 from enum import StrEnum
 from typing import TypeVar
 
-from overload_demo.course.exercise import check
-from overload_demo.course.predictions import Comparison, Prediction
+from overload_demo.course.exercise import Comparison, Prediction, check
 from overload_demo.errors import ConfigurationError
 
 __all__ = ["Comparison", "Level", "Prediction", "by_level", "check"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from overload_demo.course.predictions import MIME, Comparison, Prediction, _field
+from overload_demo.course.exercise import PREDICTION_MIME, Comparison, Prediction, _field
 from overload_demo.errors import ConfigurationError
 
 
@@ -126,7 +126,7 @@ def test_a_field_shows_the_question_and_takes_what_is_typed() -> None:
 
     assert "application/vnd.jupyter.widget-view+json" in bundle
     assert bundle["text/plain"] == "How deep? the default counts until you enter one: 4,000 jobs"
-    assert bundle[MIME] == {"prediction": "99.peak", "value": 4000, "is_own": False}
+    assert bundle[PREDICTION_MIME] == {"prediction": "99.peak", "value": 4000, "is_own": False}
 
 
 def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
