@@ -18,7 +18,6 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from overload_demo.config import Settings
@@ -38,7 +37,6 @@ Value = TypeVar("Value")
 TICK_S = 0.03
 SETTLE_AFTER_S = 0.05  # with the tick and one exchange, a result is in the store within 100 ms
 OVERRUN_S = 0.25  # a running job that takes longer does not hold back the rest of its batch
-LEAST_AHEAD = 16  # jobs; with fewer an exchange costs more than it hides
 CHECK_THREAD_S = 0.5
 MAX_SETTLE_BYTES = 2_097_152  # a request over 10 MB is refused, and JSON inside JSON may double in size
 
@@ -72,8 +70,6 @@ class LeaseRenewer:
         self._current_since = 0.0
         self._is_overdue = False
         self._renewed_at = time.monotonic()
-        self._ahead: tuple[Coroutine[Any, Any, Lease], Future[Lease]] | None = None  # the next exchange, if under way
-        self._ahead_at = 0  # it begins when so many jobs of the batch are left
         address, refresh = store
         timeout_s, on_error = settings.overload_store_deadline_s, metrics.store_error
         self._upstash = Upstash(address, connections=2, timeout_s=timeout_s, refresh=refresh, on_error=on_error)
@@ -99,9 +95,7 @@ class LeaseRenewer:
 
     def _call(self, work: Coroutine[Any, Any, Value]) -> Value:
         """Run a coroutine in the renewer's thread and return its result."""
-        return self._wait(work, asyncio.run_coroutine_threadsafe(work, self._loop))
-
-    def _wait(self, work: Coroutine[Any, Any, Value], call: "Future[Value]") -> Value:
+        call = asyncio.run_coroutine_threadsafe(work, self._loop)
         while self._thread.is_alive():
             try:
                 return call.result(CHECK_THREAD_S)
@@ -115,20 +109,8 @@ class LeaseRenewer:
     # ---- for the thread that runs the jobs
 
     def fetch(self, max_jobs: int) -> Lease:
-        """Settle finished jobs and lease more, in one exchange. Raises :class:`StoreError`; no settlement is lost.
-
-        Of a full batch of short jobs, the second half runs while the next exchange is under way. The worker then holds
-        at most ``max_jobs``, as without it. A job that was interrupted before runs once all others are settled.
-        """
-        ahead, self._ahead, self._ahead_at = self._ahead, None, 0
-        lease = self._wait(*ahead) if ahead else None
-        if lease is None or not lease.jobs:  # what a call ahead says about an empty queue is old
-            lease = self._call(self._fetch(max_jobs))
-        elif lease.jobs[0].attempt > 1:
-            self._call(self._settle_all())
-        if len(lease.jobs) >= max(LEAST_AHEAD, max_jobs // 2):
-            self._ahead_at = max_jobs // 2
-        return lease
+        """Settle finished jobs and lease more, in one exchange. Raises :class:`StoreError`; no settlement is lost."""
+        return self._call(self._fetch(max_jobs))
 
     def sleep_s(self, lease: Lease) -> float:
         """Return how long the worker may sleep after a call that leased no job, seconds; 0 means that it must poll."""
@@ -140,9 +122,6 @@ class LeaseRenewer:
             job = self._todo.popleft()
         except IndexError:
             return None
-        if self._ahead is None and 0 < len(self._todo) < self._ahead_at:
-            work = self._fetch(self._ahead_at, is_ahead=True)
-            self._ahead = work, asyncio.run_coroutine_threadsafe(work, self._loop)
         self._current_since, self._current = time.monotonic(), job
         return job
 
@@ -173,9 +152,9 @@ class LeaseRenewer:
 
     # ---- in the renewer's thread
 
-    async def _fetch(self, max_jobs: int, *, is_ahead: bool = False) -> Lease:
+    async def _fetch(self, max_jobs: int) -> Lease:
         async with self._one_at_a_time:
-            finished, terms = self._take_finished(), (0.0, "") if is_ahead else self._wake_ups.terms()
+            finished, terms = self._take_finished(), self._wake_ups.terms()
             lease: Lease | StoreError
             if not finished:
                 with self._metrics.timed("lease"):
@@ -229,11 +208,6 @@ class LeaseRenewer:
             with self._kept_on_failure(settlements), self._metrics.timed("settle"):
                 fenced = await self._consumer.settle(settlements)
             self._count(settlements, fenced)
-
-    async def _settle_all(self) -> None:
-        async with self._one_at_a_time:  # also waits for a settlement under way
-            while self._finished:
-                await self._settle([])
 
     async def _renew(self) -> None:
         current = self._current

@@ -113,10 +113,7 @@ class Worker:
 
     def _run_batch(self, renewer: LeaseRenewer) -> None:
         since = time.perf_counter()
-        for _ in range(self.settings.worker_max_batch):
-            job = None if self._stopping.is_set() else renewer.take()
-            if job is None:
-                break
+        while not self._stopping.is_set() and (job := renewer.take()):
             self.running_job = job.job_id
             if self._watchdog:
                 self._watchdog.job_begins(job.job_id)
