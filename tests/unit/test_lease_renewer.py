@@ -27,7 +27,7 @@ class SlowConsumer:
     def __init__(self, *_: Any) -> None:
         SlowConsumer.settled = []
 
-    async def lease(self, _: int) -> Lease:
+    async def lease(self, *_: Any) -> Lease:
         return Lease([JOB], 0, 1)
 
     async def settle(self, settlements: Sequence[Settlement]) -> int:
