@@ -87,9 +87,12 @@ class Comparison(BaseModel):
         return {row.what: row for part in self.parts for row in part.rows if row.unit == unit}
 
     def rates(self, unit: str) -> dict[str, list[float]]:
-        """Return what was measured in a unit by name, the highest first; of this package, all runs together."""
+        """Return what was measured in a unit by name, the highest first; of this package, in the newest run."""
         found = {what: row.theirs for what, row in self.rows(unit).items()}
-        if runs := dict.fromkeys(tuple(row.ours) for row in self.rows(unit).values()):
+        runs: dict[tuple[float, ...], None] = {}
+        for part in self.parts:  # the newest is the last
+            runs = dict.fromkeys(tuple(row.ours) for row in part.rows if row.unit == unit) or runs
+        if runs:
             found[OURS.row(OURS.workers[0]) if unit == DONE else OURS.name] = [value for run in runs for value in run]
         return dict(sorted(found.items(), key=lambda one: -statistics.median(one[1])))
 
