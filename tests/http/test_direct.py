@@ -104,11 +104,11 @@ def test_plain_requests_are_answered_as_by_the_ordinary_route(settings: Settings
 
 def test_polls_are_answered_as_by_the_ordinary_route(settings: Settings, store: Store) -> None:
     """The front door passes on a request with Expect or an Upgrade offer."""
-    with serving_api(settings, store) as client, working(settings, store):
-        job_ids = submit(client, 3)
-        wait_for(client, job_ids)
-        failed = client.post("/jobs", json=JOB | {"expires_in_s": 1e-9}).json()["job_id"]
-        wait_for(client, [failed], "failed")
+    with serving_api(settings, store) as client:
+        failed, *job_ids = submit(client, 1, expires_in_s=1e-9) + submit(client, 3)  # late before the worker starts
+        with working(settings, store):
+            wait_for(client, job_ids)
+            wait_for(client, [failed], "failed")
         for job_id in (*job_ids, failed, "job_" + "0" * 32):
             direct = client.get(f"/jobs/{job_id}")
             ordinary = client.get(f"/jobs/{job_id}", headers={"Connection": "Upgrade", "Upgrade": "h2c"})
