@@ -113,6 +113,20 @@ def test_connections_up_to_the_cap_do_not_pause_accepting(tmp_path: Path, store:
                     assert was_closed(connection)
 
 
+def test_a_connection_that_is_idle_for_long_is_closed_after_direct_and_other_responses(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("overload_demo.api.front_door.gate.KEEP_ALIVE_S", 0.2)
+    monkeypatch.setattr("overload_demo.api.front_door.gate.CHECK_EVERY_S", 0.05)
+    head = b" HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with serving_api(make_settings(tmp_path), store) as client, connections(client, 2) as (direct, other):
+        direct.sendall(post())
+        other.sendall(b"GET /health" + head)
+        assert [read_answer(one).status for one in (direct, other)] == [202, 200]
+
+        assert [one.recv(1) for one in (direct, other)] == [b"", b""]
+
+
 def test_idle_connections_are_closed_while_others_wait(tmp_path: Path, store: Store) -> None:
     settings = make_settings(tmp_path, overload_max_connections=8)
     with serving_api(settings, store) as client, connections(client, 8) as idle:
