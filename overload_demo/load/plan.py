@@ -12,16 +12,16 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, model_validator
 from pydantic.dataclasses import dataclass
 
 from overload_demo.config import YEAR_S
 from overload_demo.errors import ConfigurationError
+from overload_demo.load.retry_policy import DAY_S, RetryPolicy, in_one_line
 
 Floats = npt.NDArray[np.float64]
 
 MAX_PROCESSES = 64
-DAY_S = 86_400
 PROBE_S = 0.5
 CALM_SHARE = 0.02
 CALM_FRACTION_OF_RATE = 0.2
@@ -69,7 +69,8 @@ class LoadPlan:
     ``processes`` None: the generator chooses. ``timeout_s`` bounds one request, from its actual send to the last byte
     of its response. ``max_duration_s`` ends the sending; later requests are not sent and not counted as planned.
     ``expires_in_s`` goes into every body: a job not started within so many seconds is never run. Without
-    ``allow_remote`` only addresses of this machine are accepted, so that a typo attacks no other host.
+    ``allow_remote`` only addresses of this machine are accepted, so that a typo attacks no other host. ``retry``: what
+    a client does when an attempt fails, ``timeout_s`` being that of one attempt; None: it sends each request once.
     """
 
     url: str
@@ -84,6 +85,7 @@ class LoadPlan:
     max_duration_s: float | None = Field(default=None, ge=0.001, le=DAY_S)
     expires_in_s: float | None = Field(default=None, ge=0.001, le=YEAR_S)  # the API's own limit
     allow_remote: bool = False
+    retry: RetryPolicy | None = None
     path: str = "/jobs"
 
     def __post_init__(self) -> None:
@@ -92,12 +94,8 @@ class LoadPlan:
     @model_validator(mode="wrap")
     @classmethod
     def _in_one_line(cls, given: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
-        try:
+        with in_one_line(cls):
             return validate(given)
-        except ValidationError as error:
-            first = error.errors()[0]
-            name = str(first["loc"][-1]).removesuffix("_per_s").removesuffix("_s").replace("_", " ")
-            raise ConfigurationError(f"{name}: {first['msg']}, not {first['input']!r}") from None
 
     @property
     def is_closed(self) -> bool:
