@@ -193,20 +193,29 @@ async def _watch(url: str) -> None:
 
 @app.command(short_help="Run notebooks again and report their exercises.")
 def check(
-    notebooks: Annotated[list[Path], typer.Argument(help="Notebooks to run, e.g. notebooks/*.ipynb.")],
+    notebooks: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Notebooks to run, e.g. notebooks/*.ipynb; of a folder, only its concept inventory is read."
+        ),
+    ],
     level: Annotated[Level, typer.Option(help="Load level.")] = Level.TEST,
     json: Annotated[Path | None, typer.Option(help="Write the findings to this file as JSON.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the findings to this file as CSV.")] = None,
 ) -> None:
     """Run notebooks again from an empty kernel and report their exercises and predictions.
 
-    Exit code 0 only if every exercise is right and no cell failed. The notebooks' files are not changed.
+    Also report each folder's concept inventory before and after the course, with the normalised gain of a class of many
+    folders. Exit code 0 only if every exercise is right, no cell failed and each inventory can be read. The notebooks'
+    files are not changed.
     """
-    from overload_demo.course import rerun  # needs the packages of an extra
+    from overload_demo.course import inventory, rerun  # needs the packages of an extra
 
     with one_line_errors():
-        opened = [(rerun.read(path), path) for path in notebooks]  # all, before the first one runs for minutes
+        files = [path for path in notebooks if not path.is_dir()]
+        opened = [(rerun.read(path), path) for path in files]  # all, before the first one runs for minutes
         found = [finding for notebook, path in opened for finding in rerun.rerun(notebook, path, level)]
+        found += inventory.findings(notebooks)
         Console().print(rerun.table(found))
         for path, form in ((json, "json"), (csv, "csv")):
             if path:
