@@ -21,7 +21,7 @@ SINCE = "seconds since the first request"  # the axis of time; a spike has a cal
 BOX: Look = {"color": "white", "pad": 2}  # below a text that crosses a line
 
 _HOMES = {
-    "lab.crashes": ("Kill", "run_with_kills"),
+    "lab.crashes": ("Kill", "frozen", "run_with_kills"),
     "lab.job_log": ("JobLog", "PromiseRun", "follow", "read_events", "read_life"),
     "lab.naive_api": ("breaks_at_per_s", "load_steps"),
     "lab.preflight": ("Preflight",),
@@ -29,7 +29,7 @@ _HOMES = {
     "lab.spike_plan": ("SpikePlan", "spike_progress", "steps_progress"),
     "lab.spike_run": ("run_spike",),
     "lab.stack": ("EFFECTS", "Stack"),
-    "load": ("LoadResult", "Shape"),
+    "load": ("LoadPlan", "LoadResult", "RetryPolicy", "Shape", "TokenBucket", "run_load"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -5,13 +5,13 @@ The vendor does not document whether a script counts as one command or with all 
 
 import asyncio
 import contextlib
-import re
 from dataclasses import dataclass
 
 from rich.table import Table
 
 from overload_demo.errors import StoreError
 from overload_demo.lab.result import SpikeResult
+from overload_demo.lab.simulated_cloud import count_commands
 from overload_demo.lab.stack import Stack
 from overload_demo.load.load_result import LoadSummary
 from overload_demo.rest.client import Upstash
@@ -155,10 +155,3 @@ async def cost_per_job(stack: Stack, upstash: Upstash, jobs: int, counting: dict
             cost |= {"store_scripts_per_job": round(scripts / jobs, 4)}
             cost |= {"store_commands_per_job": round(commands / jobs, 2)}
     return cost
-
-
-def count_commands(commandstats: str) -> tuple[int, int]:
-    """Count script calls, and all commands, in the text of ``INFO commandstats``; INFO is sent by observers only."""
-    found = re.findall(r"^cmdstat_([^:]+):calls=(\d+)", commandstats, re.MULTILINE)
-    run = {name: int(calls) for name, calls in found if name != "info"}
-    return run.get("eval", 0) + run.get("evalsha", 0), sum(run.values())
