@@ -19,8 +19,8 @@ from overload_demo.lab.job_log import JobLife
 from overload_demo.lab.plots.accessible_figure import AccessibleFigure, without_samples
 from overload_demo.lab.result import SpikeResult, recorded_baseline
 from overload_demo.lab.wording import about, duration, off_by
+from tests.notebooks.students.spike import RECORDED
 from tests.support.steps import step
-from tests.unit.answers.spike import RECORDED
 from tests.unit.test_promise import LOG, run
 
 FAR = SpikeResult.read(RESULTS / "spike_far.json")
