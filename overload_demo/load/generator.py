@@ -23,6 +23,7 @@ from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.load.load_result import RAW, LoadResult, ProcessReport
 from overload_demo.load.machine import Environment, descriptor_limit, port_cap, socket_cap
 from overload_demo.load.plan import MAX_PROCESSES, Floats, LoadPlan, Shape
+from overload_demo.load.retry_policy import RetryBudget
 from overload_demo.process import PYTHON_M, kill_and_wait
 
 HEAD_START_S = 0.1
@@ -71,14 +72,18 @@ async def run_load(
     out_dir: Path | None = None,
     on_progress: OnLoadProgress | None = None,
     api_key: SecretStr | None = None,
+    budget: RetryBudget | None = None,
 ) -> LoadResult:
     """Send ``plan`` from child processes and return the outcome of every request.
 
     ``on_progress`` is called in this event loop, about five times a second and process. ``out_dir`` receives the raw
     arrays (``load.npz``) and the summary (``load.json``). ``api_key``, by default OVERLOAD_API_KEY, is sent with each
-    request. A cancellation ends the load processes. Requests that fail are part of the result; raises
-    :class:`OverloadDemoError` when a load process itself fails.
+    request. ``budget`` replaces that of ``plan.retry``: as an object of this process it is called here, so the load is
+    sent from this event loop, without child processes. A cancellation ends the load. Requests that fail are part of the
+    result; raises :class:`OverloadDemoError` when a load process itself fails.
     """
+    if plan.retry is not None or budget is not None:
+        raise ConfigurationError("clients that retry are not ready yet")
     processes = processes_for(plan, descriptor_limit())
     totals, barrier = _Totals(plan.requests, on_progress or (lambda _: None)), asyncio.Barrier(processes + 1)
     with tempfile.TemporaryDirectory(prefix="overload-load-") as folder:
