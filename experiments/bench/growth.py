@@ -20,7 +20,7 @@ from experiments.bench import servers
 from experiments.bench.record import RESULTS, Count, Folder, Rounds, Row, recording
 from overload_demo.lab import BLUE, GREY, ORANGE
 from overload_demo.lab.plots.accessible_figure import drawing
-from overload_demo.load.sender import sample_body
+from overload_demo.load.clients import sample_body
 
 DEPTHS = (1_000, 10_000, 100_000, 1_000_000)
 API_PROCESSES = (1, 2)

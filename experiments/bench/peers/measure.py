@@ -21,7 +21,7 @@ from experiments.bench.record import Row, figure
 from experiments.bench.servers import accepted_per_s, folder_in, p50_of, submitted, until, wrk_with_p99
 from overload_demo.errors import OverloadDemoError
 from overload_demo.load import LoadPlan, run_load
-from overload_demo.load.sender import sample_body
+from overload_demo.load.clients import sample_body
 
 WITHIN_S = 90.0
 WARM_UP_S = 2.0  # a new Node process is several times slower in its first second (measured)
