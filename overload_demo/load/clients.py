@@ -128,17 +128,22 @@ class Sender:
 
     async def _run_closed(self, group: asyncio.TaskGroup) -> None:
         """Run this process's share of the clients; the next request of a client is due when it is sent."""
-        last_s = self._plan.max_duration_s or math.inf
+        last_s, pace_s = self._plan.max_duration_s or math.inf, self._plan.pace_s
 
-        async def client() -> None:
+        async def client(next_s: float) -> None:
             while self.sent < len(self._index) and self._now() <= last_s:
+                if (early_s := next_s - self._now()) > 0:
+                    await asyncio.sleep(early_s)
+                    continue
                 position = self.sent
                 self._count_sent()
                 await self._fire(position, self._now())
+                next_s = max(next_s + pace_s, self._now()) if pace_s else 0.0
             self._note_cpu()
 
-        for _ in range(min(self._clients, self._cap)):
-            group.create_task(client())
+        clients = min(self._clients, self._cap)
+        for number in range(clients):  # paced clients begin one after the other, not all at once
+            group.create_task(client(pace_s * number / clients))
 
     async def _fire(self, position: int, due_s: float) -> None:
         index, sent_s, status, job_id = self._index[position], self._now(), 0, b""

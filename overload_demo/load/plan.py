@@ -65,7 +65,8 @@ class LoadPlan:
     """A load: where, how many, how fast, and what counts as accepted. Raises :class:`ConfigurationError` if invalid.
 
     ``url`` is the base URL, with or without ``path`` at its end; requests go to ``url + path``. ``connections`` makes
-    the load a *closed loop* of so many clients, each waiting for its response; rate and shape are then ignored.
+    the load a *closed loop* of so many clients, each waiting for its response; rate and shape are then ignored. Such a
+    client begins a request at most every ``pace_s`` seconds, as locust's ``constant_pacing`` does, later if it waits.
     ``processes`` None: the generator chooses. ``timeout_s`` bounds one request, from its actual send to the last byte
     of its response. ``max_duration_s`` ends the sending; later requests are not sent and not counted as planned.
     ``expires_in_s`` goes into every body: a job not started within so many seconds is never run. Without
@@ -81,6 +82,7 @@ class LoadPlan:
     timeout_s: float = Field(default=30.0, ge=0.001, le=DAY_S)
     processes: int | None = Field(default=None, ge=1, le=MAX_PROCESSES)
     connections: int | None = Field(default=None, ge=1, le=1_000_000)
+    pace_s: float = Field(default=0.0, ge=0, le=DAY_S, allow_inf_nan=False)
     success_status: int = Field(default=202, ge=200, le=599)
     max_duration_s: float | None = Field(default=None, ge=0.001, le=DAY_S)
     expires_in_s: float | None = Field(default=None, ge=0.001, le=YEAR_S)  # the API's own limit
