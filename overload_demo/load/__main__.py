@@ -26,6 +26,8 @@ from overload_demo.load.retry_policy import RetryPolicy
 from overload_demo.process import run_async
 
 CONNECT_WITHIN_S = 3.0
+RETRY = "repeat failed requests, e.g. attempts=4,backoff=exponential,base=0.1,jitter=full,budget=0.1"
+RETRY += f"; names: {', '.join(RetryPolicy.names())}"
 
 
 def main(
@@ -49,15 +51,7 @@ def main(
     expires_in: Annotated[
         float | None, typer.Option(help="seconds within which a job must start, else it fails", show_default="no limit")
     ] = None,
-    retry: Annotated[
-        str | None,
-        typer.Option(
-            help="repeat failed requests, e.g. attempts=4,backoff=exponential,base=0.1,jitter=full,budget=0.1;"
-            f" names: {', '.join(RetryPolicy.names())}",
-            metavar="NAME=VALUE,...",
-            show_default="each request is sent once",
-        ),
-    ] = None,
+    retry: Annotated[str | None, typer.Option(help=RETRY, metavar="NAME=VALUE,…", show_default="no repeats")] = None,
     output: Annotated[
         Path | None, typer.Option(help="write load.npz and load.json into this folder", show_default="nowhere")
     ] = None,
