@@ -168,6 +168,7 @@ class LoadStep:
     backlog_before: int
     backlog_after: int
     completed: int
+    shape: Shape = Shape.CONSTANT
 
     @property
     def planned(self) -> int:
@@ -209,6 +210,7 @@ async def load_steps(
     delay_s: float,
     timeout_s: float,
     fresh: bool = True,
+    shape: Shape = Shape.CONSTANT,
     on_progress: OnStepProgress | None = None,
 ) -> list[LoadStep]:
     """Send each of the rates for ``seconds`` to the naive API, and return one step a rate.
@@ -230,7 +232,7 @@ async def load_steps(
             if fresh or number == 1:
                 await servers.aclose()
                 server = await servers.enter_async_context(baseline_server(variant, delay_s))
-            plan = LoadPlan(server.url, round(rate_per_s * seconds), rate_per_s, Shape.CONSTANT, timeout_s=timeout_s)
+            plan = LoadPlan(server.url, round(rate_per_s * seconds), rate_per_s, shape, timeout_s=timeout_s)
             before = await server.sample()
             load = await server.send(plan, partial(on_progress, number, rate_per_s) if on_progress else None)
             after = await server.sample()
@@ -248,6 +250,7 @@ async def load_steps(
                 backlog_before=before["in_flight"],
                 backlog_after=after["in_flight"],
                 completed=after["completed"] - before["completed"],
+                shape=shape,
             )
             steps.append(step)
     return steps
