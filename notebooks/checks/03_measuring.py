@@ -31,9 +31,11 @@ def _correct(answer: object) -> str:
 
 def _adds_what_was_left_out(returned: Any, times_s: list[float], interval_s: float) -> str:
     call = f"For the times {times_s} and an interval of {interval_s:g} s"
-    if isinstance(returned, str) or not np.iterable(returned):
+    try:
+        found = np.sort(np.array([float(one) for one in returned]))
+    except (TypeError, ValueError):
         return f"{call} your function returned {shown(returned)}, not a list of times."
-    found, right = np.sort(np.asarray(list(returned), dtype=float)), np.sort(corrected(times_s, interval_s))
+    right = np.sort(corrected(times_s, interval_s))
     if found.shape == right.shape and np.allclose(found, right):
         return ""
     added = [one for one in found.tolist() if not np.isclose(one, times_s).any()]

@@ -25,6 +25,7 @@ _HOMES = {
     "lab.measuring": ("Freeze", "corrected", "in_turns", "measure", "median_interval", "sign_test"),
     "lab.naive_api": ("breaks_at_per_s", "load_steps"),
     "lab.preflight": ("Preflight",),
+    "lab.round_trips": ("acceptance", "plain_recipe", "whole_life"),
     "lab.result": ("SpikeResult", "recorded_baseline", "require_checkout"),
     "lab.spike_plan": ("SpikePlan", "spike_progress", "steps_progress"),
     "lab.spike_run": ("run_spike",),
