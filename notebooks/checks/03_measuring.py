@@ -68,7 +68,7 @@ def _page(answer: object, *, requests: int) -> str:
         0.01**requests: "That is the share of pages all of whose requests are slow.",
         100 * right: "The size is right, as a percentage: write a share between 0 and 1.",
     }
-    return number(answer, right, mistakes=mistakes)
+    return number(answer, right, within=0.02, mistakes=mistakes)
 
 
 multiple_choice(

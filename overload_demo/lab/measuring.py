@@ -156,7 +156,7 @@ def sign_test(wins: int, pairs: int) -> float:
     As if each pair were the toss of a coin (W. J. Dixon and A. M. Mood, *The Statistical Sign Test*, JASA 41, 1946).
     """
     more = max(wins, pairs - wins)
-    return min(1.0, 2 * sum(math.comb(pairs, heads) for heads in range(more, pairs + 1)) / 2**pairs)
+    return min(1.0, 2 * sum(math.comb(pairs, heads) for heads in range(more, pairs + 1)) * 0.5**pairs)
 
 
 def median_interval(values: Sequence[float] | Floats, seed: int = 0) -> tuple[float, float]:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab import BLUE, GREEN, GREY, NAIVE, OFFERED, ORANGE, PREDICTED, QUEUE, Look, theory
@@ -18,8 +17,11 @@ _CURVES: tuple[Look, ...] = (
     {"color": BLUE, "linestyle": "-", "marker": "o"},
     {"color": GREEN, "linestyle": (0, (1, 1)), "marker": "D"},
 )
-_PERCENTILES = np.array([0, 50, 75, 90, 95, 98, 99, 99.5, 99.8, 99.9])
+_MARKED: Look = {"linewidth": 3, "markersize": 8, "markevery": 20}
+_MEAN: Look = {"marker": "*", "linestyle": "none", "markersize": 20, "markeredgecolor": "black", "zorder": 4}
+_TICKS = (0, 50, 75, 90, 95, 98, 99, 99.5, 99.8, 99.9)
 _BIN_S = 0.05
+_AT_THE_SIDE = ("data", "axes fraction")  # x by the data, y as a share of the height
 
 
 def samples(runs: Mapping[str, MeasuredLoad]) -> AccessibleFigure:
@@ -35,6 +37,7 @@ def samples(runs: Mapping[str, MeasuredLoad]) -> AccessibleFigure:
             if run.frozen_s:
                 axes.axvspan(*run.frozen_s, color=GREY, alpha=0.2)
                 due = int(np.count_nonzero((due_s >= run.frozen_s[0]) & (due_s < run.frozen_s[1])))
+                note(axes, f"{due:,} due here", (run.frozen_s[0], 0), (4, 6), xycoords=_AT_THE_SIDE)
                 text += f"; {due:,} were due in the freeze, from {run.frozen_s[0]:.1f} s to {run.frozen_s[1]:.1f} s"
             texts.append(f"{text}.")
         panels[0].set_ylabel("time to the 202, s")
@@ -45,36 +48,37 @@ def samples(runs: Mapping[str, MeasuredLoad]) -> AccessibleFigure:
 def spectrum(times_s: Mapping[str, Floats], *, p99_s: Mapping[str, float] | None = None) -> AccessibleFigure:
     """Draw the percentiles of up to three sets of times (seconds), with the mean of each at its percentile.
 
+    The axis of percentiles stretches the slow end: each tenfold rarer request is as far away as the one before.
     ``p99_s`` are predictions of the 99th percentile, by set.
     """
     if not times_s or not all(one.size for one in times_s.values()):
         raise ConfigurationError("no request was accepted, so there are no percentiles to draw")
-    texts, places = [], np.arange(_PERCENTILES.size)
+    texts, percent = [], 100 * (1 - np.logspace(0, -3, 181))
     with drawing(height=6.5, title="How long do the slowest requests take?") as (figure, axes):
         for (name, one), look in zip(times_s.items(), _CURVES, strict=False):
-            values, mean_s = np.percentile(one, _PERCENTILES), float(one.mean())
-            axes.plot(places, values, label=f"{name}, {one.size:,} times", linewidth=3, markersize=8, **look)
+            values, mean_s = np.percentile(one, percent), float(one.mean())
+            axes.plot(_rarity(percent), values, label=f"{name}, {one.size:,}", **_MARKED, **look)
             below = 100 * float(np.mean(one < mean_s))
-            at = float(np.interp(below, _PERCENTILES, places))
-            axes.plot([at], [mean_s], "*", color=look["color"], markersize=20, markeredgecolor="black")
-            text = f"mean {mean_s * 1000:,.3g} ms, p99 {values[6] * 1000:,.3g} ms"
-            texts.append(f"{name}: median {values[1] * 1000:,.3g} ms, {text}; {below:.0f} % took less than the mean.")
-        axes.plot([], [], "*", color="white", markersize=20, markeredgecolor="black", label="the mean of each")
-        for name, guess_s in (p99_s or {}).items():
-            look = PREDICTED | {"linestyle": "none", "marker": "X", "markersize": 15}
-            axes.plot([6], [guess_s], label="predicted p99", **look)
-            texts.append(f"Predicted p99, {name}: {guess_s * 1000:,.3g} ms.")
-        axes.set(yscale="log", xlabel="% of the requests take at most ...", ylabel="... so many seconds")
-        axes.set_xticks(places, [f"{value:g}" for value in _PERCENTILES])
-        _unique_legend(axes)
+            axes.plot(_rarity([below]), [mean_s], color=look["color"], **_MEAN)
+            half_s, tail_s = np.percentile(one, [50, 99]).tolist()
+            text = f"{name}: median {_ms(half_s)}, mean {_ms(mean_s)}, p99 {_ms(tail_s)}"
+            texts.append(f"{text}; {below:.3g} % took less than the mean.")
+        axes.plot([], [], color="white", label="the mean of each", **_MEAN)
+        for (name, guess_s), marker in zip((p99_s or {}).items(), "XP", strict=False):
+            look = PREDICTED | {"linestyle": "none", "marker": marker, "markersize": 15, "zorder": 3}
+            axes.plot(_rarity([99]), [guess_s], label=f"predicted p99: {name}", **look)
+            texts.append(f"Predicted p99, {name}: {_ms(guess_s)}.")
+        axes.set(yscale="log", xlabel="so many % of the requests ...", ylabel="... took at most so many seconds")
+        axes.set_xticks(_rarity(_TICKS), [f"{tick:g}" for tick in _TICKS])
     return AccessibleFigure(figure, "Percentiles of the times to the 202. " + " ".join(texts))
 
 
-def _unique_legend(axes: Axes) -> None:
-    """Put each label once above the axes: several predictions share one."""
-    handles, labels = axes.get_legend_handles_labels()
-    once = dict(zip(labels, handles, strict=True))
-    axes.legend(once.values(), once.keys(), loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
+def _ms(time_s: float) -> str:
+    return f"{1000 * time_s:,.0f} ms" if time_s >= 0.1 else f"{1000 * time_s:.3g} ms"
+
+
+def _rarity(percent: Sequence[float] | Floats) -> Floats:
+    return -np.log10(1 - np.asarray(percent) / 100)
 
 
 def retransmits(run: MeasuredLoad) -> AccessibleFigure:
@@ -87,22 +91,19 @@ def retransmits(run: MeasuredLoad) -> AccessibleFigure:
         figure,
         axes,
     ):
-        axes.vlines(edges_s[:-1][counts > 0] + _BIN_S / 2, 0.5, counts[counts > 0], color=BLUE, linewidth=9)
         axes.axvspan(0, freeze_s, color=GREY, alpha=0.2)
-        note(axes, "no wait for the frozen\nprocess is longer", (freeze_s, 1), (5, 0), va="top", xycoords=_TOP)
+        axes.plot(edges_s[:-1][counts > 0] + _BIN_S / 2, counts[counts > 0], "o", color=BLUE, markersize=11)
+        note(axes, "a wait for the frozen\nprocess ends here", (freeze_s, 1), (5, 0), va="top", xycoords=_AT_THE_SIDE)
         for second in range(1, int(edges_s[-1]) + 1):
             axes.axvline(second, color=ORANGE, linewidth=2.5, linestyle=(0, (4, 1.5)))
-            note(axes, f"{second} s", (second, 1), (-4, 6), color=ORANGE, xycoords=_TOP, ha="center")
+            note(axes, f"{second} s", (second, 1), (-4, 6), color=ORANGE, xycoords=_AT_THE_SIDE, ha="center")
         axes.set(xlabel="time to the 202, s", ylabel="requests", yscale="log", xlim=(0, None), ylim=(0.5, None))
     alt = (
         f"How long {times_s.size:,} requests took, while the API stood still for {freeze_s:.1f} s:"
         f" {int(np.count_nonzero(times_s < _BIN_S)):,} took less than 50 ms, {repeated:,} took 1 s or longer, and"
         f" {int(np.count_nonzero((times_s > freeze_s + _BIN_S) & (times_s < 1.0))):,} between the freeze and 1 s."
     )
-    return AccessibleFigure(figure, alt, "One bar is 50 ms wide. Grey: up to the length of the freeze.")
-
-
-_TOP = ("data", "axes fraction")
+    return AccessibleFigure(figure, alt, "A dot counts the requests of 50 ms. Grey: up to the length of the freeze.")
 
 
 def pairs(measured: Pairs) -> AccessibleFigure:
@@ -110,7 +111,7 @@ def pairs(measured: Pairs) -> AccessibleFigure:
     percent = 100 * (measured.ratios - 1)
     low, high = (100 * (ratio - 1) for ratio in median_interval(measured.ratios))
     count, chance = percent.size, sign_test(measured.b_wins, percent.size)
-    title = f"B was faster in {measured.b_wins} of {count} pairs; chance alone: {chance:.2g}"
+    title = f"B was faster in {measured.b_wins} of {count} pairs; chance alone does that with probability {chance:.2g}"
     with drawing(height=5.5, title=title) as (figure, axes):
         axes.axhline(0, color="black", linewidth=2, label="no difference")
         axes.axhspan(low, high, color=BLUE, alpha=0.15, label="95 % interval of the median")
@@ -138,11 +139,11 @@ def knee(steps: Sequence[LoadStep], *, limit_s: float | None = None) -> Accessib
     rates, answered = [one.offered_per_s for one in steps], [one.goodput_per_s for one in steps]
     best = max(answered)
     measured = np.array([np.percentile(one.response_s, [50, 99]) for one in steps])
-    arrivals = (intended_times(one.shape, one.planned, one.offered_per_s) for one in steps)
+    arrivals = (intended_times(one.shape, one.planned, one.offered_per_s, one.seed) for one in steps)
     expected = np.array([np.percentile(theory.waits_s(at_s, 1 / best) + 1 / best, [50, 99]) for at_s in arrivals])
     with drawing(2, height=9, sharex=True) as (figure, (above, below)):
         above.plot([0, max(rates)], [0, max(rates)], label="every request answered at once", **OFFERED)
-        above.plot(rates, answered, marker="o", markersize=9, label=f"measured, best {best:,.0f}/s", **QUEUE)
+        above.plot(rates, answered, marker="o", markersize=9, label=f"measured, at best {best:,.0f}/s", **QUEUE)
         above.set(ylabel="answers a second", ylim=(0, 1.1 * max(rates)))
         for column, (name, look) in enumerate((("median", QUEUE | {"marker": "o"}), ("p99", NAIVE | {"marker": "s"}))):
             below.plot(rates, measured[:, column], markersize=9, label=f"{name}, measured", **look)
@@ -153,7 +154,7 @@ def knee(steps: Sequence[LoadStep], *, limit_s: float | None = None) -> Accessib
         below.set(xlabel="offered, requests a second", ylabel="time to the answer, s", yscale="log", xlim=(0, None))
     points = zip(rates, answered, measured, strict=True)
     alt = "Throughput and latency against offered load. " + " ".join(
-        f"{rate:,.0f}/s: {good:,.0f}/s answered, median {half * 1000:,.0f} ms, p99 {most * 1000:,.0f} ms."
+        f"{rate:,.0f}/s: {good:,.0f}/s answered, median {_ms(half)}, p99 {_ms(most)}."
         for rate, good, (half, most) in points
     )
     one = steps[0]
