@@ -117,7 +117,7 @@ def _invalid(answer: object, *, reports: Mapping[str, LoadSummary]) -> str:
     "A may win all pairs just as well: find the smallest n with 2 * 0.5 ** n < 0.05.",
 )
 def _pairs(answer: object) -> str:
-    mistakes = {
+    mistakes: dict[float, str] = {
         5: "0.5 ** 5 = 0.031 is the chance that B wins all. A could win all just as well: together 0.063.",
         4: "0.5 ** 4 = 0.063: chance alone does this more often than in 5 % of the cases.",
         20: "1 in 20 is the limit of the probability. How fast does 0.5 ** n get there?",
