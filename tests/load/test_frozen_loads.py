@@ -24,6 +24,10 @@ def is_stopped(pid: int) -> bool:
     return psutil.Process(pid).status() == psutil.STATUS_STOPPED
 
 
+async def stops(pid: int) -> bool:
+    return is_stopped(pid)
+
+
 async def test_an_open_loop_meets_the_freeze_that_a_paced_closed_loop_leaves_out(tmp_path: Path) -> None:
     freeze, rate_per_s, clients = Freeze("api", 0.3, 0.8), 200.0, 4
     async with await Stack.start(placement="process", runs=tmp_path) as stack:
@@ -66,7 +70,7 @@ async def test_a_cancelled_load_leaves_no_stopped_part(tmp_path: Path) -> None:
         pid = stack.process_ids()["redis"]
         plan = LoadPlan(stack.url, 6_000, 100.0, Shape.CONSTANT)
         running = asyncio.create_task(measure(stack, [plan], Freeze("redis", 0.1, 60.0)))
-        await wait_until_async("the store is stopped", lambda: is_stopped(pid))
+        await wait_until_async("the store is stopped", lambda: stops(pid))
 
         running.cancel()
         await asyncio.wait([running])
@@ -109,5 +113,5 @@ async def test_a_part_is_frozen_for_the_length_of_the_block(tmp_path: Path) -> N
     async with await Stack.start(placement="process", runs=tmp_path) as stack:
         pid = stack.process_ids()["worker"]
         with frozen(stack, "worker"):
-            await wait_until_async("the worker is stopped", lambda: is_stopped(pid))
+            await wait_until_async("the worker is stopped", lambda: stops(pid))
         assert not is_stopped(pid)

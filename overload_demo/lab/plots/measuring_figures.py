@@ -38,7 +38,7 @@ def samples(runs: Mapping[str, MeasuredLoad]) -> AccessibleFigure:
                 axes.axvspan(*run.frozen_s, color=GREY, alpha=0.2)
                 due = int(np.count_nonzero((due_s >= run.frozen_s[0]) & (due_s < run.frozen_s[1])))
                 note(axes, f"{due:,} due here", (run.frozen_s[0], 0), (4, 6), xycoords=_AT_THE_SIDE)
-                text += f"; {due:,} were due in the freeze, from {run.frozen_s[0]:.1f} s to {run.frozen_s[1]:.1f} s"
+                text += f"; due in the freeze: {due:,}, from {run.frozen_s[0]:.1f} s to {run.frozen_s[1]:.1f} s"
             texts.append(f"{text}.")
         panels[0].set_ylabel("time to the 202, s")
     alt = "The time of each request over the moment it was due. " + " ".join(texts)
