@@ -43,7 +43,8 @@ def test_there_are_twelve_questions_with_four_different_answers() -> None:
 
 
 def test_the_guide_defines_the_gain() -> None:
-    assert "(post − pre) ÷ (1 − pre)" in (CHECKS[0].parent / "README.md").read_text()
+    guide = (CHECKS[0].parent / "README.md").read_text().replace("\N{MINUS SIGN}", "-")
+    assert "(post - pre) ÷ (1 - pre)" in guide
 
 
 def test_neither_the_letter_nor_the_length_tells_the_right_answer() -> None:
