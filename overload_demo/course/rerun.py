@@ -103,8 +103,10 @@ def table(found: Sequence[Finding]) -> Table:
     return shown
 
 
-def write(found: Sequence[Finding], path: Path, form: str) -> None:
-    """Write the findings as ``form``: "json", a list of objects, or "csv", a head line and a line each."""
+def write(found: Sequence[Finding], path: Path | None, form: str) -> None:
+    """Write the findings as ``form``, unless ``path`` is None: "json" is a list of objects, "csv" a line each."""
+    if path is None:
+        return
     rows = [asdict(one) for one in found]
     try:
         with path.open("w", newline="") as file:
