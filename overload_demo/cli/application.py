@@ -198,7 +198,7 @@ def check(
     json: Annotated[Path | None, typer.Option(help="Write the findings to this file as JSON.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the findings to this file as CSV.")] = None,
 ) -> None:
-    """Run notebooks again from an empty kernel and report their exercises and predictions.
+    """Run notebooks again from an empty Jupyter kernel and report their exercises and predictions.
 
     Exit code 0 only if every exercise is right and no cell failed. The notebooks' files are not changed.
     """
