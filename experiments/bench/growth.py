@@ -21,7 +21,7 @@ from experiments.bench import servers
 from experiments.bench.record import RESULTS, Count, Folder, Rounds, Row, recording
 from overload_demo.lab import BLUE, GREEN, GREY, ORANGE, PURPLE, Look
 from overload_demo.lab.plots.accessible_figure import drawing, note
-from overload_demo.load.sender import sample_body
+from overload_demo.load.clients import sample_body
 
 PICTURE = RESULTS / "bench_growth.png"
 DIMENSIONS = ("queued", "API processes", "workers")

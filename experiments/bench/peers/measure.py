@@ -22,7 +22,7 @@ from experiments.bench.servers import accepted_per_s, folder_in, p50_of, submitt
 from overload_demo.errors import OverloadDemoError
 from overload_demo.lab.wording import about
 from overload_demo.load import LoadPlan, run_load
-from overload_demo.load.sender import sample_body
+from overload_demo.load.clients import sample_body
 
 WITHIN_S = 90.0
 WARM_UP_S = 2.0  # a new Node process is several times slower in its first second (measured)
