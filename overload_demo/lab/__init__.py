@@ -24,6 +24,7 @@ _HOMES = {
     "lab.job_log": ("JobLog", "PromiseRun", "follow", "read_events", "read_life"),
     "lab.naive_api": ("breaks_at_per_s", "load_steps"),
     "lab.preflight": ("Preflight",),
+    "lab.round_trips": ("acceptance", "plain_recipe", "whole_life"),
     "lab.result": ("SpikeResult", "recorded_baseline", "require_checkout"),
     "lab.spike_plan": ("SpikePlan", "spike_progress", "steps_progress"),
     "lab.spike_run": ("run_spike",),

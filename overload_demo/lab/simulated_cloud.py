@@ -103,6 +103,12 @@ class SimulatedCloud(Proxy):
         token = self.address.token.get_secret_value()
         return {"UPSTASH_REDIS_REST_URL": self.address.url, "UPSTASH_REDIS_REST_TOKEN": token}
 
+    async def counts(self) -> tuple[int, int, int]:
+        """Return exchanges, commands as sent, and commands with those inside scripts; from any event loop."""
+        with closing(Line(self._stores[0])) as line:
+            _, run = count_commands(await line.ask("INFO", "commandstats"))
+        return self.exchanges, self.commands, run
+
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve requests one after the other, each a round trip long."""
         with ExitStack() as stack:

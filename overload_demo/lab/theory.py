@@ -13,6 +13,11 @@ def capacity_per_s(delay_s: float) -> float:
     return 1 / delay_s
 
 
+def smallest_batch(arrival_per_s: float, call_s: float, calls_at_once: int = 2) -> int:
+    """Return the batch limit that keeps up: Little's law, λ x seconds a call = jobs in calls, over those in flight."""
+    return max(1, math.ceil(arrival_per_s * call_s / calls_at_once))
+
+
 def peak_depth(arrival_per_s: float, drain_per_s: float, spike_s: float) -> float:
     """Return the jobs waiting at the end of a spike: (λ - μ) T; 0 if the queue keeps up. Newell, section 2.2."""
     return max(0.0, (arrival_per_s - drain_per_s) * spike_s)
