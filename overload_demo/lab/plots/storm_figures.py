@@ -127,8 +127,8 @@ def _panel(axes: Axes, run: StormRun) -> None:
 
 
 def _title(run: StormRun) -> str:
-    back = {"recovered": f"back {run.back_s or 0:.1f} s after the freeze", "drains": "not back yet, the queue drains"}
-    return f"{run.cure.name}: {back.get(run.outcome, 'not back, the queue grows')}"
+    back = {"drains": "not back yet, the queue drains", "storm": "not back, the queue grows"}
+    return f"{run.cure.name}: {back.get(run.outcome, f'back {run.back_s or 0:.1f} s after the freeze')}"
 
 
 def _text(run: StormRun) -> str:
