@@ -31,6 +31,7 @@ from typing import Any, ClassVar, TypeVar
 
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab import GREEN, GREY, ORANGE
+from overload_demo.lab.wording import about, off_by
 
 # Tolerances, as a share of the right answer: computed from round numbers (0.01), measured, read off a curve.
 EXACT, MEASURED, READ_OFF = 0.001, 0.05, 0.10
@@ -274,14 +275,13 @@ class Prediction:
 
 
 class Comparison:
-    """A table: predicted, measured, and the error in percent of the measured value."""
+    """A table: predicted, measured, and the error in percent of the measured value, or as a factor."""
 
     def __init__(self, measured: Mapping[Prediction, float]) -> None:
         self.rows: list[tuple[str, str, str, str]] = []
         for one, value in measured.items():
             mine = f"{one.value:,.10g}" + ("" if one.is_own else " (default)")
-            error = f"{(one.value - value) / value:+.0%}" if value else "-"
-            self.rows.append((one.question, mine, f"{value:,.6g} {one.unit}", error))
+            self.rows.append((one.question, mine, f"{about(value)} {one.unit}", off_by(one.value, value)))
 
     def _repr_html_(self) -> str:
         heads = "".join(f"<th>{head}</th>" for head in ("", "predicted", "measured", "off by"))

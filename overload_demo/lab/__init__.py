@@ -17,6 +17,7 @@ QUEUE: Look = {"color": BLUE, "linewidth": 3}
 NAIVE: Look = {"color": ORANGE, "linewidth": 3, "linestyle": (0, (4, 1.5))}
 OFFERED: Look = {"color": GREY, "linewidth": 2, "linestyle": ":"}
 PREDICTED: Look = {"color": PURPLE, "linewidth": 2.5, "linestyle": (0, (1, 1))}
+SINCE = "seconds since the first request"  # the axis of time; a spike has a calm before its full rate
 BOX: Look = {"color": "white", "pad": 2}  # below a text that crosses a line
 
 _HOMES = {

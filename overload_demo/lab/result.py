@@ -193,15 +193,14 @@ class SpikeSeries(BaseModel, frozen=True):
     oldest_age_s: list[float]
 
     def drained_per_s(self, bucket_s: float = 1.0) -> tuple[list[float], list[float]]:
-        """Return jobs settled a second between samples at least ``bucket_s`` apart: (middle of interval, rate)."""
-        at_s, rates = [], []
-        since_s, since = self.sampled_at_s[0], self.settled[0]
+        """Return jobs settled a second between samples at least ``bucket_s`` apart: the rates, and one edge more."""
+        edges_s, rates, since = self.sampled_at_s[:1], [], self.settled[0]
         for now_s, settled in zip(self.sampled_at_s, self.settled, strict=True):
-            if now_s - since_s >= bucket_s:
-                at_s.append((since_s + now_s) / 2)
-                rates.append((settled - since) / (now_s - since_s))
-                since_s, since = now_s, settled
-        return at_s, rates
+            if now_s - edges_s[-1] >= bucket_s:
+                rates.append((settled - since) / (now_s - edges_s[-1]))
+                edges_s.append(now_s)
+                since = settled
+        return rates, edges_s
 
     def drain_rate_per_s(self) -> float:
         """Return jobs settled ÷ time between the first and the last sample with a new count; 0.0 without two."""

@@ -30,7 +30,7 @@ from overload_demo.api.access import HostCheck
 from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.http_server import HostRule, SignalFreeServer
-from overload_demo.lab import BLUE, GREY, ORANGE, PURPLE
+from overload_demo.lab import BLUE, GREY, ORANGE, PURPLE, SINCE
 from overload_demo.live.feed import EVERY_S, NOT_KNOWN, NOTHING_YET, NUMBERS, Feed
 
 try:
@@ -59,7 +59,8 @@ CLOSE = {"Connection": "close"}  # the rest of the body is not read
 
 CURVES = ("at_s", "acceptance_p99_s", "queue_depth", "accepted_per_s", "drain_rate_per_s")
 LINE_PX = 4
-FASTEST_S, SLOWEST_S = 0.0007, 200.0  # a fixed range, with room for the legend, so that the latency panel never jumps
+# A fixed range, so that the panel never jumps, with room for the legend above the curves and the event marks below.
+FASTEST_S, SLOWEST_S = 0.00001, 200.0
 QUEUE: dict[str, Any] = {"color": BLUE}
 NAIVE: dict[str, Any] = {"color": ORANGE, "line_dash": [12, 6]}
 ACCEPTED: dict[str, Any] = {"color": GREY, "line_dash": [3, 5]}
@@ -241,7 +242,7 @@ def _depth() -> figure:
 def _rates() -> figure:
     panel = _panel("per second", y_range=_from_zero())
     panel.xaxis.visible = True
-    panel.xaxis.axis_label = "seconds since the spike began"
+    panel.xaxis.axis_label = SINCE
     _line(panel, "naive", "drain_rate_per_s", "naive API, answered", **NAIVE)
     _line(panel, "queue", "accepted_per_s", "accepted", **ACCEPTED)
     _line(panel, "queue", "drain_rate_per_s", "done", **QUEUE)

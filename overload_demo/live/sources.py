@@ -19,6 +19,7 @@ from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab.result import SCHEMA_VERSION, BaselineRun, SpikeResult, first_problem
 from overload_demo.lab.spike_plan import SpikeProgress
+from overload_demo.lab.wording import off_by
 from overload_demo.live.feed import EVERY_S, MARKS_FILE, NOT_KNOWN, NUMBERS, RATE_OVER_S, Feed, LiveSample, Mark, Track
 
 SERVICE = "overload-safe-queue-api"
@@ -55,7 +56,7 @@ class SpikeFeed:
         track: Track = "naive" if progress.stage == "baseline" else "queue"
         if track != self._track or load.elapsed_s < self._last_s:
             self._feed.begin(track, elapsed_s=load.elapsed_s)
-            self._feed.mark("spike starts", 0.0)
+            self._feed.mark("first request", 0.0)
         self._track, self._last_s = track, load.elapsed_s
         sample = LiveSample(
             track=track,
@@ -304,7 +305,7 @@ def spike_text(result: SpikeResult, peak: float | None = None, empty_s: float | 
     ):
         text += f" {name} {value:,.0f}{unit}"
         if guess is not None:
-            error = f", {guess / value - 1:+.0%}" if value else ""
+            error = f", {off_by(guess, value)}" if value else ""
             text += f" (predicted {guess:,.0f}{error})"
         text += "."
     return text

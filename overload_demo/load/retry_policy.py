@@ -114,12 +114,17 @@ class RetryPolicy:
             return validate(given)
 
     @classmethod
+    def names(cls) -> dict[str, str]:
+        """Return the fields by their names in :meth:`parse`."""
+        return {field.removesuffix("_s"): field for field in cls.__dataclass_fields__}
+
+    @classmethod
     def parse(cls, text: str) -> Self:
         """Read ``attempts=4,backoff=exponential,base=0.1``: the fields without ``_s``; words for switches: on, off.
 
         Raises :class:`ConfigurationError` for an unknown or repeated name and for an invalid value.
         """
-        names = {field.removesuffix("_s"): field for field in cls.__dataclass_fields__}
+        names = cls.names()
         given: dict[str, Any] = {}
         for part in text.split(","):
             name, equals, value = (word.strip() for word in part.partition("="))

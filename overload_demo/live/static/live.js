@@ -2,6 +2,7 @@
 // look of a panel come from Python.
 
 const SHORTEST_S = 30, LONGEST_S = 120, KEPT = 600;
+const MOST_S = 1.5; // between two samples that a line joins: a recorded naive API has one a second
 
 export async function mount(root, Bokeh, panels) {
   const documents = [];
@@ -14,7 +15,15 @@ export async function mount(root, Bokeh, panels) {
   const columns = (source, rows) =>
     Object.fromEntries(Object.keys(source.data).map(name => [name, rows.map(row => row[name] ?? NaN)]));
   const kept = { naive: [], queue: [] };
-  const draw = track => each(track, source => { source.data = columns(source, kept[track]); });
+  const gapped = rows => rows.flatMap((row, number) =>
+    number && row.at_s - rows[number - 1].at_s > MOST_S ? [{ at_s: rows[number - 1].at_s }, row] : [row]);
+  const fill = (name, rows) => {
+    each(name, source => { source.data = columns(source, rows); });
+    each("legend", legend => {  // a name without a line is hidden
+      for (const item of legend.items) item.visible = item.renderers.some(one => one.data_source.get_length() > 0);
+    });
+  };
+  const draw = track => fill(track, gapped(kept[track]));
 
   function showNow(sample) {
     for (const [name, text] of Object.entries(sample.numbers))
@@ -47,8 +56,8 @@ export async function mount(root, Bokeh, panels) {
       for (const element of all("[data-state]")) element.textContent = state[element.dataset.state] ?? "";
       empty_s = state.empty_s ?? 0;
       const line = state.peak == null ? [] : [0, 1e6].map(at_s => ({ at_s, queue_depth: state.peak }));
-      each("peak", source => { source.data = columns(source, line); });
-      each("empty", source => { source.data = columns(source, empty_s ? [{ at_s: empty_s }] : []); });
+      fill("peak", line);
+      fill("empty", empty_s ? [{ at_s: empty_s }] : []);
       showTime([]);
     },
     snapshot({ samples, marks, state, now }) {
