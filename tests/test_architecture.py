@@ -42,6 +42,7 @@ HOMES = {
     "pydantic": {"api", "config", "jobs", "lab", "live", "load", "rest", "store", "worker"},
     "pydantic_settings": {"config"},
     "rich": {"cli", "console", "course", "lab", "live", "load"},
+    "simpy": {"lab"},
     "starlette": {"api"},
     "traitlets": {"live"},
     "typer": {"api", "cli", "console", "live", "load", "store", "worker"},

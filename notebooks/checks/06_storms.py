@@ -24,7 +24,7 @@ multiple_choice(
     "abandoned jobs",
     {
         "nothing": "The worker did about as many jobs a second as it can: look at the number printed above.",
-        "one job again and again": "Each attempt is a job with an id of its own, and the worker does each of them once.",
+        "one job again and again": "Each attempt is a job with an id of its own, and the worker does each one once.",
         "failed jobs": "Every one of them succeeds and gets its result stored. The question is whether a client still "
         "polls for it.",
         "new jobs first": "First come, first served: a new job waits behind everything that is in the queue.",
@@ -70,13 +70,13 @@ multiple_choice(
     "06.backoff",
     "as many attempts",
     {
-        "waits too short": "Compare the ends of the curves: with longer waits the retries come later, but in the end as "
-        "many of them arrive a second.",
+        "waits too short": "Compare the ends of the curves: with longer waits the retries come later, but in the end "
+        "as many of them arrive a second.",
         "all at one moment": "Jitter removes exactly that. Compare the panel with jitter: its clients are spread, and "
         "get nothing either.",
         "too few retries": "Each further retry is one more job before the worker: (1 + R) grows.",
-        "worker too slow": "The same worker keeps up with the new requests before the freeze, with more than half of its "
-        "time free.",
+        "worker too slow": "The same worker keeps up with the new requests before the freeze, with more than half of "
+        "its time free.",
     },
     "Look at what is sent a second at the end of each of the three runs.",
     "A wait changes when a retry is sent. What would change how many are sent?",
@@ -129,7 +129,7 @@ def _takes_wrongly(take: Bucket) -> str:
 
 
 def _earns_wrongly(take: Bucket, ratio: float, burst: float) -> str:
-    """Return a hint unless 20 requests earn 20 x ratio tokens before the decision, and never more than burst are kept."""
+    """Return a hint unless requests earn ``ratio`` tokens each before the decision, and at most ``burst`` are kept."""
     new = round(2 / ratio)
     allowed, tokens = take(0.0, new)
     if math.isclose(tokens, new - 1):
@@ -140,7 +140,7 @@ def _earns_wrongly(take: Bucket, ratio: float, burst: float) -> str:
         return f"{new} new requests came, and your function refuses a retry: what the requests earn is missing."
     allowed, tokens = take(burst, 100 * new)
     if tokens > burst:
-        return f"After a long calm {tokens:,.0f} tokens are saved: a storm of retries would be paid for. Keep at most burst."
+        return f"After a long calm {tokens:,.0f} tokens are saved, enough for a storm of retries. Keep at most burst."
     if math.isclose(tokens, burst):
         return "A full bucket stays full although a token was taken: cut at burst before the retry takes its token."
     return ""

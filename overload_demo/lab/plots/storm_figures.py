@@ -11,6 +11,7 @@ from overload_demo.errors import ConfigurationError
 from overload_demo.lab import BLUE, GREEN, OFFERED, ORANGE, PREDICTED, QUEUE, YELLOW, Look, theory
 from overload_demo.lab.plots.accessible_figure import AccessibleFigure, drawing, note, predicted
 from overload_demo.lab.storm import StormRun
+from overload_demo.load.plan import Floats
 
 _BUCKET_S = 0.5
 _SENT: Look = {"color": ORANGE, "linewidth": 2.5, "linestyle": (0, (4, 1.5))}
@@ -25,16 +26,17 @@ _WORDS = {"recovered": "recovered", "drains": "not yet, the queue drains", "stor
 def storms(runs: Sequence[StormRun], *, back_s: float | None = None) -> AccessibleFigure:
     """Draw new requests, all attempts and results in time over time, a panel a run, with the freeze shaded.
 
-    The numbers at the right are means of the last seconds. ``back_s`` is a prediction for the first run: seconds from
-    the end of the freeze until results are in time again.
+    The numbers at the right are means of the last seconds. ``back_s`` is a prediction: seconds from the end of the
+    freeze until results are in time again.
     """
     if not runs:
         raise ConfigurationError("there is no storm to draw")
-    columns = min(2, len(runs))
+    columns, top = min(2, len(runs)), 1.05 * max(map(_highest, runs))
     shape = math.ceil(len(runs) / columns), columns
     with drawing(*shape, height=1.6 + 3.2 * shape[0], sharex=True, sharey=True, squeeze=False) as (figure, grid):
         for axes, run in zip(grid.flat, runs, strict=False):
-            _panel(axes, run)
+            _panel(axes, run, top)
+        note(grid[0, 0], "store\nfrozen", (runs[0].plan.calm_s, top), (6, -42), fontsize=13)
         for axes in grid.flat[len(runs) :]:
             axes.set_axis_off()
         for axes in grid.flat[max(0, len(runs) - columns) : len(runs)]:
@@ -42,10 +44,10 @@ def storms(runs: Sequence[StormRun], *, back_s: float | None = None) -> Accessib
             axes.tick_params(labelbottom=True)
         for axes in grid[:, 0]:
             axes.set_ylabel("a second")
-        if back_s is not None:
-            first, at_s = grid[0, 0], runs[0].plan.thaws_s + back_s
-            first.axvline(min(at_s, runs[0].plan.ends_s), **PREDICTED)
-            note(first, "predicted: back", (min(at_s, runs[0].plan.ends_s), 0), (-6, 70), ha="right", rotation=90)
+        for axes in grid.flat[: 0 if back_s is None else len(runs)]:
+            at_s = min(runs[0].plan.thaws_s + (back_s or 0), runs[0].plan.ends_s)
+            axes.axvline(at_s, **PREDICTED)
+            note(axes, "predicted: back", (at_s, top / 2), (-16, 0), ha="left", va="center", rotation=90, fontsize=13)
     alt = " ".join(_text(run) for run in runs) + predicted("Back {:g} s after the freeze was predicted.", back_s)
     return AccessibleFigure(figure, alt, _caption(runs))
 
@@ -99,31 +101,33 @@ def _points(runs: Sequence[StormRun], outcome: str) -> tuple[list[float], list[i
     return [run.load for run in chosen], [run.retries for run in chosen]
 
 
-def _panel(axes: Axes, run: StormRun) -> None:
-    plan, log = run.plan, run.log
-    edges_s = np.linspace(0, plan.ends_s, 1 + max(10, round(plan.ends_s / _BUCKET_S)))
-    curves = {"sent": (log.attempts_s, _SENT), "new": (log.requests_s, OFFERED), "in time": (log.in_time_s, QUEUE)}
+def _panel(axes: Axes, run: StormRun, top: float) -> None:
+    """Draw one storm up to ``top`` a second; the names of the curves stand at their ends, apart from each other."""
+    plan, edges_s = run.plan, _edges_s(run)
     axes.axvspan(plan.calm_s, plan.thaws_s, color=YELLOW, alpha=0.35)
-    highest = 0.0
-    for times_s, look in curves.values():
-        counts = np.histogram(times_s, edges_s)[0] / edges_s[1]
-        axes.stairs(counts, edges_s, baseline=None, **look)
-        highest = max(highest, counts.max())
-    at = -np.inf
-    for name, (times_s, look) in sorted(curves.items(), key=lambda one: run.rate_at_end(one[1][0])):
+    at = -top
+    for name, (times_s, look) in sorted(_curves(run).items(), key=lambda one: run.rate_at_end(one[1][0])):
+        axes.stairs(np.histogram(times_s, edges_s)[0] / edges_s[1], edges_s, baseline=None, **look)
         rate = run.rate_at_end(times_s)
-        at = max(rate, at + 0.14 * highest)
-        note(
-            axes,
-            f"{name} {rate:,.0f}/s",
-            (plan.ends_s, at),
-            (8, -5),
-            color=look["color"],
-            fontsize=13,
-            annotation_clip=False,
-        )
+        at = max(rate, at + top / 8)
+        style: Look = {"color": look["color"], "fontsize": 13, "annotation_clip": False}
+        note(axes, f"{name} {rate:,.0f}/s", (plan.ends_s, at), (8, -5), **style)
     axes.set_title(_title(run), fontsize=15)
-    axes.set(xlim=(0, plan.ends_s), ylim=(0, None))
+    axes.set(xlim=(0, plan.ends_s), ylim=(0, top))
+
+
+def _curves(run: StormRun) -> dict[str, tuple[Sequence[float], Look]]:
+    log = run.log
+    return {"sent": (log.attempts_s, _SENT), "new": (log.requests_s, OFFERED), "in time": (log.in_time_s, QUEUE)}
+
+
+def _edges_s(run: StormRun) -> Floats:
+    return np.linspace(0, run.plan.ends_s, 1 + max(10, round(run.plan.ends_s / _BUCKET_S)))
+
+
+def _highest(run: StormRun) -> float:
+    edges_s = _edges_s(run)
+    return max(float(np.histogram(times_s, edges_s)[0].max() / edges_s[1]) for times_s, _ in _curves(run).values())
 
 
 def _title(run: StormRun) -> str:
@@ -132,12 +136,8 @@ def _title(run: StormRun) -> str:
 
 
 def _text(run: StormRun) -> str:
-    sent, new, in_time = (
-        run.rate_at_end(times) for times in (run.log.attempts_s, run.log.requests_s, run.log.in_time_s)
-    )
-    return (
-        f"{_title(run)}; at the end {new:,.0f} new requests, {sent:,.0f} sent, {in_time:,.0f} results in time a second."
-    )
+    rates = ", ".join(f"{name} {run.rate_at_end(times_s):,.0f}" for name, (times_s, _) in _curves(run).items())
+    return f"{_title(run)}; a second at the end: {rates}."
 
 
 def _caption(runs: Sequence[StormRun]) -> str:
