@@ -300,7 +300,8 @@ def side_by_side(runs: Sequence[PromiseRun], *, oldest_s: float | None = None) -
         f" promised were {run.promise_s:g} s. Empty after {run.result.seconds_to_empty:,.1f} s."
         for run in runs
     ) + predicted("Predicted for the bounded queue: oldest age {:g} s.", oldest_s)
-    return AccessibleFigure(figure, alt, "The same spike each time; the scales are equal.")
+    differs = f"What differs: {', '.join(run.name for run in runs)}."
+    return AccessibleFigure(figure, alt, f"The same spike each time, on equal scales. {differs}" if runs[1:] else "")
 
 
 def outcomes(runs: Sequence[PromiseRun], *, refused_percent: float | None = None) -> AccessibleFigure:
