@@ -35,8 +35,6 @@ pytestmark = pytest.mark.course
 PROJECTOR: ViewportSize = {"width": 1280, "height": 720}
 SCHEMES = ("light", "dark")
 WIDE = {"accepted": 100_000, "errors": 95_133, "queue_depth": 70_594, "oldest_age_s": 120.5, "acceptance_p99_s": 0.999}
-LEGENDS = """() => Bokeh.documents.flatMap(one => one.get_model_by_name("legend").items)
-  .filter(item => item.visible).map(item => item.label.value)"""
 LONG = "Absorbed: 100,000 of 100,000 accepted, 0 lost. Peak 70,594 (predicted 50,000, -29 %). Empty after 65 s."
 
 
@@ -340,23 +338,3 @@ def answers(client: httpx.Client) -> bool:
         return client.get("/health").status_code == 200
     except httpx.TransportError:
         return False
-
-
-def test_only_curves_that_are_drawn_are_named_and_a_time_without_samples_is_a_gap(
-    browser: Browser, recorded: list[LiveSample]
-) -> None:
-    feed = Feed(title="a title")
-    with a_page(feed) as address, live_tab(browser, address) as tab:
-        assert tab.evaluate(LEGENDS) == []
-
-        for sample in recorded[:20]:
-            feed.add(sample)
-        feed.add(replace(recorded[20], at_s=recorded[19].at_s + 3))
-        wait_for_samples(tab, 21)
-        drawn = ["queue API, time to the 202", "queue API, jobs", "accepted", "done"]
-        assert tab.evaluate(LEGENDS) == drawn
-        assert len(tab.column("queue", "at_s")) == 22, "a row without values breaks the line"
-
-        feed.show(peak=300.0)
-        wait_until("the prediction is named", lambda: tab.evaluate(LEGENDS) == [*drawn[:2], "predicted", *drawn[2:]])
-        assert tab.complaints == []
