@@ -23,6 +23,7 @@ BOX: Look = {"color": "white", "pad": 2}  # below a text that crosses a line
 _HOMES = {
     "lab.crashes": ("Kill", "frozen", "run_with_kills"),
     "lab.job_log": ("JobLog", "PromiseRun", "follow", "read_events", "read_life"),
+    "lab.measuring": ("Freeze", "corrected", "in_turns", "measure", "median_interval", "sign_test"),
     "lab.naive_api": ("breaks_at_per_s", "load_steps"),
     "lab.preflight": ("Preflight",),
     "lab.round_trips": ("acceptance", "plain_recipe", "whole_life"),

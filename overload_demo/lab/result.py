@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 import overload_demo
 from overload_demo.errors import ConfigurationError
+from overload_demo.lab.vote import Vote
 from overload_demo.load.load_result import LoadSeries, LoadSummary
 from overload_demo.load.machine import Environment
 from overload_demo.load.plan import LoadPlan, Shape
@@ -241,7 +242,8 @@ class SpikeResult(Reconciliation):
 
     ``drain_rate_per_s`` is jobs settled ÷ time from the first to the last settlement sampled. ``seconds_to_empty``
     counts from the first intended send. ``rest_calls_per_job`` and ``store_…_per_job`` are None where a process that
-    counts them was restarted during the run. Megabytes are 10^6 bytes. ``folder`` contains the files of the run.
+    counts them was restarted during the run. Megabytes are 10^6 bytes. ``votes`` are those of the class that saw the
+    run; ``folder`` contains its files.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -267,6 +269,7 @@ class SpikeResult(Reconciliation):
     baseline: BaselineRun | None = None
     baseline_source: Literal["live", "recorded", "none"] = "none"
     baseline_note: str = ""
+    votes: list[Vote] = []
     folder: Path | None = Field(None, exclude=True)  # not stored: it is a path of one machine
 
     @property

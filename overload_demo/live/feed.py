@@ -73,14 +73,16 @@ class Feed:
     """Samples, marks and state for any number of readers; thread-safe.
 
     ``number`` is that of the latest message. ``state`` holds ``title``, ``badge``, ``status``, ``result``, the
-    predictions ``peak`` (jobs) and ``empty_s`` (seconds), and the names of the ``controls`` that are possible now.
+    predictions ``peak`` (jobs) and ``empty_s`` (seconds), the class's ``vote``, and the names of the ``controls`` that
+    are possible now.
     """
 
     def __init__(self, **state: Any) -> None:
         self._lock = threading.Lock()
         self.number = 0
         self._zero_mono_s = time.monotonic()
-        self._state: dict[str, Any] = {"title": "", "badge": "", "status": "", "peak": None, "empty_s": None} | state
+        self._state: dict[str, Any] = {"title": "", "badge": "", "status": "", "vote": None}
+        self._state |= {"peak": None, "empty_s": None} | state
         self._tracks: dict[Track, deque[LiveSample]] = {track: deque(maxlen=KEPT) for track in TRACKS}
         self._latest: Track = "queue"
         self._marks: deque[Mark] = deque(maxlen=KEPT_MARKS)

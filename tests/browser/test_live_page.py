@@ -170,7 +170,7 @@ def test_an_invalid_number_is_refused_with_a_reason(browser: Browser, stage: Sta
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_axe_finds_nothing_and_each_chart_has_a_description(browser: Browser, stage: Staged, scheme: str) -> None:
     with live_tab(browser, stage.address, color_scheme=scheme) as tab:
-        tab.page.click("summary")
+        tab.page.click("text=The numbers as a table")
         found = Axe().run(tab.page)
 
         assert found.violations_count == 0, found.generate_report()
@@ -183,10 +183,10 @@ def test_axe_finds_nothing_and_each_chart_has_a_description(browser: Browser, st
 
 
 def test_the_keyboard_reaches_every_control_in_order(browser: Browser, stage: Staged) -> None:
-    focused = "(one => one.name || one.dataset.do || one.textContent)(document.activeElement)"
+    focused = "(one => one.name || one.dataset.do || one.dataset.vote || one.textContent)(document.activeElement)"
     with live_tab(browser, stage.address) as tab:
         order = []
-        for _ in range(8):
+        for _ in range(10):
             tab.page.keyboard.press("Tab")
             order.append(tab.evaluate(focused))
 
@@ -198,6 +198,8 @@ def test_the_keyboard_reaches_every_control_in_order(browser: Browser, stage: St
             "spike",
             "at_once",
             "reset",
+            "question",
+            "ask",
             "The numbers as a table",
         ]
 

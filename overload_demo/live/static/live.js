@@ -40,6 +40,32 @@ export async function mount(root, Bokeh, panels) {
     each("time", range => range.setv({ start: Math.max(0, end - LONGEST_S), end }));
   }
 
+  let voteShown = "";
+  function showVote(vote) {
+    const place = root.querySelector("[data-vote-place]"), text = JSON.stringify(vote ?? null);
+    if (text === voteShown) return;
+    voteShown = text;
+    place.hidden = !vote;
+    const isOpened = vote?.open && !place.open;
+    place.open = Boolean(vote?.open);
+    if (isOpened) place.querySelector("input")?.focus();
+    if (!vote) return;
+    place.querySelector("[data-question]").textContent = vote.question;
+    place.querySelector("[data-advice]").textContent = vote.note;
+    place.querySelector('[role="img"]').setAttribute("aria-label", vote.label);
+    for (const button of place.querySelectorAll("[data-vote]")) button.disabled = !vote.steps.includes(button.dataset.vote);
+    for (const answer of place.querySelectorAll("[data-answer]")) showAnswer(answer, vote.rows[answer.dataset.answer]);
+  }
+  function showAnswer(answer, row) {
+    answer.hidden = !row;
+    for (const [name, place] of [["letter", "[data-letter]"], ["text", "[data-text]"]])
+      answer.querySelectorAll(place).forEach(one => { one.textContent = row?.[name] ?? ""; });
+    for (const name of ["first", "second"]) {
+      answer.querySelector(`[data-hands="${name}"]`).textContent = row?.[name]?.hands ?? "";
+      answer.querySelector(`i.${name}`).style.setProperty("--share", row?.[name]?.share ?? 0);
+    }
+  }
+
   const handlers = {
     sample(sample) {
       const rows = kept[sample.track];
@@ -53,6 +79,7 @@ export async function mount(root, Bokeh, panels) {
       each("marks", source => source.stream(columns(source, [mark]), KEPT));
     },
     state(state) {
+      showVote(state.vote);
       for (const element of all("[data-state]")) element.textContent = state[element.dataset.state] ?? "";
       empty_s = state.empty_s ?? 0;
       const line = state.peak == null ? [] : [0, 1e6].map(at_s => ({ at_s, queue_depth: state.peak }));
