@@ -17,15 +17,16 @@ from rich.table import Table
 from overload_demo.errors import OverloadDemoError
 from overload_demo.lab import theory
 from overload_demo.lab.naive_api import run_baseline
-from overload_demo.lab.result import BaselineRun
-from overload_demo.lab.spike_plan import BASELINE_SPIKE_S, BASELINE_TIMEOUT_S, SpikePlan, SpikeProgress
+from overload_demo.lab.result import BaselineRun, SpikeResult
+from overload_demo.lab.spike_plan import BASELINE_SPIKE_S, BASELINE_TIMEOUT_S, OnProgress, SpikePlan, SpikeProgress
 from overload_demo.lab.spike_run import BASELINE_VARIANT, run_spike
 from overload_demo.lab.stack import Stack
+from overload_demo.live import storm_act
 from overload_demo.live.ballot import Ballot, VoteEntry
 from overload_demo.live.feed import TRACKS, Feed
 from overload_demo.live.page import ClassGuess
 from overload_demo.live.sources import SpikeFeed, baseline_text
-from overload_demo.load import LoadPlan, Shape, calibrate
+from overload_demo.load import LoadPlan, RetryBudget, Shape, calibrate
 from overload_demo.load.machine import Environment
 
 DELAY_S = 0.001  # chosen: the work of one job on a machine that accepts several times what it drains
@@ -41,11 +42,13 @@ TITLES = {
     "naive": "The spike, without a queue",
     "spike": "The spike, with a queue",
     "at_once": "All at once, with a queue",
+    "storm": storm_act.TITLE,
 }
 BUTTONS = {
     "naive": "Naive spike",
     "spike": "Queue spike",
     "at_once": "All at once",
+    "storm": "Retry storm",
     "kill": "Kill worker",
     "restart": "Restart worker",
     "freeze": f"Freeze {FREEZE_S:g} s",
@@ -173,7 +176,7 @@ class Stage:
         self._feed.show(title=TITLES[order], status="starting", result="", peak=guess.peak, empty_s=guess.empty_s)
         self._ballot.begin(order)
         try:
-            await (self._play_naive() if order == "naive" else self._play_spike(order))
+            await {"naive": self._play_naive, "storm": self._play_storm}.get(order, lambda: self._play_spike(order))()
         except OverloadDemoError as error:
             self._feed.show(result=f"The act failed: {error}".splitlines()[0], status="over")
         finally:
@@ -189,15 +192,33 @@ class Stage:
             baseline="none",
             command=COMMAND,
         )
-        self._acts += 1
-        folder = self._stack.folder / f"act-{self._acts}-{order}"
-        result = await run_spike(self._stack, plan, live=SpikeFeed(self._feed), out_dir=folder)
-        self._feed.save_marks(folder)
+        result = await self._run(order, plan, sizes.delay_s, SpikeFeed(self._feed))
         if self._naive_run is not None and not at_once:  # it had the same load, work and timeout
             note = "measured in an earlier act"
             naive = {"baseline": self._naive_run, "baseline_source": "live", "baseline_note": note}
             result = result.model_copy(update=naive)
         self._ballot.end(result)
+
+    async def _play_storm(self) -> None:
+        spike_feed, script = SpikeFeed(self._feed), storm_act.StormScript(self._freeze_for, self._feed.mark)
+
+        def report(progress: SpikeProgress) -> None:
+            spike_feed(progress)
+            script.follow(progress)
+
+        self._ballot.end(await self._run("storm", storm_act.storm_plan(COMMAND), storm_act.WORK_S, report, script))
+
+    async def _run(
+        self, order: str, plan: SpikePlan, delay_s: float, live: OnProgress, budget: RetryBudget | None = None
+    ) -> SpikeResult:
+        """Run one act on a stack whose jobs take ``delay_s``; keep its result and marks in a folder of its own."""
+        if self._stack.settings.worker_processing_delay != delay_s:
+            await self._stack.fresh(delay_s)
+        self._acts += 1
+        folder = self._stack.folder / f"act-{self._acts}-{order}"
+        result = await run_spike(self._stack, plan, live=live, out_dir=folder, budget=budget)
+        self._feed.save_marks(folder)
+        return result
 
     async def _play_naive(self) -> None:
         spike_feed = SpikeFeed(self._feed)
@@ -223,12 +244,18 @@ class Stage:
             self._feed.mark("restarted")
 
     async def _freeze(self) -> None:
+        self._freeze_for(FREEZE_S)
+
+    def _freeze_for(self, seconds: float) -> None:
+        if self._frozen is not None:
+            return
         pid = self._stack.process_ids().get("redis")
         if pid is None:
             raise OverloadDemoError("the store is not running")
         os.kill(pid, signal.SIGSTOP)
-        self._frozen = pid, self.loop.call_later(FREEZE_S, self._thaw)
+        self._frozen = pid, self.loop.call_later(seconds, self._thaw)
         self._feed.mark("frozen")
+        self._feed.show(controls=self._possible())
 
     def _thaw(self) -> None:
         """Let a frozen store go on; without one, do nothing."""
@@ -314,7 +341,7 @@ def rehearsed(runs: Path) -> Sizes | None:
 async def rehearse(runs: Path, report: Callable[[str], None]) -> Table:
     """Measure this machine, play each act, keep the sizes in ``runs``, and return the results as a table.
 
-    ``report`` gets the name of each step. Takes about three minutes.
+    ``report`` gets the name of each step. Takes about four minutes.
     """
     report("measuring this machine")
     feed = Feed()
