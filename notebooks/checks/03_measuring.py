@@ -73,7 +73,7 @@ def _page(answer: object, *, requests: int) -> str:
 
 multiple_choice(
     "03.step",
-    "kernel",
+    "operating system",
     {
         "api": "The API stood still for less than half a second. A request that waited for it alone took no longer.",
         "store": "The store was never stopped. A request reaches it only after the API has accepted the connection.",
@@ -81,7 +81,7 @@ multiple_choice(
         "worker": "A 202 does not wait for a worker.",
     },
     "These requests needed a new connection, while the accept queue was full.",
-    "Who repeats an attempt to connect that got no reply, and how long does it wait?",
+    "What repeats an attempt to connect that got no reply, and after how long?",
 )
 
 

@@ -14,7 +14,7 @@ def correct(times_s, interval_s):
 share = 1 - 0.99**page_requests
 
 # %% 03.step
-cause = "kernel"
+cause = "operating system"
 
 # %% 03.invalid
 which, why = "hurried", "lag"

@@ -221,7 +221,7 @@ def _one_line(text: str) -> str:
 class Prediction:
     """One number that a student expects; shown as an input field when it is the last line of a cell."""
 
-    _unsaved: ClassVar[dict[str, str]] = {}  # texts that could not be written: kept until the kernel ends
+    _unsaved: ClassVar[dict[str, str]] = {}  # texts that could not be written: kept until the Jupyter kernel ends
 
     def __init__(self, key: str, question: str, *, default: float, unit: str = "") -> None:
         self.key, self.question, self.default, self.unit = key, question, default, unit
@@ -294,7 +294,7 @@ def keep(path: Path, content: Mapping[str, Any]) -> str:
         part.replace(path)
     except OSError as error:
         return (
-            f" (kept only until the kernel ends: cannot write {path.absolute()}: {error.strerror}; "
+            f" (kept only until the Jupyter kernel ends: cannot write {path.absolute()}: {error.strerror}; "
             "copy the notebooks to a folder of your own)"
         )
     return ""

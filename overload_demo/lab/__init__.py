@@ -31,6 +31,8 @@ _HOMES = {
     "lab.spike_plan": ("SpikePlan", "spike_progress", "steps_progress"),
     "lab.spike_run": ("run_spike",),
     "lab.stack": ("EFFECTS", "Stack"),
+    "lab.storm": ("Cure", "FunctionBucket", "StormPlan", "run_storms"),
+    "lab.storm_simulation": ("simulate",),
     "load": ("LoadPlan", "LoadResult", "RetryPolicy", "Shape", "TokenBucket", "run_load"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

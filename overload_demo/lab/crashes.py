@@ -143,7 +143,7 @@ async def run_with_kills(
     :func:`run_spike`.
     """
     if stack.placement != "process":
-        raise ConfigurationError('kills need placement="process": a thread cannot be killed without its kernel')
+        raise ConfigurationError('kills need placement="process": no thread can be killed without its Jupyter kernel')
     waiting, done = list(kills), list[tuple[str, float]]()
 
     def report(progress: SpikeProgress) -> None:

@@ -62,6 +62,21 @@ def share_refused(arrival_per_s: float, drain_per_s: float, spike_s: float, max_
     return excess / (arrival_per_s * spike_s)
 
 
+def storm_load(retries: float) -> float:
+    """Return the load λ ÷ μ above which a retry storm outlasts its trigger: 1 ÷ (1 + R).
+
+    While no result is in time, each request is sent 1 + R times, and the queue grows if λ (1 + R) > μ. N. Bronson et
+    al., *Metastable Failures in Distributed Systems*, HotOS 2021: below is the stable state, above the vulnerable one.
+    """
+    return 1 / (1 + retries)
+
+
+def storm_seconds(waiting: float, arrival_per_s: float, drain_per_s: float, retries: float) -> float:
+    """Return how long a storm takes to drain its queue: jobs ÷ (μ - λ (1 + R)), infinite above :func:`storm_load`."""
+    surplus_per_s = drain_per_s - arrival_per_s * (1 + retries)
+    return waiting / surplus_per_s if surplus_per_s > 0 else math.inf
+
+
 def waits_s(arrivals_s: npt.NDArray[np.float64], job_s: float) -> npt.NDArray[np.float64]:
     """Return how long each job waits for one slot, first come, first served; arrivals are sorted, shape ``(jobs,)``.
 

@@ -9,7 +9,8 @@ from overload_demo.lab.plots.measuring_figures import knee, pairs, retransmits, 
 from overload_demo.lab.plots.round_trip_figures import batches, distances
 from overload_demo.lab.plots.spike_figures import cumulative, depth, drains, life, outcomes, side_by_side, spike, waits
 from overload_demo.lab.plots.spike_figures import where_the_waiting_went as where_the_waiting_went
+from overload_demo.lab.plots.storm_figures import storm_map, storms
 
 __all__ = ["batches", "ccdf", "cumulative", "depth", "designs", "distances", "drains", "endings", "goodput", "knee"]
 __all__ += ["life", "lives", "outcomes", "pairs", "recovery", "retransmits", "samples", "side_by_side", "spectrum"]
-__all__ += ["spike", "spoiled", "variants", "waits", "where_the_waiting_went"]
+__all__ += ["spike", "spoiled", "storm_map", "storms", "variants", "waits", "where_the_waiting_went"]

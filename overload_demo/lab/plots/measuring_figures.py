@@ -45,17 +45,20 @@ def samples(runs: Mapping[str, MeasuredLoad]) -> AccessibleFigure:
     return AccessibleFigure(figure, alt, "A dot is a request. Grey: the time in which the process stood still.")
 
 
-def spectrum(times_s: Mapping[str, Floats], *, p99_s: Mapping[str, float] | None = None) -> AccessibleFigure:
+def spectrum(
+    times_s: Mapping[str, Sequence[float] | Floats], *, p99_s: Mapping[str, float] | None = None
+) -> AccessibleFigure:
     """Draw the percentiles of up to three sets of times (seconds), with the mean of each at its percentile.
 
     The axis of percentiles stretches the slow end: each tenfold rarer request is as far away as the one before.
     ``p99_s`` are predictions of the 99th percentile, by set.
     """
-    if not times_s or not all(one.size for one in times_s.values()):
+    sets = {name: np.asarray(one, dtype=np.float64) for name, one in times_s.items()}
+    if not sets or not all(one.size for one in sets.values()):
         raise ConfigurationError("no request was accepted, so there are no percentiles to draw")
     texts, percent = [], 100 * (1 - np.logspace(0, -3, 181))
     with drawing(height=6.5, title="How long do the slowest requests take?") as (figure, axes):
-        for (name, one), look in zip(times_s.items(), _CURVES, strict=False):
+        for (name, one), look in zip(sets.items(), _CURVES, strict=False):
             values, mean_s = np.percentile(one, percent), float(one.mean())
             axes.plot(_rarity(percent), values, label=f"{name}, {one.size:,}", **_MARKED, **look)
             below = 100 * float(np.mean(one < mean_s))
@@ -63,10 +66,10 @@ def spectrum(times_s: Mapping[str, Floats], *, p99_s: Mapping[str, float] | None
             half_s, tail_s = np.percentile(one, [50, 99]).tolist()
             text = f"{name}: median {_ms(half_s)}, mean {_ms(mean_s)}, p99 {_ms(tail_s)}"
             texts.append(f"{text}; {below:.3g} % took less than the mean.")
-        axes.plot([], [], color="white", label="the mean of each", **_MEAN)
+        axes.plot([], [], color="white", label="mean", **_MEAN)
         for (name, guess_s), marker in zip((p99_s or {}).items(), "XP", strict=False):
             look = PREDICTED | {"linestyle": "none", "marker": marker, "markersize": 15, "zorder": 3}
-            axes.plot(_rarity([99]), [guess_s], label=f"predicted p99: {name}", **look)
+            axes.plot(_rarity([99]), [guess_s], label=f"predicted, {name}", **look)
             texts.append(f"Predicted p99, {name}: {_ms(guess_s)}.")
         axes.set(yscale="log", xlabel="so many % of the requests ...", ylabel="... took at most so many seconds")
         axes.set_xticks(_rarity(_TICKS), [f"{tick:g}" for tick in _TICKS])

@@ -108,14 +108,14 @@ STUDENTS = [
     ),
     Students(
         "03.step",
-        right=["kernel"],
+        right=["operating system"],
         wrong=[
             ("api", "stood still for less"),
             ("store", "never stopped"),
             ("generator", "sent on time"),
             ("worker", "does not wait"),
         ],
-        wrong_type=[(1, "one of"), (["kernel"], "one of")],
+        wrong_type=[(1, "one of"), (["operating system"], "one of"), ("kernel", "one of")],
     ),
     Students(
         "03.invalid",
