@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import os
-import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -16,16 +14,17 @@ from rich.table import Table
 
 from overload_demo.errors import OverloadDemoError
 from overload_demo.lab import theory
+from overload_demo.lab.crashes import frozen
 from overload_demo.lab.naive_api import run_baseline
 from overload_demo.lab.result import BaselineRun, SpikeResult
 from overload_demo.lab.spike_plan import BASELINE_SPIKE_S, BASELINE_TIMEOUT_S, OnProgress, SpikePlan, SpikeProgress
 from overload_demo.lab.spike_run import BASELINE_VARIANT, run_spike
 from overload_demo.lab.stack import Stack
-from overload_demo.live import storm_act
 from overload_demo.live.ballot import Ballot, VoteEntry
 from overload_demo.live.feed import TRACKS, Feed
 from overload_demo.live.page import ClassGuess
 from overload_demo.live.sources import SpikeFeed, baseline_text
+from overload_demo.live.storm_act import STORM_TITLE, WORK_S, StormScript, storm_plan
 from overload_demo.load import LoadPlan, RetryBudget, Shape, calibrate
 from overload_demo.load.machine import Environment
 
@@ -42,7 +41,7 @@ TITLES = {
     "naive": "The spike, without a queue",
     "spike": "The spike, with a queue",
     "at_once": "All at once, with a queue",
-    "storm": storm_act.TITLE,
+    "storm": STORM_TITLE,
 }
 BUTTONS = {
     "naive": "Naive spike",
@@ -116,7 +115,7 @@ class Stage:
         self.loop = asyncio.get_running_loop()
         self._feed, self.sizes, self._stack = feed, sizes, stack
         self._act: asyncio.Task[None] | None = None
-        self._frozen: tuple[int, asyncio.TimerHandle] | None = None  # the process id, and the timer that thaws it
+        self._frozen: tuple[contextlib.ExitStack, asyncio.TimerHandle] | None = None  # and the timer that thaws it
         self._is_resetting = False
         self._acts = 0
         self._naive_run: BaselineRun | None = None
@@ -200,13 +199,8 @@ class Stage:
         self._ballot.end(result)
 
     async def _play_storm(self) -> None:
-        spike_feed, script = SpikeFeed(self._feed), storm_act.StormScript(self._freeze_for, self._feed.mark)
-
-        def report(progress: SpikeProgress) -> None:
-            spike_feed(progress)
-            script.follow(progress)
-
-        self._ballot.end(await self._run("storm", storm_act.storm_plan(COMMAND), storm_act.WORK_S, report, script))
+        script = StormScript(SpikeFeed(self._feed), self._freeze_for, self._feed.mark)
+        self._ballot.end(await self._run("storm", storm_plan(COMMAND), WORK_S, script.follow, script))
 
     async def _run(
         self, order: str, plan: SpikePlan, delay_s: float, live: OnProgress, budget: RetryBudget | None = None
@@ -247,24 +241,20 @@ class Stage:
         self._freeze_for(FREEZE_S)
 
     def _freeze_for(self, seconds: float) -> None:
-        if self._frozen is not None:
-            return
-        pid = self._stack.process_ids().get("redis")
-        if pid is None:
-            raise OverloadDemoError("the store is not running")
-        os.kill(pid, signal.SIGSTOP)
-        self._frozen = pid, self.loop.call_later(seconds, self._thaw)
-        self._feed.mark("frozen")
-        self._feed.show(controls=self._possible())
+        if self._frozen is None:
+            freezing = contextlib.ExitStack()
+            freezing.enter_context(frozen(self._stack))
+            self._frozen = freezing, self.loop.call_later(seconds, self._thaw)
+            self._feed.mark("frozen")
+            self._feed.show(controls=self._possible())
 
     def _thaw(self) -> None:
         """Let a frozen store go on; without one, do nothing."""
         if self._frozen is None:
             return
-        (pid, timer), self._frozen = self._frozen, None
+        (freezing, timer), self._frozen = self._frozen, None
         timer.cancel()
-        with contextlib.suppress(ProcessLookupError):  # it was killed meanwhile
-            os.kill(pid, signal.SIGCONT)
+        freezing.close()
         self._feed.mark("thawed")
         self._feed.show(controls=self._possible())
 

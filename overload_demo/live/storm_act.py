@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from overload_demo.lab.spike_plan import SpikePlan, SpikeProgress
+from overload_demo.lab.spike_plan import OnProgress, SpikePlan, SpikeProgress
 from overload_demo.load import RetryPolicy, Shape, TokenBucket
 from overload_demo.load.retry_policy import BackoffKind, Until
 
@@ -13,8 +13,8 @@ ATTEMPTS = 4
 CALM_S, FREEZE_S, OUTAGE_S, CURED_S = 6.0, 5.0, 8.0, 36.0  # chosen: the backlog needs some 20 s after the cure
 LASTS_S = CALM_S + FREEZE_S + OUTAGE_S + CURED_S
 RATIO = 0.1  # of repeats to requests, which many retry budgets have as their default
-TITLE = f"Retry storm: {RATE_PER_S:g} requests/s, jobs of {WORK_S * 1000:g} ms,"
-TITLE += f" timeout {TIMEOUT_S:g} s, {ATTEMPTS - 1} repeats"
+STORM_TITLE = f"Retry storm: {RATE_PER_S:g} requests/s, jobs of {WORK_S * 1000:g} ms,"
+STORM_TITLE += f" timeout {TIMEOUT_S:g} s, {ATTEMPTS - 1} repeats"
 
 
 def storm_plan(command: str) -> SpikePlan:
@@ -34,8 +34,8 @@ def storm_plan(command: str) -> SpikePlan:
 class StormScript:
     """The course of the act by the clock of its load, and the budget of its clients, which allows all at first."""
 
-    def __init__(self, freeze: Callable[[float], None], mark: Callable[[str], None]) -> None:
-        self._freeze, self._mark = freeze, mark
+    def __init__(self, show: OnProgress, freeze: Callable[[float], None], mark: Callable[[str], None]) -> None:
+        self._show, self._freeze, self._mark = show, freeze, mark
         self._is_frozen = False
         self._bucket: TokenBucket | None = None
 
@@ -44,7 +44,8 @@ class StormScript:
         return self._bucket is None or self._bucket.take(requests)
 
     def follow(self, progress: SpikeProgress) -> None:
-        """Freeze the store, and switch the budget on, when it is time."""
+        """Show the progress; freeze the store, and switch the budget on, when it is time."""
+        self._show(progress)
         elapsed_s = progress.load.elapsed_s if progress.load else 0.0
         if elapsed_s >= CALM_S and not self._is_frozen:
             self._is_frozen = True

@@ -28,7 +28,7 @@ def marks(feed: Feed) -> list[str]:
 
 def test_the_store_freezes_once_and_the_budget_comes_after_the_outage() -> None:
     freezes, marked = list[float](), list[str]()
-    script = StormScript(freezes.append, marked.append)
+    script = StormScript(lambda _: None, freezes.append, marked.append)
 
     def follow(elapsed_s: float) -> None:
         script.follow(SpikeProgress("fire", 1000, LoadProgress(elapsed_s, 1000)))
