@@ -29,7 +29,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from overload_demo.errors import ConfigurationError
 from overload_demo.lab import GREEN, GREY, ORANGE
 from overload_demo.lab.wording import about, off_by
 
@@ -267,7 +266,11 @@ class Prediction:
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
         facts = {"prediction": self.key, "value": self.value, "is_own": self.is_own}
-        bundle: dict[str, Any] = _field(self)._repr_mimebundle_()
+        try:
+            bundle: dict[str, Any] = _field(self)._repr_mimebundle_()
+        except ImportError:  # of the extra "notebooks"
+            text = f"{self!r} (no field without ipywidgets: pip install -e '.[notebooks]', or call .enter(\"60000\"))"
+            return {"text/plain": text, PREDICTION_MIME: facts}
         return bundle | {"text/plain": repr(self), PREDICTION_MIME: facts}
 
     def __repr__(self) -> str:
@@ -293,10 +296,8 @@ class Comparison:
 
 
 def _field(prediction: Prediction) -> Any:
-    try:
-        import ipywidgets  # of the extra "notebooks"
-    except ImportError:
-        raise ConfigurationError("notebooks need more packages: pip install -e '.[notebooks]'") from None
+    import ipywidgets  # only where a field is shown
+
     default = f"{prediction.default:,.10g}"
     field = ipywidgets.Text(value=prediction.text, placeholder=default, description=prediction.unit)
     note = ipywidgets.Label(prediction.note)
