@@ -6,6 +6,7 @@ recorded beside the other results, with the text ``shows`` of that cell's metada
 """
 
 import base64
+import io
 import re
 import shutil
 import tempfile
@@ -16,6 +17,7 @@ import nbformat
 import typer
 from jinja2 import DictLoader
 from nbconvert import HTMLExporter
+from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
 from experiments.bench.record import RESULTS, Place
@@ -144,12 +146,19 @@ def record_figures(executed: list[Path], level: Level, place: Place, folder: Pat
         notebook = read(path)
         if (figure := telling_figure(notebook)) is None:
             raise OverloadDemoError(f"{path.name}: no figure in a cell that is tagged {TELLING!r}")
-        png, record = base64.b64decode(figure.pop("png")), folder / f"notebook_{path.stem}.json"
+        png, record = smaller(base64.b64decode(figure.pop("png"))), folder / f"notebook_{path.stem}.json"
         if len(png) > MAX_FIGURE_BYTES:
             raise OverloadDemoError(f"{path.name}: its figure has {len(png):,} bytes, more than {MAX_FIGURE_BYTES:,}")
         record.with_suffix(".png").write_bytes(png)
         found = TellingFigure(place=place, level=level, notebook=path.name, title=title_of(notebook), **figure)
         record.write_text(found.model_dump_json(indent=1) + "\n")
+
+
+def smaller(png: bytes) -> bytes:
+    """Return a figure with a palette of 128 colours, which the look of all figures does not exceed visibly."""
+    small = io.BytesIO()
+    Image.open(io.BytesIO(png)).convert("RGB").quantize(128).save(small, "PNG", optimize=True)
+    return small.getvalue()
 
 
 def figures_block(recorded: list[TellingFigure]) -> str:
