@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import math
+import os
 import sys
 import tempfile
 import time
@@ -116,15 +117,22 @@ async def run_baseline(
 @contextlib.asynccontextmanager
 async def baseline_server(variant: Variant, delay_s: float) -> AsyncIterator[NaiveServer]:
     """Run the naive API as a child process for the length of the block. Raises as :func:`run_baseline` does."""
+    async with checkout_server(*_server_arguments(variant, delay_s), "--port", "0", "--parent-pipe") as url:
+        with contextlib.closing(JsonConnection(url, SAMPLE_WITHIN_S)) as connection:
+            yield NaiveServer(url, connection)
+
+
+@contextlib.asynccontextmanager
+async def checkout_server(*arguments: str, **variables: str) -> AsyncIterator[str]:
+    """Run ``python ARGUMENTS`` of the checkout, which prints its URL, for the length of the block; yield the URL.
+
+    ``variables`` are added to its environment. Raises as :func:`run_baseline` does.
+    """
     root = require_checkout()
+    pipe = asyncio.subprocess.PIPE
     with tempfile.TemporaryFile() as errors:
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *(*_server_arguments(variant, delay_s), "--port", "0", "--parent-pipe"),
-            cwd=root,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=errors,
+            *(sys.executable, *arguments), cwd=root, env=os.environ | variables, stdin=pipe, stdout=pipe, stderr=errors
         )
         try:
             assert process.stdout is not None
@@ -134,10 +142,8 @@ async def baseline_server(variant: Variant, delay_s: float) -> AsyncIterator[Nai
             if not line:
                 errors.seek(0)
                 output = errors.read().decode(errors="replace").strip().splitlines() or ["no output"]
-                raise OverloadDemoError(f"the naive baseline did not start: {output[-1]}")
-            url = json.loads(line)["url"]
-            with contextlib.closing(JsonConnection(url, SAMPLE_WITHIN_S)) as connection:
-                yield NaiveServer(url, connection)
+                raise OverloadDemoError(f"the server of the comparison did not start: {output[-1]}")
+            yield str(json.loads(line)["url"])
         finally:
             await kill_and_wait(process)
 
@@ -168,6 +174,8 @@ class LoadStep:
     backlog_before: int
     backlog_after: int
     completed: int
+    shape: Shape = Shape.CONSTANT
+    seed: int = 0
 
     @property
     def planned(self) -> int:
@@ -209,14 +217,16 @@ async def load_steps(
     delay_s: float,
     timeout_s: float,
     fresh: bool = True,
+    shape: Shape = Shape.CONSTANT,
+    seed: int = 0,
     on_progress: OnStepProgress | None = None,
 ) -> list[LoadStep]:
     """Send each of the rates for ``seconds`` to the naive API, and return one step a rate.
 
-    ``delay_s`` is the work, seconds a job; ``timeout_s`` bounds one request. Each step has a server of its own; with
-    ``fresh=False`` one server takes all, so that the backlog of an overload meets the next load. Cancellable. Raises
-    :class:`ConfigurationError` without a checkout or for an invalid load, :class:`OverloadDemoError` when the app does
-    not start or does not report its counts.
+    ``delay_s`` is the work, seconds a job; ``timeout_s`` bounds one request; ``shape`` and ``seed`` are those of
+    :func:`intended_times`. Each step has a server of its own; with ``fresh=False`` one server takes all, so that the
+    backlog of an overload meets the next load. Cancellable. Raises :class:`ConfigurationError` without a checkout or
+    for an invalid load, :class:`OverloadDemoError` when the app does not start or does not report its counts.
     """
     if not rates_per_s:
         raise ConfigurationError("no step: give at least one rate")
@@ -230,7 +240,7 @@ async def load_steps(
             if fresh or number == 1:
                 await servers.aclose()
                 server = await servers.enter_async_context(baseline_server(variant, delay_s))
-            plan = LoadPlan(server.url, round(rate_per_s * seconds), rate_per_s, Shape.CONSTANT, timeout_s=timeout_s)
+            plan = LoadPlan(server.url, round(rate_per_s * seconds), rate_per_s, shape, seed, timeout_s)
             before = await server.sample()
             load = await server.send(plan, partial(on_progress, number, rate_per_s) if on_progress else None)
             after = await server.sample()
@@ -248,6 +258,8 @@ async def load_steps(
                 backlog_before=before["in_flight"],
                 backlog_after=after["in_flight"],
                 completed=after["completed"] - before["completed"],
+                shape=shape,
+                seed=seed,
             )
             steps.append(step)
     return steps

@@ -9,9 +9,11 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 import overload_demo
 from overload_demo.errors import ConfigurationError
+from overload_demo.lab.vote import Vote
 from overload_demo.load.load_result import LoadSeries, LoadSummary
 from overload_demo.load.machine import Environment
 from overload_demo.load.plan import LoadPlan, Shape
+from overload_demo.load.retry_policy import RetryPolicy
 
 SCHEMA_VERSION: Literal[1] = 1
 WAITING_SHARE = 0.1  # chosen: with fewer jobs waiting at the peak, the worker kept up with the spike
@@ -129,7 +131,7 @@ def equal_recorded(
 def note_on(run: BaselineRun, here: Environment) -> str:
     """Return when a run was recorded, and on which machine if its environment is not like ``here``."""
     there = run.summary.environment
-    note = f"recorded {run.recorded_at}, not measured now"
+    note = f"recorded {run.recorded_at[:10]}, not measured now"
     if not there.is_like(here):
         machine = f"{there.cores} cores, {there.system}, Python {there.python}"
         note += f"; recorded on another machine ({machine}): compare shares of capacity, not rates"
@@ -162,6 +164,7 @@ class Conditions(BaseModel, frozen=True):
     seed: int
     timeout_s: float
     expires_in_s: float | None = None
+    retry: RetryPolicy | None = None
     max_queue_depth: int = 0
     processing_delay_s: float
     placement: Literal["kernel", "process"]
@@ -176,11 +179,13 @@ class SpikeSeries(BaseModel, frozen=True):
     """A spike over time; seconds since the first intended send.
 
     The first group has one value a second, beginning at ``start_s``, as the clients measured it (None without a
-    response). The second group are samples of the queue at ``sampled_at_s``.
+    response); ``attempts_per_s`` is empty unless clients retry, then ``accepted_per_s`` is goodput. The second group
+    are samples of the queue at ``sampled_at_s``.
     """
 
     start_s: list[float]
     offered_per_s: list[float]
+    attempts_per_s: list[float] = []
     accepted_per_s: list[float]
     failed_per_s: list[float]
     acceptance_p50_s: list[float | None]
@@ -193,15 +198,14 @@ class SpikeSeries(BaseModel, frozen=True):
     oldest_age_s: list[float]
 
     def drained_per_s(self, bucket_s: float = 1.0) -> tuple[list[float], list[float]]:
-        """Return jobs settled a second between samples at least ``bucket_s`` apart: (middle of interval, rate)."""
-        at_s, rates = [], []
-        since_s, since = self.sampled_at_s[0], self.settled[0]
+        """Return jobs settled a second between samples at least ``bucket_s`` apart: the rates, and one edge more."""
+        edges_s, rates, since = self.sampled_at_s[:1], [], self.settled[0]
         for now_s, settled in zip(self.sampled_at_s, self.settled, strict=True):
-            if now_s - since_s >= bucket_s:
-                at_s.append((since_s + now_s) / 2)
-                rates.append((settled - since) / (now_s - since_s))
-                since_s, since = now_s, settled
-        return at_s, rates
+            if now_s - edges_s[-1] >= bucket_s:
+                rates.append((settled - since) / (now_s - edges_s[-1]))
+                edges_s.append(now_s)
+                since = settled
+        return rates, edges_s
 
     def drain_rate_per_s(self) -> float:
         """Return jobs settled ÷ time between the first and the last sample with a new count; 0.0 without two."""
@@ -237,12 +241,13 @@ class Reconciliation(BaseModel, frozen=True):
 
 
 class SpikeResult(Reconciliation):
-    """A spike, accounted for. ``offered = accepted + errors``; ``accepted = done + failed + lost``;
-    ``failed`` includes the ``expired``, which did not start by their deadline.
+    """A spike, accounted for. ``offered = accepted + errors``, counted in attempts if clients retry;
+    ``accepted = done + failed + lost``; ``failed`` includes the ``expired``, which did not start by their deadline.
 
     ``drain_rate_per_s`` is jobs settled ÷ time from the first to the last settlement sampled. ``seconds_to_empty``
     counts from the first intended send. ``rest_calls_per_job`` and ``store_…_per_job`` are None where a process that
-    counts them was restarted during the run. Megabytes are 10^6 bytes. ``folder`` contains the files of the run.
+    counts them was restarted during the run. Megabytes are 10^6 bytes. ``votes`` are those of the class that saw the
+    run; ``folder`` contains its files.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -268,6 +273,7 @@ class SpikeResult(Reconciliation):
     baseline: BaselineRun | None = None
     baseline_source: Literal["live", "recorded", "none"] = "none"
     baseline_note: str = ""
+    votes: list[Vote] = []
     folder: Path | None = Field(None, exclude=True)  # not stored: it is a path of one machine
 
     @property
