@@ -14,25 +14,27 @@ from typing import Annotated, Any, cast
 import numpy as np
 import typer
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from experiments.bench.record import RESULTS
 from overload_demo.console import fail
 from overload_demo.errors import OverloadDemoError
-from overload_demo.lab import BLUE, GREEN, ORANGE
+from overload_demo.lab import BLUE, GREEN, GREY, ORANGE, PURPLE, Look
 from overload_demo.lab.naive_api import baseline_server, run_baseline
-from overload_demo.lab.plots.accessible_figure import drawing
+from overload_demo.lab.plots.accessible_figure import SINCE, drawing, without_samples
 from overload_demo.lab.result import VARIANTS, BaselineRecording, BaselineRun, Variant
 from overload_demo.load import LoadPlan, Shape, calibrate
 
-SOLID, DASHED = {"color": BLUE}, {"color": ORANGE, "ls": "--"}
-STYLES: dict[str, dict[str, Any]] = {
+# A colour has one meaning in all panels: answered, failed, waiting, in the app, and what the load and the slot allow.
+IN_APP = "in the app, abandoned ones included"
+STYLES: dict[str, Look] = {
     "offered": {"color": "black", "ls": ":"},
     "answered 200": {"color": GREEN},
-    "failed": DASHED,
-    "clients waiting": SOLID,
-    "in the app, abandoned ones included": DASHED,
-    "p50, answered": SOLID,
-    "p99, answered": DASHED,
+    "failed": {"color": ORANGE, "ls": "--"},
+    "clients waiting": {"color": BLUE},
+    IN_APP: {"color": PURPLE},
+    "p50, answered": {"color": GREEN, "ls": (0, (1, 1))},
+    "p99, answered": {"color": GREEN},
 }
 
 
@@ -72,7 +74,7 @@ def main(
                 print(_line(runs[-1]))
             recording = BaselineRecording(command=command, runs=runs)
             (output / f"naive_{variant}.json").write_text(recording.model_dump_json() + "\n")
-            _draw(runs, output / f"naive_{variant}.png")
+            draw(runs, output / f"naive_{variant}.png")
     except OverloadDemoError as error:
         fail(error, 2)
 
@@ -102,32 +104,39 @@ def _line(run: BaselineRun) -> str:
     return f"  {capacity}, {run.unloaded_per_s:,.0f}/s without overload: {counts}; {p99}; {summary.verdict}"
 
 
-def _draw(runs: list[BaselineRun], path: Path) -> None:
-    """Write a PNG of one variant: the last run over time in three panels, and all runs in one."""
+def draw(runs: list[BaselineRun], path: Path) -> Figure:
+    """Write a PNG of one variant, and return the figure: the last run over time in three panels, all runs in one."""
     spike, series = runs[-1], runs[-1].series
     start_s, end_s = series.start_s, [start + 1 for start in series.start_s]
     load = f"{spike.requests:,} requests, {spike.shape} at {spike.rate_per_s:,.0f}/s"
     title = f"Naive API, {spike.variant}: {load}, {spike.delay_s * 1000:g} ms a job, timeout {spike.timeout_s:g} s"
     with drawing(2, 2, height=9, width=16, title=title) as (figure, ((rates, depth), (times, all_loads))):
-        rates.axhline(spike.capacity_per_s, color=BLUE, ls="-.", label=f"capacity, {spike.capacity_per_s:,.0f}/s")
+        rates.axhline(spike.capacity_per_s, color=GREY, ls="-.", label=f"capacity, {spike.capacity_per_s:,.0f}/s")
         _steps(rates, start_s, {"offered": series.offered_per_s, "failed": series.failed_per_s})
         _steps(rates, start_s, {"answered 200": spike.answered_per_s()}, ylabel="requests a second")
         _steps(depth, end_s, {"clients waiting": series.in_flight}, ylabel="requests in flight")
-        _steps(depth, series.sampled_at_s, {"in the app, abandoned ones included": series.app_in_flight})
-        times.axhline(spike.timeout_s, color="black", ls=":", label="timeout")
+        at_s, in_app = without_samples(series.sampled_at_s, series.app_in_flight)
+        depth.plot(at_s, in_app, ".-", label=IN_APP, **STYLES[IN_APP])
         percentiles = {"p50, answered": series.response_p50_s, "p99, answered": series.response_p99_s}
-        _steps(times, start_s, percentiles, ylabel="response time, s", yscale="log")
+        _steps(times, start_s, percentiles, ylabel="response time, s", yscale="log", xlabel=f"due, {SINCE}")
+        due = zip(start_s, series.offered_per_s, series.response_p50_s, strict=True)
+        failed_s = [at_s + 0.5 for at_s, offered, found_s in due if offered and found_s is None]
+        if failed_s:
+            times.plot(failed_s, [spike.timeout_s] * len(failed_s), "x", color=ORANGE, label="no answer in time")
         shares = [100 * run.summary.accepted / run.summary.planned for run in runs]
-        bars = all_loads.bar([f"{run.shape}\n{run.rate_per_s:,.0f}/s" for run in runs], shares, color=BLUE)
+        bars = all_loads.bar([f"{run.shape}\n{run.rate_per_s:,.0f}/s" for run in runs], shares, color=GREEN)
         all_loads.bar_label(bars, [f"{share:.0f} %" for share in shares], padding=3)
-        all_loads.set(ylabel="answered in time, % of the requests", ylim=(0, 112))
+        all_loads.set(ylabel="answered in time, %", ylim=(0, 112))
+        for axes in (rates, depth, times):
+            axes.set_xlim(0, end_s[-1])
     figure.savefig(path, dpi=100)
+    return cast(Figure, figure)
 
 
 def _steps(axes: Axes, at_s: list[float], curves: dict[str, Any], **settings: Any) -> None:
     for label, values in curves.items():
         axes.step(at_s, np.array(values, dtype=np.float64), where="post", label=label, **STYLES[label])  # None: a gap
-    axes.set(xlabel="time, s", **settings)
+    axes.set(**{"xlabel": SINCE} | settings)
 
 
 if __name__ == "__main__":

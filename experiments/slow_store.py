@@ -15,11 +15,9 @@ import typer
 
 from experiments.bench.servers import environment, folder_in
 from experiments.record_spike import keep
-from experiments.simulated_cloud import COMMANDS_PER_S, SimulatedCloud
-from overload_demo.config import load_settings
 from overload_demo.console import fail, one_line_errors
 from overload_demo.lab.result import SpikeResult
-from overload_demo.store.connect import EmbeddedStore
+from overload_demo.lab.simulated_cloud import COMMANDS_PER_S, far_store
 
 
 def main(
@@ -44,11 +42,9 @@ def main(
 
 
 def _spike(place: Path, round_trip_s: float, commands_per_s: float, options: list[str]) -> int:
-    data = place / "data"
     command = [sys.executable, "-m", "overload_demo", "spike", "--upstash", "--yes", "--baseline", "none", *options]
-    settings = load_settings(overload_data_dir=data)
-    with EmbeddedStore(data, settings) as store, SimulatedCloud(store.acquire()).serving() as cloud:
-        cloud.round_trip_s, cloud.commands_per_s = round_trip_s, commands_per_s
+    with far_store(place / "data", round_trip_s) as cloud:
+        cloud.commands_per_s = commands_per_s
         return subprocess.run(command, env=environment(place, **cloud.variables)).returncode
 
 

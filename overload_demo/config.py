@@ -112,6 +112,7 @@ class Settings(BaseSettings):
     overload_docs: bool = Field(True, description="whether the API serves its interactive documentation at /docs")
     overload_api_key: SecretStr | None = Field(None, description="key that the load generator sends; unset = none")
     overload_store_deadline_s: float = Field(5.0, gt=0, le=60, description="longest wait of a request for the store")
+    overload_max_batch: int = Field(256, ge=1, le=256, description="most jobs in one enqueue call")
 
     @field_validator("overload_data_dir", "overload_redis_server", "worker_effect_log", mode="after")
     @classmethod

@@ -12,9 +12,9 @@ import psutil
 import pytest
 from pydantic import SecretStr
 
-from experiments.simulated_cloud import COMMANDS_PER_S
 from overload_demo.config import Settings, load_settings
 from overload_demo.errors import ConfigurationError
+from overload_demo.lab.simulated_cloud import COMMANDS_PER_S
 from overload_demo.rest import Address
 from overload_demo.rest.client import Upstash
 from overload_demo.store.connect import EmbeddedStore, Store

@@ -18,12 +18,10 @@ import typer
 
 from experiments.bench.record import Count, Folder, Rounds, Row, Seconds, recording
 from experiments.bench.servers import commands_run, environment, folder_in, get, our_api, until, uvicorn, worker
-from experiments.simulated_cloud import SimulatedCloud
-from overload_demo.config import load_settings
 from overload_demo.errors import OverloadDemoError
 from overload_demo.lab.report import FREE_COMMANDS_PER_MONTH, PRICE_PER_100K_COMMANDS
+from overload_demo.lab.simulated_cloud import SimulatedCloud, far_store
 from overload_demo.load import LoadPlan, run_load
-from overload_demo.store.connect import EmbeddedStore
 
 CLIENTS = 64
 DRAIN_WITHIN_S = 600.0
@@ -67,7 +65,7 @@ def _round(folder: Path, kind: str, jobs: int, round_trip_s: float) -> dict[str,
     with _database(folder, round_trip_s) as (place, cloud, access):
         api = our_api(place, **access) if kind == OURS else uvicorn(f"{PLAIN}:app", place, **access)
         with api as (url, _):
-            calls, (scripts, commands) = cloud.exchanges, commands_run(place)
+            calls, sent, (_, commands) = cloud.exchanges, cloud.commands, commands_run(place)
             load = asyncio.run(run_load(LoadPlan(url, requests=jobs, connections=CLIENTS)))
             if len(load.accepted_ids) != jobs:
                 raise OverloadDemoError(f"not all of {jobs:,} were accepted: {load.summary().failures}")
@@ -78,10 +76,7 @@ def _round(folder: Path, kind: str, jobs: int, round_trip_s: float) -> dict[str,
                 bodies = list(clients.map(lambda job_id: get(url, f"/jobs/{job_id}"), load.accepted_ids))
             if not all(b'"done"' in body for body in bodies):
                 raise OverloadDemoError("not every job was done")
-            calls, (scripts_after, inside) = cloud.exchanges - calls, commands_run(place)
-            inside -= commands
-    # Commands as sent: this package sends almost only scripts and no other pipelines; the recipe has no scripts.
-    sent = max(calls, scripts_after - scripts) if kind == OURS else inside
+            calls, sent, inside = cloud.exchanges - calls, cloud.commands - sent, commands_run(place)[1] - commands
     return {
         "accepted": load.summary().accepted_per_s,
         "drained": jobs / drained_s,
@@ -118,12 +113,7 @@ def _idle(folder: Path, kind: str, watched_s: float) -> tuple[float, float]:
 @contextmanager
 def _database(folder: Path, round_trip_s: float) -> Iterator[tuple[Path, SimulatedCloud, dict[str, str]]]:
     """Run a store behind a round trip; yield its folder, the simulated cloud, and the variables that name it."""
-    with (
-        folder_in(folder) as place,
-        EmbeddedStore(place / "data", load_settings()) as store,
-        SimulatedCloud(store.acquire()).serving() as cloud,
-    ):
-        cloud.round_trip_s = round_trip_s
+    with folder_in(folder) as place, far_store(place / "data", round_trip_s) as cloud:
         yield place, cloud, cloud.variables
 
 

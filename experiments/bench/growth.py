@@ -6,22 +6,25 @@ Then one and two API processes, and one, two and four workers, with no-op jobs a
 """
 
 import asyncio
-import statistics
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import cast
 
 import psutil
 import typer
 from matplotlib.axes import Axes
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.figure import Figure
 
 from experiments.bench import servers
 from experiments.bench.record import RESULTS, Count, Folder, Rounds, Row, recording
-from overload_demo.lab import BLUE, GREY, ORANGE
-from overload_demo.lab.plots.accessible_figure import drawing
-from overload_demo.load.sender import sample_body
+from overload_demo.lab import BLUE, GREEN, GREY, ORANGE, PURPLE, Look
+from overload_demo.lab.plots.accessible_figure import drawing, note
+from overload_demo.load.clients import sample_body
 
+PICTURE = RESULTS / "bench_growth.png"
+DIMENSIONS = ("queued", "API processes", "workers")
 DEPTHS = (1_000, 10_000, 100_000, 1_000_000)
 API_PROCESSES = (1, 2)
 WORKERS = (1, 2, 4)
@@ -30,6 +33,16 @@ CONNECTIONS = 256
 ACCEPTING_S = 2.0
 WORKING_S = 2.0
 JOBS = 60_000
+
+# A colour has one meaning in all panels.
+LOOKS: dict[str, Look] = {
+    "accepted, jobs/s": {"color": BLUE, "marker": "o"},
+    "drained, jobs/s": {"color": GREEN, "marker": "s", "linestyle": (0, (6, 2))},
+    "no-op jobs drained, jobs/s": {"color": GREEN},
+    "jobs of 1 ms drained, jobs/s": {"color": GREEN, "hatch": "//"},
+    "status poll p50, ms": {"color": PURPLE, "marker": "D"},
+    "statistics p50, ms": {"color": ORANGE, "marker": "^", "linestyle": (0, (4, 1.5))},
+}
 
 Numbers = dict[str, list[float]]
 Measure = Callable[[Path, int], dict[str, float]]
@@ -46,11 +59,11 @@ def main(rounds: Rounds = 3, deepest: Count = 1_000_000, folder: Folder = Path()
         by_api, by_workers = measured(_with_api_processes, API_PROCESSES), measured(_with_workers, WORKERS)
         rows += [
             Row(what=f"{name}, {count:,} {dimension}", ours=values)
-            for dimension, by_count in (("queued", by_depth), ("API processes", by_api), ("workers", by_workers))
+            for dimension, by_count in zip(DIMENSIONS, (by_depth, by_api, by_workers), strict=True)
             for count, numbers in by_count.items()
             for name, values in numbers.items()
         ]
-        _draw(RESULTS / "bench_growth.png", by_depth, by_api, by_workers)
+        draw(rows, PICTURE)
 
 
 def _repeated(rounds: int, measure: Measure, folder: Path, count: int) -> Numbers:
@@ -117,46 +130,53 @@ def _with_workers(folder: Path, workers: int) -> dict[str, float]:
     return rates
 
 
-def _draw(path: Path, by_depth: dict[int, Numbers], by_api: dict[int, Numbers], by_workers: dict[int, Numbers]) -> None:
+def draw(rows: Sequence[Row], path: Path) -> Figure:
+    """Write a PNG of four panels from the recorded rows, and return the figure."""
+    by_depth, by_api, by_workers = [_by_count(rows, dimension) for dimension in DIMENSIONS]
     with drawing(2, 2, height=10, width=16) as (drawn, ((rates, costs), (apis, workers))):
         _lines(rates, by_depth, ("accepted, jobs/s", "drained, jobs/s"), "Rates, by length of the queue")
         _lines(costs, by_depth, ("status poll p50, ms", "statistics p50, ms"), "Time of a request, memory of Redis")
         memory = costs.twinx()
-        held = [statistics.median(numbers["Redis memory, MB"]) for numbers in by_depth.values()]
-        memory.plot(list(by_depth), held, "--", color=GREY, marker="o", label="Redis memory, MB (right)")
+        held = [numbers["Redis memory, MB"] for numbers in by_depth.values()]
+        memory.plot(list(by_depth), held, "--", color=GREY, marker="o")
+        note(memory, "memory of Redis, MB (right)", (10_000, held[1]), (12, -14), color=GREY)
         memory.set(ylabel="MB", yscale="log", ylim=(0.1, 1000))
         memory.grid(False)
-        memory.legend(loc="lower right")
         _bars(apis, by_api, "API processes", "Acceptance at 256 connections, by API processes")
         _bars(workers, by_workers, "workers", "Drain, by workers")
-        drawn.savefig(path, dpi=100)
+    drawn.savefig(path, dpi=100)
+    return cast(Figure, drawn)
 
 
-def _lines(axes: Axes, by_count: dict[int, Numbers], names: tuple[str, str], title: str) -> None:
-    for name, colour in zip(names, (BLUE, ORANGE), strict=True):
-        medians = [statistics.median(numbers[name]) for numbers in by_count.values()]
-        axes.plot(list(by_count), medians, marker="o", label=name, color=colour, linewidth=3)
-    axes.set(xscale="log", xlabel="jobs queued", ylim=(0, 1.35 * axes.get_ylim()[1]))
-    _finish(axes, title)
+def _by_count(rows: Sequence[Row], dimension: str) -> dict[int, dict[str, float]]:
+    """Return the medians of one dimension: by count, the number of each name."""
+    found: dict[int, dict[str, float]] = {}
+    for row in rows:
+        if match := re.fullmatch(rf"(.+), ([\d,]+) {dimension}", row.what):
+            found.setdefault(int(match[2].replace(",", "")), {})[match[1]] = row.value
+    return found
 
 
-def _bars(axes: Axes, by_count: dict[int, Numbers], what: str, title: str) -> None:
+def _lines(axes: Axes, by_count: dict[int, dict[str, float]], names: tuple[str, str], title: str) -> None:
+    for name in names:
+        values = [numbers[name] for numbers in by_count.values()]
+        axes.plot(list(by_count), values, label=name, linewidth=3, **LOOKS[name])
+    axes.set(xscale="log", xlabel="jobs queued", ylim=(0, 1.1 * axes.get_ylim()[1]))
+    axes.set_title(title, pad=34)
+
+
+def _bars(axes: Axes, by_count: dict[int, dict[str, float]], what: str, title: str) -> None:
     names = list(next(iter(by_count.values())))
     width = 0.8 / len(names)
-    for number, (name, colour) in enumerate(zip(names, (BLUE, ORANGE), strict=False)):
-        medians = [statistics.median(numbers[name]) for numbers in by_count.values()]
+    for number, name in enumerate(names):
+        values = [numbers[name] for numbers in by_count.values()]
         at = [position + (number - (len(names) - 1) / 2) * width for position in range(len(by_count))]
-        axes.bar_label(axes.bar(at, medians, width, label=name, color=colour), fmt="{:,.0f}")
+        look = {word: LOOKS[name][word] for word in ("color", "hatch") if word in LOOKS[name]}
+        axes.bar_label(axes.bar(at, values, width, label=name, edgecolor="white", **look), fmt="{:,.0f}")
     axes.set_xticks(range(len(by_count)), [f"{count}" for count in by_count])
-    axes.set(xlabel=what, ylim=(0, 1.4 * axes.get_ylim()[1]), axisbelow=True)
+    axes.set(xlabel=what, ylim=(0, 1.1 * axes.get_ylim()[1]))
     axes.grid(False, axis="x")
-    _finish(axes, title)
-
-
-def _finish(axes: Axes, title: str) -> None:
-    axes.set_title(title, loc="left")
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
-    axes.legend(loc="upper left")
+    axes.set_title(title, pad=34)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import typer
 
 from experiments.bench.record import Folder, Rounds, Row, recording
 from experiments.bench.servers import folder_in, our_api, p50_of, store_on_a_port
-from overload_demo.load.sender import sample_body
+from overload_demo.load.clients import sample_body
 
 REQUESTS = 500
 BARE = "/jobs/none"  # no valid id: a 404 without a store request

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from overload_demo.console import one_line_errors
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab.preflight import filesystem_of
+from overload_demo.lab.wording import about
 from overload_demo.load.machine import Environment
 from overload_demo.work import utc_now
 
@@ -116,15 +117,8 @@ class Row(BaseModel):
     def shown(self) -> str:
         """The median and the spread, e.g. ``1.63 (1.57 to 1.66)``; a number that is no ratio has its unit."""
         unit = "" if self.theirs or not self.unit else f" {self.unit}".replace(" /s", "/s")
-        low, high = figure(min(self.values)), figure(max(self.values))
-        return f"{figure(self.value)}{unit}" + (f" ({low} to {high})" if low != high else "")
-
-
-def figure(number: float) -> str:
-    """Return a number with about three digits: 12,695, 84.2, 1.63, 0.0078."""
-    if abs(number) >= 100 or number == int(number):
-        return f"{number:,.0f}"
-    return f"{number:.3g}"
+        low, high = about(min(self.values)), about(max(self.values))
+        return f"{about(self.value)}{unit}" + (f" ({low} to {high})" if low != high else "")
 
 
 def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -159,7 +153,7 @@ class Benchmark(BaseModel):
         """Print the rows and the notes."""
         print(f"{self.place.commit}, {self.place.where}")
         for row in self.rows:
-            pair = " ÷ ".join(f"{figure(statistics.median(one))} {row.unit}" for one in (row.ours, row.theirs) if one)
+            pair = " ÷ ".join(f"{about(statistics.median(one))} {row.unit}" for one in (row.ours, row.theirs) if one)
             bounds = ", ".join(f"{one:g}" for one in (row.at_least, row.aim) if one is not None)
             missed = "" if row.reaches(row.at_least) else "  MISSED"
             print(f"  {row.what}: {row.shown}  [{pair}]  bounds: {bounds or '-'}{missed}")

@@ -26,9 +26,9 @@ from overload_demo.config import load_settings
 from overload_demo.errors import OverloadDemoError
 from overload_demo.http_server import listen, url_of
 from overload_demo.jobs import new_job_id
-from overload_demo.lab.report import count_commands
+from overload_demo.lab.simulated_cloud import count_commands
 from overload_demo.load import LoadPlan, LoadSummary, run_load
-from overload_demo.load.sender import sample_body
+from overload_demo.load.clients import sample_body
 from overload_demo.process import Child
 from overload_demo.queue.producer import NewJob, Producer
 from overload_demo.rest import Address

@@ -12,7 +12,8 @@ from experiments.bench.peers.comparison import (
     p99,
 )
 from experiments.bench.peers.libraries import OURS
-from experiments.bench.record import Row, figure, markdown_table
+from experiments.bench.record import Row, markdown_table
+from overload_demo.lab.wording import about
 
 BULLMQ = "BullMQ"
 BESIDE_BULLMQ = {unit: f"accepted/s, {of} connections" for unit, of in zip(ACCEPTED, CONNECTIONS, strict=True)}
@@ -25,7 +26,7 @@ def peers_block(comparison: Comparison) -> str:
     rows = []
     for one in comparison.summaries():
         rates = [_shown(values) for values in (*one.accepted, one.done, one.one_at_a_time)]
-        idle = f"{figure(median(one.idle_ms))} / {figure(p99(one.idle_ms))}" if one.idle_ms else ""
+        idle = f"{about(median(one.idle_ms))} / {about(p99(one.idle_ms))}" if one.idle_ms else ""
         name = f"{one.library.name} {one.version}".strip()
         rows.append((name, *rates[:3], one.how, rates[3], idle, one.library.killed))
     heads = (

@@ -4,11 +4,12 @@ import textwrap
 
 from experiments.bench.peers.comparison import ACCEPTED, DONE, Comparison, median
 from experiments.bench.peers.libraries import OURS
-from experiments.bench.record import RESULTS, Benchmark, Row, figure, markdown_table
+from experiments.bench.record import RESULTS, Benchmark, Row, markdown_table
 from experiments.fault_matrix import FaultMatrix
 from experiments.readme.beside import bounded_rows, peers_block
 from overload_demo.lab.report import PRICE_PER_100K_COMMANDS
 from overload_demo.lab.result import BaselineRun, SpikeResult, recorded_baseline
+from overload_demo.lab.wording import about
 from overload_demo.load import Shape
 from overload_demo.load.load_result import Percentiles
 
@@ -163,7 +164,7 @@ def _growth_table(benchmark: Benchmark, of_what: str) -> str:
     for row in benchmark.rows:
         name, _, count = row.what.rpartition(", ")
         if count.endswith(f" {of_what}"):
-            cells.setdefault(name, {})[count.removesuffix(f" {of_what}")] = figure(row.value)
+            cells.setdefault(name, {})[count.removesuffix(f" {of_what}")] = about(row.value)
     counts = next(iter(cells.values()))
     return markdown_table((of_what, *counts), [(name, *values.values()) for name, values in cells.items()])
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from experiments.bench.peers.comparison import ACCEPTED, Comparison
-from experiments.bench.record import RESULTS, Benchmark, Place, figure, markdown_table
+from experiments.bench.record import RESULTS, Benchmark, Place, markdown_table
 from experiments.fault_matrix import FaultMatrix
 from experiments.live_class import LiveClass
 from experiments.student_cost import StudentCost
 from overload_demo.errors import OverloadDemoError
 from overload_demo.lab.result import BaselineRecording, SpikeResult
+from overload_demo.lab.wording import about
 from overload_demo.load import Shape
 from overload_demo.load.machine import Environment
 
@@ -80,7 +81,7 @@ def _benchmark(path: Path) -> Recording:
 def _peers(path: Path) -> Recording:
     comparison = Comparison.read(path.parent)
     fastest = list(comparison.rates(ACCEPTED[0]).items())[:3]
-    rates = ", ".join(f"{name} {figure(statistics.median(measured))}" for name, measured in fastest)
+    rates = ", ".join(f"{name} {about(statistics.median(measured))}" for name, measured in fastest)
     newest = _at(comparison.parts[-1].place, path, f"{ACCEPTED[0]}, the three fastest: {rates}")
     return replace(newest, commands=tuple(part.place.command for part in comparison.parts))
 

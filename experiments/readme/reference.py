@@ -19,7 +19,6 @@ from overload_demo.api.front_door.connection import MAX_HEAD_BYTES, MAX_HEADERS
 from overload_demo.cli import application
 from overload_demo.config import Settings
 from overload_demo.jobs import MAX_DEPTH, MAX_VALUE
-from overload_demo.queue.producer import MAX_BATCH_JOBS
 from overload_demo.queue.results import QueueStats
 from overload_demo.rest.client import MAX_REPLY_BYTES
 from overload_demo.worker.journal import WorkerMetrics
@@ -32,6 +31,7 @@ LIMITS = {
     "memory of these connections, MB": "overload_connections_mb",
     "time to send a request or to read a response, s": "overload_request_patience_s",
     "time a request waits for the store, s": "overload_store_deadline_s",
+    "jobs in one enqueue call": "overload_max_batch",
     "jobs in the queue (0 = no bound)": "overload_max_queue_depth",
     "memory of the embedded server (0 = no bound)": "overload_maxmemory",
 }
@@ -100,7 +100,6 @@ def limits_block() -> str:
         "request line and headers, bytes": MAX_HEAD_BYTES,
         "headers": MAX_HEADERS,
         "`Idempotency-Key`, characters": MAX_IDEMPOTENCY_KEY,
-        "jobs in one enqueue call": MAX_BATCH_JOBS,
         "result of a job, bytes": MAX_RESULT_BYTES,
         "reply of the store, bytes": MAX_REPLY_BYTES,
     }

@@ -1,12 +1,14 @@
 """Exercises of notebook 04: a spike absorbed, and every job accounted for."""
 
 import math
+from collections.abc import Collection, Mapping
 
 from overload_demo.course.exercise import (
     MEASURED,
     READ_OFF,
     called,
     exercise,
+    finite,
     function,
     multiple_choice,
     number,
@@ -53,11 +55,31 @@ def _drain_time(answer: object, *, result: SpikeResult) -> str:
     return number(answer, right, within=READ_OFF, mistakes=mistakes)
 
 
-_CASES: tuple[tuple[set[str], set[str], int, str], ...] = (
-    ({"a", "b", "c"}, {"a", "b", "c"}, 0, "nothing is lost here."),
-    ({"a", "b", "c"}, {"a"}, 2, "b and c are lost."),
-    ({"a", "b"}, {"b", "x"}, 1, "a is lost, although both counts are 2."),
-    ({"a"}, {"a", "x", "y"}, 0, "an effect without a 202 is no loss, and a number of losses is never below 0."),
+# Accepted, with an effect, lost, why, and hints at usual wrong counts.
+_CASES: tuple[tuple[set[str], set[str], int, str, dict[int, str]], ...] = (
+    ({"a", "b", "c"}, {"a", "b", "c"}, 0, "nothing is lost here.", {3: "these are the jobs that were done."}),
+    (
+        {"a", "b", "c"},
+        {"a"},
+        2,
+        "b and c are lost.",
+        {
+            0: "which set do you subtract from which? b and c are lost.",
+            -2: "a number of losses is never below 0: which number do you subtract from which?",
+            1: "these are the jobs that were done.",
+        },
+    ),
+    (
+        {"a", "b"},
+        {"b", "x"},
+        1,
+        "only a is lost.",
+        {
+            0: "a is lost, although both counts are 2.",
+            2: "a is lost, but x is not: x was done, and only its 202 is missing.",
+        },
+    ),
+    ({"a"}, {"a", "x", "y"}, 0, "an effect without a 202 is no loss, and a number of losses is never below 0.", {}),
 )
 
 
@@ -70,11 +92,15 @@ def _reconcile(answer: object, **_: object) -> str:
     """A function of two sets of ids: how many accepted jobs had no effect."""
     if problem := function(answer, "lost(accepted_ids, ids_with_effect)"):
         return problem
-    for accepted, done, right, why in _CASES:
+    for accepted, done, right, why, mistakes in _CASES:
         returned = called(answer, set(accepted), set(done))
-        counted = len(returned) if isinstance(returned, set | frozenset | list | tuple) else returned
-        if counted is False or counted != right:
-            return f"For accepted {sorted(accepted)} and done {sorted(done)} it returns {shown(returned)}: {why}"
+        is_group = isinstance(returned, Collection) and not isinstance(returned, str | bytes | Mapping)
+        counted = finite(len(returned) if is_group else returned)
+        case = f"For accepted {sorted(accepted)} and done {sorted(done)} it returns {shown(returned)}"
+        if isinstance(counted, str):
+            return f"{case}, which is neither a number nor a set of ids."
+        if counted != right:
+            return f"{case}: {mistakes.get(int(counted), why)}"
     return ""
 
 
@@ -94,5 +120,13 @@ multiple_choice(
 @exercise("04.gil", "Which of the two runs drained faster? The price is how many times as fast it was.")
 def _gil(answer: object, *, kernel: SpikeResult, processes: SpikeResult) -> str:
     right = processes.drain_rate_per_s / kernel.drain_rate_per_s
-    mistakes = {1 / right: "Upside down: divide the faster one by the slower one."}
+    mistakes = {
+        1 / right: "Upside down: divide the faster one by the slower one.",
+        right - 1: "That is by which share it was faster. Twice as fast is 2, not 1.",
+        100 * right: "That is in percent. Twice as fast is 2, not 200.",
+        processes.drain_rate_per_s - kernel.drain_rate_per_s: "That is the difference, in jobs a second: divide.",
+        kernel.seconds_to_empty / processes.seconds_to_empty: (
+            "You divided the times to empty. Both also hold the spike itself, which lasts equally long: take the rates."
+        ),
+    }
     return number(answer, right, within=MEASURED, mistakes=mistakes)

@@ -1,7 +1,6 @@
 """Exercises of notebook 05: bounds, deadlines, and a client's back-off."""
 
 import math
-import numbers
 from collections.abc import Callable
 from email.message import Message
 
@@ -9,6 +8,7 @@ from overload_demo.course.exercise import (
     MEASURED,
     NotDoneError,
     exercise,
+    finite,
     function,
     multiple_choice,
     number,
@@ -87,9 +87,9 @@ def _waits_as_asked(student: Callable[..., object], status: int, seconds: int, a
         return f"After {asked} the client may send the request again; None would drop the job."
     if isinstance(waited, str):
         return f"For {asked} your function returned text, {shown(waited)}: turn it into a number with float()."
-    if isinstance(waited, bool) or not isinstance(waited, numbers.Real):
+    wait_s = finite(waited)
+    if isinstance(wait_s, str):
         return f"For {asked} your function returned {shown(waited)}, not a number of seconds."
-    wait_s = float(waited)
     if math.isclose(wait_s, seconds / 1000):
         return f"For {asked} you wait {wait_s:g} s: the header is in seconds, not in milliseconds."
     if math.isclose(wait_s, seconds * 1000):
@@ -119,7 +119,8 @@ def _has_a_default_wait(student: Callable[..., object]) -> str:
         waited = student(503, _headers(None), 1)
     except (TypeError, KeyError, ValueError):
         return "A 503 from a proxy before the API may come without a Retry-After: use a wait of your own."
-    if isinstance(waited, numbers.Real) and 0 < float(waited) <= LONGEST_S:
+    wait_s = 0.0 if waited is None else finite(waited)
+    if not isinstance(wait_s, str) and 0 < wait_s <= LONGEST_S:
         return ""
     return f"For a 503 without a Retry-After your function returned {shown(waited)}; wait a second or more of your own."
 

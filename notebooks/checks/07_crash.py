@@ -145,6 +145,7 @@ multiple_choice(
     "at least once",
     {
         "at most once": "Then an interrupted job would not be repeated: the first design, with jobs never charged.",
+        "best effort": "Then a job could be lost without a trace. Of which accepted job does the store know no end?",
         "exactly once": "The second ledger contradicts it: jobs ran twice. The third is right because its handler "
         "makes a repeat harmless; the queue still delivered some jobs twice.",
     },

@@ -14,12 +14,14 @@ another meaning in another country is refused.
 
 import functools
 import html
+import inspect
 import json
 import math
 import numbers
 import re
 import reprlib
 import runpy
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,6 +31,7 @@ from typing import Any, ClassVar, TypeVar
 
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab import GREEN, GREY, ORANGE
+from overload_demo.lab.wording import about, off_by
 
 # Tolerances, as a share of the right answer: computed from round numbers (0.01), measured, read off a curve.
 EXACT, MEASURED, READ_OFF = 0.001, 0.05, 0.10
@@ -37,6 +40,7 @@ PREDICTION_MIME = "application/vnd.overload-demo.prediction+json"
 # The checks stand beside the notebooks; a wheel, which has no notebooks, holds them in this package.
 CHECKS = (Path(__file__).parents[2] / "notebooks" / "checks", Path(__file__).with_name("checks"))
 KEPT_IN = Path("runs") / "predictions.json"  # below the notebooks' directory
+NOT_AWAITED = "The call has not been made: write await before it."
 _NUMBER = re.compile(
     r"(?:[1-9]\d{0,2}([, \u00a0\u2009\u202f])\d{3}(?:\1\d{3})*(?:\.\d*)?|\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?",
     re.ASCII | re.IGNORECASE,
@@ -114,18 +118,18 @@ class Verdict:
 def check(key: str, answer: object, **facts: Any) -> Verdict:
     """Judge an answer to the exercise ``key``; ``facts`` are the measured values that the judge needs.
 
-    A mistake in the answer, including an exception in a student's function, becomes a hint. Raises only KeyError, for
-    an unknown key.
+    A mistake in the answer, including an exception in a student's function, becomes a hint of one line. Raises only
+    KeyError, for an unknown key.
     """
     one = exercises()[key]
     try:
         if answer is ... or answer is None:
             raise NotDoneError
-        mistake = one.judge(answer, **facts)
+        mistake = NOT_AWAITED if inspect.isawaitable(answer) else one.judge(answer, **facts)
     except NotDoneError:
         return Verdict(key, Status.NOT_DONE, 0, "Put your answer where the ... is, and run the cell again.")
-    except Exception as error:
-        mistake = f"Your answer raised {type(error).__name__}: {error}"
+    except (Exception, SystemExit) as error:
+        mistake = f"Your answer raised {type(error).__name__}: {_one_line(str(error))}"
     if not mistake:
         _tries.pop(key, None)
         return Verdict(key, Status.RIGHT, 0, "")
@@ -169,7 +173,11 @@ def finite(answer: object) -> float | str:
         return f"A comma makes two numbers, {shown(answer)}: use a decimal point, as in 0.5."
     if isinstance(answer, bool) or not isinstance(answer, numbers.Real):
         return f"The answer is a number, not {shown(answer)}."
-    return float(answer) if math.isfinite(answer) else "The answer is a finite number."
+    try:
+        value = float(answer)
+    except OverflowError:
+        return "The answer is a number of a usual size, not one of more than 300 digits."
+    return value if math.isfinite(value) else f"The answer is a finite number, not {value}."
 
 
 def choice(answer: object, right: str, others: Mapping[str, str]) -> str:
@@ -185,6 +193,8 @@ def choice(answer: object, right: str, others: Mapping[str, str]) -> str:
 
 def function(answer: object, example: str) -> str:
     """Judge whether the answer can be called at all; ``example`` is a call."""
+    if inspect.iscoroutinefunction(answer):
+        return "The function is called without await: write def, not async def."
     return "" if callable(answer) else f"The answer is a function, called like {example}, not {shown(answer)}."
 
 
@@ -198,8 +208,14 @@ def called(answer: object, *arguments: object) -> Any:
 
 
 def shown(answer: object) -> str:
-    """Return an answer as short text for a hint."""
-    return reprlib.repr(answer)
+    """Return an answer as short text for a hint, in one line."""
+    if isinstance(answer, int) and abs(answer) >= 10**30:  # Python refuses to print more than 4,300 digits
+        return "a number of more than 30 digits"
+    return _one_line(reprlib.repr(answer))
+
+
+def _one_line(text: str) -> str:
+    return textwrap.shorten(text, 200, placeholder=" …")
 
 
 class Prediction:
@@ -259,14 +275,13 @@ class Prediction:
 
 
 class Comparison:
-    """A table: predicted, measured, and the error in percent of the measured value."""
+    """A table: predicted, measured, and the error in percent of the measured value, or as a factor."""
 
     def __init__(self, measured: Mapping[Prediction, float]) -> None:
         self.rows: list[tuple[str, str, str, str]] = []
         for one, value in measured.items():
             mine = f"{one.value:,.10g}" + ("" if one.is_own else " (default)")
-            error = f"{(one.value - value) / value:+.0%}" if value else "-"
-            self.rows.append((one.question, mine, f"{value:,.6g} {one.unit}", error))
+            self.rows.append((one.question, mine, f"{about(value)} {one.unit}", off_by(one.value, value)))
 
     def _repr_html_(self) -> str:
         heads = "".join(f"<th>{head}</th>" for head in ("", "predicted", "measured", "off by"))

@@ -17,18 +17,20 @@ QUEUE: Look = {"color": BLUE, "linewidth": 3}
 NAIVE: Look = {"color": ORANGE, "linewidth": 3, "linestyle": (0, (4, 1.5))}
 OFFERED: Look = {"color": GREY, "linewidth": 2, "linestyle": ":"}
 PREDICTED: Look = {"color": PURPLE, "linewidth": 2.5, "linestyle": (0, (1, 1))}
+SINCE = "seconds since the first request"  # the axis of time; a spike has a calm before its full rate
 BOX: Look = {"color": "white", "pad": 2}  # below a text that crosses a line
 
 _HOMES = {
-    "lab.crashes": ("Kill", "run_with_kills"),
+    "lab.crashes": ("Kill", "frozen", "run_with_kills"),
     "lab.job_log": ("JobLog", "PromiseRun", "follow", "read_events", "read_life"),
     "lab.naive_api": ("breaks_at_per_s", "load_steps"),
     "lab.preflight": ("Preflight",),
+    "lab.round_trips": ("acceptance", "plain_recipe", "whole_life"),
     "lab.result": ("SpikeResult", "recorded_baseline", "require_checkout"),
     "lab.spike_plan": ("SpikePlan", "spike_progress", "steps_progress"),
     "lab.spike_run": ("run_spike",),
     "lab.stack": ("EFFECTS", "Stack"),
-    "load": ("LoadResult", "Shape"),
+    "load": ("LoadPlan", "LoadResult", "RetryPolicy", "Shape", "TokenBucket", "run_load"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -2,9 +2,11 @@
 
 import contextlib
 import math
+import os
+import signal
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -111,6 +113,24 @@ class CrashResult:
     def failed_but_charged(self) -> int:
         """Jobs that failed although they were charged; a job never charged is a failed one."""
         return self.spike.failed - self.charges.never if self.charges else 0
+
+
+@contextlib.contextmanager
+def frozen(stack: Stack, part: str = "redis") -> Iterator[None]:
+    """Stop a process of ``stack`` (SIGSTOP) for the length of the block; it keeps its connections and does not reply.
+
+    Raises as :meth:`Stack.kill`.
+    """
+    check_killable(part)
+    pid = stack.process_ids().get(part)
+    if pid is None:
+        raise OverloadDemoError(f"the {part} is not running as a process")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # it was killed meanwhile
+            os.kill(pid, signal.SIGCONT)
 
 
 async def run_with_kills(

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import math
+import os
 import sys
 import tempfile
 import time
@@ -116,15 +117,22 @@ async def run_baseline(
 @contextlib.asynccontextmanager
 async def baseline_server(variant: Variant, delay_s: float) -> AsyncIterator[NaiveServer]:
     """Run the naive API as a child process for the length of the block. Raises as :func:`run_baseline` does."""
+    async with checkout_server(*_server_arguments(variant, delay_s), "--port", "0", "--parent-pipe") as url:
+        with contextlib.closing(JsonConnection(url, SAMPLE_WITHIN_S)) as connection:
+            yield NaiveServer(url, connection)
+
+
+@contextlib.asynccontextmanager
+async def checkout_server(*arguments: str, **variables: str) -> AsyncIterator[str]:
+    """Run ``python ARGUMENTS`` of the checkout, which prints its URL, for the length of the block; yield the URL.
+
+    ``variables`` are added to its environment. Raises as :func:`run_baseline` does.
+    """
     root = require_checkout()
+    pipe = asyncio.subprocess.PIPE
     with tempfile.TemporaryFile() as errors:
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *(*_server_arguments(variant, delay_s), "--port", "0", "--parent-pipe"),
-            cwd=root,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=errors,
+            *(sys.executable, *arguments), cwd=root, env=os.environ | variables, stdin=pipe, stdout=pipe, stderr=errors
         )
         try:
             assert process.stdout is not None
@@ -134,10 +142,8 @@ async def baseline_server(variant: Variant, delay_s: float) -> AsyncIterator[Nai
             if not line:
                 errors.seek(0)
                 output = errors.read().decode(errors="replace").strip().splitlines() or ["no output"]
-                raise OverloadDemoError(f"the naive baseline did not start: {output[-1]}")
-            url = json.loads(line)["url"]
-            with contextlib.closing(JsonConnection(url, SAMPLE_WITHIN_S)) as connection:
-                yield NaiveServer(url, connection)
+                raise OverloadDemoError(f"the server of the comparison did not start: {output[-1]}")
+            yield str(json.loads(line)["url"])
         finally:
             await kill_and_wait(process)
 

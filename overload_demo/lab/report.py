@@ -5,13 +5,13 @@ The vendor does not document whether a script counts as one command or with all 
 
 import asyncio
 import contextlib
-import re
 from dataclasses import dataclass
 
 from rich.table import Table
 
 from overload_demo.errors import StoreError
 from overload_demo.lab.result import SpikeResult
+from overload_demo.lab.simulated_cloud import count_commands
 from overload_demo.lab.stack import Stack
 from overload_demo.load.load_result import LoadSummary
 from overload_demo.rest.client import Upstash
@@ -120,6 +120,36 @@ class Estimate:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Bill(Estimate):
+    """What so many jobs have cost, counted by the database: posted, done in ``seconds``, each result asked for."""
+
+    name: str
+    jobs: int
+    seconds: float
+
+    @property
+    def commands_per_job(self) -> tuple[float, float]:
+        """Commands a job: a script counted as one, and with all it calls."""
+        return self.least_commands / self.jobs, self.most_commands / self.jobs
+
+
+def bills(*rows: Bill) -> Table:
+    """Return bills as a table, and what they come to by the prices above."""
+    shown = Table("", *(one.name for one in rows), show_edge=False)
+    ways = "a script counted as one", "those inside it counted too"
+    per_job = [one.commands_per_job for one in rows]
+    shown.add_row("jobs", *(f"{one.jobs:,}" for one in rows))
+    shown.add_row("jobs done a second, from the first POST", *(f"{one.jobs / one.seconds:,.0f}" for one in rows))
+    shown.add_row("REST calls a job", *(f"{one.calls / one.jobs:.2f}" for one in rows))
+    for at, way in enumerate(ways):
+        shown.add_row(f"commands a job, {way}", *(f"{each[at]:.2f}" for each in per_job))
+    for at, way in enumerate(ways):
+        prices = (dollars(round(100_000 * each[at])) for each in per_job)
+        shown.add_row(f"100,000 jobs, {way}", *prices)
+    return shown
+
+
 def estimate(jobs: int, job_s: float) -> Estimate:
     """Estimate the cost of ``jobs`` that take ``job_s`` seconds each: slow ones are leased and settled singly."""
     per_lease = min(JOBS_PER_LEASE, max(1.0, BATCH_TARGET_S / max(job_s, 1e-6)))
@@ -155,10 +185,3 @@ async def cost_per_job(stack: Stack, upstash: Upstash, jobs: int, counting: dict
             cost |= {"store_scripts_per_job": round(scripts / jobs, 4)}
             cost |= {"store_commands_per_job": round(commands / jobs, 2)}
     return cost
-
-
-def count_commands(commandstats: str) -> tuple[int, int]:
-    """Count script calls, and all commands, in the text of ``INFO commandstats``; INFO is sent by observers only."""
-    found = re.findall(r"^cmdstat_([^:]+):calls=(\d+)", commandstats, re.MULTILINE)
-    run = {name: int(calls) for name, calls in found if name != "info"}
-    return run.get("eval", 0) + run.get("evalsha", 0), sum(run.values())

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 import overload_demo
 from overload_demo.errors import ConfigurationError
+from overload_demo.lab.vote import Vote
 from overload_demo.load.load_result import LoadSeries, LoadSummary
 from overload_demo.load.machine import Environment
 from overload_demo.load.plan import LoadPlan, Shape
@@ -193,15 +194,14 @@ class SpikeSeries(BaseModel, frozen=True):
     oldest_age_s: list[float]
 
     def drained_per_s(self, bucket_s: float = 1.0) -> tuple[list[float], list[float]]:
-        """Return jobs settled a second between samples at least ``bucket_s`` apart: (middle of interval, rate)."""
-        at_s, rates = [], []
-        since_s, since = self.sampled_at_s[0], self.settled[0]
+        """Return jobs settled a second between samples at least ``bucket_s`` apart: the rates, and one edge more."""
+        edges_s, rates, since = self.sampled_at_s[:1], [], self.settled[0]
         for now_s, settled in zip(self.sampled_at_s, self.settled, strict=True):
-            if now_s - since_s >= bucket_s:
-                at_s.append((since_s + now_s) / 2)
-                rates.append((settled - since) / (now_s - since_s))
-                since_s, since = now_s, settled
-        return at_s, rates
+            if now_s - edges_s[-1] >= bucket_s:
+                rates.append((settled - since) / (now_s - edges_s[-1]))
+                edges_s.append(now_s)
+                since = settled
+        return rates, edges_s
 
     def drain_rate_per_s(self) -> float:
         """Return jobs settled ÷ time between the first and the last sample with a new count; 0.0 without two."""
@@ -242,7 +242,8 @@ class SpikeResult(Reconciliation):
 
     ``drain_rate_per_s`` is jobs settled ÷ time from the first to the last settlement sampled. ``seconds_to_empty``
     counts from the first intended send. ``rest_calls_per_job`` and ``store_…_per_job`` are None where a process that
-    counts them was restarted during the run. Megabytes are 10^6 bytes. ``folder`` contains the files of the run.
+    counts them was restarted during the run. Megabytes are 10^6 bytes. ``votes`` are those of the class that saw the
+    run; ``folder`` contains its files.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -268,6 +269,7 @@ class SpikeResult(Reconciliation):
     baseline: BaselineRun | None = None
     baseline_source: Literal["live", "recorded", "none"] = "none"
     baseline_note: str = ""
+    votes: list[Vote] = []
     folder: Path | None = Field(None, exclude=True)  # not stored: it is a path of one machine
 
     @property

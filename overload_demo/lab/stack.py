@@ -36,6 +36,7 @@ from overload_demo.lab.parts import (
     remove_keys,
     uncancelled,
 )
+from overload_demo.lab.simulated_cloud import SimulatedCloud, far_store
 from overload_demo.process import Child
 from overload_demo.store.connect import Store, open_store
 from overload_demo.store.data_dir import DataDir
@@ -71,6 +72,7 @@ class Stack:
         self._generation = 0
         self._supervisor: asyncio.Task[None] | None = None
         self._cleanup = contextlib.ExitStack()
+        self.cloud: SimulatedCloud | None = None
         self.settings: Settings
         self.store: Store
         self.listeners: list[socket.socket]
@@ -82,6 +84,7 @@ class Stack:
         placement: Placement = "kernel",
         processing_delay_s: float = 0.001,
         upstash: bool = False,
+        round_trip_s: float | None = None,
         own_key: bool = True,
         runs: Path = Path("runs"),
         name: str = "stack",
@@ -89,12 +92,13 @@ class Stack:
     ) -> "Stack":
         """Start a stack, or return the running one if its arguments are equal; another one is stopped first.
 
-        ``processing_delay_s`` is the work of one job, seconds. ``own_key`` False: the API requires no key. ``runs``
-        receives the run folder. ``settings`` are further fields of :class:`Settings`. Returns when the API is ready.
-        Raises :class:`OverloadDemoError` with the last log lines if it does not become ready.
+        ``processing_delay_s`` is the work of one job, seconds. ``round_trip_s`` puts a simulated database (``cloud``)
+        so far away before the store; ``upstash`` uses the account of the environment. ``own_key`` False: the API
+        requires no key. ``runs`` receives the run folder. ``settings`` are further fields of :class:`Settings`. Returns
+        when the API is ready. Raises :class:`OverloadDemoError` with the last log lines if it does not become ready.
         """
-        wanted = {"placement": placement, "processing_delay_s": processing_delay_s, "upstash": upstash}
-        wanted |= {"own_key": own_key, **settings}
+        wanted: dict[str, Any] = {"placement": placement, "processing_delay_s": processing_delay_s, "upstash": upstash}
+        wanted |= {"round_trip_s": round_trip_s, "own_key": own_key, **settings}
         running = cls.current
         if running is not None and running._wanted == wanted and running.parts["api"].pid:
             return running
@@ -214,15 +218,17 @@ class Stack:
         self.restarts.clear()
         self.held.clear()
         self.run_folder.mkdir(exist_ok=True)
-        self.settings = load_settings(**self._overrides())
-        if not self.settings.uses_upstash:
+        if not self._wanted["upstash"]:
             DataDir(self.data_dir).mark_temporary()
+        if (round_trip_s := self._wanted["round_trip_s"]) is not None:
+            self.cloud = await in_thread(self._cleanup.enter_context, far_store(self.data_dir, round_trip_s))
+        self.settings = load_settings(**self._overrides())
         self.listeners = [self._cleanup.enter_context(listener) for listener in listen("127.0.0.1", 0)]
         if self.placement == "process":  # their imports take as long as the start of the store
             self.parts = self._children()
             await in_thread(self.parts.start)
         self.store = await in_thread(self._cleanup.enter_context, open_store(self.settings))
-        if self.settings.uses_upstash:
+        if self._wanted["upstash"]:
             self._cleanup.callback(remove_keys, self.store[0], self.settings.overload_key_prefix)
         if self.placement == "kernel":
             self.parts = PartGroup(
@@ -248,8 +254,10 @@ class Stack:
                 raise ConfigurationError("no UPSTASH_REDIS_REST_URL and UPSTASH_REDIS_REST_TOKEN are set")
             own["overload_key_prefix"] = f"{self.folder.name}-{self._generation}:"
         else:
-            own |= {"upstash_redis_rest_url": None, "upstash_redis_rest_token": None}
-        no_settings = {"placement", "processing_delay_s", "upstash", "own_key"}
+            address = self.cloud.address if self.cloud else None
+            own |= {"upstash_redis_rest_url": address and address.url}
+            own |= {"upstash_redis_rest_token": address and address.token}
+        no_settings = {"placement", "processing_delay_s", "upstash", "round_trip_s", "own_key"}
         return own | {name: value for name, value in self._wanted.items() if name not in no_settings}
 
     def _children(self) -> PartGroup:

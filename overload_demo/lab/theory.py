@@ -5,10 +5,17 @@ Theory*, 2nd ed. 1982, chapter 2: cumulative arrivals and departures). Good whil
 Rates are jobs a second, times seconds.
 """
 
+import math
+
 
 def capacity_per_s(delay_s: float) -> float:
     """Return the best rate of one slot: 1 ÷ the time a job holds it."""
     return 1 / delay_s
+
+
+def smallest_batch(arrival_per_s: float, call_s: float, calls_at_once: int = 2) -> int:
+    """Return the batch limit that keeps up: Little's law, λ x seconds a call = jobs in calls, over those in flight."""
+    return max(1, math.ceil(arrival_per_s * call_s / calls_at_once))
 
 
 def peak_depth(arrival_per_s: float, drain_per_s: float, spike_s: float) -> float:

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from overload_demo.lab.wording import duration
+
 KEPT = 600  # samples of a track: two minutes at five a second
 KEPT_MARKS = 200
 MARKS_FILE = "marks.json"
@@ -71,14 +73,16 @@ class Feed:
     """Samples, marks and state for any number of readers; thread-safe.
 
     ``number`` is that of the latest message. ``state`` holds ``title``, ``badge``, ``status``, ``result``, the
-    predictions ``peak`` (jobs) and ``empty_s`` (seconds), and the names of the ``controls`` that are possible now.
+    predictions ``peak`` (jobs) and ``empty_s`` (seconds), the class's ``vote``, and the names of the ``controls`` that
+    are possible now.
     """
 
     def __init__(self, **state: Any) -> None:
         self._lock = threading.Lock()
         self.number = 0
         self._zero_mono_s = time.monotonic()
-        self._state: dict[str, Any] = {"title": "", "badge": "", "status": "", "peak": None, "empty_s": None} | state
+        self._state: dict[str, Any] = {"title": "", "badge": "", "status": "", "vote": None}
+        self._state |= {"peak": None, "empty_s": None} | state
         self._tracks: dict[Track, deque[LiveSample]] = {track: deque(maxlen=KEPT) for track in TRACKS}
         self._latest: Track = "queue"
         self._marks: deque[Mark] = deque(maxlen=KEPT_MARKS)
@@ -207,11 +211,8 @@ def _count(value: float | None) -> str:
     return NOT_KNOWN if value is None else f"{value:,.0f}"
 
 
-def duration(value_s: float | None) -> str:
-    """Return a time in milliseconds, or from one second on in seconds."""
-    if value_s is None:
-        return NOT_KNOWN
-    return f"{value_s * 1000:,.0f} ms" if value_s < 1 else f"{value_s:,.1f} s"
+def _time(value_s: float | None) -> str:
+    return NOT_KNOWN if value_s is None else duration(value_s)
 
 
 # The tiles and the table, in their order: a stable name, a label, and the text.
@@ -221,7 +222,7 @@ NUMBERS: dict[str, tuple[str, Callable[[LiveSample], str]]] = {
     "depth": ("queue depth", lambda one: _count(one.queue_depth)),
     "age": ("oldest age", lambda one: f"{one.oldest_age_s:,.1f} s"),
     "drain": ("drained per s", lambda one: _count(one.drain_rate_per_s)),
-    "p99": ("p99 to the 202", lambda one: duration(one.acceptance_p99_s)),
+    "p99": ("p99 to the 202", lambda one: _time(one.acceptance_p99_s)),
     "lost": ("lost", lambda one: _count(one.lost)),
 }
 _CHARTS = {"latency": "Time to the answer", "depth": "Queue depth", "rates": "Rates"}
@@ -238,7 +239,7 @@ def labels(sample: LiveSample | None, peak_depth: int) -> dict[str, str]:
     if sample is None:
         return NOTHING_YET
     api, waiting = ("queue", "jobs waiting") if sample.track == "queue" else ("naive", "requests in flight")
-    p99 = duration(sample.acceptance_p99_s)
+    p99 = _time(sample.acceptance_p99_s)
     texts = {
         "latency": "nothing answered in the last second" if p99 == NOT_KNOWN else f"99 % within {p99} now",
         "depth": f"{sample.queue_depth:,} {waiting} now, {peak_depth:,} at most",

@@ -14,12 +14,12 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from functools import cache
 from pathlib import Path
 from string import Template
-from types import MappingProxyType, TracebackType
-from typing import Annotated, Any, Protocol, Self
+from types import TracebackType
+from typing import Annotated, Any, Protocol, Self, TypeVar
 
 from fastapi import FastAPI, Header, HTTPException, Request
 from fastapi.responses import FileResponse, HTMLResponse
@@ -30,7 +30,8 @@ from overload_demo.api.access import HostCheck
 from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.http_server import HostRule, SignalFreeServer
-from overload_demo.lab import BLUE, GREY, ORANGE, PURPLE
+from overload_demo.lab import BLUE, GREY, ORANGE, PURPLE, SINCE
+from overload_demo.live.ballot import LETTERS, STEPS, VoteEntry
 from overload_demo.live.feed import EVERY_S, NOT_KNOWN, NOTHING_YET, NUMBERS, Feed
 
 try:
@@ -54,12 +55,14 @@ READY_WITHIN_S = 10.0
 BEAT_S = 1.0  # a page without a message for three of these shows "no signal"
 RECONNECT_MS = 1000
 MAX_PREDICTION = 1e9
+Body = TypeVar("Body", bound=BaseModel)
 MAX_HEAD_BYTES, MAX_BODY_BYTES = 32_768, 4_096
 CLOSE = {"Connection": "close"}  # the rest of the body is not read
 
 CURVES = ("at_s", "acceptance_p99_s", "queue_depth", "accepted_per_s", "drain_rate_per_s")
 LINE_PX = 4
-FASTEST_S, SLOWEST_S = 0.0007, 200.0  # a fixed range, with room for the legend, so that the latency panel never jumps
+# A fixed range, so that the panel never jumps, with room for the legend above the curves and the event marks below.
+FASTEST_S, SLOWEST_S = 0.00001, 200.0
 QUEUE: dict[str, Any] = {"color": BLUE}
 NAIVE: dict[str, Any] = {"color": ORANGE, "line_dash": [12, 6]}
 ACCEPTED: dict[str, Any] = {"color": GREY, "line_dash": [3, 5]}
@@ -78,9 +81,13 @@ class Controls(Protocol):
 
     loop: asyncio.AbstractEventLoop
     buttons: dict[str, str]
+    questions: dict[str, str]
 
     async def act(self, order: str, guess: ClassGuess) -> None:
         """Carry out one of ``buttons``. Raises :class:`OverloadDemoError` with the reason if it cannot be done now."""
+
+    async def vote(self, step: str, entry: VoteEntry) -> None:
+        """Carry out "ask" or one of :data:`STEPS` with ``entry``. Raises like ``act``, or for what was entered."""
 
 
 class Page:
@@ -133,10 +140,11 @@ class Page:
         app.get("/events", response_class=EventSourceResponse)(self._events)
         app.get("/{asset}", response_class=FileResponse)(_asset)
         app.post("/control/{order}", status_code=204)(self._control)
+        app.post("/vote/{step}", status_code=204)(self._vote)
         return app
 
     def _index(self) -> HTMLResponse:
-        text = template("index.html").substitute(markup=markup(self._controls.buttons if self._controls else {}))
+        text = template("index.html").substitute(markup=markup(self._controls))
         return HTMLResponse(text, headers={"Content-Security-Policy": POLICY})
 
     async def _events(self) -> AsyncIterator[ServerSentEvent]:
@@ -154,24 +162,38 @@ class Page:
         yield _event("end", {})
 
     async def _control(self, order: str, request: Request, x_control_token: Annotated[str, Header()] = "") -> None:
-        controls = self._controls
-        if controls is None or not secrets.compare_digest(x_control_token.encode(), self._token.encode()):
-            raise HTTPException(403, "no controls here: open the address that was printed, with what is after #", CLOSE)
+        controls = self._require_controls(x_control_token)
         if order not in controls.buttons:
             raise HTTPException(404, f"there is no control {order!r}", CLOSE)
-        guess = await _read_guess(request)
-        done = asyncio.run_coroutine_threadsafe(controls.act(order, guess), controls.loop)
-        try:
-            await asyncio.wrap_future(done)
-        except OverloadDemoError as error:
-            raise HTTPException(409, str(error)) from None
+        await _carry_out(controls, controls.act(order, await _read_body(request, ClassGuess)))
+
+    async def _vote(self, step: str, request: Request, x_control_token: Annotated[str, Header()] = "") -> None:
+        controls = self._require_controls(x_control_token)
+        if step not in ("ask", *STEPS):
+            raise HTTPException(404, f"there is no step {step!r} of a vote", CLOSE)
+        await _carry_out(controls, controls.vote(step, await _read_body(request, VoteEntry)))
+
+    def _require_controls(self, token: str) -> Controls:
+        if self._controls is None or not secrets.compare_digest(token.encode(), self._token.encode()):
+            raise HTTPException(403, "no controls here: open the address that was printed, with what is after #", CLOSE)
+        return self._controls
+
+
+async def _carry_out(controls: Controls, order: Coroutine[Any, Any, None]) -> None:
+    """Run an order in the loop of the controls. Raises 422 for a mistake in the input, 409 if it cannot be done now."""
+    try:
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(order, controls.loop))
+    except ConfigurationError as error:
+        raise HTTPException(422, str(error)) from None
+    except OverloadDemoError as error:
+        raise HTTPException(409, str(error)) from None
 
 
 def _event(kind: str, data: dict[str, Any]) -> ServerSentEvent:
     return ServerSentEvent(data={"kind": kind, "data": data}, retry=RECONNECT_MS)
 
 
-async def _read_guess(request: Request) -> ClassGuess:
+async def _read_body(request: Request, kind: type[Body]) -> Body:
     """Read the body; call only after the token is checked. Raises 413, and 422 with the mistakes as text."""
     body = b""
     async for piece in request.stream():
@@ -179,7 +201,7 @@ async def _read_guess(request: Request) -> ClassGuess:
         if len(body) > MAX_BODY_BYTES:
             raise HTTPException(413, f"the body is larger than {MAX_BODY_BYTES} bytes", CLOSE)
     try:
-        return ClassGuess.model_validate_json(body)
+        return kind.model_validate_json(body)
     except ValidationError as error:  # without the input: that may be NaN, which JSON cannot hold
         wrong = "; ".join(": ".join([*map(str, one["loc"][-1:]), one["msg"]]) for one in error.errors())
         raise HTTPException(422, wrong) from None
@@ -191,8 +213,8 @@ def _asset(asset: str) -> FileResponse:
     return FileResponse(ASSETS[asset], headers={"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"})
 
 
-def markup(buttons: Mapping[str, str] = MappingProxyType({})) -> str:
-    """Return the HTML: header, numbers, panels, controls if there are any, and the numbers again as a table."""
+def markup(controls: Controls | None = None) -> str:
+    """Return the HTML: header, numbers, vote, panels, controls if there are any, and the numbers again as a table."""
     tiles = rows = ""
     for name, (label, _) in NUMBERS.items():
         tiles += f'<div><dt>{label}</dt><dd data-number="{name}">{NOT_KNOWN}</dd></div>'
@@ -201,9 +223,30 @@ def markup(buttons: Mapping[str, str] = MappingProxyType({})) -> str:
         f'<figure role="img" data-panel="{name}" aria-label="{label}"><div inert></div></figure>'
         for name, label in NOTHING_YET.items()
     )
-    pressed = "".join(f'<button type="button" data-do="{name}">{label}</button>' for name, label in buttons.items())
-    controls = template("controls.html").substitute(buttons=pressed) if buttons else ""
-    return template("view.html").substitute(tiles=tiles, figures=figures, controls=controls, rows=rows)
+    form = "" if controls is None else _form(controls)
+    vote = _vote_markup(has_controls=controls is not None)
+    return template("view.html").substitute(tiles=tiles, vote=vote, figures=figures, controls=form, rows=rows)
+
+
+def _form(controls: Controls) -> str:
+    questions = "".join(f'<option value="{name}">{title}</option>' for name, title in controls.questions.items())
+    return template("controls.html").substitute(buttons=_buttons("do", controls.buttons), questions=questions)
+
+
+def _buttons(kind: str, labels: Mapping[str, str]) -> str:
+    return "".join(f'<button type="button" data-{kind}="{name}">{label}</button>' for name, label in labels.items())
+
+
+def _vote_markup(*, has_controls: bool) -> str:
+    """Return the place of a vote: folded, its two histograms; open, the question, and fields for the instructor."""
+    bars = "".join(f'<span><i class="{name}"></i><b data-hands="{name}"></b></span>' for name in ("first", "second"))
+    small = rows = ""
+    for number, letter in enumerate(LETTERS):
+        small += f'<span data-answer="{number}"><b data-letter></b><span class="bars">{bars}</span></span>'
+        field = f'<input inputmode="numeric" data-instructor hidden aria-label="hands for {letter}">' * has_controls
+        rows += f'<li data-answer="{number}"><b data-letter></b><span data-text></span>{field}'
+        rows += f'<span class="bars">{bars}</span></li>'
+    return template("vote.html").substitute(small=small, rows=rows, buttons=_buttons("vote", STEPS) * has_controls)
 
 
 def template(name: str) -> Template:
@@ -241,7 +284,7 @@ def _depth() -> figure:
 def _rates() -> figure:
     panel = _panel("per second", y_range=_from_zero())
     panel.xaxis.visible = True
-    panel.xaxis.axis_label = "seconds since the spike began"
+    panel.xaxis.axis_label = SINCE
     _line(panel, "naive", "drain_rate_per_s", "naive API, answered", **NAIVE)
     _line(panel, "queue", "accepted_per_s", "accepted", **ACCEPTED)
     _line(panel, "queue", "drain_rate_per_s", "done", **QUEUE)

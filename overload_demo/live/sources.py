@@ -19,6 +19,8 @@ from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab.result import SCHEMA_VERSION, BaselineRun, SpikeResult, first_problem
 from overload_demo.lab.spike_plan import SpikeProgress
+from overload_demo.lab.wording import off_by
+from overload_demo.live.ballot import vote_view
 from overload_demo.live.feed import EVERY_S, MARKS_FILE, NOT_KNOWN, NUMBERS, RATE_OVER_S, Feed, LiveSample, Mark, Track
 
 SERVICE = "overload-safe-queue-api"
@@ -55,7 +57,7 @@ class SpikeFeed:
         track: Track = "naive" if progress.stage == "baseline" else "queue"
         if track != self._track or load.elapsed_s < self._last_s:
             self._feed.begin(track, elapsed_s=load.elapsed_s)
-            self._feed.mark("spike starts", 0.0)
+            self._feed.mark("first request", 0.0)
         self._track, self._last_s = track, load.elapsed_s
         sample = LiveSample(
             track=track,
@@ -86,18 +88,22 @@ class Replay:
     async def play(self, feed: Feed, speed: float = 1.0) -> None:
         """Play the run once at ``speed`` times its pace; the curves of the naive API are complete from the start."""
         result = self._result
-        feed.show(title=f"Recorded {result.recorded_at}", badge="recorded", status=result.conditions.command)
+        feed.show(title=f"Recorded {result.recorded_at}", badge="recorded", status=result.conditions.command, vote=None)
         feed.begin("queue", "naive")
         for sample in self._naive:
             feed.add(sample)
-        marks = list(self._marks)
+        marks, votes = list(self._marks), list(result.votes)
         began = time.monotonic()
         for sample in self._samples:
             await asyncio.sleep(began + sample.at_s / speed - time.monotonic())
             while marks and marks[0].at_s <= sample.at_s:
                 mark = marks.pop(0)
                 feed.mark(mark.text, mark.at_s)
+            while votes and votes[0].asked_at_s <= sample.at_s:
+                feed.show(vote=vote_view(votes.pop(0), is_open=False, has_answer=True))
             feed.add(sample)
+        for vote in votes:  # asked after the last sample
+            feed.show(vote=vote_view(vote, is_open=False, has_answer=True))
         feed.show(result=spike_text(result), status=f"over; {result.conditions.command}")
 
 
@@ -304,7 +310,7 @@ def spike_text(result: SpikeResult, peak: float | None = None, empty_s: float | 
     ):
         text += f" {name} {value:,.0f}{unit}"
         if guess is not None:
-            error = f", {guess / value - 1:+.0%}" if value else ""
+            error = f", {off_by(guess, value)}" if value else ""
             text += f" (predicted {guess:,.0f}{error})"
         text += "."
     return text

@@ -21,6 +21,7 @@ from overload_demo.lab.result import BaselineRun
 from overload_demo.lab.spike_plan import BASELINE_SPIKE_S, BASELINE_TIMEOUT_S, SpikePlan, SpikeProgress
 from overload_demo.lab.spike_run import BASELINE_VARIANT, run_spike
 from overload_demo.lab.stack import Stack
+from overload_demo.live.ballot import Ballot, VoteEntry
 from overload_demo.live.feed import TRACKS, Feed
 from overload_demo.live.page import ClassGuess
 from overload_demo.live.sources import SpikeFeed, baseline_text
@@ -116,6 +117,8 @@ class Stage:
         self._is_resetting = False
         self._acts = 0
         self._naive_run: BaselineRun | None = None
+        self._ballot = Ballot(feed, BUTTONS, stack.folder)
+        self.questions = {name: one.title for name, one in self._ballot.questions.items()}
 
     async def __aenter__(self) -> Self:
         self._feed.show(title=self.sizes.text, status="ready", controls=self._possible())
@@ -135,6 +138,13 @@ class Stage:
         else:
             await {"kill": self._kill, "restart": self._restart, "freeze": self._freeze, "reset": self._reset}[order]()
         self._feed.show(controls=self._possible())
+
+    async def vote(self, step: str, entry: VoteEntry) -> None:
+        """Carry out "ask" or a step of a vote. Raises the errors of :class:`Ballot`."""
+        if step == "ask":
+            self._ballot.ask(entry.question, self._feed.elapsed_s if self._act else 0.0)
+        else:
+            self._ballot.take(step, entry.counts)
 
     async def wait(self) -> None:
         """Return when the current act, if any, has ended."""
@@ -161,6 +171,7 @@ class Stage:
     async def _play(self, order: str, guess: ClassGuess) -> None:
         """Play one act from its title to its result; the next one can begin however this one ends."""
         self._feed.show(title=TITLES[order], status="starting", result="", peak=guess.peak, empty_s=guess.empty_s)
+        self._ballot.begin(order)
         try:
             await (self._play_naive() if order == "naive" else self._play_spike(order))
         except OverloadDemoError as error:
@@ -185,7 +196,8 @@ class Stage:
         if self._naive_run is not None and not at_once:  # it had the same load, work and timeout
             note = "measured in an earlier act"
             naive = {"baseline": self._naive_run, "baseline_source": "live", "baseline_note": note}
-            result.model_copy(update=naive).save(folder)
+            result = result.model_copy(update=naive)
+        self._ballot.end(result)
 
     async def _play_naive(self) -> None:
         spike_feed = SpikeFeed(self._feed)

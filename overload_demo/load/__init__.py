@@ -1,12 +1,15 @@
 """The load generator: it sends ``POST {url}/jobs`` by a schedule fixed beforehand, and accounts for every request.
 
-``plan`` (what to send, and when), ``machine`` (the sockets it allows), ``sender`` (the child process), ``generator``
-(the parent: start, progress, collect), ``load_result`` (arrays, summary, series).
+``plan`` (what to send, and when), ``retry_policy`` (what a client repeats), ``machine`` (the sockets it allows),
+``clients`` (send on time), ``retrying_clients`` (send again), ``sender`` (the child process), ``generator`` (the
+parent: start, progress, collect), ``outcomes`` (of requests and attempts), ``load_result`` (arrays, summary, series).
 """
 
 from overload_demo.load.generator import LoadProgress, calibrate, run_load
-from overload_demo.load.load_result import Kind, LoadResult, LoadSeries, LoadSummary
+from overload_demo.load.load_result import LoadResult, LoadSeries, LoadSummary
+from overload_demo.load.outcomes import Attempts, Kind, RetrySummary
 from overload_demo.load.plan import LoadPlan, Shape, intended_times
+from overload_demo.load.retry_policy import RetryBudget, RetryPolicy, TokenBucket
 
-__all__ = ["Kind", "LoadPlan", "LoadProgress", "LoadResult", "LoadSeries", "LoadSummary", "Shape", "calibrate"]
-__all__ += ["intended_times", "run_load"]
+__all__ = ["Attempts", "Kind", "LoadPlan", "LoadProgress", "LoadResult", "LoadSeries", "LoadSummary", "RetryBudget"]
+__all__ += ["RetryPolicy", "RetrySummary", "Shape", "TokenBucket", "calibrate", "intended_times", "run_load"]

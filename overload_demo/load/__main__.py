@@ -5,6 +5,7 @@ interrupted or terminated.
 """
 
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -19,10 +20,14 @@ from overload_demo.console import one_line_errors, run_command
 from overload_demo.errors import ConfigurationError
 from overload_demo.load.generator import LoadProgress, run_load
 from overload_demo.load.load_result import LoadResult, LoadSummary
+from overload_demo.load.outcomes import Ending, RetrySummary
 from overload_demo.load.plan import LoadPlan, Shape
+from overload_demo.load.retry_policy import RetryPolicy
 from overload_demo.process import run_async
 
 CONNECT_WITHIN_S = 3.0
+RETRY = "repeat failed requests, e.g. attempts=4,backoff=exponential,base=0.1,jitter=full,budget=0.1"
+RETRY += f"; names: {', '.join(RetryPolicy.names())}"
 
 
 def main(
@@ -30,11 +35,11 @@ def main(
     requests: Annotated[int, typer.Option(help="how many requests to send")] = 10_000,
     rate: Annotated[float, typer.Option(help="full arrival rate, requests a second")] = 1000.0,
     shape: Annotated[str, typer.Option(help=f"arrivals over time: {', '.join(Shape)}")] = Shape.SPIKE.value,
-    seed: Annotated[int, typer.Option(help="seed of the poisson shape")] = 0,
+    seed: Annotated[int, typer.Option(help="seed of the poisson shape and of the jitter")] = 0,
     processes: Annotated[
         int | None, typer.Option(help="load processes", show_default="as many as rate and sockets need")
     ] = None,
-    timeout: Annotated[float, typer.Option(help="timeout of one request, seconds from its send")] = 30.0,
+    timeout: Annotated[float, typer.Option(help="timeout of one attempt, seconds from its send")] = 30.0,
     closed: Annotated[
         bool, typer.Option("--closed", help="closed loop: clients wait for each response (ignores rate and shape)")
     ] = False,
@@ -46,6 +51,7 @@ def main(
     expires_in: Annotated[
         float | None, typer.Option(help="seconds within which a job must start, else it fails", show_default="no limit")
     ] = None,
+    retry: Annotated[str | None, typer.Option(help=RETRY, metavar="NAME=VALUE,…", show_default="no repeats")] = None,
     output: Annotated[
         Path | None, typer.Option(help="write load.npz and load.json into this folder", show_default="nowhere")
     ] = None,
@@ -72,6 +78,7 @@ def main(
             max_duration_s=max_duration,
             expires_in_s=expires_in,
             allow_remote=allow_remote,
+            retry=None if retry is None else RetryPolicy.parse(retry),
         )
     console = Console()
     with one_line_errors():
@@ -117,6 +124,8 @@ def summary_table(summary: LoadSummary) -> Table:
         table.add_row(name, f"{count:,}", style="red")
     if summary.not_fired:
         table.add_row("not sent (past the longest duration)", f"{summary.not_fired:,}")
+    for row in retry_rows(summary.retry) if summary.retry else ():
+        table.add_row(*row)
     table.add_row("duration", f"{summary.duration_s:.2f} s")
     table.add_row("sent / accepted a second", f"{summary.sent_per_s:,.0f} / {summary.accepted_per_s:,.0f}")
     for name, times in (("response time", summary.response_time), ("service time", summary.service_time)):
@@ -129,6 +138,15 @@ def summary_table(summary: LoadSummary) -> Table:
     table.add_row("verdict", summary.verdict, style="bold")
     table.add_row("", summary.reason)
     return table
+
+
+def retry_rows(retry: RetrySummary) -> Iterator[tuple[str, str]]:
+    """Yield the rows on attempts: how many, how they ended, and why requests were given up."""
+    yield "attempts (a request)", f"{retry.attempts:,} ({retry.attempts_per_request:.2f})"
+    yield "outcomes of attempts", ", ".join(f"{count:,} {name}" for name, count in retry.attempt_outcomes.items())
+    for ending in (Ending.EXHAUSTED, Ending.REFUSED_BY_BUDGET, Ending.OUT_OF_PATIENCE, Ending.NOT_REPEATABLE):
+        yield f"given up: {ending.value.replace('_', ' ')}", f"{getattr(retry, ending):,}"
+    yield "different jobs", f"{retry.jobs:,}"
 
 
 def _ms(*seconds: float) -> str:

@@ -10,7 +10,7 @@ import os
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,10 +19,13 @@ from typing import Any
 import numpy as np
 from pydantic import SecretStr
 
+from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError, OverloadDemoError
-from overload_demo.load.load_result import RAW, LoadResult, ProcessReport
+from overload_demo.load.load_result import LoadResult, ProcessReport
 from overload_demo.load.machine import Environment, descriptor_limit, port_cap, socket_cap
+from overload_demo.load.outcomes import RAW, Attempts
 from overload_demo.load.plan import MAX_PROCESSES, Floats, LoadPlan, Shape
+from overload_demo.load.retry_policy import RetryBudget
 from overload_demo.process import PYTHON_M, kill_and_wait
 
 HEAD_START_S = 0.1
@@ -40,7 +43,8 @@ EDGES_S: Floats = np.append(0.0, np.geomspace(1e-4, 1e5, 181))
 class LoadProgress:
     """How far a load is, over all processes; ``elapsed_s`` counts from the common start.
 
-    ``response_p99_s`` is of the responses of the last second, rounded up to a bin (12 %); None without one.
+    ``attempts`` are requests sent, repeats included. ``response_p99_s`` is of the responses of the last second, rounded
+    up to a bin (12 %); None without one.
     """
 
     elapsed_s: float
@@ -49,6 +53,7 @@ class LoadProgress:
     accepted: int = 0
     dropped: int = 0
     in_flight: int = 0
+    attempts: int = 0
     response_p99_s: float | None = None
 
     @property
@@ -71,36 +76,31 @@ async def run_load(
     out_dir: Path | None = None,
     on_progress: OnLoadProgress | None = None,
     api_key: SecretStr | None = None,
+    budget: RetryBudget | None = None,
 ) -> LoadResult:
     """Send ``plan`` from child processes and return the outcome of every request.
 
     ``on_progress`` is called in this event loop, about five times a second and process. ``out_dir`` receives the raw
     arrays (``load.npz``) and the summary (``load.json``). ``api_key``, by default OVERLOAD_API_KEY, is sent with each
-    request. A cancellation ends the load processes. Requests that fail are part of the result; raises
-    :class:`OverloadDemoError` when a load process itself fails.
+    request. ``budget`` replaces that of ``plan.retry``: as an object of this process it is called here, so the load is
+    sent from this event loop, without child processes. A cancellation ends the load. Requests that fail are part of the
+    result; raises :class:`OverloadDemoError` when a load process itself fails.
     """
-    processes = processes_for(plan, descriptor_limit())
-    totals, barrier = _Totals(plan.requests, on_progress or (lambda _: None)), asyncio.Barrier(processes + 1)
+    if budget is not None and plan.retry is None:
+        raise ConfigurationError("a retry budget needs a plan with a retry policy")
+    processes = 1 if budget is not None else processes_for(plan, descriptor_limit())
+    totals = _Totals(plan.requests, on_progress or (lambda _: None))
     with tempfile.TemporaryDirectory(prefix="overload-load-") as folder:
         paths = [Path(folder) / f"{number}.npz" for number in range(processes)]
-        try:
-            async with asyncio.TaskGroup() as group:
-                for number, path in enumerate(paths):
-                    order = {"plan": asdict(plan), "number": number, "processes": processes, "records_path": str(path)}
-                    group.create_task(_load_process(order, api_key, barrier, totals))
-                async with asyncio.timeout(READY_WITHIN_S):
-                    await barrier.wait()  # all are ready
-                totals.start_mono = time.monotonic() + HEAD_START_S
-                started_at = datetime.fromtimestamp(time.time() + HEAD_START_S, UTC).isoformat(timespec="milliseconds")
-                await barrier.wait()  # all know the start
-        except ExceptionGroup as errors:
-            if isinstance(errors.exceptions[0], TimeoutError):
-                raise OverloadDemoError(f"the load processes were not ready within {READY_WITHIN_S:g} s") from None
-            raise errors.exceptions[0] from None
+        if budget is None:
+            await _in_processes(plan, paths, api_key, totals)
+        else:
+            await _in_this_process(plan, paths[0], api_key, budget, totals)
+        started_at = datetime.fromtimestamp(time.time() + totals.start_mono - time.monotonic(), UTC)
         result = LoadResult(
             plan=plan,
             environment=Environment.here(),
-            started_at=started_at.replace("+00:00", "Z"),
+            started_at=started_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             started_mono_s=totals.start_mono,
             **_merged(paths),
         )
@@ -180,6 +180,49 @@ class _Totals:
         return float(EDGES_S[slowest + 1]) if within[-1] else None  # the upper edge of its bin
 
 
+async def _in_processes(plan: LoadPlan, paths: Sequence[Path], api_key: SecretStr | None, totals: _Totals) -> None:
+    """Run a load process for each of ``paths``, all with one start; return when each has written its records there."""
+    barrier = asyncio.Barrier(len(paths) + 1)
+    try:
+        async with asyncio.TaskGroup() as group:
+            for number, path in enumerate(paths):
+                order = {"plan": asdict(plan), "number": number, "processes": len(paths), "records_path": str(path)}
+                group.create_task(_load_process(order, api_key, barrier, totals))
+            async with asyncio.timeout(READY_WITHIN_S):
+                await barrier.wait()  # all are ready
+            totals.start_mono = time.monotonic() + HEAD_START_S
+            await barrier.wait()  # all know the start
+    except ExceptionGroup as errors:
+        if isinstance(errors.exceptions[0], TimeoutError):
+            raise OverloadDemoError(f"the load processes were not ready within {READY_WITHIN_S:g} s") from None
+        raise errors.exceptions[0] from None
+
+
+async def _in_this_process(
+    plan: LoadPlan, path: Path, api_key: SecretStr | None, budget: RetryBudget, totals: _Totals
+) -> None:
+    """Send the whole load from this event loop. An error of ``budget`` ends it and is raised as it is."""
+    from overload_demo.load.sender import PROGRESS_S, open_sender  # loads aiohttp
+
+    async def report() -> None:
+        while True:
+            totals.add(0, **sender.progress())
+            await asyncio.sleep(PROGRESS_S)
+
+    api_key = load_settings().overload_api_key if api_key is None else api_key
+    async with open_sender(plan, 0, 1, api_key, budget) as sender:
+        totals.start_mono = time.monotonic() + HEAD_START_S
+        reporter = asyncio.create_task(report())
+        try:
+            await sender.run(totals.start_mono)
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            reporter.cancel()
+    np.savez(path, **sender.arrays())
+    totals.add(0, **sender.progress())
+
+
 async def _load_process(
     order: dict[str, Any], api_key: SecretStr | None, barrier: asyncio.Barrier, totals: _Totals
 ) -> None:
@@ -213,12 +256,12 @@ async def _load_process(
 
 def _merged(paths: list[Path]) -> dict[str, Any]:
     """Merge the records of all processes into the order of the plan; collect their reports on themselves."""
-    records, reports = [], []
-    for path in paths:
-        with np.load(path) as stored:
-            records.append(stored["records"])
-            cpu_share, peak_open_sockets = stored["report"].tolist()
-            reports.append(ProcessReport(cpu_share, int(peak_open_sockets)))
-    merged = np.concatenate(records)
-    merged = merged[np.argsort(merged["index"], kind="stable")]
-    return {"processes": reports} | {name: merged[name] for name in RAW}
+    stored = [dict(np.load(path)) for path in paths]
+    records = np.concatenate([one["records"] for one in stored])
+    records = records[np.argsort(records["index"], kind="stable")]
+    attempts = None
+    if "attempts" in stored[0]:
+        counts = np.sum([one["retries"] for one in stored], axis=0)
+        attempts = Attempts.of(np.concatenate([one["attempts"] for one in stored]), counts)
+    reports = [ProcessReport(cpu_share, int(peak)) for cpu_share, peak in (one["report"].tolist() for one in stored)]
+    return {"processes": reports, "attempts": attempts} | {name: records[name] for name in RAW}

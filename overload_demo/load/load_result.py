@@ -7,7 +7,6 @@ import json
 import math
 from collections import Counter
 from dataclasses import asdict, dataclass
-from enum import IntEnum
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -17,31 +16,15 @@ from pydantic import BaseModel, model_validator
 
 from overload_demo.errors import ConfigurationError
 from overload_demo.load.machine import Environment
+from overload_demo.load.outcomes import RAW, Attempts, Kind, RetrySummary, outcome_name
 from overload_demo.load.plan import Floats, LoadPlan, Shape
+from overload_demo.load.retry_policy import Until
 
 Verdict = Literal["valid", "generator-bound"]
 
 FORMAT = 1
 MAX_LAG_P99_S = 0.010  # chosen
 MAX_CPU_SHARE = 0.90  # chosen
-# What a load process records of a request; a result has an array of each, in the order of the schedule.
-RAW = ("intended_s", "sent_s", "done_s", "status", "kind", "job_ids")
-RECORD = np.dtype({"names": ["index", *RAW], "formats": ["i8", "f8", "f8", "f8", "i2", "u1", "S64"]})
-
-
-class Kind(IntEnum):
-    """How one request ended: the one list of names for load process, arrays and summary."""
-
-    DROPPED = 0  # never sent: the cap of open sockets was reached
-    ACCEPTED = 1  # the success status, and a job id
-    OTHER_STATUS = 2
-    REFUSED = 3
-    RESET = 4
-    CONNECT_TIMEOUT = 5
-    READ_TIMEOUT = 6
-    DISCONNECTED = 7  # closed before the response was complete
-    ADDRESS_UNAVAILABLE = 8  # this machine had no ephemeral port left
-    OTHER = 9  # anything else, also success without a job id
 
 
 class Percentiles(BaseModel, frozen=True):
@@ -80,13 +63,15 @@ class Health(BaseModel, frozen=True):
 class LoadSeries(BaseModel, frozen=True):
     """A load over time: one element a bucket; None where a bucket holds no accepted request.
 
-    ``offered``, ``accepted`` and ``failed`` are per second, by intended time, time of the response and time of the
-    failure. The response times belong to the requests *intended* in that bucket and accepted later. ``in_flight``
-    counts requests sent and not ended at the end of the bucket.
+    ``offered``, ``attempts``, ``accepted`` (the goodput) and ``failed`` are per second, by intended time, time of each
+    send, and times of a request's last response or failure; earlier records have no ``attempts``. The response times
+    belong to the requests *intended* in that bucket and accepted later. ``in_flight`` counts requests sent and not
+    ended at the end of the bucket.
     """
 
     start_s: list[float]
     offered_per_s: list[float]
+    attempts_per_s: list[float] = []
     accepted_per_s: list[float]
     failed_per_s: list[float]
     in_flight: list[float]
@@ -100,7 +85,8 @@ class LoadSummary(BaseModel, frozen=True):
     ``planned = sent + dropped`` (dropped: never sent, because the socket cap was reached), and ``sent`` is the sum of
     the outcomes. ``other_status`` counts responses with another status by code. ``response_time`` starts at the
     *intended* send time, ``service_time`` at the actual one; both of accepted requests only. ``not_fired`` requests
-    were due after the plan's longest duration.
+    were due after the plan's longest duration. ``retry`` is None without a policy; with one, a request has the outcome
+    of its last attempt, and ``service_time`` is that of the accepted attempt.
     """
 
     mode: Literal["open loop", "closed loop"]
@@ -117,6 +103,7 @@ class LoadSummary(BaseModel, frozen=True):
     disconnected: int
     address_unavailable: int
     other: int
+    no_result: int = 0
     duration_s: float
     sent_per_s: float
     accepted_per_s: float
@@ -127,13 +114,14 @@ class LoadSummary(BaseModel, frozen=True):
     reason: str
     remarks: list[str] = []
     environment: Environment
+    retry: RetrySummary | None = None
 
     @property
     def failures(self) -> dict[str, int]:
         """Requests sent and not accepted, by outcome, zeros left out."""
         named = {f"status {code}": count for code, count in sorted(self.other_status.items())}
         for kind in list(Kind)[Kind.REFUSED :]:
-            named[kind.name.lower().replace("_", " ")] = getattr(self, kind.name.lower())
+            named[outcome_name(kind, 0)] = getattr(self, kind.name.lower())
         return {name: count for name, count in named.items() if count}
 
     @property
@@ -148,6 +136,8 @@ class LoadSummary(BaseModel, frozen=True):
         outcomes = self.accepted + sum(self.failures.values())
         if self.sent != outcomes:
             raise ValueError(f"sent {self.sent} is not the sum of its outcomes, {outcomes}")
+        if self.retry and (self.retry.requests, self.retry.accepted) != (self.sent, self.accepted):
+            raise ValueError(f"sent {self.sent}, accepted {self.accepted} are not those of {self.retry}")
         return self
 
 
@@ -164,7 +154,8 @@ class LoadResult:
     """A finished load: arrays of shape ``(planned,)`` in the order of the schedule.
 
     ``status`` is int16 (0: no response), ``kind`` uint8 (:class:`Kind`), ``job_ids`` fixed-width bytes (empty unless
-    accepted). ``started_at`` is the wall clock of second 0, ``started_mono_s`` its CLOCK_MONOTONIC.
+    accepted). ``started_at`` is the wall clock of second 0, ``started_mono_s`` its CLOCK_MONOTONIC. With clients that
+    retry, ``sent_s`` is of the first attempt, the rest of the last one, and ``attempts`` holds all.
     """
 
     plan: LoadPlan
@@ -178,6 +169,7 @@ class LoadResult:
     environment: Environment
     started_at: str
     started_mono_s: float
+    attempts: Attempts | None = None
 
     @property
     def accepted(self) -> npt.NDArray[np.bool_]:
@@ -186,7 +178,9 @@ class LoadResult:
 
     @property
     def accepted_ids(self) -> list[str]:
-        """The ids of all accepted jobs, in the order of the schedule."""
+        """The ids of all accepted jobs, in the order of the schedule; a request may have several if it was repeated."""
+        if self.attempts is not None:
+            return self.attempts.accepted_ids
         return [job_id.decode() for job_id in self.job_ids[self.accepted].tolist()]
 
     @property
@@ -200,8 +194,9 @@ class LoadResult:
         planned, accepted, health = self.kind.size, self.accepted, self._health()
         sent, last_sent_s = planned - counts["dropped"], _latest(self.sent_s)
         verdict, reason = judge(health, counts["dropped"], is_closed=self.plan.is_closed)
-        service_s = (self.done_s - self.sent_s)[accepted]
-        remarks = remarks_on(service_s)
+        service_s, remarks = self._service_s(), list[str]()
+        if self.plan.retry is None or self.plan.retry.until is Until.ACCEPTED:
+            remarks = remarks_on(service_s)
         if self.plan.shape is Shape.AT_ONCE and not self.plan.is_closed:
             means = f"at once means as fast as {len(self.processes)} load processes open sockets"
             remarks.insert(0, f"{means}; the last request was sent at {last_sent_s:.2f} s")
@@ -221,6 +216,7 @@ class LoadResult:
             reason=reason,
             remarks=remarks,
             environment=self.environment,
+            retry=None if self.attempts is None else self.attempts.summary(),
         )
 
     def series(self, bucket_s: float = 1.0) -> LoadSeries:
@@ -242,6 +238,7 @@ class LoadResult:
         return LoadSeries(
             start_s=_numbers(edges_s[:-1]),
             offered_per_s=per_s(self.intended_s),
+            attempts_per_s=per_s((self if self.attempts is None else self.attempts).sent_s),
             accepted_per_s=per_s(self.done_s[accepted]),
             failed_per_s=per_s(self.done_s[self.kind > Kind.ACCEPTED]),
             in_flight=_numbers(before(self.sent_s) - before(self.done_s)),
@@ -263,6 +260,7 @@ class LoadResult:
             "started_mono_s": self.started_mono_s,
         }
         raw: dict[str, Any] = {name: getattr(self, name) for name in RAW}
+        raw |= {} if self.attempts is None else self.attempts.stored()
         document = {"plan": about["plan"], "summary": self.summary().model_dump(mode="json")}
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -281,7 +279,13 @@ class LoadResult:
             about["plan"] = LoadPlan(**about["plan"])
             about["processes"] = [ProcessReport(**report) for report in about["processes"]]
             about["environment"] = Environment(**about["environment"])
-            return cls(**about, **{name: stored[name] for name in RAW})
+            retried = Attempts.of(stored["attempts"], stored["retries"]) if "attempts" in stored else None
+            return cls(**about, **{name: stored[name] for name in RAW}, attempts=retried)
+
+    def _service_s(self) -> Floats:
+        """Return the durations of the accepted attempts, seconds."""
+        attempts = self if self.attempts is None else self.attempts
+        return (attempts.done_s - attempts.sent_s)[np.equal(attempts.kind, Kind.ACCEPTED)]
 
     def _health(self) -> Health:
         lag_s = (self.sent_s - self.intended_s)[self.kind > Kind.DROPPED]

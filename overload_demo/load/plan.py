@@ -12,16 +12,16 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, model_validator
 from pydantic.dataclasses import dataclass
 
 from overload_demo.config import YEAR_S
 from overload_demo.errors import ConfigurationError
+from overload_demo.load.retry_policy import DAY_S, RetryPolicy, in_one_line
 
 Floats = npt.NDArray[np.float64]
 
 MAX_PROCESSES = 64
-DAY_S = 86_400
 PROBE_S = 0.5
 CALM_SHARE = 0.02
 CALM_FRACTION_OF_RATE = 0.2
@@ -65,11 +65,13 @@ class LoadPlan:
     """A load: where, how many, how fast, and what counts as accepted. Raises :class:`ConfigurationError` if invalid.
 
     ``url`` is the base URL, with or without ``path`` at its end; requests go to ``url + path``. ``connections`` makes
-    the load a *closed loop* of so many clients, each waiting for its response; rate and shape are then ignored.
+    the load a *closed loop* of so many clients, each waiting for its response; rate and shape are then ignored. Such a
+    client begins a request at most every ``pace_s`` seconds, as locust's ``constant_pacing`` does, later if it waits.
     ``processes`` None: the generator chooses. ``timeout_s`` bounds one request, from its actual send to the last byte
     of its response. ``max_duration_s`` ends the sending; later requests are not sent and not counted as planned.
     ``expires_in_s`` goes into every body: a job not started within so many seconds is never run. Without
-    ``allow_remote`` only addresses of this machine are accepted, so that a typo attacks no other host.
+    ``allow_remote`` only addresses of this machine are accepted, so that a typo attacks no other host. ``retry``: what
+    a client does when an attempt fails, ``timeout_s`` being that of one attempt; None: it sends each request once.
     """
 
     url: str
@@ -80,10 +82,12 @@ class LoadPlan:
     timeout_s: float = Field(default=30.0, ge=0.001, le=DAY_S)
     processes: int | None = Field(default=None, ge=1, le=MAX_PROCESSES)
     connections: int | None = Field(default=None, ge=1, le=1_000_000)
+    pace_s: float = Field(default=0.0, ge=0, le=DAY_S, allow_inf_nan=False)
     success_status: int = Field(default=202, ge=200, le=599)
     max_duration_s: float | None = Field(default=None, ge=0.001, le=DAY_S)
     expires_in_s: float | None = Field(default=None, ge=0.001, le=YEAR_S)  # the API's own limit
     allow_remote: bool = False
+    retry: RetryPolicy | None = None
     path: str = "/jobs"
 
     def __post_init__(self) -> None:
@@ -92,12 +96,8 @@ class LoadPlan:
     @model_validator(mode="wrap")
     @classmethod
     def _in_one_line(cls, given: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
-        try:
+        with in_one_line(cls):
             return validate(given)
-        except ValidationError as error:
-            first = error.errors()[0]
-            name = str(first["loc"][-1]).removesuffix("_per_s").removesuffix("_s").replace("_", " ")
-            raise ConfigurationError(f"{name}: {first['msg']}, not {first['input']!r}") from None
 
     @property
     def is_closed(self) -> bool:

@@ -8,220 +8,49 @@ whole process group. When its stdin closes, it removes the parent's temporary fo
 
 import asyncio
 import contextlib
-import errno
 import gc
-import itertools
 import json
-import math
 import os
-import re
 import shutil
 import signal
-import socket
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
-import aiohttp
 import numpy as np
 import uvloop
-from yarl import URL
+from pydantic import SecretStr
 
 from overload_demo.config import load_settings
-from overload_demo.load.generator import EDGES_S
-from overload_demo.load.load_result import RECORD, Kind
-from overload_demo.load.machine import bound_socket, port_cap, raise_descriptor_limit, socket_cap, source_addresses
-from overload_demo.load.plan import LoadPlan, Shape
+from overload_demo.load.clients import Sender, new_session
+from overload_demo.load.machine import port_cap, raise_descriptor_limit, socket_cap, source_addresses
+from overload_demo.load.plan import LoadPlan
+from overload_demo.load.retry_policy import RetryBudget
+from overload_demo.load.retrying_clients import RetryingSender
 from overload_demo.process import watch_parent
 
 PROGRESS_S = 0.2
-CONNECT_BEFORE_S = 0.25  # the connect timeout fires so long before the total one, so that the two can be distinguished
-TICK_S = 0.001  # uvloop's timers have whole milliseconds; a shorter sleep would spin
-YIELD_EVERY = 64
-KEEPALIVE_S = 1.0  # shorter than any server's: a POST that meets the server's close cannot be repeated safely
-JOB_ID = re.compile(rb'"job_id"\s*:\s*"(job_[0-9a-f]{1,60})"')
-
-_KIND_BY_ERRNO = {
-    errno.ECONNREFUSED: Kind.REFUSED,
-    errno.ECONNRESET: Kind.RESET,
-    errno.EPIPE: Kind.RESET,
-    errno.ECONNABORTED: Kind.RESET,
-    errno.ETIMEDOUT: Kind.CONNECT_TIMEOUT,
-    errno.EADDRNOTAVAIL: Kind.ADDRESS_UNAVAILABLE,
-    errno.EADDRINUSE: Kind.ADDRESS_UNAVAILABLE,
-}
 
 
-def sample_body(index: int, expires_in_s: float | None = None) -> bytes:
-    """Return the JSON body of request ``index``, with a deadline in seconds if there is one."""
-    deadline = b"" if expires_in_s is None else b',"expires_in_s":%r' % float(expires_in_s)
-    text = b'{"name":"client-%d","value":%d,"message":"one of very many, all at the same moment"%b}'
-    return text % (index, index, deadline)
-
-
-def kind_of(error: BaseException) -> Kind:
-    """Classify a failed request by aiohttp's error and its errno."""
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return Kind.CONNECT_TIMEOUT
-    if isinstance(error, TimeoutError):
-        return Kind.READ_TIMEOUT
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.errno in _KIND_BY_ERRNO:
-            return _KIND_BY_ERRNO[cause.errno]
-        if isinstance(cause, ConnectionResetError):  # aiohttp raises some without an errno
-            return Kind.RESET
-        cause = cause.__cause__
-    if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientPayloadError):
-        return Kind.DISCONNECTED
-    return Kind.OTHER
-
-
-class Sender:
-    """Sends requests ``number``, ``number + processes``, ... of the plan, at most ``cap`` of them at a time."""
-
-    def __init__(self, plan: LoadPlan, number: int, processes: int, session: aiohttp.ClientSession, cap: int) -> None:
-        self._plan, self._session, self._cap = plan, session, cap
-        self._clients = len(range(number, plan.connections or 1, processes))
-        self._target = URL(plan.target)
-        self._start_mono = math.inf
-        whole_s = np.zeros(plan.requests) if plan.is_closed else plan.schedule()
-        self._index = range(number, whole_s.size, processes)
-        self.records = np.zeros(len(self._index), RECORD)
-        self.records["index"], self.records["intended_s"] = self._index, whole_s[number::processes]
-        self.records["sent_s"] = self.records["done_s"] = np.nan
-        self.sent = self.accepted = self.dropped = self.in_flight = self.peak_in_flight = 0
-        self.cpu_share = 0.0
-        self._answered_s: list[float] = []
-
-    async def run(self, start_at_mono: float) -> None:
-        """Wait for the common start, send everything, and return when every request has ended."""
-        self._start_mono = start_at_mono
-        await asyncio.sleep(start_at_mono - time.monotonic())
-        self._cpu_at_start_s = time.process_time()
-        async with asyncio.TaskGroup() as group:
-            await (self._run_closed(group) if self._plan.is_closed else self._run_open(group))
-        if self._plan.is_closed:  # no client got so far as to send these
-            self.records = self.records[: self.sent]
-
-    def report_progress(self) -> None:
-        """Write the counts so far, and the response times since the last report, by bin."""
-        counts = {name: getattr(self, name) for name in ("sent", "accepted", "dropped", "in_flight")}
-        _write_message({"counts": counts, "answered_in": np.histogram(self._answered_s, EDGES_S)[0].tolist()})
-        self._answered_s.clear()
-
-    async def _run_open(self, group: asyncio.TaskGroup) -> None:
-        """Follow the schedule; a task exists only while its request is in flight, so memory stays bounded.
-
-        Behind its schedule it yields to the responses every ``YIELD_EVERY`` requests, except for ``at-once``: there
-        every socket is opened before the first response is read.
-        """
-        at_once = self._plan.shape is Shape.AT_ONCE
-        for position, due_s in enumerate(self.records["intended_s"].tolist()):
-            early_s = due_s - self._now()
-            if early_s > 0:
-                await asyncio.sleep(max(early_s, TICK_S))
-            elif position % YIELD_EVERY == 0 and not at_once:
-                await asyncio.sleep(0)
-            if self.in_flight >= self._cap:
-                self.dropped += 1
-            else:
-                self._count_sent()
-                group.create_task(self._fire(position, due_s))
-        self._note_cpu()
-
-    async def _run_closed(self, group: asyncio.TaskGroup) -> None:
-        """Run this process's share of the clients; the next request of a client is due when it is sent."""
-        last_s = self._plan.max_duration_s or math.inf
-
-        async def client() -> None:
-            while self.sent < len(self._index) and self._now() <= last_s:
-                position = self.sent
-                self._count_sent()
-                await self._fire(position, self._now())
-            self._note_cpu()
-
-        for _ in range(min(self._clients, self._cap)):
-            group.create_task(client())
-
-    async def _fire(self, position: int, due_s: float) -> None:
-        index, sent_s, status, job_id = self._index[position], self._now(), 0, b""
-        try:
-            body = sample_body(index, self._plan.expires_in_s)
-            async with self._session.post(self._target, data=body, allow_redirects=False) as response:
-                status, reply = response.status, await response.read()
-            if status != self._plan.success_status:
-                kind = Kind.OTHER_STATUS
-            elif found := JOB_ID.search(reply):
-                kind, job_id = Kind.ACCEPTED, found[1]
-            else:
-                kind = Kind.OTHER
-        except Exception as error:  # every request is accounted for, however it fails
-            kind = kind_of(error)
-        done_s = self._now()
-        self.records[position] = index, due_s, sent_s, done_s, status, kind, job_id
-        self.in_flight -= 1
-        if kind is Kind.ACCEPTED:
-            self.accepted += 1
-            self._answered_s.append(done_s - due_s)
-
-    def _count_sent(self) -> None:
-        self.sent += 1
-        self.in_flight += 1
-        self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
-
-    def _note_cpu(self) -> None:
-        self.cpu_share = (time.process_time() - self._cpu_at_start_s) / max(self._now(), TICK_S)
-
-    def _now(self) -> float:
-        return time.monotonic() - self._start_mono
-
-
-def new_session(plan: LoadPlan, sources: list[str]) -> aiohttp.ClientSession:
-    """Make a session that adds no limit, cookie, lookup or other work to what is measured.
-
-    aiohttp's default of 100 connections would look like a slow server. ``at-once`` stands for separate clients: each
-    request opens a connection of its own and closes it.
-    """
-    at_once = plan.shape is Shape.AT_ONCE and not plan.is_closed
-    connector = aiohttp.TCPConnector(
-        limit=0,
-        force_close=at_once,
-        keepalive_timeout=None if at_once else KEEPALIVE_S,
-        socket_factory=_from_addresses(sources) if sources else None,
-    )
-    key = load_settings().overload_api_key  # never part of a plan, which is written into results
-    authorization = {} if key is None else {"Authorization": f"Bearer {key.get_secret_value()}"}
-    return aiohttp.ClientSession(
-        connector=connector,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(
-            total=plan.timeout_s,
-            sock_connect=plan.timeout_s - min(CONNECT_BEFORE_S, 0.1 * plan.timeout_s),
-            ceil_threshold=math.inf,
-        ),
-        headers={"Content-Type": "application/json"} | authorization,
-        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
-        auto_decompress=False,
-    )
-
-
-def _from_addresses(sources: list[str]) -> Callable[[Any], socket.socket]:
-    """Return a socket factory for aiohttp that connects from each of the addresses in turn."""
-    turns = itertools.cycle(sources)
-    return lambda info: bound_socket(next(turns), *info[:3])
+@contextlib.asynccontextmanager
+async def open_sender(
+    plan: LoadPlan, number: int, processes: int, api_key: SecretStr | None, budget: RetryBudget | None = None
+) -> AsyncIterator[Sender]:
+    """Yield the clients of load process ``number``, with their connections; ``budget`` replaces the plan's."""
+    sources = source_addresses(number) if urlsplit(plan.url).hostname == "127.0.0.1" else []
+    ports = port_cap(len(sources)) if sources else port_cap(1) // processes
+    cap = max(1, min(socket_cap(raise_descriptor_limit()), ports))
+    async with new_session(plan, sources, api_key) as session:
+        arguments = plan, number, processes, session, cap
+        yield Sender(*arguments) if plan.retry is None else RetryingSender(*arguments, plan.retry, budget)
 
 
 async def carry_out(plan: LoadPlan, number: int, processes: int, records_path: str) -> None:
     """Carry out one order, from the handshake to the file of arrays."""
-    sources = source_addresses(number) if urlsplit(plan.url).hostname == "127.0.0.1" else []
-    ports = port_cap(len(sources)) if sources else port_cap(1) // processes
-    cap = max(1, min(socket_cap(raise_descriptor_limit()), ports))
-    async with new_session(plan, sources) as session:
-        sender = Sender(plan, number, processes, session, cap)
+    api_key = load_settings().overload_api_key  # never part of a plan, which is written into results
+    async with open_sender(plan, number, processes, api_key) as sender:
         gc.disable()  # its pauses would show as lag; requests leave no cycles (40,000 timeouts: none measured)
         _write_message({})
         start = await asyncio.to_thread(_read_line)
@@ -233,16 +62,15 @@ async def carry_out(plan: LoadPlan, number: int, processes: int, records_path: s
         await sender.run(json.loads(start)["start_at_mono"])
         reporter.cancel()
         os.set_blocking(sys.stdout.fileno(), True)
-    report = np.array([sender.cpu_share, sender.peak_in_flight])
-    np.savez(records_path, records=sender.records, report=report)
-    sender.report_progress()
+    np.savez(records_path, **sender.arrays())
+    _write_message(sender.progress())
 
 
 async def _report(sender: Sender) -> None:
     while True:
         await asyncio.sleep(PROGRESS_S)
         with contextlib.suppress(BlockingIOError):
-            sender.report_progress()
+            _write_message(sender.progress())
 
 
 def _write_message(message: dict[str, Any]) -> None:

@@ -20,7 +20,6 @@ from overload_demo.queue.protocol import CANCEL, ENQUEUE, Protocol, malformed
 from overload_demo.rest.client import Upstash
 from overload_demo.work import utc_now
 
-MAX_BATCH_JOBS = 256
 MAX_BATCH_BYTES = 1_048_576  # as sent, after escaping: a tenth of what Upstash accepts in one request
 OVERHEAD_BYTES = 280  # of a job's id, record, fingerprint, owner, deadline and punctuation
 
@@ -66,12 +65,12 @@ class Producer:
         self._upstash, self._protocol = upstash, Protocol(settings.overload_key_prefix)
         self._on_commit, self._ttl_s = on_commit, settings.queue_result_ttl
         self._bounds = settings.overload_max_queue_depth, settings.overload_max_wait_s, settings.worker_processing_delay
-        limit_s = settings.overload_store_deadline_s
+        limit_s, most = settings.overload_store_deadline_s, settings.overload_max_batch
         self._jobs: GroupCommit[NewJob, Enqueued] = GroupCommit(
-            self._commit, size_of=_bytes_sent, max_items=MAX_BATCH_JOBS, max_bytes=MAX_BATCH_BYTES, deadline_s=limit_s
+            self._commit, size_of=_bytes_sent, max_items=most, max_bytes=MAX_BATCH_BYTES, deadline_s=limit_s
         )
         self._cancels: GroupCommit[tuple[str, str], JobState | None] = GroupCommit(
-            self._commit_cancels, senders=1, max_items=MAX_BATCH_JOBS, deadline_s=limit_s
+            self._commit_cancels, senders=1, max_items=most, deadline_s=limit_s
         )
 
     async def enqueue(self, job: NewJob) -> Enqueued:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from overload_demo.errors import OverloadDemoError
 from overload_demo.lab import result
 from overload_demo.lab.stack import Stack
+from overload_demo.live.ballot import QUESTIONS, VOTES_FILE, VoteEntry
 from overload_demo.live.feed import Feed
 from overload_demo.live.page import ClassGuess
 from overload_demo.live.stage import BUTTONS, TITLES, Stage
@@ -185,6 +187,46 @@ async def test_a_stage_that_is_left_in_mid_act_leaves_no_load(tmp_path: Path) ->
 
     assert len(children) >= 4
     await until("nothing of it is left", lambda: not [child for child in children if is_alive(child)])
+
+
+async def test_both_counts_are_stored_with_the_run_also_those_taken_after_its_end(tmp_path: Path) -> None:
+    async with a_stage(tmp_path) as (stage, feed, stack):
+        await stage.vote("ask", VoteEntry(question="at_once"))
+        await stage.vote("first", VoteEntry(counts=["9", "5", "2", ""]))
+        await stage.act("at_once", NOTHING)
+        await stage.wait()
+        assert not feed.state["vote"]["open"], "the curves are shown"
+        [path] = tmp_path.rglob("result.json")
+        assert [vote.counts for vote in result.SpikeResult.read(path).votes] == [{"first": [9, 5, 2, 0]}]
+
+        await stage.vote("second", VoteEntry(counts=["1", "2", "13", ""]))
+        await stage.vote("answer", VoteEntry())
+        await stage.vote("ask", VoteEntry(question="kill"))
+        await stage.vote("first", VoteEntry(counts=["1", "1", "1", "1"]))
+
+        [vote] = result.SpikeResult.read(path).votes
+        assert vote.counts == {"first": [9, 5, 2, 0], "second": [1, 2, 13, 0]}
+        assert vote.change == "Right answers: 12%, then 81%."
+        assert len(json.loads((stack.folder / VOTES_FILE).read_text())) == 2, "the class's file has all of them"
+
+
+async def test_votes_before_an_act_and_during_it_are_those_of_its_run(tmp_path: Path) -> None:
+    async with a_stage(tmp_path) as (stage, feed, _):
+        await stage.vote("ask", VoteEntry(question="spike"))
+        await stage.act("spike", NOTHING)
+        await until("it runs", lambda: len(feed.samples()) > 3)
+        await stage.vote("ask", VoteEntry(question="kill"))
+        await stage.wait()
+        [path] = tmp_path.rglob("result.json")
+        before, during = result.SpikeResult.read(path).votes
+        assert (before.question, during.question) == (QUESTIONS["spike"], QUESTIONS["kill"])
+        assert before.asked_at_s == 0.0 < during.asked_at_s
+
+        await stage.act("at_once", NOTHING)
+        await stage.wait()
+        assert feed.state["vote"] is None, "a vote on another act is not shown beside this one"
+        [other] = tmp_path.rglob("act-2-at_once/result.json")
+        assert result.SpikeResult.read(other).votes == []
 
 
 @pytest.mark.exhaustive

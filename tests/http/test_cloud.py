@@ -9,9 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from experiments.simulated_cloud import COMMANDS_PER_S
 from overload_demo.api.app import create_app
 from overload_demo.config import Settings
+from overload_demo.lab.simulated_cloud import COMMANDS_PER_S
 from overload_demo.rest.client import Upstash
 from overload_demo.store.connect import Store
 from tests.support.cloud import CloudDatabase, Relay, lagging_cloud, store_of

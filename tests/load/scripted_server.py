@@ -15,11 +15,12 @@ ACCEPTED = b'{"status":"accepted","job_id":"job_%024x","message":"queued"}'
 
 @dataclass
 class Request:
-    """One received request: its number (from 0), its body, and the stream for the response."""
+    """One received request: its number (from 0, of those with a body), body and head, and the response's stream."""
 
     number: int
     body: bytes
     writer: asyncio.StreamWriter
+    head: bytes = b""
 
 
 Script = Callable[[Request], Awaitable[None]]
@@ -27,20 +28,27 @@ Script = Callable[[Request], Awaitable[None]]
 
 @dataclass
 class ScriptedServer:
-    """The server's URL and the bodies it has received."""
+    """The server's URL, and the bodies it has received with their heads."""
 
     url: str = ""
     bodies: list[bytes] = field(default_factory=list)
+    heads: list[bytes] = field(default_factory=list)
 
     @property
     def values(self) -> list[int]:
         return [json.loads(body)["value"] for body in self.bodies]
 
 
-def answer(request: Request, status: int = 202, body: bytes | None = None, declared_length: int | None = None) -> None:
+def answer(
+    request: Request,
+    status: int = 202,
+    body: bytes | None = None,
+    declared_length: int | None = None,
+    headers: str = "",
+) -> None:
     body = ACCEPTED % request.number if body is None else body
     length = len(body) if declared_length is None else declared_length
-    head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{headers}\r\n"
     request.writer.write(head.encode() + body)
 
 
@@ -106,10 +114,12 @@ def scripted_server(script: Script, host: str = "127.0.0.1") -> Iterator[Scripte
         with contextlib.closing(writer), contextlib.suppress(OSError, asyncio.IncompleteReadError):
             while not writer.is_closing():
                 head = await reader.readuntil(b"\r\n\r\n")
-                length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
-                body = await reader.readexactly(length)
-                seen.bodies.append(body)
-                await script(Request(len(seen.bodies) - 1, body, writer))
+                _, declared, after = head.lower().partition(b"content-length:")
+                body = await reader.readexactly(int(after.split(b"\r\n")[0]) if declared else 0)
+                if body:
+                    seen.bodies.append(body)
+                    seen.heads.append(head)
+                await script(Request(len(seen.bodies) - 1, body, writer, head))
 
     async def serve() -> None:
         server = await asyncio.start_server(converse, host, 0, backlog=1024)

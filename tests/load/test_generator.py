@@ -75,6 +75,18 @@ def test_an_open_loop_measures_the_freeze_that_a_closed_loop_hides() -> None:
     )  # one of them 1 in 4, the other 1 in 180
 
 
+def test_a_paced_client_of_a_closed_loop_sends_no_faster_than_its_pace_and_catches_nothing_up() -> None:
+    clients, pace_s, last_s = 4, 0.1, 1.05
+
+    with scripted_server(scripted.freeze(at_request=12, for_s=0.5, delay_s=0.0)) as server:
+        load = fire(server.url, 1_000, connections=clients, pace_s=pace_s, max_duration_s=last_s)
+
+    assert load.summary().all_accepted
+    assert max(load.sent_s[:clients]) > pace_s / 2, "the clients begin spread over one pace"
+    left_out = clients * 0.5 / pace_s  # due during the freeze
+    assert load.sent_s.size <= clients * (1 + last_s / pace_s) - left_out + clients
+
+
 @pytest.mark.parametrize(
     ("script", "kind"),
     [

@@ -102,3 +102,18 @@ async def test_a_run_folder_that_cannot_be_created_is_named_in_the_error(tmp_pat
 
     with pytest.raises(ConfigurationError, match=rf"run folder in {tmp_path / 'runs'}: .*runs= of Stack\.start"):
         await Stack.start(runs=tmp_path / "runs")
+
+
+async def test_a_stack_a_round_trip_away_counts_what_it_sends_and_leaves_no_data(tmp_path: Path) -> None:
+    far = {"processing_delay_s": 0.0, "round_trip_s": 0.01, "overload_max_batch": 3}
+    async with await Stack.start(runs=tmp_path, **far) as stack:
+        assert stack.cloud is not None
+        assert stack.get("/health")["durability"] == "unknown"
+        before = stack.cloud.exchanges
+        result = await run_spike(stack, PLAN)
+        assert (result.accepted, result.lost, result.conditions.durability) == (60, 0, "unknown")
+        assert stack.cloud.exchanges - before >= 20, "60 jobs in calls of at most 3"
+        assert stack.cloud.commands >= stack.cloud.exchanges
+        assert await Stack.start(runs=tmp_path, **far) is stack, "equal arguments return the running stack"
+
+    assert not list(tmp_path.glob("*/store-*"))

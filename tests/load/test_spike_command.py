@@ -15,11 +15,11 @@ import psutil
 import pytest
 from pydantic import SecretStr
 
-from experiments.simulated_cloud import SimulatedCloud
 from overload_demo.config import load_settings
 from overload_demo.lab import plots
 from overload_demo.lab.job_log import read_events
 from overload_demo.lab.result import SpikeResult
+from overload_demo.lab.simulated_cloud import SimulatedCloud
 from overload_demo.lab.spike_plan import sized_delay_s
 from overload_demo.queue.protocol import Protocol
 from overload_demo.rest import Address

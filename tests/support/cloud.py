@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from experiments.simulated_cloud import Line, Proxy, SimulatedCloud, header_of
 from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError
+from overload_demo.lab.simulated_cloud import Line, Proxy, SimulatedCloud, header_of
 from overload_demo.rest import Address
 from overload_demo.store.connect import Store
 from overload_demo.store.gateway.commands import READS

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 
-from experiments.simulated_cloud import Proxy, open_line, read_message
+from overload_demo.lab.simulated_cloud import Proxy, open_line, read_message
 from overload_demo.store.connect import Store
 
 GARBAGE = (  # a broken proxy's responses to a request that was carried out

@@ -7,7 +7,7 @@ from overload_demo.errors import ConfigurationError
 from overload_demo.lab import plots
 from overload_demo.lab.job_log import JobLog
 from overload_demo.lab.plots.spike_figures import short_doubts
-from tests.unit.answers.spike import RECORDED
+from tests.notebooks.students.spike import RECORDED
 
 BOUND = RECORDED.load.model_copy(update={"verdict": "generator-bound", "reason": "a load process used 97% of a core"})
 LATE = "11,123 of 100,000 requests were not accepted (11,123 read timeout)"

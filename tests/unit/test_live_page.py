@@ -167,6 +167,70 @@ def test_an_order_that_does_not_exist_is_404(stage: Staged) -> None:
     assert (answer.status_code, answer.json()["detail"]) == (404, "there is no control 'explode'")
 
 
+def vote(stage: Staged, step: str, token: str | None = None, **entry: Any) -> httpx.Response:
+    """Send a step of a vote."""
+    url, _, own = stage.address.partition("#")
+    headers = {"X-Control-Token": own if token is None else token}
+    return httpx.post(f"{url}vote/{step}", headers=headers, json=entry, trust_env=False)
+
+
+def test_a_vote_needs_the_token_a_known_step_and_a_known_question(stage: Staged) -> None:
+    assert vote(stage, "ask", token="", question="naive").status_code == 403
+    assert vote(stage, "cheat").json()["detail"] == "there is no step 'cheat' of a vote"
+    assert vote(stage, "ask", question="lunch").json()["detail"] == "there is no question 'lunch'"
+    assert vote(stage, "first", counts=["1", "2", "3"]).json()["detail"] == "no question was asked yet"
+    assert stage.feed.state["vote"] is None
+
+
+@pytest.mark.parametrize(
+    ("counts", "reason"),
+    [
+        (["1", "two", "3"], "B: 'two' is not a number of hands from 0 to 10,000"),
+        (["1", "-2", "3"], "B: '-2' is not a number of hands"),
+        (["1", "2.5", "3"], "B: '2.5' is not a number of hands"),
+        (["1", "2", "1e3"], "C: '1e3' is not"),
+        (["\u0663", "2", "1"], "A: '\u0663' is not"),
+        (["10001", "2", "1"], "A: '10001' is not a number of hands from 0 to 10,000"),
+        (["9" * 400, "", ""], "is not a number of hands"),
+        (["", "", ""], "no hand was counted"),
+        (["0", "0", "0"], "no hand was counted"),
+        ([], "no hand was counted"),
+        ([1, 2, 3], "Input should be a valid string"),
+        (["1"] * 9, "at most 4"),
+        ("12", "Input should be a valid array"),
+    ],
+)
+def test_an_invalid_count_is_one_line_and_the_count_before_stays(stage: Staged, counts: Any, reason: str) -> None:
+    vote(stage, "ask", question="spike")
+    assert vote(stage, "first", counts=["1", "", " 3 "]).status_code == 204
+    before = stage.feed.state["vote"]
+
+    answer = vote(stage, "first", counts=counts)
+
+    assert answer.status_code == 422
+    assert reason in answer.json()["detail"] and "\n" not in answer.json()["detail"]
+    assert stage.feed.state["vote"] == before
+    assert [row["first"]["hands"] for row in before["rows"]] == ["1", "0", "3"]
+
+
+def test_the_second_count_comes_after_the_first_and_the_answer_is_in_no_message_before_it_is_shown(
+    stage: Staged,
+) -> None:
+    vote(stage, "ask", question="spike")
+    for step in ("second", "answer"):
+        assert "the first count comes before it" in vote(stage, step, counts=["1", "2", "3"]).json()["detail"]
+    vote(stage, "first", counts=["1", "2", "3"])
+    vote(stage, "second", counts=["0", "5", "0"])
+    sent = json.dumps(stage.feed.since(-1)[0].data, ensure_ascii=False)
+    assert "✓" not in sent and "adds no capacity" not in sent
+
+    assert vote(stage, "answer").status_code == 204
+
+    shown = stage.feed.state["vote"]
+    assert [row["letter"] for row in shown["rows"]] == ["A", "B ✓", "C"]
+    assert shown["note"].endswith("Right answers: 33%, then 100%.")
+
+
 @pytest.mark.parametrize("name", ["kill", "freeze", "restart"])
 def test_an_order_that_is_not_possible_now_is_409_with_the_reason(stage: Staged, name: str) -> None:
     answer = order(stage, name)

@@ -11,12 +11,15 @@ import pytest
 from experiments.bench.record import RESULTS
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab.result import SpikeResult
+from overload_demo.lab.vote import Vote
 from overload_demo.live import sources
+from overload_demo.live.ballot import QUESTIONS, vote_view
 from overload_demo.live.feed import MARKS_FILE, Feed
 from overload_demo.live.sources import Replay, baseline_samples, spike_samples
 
 SPIKE = RESULTS / "spike.json"
 FAST = 1e9
+ASKED = ((QUESTIONS["spike"], 0.0), (QUESTIONS["kill"], 20.0))
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +84,28 @@ async def test_it_is_played_to_its_end_with_marks_and_a_badge(folder: Path, reco
     assert [mark["text"].strip() for mark in snapshot.data["marks"]] == ["spike starts", "worker killed"]
     assert (feed.samples()[-1].accepted, feed.samples()[0].at_s < 1) == (recorded.accepted, True)
     assert len(feed.samples("naive")) == len(recorded.baseline.series.start_s if recorded.baseline else [])
+
+
+@pytest.mark.anyio
+async def test_a_replay_shows_the_votes_of_the_class_when_they_were_taken(folder: Path) -> None:
+    votes = [Vote(question=one, asked_at_s=at_s, first=[1, 2, 3, 0][: len(one.answers)]) for one, at_s in ASKED]
+    change(folder, lambda found: found.update(votes=[one.model_dump() for one in votes]))
+    feed = Feed(vote=vote_view(votes[1], is_open=True, has_answer=False))
+    before = feed.number
+
+    await Replay(folder).play(feed, speed=FAST)
+
+    shown = [message.data for message in feed.since(before) if message.kind == "state"]
+    assert feed.state["vote"] == vote_view(votes[1], is_open=False, has_answer=True)
+    assert len(shown) <= 4, "each vote once"
+
+
+@pytest.mark.parametrize("wrong", [{"first": [1]}, {"first": [0, 0, 0]}, {"second": [1, -1, 3]}, {"first": "many"}])
+def test_a_vote_that_does_not_add_up_is_one_line(folder: Path, wrong: dict[str, Any]) -> None:
+    vote = Vote(question=QUESTIONS["spike"]).model_dump() | wrong
+    change(folder, lambda found: found.update(votes=[vote]))
+
+    assert "is not the result of a spike: votes.0" in the_error(folder)
 
 
 @pytest.mark.anyio

@@ -2,8 +2,6 @@
 
 from dataclasses import replace
 
-import pytest
-
 from experiments.bench.record import RESULTS
 from overload_demo.lab.result import SpikeResult, recorded_baseline
 from overload_demo.live import feed as words
@@ -33,14 +31,6 @@ def test_an_unknown_number_is_a_dash_and_never_a_zero() -> None:
     assert set(words.numbers(None).values()) == {words.NOT_KNOWN}
 
 
-@pytest.mark.parametrize(
-    ("value_s", "text"),
-    [(None, words.NOT_KNOWN), (0.0004, "0 ms"), (0.0123, "12 ms"), (0.999, "999 ms"), (1.0, "1.0 s"), (9.55, "9.6 s")],
-)
-def test_a_time_has_the_unit_that_suits_it(value_s: float | None, text: str) -> None:
-    assert words.duration(value_s) == text
-
-
 def test_each_chart_has_a_text_alternative() -> None:
     labels = words.labels(SAMPLE, 10_000)
 
@@ -61,10 +51,10 @@ def test_the_end_of_a_spike_shows_the_errors_of_the_predictions() -> None:
         f"Absorbed: {result.accepted:,} of {result.offered:,} accepted, 0 lost. Peak 20,000. Empty after 50 s."
     )
     assert sources.spike_text(result, 30_000, 25).endswith(
-        "Peak 20,000 (predicted 30,000, +50%). Empty after 50 s (predicted 25, -50%)."
+        "Peak 20,000 (predicted 30,000, +50 %). Empty after 50 s (predicted 25, -50 %)."
     )
     assert sources.spike_text(result, 0, 0).endswith(
-        "Peak 20,000 (predicted 0, -100%). Empty after 50 s (predicted 0, -100%)."
+        "Peak 20,000 (predicted 0, -100 %). Empty after 50 s (predicted 0, -100 %)."
     )
 
 

@@ -143,7 +143,7 @@ def test_a_comparison_shows_the_error_and_the_source_of_each_prediction() -> Non
     compared = Comparison({own: 4000, default: 0})
 
     assert repr(compared) == (
-        "How deep? predicted 5,000, measured 4,000 jobs, off by +25%\n"
+        "How deep? predicted 5,000, measured 4,000 jobs, off by +25 %\n"
         "How deep? predicted 4,000 (default), measured 0 jobs, off by -"
     )
-    assert "<td>+25%</td>" in compared._repr_html_()
+    assert "<td>+25 %</td>" in compared._repr_html_()

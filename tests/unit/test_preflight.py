@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from overload_demo.lab.preflight import Preflight
-from tests.unit.answers.preflight import machine
+from tests.notebooks.students.preflight import machine
 
 # A kernel started from a shell with a low descriptor limit.
 UNDER_256 = "ulimit -n 256 && exec {} -c 'from overload_demo.lab.preflight import Preflight; print(Preflight.here())'"

@@ -6,19 +6,22 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, cast
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict
 
 from experiments.bench.peers.libraries import OURS, Library
 from experiments.bench.record import RESULTS, Benchmark, Place, Row
-from overload_demo.lab import BLUE
+from overload_demo.lab import BLUE, GREY
 from overload_demo.lab.plots.accessible_figure import drawing
+from overload_demo.lab.wording import about
 
 # The units of the rows. A drain has a row for each worker, everything else for each library.
 CONNECTIONS = (64, 256)
+ACCEPTED_AT = "64 connections", "256 connections"
 ACCEPTED = tuple(f"accepted/s, {connections} connections" for connections in CONNECTIONS)
 DONE = "done/s"
 IDLE = "ms from POST to done, idle"
@@ -134,40 +137,43 @@ def p99(values: Sequence[float]) -> float:
     return float(np.percentile(values, 99))
 
 
-def draw(comparison: Comparison, path: Path) -> Path:
-    """Write a PNG of three panels: two bars for each library, a line from its lowest to its highest measurement."""
+def draw(comparison: Comparison, path: Path) -> Figure:
+    """Write a PNG of three panels, and return the figure: two dots for each library, a line from lowest to highest."""
     summaries = comparison.summaries()
-    title = "Job queues, each on a store that syncs to disk before every reply; bars: medians, lines: lowest to highest"
+    title = "Job queues, each on a store that syncs to disk before every reply; dots: medians, lines: lowest to highest"
     with drawing(1, 3, height=2 + 0.8 * len(summaries), width=22, title=title) as (figure, panels):
-        what = "jobs accepted a second by one API process:\n64 connections (dark), 256 connections"
-        _panel(panels[0], summaries, [one.accepted for one in summaries], what)
-        what = "empty jobs done a second by one worker:\nfastest concurrency (dark), one at a time"
-        _panel(panels[1], summaries, [(one.done, one.one_at_a_time) for one in summaries], what)
-        what = "ms from POST to done on an idle stack:\np50 (dark), p99"
+        accepted = [one.accepted for one in summaries]
+        _panel(panels[0], summaries, accepted, "jobs accepted a second by one API process", ACCEPTED_AT)
+        drained = [(one.done, one.one_at_a_time) for one in summaries]
+        _panel(panels[1], summaries, drained, "empty jobs done a second by one worker", ("fastest", "one at a time"))
         idle = [(one.idle_ms, [p99(one.idle_ms)] if one.idle_ms else []) for one in summaries]
-        _panel(panels[2], summaries, idle, what)
-        figure.savefig(path, dpi=90)
-    return path
+        _panel(panels[2], summaries, idle, "ms from POST to done on an idle stack", ("p50", "p99"))
+    figure.savefig(path, dpi=90)
+    return cast(Figure, figure)
 
 
 def _panel(
-    axes: Axes, summaries: list[Summary], pairs: Sequence[tuple[Sequence[float], Sequence[float]]], what: str
+    axes: Axes,
+    summaries: list[Summary],
+    pairs: Sequence[tuple[Sequence[float], Sequence[float]]],
+    what: str,
+    names: tuple[str, str],
 ) -> None:
-    """Draw two bars for each library on a logarithmic axis, with their medians as text."""
-    for place, (summary, pair) in enumerate(zip(summaries, pairs, strict=True)):
-        dark, light = (BLUE, "#9db8dd") if summary.library.name == OURS.name else ("#777777", "#bbbbbb")
-        for values, colour, row in zip(pair, (dark, light), (place - 0.2, place + 0.2), strict=True):
+    """Draw two dots for each library, with their medians as text; a bar on a logarithmic axis would have no length."""
+    for marker, name, number in zip("os", names, (0, 1), strict=True):
+        for place, (summary, pair) in enumerate(zip(summaries, pairs, strict=True)):
+            values, row = pair[number], place + (number - 0.5) * 0.4
+            colour = BLUE if summary.library.name == OURS.name else GREY
             if values:
                 middle = median(values)
-                error = [[middle - min(values)], [max(values) - middle]]
-                axes.barh(row, middle, xerr=error, height=0.36, color=colour, ecolor="#333333", capsize=3)
-                text = f"{middle:,.0f}" if middle >= 10 else f"{middle:.1f}"
-                axes.annotate(text, (max(values), row), (7, 0), textcoords="offset points", va="center")
+                axes.plot([min(values), max(values)], [row, row], color=colour, linewidth=2)
+                axes.plot([middle], [row], marker, color=colour, fillstyle="none" if number else "full", markersize=9)
+                text = (max(values), row), (9, 0)
+                axes.annotate(about(middle), *text, textcoords="offset points", va="center")
+        axes.plot([], [], marker, color=GREY, fillstyle="none" if number else "full", markersize=9, label=name)
     every = [value for pair in pairs for values in pair for value in values] or [1.0]
     axes.set_xscale("log")
     axes.set_xlim(10 ** math.floor(math.log10(min(every))), 6 * max(every))
     axes.set_yticks(range(len(summaries)), [one.library.name for one in summaries])
     axes.set_ylim(len(summaries) - 0.4, -0.6)
-    axes.grid(False, axis="y")
-    axes.set(axisbelow=True, xlabel=what)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+    axes.set(xlabel=what)

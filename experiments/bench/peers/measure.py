@@ -17,11 +17,12 @@ from experiments.bench.peers.comparison import ACCEPTED, CONNECTIONS, DONE, IDLE
 from experiments.bench.peers.job import HOLD, STAMP
 from experiments.bench.peers.libraries import OURS, Contestant, Worker
 from experiments.bench.peers.processes import PeerStack, last_line, stack
-from experiments.bench.record import Row, figure
+from experiments.bench.record import Row
 from experiments.bench.servers import accepted_per_s, folder_in, p50_of, submitted, until, wrk_with_p99
 from overload_demo.errors import OverloadDemoError
+from overload_demo.lab.wording import about
 from overload_demo.load import LoadPlan, run_load
-from overload_demo.load.sender import sample_body
+from overload_demo.load.clients import sample_body
 
 WITHIN_S = 90.0
 WARM_UP_S = 2.0  # a new Node process is several times slower in its first second (measured)
@@ -122,7 +123,7 @@ def in_turns(
 def printed(results: Iterator[Result]) -> Iterator[Result]:
     """Print each result as it comes."""
     for unit, name, value in results:
-        print(f"{name} {figure(value)} {unit}", flush=True)
+        print(f"{name} {about(value)} {unit}", flush=True)
         yield unit, name, value
 
 

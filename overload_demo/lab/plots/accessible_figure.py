@@ -18,8 +18,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter, ScalarFormatter, StrMethodFormatter
 
 from overload_demo.lab import BLUE, BOX, QUEUE, Look
+from overload_demo.lab import SINCE as SINCE
 
-SINCE = "seconds since the spike began"
+MOST_S = 1.0  # chosen: samples further apart than this are not joined; the queue is sampled five times a second
 _STYLE = Path(__file__).with_name("figures.mplstyle")
 _ROW, _SIGN = 112, 7  # letters in a row of a legend, and the width of the sign before a label
 
@@ -77,11 +78,19 @@ def drawing(
 
 
 def _write_plain(axis: Any) -> None:
-    """Write 10,000 and 0.01 instead of 1e4 and 1e-2; a logarithmic axis of few decades gets 1, 2 and 5 of each."""
+    """Write 10,000 and 0.01 instead of 1e4 and 1e-2; a logarithmic axis of few decades gets 1, 2 and 5 of each.
+
+    Such an axis is widened until it has three labels: one label alone shows no scale.
+    """
     formatter, (low, high) = axis.get_major_formatter(), axis.get_view_interval()
     if isinstance(formatter, LogFormatterSciNotation):
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
-        axis.set(major_formatter=StrMethodFormatter("{x:,g}"), minor_formatter=NullFormatter())
+        steps = (1, 2, 5) if high < 100 * low else (1,)
+        decades = np.arange(np.floor(np.log10(low)) - 1, np.ceil(np.log10(high)) + 2)
+        labels = np.outer(10.0**decades, steps).ravel()
+        if np.count_nonzero((low <= labels) & (labels <= high)) < 3:
+            axis.axes.set(**{f"{axis.axis_name}lim": (labels[labels <= low][-1], labels[labels >= high][0])})
+        axis.set_major_locator(LogLocator(subs=steps))
+        axis.set(major_formatter=StrMethodFormatter("{x:,.10g}"), minor_formatter=NullFormatter())
     elif isinstance(formatter, ScalarFormatter) and high >= 1000:
         axis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
@@ -89,6 +98,15 @@ def _write_plain(axis: Any) -> None:
 def note(axes: Axes, text: str, at: Any, offset: tuple[float, float], **look: Any) -> None:
     """Write a text at an ``offset`` in points from a point, in a box that covers what it crosses."""
     axes.annotate(text, at, offset, textcoords="offset points", bbox=BOX, **look)
+
+
+def without_samples(at_s: Sequence[float], values: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Return a curve with a NaN where samples are more than ``MOST_S`` apart: a line across would be an invention."""
+    times_s, shown = list(at_s), [float(value) for value in values]
+    for number in reversed(np.flatnonzero(np.diff(times_s) > MOST_S).tolist()):
+        times_s.insert(number + 1, times_s[number])
+        shown.insert(number + 1, np.nan)
+    return times_s, shown
 
 
 def area(axes: Axes, at_s: Any, depth: Any, label: str = "", step: Any = None) -> None:

@@ -20,11 +20,15 @@ from overload_demo.lab.plots.accessible_figure import (
     expected,
     note,
     predicted,
+    without_samples,
 )
+from overload_demo.lab.plots.naive_overlay import draw_latency, edges, mark_the_end, middles
 from overload_demo.lab.result import NOT_ASKED_FOR, SpikeResult
+from overload_demo.lab.wording import duration
 
 _TITLE_WIDTH = 86  # letters in a line of a figure's title
 _ARRIVED: Look = {"color": GREY, "linewidth": 2.5, "linestyle": (0, (5, 1.5))}
+_PROMISED: Look = {"color": GREY, "linewidth": 2.5, "linestyle": (0, (4, 1.5))}
 _MARKS = {"accepted": (ORANGE, "o"), "started": (BLUE, "s"), "completed": (GREEN, "D")}
 _LINES = ((BLUE, "-"), (ORANGE, (0, (4, 1.5))), (GREEN, (0, (1, 1))), (GREY, "-."))
 _PLACES: dict[str, Look] = {
@@ -46,7 +50,7 @@ def cumulative(log: JobLog, *, peak: float | None = None, empty_s: float | None 
     """Draw the jobs accepted so far, A(t), and the jobs done so far, D(t).
 
     An arrow down marks the largest gap, the peak depth; an arrow across the wait of one job. ``peak`` (jobs) and
-    ``empty_s`` (seconds since the spike began) are predictions, drawn as the departures that lead there.
+    ``empty_s`` (seconds since the first request) are predictions, drawn as the departures that lead there.
     """
     _check_not_empty(log)
     arrived_s, left_s, jobs = np.sort(log.accepted_s), np.sort(log.done_s), log.done_s.size
@@ -96,7 +100,7 @@ def waits(log: JobLog) -> AccessibleFigure:
         lines = (most_s, "longest", ORANGE, (0, (4, 1.5))), (mean_s, "mean", GREEN, "-."), (half_s, "median", GREY, ":")
         for value, name, colour, dash in lines:
             axes.axhline(value, linewidth=2.5, label=f"{name}: {value:,.2f} s", color=colour, linestyle=dash)
-        axes.set(xlabel="accepted, seconds since the spike began", ylabel="wait, s", ylim=(0, 1.08 * most_s))
+        axes.set(xlabel=f"accepted, {SINCE}", ylabel="wait, s", ylim=(0, 1.08 * most_s))
     caption = f"{float(np.mean(wait_s > mean_s)):.0%} of the jobs waited longer than the mean."
     alt = (
         f"The wait of each of {wait_s.size:,} jobs over the moment it was accepted: {wait_s[0]:,.2f} s for"
@@ -138,15 +142,15 @@ def life(job: JobLife | None, *, answer_s: float | None = None) -> AccessibleFig
         raise ConfigurationError("this job has not ended yet, so its time line cannot be drawn: run the cell again")
     moments = job.seconds()
     started_s, ended_s = moments["started"], moments["completed"]
-    title = f"One job: {started_s:.3f} s waiting, {ended_s - started_s:.3f} s at work"
+    title = f"One job: {duration(started_s)} waiting, {duration(ended_s - started_s)} at work"
     with drawing(height=3.4, title=title) as (figure, axes):
         axes.barh(0, started_s, 0.4, color=GREY, alpha=0.35, hatch="//", edgecolor="white", label="waits in the queue")
         axes.barh(0, ended_s - started_s, 0.4, left=started_s, color=BLUE, alpha=0.5, label="the worker works")
         for name, (colour, marker) in _MARKS.items():
-            label = f"{name}: {moments[name]:.3f} s"
+            label = f"{name}: {duration(moments[name])}"
             axes.plot([moments[name]], [0], marker, color=colour, markersize=13, label=label, clip_on=False)
         if answer_s is not None:
-            axes.axvline(answer_s, label=f"202 predicted: {answer_s:.3f} s", **PREDICTED)
+            axes.axvline(answer_s, label=f"202 predicted: {duration(answer_s)}", **PREDICTED)
         axes.set(yticks=[], ylim=(-0.4, 0.4), xlabel="seconds since it was accepted: the client is free from here on")
         axes.spines["left"].set_visible(False)
     alt = (
@@ -159,8 +163,9 @@ def life(job: JobLife | None, *, answer_s: float | None = None) -> AccessibleFig
 def spike(result: SpikeResult, *, peak: float | None = None, empty_s: float | None = None) -> AccessibleFigure:
     """Draw acceptance latency, queue depth and drain rate of a spike over time, with the naive API where it was run.
 
-    Latency counts from the intended send, on a log axis that shows the tail. The naive API has no queue: its depth is
-    requests in flight, its drain answers a second. ``peak`` (jobs) and ``empty_s`` (seconds since the first intended
+    Latency counts from the intended send, on a log axis that shows the tail, at the second in which the requests were
+    due. The naive API has no queue: its depth is requests in flight, its drain answers a second; marks name when its
+    clients begin to give up and when its load ends. ``peak`` (jobs) and ``empty_s`` (seconds since the first intended
     send) are predictions.
     """
     accepted, series, run = f"{result.accepted:,} of {result.offered:,}", result.series, result.baseline
@@ -172,35 +177,34 @@ def spike(result: SpikeResult, *, peak: float | None = None, empty_s: float | No
         notes.append(f"The naive API: {result.baseline_note}.")
     alt = (
         f"Three curves over time. {accepted} requests were accepted"
-        + (f", 99 % of them within {times.p99_s * 1000:,.0f} ms" if times else "")
+        + (f", 99 % of them within {duration(times.p99_s)}" if times else "")
         + f". The queue rises to {result.peak_queue_depth:,} jobs and is empty after {result.seconds_to_empty:,.0f} s,"
         f" drained at {result.drain_rate_per_s:,.0f} jobs a second."
     )
     with drawing(3, height=12, title=title, sharex=True) as (figure, (latency, waiting, drain)):
-        latency.plot(series.start_s, series.acceptance_p99_s, label="queue API, p99", marker="o", **QUEUE)
+        due_s = middles(series.start_s)
+        latency.plot(due_s, series.acceptance_p99_s, label="queue API, p99", marker="o", **QUEUE)
         look = QUEUE | {"linewidth": 2, "linestyle": ":"}
-        latency.plot(series.start_s, series.acceptance_p50_s, label="queue API, median", marker=".", **look)
-        area(waiting, series.sampled_at_s, series.queue_depth, "queue API: jobs waiting")
-        drain.plot(*series.drained_per_s(), label="queue API: jobs done", **QUEUE)
-        drain.plot(series.start_s, series.offered_per_s, label="offered", **OFFERED)
+        latency.plot(due_s, series.acceptance_p50_s, label="queue API, median", marker=".", **look)
+        area(waiting, *without_samples(series.sampled_at_s, series.queue_depth), "queue API: jobs waiting")
+        drain.stairs(*series.drained_per_s(), label="queue API: jobs done", **QUEUE)
+        drain.stairs(series.offered_per_s, edges(series.start_s), label="offered", **OFFERED)
         if run:
-            naive, load = run.series, run.summary
-            latency.plot(naive.start_s, naive.response_p99_s, label=f"{name}: p99", marker="s", **NAIVE)
-            latency.axhline(run.timeout_s, label=f"its clients give up, {run.timeout_s:g} s", **OFFERED)
-            waiting.plot(naive.start_s, naive.in_flight, label=f"{name}: requests in flight", **NAIVE)
-            drain.plot(naive.start_s, run.answered_per_s(), label=f"{name}: answered in time", **NAIVE)
-            if load.verdict != "valid":
-                notes.append(f"Its load was {load.verdict}: {load.reason}.")
-            alt += f" The naive API, {result.baseline_source}, answered {load.accepted:,} of {load.planned:,} requests,"
-            alt += f" with up to {max(naive.in_flight, default=0):,.0f} in flight."
+            draw_latency(latency, run, name)
+            waiting.plot(edges(run.series.start_s)[1:], run.series.in_flight, label=f"{name}: in flight", **NAIVE)
+            edges_s, label = edges(run.series.start_s), f"{name}: answered in time"
+            drain.stairs(run.answered_per_s(), edges_s, label=label, **NAIVE)
+            alt += f" The naive API, {result.baseline_source}," + mark_the_end(waiting, run)
+            if run.summary.verdict != "valid":
+                notes.append(f"Its load was {run.summary.verdict}: {run.summary.reason}.")
         if peak is not None:
             waiting.axhline(peak, label="predicted peak", **PREDICTED)
         if empty_s is not None:
             look = PREDICTED | {"marker": "X", "markersize": 16, "clip_on": False}
             waiting.plot([empty_s], [0], label="predicted: empty", **look)
-        latency.set(yscale="log", ylabel="time to the answer, s")
-        waiting.set(ylabel="queue depth")
-        drain.set(ylabel="per second", xlabel=SINCE, ylim=(0, None))
+        latency.set(yscale="log", ylabel="time to the answer, s,\nby when it was due")
+        waiting.set(ylabel="waiting at this moment", ylim=(0, None))
+        drain.set(ylabel="per second,\nby when it happened", xlabel=SINCE, ylim=(0, None))
     return AccessibleFigure(figure, alt + expected(peak, empty_s), " ".join(notes))
 
 
@@ -218,7 +222,8 @@ def drains(results: Mapping[str, SpikeResult]) -> AccessibleFigure:
     with drawing(height=5 + 0.4 * len(doubts), title=title) as (figure, axes):
         for (name, result), (colour, dash) in zip(results.items(), cycle(_LINES)):
             label = f"{name}: {result.drain_rate_per_s:,.0f}/s on average"
-            axes.plot(*result.series.drained_per_s(), color=colour, linestyle=dash, linewidth=3, label=label)
+            look: Look = {"color": colour, "linestyle": dash, "linewidth": 3}
+            axes.stairs(*result.series.drained_per_s(), label=label, **look)
         axes.set(xlabel=SINCE, ylim=(0, None))
     means = "; ".join(f"{name}: {one.drain_rate_per_s:,.0f} jobs a second" for name, one in results.items())
     return AccessibleFigure(figure, " ".join([f"Drain rate over time. {means} on average.", *doubts]))
@@ -263,9 +268,9 @@ def side_by_side(runs: Sequence[PromiseRun], *, oldest_s: float | None = None) -
     with drawing(2, len(runs), height=8, sharey="row", sharex=True, squeeze=False) as (figure, grid):
         for run, (waiting, age) in zip(runs, grid.T, strict=True):
             series, bound = run.result.series, run.result.conditions.max_queue_depth
-            area(waiting, series.sampled_at_s, series.queue_depth)
-            age.plot(series.sampled_at_s, series.oldest_age_s, **QUEUE)
-            age.axhline(run.promise_s, label=f"promise: {run.promise_s:g} s", **NAIVE | {"linewidth": 2.5})
+            area(waiting, *without_samples(series.sampled_at_s, series.queue_depth))
+            age.plot(*without_samples(series.sampled_at_s, series.oldest_age_s), **QUEUE)
+            age.axhline(run.promise_s, label=f"promise: {run.promise_s:g} s", **_PROMISED)
             if bound:
                 waiting.axhline(bound, label=f"bound: {bound:,} jobs", color=GREEN, linewidth=2.5, linestyle="-.")
             if bound and oldest_s is not None:
@@ -298,8 +303,8 @@ def outcomes(runs: Sequence[PromiseRun], *, refused_percent: float | None = None
             rows = [row for row, run in enumerate(runs) if run.result.conditions.max_queue_depth]
             at = [runs[row].result.offered * (1 - refused_percent / 100) for row in rows]
             look = PREDICTED | {"linestyle": "-", "linewidth": 4}
-            axes.vlines(at, [row - 0.42 for row in rows], [row + 0.42 for row in rows], **look)
-            axes.plot([], [], label="predicted: refused from here", **look)
+            low, high = ([row + side for row in rows] for side in (-0.42, 0.42))
+            axes.vlines(at, low, high, label="predicted: refused from here", **look)
         axes.set(xlabel="requests")
     texts = []
     for run, one in zip(runs, ends, strict=True):

@@ -2,6 +2,7 @@
 // look of a panel come from Python.
 
 const SHORTEST_S = 30, LONGEST_S = 120, KEPT = 600;
+const MOST_S = 1.5; // between two samples that a line joins: a recorded naive API has one a second
 
 export async function mount(root, Bokeh, panels) {
   const documents = [];
@@ -14,7 +15,15 @@ export async function mount(root, Bokeh, panels) {
   const columns = (source, rows) =>
     Object.fromEntries(Object.keys(source.data).map(name => [name, rows.map(row => row[name] ?? NaN)]));
   const kept = { naive: [], queue: [] };
-  const draw = track => each(track, source => { source.data = columns(source, kept[track]); });
+  const gapped = rows => rows.flatMap((row, number) =>
+    number && row.at_s - rows[number - 1].at_s > MOST_S ? [{ at_s: rows[number - 1].at_s }, row] : [row]);
+  const fill = (name, rows) => {
+    each(name, source => { source.data = columns(source, rows); });
+    each("legend", legend => {  // a name without a line is hidden
+      for (const item of legend.items) item.visible = item.renderers.some(one => one.data_source.get_length() > 0);
+    });
+  };
+  const draw = track => fill(track, gapped(kept[track]));
 
   function showNow(sample) {
     for (const [name, text] of Object.entries(sample.numbers))
@@ -31,6 +40,32 @@ export async function mount(root, Bokeh, panels) {
     each("time", range => range.setv({ start: Math.max(0, end - LONGEST_S), end }));
   }
 
+  let voteShown = "";
+  function showVote(vote) {
+    const place = root.querySelector("[data-vote-place]"), text = JSON.stringify(vote ?? null);
+    if (text === voteShown) return;
+    voteShown = text;
+    place.hidden = !vote;
+    const isOpened = vote?.open && !place.open;
+    place.open = Boolean(vote?.open);
+    if (isOpened) place.querySelector("input")?.focus();
+    if (!vote) return;
+    place.querySelector("[data-question]").textContent = vote.question;
+    place.querySelector("[data-advice]").textContent = vote.note;
+    place.querySelector('[role="img"]').setAttribute("aria-label", vote.label);
+    for (const button of place.querySelectorAll("[data-vote]")) button.disabled = !vote.steps.includes(button.dataset.vote);
+    for (const answer of place.querySelectorAll("[data-answer]")) showAnswer(answer, vote.rows[answer.dataset.answer]);
+  }
+  function showAnswer(answer, row) {
+    answer.hidden = !row;
+    for (const [name, place] of [["letter", "[data-letter]"], ["text", "[data-text]"]])
+      answer.querySelectorAll(place).forEach(one => { one.textContent = row?.[name] ?? ""; });
+    for (const name of ["first", "second"]) {
+      answer.querySelector(`[data-hands="${name}"]`).textContent = row?.[name]?.hands ?? "";
+      answer.querySelector(`i.${name}`).style.setProperty("--share", row?.[name]?.share ?? 0);
+    }
+  }
+
   const handlers = {
     sample(sample) {
       const rows = kept[sample.track];
@@ -44,11 +79,12 @@ export async function mount(root, Bokeh, panels) {
       each("marks", source => source.stream(columns(source, [mark]), KEPT));
     },
     state(state) {
+      showVote(state.vote);
       for (const element of all("[data-state]")) element.textContent = state[element.dataset.state] ?? "";
       empty_s = state.empty_s ?? 0;
       const line = state.peak == null ? [] : [0, 1e6].map(at_s => ({ at_s, queue_depth: state.peak }));
-      each("peak", source => { source.data = columns(source, line); });
-      each("empty", source => { source.data = columns(source, empty_s ? [{ at_s: empty_s }] : []); });
+      fill("peak", line);
+      fill("empty", empty_s ? [{ at_s: empty_s }] : []);
       showTime([]);
     },
     snapshot({ samples, marks, state, now }) {

@@ -24,17 +24,29 @@ function listen() {
 }
 
 const token = location.hash.slice(1), buttons = document.querySelectorAll("[data-do]");
-if (token) document.querySelector("form")?.removeAttribute("hidden");
+if (token) for (const element of document.querySelectorAll("[data-instructor]")) element.hidden = false;
 const given = name => { const text = document.querySelector(`[name="${name}"]`).value; return text ? Number(text) : null; };
+async function send(path, body) {
+  note("");
+  const answer = await fetch(path, {
+    method: "POST",
+    headers: { "Content-Type": "application/json", "X-Control-Token": token },
+    body: JSON.stringify(body),
+  }).catch(error => ({ ok: false, json: async () => ({ detail: String(error) }) }));
+  if (!answer.ok) note(await answer.json().then(({ detail }) => detail, () => `refused with ${answer.status}`));
+  return answer.ok;
+}
 for (const button of buttons)
+  button.onclick = () => send(`control/${button.dataset.do}`, { peak: given("peak"), empty_s: given("empty_s") });
+
+// What was typed stays in the fields until it has been counted.
+const hands = [...document.querySelectorAll("[data-answer] input")];
+for (const button of document.querySelectorAll("[data-vote]"))
   button.onclick = async () => {
-    note("");
-    const answer = await fetch(`control/${button.dataset.do}`, {
-      method: "POST",
-      headers: { "Content-Type": "application/json", "X-Control-Token": token },
-      body: JSON.stringify({ peak: given("peak"), empty_s: given("empty_s") }),
-    }).catch(error => ({ ok: false, json: async () => ({ detail: String(error) }) }));
-    if (!answer.ok) note(await answer.json().then(({ detail }) => detail, () => `refused with ${answer.status}`));
+    const step = button.dataset.vote, question = document.querySelector('[name="question"]').value;
+    const isTaken = await send(`vote/${step}`, { question, counts: hands.map(field => field.value) });
+    if (isTaken && ["ask", "first", "second"].includes(step)) for (const field of hands) field.value = "";
+    if (isTaken && step === "first") hands[0].focus();
   };
 
 const pause = document.querySelector("[data-pause]"), isPaused = () => pause.getAttribute("aria-pressed") === "true";

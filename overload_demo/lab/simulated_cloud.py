@@ -7,17 +7,20 @@ import asyncio
 import contextlib
 import json
 import math
+import re
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NoReturn, Self
 from urllib.parse import urlsplit
 
-from overload_demo.lab.report import count_commands
+from overload_demo.config import load_settings
 from overload_demo.rest import Address
 from overload_demo.rest.loopback import connect
+from overload_demo.store.connect import EmbeddedStore
 
 COMMANDS_PER_S = 10_000  # every plan's limit; above, a request waits (https://upstash.com/docs/redis/help/faq)
 METER_EVERY_S = 0.02
@@ -42,7 +45,7 @@ class Proxy(ABC):
     def serving(self) -> Iterator[Self]:
         """Serve for the length of the block."""
         loop = asyncio.new_event_loop()
-        thread = threading.Thread(target=loop.run_forever, name="proxy")
+        thread = threading.Thread(target=loop.run_forever, name="proxy", daemon=True)
         thread.start()
         try:
             server = asyncio.run_coroutine_threadsafe(self._open(), loop).result(TIMEOUT_S)
@@ -84,6 +87,7 @@ class SimulatedCloud(Proxy):
         self.round_trip_s = 0.0
         self.commands_per_s = math.inf  # those inside scripts count; further ones wait
         self.exchanges = 0
+        self.commands = 0  # as sent: a script is one, a pipeline has several
         self.waited = 0  # requests that waited for the rate limit
         self._stores = stores
         self._free_at = 0.0
@@ -99,6 +103,12 @@ class SimulatedCloud(Proxy):
         token = self.address.token.get_secret_value()
         return {"UPSTASH_REDIS_REST_URL": self.address.url, "UPSTASH_REDIS_REST_TOKEN": token}
 
+    async def counts(self) -> tuple[int, int, int]:
+        """Return exchanges, commands as sent, and commands with those inside scripts; from any event loop."""
+        with closing(Line(self._stores[0])) as line:
+            _, run = count_commands(await line.ask("INFO", "commandstats"))
+        return self.exchanges, self.commands, run
+
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve requests one after the other, each a round trip long."""
         with ExitStack() as stack:
@@ -106,6 +116,7 @@ class SimulatedCloud(Proxy):
             while True:
                 head, body = await read_message(reader)
                 self.exchanges += 1
+                self.commands += commands_in(head, body)
                 await asyncio.sleep(self.round_trip_s / 2)
                 if header_of(head, b"accept") == b"text/event-stream":
                     await self._pass_on_events(head + body, writer)
@@ -149,6 +160,15 @@ class SimulatedCloud(Proxy):
                 await asyncio.sleep(METER_EVERY_S)
 
 
+@contextlib.contextmanager
+def far_store(data_dir: Path, round_trip_s: float) -> Iterator[SimulatedCloud]:
+    """Run the embedded store of ``data_dir`` behind a simulated round trip for the length of the block. Blocks."""
+    own = load_settings(upstash_redis_rest_url=None, upstash_redis_rest_token=None)
+    with EmbeddedStore(data_dir.absolute(), own) as store, SimulatedCloud(store.acquire()).serving() as cloud:
+        cloud.round_trip_s = round_trip_s
+        yield cloud
+
+
 class Line:
     """One connection to a gateway, opened on first use."""
 
@@ -189,6 +209,20 @@ async def read_message(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
     """Read the head of an HTTP message, including the empty line, and its body."""
     head = await reader.readuntil(b"\r\n\r\n")
     return head, await reader.readexactly(int(header_of(head, b"content-length") or 0))
+
+
+def commands_in(head: bytes, body: bytes) -> int:
+    """Count the commands of a request as sent: a pipeline has several, anything else is one."""
+    with contextlib.suppress(ValueError, TypeError):
+        return len(json.loads(body)) if head.startswith(b"POST /pipeline") else 1
+    return 1
+
+
+def count_commands(commandstats: str) -> tuple[int, int]:
+    """Count script calls, and all commands, in the text of ``INFO commandstats``; INFO is sent by observers only."""
+    found = re.findall(r"^cmdstat_([^:]+):calls=(\d+)", commandstats, re.MULTILINE)
+    run = {name: int(calls) for name, calls in found if name != "info"}
+    return run.get("eval", 0) + run.get("evalsha", 0), sum(run.values())
 
 
 def header_of(head: bytes, name: bytes) -> bytes:

@@ -1,0 +1,197 @@
+"""What holds for every figure: no bar without a length, axes with a scale, legends beside the curves, gaps for gaps."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
+from matplotlib.figure import Figure
+
+from experiments import record_baseline
+from experiments.bench import growth
+from experiments.bench.peers.comparison import Comparison, draw
+from experiments.bench.record import RESULTS, Benchmark
+from overload_demo.lab import plots
+from overload_demo.lab.crashes import Charges, CrashResult, JobRuns, KillSeen, Run
+from overload_demo.lab.job_log import JobLife
+from overload_demo.lab.plots.accessible_figure import AccessibleFigure, without_samples
+from overload_demo.lab.result import SpikeResult, recorded_baseline
+from overload_demo.lab.wording import about, duration, off_by
+from tests.notebooks.students.spike import RECORDED
+from tests.support.steps import step
+from tests.unit.test_promise import LOG, run
+
+FAR = SpikeResult.read(RESULTS / "spike_far.json")
+STEPS = [step(offered_per_s=80.0, planned=480, answered=480), step()]
+RUNS = recorded_baseline()
+LIFE = JobLife(
+    job_id="job_0",
+    status="done",
+    payload={},
+    created_at="2026-01-01T12:00:00.000Z",
+    started_at="2026-01-01T12:00:00.004Z",
+    completed_at="2026-01-01T12:00:00.043Z",
+)
+CRASH = CrashResult(
+    spike=RECORDED,
+    kills=[KillSeen("worker", 1.0, 0.5, held=3, again=1)],
+    charges=Charges(never=1, once=99_990, more=9),
+    accepted_s=[0.1, 0.2, 1.2],
+    done_s=[0.5, 0.9, 1.8],
+    lives=[
+        JobRuns(0.1, [Run(1, 0.4, 0.5)]),
+        JobRuns(0.2, [Run(1, 0.6, 0.9), Run(2, 1.5, 1.6)]),
+        JobRuns(0.9, [Run(1, 0.95, None), Run(2, 1.6, 1.8)]),
+    ],
+)
+# One drawing of each function of ``plots``; a new figure needs an entry.
+DRAWN: dict[str, Callable[[], AccessibleFigure]] = {
+    "ccdf": lambda: plots.ccdf(STEPS),
+    "cumulative": lambda: plots.cumulative(LOG, peak=5, empty_s=6),
+    "depth": lambda: plots.depth(LOG, arrival_per_s=2, drain_per_s=1, spike_s=2),
+    "designs": lambda: plots.designs({"at least once": CRASH}, twice={"at least once": 5}),
+    "drains": lambda: plots.drains({"one": RECORDED, "other": FAR}),
+    "endings": lambda: plots.endings(STEPS),
+    "goodput": lambda: plots.goodput(STEPS, breaks_at_per_s=100, last_per_s=90),
+    "life": lambda: plots.life(LIFE, answer_s=0.5),
+    "lives": lambda: plots.lives(CRASH),
+    "outcomes": lambda: plots.outcomes([run(), run("other")], refused_percent=40),
+    "recovery": lambda: plots.recovery(CRASH, back_s=2.0),
+    "side_by_side": lambda: plots.side_by_side([run(), run("other")], oldest_s=2),
+    "spike": lambda: plots.spike(RECORDED, peak=50_000, empty_s=60),
+    "spoiled": lambda: plots.spoiled([STEPS[0], step(offered_per_s=80.0, on_a_fresh_server=False, backlog_before=9)]),
+    "variants": lambda: plots.variants(RUNS, RUNS[0].summary.environment),
+    "waits": lambda: plots.waits(LOG),
+    "where_the_waiting_went": lambda: plots.where_the_waiting_went({"spike": LOG, "all at once": LOG}),
+}
+MORE: dict[str, Callable[[], AccessibleFigure]] = {"spike far away": lambda: plots.spike(FAR)}
+MEASURED: dict[str, Callable[[Path], Figure]] = {
+    "peers": lambda path: draw(Comparison.read(), path),
+    "growth": lambda path: growth.draw(
+        Benchmark.model_validate_json((RESULTS / "bench_growth.json").read_bytes()).rows, path
+    ),
+} | {
+    variant: lambda path, variant=variant: record_baseline.draw(  # type: ignore[misc]
+        [one for one in RUNS if one.variant == variant], path
+    )
+    for variant in dict.fromkeys(one.variant for one in RUNS)
+}
+
+
+@pytest.fixture(params=[*DRAWN, *MORE, *MEASURED], scope="module")
+def figure(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Figure:
+    name = request.param
+    if name in MEASURED:
+        drawn = MEASURED[name](tmp_path_factory.mktemp("figures") / "figure.png")
+    else:
+        drawn = (DRAWN | MORE)[name]().figure
+    drawn.draw_without_rendering()
+    return drawn
+
+
+def test_every_figure_is_examined_here() -> None:
+    assert sorted(plots.__all__) == sorted(DRAWN)
+
+
+def log_axes(figure: Figure) -> list[tuple[Axes, str]]:
+    return [(axes, name) for axes in figure.axes for name in "xy" if getattr(axes, f"get_{name}scale")() == "log"]
+
+
+def test_no_bar_stands_on_a_logarithmic_axis(figure: Figure) -> None:
+    assert [axes for axes, _ in log_axes(figure) if any(isinstance(one, BarContainer) for one in axes.containers)] == []
+
+
+def test_a_logarithmic_axis_has_three_labels_or_more(figure: Figure) -> None:
+    for axes, name in log_axes(figure):
+        low, high = getattr(axes, f"get_{name}lim")()
+        ticks = getattr(axes, f"get_{name}ticks")()
+        assert np.count_nonzero((low <= ticks) & (ticks <= high)) >= 3, axes.get_ylabel()
+
+
+def test_a_legend_is_beside_the_curves_and_names_only_what_is_drawn(figure: Figure) -> None:
+    for axes in figure.axes:
+        if legend := axes.get_legend():
+            assert legend.get_window_extent().y0 >= axes.get_window_extent().y1 - 1, "no curve crosses it"
+        if axes.get_xscale() == axes.get_yscale() == "linear":
+            for line in axes.lines:
+                assert len(line.get_xdata()) or line.get_label().startswith("_"), line.get_label()
+
+
+def test_labels_in_a_panel_do_not_cover_each_other(figure: Figure) -> None:
+    for axes in figure.axes:
+        boxes = [text.get_window_extent() for text in axes.texts if text.get_text()]
+        assert not [one for number, one in enumerate(boxes) if one.count_overlaps(boxes[number + 1 :])]
+
+
+def test_the_naive_curve_says_why_it_falls_and_what_is_left() -> None:
+    drawn = plots.spike(RECORDED)
+
+    depth = drawn.figure.axes[1]
+    marks = {text.get_text(): text.xy[0] for text in depth.texts}
+    assert marks["firing stops"] == pytest.approx(28, abs=1)
+    assert marks["clients give up"] == pytest.approx(12, abs=1), "10 s after the calm"
+    assert "all have left; the API\nstill works on 34,476" in marks
+    for words in ("give up from", "Firing stops at 28 s", "the API still works on 34,476 requests"):
+        assert words in drawn.alt
+
+
+def test_seconds_whose_requests_got_no_answer_are_marked_where_the_requests_were_due() -> None:
+    latency = plots.spike(RECORDED).figure.axes[0]
+
+    [crosses] = [line for line in latency.lines if line.get_marker() == "x"]
+    naive = RECORDED.baseline
+    assert naive is not None
+    unanswered = [p99_s for p99_s in naive.series.response_p99_s[: len(crosses.get_xdata()) + 4] if p99_s is None]
+    assert len(crosses.get_xdata()) == len(unanswered) > 10
+    assert set(crosses.get_ydata()) == {10.0}
+
+
+def test_a_line_is_broken_where_there_are_no_samples() -> None:
+    times_s, values = without_samples([0.0, 0.2, 3.4, 3.6], [5, 6, 7, 8])
+
+    assert times_s == [0.0, 0.2, 0.2, 3.4, 3.6]
+    assert np.isnan(values[2]) and np.delete(values, 2).tolist() == [5, 6, 7, 8]
+
+
+def test_a_freeze_is_a_rate_of_its_own_and_no_slope() -> None:
+    series = RECORDED.series.model_copy(
+        update={"sampled_at_s": [0.0, 1.0, 2.0, 5.0, 6.0], "settled": [0, 100, 200, 200, 300]}
+    )
+
+    assert series.drained_per_s() == ([100, 100, 0, 100], [0.0, 1.0, 2.0, 5.0, 6.0])
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(39.553, "39.6"), (26_420, "26,420"), (88.72, "88.7"), (0.0078231, "0.00782"), (1234.56, "1,235"), (0, "0")],
+)
+def test_a_measured_number_has_about_three_digits(number: float, text: str) -> None:
+    assert about(number) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0, "0 ms"), (0.00043, "0.43 ms"), (0.039553, "40 ms"), (0.9996, "1.0 s"), (9.55, "9.6 s"), (88.72, "88.7 s")],
+)
+def test_a_time_has_the_unit_that_suits_it(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("guess", "measured", "text"),
+    [
+        (117, 100, "+17 %"),
+        (50, 100, "-50 %"),
+        (200, 100, "+100 %"),
+        (0, 100, "-100 %"),
+        (2308, 100, "23 times too high"),
+        (250, 100, "2.5 times too high"),
+        (40, 100, "2.5 times too low"),
+        (4, 100, "25 times too low"),
+        (5, 0, "-"),
+    ],
+)
+def test_the_error_of_a_prediction_is_a_factor_where_it_is_large(guess: float, measured: float, text: str) -> None:
+    assert off_by(guess, measured) == text
