@@ -1,12 +1,13 @@
 """Rung 5: unbounded wait.
 
-Promise: a job that was accepted is done within 3 s. A job takes 1 s, and one worker does one after the other, so at
-most three jobs may wait. A job is refused only if three are waiting; a job that was refused never runs.
+Promise: a job that was accepted is done within 3 s. A job takes 1 s, and one worker does one
+after the other, so at most three jobs may wait. A job is refused only if three are waiting; a job
+that was refused never runs.
 """
 
 
 def submit(store, job):
-    """Return True if the job is accepted, False if it is refused. Several APIs can do this at the same time."""
+    """Return True to accept a job, False to refuse it. Several APIs can do this at once."""
     store.rpush("queue", job)
     return True
 

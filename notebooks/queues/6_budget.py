@@ -1,7 +1,8 @@
 """Rung 6: retry without a budget.
 
-Promise: a job is started at most three times. A job whose work fails is tried again; after its third attempt it goes to
-the list "dead" and stays there. Some jobs do not fail but kill the worker. Every other job is done.
+Promise: a job is started at most three times. A job whose work fails is tried again; after its
+third attempt it goes to the list "dead" and stays there. Some jobs do not fail but kill the
+worker. Every other job is done.
 """
 
 

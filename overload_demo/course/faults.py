@@ -56,12 +56,13 @@ class Rung:
 
 
 def calm(*jobs: str) -> Callable[[Stage], tuple[bool, ...]]:
-    """Submit jobs, then let one worker do them; without any fault."""
+    """Submit jobs, then let one worker do them, and start another one later; without any fault."""
 
     def run(stage: Stage) -> tuple[bool, ...]:
         for job in jobs:
             stage.submit(job)
         stage.worker("worker A")
+        stage.worker("worker B")
         return ()
 
     return run
@@ -134,10 +135,12 @@ def dead_leaser(stage: Stage, first: int) -> tuple[bool, ...]:
 
 
 def leased_calm(stage: Stage) -> tuple[bool, ...]:
-    """Two jobs, one worker with leases, no fault."""
+    """Two jobs, one worker with leases, and another one later; without any fault."""
     stage.submit("j1")
     stage.submit("j2")
     stage.worker("worker A", stage.now_s)
+    stage.pass_time(LEASE_S + 1)
+    stage.worker("worker B", stage.now_s)
     return ()
 
 
@@ -170,13 +173,13 @@ def repeated(worker_first: bool) -> Callable[..., tuple[bool, ...]]:
 def at_once(stage: Stage, first: int) -> tuple[bool, ...]:
     """Stop API A before step ``first`` of a request while API B does a repeat of it; then A goes on."""
     one = stage.submit("key1", "2 seats", by="API A", cut=first)
-    if one.is_cut:
+    if was_cut := one.is_cut:
         one.actor.pause()
     stage.submit("key1", "2 seats", by="API B")
-    if one.is_cut:
+    if was_cut:
         one.resume()
     stage.worker("worker A")
-    return (one.is_cut,)
+    return (was_cut,)
 
 
 def crowd(rounds: int) -> Callable[[Stage], tuple[bool, ...]]:
@@ -201,16 +204,16 @@ def last_place(works: bool) -> Callable[..., tuple[bool, ...]]:
         if works:
             stage.submit(f"j{ROOM}")
         one = stage.submit("jA", by="API A", cut=first)
-        if one.is_cut:
+        if was_cut := one.is_cut:
             one.actor.pause()
         if works:
             stage.worker("worker A")
         else:
             stage.submit("jB", by="API B")
-        if one.is_cut:
+        if was_cut:
             one.resume()
         stage.worker("worker B")
-        return (one.is_cut,)
+        return (was_cut,)
 
     return run
 
@@ -244,6 +247,13 @@ def _not_too_early(history: History, verdict: Violations, was_killed: bool) -> N
             verdict.wrong["given up too early"].append(f"{job} after {starts} attempts")
         if final.status == "failed" and not starts:
             verdict.wrong["given up too early"].append(f"{job} before any attempt")
+
+
+def _one_job_each(history: History, verdict: Violations, _: bool) -> None:
+    keys: dict[str, str] = {}
+    for one in history.requests:
+        if one.job_id and keys.setdefault(one.job_id, one.value) != one.value:
+            verdict.wrong["orders merged"].append(f"{one.value} got {one.job_id}, the job of {keys[one.job_id]}")
 
 
 _KILLED = "a worker is killed"
@@ -283,11 +293,14 @@ LADDER = {
     "4_idempotent": Rung(
         (
             Play("no fault at all", two_orders),
-            Play("the API dies, and the client repeats its request", repeated(False), 1),
-            Play("the API dies, and the client repeats its request when the job is done", repeated(True), 1),
+            Play("an answer does not arrive, and the client repeats its request", repeated(False), 1),
+            Play(
+                "an answer does not arrive, and the client repeats its request later", repeated(True), 1
+            ),
             Play("a client repeats its request while the first is on its way", at_once, 1),
         ),
         _WITH_KEY,
+        rules=(_one_job_each,),
     ),
     "5_bound": Rung(
         (
@@ -320,8 +333,10 @@ SENTENCES = {
     "enqueued twice": "one request has become two jobs ({text})",
     "repeated without a fault": "{job} was done twice, although no worker had failed",
     "started too often": "{job} was started more than three times",
-    "lost": "{job} was accepted, and it is never done",
-    "result changed": "a client was told one result, and later another one ({text})",
+    "left behind": "{job} was accepted, and it is never done: it stays in {text}",
+    "lost": "{job} was accepted, and it is never done: it is in no list any more",
+    "orders merged": "two orders have become one job ({text})",
+    "result changed": "a client was told two results ({text})",
     "result of another job": "a client was told the result of another job ({text})",
     "too late": "{text}, and 3 s were promised",
     "refused with room": "{job} was refused, although fewer than three jobs were waiting",
@@ -378,8 +393,11 @@ def _judge(found: Grading, rung: Rung, stage: Stage, *, was_killed: bool) -> Gra
     if not kind:
         return found
     text = verdict.wrong[kind][0]
-    job = text.removeprefix("value ").partition(" ")[0].rstrip(":")
-    broken = SENTENCES[kind].format(job=job, text=text)
+    if kind == "lost" and (key := stage.key_of(text.partition(" ")[0])):
+        kind, text = "left behind", f"{text.partition(' ')[0]} {key}"
+    text = text.removeprefix("value ")
+    job = text.partition(" ")[0].rstrip(":")
+    broken = SENTENCES[kind].format(job=job, text=text.partition(" ")[2] if kind == "left behind" else text)
     printed = "".join(stage.printed)[:500]
     steps = tuple(stage.steps[: _broke_at(kind, job, stage.steps)])
     return replace(found, status="broken", kind=kind, broken=broken, job=job, steps=steps, printed=printed)

@@ -259,6 +259,14 @@ class Stage:
                 self.history.finals[job] = Final("failed")
         return self.history
 
+    def key_of(self, job: str) -> str:
+        """Return the list or sorted set that still holds a job; empty if none does."""
+        for key in sorted(self.server.ask("KEYS", "*")):
+            command = {"list": ("LRANGE", key, "0", "-1"), "zset": ("ZRANGE", key, "0", "-1")}
+            if (kind := str(self.server.ask("TYPE", key))) in command and job in self.server.ask(*command[kind]):
+                return str(key)
+        return ""
+
     def _run(self, actor: Actor, job: str, order: str | None) -> tuple[str, Any]:
         history, number = self.history, sum(one.job_id == job for one in self.history.starts) + 1
         known = next((one.value for one in history.requests if one.job_id == job), None)

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from overload_demo.lab.result import SpikeResult
-from overload_demo.load import LoadPlan, LoadProgress, Shape
+from overload_demo.load import LoadPlan, LoadProgress, RetryPolicy, Shape
 from overload_demo.load.plan import CALM_SHARE
 
 SpikeStage = Literal["calibrate", "fire", "drain", "reconcile", "baseline", "over"]
@@ -40,7 +40,8 @@ class SpikePlan:
     """What to send. ``rate_per_s`` None: 60 % of a 3 s calibration on this machine, ``UPSTASH_RATE_PER_S`` on Upstash.
 
     With ``sizes_work`` a calibration also sets the work of one job (:func:`sized_delay_s`). ``expires_in_s`` is the
-    deadline of every job: a job not started by then fails and is never run. All times are in seconds.
+    deadline of every job: a job not started by then fails and is never run. ``retry``: what clients do when an attempt
+    fails. All times are in seconds.
     """
 
     requests: int = 100_000
@@ -50,13 +51,14 @@ class SpikePlan:
     seed: int = 0
     timeout_s: float = 30.0
     expires_in_s: float | None = None
+    retry: RetryPolicy | None = None
     sizes_work: bool = False
     baseline: Literal["live", "recorded", "none"] = "live"
     command: str = "overload-demo spike"
 
     def load(self, url: str, rate_per_s: float) -> LoadPlan:
         """Return the load on the API at ``url``. Raises :class:`ConfigurationError` if it is invalid."""
-        names = ("requests", "shape", "seed", "timeout_s", "expires_in_s", "processes")
+        names = ("requests", "shape", "seed", "timeout_s", "expires_in_s", "processes", "retry")
         return LoadPlan(url, rate_per_s=rate_per_s, **{name: getattr(self, name) for name in names})
 
 

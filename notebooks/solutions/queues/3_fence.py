@@ -1,7 +1,7 @@
 """Rung 3: settle without a fence.
 
-Promise: a result that a client has read never changes, and no job is lost, although a worker can stand still for
-longer than its lease.
+Promise: a result that a client has read never changes, and no job is lost, although a worker
+can stand still for longer than its lease.
 """
 
 LEASE = """

@@ -1,12 +1,12 @@
 """Rung 4: an enqueue that is not idempotent.
 
-Promise: a client that gets no answer repeats its request with the same key. However often it does, the order is done
-once, and the job id is always the same. Two keys are two orders, even if the orders are equal.
+Promise: a client that gets no answer repeats its request with the same key. However often it
+does, the order is done once, and the job id is always the same. Two keys are two orders, even if
+the orders are equal.
 """
 
-
 ENQUEUE = """
--- ARGV: key, order. The look-up and the writes are one step: no kill and no other request comes between them.
+-- ARGV: key, order. Look-up and writes are one step: no kill, no other request between them.
 local job = redis.call('HGET', 'keys', ARGV[1])
 if job then return job end
 job = 'job_' .. redis.call('INCR', 'ids')

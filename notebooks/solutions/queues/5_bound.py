@@ -1,9 +1,9 @@
 """Rung 5: unbounded wait.
 
-Promise: a job that was accepted is done within 3 s. A job takes 1 s, and one worker does one after the other, so at
-most three jobs may wait. A job is refused only if three are waiting; a job that was refused never runs.
+Promise: a job that was accepted is done within 3 s. A job takes 1 s, and one worker does one
+after the other, so at most three jobs may wait. A job is refused only if three are waiting; a job
+that was refused never runs.
 """
-
 
 ENQUEUE = """
 -- ARGV: job. The look and the write are one step: no other request comes between them.
@@ -14,7 +14,7 @@ return 1
 
 
 def submit(store, job):
-    """Return True if the job is accepted, False if it is refused. Several APIs can do this at the same time."""
+    """Return True to accept a job, False to refuse it. Several APIs can do this at once."""
     return store.eval(ENQUEUE, 0, job) == 1
 
 

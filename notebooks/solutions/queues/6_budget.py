@@ -1,7 +1,8 @@
 """Rung 6: retry without a budget.
 
-Promise: a job is started at most three times. A job whose work fails is tried again; after its third attempt it goes to
-the list "dead" and stays there. Some jobs do not fail but kill the worker. Every other job is done.
+Promise: a job is started at most three times. A job whose work fails is tried again; after its
+third attempt it goes to the list "dead" and stays there. Some jobs do not fail but kill the
+worker. Every other job is done.
 """
 
 
@@ -15,7 +16,7 @@ def work(store, run):
     job = store.lmove("queue", "leased", "LEFT", "RIGHT")
     if job is None:
         return
-    if store.hincrby("attempts", job, 1) > 3:  # counted before the work, which may kill this worker
+    if store.hincrby("attempts", job, 1) > 3:  # before the work, which may kill it
         store.rpush("dead", job)
         store.lrem("leased", 1, job)
         return

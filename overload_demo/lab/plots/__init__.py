@@ -5,8 +5,21 @@ Each function returns an :class:`AccessibleFigure`, which a notebook shows when 
 """
 
 from overload_demo.lab.plots.failure_figures import ccdf, designs, endings, goodput, lives, recovery, spoiled, variants
+from overload_demo.lab.plots.repair_figures import counterexample as counterexample
 from overload_demo.lab.plots.spike_figures import cumulative, depth, drains, life, outcomes, side_by_side, spike, waits
 from overload_demo.lab.plots.spike_figures import where_the_waiting_went as where_the_waiting_went
 
-__all__ = ["ccdf", "cumulative", "depth", "designs", "drains", "endings", "goodput", "life", "lives", "outcomes"]
+__all__ = [
+    "ccdf",
+    "counterexample",
+    "cumulative",
+    "depth",
+    "designs",
+    "drains",
+    "endings",
+    "goodput",
+    "life",
+    "lives",
+    "outcomes",
+]
 __all__ += ["recovery", "side_by_side", "spike", "spoiled", "variants", "waits", "where_the_waiting_went"]

@@ -1,6 +1,10 @@
 """The picture of a counterexample: what each process did and was told, from top to bottom, up to the broken promise."""
 
+import textwrap
 from collections.abc import Sequence
+from itertools import pairwise
+
+from matplotlib.axes import Axes
 
 from overload_demo.lab import BLUE, BOX, GREY, ORANGE, Look
 from overload_demo.lab.history import Grading, Step
@@ -35,10 +39,11 @@ def counterexample(grading: Grading) -> AccessibleFigure:
             _lifeline(axes, lane, [(row, step) for row, step in enumerate(steps) if step.who == name], len(steps))
         for row, step in enumerate(steps):
             _step(axes, lanes, row, step)
+        _messages(axes, lanes, steps)
         seconds = {int(step.at): row for row, step in reversed(list(enumerate(steps)))}
         axes.set_yticks(list(seconds.values()), [f"{at} s" for at in seconds])
         look: Look = {"weight": "bold", "color": ORANGE, "va": "center", "fontsize": 15}
-        axes.text(-0.25, len(steps) + 0.4, f"✗ broken here: {grading.broken}", **look)
+        axes.text(-0.25, len(steps) + 0.4, textwrap.fill(f"✗ broken here: {grading.broken}", 88), **look)
     words = [f"{step.who} {step.what} {step.told}".strip() for step in steps]
     alt = f"{grading.story}. What happened, in order: {'; '.join(words)}. Broken: {grading.broken}."
     caption = (
@@ -58,7 +63,7 @@ def _shown(grading: Grading) -> tuple[list[Step], int]:
     return kept, len(steps) - len(kept)
 
 
-def _lifeline(axes, lane: int, own: Sequence[tuple[int, Step]], rows: int) -> None:  # type: ignore[no-untyped-def]
+def _lifeline(axes: Axes, lane: int, own: Sequence[tuple[int, Step]], rows: int) -> None:
     """Draw how long a process lives; dotted while it is stopped."""
     first = -0.5 if lane == 0 else own[0][0]
     since, is_stopped = first, False
@@ -74,7 +79,18 @@ def _lifeline(axes, lane: int, own: Sequence[tuple[int, Step]], rows: int) -> No
             return
 
 
-def _step(axes, lanes: Sequence[str], row: int, step: Step) -> None:  # type: ignore[no-untyped-def]
+def _messages(axes: Axes, lanes: Sequence[str], steps: Sequence[Step]) -> None:
+    """Draw a client's request to an API and the answer as arrows."""
+    look: Look = {"arrowstyle": "->", "color": GREY, "linewidth": 1.2}
+    for row, (step, after) in enumerate(pairwise(steps)):
+        is_sent = step.what.startswith("submit") and after.who.startswith("API")
+        is_answered = step.who.startswith("API") and after.who == "client" and not after.what
+        if is_sent or is_answered:
+            ends = (lanes.index(step.who), row), (lanes.index(after.who), row + 1)
+            axes.annotate("", ends[1], ends[0], arrowprops=look, zorder=1)
+
+
+def _step(axes: Axes, lanes: Sequence[str], row: int, step: Step) -> None:
     if not step.who:
         axes.axhspan(row - 0.4, row + 0.4, color=GREY, alpha=0.15)
         axes.text(-0.2, row, step.what, va="center", color=GREY)
