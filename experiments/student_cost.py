@@ -1,7 +1,7 @@
 """Memory and CPU time of one student: ``python -m experiments.student_cost``.
 
 Runs a notebook from an empty kernel with ``overload-demo check``, and samples every process below it several times a
-second: kernel, API, worker, store, load generator. JupyterLab's own server is measured separately, idle.
+second: Jupyter kernel, API, worker, store, load generator. JupyterLab's own server is measured separately, idle.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ SAMPLE_EVERY_S = 0.25
 PARTS = {
     "overload_demo.load": "load generator",
     "experiments.naive_sync": "naive API",
-    "ipykernel": "kernel",
+    "ipykernel": "Jupyter kernel",
     "overload_demo.api": "API",
     "overload_demo.worker": "worker",
     "overload_demo.store": "gateway",

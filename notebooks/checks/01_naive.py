@@ -16,6 +16,8 @@ def _capacity(answer: object, *, delay_s: float) -> str:
     mistakes = {
         delay_s: "That is the time of one job, in seconds. How many of those fit into a second?",
         delay_s * 1000: "That is the time of one job, in milliseconds. How many of those fit into a second?",
+        1 / (1000 * delay_s): "That is jobs a millisecond. How many milliseconds has a second?",
+        60 * right: "That is jobs a minute. How many in one second?",
         THREADS * right: f"{THREADS} threads, but one slot: {THREADS - 1} of them wait for it.",
     }
     return number(answer, right, mistakes=mistakes)

@@ -61,6 +61,9 @@ def _half(answer: object, *, arrival_per_s: float, drain_per_s: float, spike_s: 
     mistakes = {
         peak / 2: "Twice as fast does not halve the peak: λ stays, so λ - μ does not halve.",
         peak: "That is the old peak. Jobs leave twice as fast now, also during the spike.",
+        arrival_per_s - 2 * drain_per_s: "That is the new growth in one second. How many seconds does the spike last?",
+        (arrival_per_s / 2 - drain_per_s)
+        * spike_s: "You halved λ. As many orders arrive as before; μ is what doubles.",
         peak * 2: "A faster worker makes the queue deeper? Jobs leave at 2 μ now.",
     }
     return number(answer, theory.peak_depth(arrival_per_s, 2 * drain_per_s, spike_s), mistakes=mistakes)

@@ -109,10 +109,10 @@ multiple_choice(
     "door",
     {
         "queue": "The queue's part grows too, but where do clients wait that have no 202 yet?",
-        "worker": "The time of the work stays the same: look at the green part.",
+        "worker": 'The time of the work stays the same: compare "being done" in the two lines of numbers.',
         "nowhere": "The bar is not shorter: no waiting has disappeared.",
     },
-    "Compare the orange parts of the two bars.",
+    'Compare "at the door" in the two lines of numbers above the bars.',
     "What does a request have that is not accepted yet?",
 )
 

@@ -135,6 +135,9 @@ def _duplicates(answer: Any, *, kills: int, batch_s: float, job_s: float) -> str
     mistakes = {
         kills: "Not only the running job: those before it in the batch are done, and their results not stored yet.",
         batch: "That is the bound for one kill.",
+        kills * (batch - 1): "Nearly: the job that runs at the kill is repeated too.",
+        kills * batch_s: "Those are seconds of work. How many jobs is that?",
+        kills * job_s / batch_s: "Upside down: how many jobs of job_s fit into batch_s?",
         0: "No queue can promise zero duplicates: the effect and the stored result are two steps.",
     }
     return number(answer, kills * batch, mistakes=mistakes)

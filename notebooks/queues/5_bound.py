@@ -1,7 +1,7 @@
 """Rung 5: unbounded wait.
 
 Promise: a job that was accepted is done within 3 s. A job takes 1 s, and one worker does one
-after the other, so at most three jobs may wait. A job is refused only if three are waiting; a job
+after the other, so at most three jobs may wait. A job is refused only if three are waiting; one
 that was refused never runs.
 """
 

@@ -193,24 +193,24 @@ async def _watch(url: str) -> None:
 
 @app.command(short_help="Run notebooks again and report their exercises.")
 def check(
-    notebooks: Annotated[list[Path], typer.Argument(help="Notebooks to run, e.g. notebooks/*.ipynb.")],
+    notebooks: Annotated[list[Path], typer.Argument(help="Notebooks to run; of a folder, only its inventory is read.")],
     level: Annotated[Level, typer.Option(help="Load level.")] = Level.TEST,
     json: Annotated[Path | None, typer.Option(help="Write the findings to this file as JSON.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the findings to this file as CSV.")] = None,
 ) -> None:
-    """Run notebooks again from an empty kernel and report their exercises and predictions.
+    """Run notebooks again from an empty kernel; report exercises, predictions, inventories and the gain of a class.
 
-    Exit code 0 only if every exercise is right and no cell failed. The notebooks' files are not changed.
+    Exit code 0 only if every exercise is right, no cell failed, and no inventory is unreadable. No file is changed.
     """
-    from overload_demo.course import rerun  # needs the packages of an extra
+    from overload_demo.course import inventory, rerun  # needs the packages of an extra
 
     with one_line_errors():
-        opened = [(rerun.read(path), path) for path in notebooks]  # all, before the first one runs for minutes
+        opened = [(rerun.read(path), path) for path in notebooks if not path.is_dir()]  # all, before one runs
         found = [finding for notebook, path in opened for finding in rerun.rerun(notebook, path, level)]
+        found += inventory.findings(notebooks)
         Console().print(rerun.table(found))
         for path, form in ((json, "json"), (csv, "csv")):
-            if path:
-                rerun.write(found, path, form)
+            rerun.write(found, path, form)
     raise typer.Exit(1 if any(finding.is_open for finding in found) else 0)
 
 

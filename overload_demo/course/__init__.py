@@ -1,4 +1,4 @@
-"""What notebooks teach with: the load level, predictions, and exercises that are checked.
+"""What notebooks teach with: the load level, predictions, exercises that are checked, and the concept inventory.
 
 One variable, OVERLOAD_LEVEL, sets how heavy the load of every notebook is.
 """
@@ -9,9 +9,10 @@ from typing import TypeVar
 
 from overload_demo.course.exercise import Comparison, Prediction, check
 from overload_demo.course.grading import broken_queues, grade
+from overload_demo.course.inventory import Inventory
 from overload_demo.errors import ConfigurationError
 
-__all__ = ["Comparison", "Level", "Prediction", "broken_queues", "by_level", "check", "grade"]
+__all__ = ["Comparison", "Inventory", "Level", "Prediction", "broken_queues", "by_level", "check", "grade"]
 
 Value = TypeVar("Value")
 

@@ -221,7 +221,7 @@ def _one_line(text: str) -> str:
 class Prediction:
     """One number that a student expects; shown as an input field when it is the last line of a cell."""
 
-    _unsaved: ClassVar[dict[str, str]] = {}  # texts that could not be written: kept until the kernel ends
+    _unsaved: ClassVar[dict[str, str]] = {}  # texts that could not be written: kept until the Jupyter kernel ends
 
     def __init__(self, key: str, question: str, *, default: float, unit: str = "") -> None:
         self.key, self.question, self.default, self.unit = key, question, default, unit
@@ -253,17 +253,10 @@ class Prediction:
 
         Where it cannot be written it is kept until the kernel ends, and ``note`` names the folder.
         """
-        self.text, self._not_kept = text, ""
-        try:
-            KEPT_IN.parent.mkdir(exist_ok=True)
-            KEPT_IN.write_text(json.dumps(_kept() | {self.key: text}, indent=1) + "\n")
-            self._unsaved.pop(self.key, None)
-        except OSError as error:
-            self._unsaved[self.key] = text
-            self._not_kept = (
-                f" (kept only until the kernel ends: cannot write {KEPT_IN.absolute()}: {error.strerror}; "
-                "copy the notebooks to a folder of your own)"
-            )
+        self.text, self._unsaved[self.key] = text, text
+        self._not_kept = keep(KEPT_IN, _kept() | {self.key: text})
+        if not self._not_kept:
+            del self._unsaved[self.key]
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
         facts = {"prediction": self.key, "value": self.value, "is_own": self.is_own}
@@ -292,11 +285,32 @@ class Comparison:
         return "\n".join(f"{what} predicted {mine}, measured {it}, off by {off}" for what, mine, it, off in self.rows)
 
 
-def _field(prediction: Prediction) -> Any:
+def keep(path: Path, content: Mapping[str, Any]) -> str:
+    """Write what a student entered, as JSON, whole or not at all; return "" or a note with the reason why not."""
+    try:
+        path.parent.mkdir(exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(content, indent=1) + "\n")
+        part.replace(path)
+    except OSError as error:
+        return (
+            f" (kept only until the Jupyter kernel ends: cannot write {path.absolute()}: {error.strerror}; "
+            "copy the notebooks to a folder of your own)"
+        )
+    return ""
+
+
+def widgets() -> Any:
+    """Return the package of the fields. Raises :class:`ConfigurationError` where it is missing."""
     try:
         import ipywidgets  # of the extra "notebooks"
     except ImportError:
         raise ConfigurationError("notebooks need more packages: pip install -e '.[notebooks]'") from None
+    return ipywidgets
+
+
+def _field(prediction: Prediction) -> Any:
+    ipywidgets = widgets()
     default = f"{prediction.default:,.10g}"
     field = ipywidgets.Text(value=prediction.text, placeholder=default, description=prediction.unit)
     note = ipywidgets.Label(prediction.note)

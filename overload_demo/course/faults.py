@@ -294,9 +294,7 @@ LADDER = {
         (
             Play("no fault at all", two_orders),
             Play("an answer does not arrive, and the client repeats its request", repeated(False), 1),
-            Play(
-                "an answer does not arrive, and the client repeats its request later", repeated(True), 1
-            ),
+            Play("an answer does not arrive, and the client repeats its request later", repeated(True), 1),
             Play("a client repeats its request while the first is on its way", at_once, 1),
         ),
         _WITH_KEY,

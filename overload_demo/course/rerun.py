@@ -15,14 +15,16 @@ from overload_demo.course import exercise
 from overload_demo.errors import ConfigurationError
 
 CELL_TIMEOUT_S = 600
+CLOSED = {"right", "entered", "default", "complete", "incomplete", "mean"}  # how a status begins
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report: an exercise, a prediction, or an error in a cell.
+    """One line of the report: an exercise, a prediction, an error in a cell, or the inventory of a folder.
 
     ``status`` is "not done", "not yet" or "right" for an exercise, "entered" or "default" for a prediction, the error
-    for a cell. ``hint_level`` counts the hints that an exercise has given.
+    for a cell. ``hint_level`` counts the hints that an exercise has given. ``pre`` and ``post`` are the shares of right
+    answers before and after the course, 0 to 1, and ``gain`` the normalised gain; see ``inventory``.
     """
 
     notebook: str
@@ -30,11 +32,17 @@ class Finding:
     status: str
     hint_level: int | None = None
     prediction: float | None = None
+    pre: float | None = None
+    post: float | None = None
+    gain: float | None = None
 
     @property
     def is_open(self) -> bool:
-        """Whether something is left to do: an exercise that is not right, or a cell that fails."""
-        return self.status not in ("right", "entered", "default")
+        """Whether something is left to do: an exercise that is not right, a cell that fails, a file that is broken.
+
+        The inventory is not graded: a form that is incomplete leaves nothing to do.
+        """
+        return self.item == "a cell" or self.status.partition(":")[0] not in CLOSED
 
 
 def read(path: Path) -> Any:
@@ -82,17 +90,23 @@ def findings(name: str, notebook: Any) -> Iterator[Finding]:
 def table(found: Sequence[Finding]) -> Table:
     """Return the findings as a table, a line each."""
     shown = Table(show_edge=False)
-    for head in ("notebook", "exercise or prediction", "status", "hints", "predicted"):
-        shown.add_column(head, justify="right" if head in ("hints", "predicted") else "left")
+    for head in ("notebook or folder", "item", "status"):
+        shown.add_column(head)
+    numbers = {"hint_level": "d", "prediction": ",.6g", "pre": ".0%", "post": ".0%", "gain": ".2f"}
+    used = {name: form for name, form in numbers.items() if any(getattr(one, name) is not None for one in found)}
+    for name in used:
+        shown.add_column({"hint_level": "hints", "prediction": "predicted"}.get(name, name), justify="right")
     for one in found:
-        hints = "" if one.hint_level is None else str(one.hint_level)
-        predicted = "" if one.prediction is None else f"{one.prediction:,.6g}"
-        shown.add_row(one.notebook, one.item, Text(one.status), hints, predicted)
+        cells = {name: getattr(one, name) for name in used}
+        texts = ("" if value is None else format(value, used[name]) for name, value in cells.items())
+        shown.add_row(Text(one.notebook), one.item, Text(one.status), *texts)
     return shown
 
 
-def write(found: Sequence[Finding], path: Path, form: str) -> None:
-    """Write the findings as ``form``: "json", a list of objects, or "csv", a head line and a line each."""
+def write(found: Sequence[Finding], path: Path | None, form: str) -> None:
+    """Write the findings as ``form``, unless ``path`` is None: "json" is a list of objects, "csv" a line each."""
+    if path is None:
+        return
     rows = [asdict(one) for one in found]
     try:
         with path.open("w", newline="") as file:

@@ -23,6 +23,7 @@ BOX: Look = {"color": "white", "pad": 2}  # below a text that crosses a line
 _HOMES = {
     "lab.crashes": ("Kill", "frozen", "run_with_kills"),
     "lab.job_log": ("JobLog", "PromiseRun", "follow", "read_events", "read_life"),
+    "lab.measuring": ("Freeze", "corrected", "in_turns", "measure", "median_interval", "sign_test"),
     "lab.naive_api": ("breaks_at_per_s", "load_steps"),
     "lab.preflight": ("Preflight",),
     "lab.round_trips": ("acceptance", "plain_recipe", "whole_life"),
@@ -31,6 +32,8 @@ _HOMES = {
     "lab.spike_plan": ("SpikePlan", "spike_progress", "steps_progress"),
     "lab.spike_run": ("run_spike",),
     "lab.stack": ("EFFECTS", "Stack"),
+    "lab.storm": ("Cure", "FunctionBucket", "StormPlan", "run_storms"),
+    "lab.storm_simulation": ("simulate",),
     "load": ("LoadPlan", "LoadResult", "RetryPolicy", "Shape", "TokenBucket", "run_load"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

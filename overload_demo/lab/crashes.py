@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import signal
+import subprocess
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -119,18 +120,17 @@ class CrashResult:
 def frozen(stack: Stack, part: str = "redis") -> Iterator[None]:
     """Stop a process of ``stack`` (SIGSTOP) for the length of the block; it keeps its connections and does not reply.
 
-    Raises as :meth:`Stack.kill`.
+    It continues also when this process is killed in the block. Raises as :meth:`Stack.kill`.
     """
     check_killable(part)
     pid = stack.process_ids().get(part)
     if pid is None:
         raise OverloadDemoError(f"the {part} is not running as a process")
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    # A stopped process does not see that its parent has died: a shell, whose stdin then ends, lets it go on.
+    continues = ["sh", "-c", 'read -r _; kill -CONT "$0"', str(pid)]
+    with subprocess.Popen(continues, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True):
+        os.kill(pid, signal.SIGSTOP)
         yield
-    finally:
-        with contextlib.suppress(ProcessLookupError):  # it was killed meanwhile
-            os.kill(pid, signal.SIGCONT)
 
 
 async def run_with_kills(
@@ -143,7 +143,7 @@ async def run_with_kills(
     :func:`run_spike`.
     """
     if stack.placement != "process":
-        raise ConfigurationError('kills need placement="process": a thread cannot be killed without its kernel')
+        raise ConfigurationError('kills need placement="process": no thread can be killed without its Jupyter kernel')
     waiting, done = list(kills), list[tuple[str, float]]()
 
     def report(progress: SpikeProgress) -> None:

@@ -174,6 +174,8 @@ class LoadStep:
     backlog_before: int
     backlog_after: int
     completed: int
+    shape: Shape = Shape.CONSTANT
+    seed: int = 0
 
     @property
     def planned(self) -> int:
@@ -215,14 +217,16 @@ async def load_steps(
     delay_s: float,
     timeout_s: float,
     fresh: bool = True,
+    shape: Shape = Shape.CONSTANT,
+    seed: int = 0,
     on_progress: OnStepProgress | None = None,
 ) -> list[LoadStep]:
     """Send each of the rates for ``seconds`` to the naive API, and return one step a rate.
 
-    ``delay_s`` is the work, seconds a job; ``timeout_s`` bounds one request. Each step has a server of its own; with
-    ``fresh=False`` one server takes all, so that the backlog of an overload meets the next load. Cancellable. Raises
-    :class:`ConfigurationError` without a checkout or for an invalid load, :class:`OverloadDemoError` when the app does
-    not start or does not report its counts.
+    ``delay_s`` is the work, seconds a job; ``timeout_s`` bounds one request; ``shape`` and ``seed`` are those of
+    :func:`intended_times`. Each step has a server of its own; with ``fresh=False`` one server takes all, so that the
+    backlog of an overload meets the next load. Cancellable. Raises :class:`ConfigurationError` without a checkout or
+    for an invalid load, :class:`OverloadDemoError` when the app does not start or does not report its counts.
     """
     if not rates_per_s:
         raise ConfigurationError("no step: give at least one rate")
@@ -236,7 +240,7 @@ async def load_steps(
             if fresh or number == 1:
                 await servers.aclose()
                 server = await servers.enter_async_context(baseline_server(variant, delay_s))
-            plan = LoadPlan(server.url, round(rate_per_s * seconds), rate_per_s, Shape.CONSTANT, timeout_s=timeout_s)
+            plan = LoadPlan(server.url, round(rate_per_s * seconds), rate_per_s, shape, seed, timeout_s)
             before = await server.sample()
             load = await server.send(plan, partial(on_progress, number, rate_per_s) if on_progress else None)
             after = await server.sample()
@@ -254,6 +258,8 @@ async def load_steps(
                 backlog_before=before["in_flight"],
                 backlog_after=after["in_flight"],
                 completed=after["completed"] - before["completed"],
+                shape=shape,
+                seed=seed,
             )
             steps.append(step)
     return steps

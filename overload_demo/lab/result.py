@@ -130,7 +130,7 @@ def equal_recorded(
 def note_on(run: BaselineRun, here: Environment) -> str:
     """Return when a run was recorded, and on which machine if its environment is not like ``here``."""
     there = run.summary.environment
-    note = f"recorded {run.recorded_at}, not measured now"
+    note = f"recorded {run.recorded_at[:10]}, not measured now"
     if not there.is_like(here):
         machine = f"{there.cores} cores, {there.system}, Python {there.python}"
         note += f"; recorded on another machine ({machine}): compare shares of capacity, not rates"

@@ -45,6 +45,7 @@ class Acceptance:
     """
 
     name: str
+    rate_per_s: float
     round_trip_s: float
     max_batch: int
     load: LoadSummary
@@ -105,6 +106,7 @@ async def acceptance(system: Stack | PlainRecipe, requests: int, rate_per_s: flo
     is_plain = isinstance(system, PlainRecipe)
     return Acceptance(
         name,
+        rate_per_s,
         round_trip_s=system.cloud.round_trip_s if system.cloud else math.nan,
         max_batch=1 if isinstance(system, PlainRecipe) else system.settings.overload_max_batch,
         load=load,

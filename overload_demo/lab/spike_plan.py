@@ -139,7 +139,7 @@ def steps_progress(steps: int, console: Console | None = None) -> Iterator[OnSte
     """Show a bar over all steps for the length of the block; yield the callback for :func:`load_steps`."""
     columns = TextColumn("steps"), BarColumn(24), TimeElapsedColumn(), TextColumn("{task.fields[note]}")
     bars = Progress(*columns, console=console, refresh_per_second=5)
-    bar = bars.add_task("steps", total=steps, note="starting the naive API")
+    bar = bars.add_task("steps", total=steps, note="starting")
     with _displayed(bars) as show:
 
         def report(number: int, rate_per_s: float, load: LoadProgress) -> None:

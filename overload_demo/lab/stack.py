@@ -188,7 +188,7 @@ class Stack:
         check_killable(name)
         part = self.parts.get(name)
         if part is not None and not isinstance(part, Child):
-            raise ConfigurationError(f'with placement="kernel" the {name} is a thread: a kill would kill this kernel')
+            raise ConfigurationError(f'placement="kernel": {name} is a thread: a kill would kill this Jupyter kernel')
         pid = part.pid if part else self.process_ids().get(name)
         if pid is None or not (part or _lives_in(self.data_dir, pid)):
             raise OverloadDemoError(f"the {name} is not running")

@@ -7,6 +7,9 @@ Rates are jobs a second, times seconds.
 
 import math
 
+import numpy as np
+import numpy.typing as npt
+
 
 def capacity_per_s(delay_s: float) -> float:
     """Return the best rate of one slot: 1 ÷ the time a job holds it."""
@@ -66,3 +69,36 @@ def fewest_workers(arrival_per_s: float, worker_per_s: float, spike_s: float, ag
     into it (Newell, section 2.2): n >= λ T ÷ (μ (T + age)).
     """
     return max(1, math.ceil(arrival_per_s * spike_s / (worker_per_s * (spike_s + age_s)) - 1e-9))
+
+
+def storm_load(retries: float) -> float:
+    """Return the load λ ÷ μ above which a retry storm outlasts its trigger: 1 ÷ (1 + R).
+
+    While no result is in time, each request is sent 1 + R times, and the queue grows if λ (1 + R) > μ. N. Bronson et
+    al., *Metastable Failures in Distributed Systems*, HotOS 2021: below is the stable state, above the vulnerable one.
+    """
+    return 1 / (1 + retries)
+
+
+def storm_seconds(waiting: float, arrival_per_s: float, drain_per_s: float, retries: float) -> float:
+    """Return how long a storm takes to drain its queue: jobs ÷ (μ - λ (1 + R)), infinite above :func:`storm_load`."""
+    surplus_per_s = drain_per_s - arrival_per_s * (1 + retries)
+    return waiting / surplus_per_s if surplus_per_s > 0 else math.inf
+
+
+def waits_s(arrivals_s: npt.NDArray[np.float64], job_s: float) -> npt.NDArray[np.float64]:
+    """Return how long each job waits for one slot, first come, first served; arrivals are sorted, shape ``(jobs,)``.
+
+    Lindley's recursion, W' = max(0, W + job_s - gap), in closed form (D. V. Lindley, *The Theory of Queues with a
+    Single Server*, Proc. Cambridge Phil. Soc. 48, 1952). It needs no steady state, so it holds above capacity too.
+    """
+    ahead_s = job_s * np.arange(arrivals_s.size) - arrivals_s
+    return ahead_s - np.minimum.accumulate(ahead_s)
+
+
+def seen_by(share: float, requests: int) -> float:
+    """Return the share of users with ``requests`` independent requests who meet one of the slowest ``share``, 0 to 1.
+
+    1 - (1 - share) ^ requests (J. Dean and L. A. Barroso, *The Tail at Scale*, CACM 56(2), 2013).
+    """
+    return 1 - (1 - share) ** requests

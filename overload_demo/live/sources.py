@@ -88,7 +88,9 @@ class Replay:
     async def play(self, feed: Feed, speed: float = 1.0) -> None:
         """Play the run once at ``speed`` times its pace; the curves of the naive API are complete from the start."""
         result = self._result
-        feed.show(title=f"Recorded {result.recorded_at}", badge="recorded", status=result.conditions.command, vote=None)
+        feed.show(
+            title=f"Recorded {result.recorded_at[:10]}", badge="recorded", status=result.conditions.command, vote=None
+        )
         feed.begin("queue", "naive")
         for sample in self._naive:
             feed.add(sample)

@@ -318,7 +318,7 @@ def judge(health: Health, dropped: int, *, is_closed: bool) -> tuple[Verdict, st
 def remarks_on(service_s: Floats) -> list[str]:
     """Name delays that are easily taken for the server's, from the service times of accepted requests.
 
-    The kernel drops a connection attempt that meets a full accept queue and repeats it after 1, 3, 7 s.
+    The operating system drops a connection attempt that meets a full accept queue and repeats it after 1, 3, 7 s.
     """
     remarks = []
     for step_s in (1.0, 3.0, 7.0):
@@ -326,8 +326,8 @@ def remarks_on(service_s: Floats) -> list[str]:
         before = int(np.count_nonzero((service_s >= step_s - 0.1) & (service_s < step_s)))
         if after > max(4 * before, service_s.size // 200, 1):
             remarks.append(
-                f"{after:,} responses took just over {step_s:g} s: the kernel repeated a connection attempt because "
-                "the accept queue was full; the application did not cause it"
+                f"{after:,} responses took just over {step_s:g} s: the operating system repeated a connection attempt "
+                "because the accept queue was full; the application did not cause it"
             )
     return remarks
 

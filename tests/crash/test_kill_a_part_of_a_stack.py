@@ -57,7 +57,7 @@ async def test_a_killed_part_is_restarted_and_jobs_are_accepted_again(tmp_path: 
 async def test_an_impossible_kill_is_refused_in_one_line(tmp_path: Path) -> None:
     async with a_stack(tmp_path, placement="kernel") as stack:
         for name in ("api", "worker"):
-            with pytest.raises(ConfigurationError, match="would kill this kernel"):
+            with pytest.raises(ConfigurationError, match="would kill this Jupyter kernel"):
                 stack.kill(name)
         with pytest.raises(ConfigurationError, match="'clock': it is one of api, worker, gateway, redis"):
             stack.kill("clock")

@@ -11,7 +11,8 @@ from tests.support.running import environment
 # Only the packages of pyproject's [project] are there, not those of its extras.
 WITHOUT_EXTRAS = """
 import runpy, sys
-EXTRAS = {"anywidget", "bokeh", "IPython", "ipykernel", "ipywidgets", "jupyterlab", "nbclient", "nbformat", "traitlets"}
+EXTRAS = {"anywidget", "bokeh", "IPython", "ipykernel", "ipywidgets", "jupyterlab", "nbclient", "nbformat"}
+EXTRAS |= {"simpy", "traitlets"}
 class Missing:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in EXTRAS:

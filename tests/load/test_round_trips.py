@@ -1,12 +1,13 @@
 """What a round trip costs: counted by the simulated database, and equal work for the plain recipe."""
 
 import inspect
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from overload_demo.errors import OverloadDemoError
-from overload_demo.lab import theory
+from overload_demo.errors import ConfigurationError, OverloadDemoError
+from overload_demo.lab import plots, theory
 from overload_demo.lab.report import bills
 from overload_demo.lab.round_trips import acceptance, plain_recipe, whole_life
 from overload_demo.lab.stack import Stack
@@ -25,6 +26,11 @@ async def test_a_batch_limit_of_one_takes_a_call_for_each_job_and_a_larger_one_f
 
     assert [(one.load.accepted, one.jobs) for one in found.values()] == [(40, 40)] * 2
     assert found[1].calls_per_job == 1 > found[64].calls_per_job > 0
+    figure = plots.batches(list(found.values()), found[1], needed=4)
+    assert "1: median" in figure.alt and "1.00 calls a job" in figure.alt and "limit is 4" in figure.alt
+    assert "Only the batch limit differs" in figure.caption
+    with pytest.raises(ConfigurationError, match="different loads"):
+        plots.distances([found[1], replace(found[64], rate_per_s=1)])
     assert all(one.call_s >= FAR_S for one in found.values())
     assert all(one.p99_ms >= one.p50_ms >= 1000 * FAR_S for one in found.values())
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from overload_demo.course.inventory import items
 from tests.notebooks.kernels import cells, environment, no_process_left
 from tests.support.commands import run_module
 
@@ -42,15 +43,15 @@ def test_each_exercise_and_prediction_is_shown_and_written(tmp_path: Path) -> No
     assert "not done" in outcome.stdout and "right" in outcome.stdout
     found = [tuple(one.values()) for one in json.loads((tmp_path / "found.json").read_text())]
     assert found == [
-        ("solved", "04.hours", "right", 0, None),
-        ("solved", "04.peak", "default", None, 5),
-        ("wrong", "04.hours", "not yet", 1, None),
-        ("wrong", "04.hours", "not done", 0, None),
+        ("solved", "04.hours", "right", 0, None, None, None, None),
+        ("solved", "04.peak", "default", None, 5, None, None, None),
+        ("wrong", "04.hours", "not yet", 1, None, None, None, None),
+        ("wrong", "04.hours", "not done", 0, None, None, None, None),
     ]
     with (tmp_path / "found.csv").open() as file:
         rows = list(csv.reader(file))
-    assert rows[0] == ["notebook", "item", "status", "hint_level", "prediction"]
-    assert rows[2] == ["solved", "04.peak", "default", "", "5"]
+    assert rows[0] == ["notebook", "item", "status", "hint_level", "prediction", "pre", "post", "gain"]
+    assert rows[2] == ["solved", "04.peak", "default", "", "5", "", "", ""]
     assert solved.read_bytes() == kept, "the notebook itself stays as it is"
 
 
@@ -75,11 +76,63 @@ def test_a_failing_cell_is_reported_and_the_rest_is_checked(tmp_path: Path) -> N
     assert "right" in outcome.stdout
 
 
+def inventory(folder: Path, pre: int, post: int) -> Path:
+    """A student's folder whose inventory has so many right answers."""
+    (folder / "runs").mkdir(parents=True)
+    wrong = {item.key: "A" if item.right != "A" else "B" for item in items()}
+    right = [(item.key, item.right) for item in items()]
+    answers = {"pre": wrong | dict(right[:pre]), "post": wrong | dict(right[:post])}
+    (folder / "runs" / "inventory.json").write_text(json.dumps(answers))
+    return folder
+
+
+def test_a_class_of_folders_gets_its_gain_and_no_notebook_runs(tmp_path: Path) -> None:
+    for name, pre, post in (("ada", 3, 9), ("bob", 6, 12), ("cy", 12, 12)):
+        write(inventory(tmp_path / name, pre, post), "04_spike", "import pathlib; pathlib.Path('it ran').touch()")
+    broken = inventory(tmp_path / "dot", 1, 2) / "runs" / "inventory.json"
+    broken.write_text("{")
+
+    outcome = run(tmp_path, "ada", "bob", "cy", "dot", "--json", "gains.json", "--csv", "gains.csv")
+
+    assert outcome.returncode == 1 and outcome.stderr == "", "one file is broken"
+    found = {one["notebook"]: one for one in json.loads((tmp_path / "gains.json").read_text())}
+    assert [round(found[name]["gain"] or -1, 2) for name in ("ada", "bob", "cy")] == [0.67, 1, -1]
+    assert found["cy"]["gain"] is None, "100 % before the course: there was nothing to gain"
+    assert found["(class)"]["gain"] == pytest.approx((11 / 12 - 7 / 12) / (1 - 7 / 12))
+    assert found["dot"]["status"] == "cannot read dot/runs/inventory.json: it is not an inventory"
+    with (tmp_path / "gains.csv").open() as file:
+        rows = {row["notebook"]: row for row in csv.DictReader(file)}
+    assert (rows["ada"]["pre"], rows["ada"]["post"], rows["cy"]["gain"]) == ("0.25", "0.75", "")
+    line = next(line for line in outcome.stdout.splitlines() if "(class)" in line)
+    assert [cell.strip() for cell in line.split("│")] == [
+        "(class)",
+        "inventory",
+        "mean: 3 folders",
+        "58%",
+        "92%",
+        "0.80",
+    ]
+    assert not list(tmp_path.rglob("it ran"))
+
+
+def test_a_notebooks_inventory_is_reported_with_its_exercises(tmp_path: Path) -> None:
+    solved = write(inventory(tmp_path / "ada", 6, 9), "solved", EXERCISE.format("2.0"))
+
+    outcome = run(tmp_path, solved, "--json", "found.json")
+
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert [(one["item"], one["status"], one["gain"]) for one in found] == [
+        ("04.hours", "right", None),
+        ("inventory", "complete", 0.5),
+    ]
+
+
 def test_an_invalid_notebook_is_a_one_line_error_before_anything_runs(tmp_path: Path) -> None:
     good = write(tmp_path, "good", "import pathlib; pathlib.Path('it ran').touch()")
     (tmp_path / "text.ipynb").write_text("{}")
 
-    for name, reason in (("gone.ipynb", "No such file"), ("text.ipynb", "not a notebook")):
+    for name, reason in (("gone.ipynb", "No such file"), ("gone/", "No such file"), ("text.ipynb", "not a notebook")):
         outcome = run(tmp_path, good, name)
         assert outcome.returncode == 1
         assert outcome.stderr.count("\n") == 1 and reason in outcome.stderr

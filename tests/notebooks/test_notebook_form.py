@@ -87,6 +87,25 @@ def test_a_notebook_predicts_runs_compares_explains_modifies_and_asks(path: Path
     assert list(dict.fromkeys(found)) == list(rhythm)
 
 
+def prose(path: Path) -> str:
+    """The text cells of a notebook, or a page, without code."""
+    cells = nbformat.read(path, as_version=4).cells if path.suffix == ".ipynb" else []
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown") or path.read_text()
+    return re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("path", [*NOTEBOOKS, *(ROOT / "notebooks").glob("*.md")], ids=lambda path: path.name)
+def test_kernel_means_the_one_of_jupyter_and_says_so(path: Path) -> None:
+    assert re.findall(r"[^|\n]*(?<!Jupyter )\bkernels?\b(?! of the machine)[^|\n]*", prose(path)) == []
+
+
+@each_notebook
+@pytest.mark.parametrize("term", ["goodput", "CCDF"])
+def test_a_term_is_defined_where_it_is_first_used(path: Path, term: str) -> None:
+    first = re.search(rf"(?i)(\*?)\b{term}\b", prose(path))
+    assert first is None or first[1], f"{term} is first used without a definition, which is set in *italics*"
+
+
 @each_notebook
 def test_files_that_a_notebook_names_exist(path: Path) -> None:
     named = re.findall(r"`((?:overload_demo|experiments)/[\w/]+\.\w+)`", path.read_text())

@@ -40,7 +40,7 @@ def test_a_notebook_is_measured_with_its_kernel(tmp_path: Path) -> None:
 
     assert outcome.returncode == 0, outcome.stderr
     cost = StudentCost.model_validate_json(output.read_bytes())
-    assert cost.peak_by_part_mb.keys() == {"kernel", "check command"}
+    assert cost.peak_by_part_mb.keys() == {"Jupyter kernel", "check command"}
     assert min(cost.peak_by_part_mb.values()) > 0
     assert cost.peak_mb <= sum(cost.peak_by_part_mb.values()) + 1
     assert cost.cpu_s > 0

@@ -16,9 +16,13 @@ from experiments.bench.record import RESULTS, Benchmark
 from overload_demo.lab import plots
 from overload_demo.lab.crashes import Charges, CrashResult, JobRuns, KillSeen, Run
 from overload_demo.lab.job_log import JobLife
+from overload_demo.lab.measuring import MeasuredLoad, Pairs
 from overload_demo.lab.plots.accessible_figure import AccessibleFigure, without_samples
 from overload_demo.lab.result import SpikeResult, recorded_baseline
+from overload_demo.lab.round_trips import Acceptance
 from overload_demo.lab.wording import about, duration, off_by
+from overload_demo.load import LoadPlan, LoadResult
+from overload_demo.load.load_result import Kind
 from tests.notebooks.students.spike import RECORDED
 from tests.support.steps import step
 from tests.unit.test_promise import LOG, run
@@ -46,20 +50,54 @@ CRASH = CrashResult(
         JobRuns(0.9, [Run(1, 0.95, None), Run(2, 1.6, 1.8)]),
     ],
 )
+DUE_S = np.linspace(0, 4, 40)
+LATE_S = np.where((DUE_S > 1) & (DUE_S < 3), 3 - DUE_S, 0.004)
+FROZEN = MeasuredLoad(
+    LoadResult(
+        plan=LoadPlan("http://127.0.0.1:9", requests=40, rate_per_s=10),
+        intended_s=DUE_S,
+        sent_s=DUE_S,
+        done_s=DUE_S + LATE_S,
+        status=np.full(40, 202, np.int16),
+        kind=np.full(40, Kind.ACCEPTED, np.uint8),
+        job_ids=np.full(40, b"job_0"),
+        processes=[],
+        environment=RECORDED.load.environment,
+        started_at="",
+        started_mono_s=0.0,
+    ),
+    frozen_s=(1.0, 3.0),
+)
+NEAR, MIDDLE, FAR_AWAY, PLAIN = [
+    Acceptance(name, 100.0, round_trip_s, max_batch, RECORDED.load, calls, 1_000, 0.01)
+    for name, round_trip_s, max_batch, calls in (
+        ("near", 0.001, 1, 900),
+        ("middle", 0.01, 8, 100),
+        ("far", 0.05, 64, 20),
+        ("plain", 0.05, 1, 1_000),
+    )
+]
 # One drawing of each function of ``plots``; a new figure needs an entry.
 DRAWN: dict[str, Callable[[], AccessibleFigure]] = {
+    "batches": lambda: plots.batches([NEAR, MIDDLE, FAR_AWAY], PLAIN, needed=16),
     "ccdf": lambda: plots.ccdf(STEPS),
     "cumulative": lambda: plots.cumulative(LOG, peak=5, empty_s=6),
     "depth": lambda: plots.depth(LOG, arrival_per_s=2, drain_per_s=1, spike_s=2),
     "designs": lambda: plots.designs({"at least once": CRASH}, twice={"at least once": 5}),
+    "distances": lambda: plots.distances([NEAR, MIDDLE, FAR_AWAY], median_ms=80, calls_per_job=0.5),
     "drains": lambda: plots.drains({"one": RECORDED, "other": FAR}),
     "endings": lambda: plots.endings(STEPS),
     "goodput": lambda: plots.goodput(STEPS, breaks_at_per_s=100, last_per_s=90),
+    "knee": lambda: plots.knee(STEPS[:1], limit_s=0.04),
     "life": lambda: plots.life(LIFE, answer_s=0.5),
     "lives": lambda: plots.lives(CRASH),
     "outcomes": lambda: plots.outcomes([run(), run("other")], refused_percent=40),
+    "pairs": lambda: plots.pairs(Pairs(np.full(6, 100.0), np.linspace(102, 107, 6), ())),
     "recovery": lambda: plots.recovery(CRASH, back_s=2.0),
+    "retransmits": lambda: plots.retransmits(FROZEN),
+    "samples": lambda: plots.samples({"open loop": FROZEN}),
     "side_by_side": lambda: plots.side_by_side([run(), run("other")], oldest_s=2),
+    "spectrum": lambda: plots.spectrum({"open loop": LATE_S}, p99_s={"open loop": 1.5}),
     "spike": lambda: plots.spike(RECORDED, peak=50_000, empty_s=60),
     "spoiled": lambda: plots.spoiled([STEPS[0], step(offered_per_s=80.0, on_a_fresh_server=False, backlog_before=9)]),
     "variants": lambda: plots.variants(RUNS, RUNS[0].summary.environment),

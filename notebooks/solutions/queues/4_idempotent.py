@@ -1,8 +1,8 @@
 """Rung 4: an enqueue that is not idempotent.
 
 Promise: a client that gets no answer repeats its request with the same key. However often it
-does, the order is done once, and the job id is always the same. Two keys are two orders, even if
-the orders are equal.
+does, the order is done once, and the job id is always the same. Two keys are two orders, even
+if the orders are equal.
 """
 
 ENQUEUE = """

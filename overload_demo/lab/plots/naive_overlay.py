@@ -40,16 +40,16 @@ def mark_the_end(axes: Axes, run: BaselineRun) -> str:
     series, load, ends_s = run.series, run.summary, edges(run.series.start_s)[1:]
     held = series.app_in_flight[-1] if series.app_in_flight else 0
     last_s = float(intended_times(run.shape, run.requests, run.rate_per_s, run.seed)[load.planned - 1])
-    moments = [(last_s, "firing stops", "left")]
+    moments = [(last_s, "firing stops", 8)]
     if held:
-        moments.append((ends_s[-1], f"all have left; the API\nstill works on {held:,}", "left"))
+        moments.append((ends_s[-1], f"all have left; the API\nstill works on {held:,}", 8))
     gave_up_s = [start_s for start_s, failed in zip(series.start_s, series.failed_per_s, strict=True) if failed]
     if gave_up_s:
-        moments.append((gave_up_s[0], "clients give up", "right"))
-    for at_s, name, side in moments:
+        moments.append((gave_up_s[0], "clients give up", 30))  # above the other one
+    for at_s, name, above in moments:
         at = at_s, float(np.interp(at_s, ends_s, series.in_flight))
-        look: Look = {"color": NAIVE["color"], "weight": "bold", "fontsize": 13, "ha": side}
-        note(axes, name, at, (4 if side == "left" else -4, 8), **look)
+        look: Look = {"color": NAIVE["color"], "weight": "bold", "fontsize": 13}
+        note(axes, name, at, (4, above), arrowprops={"arrowstyle": "-", "color": NAIVE["color"]}, **look)
     most = max(series.in_flight, default=0)
     text = f" answered {load.accepted:,} of {load.planned:,} requests, with up to {most:,.0f} in flight."
     text += f" Its clients give up from {gave_up_s[0]:,.0f} s on." if gave_up_s else ""

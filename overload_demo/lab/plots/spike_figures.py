@@ -9,7 +9,20 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab import BLUE, GREEN, GREY, NAIVE, OFFERED, ORANGE, PREDICTED, QUEUE, SKY, YELLOW, Look, theory
+from overload_demo.lab import (
+    BLUE,
+    GREEN,
+    GREY,
+    NAIVE,
+    OFFERED,
+    ORANGE,
+    PREDICTED,
+    QUEUE,
+    SKY,
+    YELLOW,
+    Look,
+    theory,
+)
 from overload_demo.lab.job_log import JobLife, JobLog, PromiseRun
 from overload_demo.lab.plots.accessible_figure import (
     SINCE,
@@ -200,7 +213,7 @@ def spike(result: SpikeResult, *, peak: float | None = None, empty_s: float | No
         if peak is not None:
             waiting.axhline(peak, label="predicted peak", **PREDICTED)
         if empty_s is not None:
-            look = PREDICTED | {"marker": "X", "markersize": 16, "clip_on": False}
+            look = PREDICTED | {"marker": "X", "markersize": 16, "clip_on": False, "zorder": 5}
             waiting.plot([empty_s], [0], label="predicted: empty", **look)
         latency.set(yscale="log", ylabel="time to the answer, s,\nby when it was due")
         waiting.set(ylabel="waiting at this moment", ylim=(0, None))
@@ -237,16 +250,17 @@ def where_the_waiting_went(logs: Mapping[str, JobLog]) -> AccessibleFigure:
     _check_comparable({name: log.offered for name, log in logs.items()})
     labels, means_s = [_counted(name, log) for name, log in logs.items()], [log.mean_stays_s for log in logs.values()]
     texts = [
-        ", ".join(f"{mean_s:.2g} s {place}" for place, mean_s in zip(_PLACES, run, strict=True)) for run in means_s
+        ", ".join(f"{duration(mean_s)} {place}" for place, mean_s in zip(_PLACES, run, strict=True)) for run in means_s
     ]
     with drawing(height=1.8 + 1.4 * len(logs), title="Mean time of a job, by place") as (figure, axes):
         bars(axes, labels, dict(zip(_PLACES, zip(*means_s, strict=True), strict=True)), _PLACES)
         for row, text in enumerate(texts):
-            axes.text(0, row - 0.32, f" {text}", va="bottom")
+            note(axes, text, (0, row - 0.32), (6, 2), va="bottom")
         axes.set(xlabel="seconds", ylim=(len(logs) - 0.6, -0.75))
     parts = "; ".join(f"{name}: {text}" for name, text in zip(logs, texts, strict=True))
     counts = "".join(f" {label}.".replace("\n", ": ") for label in labels)
-    return AccessibleFigure(figure, f"One bar a run, mean time of a job. {parts}.{counts}")
+    caption = "A time that is short beside the whole bar is too thin to see; it stands above the bar."
+    return AccessibleFigure(figure, f"One bar a run, mean time of a job. {parts}.{counts}", caption)
 
 
 def _counted(name: str, log: JobLog) -> str:
@@ -286,7 +300,8 @@ def side_by_side(runs: Sequence[PromiseRun], *, oldest_s: float | None = None) -
         f" promised were {run.promise_s:g} s. Empty after {run.result.seconds_to_empty:,.1f} s."
         for run in runs
     ) + predicted("Predicted for the bounded queue: oldest age {:g} s.", oldest_s)
-    return AccessibleFigure(figure, alt, "The same spike each time; the scales are equal.")
+    differs = f"What differs: {', '.join(run.name for run in runs)}."
+    return AccessibleFigure(figure, alt, f"The same spike each time, on equal scales. {differs}" if runs[1:] else "")
 
 
 def outcomes(runs: Sequence[PromiseRun], *, refused_percent: float | None = None) -> AccessibleFigure:

@@ -53,7 +53,13 @@ STUDENTS = [
         "02.half",
         facts=SALE,
         right=[6_000],
-        wrong=[(7_500, "does not halve"), (15_000, "the old peak"), (30_000, "deeper")],
+        wrong=[
+            (7_500, "does not halve"),
+            (15_000, "the old peak"),
+            (30_000, "deeper"),
+            (200, "in one second"),
+            (3_000, "halved λ"),
+        ],
         wrong_type=NO_NUMBERS,
     ),
     Students(

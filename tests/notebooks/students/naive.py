@@ -14,7 +14,13 @@ STUDENTS = [
         "01.capacity",
         facts={"delay_s": 0.01},
         right=[1 / 0.01],
-        wrong=[(0.01, "in seconds"), (10, "in milliseconds"), (4000, "one slot")],
+        wrong=[
+            (0.01, "in seconds"),
+            (10, "in milliseconds"),
+            (4000, "one slot"),
+            (0.1, "jobs a millisecond"),
+            (6000, "jobs a minute"),
+        ],
         wrong_type=[("100", "without quotes"), ("100/s", "without quotes")],
     ),
     Students(
