@@ -2,24 +2,14 @@
 
 A play is a run with a fault before step ``first`` of one process, and perhaps one before step ``second`` of another.
 All values of both are tried, from the shortest play on, so the first counterexample is a short one.
-
-``python -m overload_demo.course.faults FILE`` prints a :class:`Grading` as JSON.
 """
 
-import contextlib
-import json
-import os
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from itertools import count
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from overload_demo.course.referee import NotGradedError, Stage, ThrowAwayServer
-from overload_demo.course.sandbox import Zygote
-from overload_demo.lab.history import Grading, History, Step, Submission, Violations, check_jobs
-from overload_demo.process import watch_parent
+from overload_demo.course.referee import PlayStage
+from overload_demo.lab.history import History, Submission, Violations
 
 LEASE_S, PROMISE_S, ROOM, MOST_ATTEMPTS = 30.0, 3.0, 3, 3
 
@@ -45,6 +35,7 @@ class Rung:
     arguments: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     most_attempts: int = 99
     rules: tuple[Rule, ...] = ()
+    can_refuse: bool = False
     result: str = "{job} is done"
 
     def is_result_of(self, result: Any, request: Submission) -> bool:
@@ -55,10 +46,10 @@ class Rung:
 # ---- plays
 
 
-def calm(*jobs: str) -> Callable[[Stage], tuple[bool, ...]]:
+def calm(*jobs: str) -> Callable[[PlayStage], tuple[bool, ...]]:
     """Submit jobs, then let one worker do them, and start another one later; without any fault."""
 
-    def run(stage: Stage) -> tuple[bool, ...]:
+    def run(stage: PlayStage) -> tuple[bool, ...]:
         for job in jobs:
             stage.submit(job)
         stage.worker("worker A")
@@ -71,7 +62,7 @@ def calm(*jobs: str) -> Callable[[Stage], tuple[bool, ...]]:
 def killed(*jobs: str) -> Callable[..., tuple[bool, ...]]:
     """Kill worker A before step ``first``, its successor before ``second``; then workers until nothing is left."""
 
-    def run(stage: Stage, *cuts: int) -> tuple[bool, ...]:
+    def run(stage: PlayStage, *cuts: int) -> tuple[bool, ...]:
         for job in jobs:
             stage.submit(job)
         happened = []
@@ -94,7 +85,7 @@ def stopped(b_dies: bool) -> Callable[..., tuple[bool, ...]]:
     A goes on in the meantime; then B goes on, or dies.
     """
 
-    def run(stage: Stage, first: int, second: Cut = None) -> tuple[bool, ...]:
+    def run(stage: PlayStage, first: int, second: Cut = None) -> tuple[bool, ...]:
         stage.submit("j1")
         a, is_cut = stage.worker("worker A", stage.now_s, cut=first)
         if not is_cut:
@@ -122,7 +113,7 @@ def stopped(b_dies: bool) -> Callable[..., tuple[bool, ...]]:
     return run
 
 
-def dead_leaser(stage: Stage, first: int) -> tuple[bool, ...]:
+def dead_leaser(stage: PlayStage, first: int) -> tuple[bool, ...]:
     """Kill worker A before step ``first``; another one comes when its lease is over."""
     stage.submit("j1")
     a, is_cut = stage.worker("worker A", stage.now_s, cut=first)
@@ -134,7 +125,7 @@ def dead_leaser(stage: Stage, first: int) -> tuple[bool, ...]:
     return (is_cut,)
 
 
-def leased_calm(stage: Stage) -> tuple[bool, ...]:
+def leased_calm(stage: PlayStage) -> tuple[bool, ...]:
     """Two jobs, one worker with leases, and another one later; without any fault."""
     stage.submit("j1")
     stage.submit("j2")
@@ -144,7 +135,7 @@ def leased_calm(stage: Stage) -> tuple[bool, ...]:
     return ()
 
 
-def two_orders(stage: Stage) -> tuple[bool, ...]:
+def two_orders(stage: PlayStage) -> tuple[bool, ...]:
     """Two clients order the same, each with its own key, and one of them repeats its request much later."""
     stage.submit("key1", "2 seats")
     stage.submit("key2", "2 seats")
@@ -155,7 +146,7 @@ def two_orders(stage: Stage) -> tuple[bool, ...]:
 def repeated(worker_first: bool) -> Callable[..., tuple[bool, ...]]:
     """Kill the API before step ``first`` of a request; its client repeats it. Later it repeats it once more."""
 
-    def run(stage: Stage, first: int) -> tuple[bool, ...]:
+    def run(stage: PlayStage, first: int) -> tuple[bool, ...]:
         one = stage.submit("key1", "2 seats", by="API A", cut=first)
         if one.is_cut:
             one.actor.kill()
@@ -170,7 +161,7 @@ def repeated(worker_first: bool) -> Callable[..., tuple[bool, ...]]:
     return run
 
 
-def at_once(stage: Stage, first: int) -> tuple[bool, ...]:
+def at_once(stage: PlayStage, first: int) -> tuple[bool, ...]:
     """Stop API A before step ``first`` of a request while API B does a repeat of it; then A goes on."""
     one = stage.submit("key1", "2 seats", by="API A", cut=first)
     if was_cut := one.is_cut:
@@ -182,10 +173,10 @@ def at_once(stage: Stage, first: int) -> tuple[bool, ...]:
     return (was_cut,)
 
 
-def crowd(rounds: int) -> Callable[[Stage], tuple[bool, ...]]:
+def crowd(rounds: int) -> Callable[[PlayStage], tuple[bool, ...]]:
     """One client more than fit; ``rounds`` times, always when the worker has done all jobs."""
 
-    def run(stage: Stage) -> tuple[bool, ...]:
+    def run(stage: PlayStage) -> tuple[bool, ...]:
         for one in range(rounds):
             for number in range(1, ROOM + 2):
                 stage.submit(f"j{one * (ROOM + 1) + number}")
@@ -198,7 +189,7 @@ def crowd(rounds: int) -> Callable[[Stage], tuple[bool, ...]]:
 def last_place(works: bool) -> Callable[..., tuple[bool, ...]]:
     """One place is free. Stop API A before step ``first`` of a request; a second request, or the worker, is faster."""
 
-    def run(stage: Stage, first: int) -> tuple[bool, ...]:
+    def run(stage: PlayStage, first: int) -> tuple[bool, ...]:
         for number in range(1, ROOM):
             stage.submit(f"j{number}")
         if works:
@@ -308,6 +299,7 @@ LADDER = {
             Play("the worker is faster than a request", last_place(True), 1),
         ),
         rules=(_in_time,),
+        can_refuse=True,
     ),
     "6_budget": Rung(
         (
@@ -323,114 +315,3 @@ LADDER = {
         rules=(_not_too_early,),
     ),
 }
-
-# The broken promises in the order in which they are reported, and how: ``{job}`` and the checker's ``{text}``.
-SENTENCES = {
-    "forbidden": "{job} was refused, and it runs all the same",
-    "phantom": "a job runs that no client has sent ({text})",
-    "enqueued twice": "one request has become two jobs ({text})",
-    "repeated without a fault": "{job} was done twice, although no worker had failed",
-    "started too often": "{job} was started more than three times",
-    "left behind": "{job} was accepted, and it is never done: it stays in {text}",
-    "lost": "{job} was accepted, and it is never done: it is in no list any more",
-    "orders merged": "two orders have become one job ({text})",
-    "result changed": "a client was told two results ({text})",
-    "result of another job": "a client was told the result of another job ({text})",
-    "too late": "{text}, and 3 s were promised",
-    "refused with room": "{job} was refused, although fewer than three jobs were waiting",
-    "given up too early": "a job was given up too early: {text}",
-}
-
-
-def find_counterexample(rung: Rung, zygote: Zygote, file: str) -> Grading:
-    """Try all plays of a rung, those with fewer faults first; stop at the first broken promise."""
-    found = Grading(file, "holds")
-    try:
-        server = ThrowAwayServer()
-        for play in sorted(rung.plays, key=lambda play: play.cuts):
-            for cuts in _cuts(play):
-                with Stage(server, zygote, play.bad, rung.result, can_refuse=_in_time in rung.rules) as stage:
-                    found = replace(found, plays=found.plays + 1, story=play.story)
-                    cuts.happened = play.run(stage, *cuts.at)
-                    found = _judge(found, rung, stage, was_killed=bool(play.cuts))
-                if found.status == "broken":
-                    return found
-    except NotGradedError as error:
-        return replace(found, status="ended", broken=f"ended by the grader: this file {error}")
-    return replace(found, story="")
-
-
-@dataclass
-class _Cuts:
-    """Where the processes are cut in one play; ``happened`` is set by it."""
-
-    at: tuple[int, ...]
-    happened: tuple[bool, ...] = ()
-
-
-def _cuts(play: Play) -> Iterator[_Cuts]:
-    """Yield all cuts of a play. A process that ended before its cut needs no later one."""
-    if not play.cuts:
-        yield _Cuts(())
-    for first in count() if play.cuts else ():
-        for second in count() if play.cuts > 1 else (None,):
-            cuts = _Cuts((first,) if second is None else (first, second))
-            yield cuts
-            if play.cuts == 1 or not all(cuts.happened):
-                break
-        if not cuts.happened[0]:
-            return
-
-
-def _judge(found: Grading, rung: Rung, stage: Stage, *, was_killed: bool) -> Grading:
-    verdict, history = Violations(), stage.finish()
-    check_jobs(history, verdict, max_attempts=rung.most_attempts, is_result_of=rung.is_result_of)
-    for rule in rung.rules:
-        rule(history, verdict, was_killed)
-    kind = next((kind for kind in SENTENCES if kind in verdict.wrong), "")
-    if not kind:
-        return found
-    text = verdict.wrong[kind][0]
-    if kind == "lost" and (key := stage.key_of(text.partition(" ")[0])):
-        kind, text = "left behind", f"{text.partition(' ')[0]} {key}"
-    text = text.removeprefix("value ")
-    job = text.partition(" ")[0].rstrip(":")
-    broken = SENTENCES[kind].format(job=job, text=text.partition(" ")[2] if kind == "left behind" else text)
-    printed = "".join(stage.printed)[:500]
-    steps = tuple(stage.steps[: _broke_at(kind, job, stage.steps)])
-    return replace(found, status="broken", kind=kind, broken=broken, job=job, steps=steps, printed=printed)
-
-
-# Which steps show a broken promise, and the how manieth of them does; a promise not listed is broken at the end.
-_SHOWN_BY: dict[str, tuple[int, Callable[[Step, str], bool]]] = {
-    "forbidden": (2, lambda step, job: step.job == job and (step.kind == "run" or step.told == "refused")),
-    "phantom": (1, lambda step, job: step.kind == "run"),
-    "enqueued twice": (2, lambda step, job: step.kind == "run"),
-    "repeated without a fault": (2, lambda step, job: step.kind == "run" and step.job == job),
-    "started too often": (MOST_ATTEMPTS + 1, lambda step, job: step.kind == "run" and step.job == job),
-    "result changed": (2, lambda step, job: step.what == f"poll {job}"),
-    "result of another job": (1, lambda step, job: step.what == f"poll {job}"),
-    "too late": (1, lambda step, job: step.what == f"poll {job}"),
-    "refused with room": (1, lambda step, job: step.job == job and step.told == "refused"),
-}
-
-
-def _broke_at(kind: str, job: str, steps: Sequence[Step]) -> int:
-    """Return how many steps it takes to break the promise."""
-    number, shows = _SHOWN_BY.get(kind, (1, lambda step, job: False))
-    places = [place for place, step in enumerate(steps, 1) if shows(step, job)]
-    return places[number - 1] if len(places) >= number else len(steps)
-
-
-def main() -> None:
-    """Grade the file named on the command line; ends with its parent."""
-    path = Path(sys.argv[1])
-    rung = LADDER[path.stem]
-    zygote = Zygote(path, rung.arguments)  # before the thread that watches the parent
-    watch_parent(lambda: os._exit(1))
-    with contextlib.suppress(BrokenPipeError):
-        sys.stdout.write(json.dumps(asdict(find_counterexample(rung, zygote, path.name))))
-
-
-if __name__ == "__main__":
-    main()

@@ -64,7 +64,7 @@ async def _report(path: str, name: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="grading-", ignore_cleanup_errors=True) as folder:
         with (Path(folder) / "errors.log").open("wb") as errors:
             referee = await asyncio.create_subprocess_exec(
-                *(*PYTHON_M, "overload_demo.course.faults", path),
+                *(*PYTHON_M, "overload_demo.course.counterexamples", path),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,

@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Any, Self
 
 from overload_demo.course.sandbox import Zygote
-from overload_demo.lab.history import Attempt, Fault, Final, History, Outcome, Poll, Step, Submission
+from overload_demo.lab.history import Fault, Final, History, JobAttempt, Outcome, Poll, Step, Submission
 
 ANSWER_TIMEOUT_S = (
     10.0  # of a process that neither asks nor uses CPU time, and of a script; real ones take milliseconds
@@ -72,7 +72,7 @@ class ThrowAwayServer:
 class Actor:
     """One process of the file: an API or a worker. ``steps`` counts what it has asked for."""
 
-    def __init__(self, stage: "Stage", name: str) -> None:
+    def __init__(self, stage: "PlayStage", name: str) -> None:
         self.stage, self.name, self.steps = stage, name, 0
         self.pid, self._channel = stage.zygote.spawn()
         self._channel.settimeout(ANSWER_TIMEOUT_S)
@@ -143,7 +143,7 @@ class Actor:
 CUT = object()
 
 
-class Stage:
+class PlayStage:
     """One play: a fresh store, the processes of the file, simulated time, and what happened."""
 
     def __init__(
@@ -271,7 +271,7 @@ class Stage:
         history, number = self.history, sum(one.job_id == job for one in self.history.starts) + 1
         known = next((one.value for one in history.requests if one.job_id == job), None)
         value = known or self.keys.get(order or "", order or job)
-        history.starts.append(Attempt(self.tick(), job, number, value, actor.name))
+        history.starts.append(JobAttempt(self.tick(), job, number, value, actor.name))
         self.add(actor.name, f"run {order or job}", "", "run", job)
         how = self.bad(number) if job == "j1" else ""
         if how == "kills":
@@ -283,7 +283,7 @@ class Stage:
             self.fault(actor, "sees the work fail")
             return "failed", f"the work of {job} has failed"
         self.now_s += 1.0
-        history.effects.append(Attempt(self.tick(), job, number, value, actor.name))
+        history.effects.append(JobAttempt(self.tick(), job, number, value, actor.name))
         result = self.result.format(job=job, worker=actor.name)
         self.steps[-1] = self.steps[-1]._replace(told=result)
         return "ok", result
@@ -302,7 +302,7 @@ class Stage:
 class Pending:
     """A request on its way through an API process; ``is_cut`` until that has answered."""
 
-    def __init__(self, stage: Stage, actor: Actor, words: Sequence[str]) -> None:
+    def __init__(self, stage: PlayStage, actor: Actor, words: Sequence[str]) -> None:
         self.actor, self.is_cut = actor, True
         self._stage, self._words = stage, words
         self._recorded = Submission(words[0], stage.tick(), math.inf, "info", None)

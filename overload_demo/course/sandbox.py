@@ -40,7 +40,7 @@ FORBIDDEN = {
 FORBIDDEN_MODULES = {"ctypes", "_ctypes", "multiprocessing", "_posixsubprocess", "_posixshmem"}
 
 
-class StoreError(Exception):
+class RefusedError(Exception):
     """The store has refused a command."""
 
 
@@ -110,7 +110,7 @@ class _Channel:
         verdict, value = self.read()
         if verdict == "ok":
             return value
-        raise {"refused": StoreError, "failed": JobError}[verdict](value)
+        raise {"refused": RefusedError, "failed": JobError}[verdict](value)
 
     def give_up(self, reason: str) -> NoReturn:
         with contextlib.suppress(BaseException):

@@ -49,7 +49,7 @@ class Poll:
 
 
 @dataclass(frozen=True)
-class Attempt:
+class JobAttempt:
     """One start or one effect of a job."""
 
     at: float
@@ -83,8 +83,8 @@ class History:
     requests: list[Submission] = field(default_factory=list)
     polls: list[Poll] = field(default_factory=list)
     refused_polls: list[int] = field(default_factory=list)  # their statuses
-    starts: list[Attempt] = field(default_factory=list)
-    effects: list[Attempt] = field(default_factory=list)
+    starts: list[JobAttempt] = field(default_factory=list)
+    effects: list[JobAttempt] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     finals: dict[str, Final] = field(default_factory=dict)
     counted: Mapping[str, int] = field(default_factory=dict)
@@ -151,7 +151,7 @@ def _sets(history: History, verdict: Violations) -> None:
 
 def _repetition(history: History, verdict: Violations, max_attempts: int) -> None:
     """Find jobs started or done more than once without a fault, and jobs started too often."""
-    by_job: dict[str, list[Attempt]] = defaultdict(list)
+    by_job: dict[str, list[JobAttempt]] = defaultdict(list)
     ids_of: dict[Any, set[str]] = defaultdict(set)
     for run in history.starts:
         by_job[run.job_id].append(run)
@@ -168,7 +168,7 @@ def _repetition(history: History, verdict: Violations, max_attempts: int) -> Non
     verdict.counts["duplicated"] = sum(1 for count in effects.values() if count > 1)
 
 
-def _explained(earlier: Attempt, later: Attempt, faults: Iterable[Fault]) -> bool:
+def _explained(earlier: JobAttempt, later: JobAttempt, faults: Iterable[Fault]) -> bool:
     return any(fault.began_at <= later.at and fault.ended_at >= earlier.at for fault in faults)
 
 

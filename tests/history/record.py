@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from overload_demo.lab.history import Attempt, Fault, History, Outcome, Poll, Submission
+from overload_demo.lab.history import Fault, History, JobAttempt, Outcome, Poll, Submission
 
 
 class Recorder:
@@ -41,8 +41,8 @@ def read(files: list[Path]) -> History:
         requests=_requests(by_kind["invoke"], by_kind),
         polls=[Poll(**event) for event in by_kind["poll"]],
         refused_polls=[event["status"] for event in by_kind["no answer"]],
-        starts=[Attempt(**event) for event in by_kind["start"]],
-        effects=[Attempt(**event) for event in by_kind["effect"]],
+        starts=[JobAttempt(**event) for event in by_kind["start"]],
+        effects=[JobAttempt(**event) for event in by_kind["effect"]],
         faults=_faults(by_kind["fault begins"], by_kind["fault ends"]),
     )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from overload_demo.lab.history import Attempt, Fault, Final, History, Poll, Submission
+from overload_demo.lab.history import Fault, Final, History, JobAttempt, Poll, Submission
 from tests.history.checker import check
 from tests.history.record import Recorder, read
 
@@ -24,8 +24,8 @@ def clean() -> History:
             Poll(at + 0.3, job_id, "processing"),
             Poll(at + 20, job_id, "done", result={"doubled": 2 * number}),
         ]
-        history.starts.append(Attempt(at + 10, job_id, 1, number, 7))
-        history.effects.append(Attempt(at + 10.5, job_id, 1, number, 7))
+        history.starts.append(JobAttempt(at + 10, job_id, 1, number, 7))
+        history.effects.append(JobAttempt(at + 10.5, job_id, 1, number, 7))
         history.finals[job_id] = Final("done", {"doubled": 2 * number})
     return history
 
@@ -43,7 +43,7 @@ def report_a_job_done_that_never_ran(history: History) -> None:
 
 
 def run_a_job_that_was_never_submitted(history: History) -> None:
-    history.starts.append(Attempt(13.0, "job_9", 1, 99, 7))
+    history.starts.append(JobAttempt(13.0, "job_9", 1, 99, 7))
 
 
 def run_a_refused_job(history: History) -> None:
@@ -51,16 +51,16 @@ def run_a_refused_job(history: History) -> None:
 
 
 def enqueue_one_request_twice(history: History) -> None:
-    history.starts.append(Attempt(13.0, "job_1b", 1, 1, 7))
+    history.starts.append(JobAttempt(13.0, "job_1b", 1, 1, 7))
 
 
 def start_a_job_again(history: History) -> None:
-    history.starts.append(Attempt(13.0, "job_1", 2, 1, 7))
+    history.starts.append(JobAttempt(13.0, "job_1", 2, 1, 7))
 
 
 def start_a_job_too_often(history: History) -> None:
     history.faults.append(KILL)
-    history.starts += [Attempt(13.0 + n, "job_1", 2 + n, 1, 7) for n in range(3)]
+    history.starts += [JobAttempt(13.0 + n, "job_1", 2 + n, 1, 7) for n in range(3)]
 
 
 def change_a_result(history: History) -> None:
@@ -138,8 +138,8 @@ def test_each_violation_is_found_and_named(spoil: Callable[[History], None], kin
 def test_a_repetition_that_a_fault_explains_is_counted_and_allowed() -> None:
     history = clean()
     history.faults.append(Fault("the worker is killed", 11.2, 11.3))
-    history.starts.append(Attempt(13.0, "job_1", 2, 1, 8))
-    history.effects.append(Attempt(13.5, "job_1", 2, 1, 8))
+    history.starts.append(JobAttempt(13.0, "job_1", 2, 1, 8))
+    history.effects.append(JobAttempt(13.5, "job_1", 2, 1, 8))
 
     verdict = check(history)
 

@@ -187,8 +187,8 @@ RIGHT = [
         "6_budget.py",
         "waits before a retry",
         edits=(
-            ("        store.lmove(", "        time.sleep(60)\n        store.lmove("),
-            ("def submit(", "import time\n\n\ndef submit("),
+            ("        store.lmove(", "        sleep(60)\n        store.lmove("),
+            ("def submit(", "from time import sleep\n\n\ndef submit("),
         ),
     ),
 ]
