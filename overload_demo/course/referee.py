@@ -127,7 +127,7 @@ class Actor:
             try:
                 line = self._lines.readline()
             except TimeoutError:
-                raise NotGradedError("waits for something that is not the store") from None
+                raise NotGradedError("loops, or waits for something that is not the store") from None
             if not line:
                 status = self.stage.zygote.status_of(self.pid)
                 self.pid = 0

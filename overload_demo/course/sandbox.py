@@ -40,7 +40,7 @@ FORBIDDEN = {
 FORBIDDEN_MODULES = {"ctypes", "_ctypes", "multiprocessing", "_posixsubprocess", "_posixshmem"}
 
 
-class RefusedError(Exception):
+class CommandRefusedError(Exception):
     """The store has refused a command."""
 
 
@@ -110,7 +110,7 @@ class _Channel:
         verdict, value = self.read()
         if verdict == "ok":
             return value
-        raise {"refused": RefusedError, "failed": JobError}[verdict](value)
+        raise {"refused": CommandRefusedError, "failed": JobError}[verdict](value)
 
     def give_up(self, reason: str) -> NoReturn:
         with contextlib.suppress(BaseException):
