@@ -55,8 +55,19 @@ def _critical(answer: object, *, drain_per_s: float, retries: int) -> str:
     "The queue shrinks by what leaves, less everything that arrives: first attempts and retries.",
     "Jobs that are too many ÷ (μ - λ (1 + R)).",
 )
-def _slow(answer: object, *, too_many: float, arrival_per_s: float, drain_per_s: float, retries: int) -> str:
+def _slow(
+    answer: object,
+    *,
+    too_many: float,
+    arrival_per_s: float,
+    drain_per_s: float,
+    retries: int,
+    measured_per_s: float,
+) -> str:
     mistakes = {
+        theory.storm_seconds(too_many, arrival_per_s, measured_per_s, retries): (
+            "You took the μ of the real stack. The model's worker needs exactly work_s for a job."
+        ),
         too_many / drain_per_s: "You have left out that requests still arrive meanwhile.",
         too_many / (drain_per_s - arrival_per_s): "You have counted new requests only. Each of them is still repeated.",
         too_many / (drain_per_s - arrival_per_s * retries): "Besides its R retries each request has a first attempt.",

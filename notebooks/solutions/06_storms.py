@@ -5,7 +5,7 @@ busy_with = "abandoned jobs"
 critical_per_s = drain_per_s / (1 + retries)
 
 # %% 06.slow
-slow_s = too_many / (drain_per_s - slow.plan.per_s * (1 + retries))
+slow_s = too_many / (1 / work_s - slow.plan.per_s * (1 + retries))
 
 # %% 06.backoff
 why = "as many attempts"

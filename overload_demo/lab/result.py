@@ -13,6 +13,7 @@ from overload_demo.lab.vote import Vote
 from overload_demo.load.load_result import LoadSeries, LoadSummary
 from overload_demo.load.machine import Environment
 from overload_demo.load.plan import LoadPlan, Shape
+from overload_demo.load.retry_policy import RetryPolicy
 
 SCHEMA_VERSION: Literal[1] = 1
 WAITING_SHARE = 0.1  # chosen: with fewer jobs waiting at the peak, the worker kept up with the spike
@@ -163,6 +164,7 @@ class Conditions(BaseModel, frozen=True):
     seed: int
     timeout_s: float
     expires_in_s: float | None = None
+    retry: RetryPolicy | None = None
     max_queue_depth: int = 0
     processing_delay_s: float
     placement: Literal["kernel", "process"]
@@ -177,11 +179,13 @@ class SpikeSeries(BaseModel, frozen=True):
     """A spike over time; seconds since the first intended send.
 
     The first group has one value a second, beginning at ``start_s``, as the clients measured it (None without a
-    response). The second group are samples of the queue at ``sampled_at_s``.
+    response); ``attempts_per_s`` is empty unless clients retry, then ``accepted_per_s`` is goodput. The second group
+    are samples of the queue at ``sampled_at_s``.
     """
 
     start_s: list[float]
     offered_per_s: list[float]
+    attempts_per_s: list[float] = []
     accepted_per_s: list[float]
     failed_per_s: list[float]
     acceptance_p50_s: list[float | None]
@@ -237,8 +241,8 @@ class Reconciliation(BaseModel, frozen=True):
 
 
 class SpikeResult(Reconciliation):
-    """A spike, accounted for. ``offered = accepted + errors``; ``accepted = done + failed + lost``;
-    ``failed`` includes the ``expired``, which did not start by their deadline.
+    """A spike, accounted for. ``offered = accepted + errors``, counted in attempts if clients retry;
+    ``accepted = done + failed + lost``; ``failed`` includes the ``expired``, which did not start by their deadline.
 
     ``drain_rate_per_s`` is jobs settled ÷ time from the first to the last settlement sampled. ``seconds_to_empty``
     counts from the first intended send. ``rest_calls_per_job`` and ``store_…_per_job`` are None where a process that

@@ -40,8 +40,8 @@ class SpikePlan:
     """What to send. ``rate_per_s`` None: 60 % of a 3 s calibration on this machine, ``UPSTASH_RATE_PER_S`` on Upstash.
 
     With ``sizes_work`` a calibration also sets the work of one job (:func:`sized_delay_s`). ``expires_in_s`` is the
-    deadline of every job: a job not started by then fails and is never run. ``retry``: what clients do when an attempt
-    fails. All times are in seconds.
+    deadline of every job: a job not started by then fails and is never run. With ``retry``, clients repeat what fails
+    or is late, each accepted attempt counting as a job. All times are in seconds.
     """
 
     requests: int = 100_000
@@ -66,6 +66,7 @@ class SpikePlan:
 class SpikeProgress:
     """How far a spike is, in jobs; ``load`` holds the clients' numbers, None before the first request.
 
+    ``enqueued`` counts the jobs so far, None unless clients retry: ``load`` then counts requests with a result.
     In stage "baseline", ``queue_depth`` is the naive API's requests in flight, ``settled`` its responses. ``lost`` is
     set in the last report of stage "reconcile". Stage "over" is reported once, with the ``result``.
     """
@@ -77,6 +78,7 @@ class SpikeProgress:
     oldest_age_s: float = 0.0
     settled: int = 0
     drain_rate_per_s: float = 0.0
+    enqueued: int | None = None
     lost: int | None = None
     result: SpikeResult | None = None
 

@@ -26,7 +26,7 @@ from overload_demo.lab.report import cost_per_job
 from overload_demo.lab.result import BaselineRun, Conditions, Reconciliation, SpikeResult, SpikeSeries, Variant
 from overload_demo.lab.spike_plan import BASELINE_TIMEOUT_S, OnProgress, SpikePlan, SpikeProgress, SpikeStage
 from overload_demo.lab.stack import Stack
-from overload_demo.load import LoadPlan, LoadProgress, LoadResult, calibrate, run_load
+from overload_demo.load import LoadPlan, LoadProgress, LoadResult, RetryBudget, calibrate, run_load
 from overload_demo.load.machine import Environment
 from overload_demo.queue.results import QueueStats, Results
 from overload_demo.rest.client import Upstash
@@ -48,11 +48,13 @@ async def run_spike(
     *,
     live: OnProgress | None = None,
     out_dir: Path | None = None,
+    budget: RetryBudget | None = None,
 ) -> SpikeResult:
     """Run ``plan`` on ``stack`` (restarted if it was used before or stopped) and account for every request.
 
     ``live`` receives the same reports; because it uses CPU time, the result records ``dashboard: on``. Writes
-    ``result.json`` and the raw arrays into ``out_dir``, by default the stack's ``run_folder``. A cancellation ends the
+    ``result.json`` and the raw arrays into ``out_dir``, by default the stack's ``run_folder``. ``budget`` replaces that
+    of ``plan.retry``, as in :func:`run_load`. A cancellation ends the
     load and keeps the stack; during the naive part it ends only that part, and the result is returned. Raises
     :class:`OverloadDemoError` when the experiment itself fails; a spike that was not absorbed is a result.
     """
@@ -60,7 +62,7 @@ async def run_spike(
         await stack.fresh()
     if close := getattr(live, "close", None):
         stack.on_stop.append(close)
-    return await _Spike(stack, plan, on_progress, live).run(out_dir)
+    return await _Spike(stack, plan, on_progress, live, budget).run(out_dir)
 
 
 class _Spike:
@@ -71,8 +73,15 @@ class _Spike:
     ``memory_kind`` records.
     """
 
-    def __init__(self, stack: Stack, plan: SpikePlan, on_progress: OnProgress | None, live: OnProgress | None) -> None:
-        self.stack, self.plan, self._dashboard = stack, plan, "on" if live else "off"
+    def __init__(
+        self,
+        stack: Stack,
+        plan: SpikePlan,
+        on_progress: OnProgress | None,
+        live: OnProgress | None,
+        budget: RetryBudget | None,
+    ) -> None:
+        self.stack, self.plan, self._dashboard, self._budget = stack, plan, "on" if live else "off", budget
         self.samples: list[tuple[float, QueueStats]] = []
         self.peak_mb: dict[str, float] = {}
         self.memory_kind = "pss" if hasattr(psutil.Process().memory_full_info(), "pss") else "rss"
@@ -92,7 +101,11 @@ class _Spike:
             async with self._sampling(results):
                 self._stage = "fire"
                 load = await run_load(
-                    load_plan, out_dir=folder, on_progress=self._note_load, api_key=self.stack.api_key
+                    load_plan,
+                    out_dir=folder,
+                    on_progress=self._note_load,
+                    api_key=self.stack.api_key,
+                    budget=self._budget,
                 )
                 self._stage = "drain"
                 await self._drain(results)
@@ -206,6 +219,7 @@ class _Spike:
             oldest_age_s=stats.oldest_age_s,
             settled=stats.done + stats.failed,
             drain_rate_per_s=stats.drain_rate_per_s,
+            enqueued=None if self.plan.retry is None else stats.accepted,
             lost=lost,
         )
         self._report(progress)
@@ -231,11 +245,14 @@ class _Spike:
 
     def _result(self, load: LoadResult, account: Reconciliation, **measured: Any) -> SpikeResult:
         summary, series = load.summary(), self._series(load)
-        errors = summary.failures | ({"dropped": summary.dropped} if summary.dropped else {})
+        failures = summary.failures if load.attempts is None else load.attempts.without_job
+        errors = failures | ({"dropped": summary.dropped} if summary.dropped else {})
+        repeats = 0 if summary.retry is None else summary.retry.repeats
+        offered = summary.planned + repeats  # with clients that retry, each attempt is offered to the queue
         named, expired = ", ".join(f"{count:,} {name}" for name, count in errors.items()), self.samples[-1][1].expired
-        missing = summary.planned - account.accepted
+        missing = offered - account.accepted
         reasons = {
-            f"{missing:,} of {summary.planned:,} requests were not accepted ({named})": missing,
+            f"{missing:,} of {offered:,} requests were not accepted ({named})": missing,
             f"{account.lost:,} accepted jobs were lost": account.lost,
             f"{expired:,} accepted jobs expired: they were not started in time and never run": expired,
         }
@@ -243,7 +260,7 @@ class _Spike:
             recorded_at=utc_now(),
             verdict="not absorbed" if any(reasons.values()) else "absorbed",
             reasons=[reason for reason, count in reasons.items() if count],
-            offered=summary.planned,
+            offered=offered,
             errors=errors,
             expired=expired,
             **vars(account),
@@ -265,6 +282,7 @@ class _Spike:
         times_s, queue = zip(*(sample for sample in samples if sample[0] >= -0.5), strict=True)
         return SpikeSeries(
             **{name: getattr(seen, name) for name in ("start_s", "offered_per_s", "accepted_per_s", "failed_per_s")},
+            attempts_per_s=[] if load.attempts is None else seen.attempts_per_s,
             acceptance_p50_s=seen.response_p50_s,
             acceptance_p99_s=seen.response_p99_s,
             sampled_at_s=[round(at_s, 2) for at_s in times_s],

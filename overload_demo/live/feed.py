@@ -36,7 +36,9 @@ class LiveSample:
 
     ``at_s`` counts from the start of the spike or the watch. ``accepted``, ``errors`` and ``settled`` are totals.
     Rates are over the last second, those of the naive API over the last ten. None means unknown: ``acceptance_p99_s``
-    without an answer in the last second, ``errors`` without metrics or clients, ``lost`` before the reconciliation.
+    without an answer in the last second, ``errors`` without metrics or clients, ``lost`` before the reconciliation. The
+    last five are of clients that retry: attempts sent, requests with a result in time, and the p99 of their times. Then
+    ``accepted`` counts jobs, an attempt each, without a rate, and ``acceptance_p99_s`` is unknown.
     """
 
     track: Track
@@ -48,8 +50,13 @@ class LiveSample:
     settled: int
     acceptance_p99_s: float | None = None
     lost: int | None = None
-    accepted_per_s: float = 0.0
+    accepted_per_s: float | None = 0.0
     drain_rate_per_s: float = 0.0
+    sent: int | None = None
+    sent_per_s: float | None = None
+    in_time: int | None = None
+    in_time_per_s: float | None = None
+    result_p99_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -200,10 +207,16 @@ def _with_rates(sample: LiveSample, before: LiveSample) -> LiveSample:
     seconds = sample.at_s - before.at_s
     if seconds < RATE_OVER_S:
         return sample
+
+    def rate(now: int | None, earlier: int | None) -> float | None:
+        return None if now is None else max(0.0, round((now - (earlier or 0)) / seconds, 1))
+
     return replace(
         sample,
-        accepted_per_s=max(0.0, round((sample.accepted - before.accepted) / seconds, 1)),
-        drain_rate_per_s=max(0.0, round((sample.settled - before.settled) / seconds, 1)),
+        accepted_per_s=rate(sample.accepted, before.accepted) if sample.sent is None else None,
+        drain_rate_per_s=rate(sample.settled, before.settled) or 0.0,
+        sent_per_s=rate(sample.sent, before.sent),
+        in_time_per_s=rate(sample.in_time, before.in_time),
     )
 
 
@@ -239,11 +252,13 @@ def labels(sample: LiveSample | None, peak_depth: int) -> dict[str, str]:
     if sample is None:
         return NOTHING_YET
     api, waiting = ("queue", "jobs waiting") if sample.track == "queue" else ("naive", "requests in flight")
-    p99 = _time(sample.acceptance_p99_s)
+    p99 = _time(sample.acceptance_p99_s if sample.in_time is None else sample.result_p99_s)
+    arrives = f"{_count(sample.accepted_per_s)} accepted"
+    if sample.sent_per_s is not None:
+        arrives = f"{sample.sent_per_s:,.0f} attempts, {_count(sample.in_time_per_s)} results in time"
     texts = {
         "latency": "nothing answered in the last second" if p99 == NOT_KNOWN else f"99 % within {p99} now",
         "depth": f"{sample.queue_depth:,} {waiting} now, {peak_depth:,} at most",
-        "rates": f"{sample.accepted_per_s:,.0f} accepted and {sample.drain_rate_per_s:,.0f} done a second now,"
-        f" after {sample.at_s:,.0f} s",
+        "rates": f"{arrives} and {sample.drain_rate_per_s:,.0f} done a second now, after {sample.at_s:,.0f} s",
     }
     return {name: f"{title} over time. {api} API: {texts[name]}." for name, title in _CHARTS.items()}

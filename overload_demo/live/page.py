@@ -4,8 +4,8 @@ Every byte it sends is from this package or the installed ``bokeh``; a strict co
 to that. Addresses are relative, so the page works behind any path prefix.
 
 A notebook shows the same HTML and the same panels: Bokeh documents without data, whose sources the browser fills and
-finds by name. ``queue`` and ``naive`` hold the curves (:data:`CURVES`), ``marks`` the events (``at_s``, ``text``),
-``peak`` and ``empty`` the class's predictions. The time axis has the name ``time``.
+finds by name. ``queue``, ``naive`` and ``clients`` (that retry) hold the curves (:data:`CURVES`), ``marks`` the events
+(``at_s``, ``text``), ``peak`` and ``empty`` the class's predictions. The time axis has the name ``time``.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ from overload_demo.api.access import HostCheck
 from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.http_server import HostRule, SignalFreeServer
-from overload_demo.lab import BLUE, GREY, ORANGE, PURPLE, SINCE
+from overload_demo.lab import BLUE, GREEN, GREY, ORANGE, PURPLE, SINCE
 from overload_demo.live.ballot import LETTERS, STEPS, VoteEntry
 from overload_demo.live.feed import EVERY_S, NOT_KNOWN, NOTHING_YET, NUMBERS, Feed
 
@@ -59,13 +59,15 @@ Body = TypeVar("Body", bound=BaseModel)
 MAX_HEAD_BYTES, MAX_BODY_BYTES = 32_768, 4_096
 CLOSE = {"Connection": "close"}  # the rest of the body is not read
 
-CURVES = ("at_s", "acceptance_p99_s", "queue_depth", "accepted_per_s", "drain_rate_per_s")
+CURVES = ["at_s", "acceptance_p99_s", "queue_depth", "accepted_per_s", "drain_rate_per_s"]
+CURVES += ["result_p99_s", "sent_per_s", "in_time_per_s"]  # of clients that retry
 LINE_PX = 4
 # A fixed range, so that the panel never jumps, with room for the legend above the curves and the event marks below.
 FASTEST_S, SLOWEST_S = 0.00001, 200.0
 QUEUE: dict[str, Any] = {"color": BLUE}
 NAIVE: dict[str, Any] = {"color": ORANGE, "line_dash": [12, 6]}
 ACCEPTED: dict[str, Any] = {"color": GREY, "line_dash": [3, 5]}
+IN_TIME: dict[str, Any] = {"color": GREEN, "line_dash": [16, 4, 4, 4]}
 PREDICTED: dict[str, Any] = {"color": PURPLE, "line_dash": [4, 4]}
 
 
@@ -267,6 +269,7 @@ def _latency() -> figure:
     panel.yaxis.ticker = panel.ygrid.ticker = FixedTicker(ticks=[0.001, 0.01, 0.1, 1, 10])
     _line(panel, "naive", "acceptance_p99_s", "naive API, time to the answer", **NAIVE)
     _line(panel, "queue", "acceptance_p99_s", "queue API, time to the 202", **QUEUE)
+    _line(panel, "clients", "result_p99_s", "clients, time to the result", **IN_TIME)
     marks = panel.select_one({"name": "marks"})
     panel.text(x="at_s", y=FASTEST_S, text="text", source=marks, x_offset=6)
     return panel
@@ -288,6 +291,8 @@ def _rates() -> figure:
     _line(panel, "naive", "drain_rate_per_s", "naive API, answered", **NAIVE)
     _line(panel, "queue", "accepted_per_s", "accepted", **ACCEPTED)
     _line(panel, "queue", "drain_rate_per_s", "done", **QUEUE)
+    _line(panel, "clients", "sent_per_s", "attempts", **ACCEPTED)
+    _line(panel, "clients", "in_time_per_s", "results in time", **IN_TIME)
     return panel
 
 

@@ -3,8 +3,8 @@
 import asyncio
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import accumulate
+from dataclasses import dataclass, replace
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Self
 
@@ -17,7 +17,7 @@ from rich.table import Table
 
 from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab.result import SCHEMA_VERSION, BaselineRun, SpikeResult, first_problem
+from overload_demo.lab.result import SCHEMA_VERSION, BaselineRun, SpikeResult, SpikeSeries, first_problem
 from overload_demo.lab.spike_plan import SpikeProgress
 from overload_demo.lab.wording import off_by
 from overload_demo.live.ballot import vote_view
@@ -70,7 +70,16 @@ class SpikeFeed:
             acceptance_p99_s=load.response_p99_s,
             lost=progress.lost,
         )
+        if progress.enqueued is not None:
+            sample = _of_retries(sample, progress.enqueued, load.attempts)
         self._feed.add(sample)
+
+
+def _of_retries(sample: LiveSample, enqueued: int, sent: int) -> LiveSample:
+    """Separate what the clients of ``sample`` count, requests with a result in time, from the jobs enqueued."""
+    in_time, p99_s = sample.accepted, sample.acceptance_p99_s
+    jobs = replace(sample, accepted=enqueued, accepted_per_s=None, acceptance_p99_s=None)
+    return replace(jobs, sent=sent, in_time=in_time, result_p99_s=p99_s)
 
 
 class Replay:
@@ -111,24 +120,29 @@ class Replay:
 
 def spike_samples(result: SpikeResult) -> Iterator[LiveSample]:
     """Yield the samples of a spike from its first request on; only the last one has ``lost``."""
-    series, errors, last_s = result.series, result.offered - result.accepted, result.series.sampled_at_s[-1]
+    series, load, last_s = result.series, result.load, result.series.sampled_at_s[-1]
     accepted, failed = [_totals_at(series.sampled_at_s, one) for one in (series.accepted_per_s, series.failed_per_s)]
+    sent = _totals_at(series.sampled_at_s, series.attempts_per_s)
     for number, at_s in enumerate(series.sampled_at_s):
         if at_s < 0:
             continue
         second = int(at_s)
         is_last = at_s == last_s
-        yield LiveSample(
+        sample = LiveSample(
             track="queue",
             at_s=at_s,
-            accepted=result.accepted if is_last else round(accepted[number]),
-            errors=errors if is_last else round(failed[number]),
+            accepted=load.accepted if is_last else round(accepted[number]),
+            errors=load.planned - load.accepted if is_last else round(failed[number]),
             queue_depth=series.queue_depth[number],
             oldest_age_s=series.oldest_age_s[number],
             settled=series.settled[number],
             acceptance_p99_s=series.acceptance_p99_s[second] if second < len(series.acceptance_p99_s) else None,
             lost=result.lost if is_last else None,
         )
+        if series.attempts_per_s:
+            enqueued = series.queue_depth[number] + series.in_flight[number] + series.settled[number]
+            sample = _of_retries(sample, enqueued, round(sent[number]))
+        yield sample
 
 
 def baseline_samples(run: BaselineRun) -> Iterator[LiveSample]:
@@ -304,6 +318,9 @@ def _table(feed: Feed) -> Table:
 def spike_text(result: SpikeResult, peak: float | None = None, empty_s: float | None = None) -> str:
     """Return the result of a spike in a line, with the errors of the predictions ``peak`` and ``empty_s``."""
     text = f"{result.verdict.capitalize()}: {result.accepted:,} of {result.offered:,} accepted, {result.lost:,} lost."
+    if clients := result.load.retry:
+        text = f"{clients.accepted:,} of {clients.requests:,} requests got a result in time, none for"
+        text += f" {longest_outage_s(result.series):,.0f} s; {clients.attempts:,} attempts, {result.lost:,} lost."
     if result.caveat:
         text = f"The numbers are not valid: {result.caveat}. {text}"
     for name, value, guess, unit in (
@@ -316,6 +333,12 @@ def spike_text(result: SpikeResult, peak: float | None = None, empty_s: float | 
             text += f" (predicted {guess:,.0f}{error})"
         text += "."
     return text
+
+
+def longest_outage_s(series: SpikeSeries) -> float:
+    """Return the longest time in which less than a tenth of the offered requests had a result, seconds."""
+    lacks = [got < 0.1 * offered for got, offered in zip(series.accepted_per_s, series.offered_per_s, strict=True)]
+    return float(max((len(list(run)) for lacking, run in groupby(lacks) if lacking), default=0))
 
 
 def baseline_text(run: BaselineRun) -> str:

@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import os
-import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -16,16 +14,18 @@ from rich.table import Table
 
 from overload_demo.errors import OverloadDemoError
 from overload_demo.lab import theory
+from overload_demo.lab.crashes import frozen
 from overload_demo.lab.naive_api import run_baseline
-from overload_demo.lab.result import BaselineRun
-from overload_demo.lab.spike_plan import BASELINE_SPIKE_S, BASELINE_TIMEOUT_S, SpikePlan, SpikeProgress
+from overload_demo.lab.result import BaselineRun, SpikeResult
+from overload_demo.lab.spike_plan import BASELINE_SPIKE_S, BASELINE_TIMEOUT_S, OnProgress, SpikePlan, SpikeProgress
 from overload_demo.lab.spike_run import BASELINE_VARIANT, run_spike
 from overload_demo.lab.stack import Stack
 from overload_demo.live.ballot import Ballot, VoteEntry
 from overload_demo.live.feed import TRACKS, Feed
 from overload_demo.live.page import ClassGuess
 from overload_demo.live.sources import SpikeFeed, baseline_text
-from overload_demo.load import LoadPlan, Shape, calibrate
+from overload_demo.live.storm_act import STORM_TITLE, WORK_S, StormScript, storm_plan
+from overload_demo.load import LoadPlan, RetryBudget, Shape, calibrate
 from overload_demo.load.machine import Environment
 
 DELAY_S = 0.001  # chosen: the work of one job on a machine that accepts several times what it drains
@@ -41,11 +41,13 @@ TITLES = {
     "naive": "The spike, without a queue",
     "spike": "The spike, with a queue",
     "at_once": "All at once, with a queue",
+    "storm": STORM_TITLE,
 }
 BUTTONS = {
     "naive": "Naive spike",
     "spike": "Queue spike",
     "at_once": "All at once",
+    "storm": "Retry storm",
     "kill": "Kill worker",
     "restart": "Restart worker",
     "freeze": f"Freeze {FREEZE_S:g} s",
@@ -113,7 +115,7 @@ class Stage:
         self.loop = asyncio.get_running_loop()
         self._feed, self.sizes, self._stack = feed, sizes, stack
         self._act: asyncio.Task[None] | None = None
-        self._frozen: tuple[int, asyncio.TimerHandle] | None = None  # the process id, and the timer that thaws it
+        self._frozen: tuple[contextlib.ExitStack, asyncio.TimerHandle] | None = None  # and the timer that thaws it
         self._is_resetting = False
         self._acts = 0
         self._naive_run: BaselineRun | None = None
@@ -173,7 +175,7 @@ class Stage:
         self._feed.show(title=TITLES[order], status="starting", result="", peak=guess.peak, empty_s=guess.empty_s)
         self._ballot.begin(order)
         try:
-            await (self._play_naive() if order == "naive" else self._play_spike(order))
+            await {"naive": self._play_naive, "storm": self._play_storm}.get(order, lambda: self._play_spike(order))()
         except OverloadDemoError as error:
             self._feed.show(result=f"The act failed: {error}".splitlines()[0], status="over")
         finally:
@@ -189,15 +191,28 @@ class Stage:
             baseline="none",
             command=COMMAND,
         )
-        self._acts += 1
-        folder = self._stack.folder / f"act-{self._acts}-{order}"
-        result = await run_spike(self._stack, plan, live=SpikeFeed(self._feed), out_dir=folder)
-        self._feed.save_marks(folder)
+        result = await self._run(order, plan, sizes.delay_s, SpikeFeed(self._feed))
         if self._naive_run is not None and not at_once:  # it had the same load, work and timeout
             note = "measured in an earlier act"
             naive = {"baseline": self._naive_run, "baseline_source": "live", "baseline_note": note}
             result = result.model_copy(update=naive)
         self._ballot.end(result)
+
+    async def _play_storm(self) -> None:
+        script = StormScript(SpikeFeed(self._feed), self._freeze_for, self._feed.mark)
+        self._ballot.end(await self._run("storm", storm_plan(COMMAND), WORK_S, script.follow, script))
+
+    async def _run(
+        self, order: str, plan: SpikePlan, delay_s: float, live: OnProgress, budget: RetryBudget | None = None
+    ) -> SpikeResult:
+        """Run one act on a stack whose jobs take ``delay_s``; keep its result and marks in a folder of its own."""
+        if self._stack.settings.worker_processing_delay != delay_s:
+            await self._stack.fresh(delay_s)
+        self._acts += 1
+        folder = self._stack.folder / f"act-{self._acts}-{order}"
+        result = await run_spike(self._stack, plan, live=live, out_dir=folder, budget=budget)
+        self._feed.save_marks(folder)
+        return result
 
     async def _play_naive(self) -> None:
         spike_feed = SpikeFeed(self._feed)
@@ -223,21 +238,23 @@ class Stage:
             self._feed.mark("restarted")
 
     async def _freeze(self) -> None:
-        pid = self._stack.process_ids().get("redis")
-        if pid is None:
-            raise OverloadDemoError("the store is not running")
-        os.kill(pid, signal.SIGSTOP)
-        self._frozen = pid, self.loop.call_later(FREEZE_S, self._thaw)
-        self._feed.mark("frozen")
+        self._freeze_for(FREEZE_S)
+
+    def _freeze_for(self, seconds: float) -> None:
+        if self._frozen is None:
+            freezing = contextlib.ExitStack()
+            freezing.enter_context(frozen(self._stack))
+            self._frozen = freezing, self.loop.call_later(seconds, self._thaw)
+            self._feed.mark("frozen")
+            self._feed.show(controls=self._possible())
 
     def _thaw(self) -> None:
         """Let a frozen store go on; without one, do nothing."""
         if self._frozen is None:
             return
-        (pid, timer), self._frozen = self._frozen, None
+        (freezing, timer), self._frozen = self._frozen, None
         timer.cancel()
-        with contextlib.suppress(ProcessLookupError):  # it was killed meanwhile
-            os.kill(pid, signal.SIGCONT)
+        freezing.close()
         self._feed.mark("thawed")
         self._feed.show(controls=self._possible())
 
@@ -314,7 +331,7 @@ def rehearsed(runs: Path) -> Sizes | None:
 async def rehearse(runs: Path, report: Callable[[str], None]) -> Table:
     """Measure this machine, play each act, keep the sizes in ``runs``, and return the results as a table.
 
-    ``report`` gets the name of each step. Takes about three minutes.
+    ``report`` gets the name of each step. Takes about four minutes.
     """
     report("measuring this machine")
     feed = Feed()

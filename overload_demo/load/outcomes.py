@@ -111,6 +111,14 @@ class Attempts:
         order = np.argsort(self.index, kind="stable")
         return list(dict.fromkeys(job_id.decode() for job_id in self.job_ids[order].tolist() if job_id))
 
+    @property
+    def without_job(self) -> dict[str, int]:
+        """Count the attempts that brought their client no new job, by outcome; a repeated id is ``the same job``."""
+        has_job = np.char.str_len(self.job_ids) > 0
+        outcomes = Counter(map(outcome_name, self.kind[~has_job].tolist(), self.status[~has_job].tolist()))
+        outcomes["the same job"] = int(np.count_nonzero(has_job)) - len(self.accepted_ids)
+        return {name: count for name, count in outcomes.items() if count}
+
     def summary(self) -> RetrySummary:
         """Count. Raises ValueError if the counts do not add up."""
         outcomes = Counter(map(outcome_name, self.kind.tolist(), self.status.tolist()))

@@ -111,7 +111,8 @@ def scripted_server(script: Script, host: str = "127.0.0.1") -> Iterator[Scripte
     loop, stop = asyncio.new_event_loop(), asyncio.Event()
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.closing(writer), contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        ends = OSError, asyncio.IncompleteReadError, asyncio.CancelledError  # the last one: asyncio would log it
+        with contextlib.closing(writer), contextlib.suppress(*ends):
             while not writer.is_closing():
                 head = await reader.readuntil(b"\r\n\r\n")
                 _, declared, after = head.lower().partition(b"content-length:")

@@ -114,9 +114,11 @@ def test_figures_state_their_numbers_in_their_alt_text(tmp_path: Path) -> None:
     for drawn in (panels, plane):
         assert isinstance(drawn, AccessibleFigure)
         assert drawn.save(tmp_path / "figure.png").stat().st_size > 10_000
-    assert "no cure: not back, the queue grows; a second at the end: sent 160, new 40, in time 0" in panels.alt
+    assert (
+        "no cure, simulated: not back, the queue grows; a second at the end: sent 160, new 40, in time 0" in panels.alt
+    )
     assert "Back 3 s after the freeze was predicted" in panels.alt
-    assert "bound: back" in panels.alt
+    assert "bound, simulated: back" in panels.alt
     assert "Measured and simulated" in panels.caption and "no cure (late)" in panels.caption
     assert "Measured, load 0.40, 3 retries: not, the queue grows" in plane.alt
 

@@ -36,6 +36,7 @@ def storms(runs: Sequence[StormRun], *, back_s: float | None = None) -> Accessib
     with drawing(*shape, height=1.6 + 3.2 * shape[0], sharex=True, sharey=True, squeeze=False) as (figure, grid):
         for axes, run in zip(grid.flat, runs, strict=False):
             _panel(axes, run, top)
+            axes.set_title(_title(run, with_kind=len({one.is_measured for one in runs}) > 1), fontsize=15)
         note(grid[0, 0], "store\nfrozen", (runs[0].plan.calm_s, top), (6, -42), fontsize=13)
         for axes in grid.flat[len(runs) :]:
             axes.set_axis_off()
@@ -109,10 +110,9 @@ def _panel(axes: Axes, run: StormRun, top: float) -> None:
     for name, (times_s, look) in sorted(_curves(run).items(), key=lambda one: run.rate_at_end(one[1][0])):
         axes.stairs(np.histogram(times_s, edges_s)[0] / edges_s[1], edges_s, baseline=None, **look)
         rate = run.rate_at_end(times_s)
-        at = max(rate, at + top / 8)
+        at = max(rate, at + top / 10)
         style: Look = {"color": look["color"], "fontsize": 13, "annotation_clip": False}
         note(axes, f"{name} {rate:,.0f}/s", (plan.ends_s, at), (8, -5), **style)
-    axes.set_title(_title(run), fontsize=15)
     axes.set(xlim=(0, plan.ends_s), ylim=(0, top))
 
 
@@ -130,18 +130,23 @@ def _highest(run: StormRun) -> float:
     return max(float(np.histogram(times_s, edges_s)[0].max() / edges_s[1]) for times_s, _ in _curves(run).values())
 
 
-def _title(run: StormRun) -> str:
+def _title(run: StormRun, *, with_kind: bool) -> str:
+    name = f"{run.cure.name}, {_kind(run)}" if with_kind else run.cure.name
     back = {"drains": "not back yet, the queue drains", "storm": "not back, the queue grows"}
-    return f"{run.cure.name}: {back.get(run.outcome, f'back {run.back_s or 0:.1f} s after the freeze')}"
+    return f"{name}: {back.get(run.outcome, f'back {run.back_s or 0:.1f} s after the freeze')}"
+
+
+def _kind(run: StormRun) -> str:
+    return "measured" if run.is_measured else "simulated"
 
 
 def _text(run: StormRun) -> str:
     rates = ", ".join(f"{name} {run.rate_at_end(times_s):,.0f}" for name, (times_s, _) in _curves(run).items())
-    return f"{_title(run)}; a second at the end: {rates}."
+    return f"{_title(run, with_kind=True)}; a second at the end: {rates}."
 
 
 def _caption(runs: Sequence[StormRun]) -> str:
-    plan, kinds = runs[0].plan, sorted({"measured" if run.is_measured else "simulated" for run in runs})
+    plan, kinds = runs[0].plan, sorted({_kind(run) for run in runs})
     text = (
         f"{' and '.join(kinds).capitalize()}. Shaded: the freeze. New: new requests. Sent: with all retries. In time: "
     )

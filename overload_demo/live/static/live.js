@@ -17,13 +17,17 @@ export async function mount(root, Bokeh, panels) {
   const kept = { naive: [], queue: [] };
   const gapped = rows => rows.flatMap((row, number) =>
     number && row.at_s - rows[number - 1].at_s > MOST_S ? [{ at_s: rows[number - 1].at_s }, row] : [row]);
+  const isDrawn = ({ data_source, glyph }) => [...(data_source.data[glyph.y?.field] ?? [])].some(y => !Number.isNaN(y));
   const fill = (name, rows) => {
     each(name, source => { source.data = columns(source, rows); });
     each("legend", legend => {  // a name without a line is hidden
-      for (const item of legend.items) item.visible = item.renderers.some(one => one.data_source.get_length() > 0);
+      for (const item of legend.items) item.visible = item.renderers.some(isDrawn);
     });
   };
-  const draw = track => fill(track, gapped(kept[track]));
+  const draw = track => {
+    fill(track, gapped(kept[track]));
+    if (track === "queue") fill("clients", gapped(kept.queue.filter(row => row.in_time != null)));
+  };
 
   function showNow(sample) {
     for (const [name, text] of Object.entries(sample.numbers))

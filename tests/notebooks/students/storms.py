@@ -107,14 +107,20 @@ STUDENTS = [
     ),
     Students(
         "06.slow",
-        facts={"too_many": 168.0, "arrival_per_s": 18.0, "drain_per_s": 100.0, "retries": 3},
+        facts={"too_many": 168.0, "arrival_per_s": 18.0, "drain_per_s": 100.0, "retries": 3} | {"measured_per_s": 88.0},
         right=[6.0],
-        wrong=[(1.68, "still arrive"), (2.05, "new requests only"), (3.652, "a first attempt"), (2.333, "to *fill*")],
+        wrong=[
+            (10.5, "the real stack"),
+            (1.68, "still arrive"),
+            (2.05, "new requests only"),
+            (3.652, "a first attempt"),
+            (2.333, "to *fill*"),
+        ],
         wrong_type=[("6 s", "without quotes"), ((6, 0), "decimal point")],
     ),
     Students(
         "06.slow",
-        facts={"too_many": 300.0, "arrival_per_s": 10.0, "drain_per_s": 100.0, "retries": 3},
+        facts={"too_many": 300.0, "arrival_per_s": 10.0, "drain_per_s": 100.0, "retries": 3} | {"measured_per_s": 30.0},
         right=[5.0],
         wrong=[(7.5, "to *fill*"), (3.0, "still arrive"), (3.333, "new requests only")],
         wrong_type=[([5.0], "a number")],
