@@ -29,7 +29,7 @@ from overload_demo.errors import OverloadDemoError
 from overload_demo.lab import BLUE, GREY, NAIVE, ORANGE, QUEUE
 from overload_demo.lab.plots.accessible_figure import drawing
 from overload_demo.load import LoadPlan, LoadResult, Shape, run_load
-from overload_demo.load.sender import sample_body
+from overload_demo.load.clients import sample_body
 
 CLIENT_TIMEOUT_S = 60.0
 SAMPLE_EVERY_S = 0.25

@@ -176,7 +176,9 @@ class Inventory:
         note, parts = made.HTML(html.escape(self.note)), []
         for number, item in enumerate(items(), 1):
             options = [(text, letter) for letter, text in item.options.items()]
-            field = made.RadioButtons(options=options, value=self.answers.get(item.key), layout={"width": "auto"})
+            field = made.RadioButtons(
+                options=options, value=self.answers.get(item.key), layout={"width": "max-content"}
+            )
             field.observe(functools.partial(self._chosen, item.key, note), names="value")
             parts += [
                 made.HTML(f'<div style="line-height:1.4"><b>{number}.</b> {html.escape(item.question)}</div>'),
