@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from experiments import live_class, student_cost
+from experiments import course, live_class, student_cost
 from experiments.fault_matrix import FaultMatrix, durability_block, faults_block
 from experiments.readme import measured, reference
 from experiments.readme.recordings import recordings_block
@@ -21,7 +21,10 @@ DOCUMENTS: dict[Path, Callable[[], Blocks]] = {
     ROOT / "experiments" / "README.md": lambda: measured.experiments_page() | {"recordings": recordings_block()},
     ROOT / "tests" / "README.md": lambda: {"faults": faults_block(FaultMatrix.recorded())},
     ROOT / "notebooks" / "LECTURE.md": lambda: {"class": live_class.class_block(live_class.LiveClass.recorded())},
-    ROOT / "notebooks" / "README.md": lambda: {"cost": student_cost.cost_block(student_cost.StudentCost.recorded())},
+    ROOT / "notebooks" / "README.md": lambda: {
+        "cost": student_cost.cost_block(student_cost.StudentCost.recorded()),
+        "figures": course.figures_block(course.TellingFigure.all_recorded()),
+    },
 }
 
 

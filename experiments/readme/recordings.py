@@ -9,6 +9,7 @@ from pathlib import Path
 
 from experiments.bench.peers.comparison import ACCEPTED, Comparison
 from experiments.bench.record import RESULTS, Benchmark, Place, markdown_table
+from experiments.course import TellingFigure
 from experiments.fault_matrix import FaultMatrix
 from experiments.live_class import LiveClass
 from experiments.student_cost import StudentCost
@@ -98,6 +99,12 @@ def _student(path: Path) -> Recording:
     return _at(cost.place, path, f"`{cost.notebook}` at level {cost.level}: {used}")
 
 
+def _telling(path: Path) -> Recording:
+    figure = TellingFigure.model_validate_json(path.read_bytes())
+    what = f"The telling figure of notebook {figure.title}, level `{figure.level}`"
+    return replace(_at(figure.place, path, figure.alt.partition(". ")[0]), what=what)
+
+
 def _class(path: Path) -> Recording:
     seen = LiveClass.model_validate_json(path.read_bytes())
     return _at(seen.place, path, f"{len(seen.steps)} acts; {seen.steps[-2].result}")
@@ -163,6 +170,7 @@ _READERS: dict[str, Callable[[Path], Recording]] = {
     "fault_matrix.json": _faults,
     "live_class.json": _class,
     "naive_*.json": _naive,
+    "notebook_*.json": _telling,
     "spike.json": _spike,
     "spike_far.json": _far_spike,
     "student_cost.json": _student,

@@ -260,7 +260,11 @@ class Prediction:
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
         facts = {"prediction": self.key, "value": self.value, "is_own": self.is_own}
-        bundle: dict[str, Any] = _field(self)._repr_mimebundle_()
+        try:
+            bundle: dict[str, Any] = _field(self)._repr_mimebundle_()
+        except ConfigurationError:
+            text = f"{self!r} (no field without ipywidgets: pip install -e '.[notebooks]', or call .enter(\"60000\"))"
+            return {"text/plain": text, PREDICTION_MIME: facts}
         return bundle | {"text/plain": repr(self), PREDICTION_MIME: facts}
 
     def __repr__(self) -> str:

@@ -159,7 +159,10 @@ class Inventory:
         self._problem += not_kept
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
-        bundle: dict[str, Any] = self._form()._repr_mimebundle_()
+        try:
+            bundle: dict[str, Any] = self._form()._repr_mimebundle_()
+        except ConfigurationError as error:  # no fields: .enter() takes the answers too
+            return {"text/plain": f"{self!r}\n\n{error}"}
         return bundle | {"text/plain": repr(self)}
 
     def __repr__(self) -> str:

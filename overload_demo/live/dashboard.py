@@ -76,4 +76,8 @@ class Dashboard(SpikeFeed):
         self._page.__exit__()
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
-        return self._widget._repr_mimebundle_(**options)
+        data, metadata = self._widget._repr_mimebundle_(**options) or ({}, {})
+        return data | {"text/plain": repr(self)}, metadata  # the text is for a front end without widgets
+
+    def __repr__(self) -> str:
+        return f"The live view, as a page while the kernel runs: {self.address}"

@@ -17,6 +17,7 @@ from tests.support.running import free_port
 from tests.support.waiting import wait_until
 
 TOKEN = "a-token-of-the-tests"
+APPS = {"jupyterlab": "LabApp", "notebook": "JupyterNotebookApp"}
 NEWS = "@jupyterlab/apputils-extension:announcements"
 KERNEL_IS_CONNECTED = (
     "jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.connectionStatus === 'connected'"
@@ -29,11 +30,12 @@ KERNEL_IS_IDLE = "jupyterapp.shell.currentWidget?.sessionContext?.session?.kerne
 
 
 @contextlib.contextmanager
-def lab_server(folder: Path, level: str = "test") -> Iterator[str]:
-    """JupyterLab with the notebooks of ``folder``, its own directories and nothing of the user's; yields its URL."""
-    settings = folder / "jupyter" / "config_dir" / "labconfig"
-    settings.mkdir(parents=True)
-    (settings / "page_config.json").write_text(json.dumps({"disabledExtensions": {NEWS: True}}))
+def lab_server(folder: Path, level: str = "test", module: str = "jupyterlab") -> Iterator[str]:
+    """JupyterLab with the notebooks of ``folder``, its own directories and nothing of the user's; yields its URL.
+
+    ``module`` "notebook" is Jupyter Notebook 7 instead.
+    """
+    without_news(folder)
     port = free_port()
     options = {
         "ServerApp.ip": "127.0.0.1",
@@ -41,14 +43,14 @@ def lab_server(folder: Path, level: str = "test") -> Iterator[str]:
         "ServerApp.port_retries": 0,
         "ServerApp.allow_root": True,
         "IdentityProvider.token": TOKEN,
-        "LabApp.expose_app_in_browser": True,
+        f"{APPS[module]}.expose_app_in_browser": True,
     }
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", *(f"--{name}={it}" for name, it in options.items())]
+    command = [sys.executable, "-m", module, "--no-browser", *(f"--{name}={it}" for name, it in options.items())]
     url = f"http://127.0.0.1:{port}"
     with no_process_left(folder), (folder / "lab.log").open("wb") as log:
         server = subprocess.Popen(command, cwd=folder, env=environment(folder, level), stdout=log, stderr=log)
         try:
-            wait_until("JupyterLab answers", lambda: server.poll() is not None or _answers(f"{url}/api"), 40.0)
+            wait_until("JupyterLab answers", lambda: server.poll() is not None or answers(f"{url}/api"), 40.0)
             assert server.poll() is None, (folder / "lab.log").read_text()
             yield url
         finally:
@@ -56,7 +58,15 @@ def lab_server(folder: Path, level: str = "test") -> Iterator[str]:
             server.wait(30)
 
 
-def _answers(url: str) -> bool:
+def without_news(folder: Path) -> None:
+    """Turn off the pop-up that offers news: it covers a corner of the page."""
+    settings = folder / "jupyter" / "config_dir" / "labconfig"
+    settings.mkdir(parents=True)
+    (settings / "page_config.json").write_text(json.dumps({"disabledExtensions": {NEWS: True}}))
+
+
+def answers(url: str) -> bool:
+    """Whether a server answers 200."""
     with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2) as answer:
         return bool(answer.status == 200)
     return False
@@ -65,13 +75,13 @@ def _answers(url: str) -> bool:
 class LabPage(Tab):
     """A browser tab with JupyterLab in it."""
 
-    def __init__(self, page: Page, url: str) -> None:
+    def __init__(self, page: Page, url: str, *, place: str = "lab/tree", token: str = TOKEN) -> None:
         super().__init__(page)
-        self._url = url
+        self._url, self._place, self._token = url, place, f"&token={token}" * bool(token)
 
     def open(self, notebook: str, *, expect_idle: bool = True) -> None:
         """Open a notebook, or load the page again, and wait for its kernel: until it is idle, or at least connected."""
-        self.page.goto(f"{self._url}/lab/tree/{notebook}?reset&token={TOKEN}")
+        self.page.goto(f"{self._url}/{self._place}/{notebook}?reset{self._token}")
         self.page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=40_000)
         self.page.wait_for_function(KERNEL_IS_IDLE if expect_idle else KERNEL_IS_CONNECTED, timeout=40_000)
 

@@ -5,6 +5,7 @@ import os
 import re
 import socket
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -12,8 +13,10 @@ import psutil
 import pytest
 from nbformat import NotebookNode
 
+from experiments.course import page_of
 from overload_demo.course.exercise import exercises
 from overload_demo.course.rerun import findings
+from tests.browser.static import assert_a_static_page_needs_nothing
 from tests.notebooks.kernels import (
     NOTEBOOKS,
     STOP,
@@ -84,6 +87,7 @@ def test_a_notebook_runs_top_to_bottom_solved_and_again_as_it_is_and_leaves_noth
     with kernel(folder) as one:
         solved = solve(read(path), path)
         text = one.run(solved)
+        assert_a_static_page_needs_nothing(page_of(deepcopy(solved)), folder)
 
         found = {finding.item: finding.status for finding in findings(path.stem, solved)}
         assert {key: found[key] for key in exercises_in(solved)} == dict.fromkeys(exercises_in(solved), "right"), text

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from overload_demo.course.exercise import PREDICTION_MIME, Comparison, Prediction, _field
-from overload_demo.errors import ConfigurationError
 
 
 @pytest.fixture(autouse=True)
@@ -129,11 +128,14 @@ def test_a_field_shows_the_question_and_takes_what_is_typed() -> None:
     assert bundle[PREDICTION_MIME] == {"prediction": "99.peak", "value": 4000, "is_own": False}
 
 
-def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_the_text_names_it_and_another_way_to_enter_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
 
-    with pytest.raises(ConfigurationError, match=r"pip install -e '\.\[notebooks\]'"):
-        peak()._repr_mimebundle_()
+    bundle = peak()._repr_mimebundle_()
+
+    assert bundle["text/plain"].startswith("How deep? the default counts until you enter one: 4,000 jobs (no field")
+    assert "pip install -e '.[notebooks]'" in bundle["text/plain"] and '.enter("60000")' in bundle["text/plain"]
+    assert bundle[PREDICTION_MIME] == {"prediction": "99.peak", "value": 4000, "is_own": False}
 
 
 def test_a_comparison_shows_the_error_and_the_source_of_each_prediction() -> None:

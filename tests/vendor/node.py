@@ -1,9 +1,11 @@
-"""Node with the vendor's packages, installed once into pytest's cache: the repository holds their versions only."""
+"""Node with packages for tests, installed once into pytest's cache: the repository holds their versions only."""
 
+import json
 import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -14,12 +16,12 @@ INSTALL = ("npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--
 INSTALL_WITHIN_S = 90.0
 
 
-def workshop(cache: pytest.Cache) -> Path:
-    """A folder with the packages of ``package.json``; without it the test is skipped, and fails in CI."""
+def workshop(cache: pytest.Cache, package: Path = HERE / "package.json") -> Path:
+    """A folder with the packages of ``package``; without it the test is skipped, and fails in CI."""
     if missing := [name for name in ("node", "npm") if shutil.which(name) is None]:
-        _missing(f"no {missing[0]} on this machine (Debian: apt-get install nodejs npm)")
-    folder = cache.mkdir("vendor-clients")
-    wanted = (HERE / "package.json").read_text()
+        missing_here(f"no {missing[0]} on this machine (Debian: apt-get install nodejs npm)")
+    wanted = package.read_text()
+    folder = cache.mkdir(str(json.loads(wanted)["name"]))
     done = folder / "installed.json"  # written last: an interrupted installation is made again
     lock = FileLock(folder / "lock")
     assert lock.take(timeout_s=INSTALL_WITHIN_S), "another process installs for too long"
@@ -30,14 +32,15 @@ def workshop(cache: pytest.Cache) -> Path:
                 subprocess.run(INSTALL, cwd=folder, check=True, capture_output=True, timeout=INSTALL_WITHIN_S)
             except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
                 output = (error.stderr or b"").decode(errors="replace").strip()
-                _missing(f"npm could not install the vendor's clients: {output[-300:] or error}")
+                missing_here(f"npm could not install {folder.name}: {output[-300:] or error}")
             done.write_text(wanted)
     finally:
         lock.release()
     return folder
 
 
-def _missing(reason: str) -> None:
+def missing_here(reason: str) -> NoReturn:
+    """Skip the test, or fail it in CI."""
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
