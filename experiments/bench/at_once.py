@@ -1,17 +1,22 @@
 """100,000 sockets opened at the same moment, beside plain uvicorn: ``python -m experiments.bench.at_once``.
 
 One API process each, with the same app, store, worker and load. Then 10,000 sockets against 256 descriptors, with
-uvloop and with asyncio's event loop. Every id in a response is looked up in the store.
+uvloop and with asyncio's event loop. Every id in a response is looked up in the store. Last, ``h2load``, a load
+generator in C, opens the same sockets: the difference is the cost of the load generator.
 """
 
 import asyncio
+import shutil
+import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import psutil
@@ -24,12 +29,14 @@ from overload_demo.errors import OverloadDemoError
 from overload_demo.lab import BLUE, GREY, NAIVE, ORANGE, QUEUE
 from overload_demo.lab.plots.accessible_figure import drawing
 from overload_demo.load import LoadPlan, LoadResult, Shape, run_load
+from overload_demo.load.clients import sample_body
 
 CLIENT_TIMEOUT_S = 60.0
 SAMPLE_EVERY_S = 0.25
 COLOURS = {"202": BLUE, "reset": ORANGE, "timed out": "#E69F00", "other": GREY}
 LIMIT = 256
 LOOKUP_BATCH = 1000
+H2LOADS = 12  # each to an address of its own: with few addresses, the search for free ports takes most of the time
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,7 @@ def main(rounds: Rounds = 5, sockets: Count = 100_000, few: Count = 10_000, fold
                 print(f"{case.name}: {run.counts}; last 202 after {run.slowest_s:.1f} s; MB: {memory}")
         rows += [row for case in cases for row in _rows(case, seen[case])]
         notes |= {f"answers in round 1, {case.name}": seen[case][0].counts for case in cases}
+        rows += _h2load_rows([_h2load(sockets, folder) for _ in range(rounds)] if shutil.which("h2load") else [])
         notes["clients waited, s"] = CLIENT_TIMEOUT_S
         _draw(RESULTS / "bench_at_once.png", {case: runs[0] for case, runs in seen.items()})
 
@@ -147,6 +155,39 @@ def _memory_watched(processes: dict[str, int]) -> Iterator[dict[str, float]]:
     finally:
         ended.set()
         thread.join()
+
+
+def _h2load(sockets: int, parent: Path) -> tuple[float, float, float]:
+    """Open the sockets with h2load, in place of ours; return seconds until all ended, CPU s of the API and of h2load.
+
+    Raises :class:`OverloadDemoError` unless every socket got a 202.
+    """
+    with servers.folder_in(parent) as folder, ExitStack() as stack:
+        stack.enter_context(servers.worker(folder, WORKER_PROCESSING_DELAY=0.0004))
+        every = "0.0.0.0"  # noqa: S104 - its loopback addresses are used
+        url, api = stack.enter_context(servers.our_api(folder, host=every, OVERLOAD_ALLOWED_HOSTS="*"))
+        (folder / "body").write_bytes(sample_body(42))
+        each = str(sockets // H2LOADS)
+        command = ["h2load", "--h1", "-n", each, "-c", each, "-d", str(folder / "body")]
+        command += ["-H", "Content-Type: application/json"]
+        targets = [f"http://127.0.0.{1 + number}:{urlsplit(url).port}/jobs" for number in range(H2LOADS)]
+        since, before_s = time.monotonic(), _cpu_s(api)
+        clients = [psutil.Popen([*command, target], stdout=subprocess.PIPE, text=True) for target in targets]
+        ended = [(client.stdout.read(), sum(client.cpu_times()[:2]), client.wait()) for client in clients]
+        if not all(f"{each} 2xx" in output for output, *_ in ended):
+            raise OverloadDemoError(f"h2load: {ended[0][0]}")
+        return time.monotonic() - since, _cpu_s(api) - before_s, sum(cpu_s for _, cpu_s, _ in ended)
+
+
+def _cpu_s(pid: int) -> float:
+    return float(sum(psutil.Process(pid).cpu_times()[:2]))
+
+
+def _h2load_rows(runs: list[tuple[float, float, float]]) -> list[Row]:
+    names = ("the last 202 after", "CPU of the API", "CPU of h2load")
+    seconds: dict[str, Any] = {"unit": "s", "less_is_better": True}
+    columns = zip(names, zip(*runs, strict=True), strict=False)
+    return [Row(what=f"sockets opened by h2load: {name}", ours=list(values), **seconds) for name, values in columns]
 
 
 def _found(folder: Path, job_ids: set[str]) -> int:

@@ -62,10 +62,12 @@ def folder_in(parent: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def our_api(folder: Path, *, processes: int = 1, **variables: object) -> Iterator[tuple[str, int]]:
+def our_api(
+    folder: Path, *, processes: int = 1, host: str = "127.0.0.1", **variables: object
+) -> Iterator[tuple[str, int]]:
     """Run the API on a store in ``folder``; yield its URL and the id of its first process."""
     with contextlib.ExitStack() as stack:
-        listeners = [stack.enter_context(listener) for listener in listen("127.0.0.1", 0)]
+        listeners = [stack.enter_context(listener) for listener in listen(host, 0)]
         descriptors = [listener.fileno() for listener in listeners]
         arguments = ["--fds", ",".join(map(str, descriptors))]
         own, log = environment(folder, **variables), folder / "api.log"

@@ -8,10 +8,11 @@ from enum import StrEnum
 from typing import TypeVar
 
 from overload_demo.course.exercise import Comparison, Prediction, check
+from overload_demo.course.grading import broken_queues, grade
 from overload_demo.course.inventory import Inventory
 from overload_demo.errors import ConfigurationError
 
-__all__ = ["Comparison", "Inventory", "Level", "Prediction", "by_level", "check"]
+__all__ = ["Comparison", "Inventory", "Level", "Prediction", "broken_queues", "by_level", "check", "grade"]
 
 Value = TypeVar("Value")
 

@@ -101,7 +101,14 @@ def findings(paths: Iterable[Path]) -> Iterator[Finding]:
     both = [(one.pre, one.post) for one in found if one.pre is not None and one.post is not None]
     if len(found) > 1 and both:
         pre, post = (sum(scores) / len(both) for scores in zip(*both, strict=True))
-        yield Finding("(class)", "inventory", f"mean: {len(both)} folders", pre=pre, post=post, gain=gain(pre, post))
+        yield Finding(
+            "(class)",
+            "inventory",
+            f"mean: {len(both)} of {len(found)} folders",
+            pre=pre,
+            post=post,
+            gain=gain(pre, post),
+        )
 
 
 def _finding(folder: Path) -> Finding:
@@ -176,7 +183,9 @@ class Inventory:
         note, parts = made.HTML(html.escape(self.note)), []
         for number, item in enumerate(items(), 1):
             options = [(text, letter) for letter, text in item.options.items()]
-            field = made.RadioButtons(options=options, value=self.answers.get(item.key), layout={"width": "auto"})
+            field = made.RadioButtons(
+                options=options, value=self.answers.get(item.key), layout={"width": "max-content"}
+            )
             field.observe(functools.partial(self._chosen, item.key, note), names="value")
             parts += [
                 made.HTML(f'<div style="line-height:1.4"><b>{number}.</b> {html.escape(item.question)}</div>'),

@@ -28,6 +28,7 @@ _HOMES = {
     "lab.preflight": ("Preflight",),
     "lab.round_trips": ("acceptance", "plain_recipe", "whole_life"),
     "lab.result": ("SpikeResult", "recorded_baseline", "require_checkout"),
+    "lab.sale": ("SaleBrief", "SaleDesign", "run_sale"),
     "lab.spike_plan": ("SpikePlan", "spike_progress", "steps_progress"),
     "lab.spike_run": ("run_spike",),
     "lab.stack": ("EFFECTS", "Stack"),

@@ -45,6 +45,7 @@ Placement = Literal["kernel", "process"]
 
 EFFECTS = "effects.log"  # in the folder of a run: where the worker appends each start and effect of a job
 KILLABLE = ("api", "worker", "gateway", "redis")
+MOST_WORKERS = 16  # chosen: processes on one machine
 READY_WITHIN_S = 30.0
 SUPERVISE_EVERY_S = 0.2
 RESULT_TTL_S = 86_400  # results outlive any drain, so that every job can be reconciled
@@ -86,6 +87,7 @@ class Stack:
         upstash: bool = False,
         round_trip_s: float | None = None,
         own_key: bool = True,
+        workers: int = 1,
         runs: Path = Path("runs"),
         name: str = "stack",
         **settings: Any,
@@ -94,11 +96,14 @@ class Stack:
 
         ``processing_delay_s`` is the work of one job, seconds. ``round_trip_s`` puts a simulated database (``cloud``)
         so far away before the store; ``upstash`` uses the account of the environment. ``own_key`` False: the API
-        requires no key. ``runs`` receives the run folder. ``settings`` are further fields of :class:`Settings`. Returns
-        when the API is ready. Raises :class:`OverloadDemoError` with the last log lines if it does not become ready.
+        requires no key. ``workers``: processes, for ``placement="process"``. ``runs`` receives the run folder.
+        ``settings`` are further fields of :class:`Settings`. Returns when the API is ready. Raises
+        :class:`OverloadDemoError` with the last log lines if it does not become ready.
         """
         wanted: dict[str, Any] = {"placement": placement, "processing_delay_s": processing_delay_s, "upstash": upstash}
-        wanted |= {"round_trip_s": round_trip_s, "own_key": own_key, **settings}
+        wanted |= {"round_trip_s": round_trip_s, "own_key": own_key, "workers": workers, **settings}
+        if not 1 <= workers <= MOST_WORKERS or (workers > 1 and placement != "process"):
+            raise ConfigurationError(f'workers: 1, or up to {MOST_WORKERS} with placement="process", not {workers!r}')
         running = cls.current
         if running is not None and running._wanted == wanted and running.parts["api"].pid:
             return running
@@ -257,7 +262,7 @@ class Stack:
             address = self.cloud.address if self.cloud else None
             own |= {"upstash_redis_rest_url": address and address.url}
             own |= {"upstash_redis_rest_token": address and address.token}
-        no_settings = {"placement", "processing_delay_s", "upstash", "round_trip_s", "own_key"}
+        no_settings = {"placement", "processing_delay_s", "upstash", "round_trip_s", "own_key", "workers"}
         return own | {name: value for name, value in self._wanted.items() if name not in no_settings}
 
     def _children(self) -> PartGroup:
@@ -268,11 +273,13 @@ class Stack:
                 environment[name.upper()] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 
         def child(name: str, *arguments: str, fds: Sequence[int] = ()) -> Child:
-            log = self.folder / f"{name}.log"
-            return Child(f"overload_demo.{name}", arguments, environment=environment, log=log, fds=fds)
+            module, log = name.partition("-")[0], self.folder / f"{name}.log"
+            return Child(f"overload_demo.{module}", arguments, environment=environment, log=log, fds=fds)
 
         fds = [listener.fileno() for listener in self.listeners]
-        return PartGroup(api=child("api", "--fds", ",".join(map(str, fds)), fds=fds), worker=child("worker"))
+        names = ["worker", *(f"worker-{number}" for number in range(2, self._wanted["workers"] + 1))]
+        workers = {name: child(name) for name in names}
+        return PartGroup(api=child("api", "--fds", ",".join(map(str, fds)), fds=fds), **workers)
 
     async def _ready(self) -> None:
         deadline = time.monotonic() + READY_WITHIN_S

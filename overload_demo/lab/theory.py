@@ -62,6 +62,15 @@ def share_refused(arrival_per_s: float, drain_per_s: float, spike_s: float, max_
     return excess / (arrival_per_s * spike_s)
 
 
+def fewest_workers(arrival_per_s: float, worker_per_s: float, spike_s: float, age_s: float) -> int:
+    """Return the fewest workers that refuse no job of a spike and let none wait longer than ``age_s``.
+
+    n workers do n μ jobs a second, so a queue of n μ x age is allowed (Little's law); the peak (λ - n μ) T must fit
+    into it (Newell, section 2.2): n >= λ T ÷ (μ (T + age)).
+    """
+    return max(1, math.ceil(arrival_per_s * spike_s / (worker_per_s * (spike_s + age_s)) - 1e-9))
+
+
 def storm_load(retries: float) -> float:
     """Return the load λ ÷ μ above which a retry storm outlasts its trigger: 1 ÷ (1 + R).
 

@@ -78,7 +78,8 @@ class SpikeFeed:
 def _of_retries(sample: LiveSample, enqueued: int, sent: int) -> LiveSample:
     """Separate what the clients of ``sample`` count, requests with a result in time, from the jobs enqueued."""
     in_time, p99_s = sample.accepted, sample.acceptance_p99_s
-    return replace(sample, accepted=enqueued, acceptance_p99_s=None, sent=sent, in_time=in_time, result_p99_s=p99_s)
+    jobs = replace(sample, accepted=enqueued, accepted_per_s=None, acceptance_p99_s=None)
+    return replace(jobs, sent=sent, in_time=in_time, result_p99_s=p99_s)
 
 
 class Replay:
@@ -119,7 +120,7 @@ class Replay:
 
 def spike_samples(result: SpikeResult) -> Iterator[LiveSample]:
     """Yield the samples of a spike from its first request on; only the last one has ``lost``."""
-    series, errors, last_s = result.series, result.offered - result.accepted, result.series.sampled_at_s[-1]
+    series, load, last_s = result.series, result.load, result.series.sampled_at_s[-1]
     accepted, failed = [_totals_at(series.sampled_at_s, one) for one in (series.accepted_per_s, series.failed_per_s)]
     sent = _totals_at(series.sampled_at_s, series.attempts_per_s)
     for number, at_s in enumerate(series.sampled_at_s):
@@ -130,8 +131,8 @@ def spike_samples(result: SpikeResult) -> Iterator[LiveSample]:
         sample = LiveSample(
             track="queue",
             at_s=at_s,
-            accepted=result.accepted if is_last and not series.attempts_per_s else round(accepted[number]),
-            errors=errors if is_last else round(failed[number]),
+            accepted=load.accepted if is_last else round(accepted[number]),
+            errors=load.planned - load.accepted if is_last else round(failed[number]),
             queue_depth=series.queue_depth[number],
             oldest_age_s=series.oldest_age_s[number],
             settled=series.settled[number],
@@ -319,7 +320,7 @@ def spike_text(result: SpikeResult, peak: float | None = None, empty_s: float | 
     text = f"{result.verdict.capitalize()}: {result.accepted:,} of {result.offered:,} accepted, {result.lost:,} lost."
     if clients := result.load.retry:
         text = f"{clients.accepted:,} of {clients.requests:,} requests got a result in time, none for"
-        text += f" {longest_outage_s(result.series):,.0f} s; {clients.attempts:,} attempts, {result.lost:,} jobs lost."
+        text += f" {longest_outage_s(result.series):,.0f} s; {clients.attempts:,} attempts, {result.lost:,} lost."
     if result.caveat:
         text = f"The numbers are not valid: {result.caveat}. {text}"
     for name, value, guess, unit in (

@@ -1,50 +1,21 @@
-"""Find violations in a history, after Jepsen's total-queue checker.
+"""Find violations in a history of the reference stack.
 
-That checker's rule: nothing acknowledged is lost, and nothing comes out that was not put in. This one also checks the
-other promises of this queue: bounded and explained repetition, write-once results, legal transitions, order, positions.
+The rules for each job are those of :mod:`overload_demo.lab.history`, which also judge the repairs of notebook 09. This
+module adds the promises of this queue: order, positions, counters and responses.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass
 
-from tests.history.record import Fault, History, Request, Run
+from overload_demo.lab.history import History, Submission, Violations, check_jobs
 
-TERMINAL = {"done", "failed"}
-LEGAL = {
-    "queued": {"queued", "processing", *TERMINAL},
-    "processing": {"processing", "queued", *TERMINAL},
-    "done": {"done"},
-    "failed": {"failed"},
-}
 RETURNED_WITHIN_S = 5.0  # after a fault, leases expire and jobs return before the waiting ones
 
 
 @dataclass
-class Verdict:
-    """``wrong`` names every violation, by kind; ``counts`` are events that are allowed and reported.
+class Verdict(Violations):
+    """``exposed_jobs``: jobs acknowledged before the end of some fault and without an effect at its beginning."""
 
-    ``exposed_jobs``: jobs acknowledged before the end of some fault and without an effect at its beginning.
-    """
-
-    wrong: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    counts: dict[str, int] = field(default_factory=dict)
     exposed_jobs: int = 0
-
-    @property
-    def is_valid(self) -> bool:
-        """Whether nothing was wrong."""
-        return not self.wrong
-
-    def note(self, kind: str, found: Iterable[str]) -> None:
-        """Add violations of a kind."""
-        for one in found:
-            self.wrong[kind].append(one)
-
-    def describe(self) -> str:
-        """Return every kind of violation, with its number and one example."""
-        return "; ".join(f"{kind} {len(found)} ({found[0]})" for kind, found in self.wrong.items()) or "nothing wrong"
 
 
 def check(history: History, *, max_attempts: int = 3, workers: int = 1, has_foreign_entries: bool = False) -> Verdict:
@@ -54,10 +25,7 @@ def check(history: History, *, max_attempts: int = 3, workers: int = 1, has_fore
     ``has_foreign_entries``: another program wrote into the queue; positions and counters are then not checked.
     """
     verdict = Verdict()
-    _sets(history, verdict)
-    _repetition(history, verdict, max_attempts)
-    _results(history, verdict)
-    _transitions(history, verdict)
+    check_jobs(history, verdict, max_attempts=max_attempts, is_result_of=_is_doubled)
     if workers == 1:
         _order(history, verdict)
     if not has_foreign_entries:
@@ -68,77 +36,8 @@ def check(history: History, *, max_attempts: int = 3, workers: int = 1, has_fore
     return verdict
 
 
-def _sets(history: History, verdict: Verdict) -> None:
-    """Find lost, phantom and forbidden jobs; recovered ones ran although their client got no 202."""
-    attempted = {request.value for request in history.requests}
-    refused = {request.value for request in history.requests if request.outcome == "fail"}
-    started = {run.value for run in history.starts}
-    effects = {run.job_id for run in history.effects}
-    acknowledged = [request for request in history.requests if request.outcome == "ok"]
-    for request in acknowledged:
-        final = history.finals.get(request.job_id or "")
-        if final is None or final.status not in TERMINAL:
-            verdict.wrong["lost"].append(f"{request.job_id} is {final.status if final else 'gone'}")
-        elif final.status == "done" and request.job_id not in effects:
-            verdict.wrong["lost"].append(f"{request.job_id} is done without an effect")
-    verdict.note("phantom", (f"value {value}" for value in sorted(started - attempted)))
-    verdict.note("forbidden", (f"value {value}" for value in sorted(started & refused)))
-    verdict.counts |= {
-        "attempted": len(attempted),
-        "acknowledged": len(acknowledged),
-        "refused": len(refused),
-        "unknown": sum(1 for request in history.requests if request.outcome == "info"),
-        "recovered": len(started - {request.value for request in acknowledged}),
-    }
-
-
-def _repetition(history: History, verdict: Verdict, max_attempts: int) -> None:
-    """Find jobs started or done more than once without a fault, and jobs started too often."""
-    by_job: dict[str, list[Run]] = defaultdict(list)
-    for run in history.starts:
-        by_job[run.job_id].append(run)
-    ids_of: dict[int, set[str]] = defaultdict(set)
-    for run in history.starts:
-        ids_of[run.value].add(run.job_id)
-    verdict.note("enqueued twice", (f"value {value}: {sorted(ids)}" for value, ids in ids_of.items() if len(ids) > 1))
-    for job_id, runs in by_job.items():
-        if len(runs) > max_attempts:
-            verdict.wrong["started too often"].append(f"{job_id}: {len(runs)} times")
-        for earlier, later in pairwise(runs):
-            if not _explained(earlier, later, history.faults):
-                verdict.wrong["repeated without a fault"].append(job_id)
-    effects = Counter(run.job_id for run in history.effects)
-    verdict.counts["started again"] = sum(len(runs) - 1 for runs in by_job.values())
-    verdict.counts["duplicated"] = sum(1 for count in effects.values() if count > 1)
-
-
-def _explained(earlier: Run, later: Run, faults: Iterable[Fault]) -> bool:
-    return any(fault.began_at <= later.at and fault.ended_at >= earlier.at for fault in faults)
-
-
-def _results(history: History, verdict: Verdict) -> None:
-    """Check that a result belongs to its payload and never changes."""
-    value_of = {request.job_id: request.value for request in history.requests if request.job_id}
-    seen: dict[str, object] = {}
-    polled = [(poll.job_id, poll.status, poll.result) for poll in history.polls]
-    for job_id, status, result in [*polled, *((key, one.status, one.result) for key, one in history.finals.items())]:
-        if status != "done":
-            continue
-        if seen.setdefault(job_id, result) != result:
-            verdict.wrong["result changed"].append(f"{job_id}: {seen[job_id]} became {result}")
-        if job_id in value_of and result != {"doubled": 2 * value_of[job_id]}:
-            verdict.wrong["result of another job"].append(f"{job_id}: {result}")
-
-
-def _transitions(history: History, verdict: Verdict) -> None:
-    """Check each job's sequence of states. Polls of one job come from one client, so they are in order."""
-    last: dict[str, str] = {}
-    seen = [(poll.job_id, poll.status) for poll in history.polls]
-    for job_id, status in [*seen, *((job_id, final.status) for job_id, final in history.finals.items())]:
-        before = last.get(job_id, "queued")
-        if status not in LEGAL.get(before, set()):
-            verdict.wrong["illegal transition"].append(f"{job_id}: {before} became {status}")
-        last[job_id] = status
+def _is_doubled(result: object, request: Submission) -> bool:
+    return result == {"doubled": 2 * request.value}
 
 
 def _order(history: History, verdict: Verdict) -> None:
@@ -146,7 +45,7 @@ def _order(history: History, verdict: Verdict) -> None:
     first_start: dict[str, float] = {}
     for run in history.starts:
         first_start.setdefault(run.job_id, run.at)
-    known: dict[str, Request] = {
+    known: dict[str, Submission] = {
         request.job_id: request for request in history.requests if request.outcome == "ok" and request.job_id
     }
     latest_invoked, latest_id = float("-inf"), ""

@@ -9,7 +9,8 @@ from typing import Any
 
 import aiohttp
 
-from tests.history.record import Final, Outcome, Recorder
+from overload_demo.lab.history import Final, Outcome
+from tests.history.record import Recorder
 
 TIMEOUT_S = 15.0
 POLLED_FOR_S = 5.0  # after the last submission

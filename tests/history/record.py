@@ -9,11 +9,10 @@ import os
 import time
 from collections import defaultdict, deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-Outcome = Literal["ok", "fail", "info"]
+from overload_demo.lab.history import Fault, History, JobAttempt, Outcome, Poll, Submission
 
 
 class Recorder:
@@ -26,74 +25,6 @@ class Recorder:
         """Record an event, now or ``at`` another time of the monotonic clock."""
         line = json.dumps({"at": time.monotonic() if at is None else at, "what": what, **fields})
         os.write(self._fd, line.encode() + b"\n")
-
-
-@dataclass(frozen=True)
-class Request:
-    """One submission. ``ok``: accepted, as ``job_id``. ``fail``: refused. ``info``: outcome unknown.
-
-    ``status`` is that of the response, None without one.
-    """
-
-    value: int
-    invoked_at: float
-    ended_at: float
-    outcome: Outcome
-    job_id: str | None
-    status: int | None = None
-
-
-@dataclass(frozen=True)
-class Poll:
-    """One response to a poll of a job; ``result`` and ``position`` if present."""
-
-    at: float
-    job_id: str
-    status: str
-    position: int | None = None
-    result: Any = None
-
-
-@dataclass(frozen=True)
-class Run:
-    """One start or one effect of a job."""
-
-    at: float
-    job_id: str
-    attempt: int
-    value: int
-    worker: int
-
-
-@dataclass(frozen=True)
-class Fault:
-    """A fault of a process or a connection, from ``began_at`` to ``ended_at``."""
-
-    what: str
-    began_at: float
-    ended_at: float
-
-
-@dataclass(frozen=True)
-class Final:
-    """The state of a job in the store after everything has drained."""
-
-    status: str
-    result: Any = None
-
-
-@dataclass
-class History:
-    """All recorded events. ``finals`` by job id; ``counted`` are the queue's own counters at the end."""
-
-    requests: list[Request] = field(default_factory=list)
-    polls: list[Poll] = field(default_factory=list)
-    refused_polls: list[int] = field(default_factory=list)  # their statuses
-    starts: list[Run] = field(default_factory=list)
-    effects: list[Run] = field(default_factory=list)
-    faults: list[Fault] = field(default_factory=list)
-    finals: dict[str, Final] = field(default_factory=dict)
-    counted: Mapping[str, int] = field(default_factory=dict)
 
 
 def read(files: list[Path]) -> History:
@@ -110,13 +41,13 @@ def read(files: list[Path]) -> History:
         requests=_requests(by_kind["invoke"], by_kind),
         polls=[Poll(**event) for event in by_kind["poll"]],
         refused_polls=[event["status"] for event in by_kind["no answer"]],
-        starts=[Run(**event) for event in by_kind["start"]],
-        effects=[Run(**event) for event in by_kind["effect"]],
+        starts=[JobAttempt(**event) for event in by_kind["start"]],
+        effects=[JobAttempt(**event) for event in by_kind["effect"]],
         faults=_faults(by_kind["fault begins"], by_kind["fault ends"]),
     )
 
 
-def _requests(invoked: list[dict[str, Any]], by_kind: Mapping[str, list[dict[str, Any]]]) -> list[Request]:
+def _requests(invoked: list[dict[str, Any]], by_kind: Mapping[str, list[dict[str, Any]]]) -> list[Submission]:
     """Pair each submission with its response; without one the outcome is unknown."""
     outcomes: tuple[Outcome, ...] = ("ok", "fail", "info")
     ended = {event["value"]: (outcome, event) for outcome in outcomes for event in by_kind.get(outcome, [])}
@@ -124,7 +55,7 @@ def _requests(invoked: list[dict[str, Any]], by_kind: Mapping[str, list[dict[str
     for begun in invoked:
         outcome, end = ended.get(begun["value"], ("info", {}))
         response = end.get("at", float("inf")), outcome, end.get("job_id"), end.get("status")
-        found.append(Request(begun["value"], begun["at"], *response))
+        found.append(Submission(begun["value"], begun["at"], *response))
     return found
 
 

@@ -19,13 +19,14 @@ import httpx
 import psutil
 
 from overload_demo.http_server import listen, url_of
+from overload_demo.lab.history import History
 from overload_demo.load import LoadPlan, Shape, run_load
 from overload_demo.process import Child
 from overload_demo.store.connect import Store, open_store
 from tests.history.clients import Clients, final_states
 from tests.history.environments import Environment
 from tests.history.handlers import EXITS, FILE
-from tests.history.record import History, Recorder, read
+from tests.history.record import Recorder, read
 from tests.support.network import Network
 from tests.support.running import child, free_port, make_settings, store_processes
 from tests.support.waiting import wait_until

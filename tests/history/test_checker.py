@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from overload_demo.lab.history import Fault, Final, History, JobAttempt, Poll, Submission
 from tests.history.checker import check
-from tests.history.record import Fault, Final, History, Poll, Recorder, Request, Run, read
+from tests.history.record import Recorder, read
 
 KILL = Fault("the worker is killed", 5.0, 5.1)
 
@@ -17,14 +18,14 @@ def clean() -> History:
     history = History(counted={"accepted": 3, "done": 3, "failed": 0, "queue_length": 0, "in_flight": 0})
     for number in range(3):
         job_id, at = f"job_{number}", float(number)
-        history.requests.append(Request(number, at, at + 0.1, "ok", job_id))
+        history.requests.append(Submission(number, at, at + 0.1, "ok", job_id))
         history.polls += [
             Poll(at + 0.2, job_id, "queued", position=3 - number),
             Poll(at + 0.3, job_id, "processing"),
             Poll(at + 20, job_id, "done", result={"doubled": 2 * number}),
         ]
-        history.starts.append(Run(at + 10, job_id, 1, number, 7))
-        history.effects.append(Run(at + 10.5, job_id, 1, number, 7))
+        history.starts.append(JobAttempt(at + 10, job_id, 1, number, 7))
+        history.effects.append(JobAttempt(at + 10.5, job_id, 1, number, 7))
         history.finals[job_id] = Final("done", {"doubled": 2 * number})
     return history
 
@@ -42,7 +43,7 @@ def report_a_job_done_that_never_ran(history: History) -> None:
 
 
 def run_a_job_that_was_never_submitted(history: History) -> None:
-    history.starts.append(Run(13.0, "job_9", 1, 99, 7))
+    history.starts.append(JobAttempt(13.0, "job_9", 1, 99, 7))
 
 
 def run_a_refused_job(history: History) -> None:
@@ -50,16 +51,16 @@ def run_a_refused_job(history: History) -> None:
 
 
 def enqueue_one_request_twice(history: History) -> None:
-    history.starts.append(Run(13.0, "job_1b", 1, 1, 7))
+    history.starts.append(JobAttempt(13.0, "job_1b", 1, 1, 7))
 
 
 def start_a_job_again(history: History) -> None:
-    history.starts.append(Run(13.0, "job_1", 2, 1, 7))
+    history.starts.append(JobAttempt(13.0, "job_1", 2, 1, 7))
 
 
 def start_a_job_too_often(history: History) -> None:
     history.faults.append(KILL)
-    history.starts += [Run(13.0 + n, "job_1", 2 + n, 1, 7) for n in range(3)]
+    history.starts += [JobAttempt(13.0 + n, "job_1", 2 + n, 1, 7) for n in range(3)]
 
 
 def change_a_result(history: History) -> None:
@@ -137,8 +138,8 @@ def test_each_violation_is_found_and_named(spoil: Callable[[History], None], kin
 def test_a_repetition_that_a_fault_explains_is_counted_and_allowed() -> None:
     history = clean()
     history.faults.append(Fault("the worker is killed", 11.2, 11.3))
-    history.starts.append(Run(13.0, "job_1", 2, 1, 8))
-    history.effects.append(Run(13.5, "job_1", 2, 1, 8))
+    history.starts.append(JobAttempt(13.0, "job_1", 2, 1, 8))
+    history.effects.append(JobAttempt(13.5, "job_1", 2, 1, 8))
 
     verdict = check(history)
 
@@ -150,7 +151,7 @@ def test_a_repetition_that_a_fault_explains_is_counted_and_allowed() -> None:
 def test_a_request_of_unknown_outcome_may_be_enqueued_or_not() -> None:
     history = clean()
     history.requests[1] = replace(history.requests[1], outcome="info", job_id=None)
-    history.requests.append(Request(50, 3.0, 3.1, "info", None))
+    history.requests.append(Submission(50, 3.0, 3.1, "info", None))
 
     verdict = check(history)
 

@@ -18,7 +18,7 @@ from overload_demo.errors import OverloadDemoError
 from tests.browser.static import STRAY
 from tests.notebooks.kernels import NOTEBOOKS, read
 
-LATER = {"03", "04", "06", "08", "09"}  # their figures are recorded when they are complete
+LATER = {"03", "06", "08", "09"}  # their figures are recorded when all notebooks are complete
 RECORDED = TellingFigure.all_recorded()
 
 
@@ -80,7 +80,7 @@ def tagged(notebook: NotebookNode) -> list[NotebookNode]:
     return [cell for cell in notebook.cells if TELLING in cell.metadata.get("tags", [])]
 
 
-@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path.stem[:2] not in LATER], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path.stem[:2] != "09"], ids=lambda path: path.stem)
 def test_a_notebook_has_one_telling_figure_and_two_sentences_on_it(path: Path) -> None:
     [cell] = tagged(read(path))
 

@@ -47,7 +47,6 @@ def few_descriptors() -> None:
 
 
 ALL = [
-    Surroundings("as it is"),
     Surroundings("no widgets", startup=WITHOUT_WIDGETS, shows="no field without ipywidgets"),
     Surroundings("no fonts cache", variables=("MPLCONFIGDIR",)),
     Surroundings("one core", limit=one_core),

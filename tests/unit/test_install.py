@@ -58,16 +58,18 @@ def test_the_server_is_required_where_it_has_a_wheel(
     assert set(required) >= set(HOOK["dependencies"])
 
 
-def test_a_wheel_holds_the_checks_of_the_exercises(tmp_path: Path) -> None:
+def test_a_wheel_holds_the_checks_of_the_exercises_and_the_broken_queues(tmp_path: Path) -> None:
     build = "from hatchling.build import build_wheel; import sys; build_wheel(sys.argv[1])"
     subprocess.run([sys.executable, "-c", build, tmp_path], cwd=ROOT, check=True, capture_output=True)
     [wheel] = tmp_path.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(tmp_path)
-    code = "from overload_demo.course import exercise; print(exercise.__file__, len(exercise.exercises()))"
+    code = "from overload_demo.course import broken_queues, exercise"
+    code += "; print(exercise.__file__, len(exercise.exercises()), len(broken_queues()))"
 
     shown = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
 
-    assert shown.stdout.split() == [str(tmp_path / "overload_demo" / "course" / "exercise.py"), str(len(exercises()))]
+    home = tmp_path / "overload_demo" / "course" / "exercise.py"
+    assert shown.stdout.split() == [str(home), str(len(exercises())), "6"]
 
 
 def test_the_metadata_that_pip_reads_agrees_with_this_machine(tmp_path: Path) -> None:

@@ -1,0 +1,121 @@
+"""The brief of notebook 09: tickets are on sale from 18:00. A design is played on the real stack, against its promises.
+
+A sale is played in less time than it takes: with all times divided by one number except that of a booking, the same
+workers are needed, the queue is so many times shorter, and every share stays as it is.
+"""
+
+import html
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from overload_demo.errors import ConfigurationError
+from overload_demo.lab.job_log import PromiseRun
+from overload_demo.lab.spike_plan import OnProgress, SpikePlan
+from overload_demo.lab.spike_run import run_spike
+from overload_demo.lab.stack import Stack
+from overload_demo.load import LoadResult, RetryPolicy, Shape
+
+MOST_ATTEMPTS_EACH = 1.5
+SERVED_SHARE = 0.99
+
+
+@dataclass(frozen=True)
+class SaleBrief:
+    """``customers_per_s`` arrive for ``sale_s``; a booking keeps a worker for ``job_s``; times in seconds.
+
+    Promised: an accepted booking is done within ``done_within_s``.
+    """
+
+    customers_per_s: float
+    sale_s: float
+    job_s: float
+    done_within_s: float
+
+
+@dataclass(frozen=True)
+class SaleDesign:
+    """What a student decides: worker processes, the most jobs that may wait, and what clients do when refused."""
+
+    workers: int
+    bound: int
+    retry: RetryPolicy | None = None
+
+
+@dataclass(frozen=True)
+class Promise:
+    """A promise, what was measured, and whether it holds."""
+
+    text: str
+    measured: str
+    holds: bool
+
+
+@dataclass(frozen=True)
+class SaleResult:
+    """A sale that was played: its promises, and the run for the figures."""
+
+    design: SaleDesign
+    promises: tuple[Promise, ...]
+    run: PromiseRun
+
+    @classmethod
+    def read(cls, brief: SaleBrief, design: SaleDesign, run: PromiseRun) -> Self:
+        """Judge a run by the promises of the brief."""
+        result, load = run.result, LoadResult.load((run.result.folder or Path()) / "load.npz")
+        slowest_s = float(np.max(run.log.done_s - run.log.accepted_s, initial=0.0))
+        retry = load.summary().retry
+        each = retry.attempts_per_request if retry else 1.0
+        more = result.done + result.unclaimed - result.accepted
+        share = result.accepted / result.offered
+        most_s = brief.done_within_s
+        return cls(
+            design,
+            (
+                Promise("no accepted booking is lost", f"{result.lost:,} lost", result.lost == 0),
+                Promise("one booking a customer", f"{max(0, more):,} too many", more <= 0),
+                Promise(f"done within {most_s:g} s of the 202", f"slowest {slowest_s:.2g} s", slowest_s <= most_s),
+                Promise(f"{SERVED_SHARE:.0%} of the customers are served", f"{share:.1%}", share >= SERVED_SHARE),
+                Promise(
+                    f"at most {MOST_ATTEMPTS_EACH:g} attempts a customer", f"{each:.2f}", each <= MOST_ATTEMPTS_EACH
+                ),
+            ),
+            run,
+        )
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{'✓' if one.holds else '✗'}</td><td>{html.escape(one.text)}</td>"
+            f"<td>{html.escape(one.measured)}</td></tr>"
+            for one in self.promises
+        )
+        head = "<tr><th></th><th>promise</th><th>measured</th></tr>"
+        return f"<table><caption>{self.run.name}</caption>{head}{rows}</table>"
+
+    def __repr__(self) -> str:
+        lines = [f"{'✓' if one.holds else '✗'} {one.text}: {one.measured}" for one in self.promises]
+        return "\n".join([self.run.name, *lines])
+
+
+async def run_sale(brief: SaleBrief, design: SaleDesign, on_progress: OnProgress | None = None) -> SaleResult:
+    """Play a sale on a stack of its own, with processes for all parts; cancellable like :func:`run_spike`.
+
+    Raises :class:`ConfigurationError` for a design that cannot be played, and the errors of :func:`run_spike`.
+    """
+    if isinstance(design.bound, bool) or not isinstance(design.bound, int) or design.bound < 1:
+        raise ConfigurationError(f"bound: a whole number of jobs, at least 1, not {design.bound!r}")
+    requests = round(brief.customers_per_s * brief.sale_s)
+    plan = SpikePlan(requests, brief.customers_per_s, Shape.CONSTANT, baseline="none", retry=design.retry)
+    stack = await Stack.start(
+        placement="process",
+        processing_delay_s=brief.job_s,
+        workers=design.workers,
+        name="notebook-09",
+        overload_max_queue_depth=design.bound,
+    )
+    async with stack:
+        result = await run_spike(stack, plan, on_progress)
+    name = f"{design.workers} workers, {design.bound:,} jobs may wait, {'with' if design.retry else 'without'} retries"
+    return SaleResult.read(brief, design, PromiseRun.read(name, result, brief.done_within_s))
