@@ -64,12 +64,11 @@ class SaleResult:
     @classmethod
     def read(cls, brief: SaleBrief, design: SaleDesign, run: PromiseRun) -> Self:
         """Judge a run by the promises of the brief."""
-        result, load = run.result, LoadResult.load((run.result.folder or Path()) / "load.npz")
+        result, load = run.result, LoadResult.load((run.result.folder or Path()) / "load.npz").summary()
         slowest_s = float(np.max(run.log.done_s - run.log.accepted_s, initial=0.0))
-        retry = load.summary().retry
-        each = retry.attempts_per_request if retry else 1.0
-        more = result.done + result.unclaimed - result.accepted
-        share = result.accepted / result.offered
+        each = load.retry.attempts_per_request if load.retry else 1.0
+        served = load.retry.accepted if load.retry else load.accepted
+        more, share = result.done + result.unclaimed - served, served / load.planned
         most_s = brief.done_within_s
         return cls(
             design,
