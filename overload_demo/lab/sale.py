@@ -37,10 +37,10 @@ class SaleBrief:
 
 @dataclass(frozen=True)
 class SaleDesign:
-    """What a student decides: worker processes, the most jobs that may wait, and what clients do when refused."""
+    """What a student decides: worker processes, the most jobs that may wait (None: any number), and retries."""
 
     workers: int
-    bound: int
+    bound: int | None
     retry: RetryPolicy | None = None
 
 
@@ -103,8 +103,9 @@ async def run_sale(brief: SaleBrief, design: SaleDesign, on_progress: OnProgress
 
     Raises :class:`ConfigurationError` for a design that cannot be played, and the errors of :func:`run_spike`.
     """
-    if isinstance(design.bound, bool) or not isinstance(design.bound, int) or design.bound < 1:
-        raise ConfigurationError(f"bound: a whole number of jobs, at least 1, not {design.bound!r}")
+    bound, is_bounded = design.bound, design.bound is not None
+    if is_bounded and (isinstance(bound, bool) or not isinstance(bound, int) or bound < 1):
+        raise ConfigurationError(f"bound: None or a whole number of jobs, at least 1, not {bound!r}")
     requests = round(brief.customers_per_s * brief.sale_s)
     plan = SpikePlan(requests, brief.customers_per_s, Shape.CONSTANT, baseline="none", retry=design.retry)
     stack = await Stack.start(
@@ -112,9 +113,9 @@ async def run_sale(brief: SaleBrief, design: SaleDesign, on_progress: OnProgress
         processing_delay_s=brief.job_s,
         workers=design.workers,
         name="notebook-09",
-        overload_max_queue_depth=design.bound,
+        **({"overload_max_queue_depth": bound} if is_bounded else {}),
     )
     async with stack:
         result = await run_spike(stack, plan, on_progress)
-    name = f"{design.workers} workers, {design.bound:,} jobs may wait, {'with' if design.retry else 'without'} retries"
+    name = f"{design.workers} workers, {f'bound {bound:,}' if is_bounded else 'no bound'}"
     return SaleResult.read(brief, design, PromiseRun.read(name, result, brief.done_within_s))
