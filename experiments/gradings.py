@@ -1,6 +1,6 @@
-"""Grade the right and the broken queues of notebook 09 again and again under CPU load, and count false verdicts.
+"""False verdicts of notebook 09's grader, right and broken files under CPU load: ``python -m experiments.gradings``.
 
-``python -m experiments.gradings`` adds ``--gradings`` of them to the record, or begins a new one (``--new``).
+Adds ``--gradings`` of them to the record, or begins a new one (``--new``).
 """
 
 import asyncio

@@ -11,6 +11,7 @@ from overload_demo.lab.stack import Stack
 BRIEF = SaleBrief(customers_per_s=100, sale_s=1.0, job_s=0.02, done_within_s=30.0)
 
 
+@pytest.mark.course
 @pytest.mark.anyio
 async def test_a_sale_accounts_for_every_customer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -22,6 +23,7 @@ async def test_a_sale_accounts_for_every_customer(tmp_path: Path, monkeypatch: p
     assert "2 workers, bound 1,000" in repr(result)
 
 
+@pytest.mark.course
 @pytest.mark.anyio
 async def test_a_sale_without_room_breaks_the_promise_to_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
