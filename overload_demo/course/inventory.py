@@ -101,7 +101,14 @@ def findings(paths: Iterable[Path]) -> Iterator[Finding]:
     both = [(one.pre, one.post) for one in found if one.pre is not None and one.post is not None]
     if len(found) > 1 and both:
         pre, post = (sum(scores) / len(both) for scores in zip(*both, strict=True))
-        yield Finding("(class)", "inventory", f"mean: {len(both)} folders", pre=pre, post=post, gain=gain(pre, post))
+        yield Finding(
+            "(class)",
+            "inventory",
+            f"mean: {len(both)} of {len(found)} folders",
+            pre=pre,
+            post=post,
+            gain=gain(pre, post),
+        )
 
 
 def _finding(folder: Path) -> Finding:

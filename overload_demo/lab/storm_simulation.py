@@ -9,9 +9,7 @@ from overload_demo.lab.storm import Cure, StormLog, StormPlan, StormRun
 from overload_demo.load import RetryBudget
 
 
-def simulate(  # noqa: C901  # three processes, to be read together
-    plan: StormPlan, cure: Cure, budget: RetryBudget | None = None, seed: int = 0
-) -> StormRun:
+def simulate(plan: StormPlan, cure: Cure, budget: RetryBudget | None = None, seed: int = 0) -> StormRun:
     """Simulate clients, queue and worker; ``budget`` replaces the one of ``cure``."""
     env, chance, log, clients = simpy.Environment(), random.Random(seed), StormLog(), cure.clients
     queue, tokens = simpy.Store(env), budget or clients.new_budget()

@@ -115,10 +115,11 @@ class Sender:
         at_once = self._plan.shape is Shape.AT_ONCE
         for position, due_s in enumerate(self.records["intended_s"].tolist()):
             early_s = due_s - self._now()
-            if early_s > 0:
-                await asyncio.sleep(max(early_s, TICK_S))
-            elif position % YIELD_EVERY == 0 and not at_once:
+            if early_s <= 0 and position % YIELD_EVERY == 0 and not at_once:
                 await asyncio.sleep(0)
+            while early_s > 0:  # more than once: a timer fires up to a tick early
+                await asyncio.sleep(max(early_s, TICK_S))
+                early_s = due_s - self._now()
             if self.in_flight >= self._cap:
                 self.dropped += 1
             else:

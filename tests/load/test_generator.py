@@ -75,6 +75,14 @@ def test_an_open_loop_measures_the_freeze_that_a_closed_loop_hides() -> None:
     )  # one of them 1 in 4, the other 1 in 180
 
 
+def test_no_request_leaves_before_its_time() -> None:
+    with scripted_server(scripted.accept) as server:
+        load = fire(server.url, 200, rate_per_s=400.0)
+
+    assert min(load.sent_s - load.intended_s) >= 0
+    assert min(load.response_s) > 0
+
+
 def test_a_paced_client_of_a_closed_loop_sends_no_faster_than_its_pace_and_catches_nothing_up() -> None:
     clients, pace_s, last_s = 4, 0.1, 1.05
 

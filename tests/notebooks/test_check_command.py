@@ -107,7 +107,7 @@ def test_a_class_of_folders_gets_its_gain_and_no_notebook_runs(tmp_path: Path) -
     assert [cell.strip() for cell in line.split("│")] == [
         "(class)",
         "inventory",
-        "mean: 3 folders",
+        "mean: 3 of 4 folders",
         "58%",
         "92%",
         "0.80",

@@ -140,7 +140,7 @@ def test_a_broken_file_is_a_line_in_the_report_and_loses_no_other_folder(tmp_pat
 
     assert (first.pre, first.post, first.is_open) == (0.25, 0.75, False)
     assert second.status.startswith(f"cannot read {bad / KEPT_IN}: ") and "\n" not in second.status and second.is_open
-    assert of_class.status == "mean: 1 folders"
+    assert of_class.status == "mean: 1 of 2 folders"
 
 
 @pytest.mark.parametrize("text", BROKEN[:4], ids=range(4))
@@ -189,7 +189,7 @@ def test_the_gain_of_a_class_is_that_of_its_means_over_complete_folders(tmp_path
     assert (cy.pre, cy.post, cy.gain) == (0, None, None)
     assert cy.status == "incomplete: 12 of 12 before the course, 5 of 12 after the course"
     assert dot.status == "incomplete: 0 of 12 before the course, 0 of 12 after the course"
-    assert of_class.status == "mean: 2 folders"
+    assert of_class.status == "mean: 2 of 4 folders"
     assert (of_class.pre, of_class.post, of_class.gain) == (0.625, 0.875, pytest.approx(2 / 3))
     assert not any(one.is_open for one in (ada, bob, cy, dot, of_class)), "the inventory is not graded"
 

@@ -19,7 +19,7 @@ _CURVES: tuple[Look, ...] = (
 )
 _MARKED: Look = {"linewidth": 3, "markersize": 8, "markevery": 20}
 _MEAN: Look = {"marker": "*", "linestyle": "none", "markersize": 20, "markeredgecolor": "black", "zorder": 4}
-_TICKS = (0, 50, 75, 90, 95, 98, 99, 99.5, 99.8, 99.9)
+_TICKS = (25, 50, 75, 90, 95, 98, 99, 99.5, 99.8, 99.9)
 _BIN_S = 0.05
 _AT_THE_SIDE = ("data", "axes fraction")  # x by the data, y as a share of the height
 
@@ -50,13 +50,13 @@ def spectrum(
 ) -> AccessibleFigure:
     """Draw the percentiles of up to three sets of times (seconds), with the mean of each at its percentile.
 
-    The axis of percentiles stretches the slow end: each tenfold rarer request is as far away as the one before.
+    The axis of percentiles begins at 25 % and stretches the slow end: each tenfold rarer request is one step further.
     ``p99_s`` are predictions of the 99th percentile, by set.
     """
     sets = {name: np.asarray(one, dtype=np.float64) for name, one in times_s.items()}
     if not sets or not all(one.size for one in sets.values()):
         raise ConfigurationError("no request was accepted, so there are no percentiles to draw")
-    texts, percent = [], 100 * (1 - np.logspace(0, -3, 181))
+    texts, percent = [], 100 * (1 - np.geomspace(0.75, 0.001, 181))
     with drawing(height=6.5, title="How long do the slowest requests take?") as (figure, axes):
         for (name, one), look in zip(sets.items(), _CURVES, strict=False):
             values, mean_s = np.percentile(one, percent), float(one.mean())
