@@ -197,6 +197,7 @@ def test_the_keyboard_reaches_every_control_in_order(browser: Browser, stage: St
             "naive",
             "spike",
             "at_once",
+            "storm",
             "reset",
             "question",
             "ask",
