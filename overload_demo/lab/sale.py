@@ -7,7 +7,7 @@ workers are needed, the queue is so many times shorter, and every share stays as
 import html
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -103,19 +103,20 @@ async def run_sale(brief: SaleBrief, design: SaleDesign, on_progress: OnProgress
 
     Raises :class:`ConfigurationError` for a design that cannot be played, and the errors of :func:`run_spike`.
     """
-    bound, is_bounded = design.bound, design.bound is not None
-    if is_bounded and (isinstance(bound, bool) or not isinstance(bound, int) or bound < 1):
+    bound = design.bound
+    if bound is not None and (isinstance(bound, bool) or not isinstance(bound, int) or bound < 1):
         raise ConfigurationError(f"bound: None or a whole number of jobs, at least 1, not {bound!r}")
     requests = round(brief.customers_per_s * brief.sale_s)
     plan = SpikePlan(requests, brief.customers_per_s, Shape.CONSTANT, baseline="none", retry=design.retry)
+    settings: dict[str, Any] = {"overload_max_queue_depth": bound} if bound is not None else {}
     stack = await Stack.start(
         placement="process",
         processing_delay_s=brief.job_s,
         workers=design.workers,
         name="notebook-09",
-        **({"overload_max_queue_depth": bound} if is_bounded else {}),
+        **settings,
     )
     async with stack:
         result = await run_spike(stack, plan, on_progress)
-    name = f"{design.workers} workers, {f'bound {bound:,}' if is_bounded else 'no bound'}"
+    name = f"{design.workers} workers, {'no bound' if bound is None else f'bound {bound:,}'}"
     return SaleResult.read(brief, design, PromiseRun.read(name, result, brief.done_within_s))
