@@ -11,6 +11,7 @@ from experiments.bench.peers.comparison import ACCEPTED, Comparison
 from experiments.bench.record import RESULTS, Benchmark, Place, markdown_table
 from experiments.course import TellingFigure
 from experiments.fault_matrix import FaultMatrix
+from experiments.gradings import Gradings
 from experiments.live_class import LiveClass
 from experiments.student_cost import StudentCost
 from overload_demo.errors import OverloadDemoError
@@ -164,10 +165,17 @@ def _at(place: Place, path: Path, headline: str) -> Recording:
     return Recording(path, _subject(place.command), place.recorded_at, place.where, (place.command,), headline)
 
 
+def _gradings(path: Path) -> Recording:
+    found = Gradings.model_validate_json(path.read_bytes())
+    wrong = f"{len(found.false)} false verdicts in {found.right} right and {found.broken} broken files"
+    return _at(found.place, path, f"{wrong}, beside {found.busy_loops} busy loops; slowest {max(found.seconds):.0f} s")
+
+
 _READERS: dict[str, Callable[[Path], Recording]] = {
     "bench_peers.json": _peers,
     "bench_*.json": _benchmark,
     "fault_matrix.json": _faults,
+    "gradings.json": _gradings,
     "live_class.json": _class,
     "naive_*.json": _naive,
     "notebook_*.json": _telling,

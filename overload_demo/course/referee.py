@@ -325,7 +325,7 @@ class Pending:
 
 
 def _shortened(words: Sequence[str]) -> str:
-    shown = [words[0], *words[3:]] if words[0] == "EVAL" else list(words)
+    shown = ["EVAL script", *words[3:]] if words[0] == "EVAL" else list(words)
     return " ".join(shown)[:60]
 
 

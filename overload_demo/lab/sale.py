@@ -7,7 +7,7 @@ workers are needed, the queue is so many times shorter, and every share stays as
 import html
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -37,10 +37,10 @@ class SaleBrief:
 
 @dataclass(frozen=True)
 class SaleDesign:
-    """What a student decides: worker processes, the most jobs that may wait, and what clients do when refused."""
+    """What a student decides: worker processes, the most jobs that may wait (None: any number), and retries."""
 
     workers: int
-    bound: int
+    bound: int | None
     retry: RetryPolicy | None = None
 
 
@@ -64,12 +64,11 @@ class SaleResult:
     @classmethod
     def read(cls, brief: SaleBrief, design: SaleDesign, run: PromiseRun) -> Self:
         """Judge a run by the promises of the brief."""
-        result, load = run.result, LoadResult.load((run.result.folder or Path()) / "load.npz")
+        result, load = run.result, LoadResult.load((run.result.folder or Path()) / "load.npz").summary()
         slowest_s = float(np.max(run.log.done_s - run.log.accepted_s, initial=0.0))
-        retry = load.summary().retry
-        each = retry.attempts_per_request if retry else 1.0
-        more = result.done + result.unclaimed - result.accepted
-        share = result.accepted / result.offered
+        each = load.retry.attempts_per_request if load.retry else 1.0
+        served = load.retry.accepted if load.retry else load.accepted
+        more, share = result.done + result.unclaimed - served, served / load.planned
         most_s = brief.done_within_s
         return cls(
             design,
@@ -104,18 +103,20 @@ async def run_sale(brief: SaleBrief, design: SaleDesign, on_progress: OnProgress
 
     Raises :class:`ConfigurationError` for a design that cannot be played, and the errors of :func:`run_spike`.
     """
-    if isinstance(design.bound, bool) or not isinstance(design.bound, int) or design.bound < 1:
-        raise ConfigurationError(f"bound: a whole number of jobs, at least 1, not {design.bound!r}")
+    bound = design.bound
+    if bound is not None and (isinstance(bound, bool) or not isinstance(bound, int) or bound < 1):
+        raise ConfigurationError(f"bound: None or a whole number of jobs, at least 1, not {bound!r}")
     requests = round(brief.customers_per_s * brief.sale_s)
     plan = SpikePlan(requests, brief.customers_per_s, Shape.CONSTANT, baseline="none", retry=design.retry)
+    settings: dict[str, Any] = {"overload_max_queue_depth": bound} if bound is not None else {}
     stack = await Stack.start(
         placement="process",
         processing_delay_s=brief.job_s,
         workers=design.workers,
         name="notebook-09",
-        overload_max_queue_depth=design.bound,
+        **settings,
     )
     async with stack:
         result = await run_spike(stack, plan, on_progress)
-    name = f"{design.workers} workers, {design.bound:,} jobs may wait, {'with' if design.retry else 'without'} retries"
+    name = f"{design.workers} workers, {'no bound' if bound is None else f'bound {bound:,}'}"
     return SaleResult.read(brief, design, PromiseRun.read(name, result, brief.done_within_s))

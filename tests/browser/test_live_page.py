@@ -186,7 +186,7 @@ def test_the_keyboard_reaches_every_control_in_order(browser: Browser, stage: St
     focused = "(one => one.name || one.dataset.do || one.dataset.vote || one.textContent)(document.activeElement)"
     with live_tab(browser, stage.address) as tab:
         order = []
-        for _ in range(10):
+        for _ in range(11):
             tab.page.keyboard.press("Tab")
             order.append(tab.evaluate(focused))
 
@@ -197,6 +197,7 @@ def test_the_keyboard_reaches_every_control_in_order(browser: Browser, stage: St
             "naive",
             "spike",
             "at_once",
+            "storm",
             "reset",
             "question",
             "ask",

@@ -93,7 +93,7 @@ def _messages(axes: Axes, lanes: Sequence[str], steps: Sequence[Step]) -> None:
 def _step(axes: Axes, lanes: Sequence[str], row: int, step: Step) -> None:
     if not step.who:
         axes.axhspan(row - 0.4, row + 0.4, color=GREY, alpha=0.15)
-        axes.text(-0.2, row, step.what, va="center", color=GREY)
+        axes.text(0.06, row, step.what, va="center", color=GREY)
         return
     lane = lanes.index(step.who)
     axes.plot([lane], [row], linestyle="", zorder=3, **_MARKS[step.kind])
