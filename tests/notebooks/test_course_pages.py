@@ -18,7 +18,6 @@ from overload_demo.errors import OverloadDemoError
 from tests.browser.static import STRAY
 from tests.notebooks.kernels import NOTEBOOKS, read
 
-LATER = {"03", "06", "08", "09"}  # their figures are recorded when all notebooks are complete
 RECORDED = TellingFigure.all_recorded()
 
 
@@ -90,8 +89,7 @@ def test_a_notebook_has_one_telling_figure_and_two_sentences_on_it(path: Path) -
 
 
 def test_each_recorded_figure_is_small_and_of_a_notebook_that_is_there() -> None:
-    assert {one.notebook for one in RECORDED} <= {path.name for path in NOTEBOOKS}
-    assert {one.notebook for one in RECORDED} >= {path.name for path in NOTEBOOKS if path.stem[:2] not in LATER}
+    assert {one.notebook for one in RECORDED} == {path.name for path in NOTEBOOKS}
     for one in RECORDED:
         assert (RESULTS / f"notebook_{Path(one.notebook).stem}.png").stat().st_size <= MAX_FIGURE_BYTES
         assert one.shows == tagged(read(ROOT / "notebooks" / one.notebook))[0].metadata[SHOWS]
