@@ -10,7 +10,7 @@ from overload_demo.lab import BLUE, BOX, GREY, ORANGE, Look
 from overload_demo.lab.history import Grading, Step
 from overload_demo.lab.plots.accessible_figure import AccessibleFigure, drawing
 
-_LONG = 26  # steps; a longer picture leaves out commands that are about other jobs
+_LONG = 26  # steps; a longer picture leaves out commands about other jobs, except the last one
 _MARKS: dict[str, Look] = {
     "client": {"marker": "o", "color": GREY, "markersize": 8},
     "command": {"marker": "|", "color": "black", "markersize": 11, "markeredgewidth": 2},
@@ -59,7 +59,8 @@ def _shown(grading: Grading) -> tuple[list[Step], int]:
     steps = list(grading.steps)
     if len(steps) <= _LONG:
         return steps, 0
-    kept = [step for step in steps if step.kind != "command" or grading.job in f"{step.what} {step.told}"]
+    *earlier, last = steps
+    kept = [step for step in earlier if step.kind != "command" or grading.job in f"{step.what} {step.told}"] + [last]
     return kept, len(steps) - len(kept)
 
 
