@@ -210,6 +210,7 @@ async def test_both_counts_are_stored_with_the_run_also_those_taken_after_its_en
         assert len(json.loads((stack.folder / VOTES_FILE).read_text())) == 2, "the class's file has all of them"
 
 
+@pytest.mark.course
 async def test_votes_before_an_act_and_during_it_are_those_of_its_run(tmp_path: Path) -> None:
     async with a_stage(tmp_path) as (stage, feed, _):
         await stage.vote("ask", VoteEntry(question="spike"))

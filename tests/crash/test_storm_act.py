@@ -53,6 +53,7 @@ def test_without_repeats_there_is_room_and_with_all_of_them_there_is_not() -> No
     assert storm_act.FREEZE_S > storm_act.TIMEOUT_S
 
 
+@pytest.mark.course
 async def test_the_act_is_played_accounted_for_and_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in SHORT.items():
         monkeypatch.setattr(storm_act, name, value)

@@ -28,6 +28,7 @@ async def stops(pid: int) -> bool:
     return is_stopped(pid)
 
 
+@pytest.mark.course
 async def test_an_open_loop_meets_the_freeze_that_a_paced_closed_loop_leaves_out(tmp_path: Path) -> None:
     freeze, rate_per_s, clients = Freeze("api", 0.3, 0.8), 200.0, 4
     async with await Stack.start(placement="process", runs=tmp_path) as stack:
@@ -55,6 +56,7 @@ async def test_a_freeze_that_is_not_due_before_the_end_does_not_happen(tmp_path:
         assert (run.frozen_s, run.result.summary().accepted) == (None, 20)
 
 
+@pytest.mark.course
 async def test_turns_begin_with_a_and_b_alternately_and_are_sorted_back(tmp_path: Path) -> None:
     async with await Stack.start(placement="process", runs=tmp_path) as stack:
         a, b = (LoadPlan(stack.url, 30_000, connections=2, max_duration_s=0.2, pace_s=pace_s) for pace_s in (0.0, 0.1))

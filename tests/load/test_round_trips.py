@@ -35,6 +35,7 @@ async def test_a_batch_limit_of_one_takes_a_call_for_each_job_and_a_larger_one_f
     assert all(one.p99_ms >= one.p50_ms >= 1000 * FAR_S for one in found.values())
 
 
+@pytest.mark.course
 async def test_the_whole_life_of_a_job_is_counted_for_the_stack_and_for_the_plain_recipe(tmp_path: Path) -> None:
     async with await Stack.start(runs=tmp_path, processing_delay_s=0.0, round_trip_s=FAR_S) as stack:
         ours = await whole_life(stack, 60, "group commit")

@@ -16,6 +16,7 @@ def spending(tokens: float, requests: int) -> tuple[bool, float]:
     return tokens >= 1, tokens - (tokens >= 1)
 
 
+@pytest.mark.course
 async def test_each_storm_has_a_freeze_and_a_stack_of_its_own(tmp_path: Path) -> None:
     seen: list[tuple[int, float, LoadProgress]] = []
     budgets: list[FunctionBucket] = []
