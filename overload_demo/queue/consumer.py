@@ -6,8 +6,10 @@ reply cost without it?
 
 import math
 import secrets
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -33,7 +35,8 @@ class LeaseEnd(StrEnum):
 class LeasedJob:
     """The exclusive right to run one job until its lease ends; ``attempt`` counts from 1.
 
-    ``fence`` grows with every lease, so the store recognises a settlement of an older one.
+    ``fence`` grows with every lease, so the store recognises a settlement of an older one. ``shard`` is where it was
+    leased.
     """
 
     job_id: str
@@ -41,6 +44,7 @@ class LeasedJob:
     attempt: int
     fence: str
     idempotency_record: str
+    shard: int = 0
 
 
 def about(job: LeasedJob) -> dict[str, str | int]:
@@ -53,7 +57,8 @@ class Lease:
     """The reply to one lease call: jobs in queue order, and the counts without them.
 
     ``again``: no job was leased, but entries remain in the list; call again. ``first_end_s`` is given if no job was
-    leased: seconds until the first of all leases ends.
+    leased: seconds until the first of all leases ends. ``head_age_s``: seconds since the job now at the head was
+    accepted, by the clocks of API and worker; None for an empty list, infinite if its time is unreadable.
     """
 
     jobs: list[LeasedJob]
@@ -62,6 +67,7 @@ class Lease:
     again: bool = False
     paused: bool = False
     first_end_s: float = math.inf
+    head_age_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +86,19 @@ class Consumer:
     """Leases and settles for one ``worker_id``, which no other live worker has. Raises :class:`StoreError`.
 
     ``predecessors`` are ids of workers known to be dead: the first lease call returns their jobs to the queue at once.
-    Jobs of other dead workers return when their leases expire.
+    Jobs of other dead workers return when their leases expire. ``shard`` is the number of the queue, if there are more.
     """
 
-    def __init__(self, upstash: Upstash, settings: Settings, worker_id: str, predecessors: Sequence[str] = ()) -> None:
+    def __init__(
+        self, upstash: Upstash, settings: Settings, worker_id: str, predecessors: Sequence[str] = (), shard: int = 0
+    ) -> None:
         self._upstash, self._protocol, self._settings = upstash, Protocol.of(upstash, settings), settings
-        self.worker_id = worker_id
+        self.worker_id, self._shard = worker_id, shard
         self._token: str | None = None
         self._predecessors = " ".join(predecessors)
 
     async def lease(self, max_jobs: int, sleep_s: float = 0.0, message: str = "") -> Lease:
-        """Lease up to ``max_jobs`` jobs.
+        """Lease up to ``max_jobs`` jobs; with 0 it only returns expired leases and reads the counts.
 
         If there are none, the worker may sleep for ``sleep_s`` seconds: it counts as alive, and the next job makes a
         script publish "" to ``jobs:wake``. A ``message`` is published there in any case.
@@ -140,11 +148,14 @@ class Consumer:
 
     def _leased(self, reply: Any) -> Lease:
         try:
-            fence, queue_length, in_flight, hint, first_end_ms, *fields = reply
+            fence, queue_length, in_flight, hint, first_end_ms, head, *fields = reply
             rows = zip(*[iter(fields)] * 4, strict=True)
-            jobs = [LeasedJob(one, payload, int(attempt), fence, record) for one, payload, attempt, record in rows]
+            jobs = [
+                LeasedJob(one, text, int(attempt), fence, record, self._shard) for one, text, attempt, record in rows
+            ]
             first_end_s = (float(first_end_ms) + 1) / 1000 if first_end_ms else math.inf
-            lease = Lease(jobs, int(queue_length), int(in_flight), hint == "again", hint == "paused", first_end_s)
+            counts, hints = (int(queue_length), int(in_flight)), (hint == "again", hint == "paused")
+            lease = Lease(jobs, *counts, *hints, first_end_s, _age_s(head) if head else None)
         except (ValueError, TypeError):
             raise malformed(LEASE) from None
         self._token, self._predecessors = None, ""
@@ -159,6 +170,14 @@ class Consumer:
         ttl_s, busy_s = self._settings.queue_result_ttl, sum(one.busy_s for one in settlements)
         about_all = self._protocol.prefix, ttl_s, RATE_DECAY_S, busy_s, MAX_DEAD_ENTRIES
         return self._protocol.call(SETTLE, *about_all, *fields)
+
+
+def _age_s(created_at: str) -> float:
+    """Seconds since a stored time; infinite if it is unreadable, so that such an entry is leased and removed first."""
+    try:
+        return max(0.0, time.time() - datetime.fromisoformat(created_at).timestamp())
+    except (ValueError, OverflowError):
+        return math.inf
 
 
 def _fenced(reply: Any, count: int) -> int:
