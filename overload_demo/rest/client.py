@@ -69,9 +69,10 @@ class Upstash:
     """A client with a fixed pool of connections to one store; use it from one event loop.
 
     At most ``connections`` callers may call at the same time, so that none waits for the pool. ``timeout_s`` bounds one
-    HTTP exchange; ``deadline_s`` of a call bounds all its attempts. ``refresh`` (blocking, run in a thread) returns the
-    present address after a failed connection; it may raise :class:`StoreError`. ``on_error`` gets every failed attempt;
-    ``calls`` counts all attempts. Do not cancel a call: its effect would be unknown.
+    HTTP exchange; ``deadline_s`` of a call bounds all its attempts, ``unsent_s`` those of a call that certainly was
+    not carried out. ``refresh`` (blocking, run in a thread) returns the present address after a failed connection; it
+    may raise :class:`StoreError`. ``on_error`` gets every failed attempt; ``calls`` counts all attempts. Do not cancel
+    a call: its effect would be unknown.
     """
 
     def __init__(
@@ -97,7 +98,13 @@ class Upstash:
             self._refreshing.cancel()
         await self._close()
 
-    async def command(self, *command: Argument, repeatable: bool = False, deadline_s: float | None = None) -> Any:
+    async def command(
+        self,
+        *command: Argument,
+        repeatable: bool = False,
+        deadline_s: float | None = None,
+        unsent_s: float | None = None,
+    ) -> Any:
         """Run one command and return its reply (JSON types; nil is None). Raises :class:`StoreError`."""
 
         def parse(status: int, body: Any) -> Any:
@@ -105,7 +112,8 @@ class Upstash:
                 return body["result"]
             raise error_in(status, body, scripted=str(command[0]).upper().startswith("EVAL"))
 
-        return await self._exchange("/", command, parse, repeatable=repeatable, deadline_s=deadline_s)
+        limits = {"deadline_s": deadline_s, "unsent_s": unsent_s}
+        return await self._exchange("/", command, parse, repeatable=repeatable, **limits)
 
     async def pipeline(
         self, commands: Sequence[Command], *, repeatable: bool = False, deadline_s: float | None = None
@@ -119,20 +127,21 @@ class Upstash:
 
         return await self._exchange("/pipeline", commands, parse, repeatable=repeatable, deadline_s=deadline_s)
 
-    async def run(self, call: ScriptCall, *, deadline_s: float | None = None) -> Any:
+    async def run(self, call: ScriptCall, *, deadline_s: float | None = None, unsent_s: float | None = None) -> Any:
         """Run a script by its SHA, or by its text if the server does not know it yet.
 
         Every script of this package is safe to repeat, so a lost reply is requested again until ``deadline_s``.
         """
         give_up_at = self._give_up_at(deadline_s)
         try:
-            return await self.command(*call.by_sha(), repeatable=True, deadline_s=deadline_s)
+            return await self.command(*call.by_sha(), repeatable=True, deadline_s=deadline_s, unsent_s=unsent_s)
         except StoreRefusedError as error:
             if not _is_unknown_script(error):
                 raise
             earlier = error.outcome
         try:
-            return await self.command(*call.by_text(), repeatable=True, deadline_s=give_up_at - time.monotonic())
+            left_s = give_up_at - time.monotonic()
+            return await self.command(*call.by_text(), repeatable=True, deadline_s=left_s, unsent_s=unsent_s)
         except StoreError as error:
             if earlier is Outcome.UNKNOWN:
                 error.outcome = earlier
@@ -158,21 +167,25 @@ class Upstash:
         *,
         repeatable: bool,
         deadline_s: float | None,
+        unsent_s: float | None = None,
     ) -> Reply:
         """Send until there is a reply, the deadline has passed, or a repeat could do harm."""
         content = json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
         give_up_at = self._give_up_at(deadline_s)
+        until = give_up_at if unsent_s is None else min(give_up_at, time.monotonic() + unsent_s)
         backoff_s, outcome = BACKOFF_FIRST_S, Outcome.NOT_ENQUEUED
         while True:
             try:
-                return parse(*await self._post(path, content, give_up_at))
+                return parse(*await self._post(path, content, give_up_at, until))
             except StoreError as error:
                 if outcome is Outcome.UNKNOWN:  # an earlier attempt may have been carried out, or still be
                     error.outcome = outcome
                 outcome = error.outcome
+                if outcome is Outcome.UNKNOWN:
+                    until = give_up_at
                 self._reported(error)
                 pause_s = random.uniform(0, backoff_s)
-                out_of_time = time.monotonic() + pause_s >= give_up_at
+                out_of_time = time.monotonic() + pause_s >= until
                 may_repeat = repeatable or outcome is Outcome.NOT_ENQUEUED
                 if out_of_time or not may_repeat or not isinstance(error, StoreUnavailableError):
                     raise
@@ -185,7 +198,7 @@ class Upstash:
             self._on_error(reply)
         return reply
 
-    async def _post(self, path: str, content: bytes, give_up_at: float) -> tuple[int, Any]:
+    async def _post(self, path: str, content: bytes, give_up_at: float, refresh_until: float) -> tuple[int, Any]:
         """One HTTP exchange; returns the status and the decoded JSON body."""
         address, send = self.address, self._send
         self.calls += 1
@@ -199,7 +212,7 @@ class Upstash:
         except ReplyTooLargeError:
             raise StoreUnavailableError("the store's answer is too large", Outcome.UNKNOWN) from None
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            await self._refresh_address(address, give_up_at)
+            await self._refresh_address(address, refresh_until)
             raise StoreUnavailableError(f"the store cannot be reached ({type(error).__name__})") from None
         except httpx.PoolTimeout:
             await self._replace_link(send)
@@ -210,7 +223,7 @@ class Upstash:
             reason = f"the connection to the store was lost during a request ({type(error).__name__})"
             raise StoreUnavailableError(reason, Outcome.UNKNOWN) from None
         if response.status_code == 401:  # another user may have started a new gateway, which has a new token
-            await self._refresh_address(address, give_up_at)
+            await self._refresh_address(address, refresh_until)
             if self.address.token != address.token:
                 raise StoreUnavailableError("the store was started again with a new token")
         sync_token = response.headers.get("upstash-sync-token", "")
