@@ -55,17 +55,17 @@ HOMES = {
 
 # Room -> most lines of Python. A room inside another one (api/front_door, store/gateway) counts by itself.
 STACK = {
-    "vocabulary": 1_250,
-    "rest": 675,
-    "queue": 1_105,
-    "api": 1_225,
+    "vocabulary": 1_300,
+    "rest": 695,
+    "queue": 1_435,
+    "api": 1_305,
     "api/front_door": 770,
-    "worker": 1_300,
-    "store": 1_250,
-    "store/gateway": 1_385,
+    "worker": 1_360,
+    "store": 1_450,
+    "store/gateway": 1_595,
 }
 WORKBENCH = {"load": 1_870, "lab": 5_475, "live": 1_676, "course": 1_865, "cli": 360}
-MOST_LINES_OF_THE_STACK = 8_935
+MOST_LINES_OF_THE_STACK = 9_835
 MOST_LINES_OF_THE_WORKBENCH = 11_215
 MOST_LINES_OF_LUA = 650
 MOST_LINES_OF_EXPERIMENTS = 4_780

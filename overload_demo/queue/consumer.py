@@ -84,7 +84,7 @@ class Consumer:
     """
 
     def __init__(self, upstash: Upstash, settings: Settings, worker_id: str, predecessors: Sequence[str] = ()) -> None:
-        self._upstash, self._protocol, self._settings = upstash, Protocol(settings.overload_key_prefix), settings
+        self._upstash, self._protocol, self._settings = upstash, Protocol.of(upstash, settings), settings
         self.worker_id = worker_id
         self._token: str | None = None
         self._predecessors = " ".join(predecessors)

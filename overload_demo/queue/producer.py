@@ -62,7 +62,7 @@ class Producer:
     def __init__(
         self, upstash: Upstash, settings: Settings, *, on_commit: Callable[[int, float], object] = lambda *_: None
     ) -> None:
-        self._upstash, self._protocol = upstash, Protocol(settings.overload_key_prefix)
+        self._upstash, self._protocol = upstash, Protocol.of(upstash, settings)
         self._on_commit, self._ttl_s = on_commit, settings.queue_result_ttl
         self._bounds = settings.overload_max_queue_depth, settings.overload_max_wait_s, settings.worker_processing_delay
         limit_s, most = settings.overload_store_deadline_s, settings.overload_max_batch

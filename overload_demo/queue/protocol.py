@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, TypeVar
 
+from overload_demo.config import Settings
 from overload_demo.errors import Outcome, StoreUnavailableError
-from overload_demo.rest.client import Argument, Script, ScriptCall
+from overload_demo.rest.client import Argument, Script, ScriptCall, Upstash
 
 Item = TypeVar("Item")
 
@@ -60,6 +61,11 @@ class Protocol:
     """Builds script calls with the right keys; ``prefix`` separates several queues in one store."""
 
     prefix: str = ""
+
+    @classmethod
+    def of(cls, upstash: Upstash, settings: Settings) -> "Protocol":
+        """The protocol of one shard: its hash tag, if it has one, and the configured prefix begin every key."""
+        return cls(upstash.address.tag + settings.overload_key_prefix)
 
     def key(self, name: str) -> str:
         """The full name of one of the ``jobs:*`` keys."""

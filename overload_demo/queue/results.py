@@ -70,7 +70,7 @@ class Results:
     """Reads job states and statistics; writes nothing. Raises :class:`StoreError`."""
 
     def __init__(self, upstash: Upstash, settings: Settings) -> None:
-        self._upstash, self._protocol = upstash, Protocol(settings.overload_key_prefix)
+        self._upstash, self._protocol = upstash, Protocol.of(upstash, settings)
         self._default_service_s = settings.worker_processing_delay
         self._deadline_s = settings.overload_store_deadline_s
         self._jobs: GroupCommit[str, JobStatus | None] = GroupCommit(

@@ -17,11 +17,20 @@ class Address:
     """Where a store answers, its token (masked in reprs), and when an acknowledged write is on disk.
 
     ``url`` is an origin without a path, or ``unix://`` and the path of an HTTP socket that belongs to this user.
+    ``tag`` begins every key: the hash tag of a shard in a cluster, else empty. ``others`` are the addresses of the
+    further shards, if this one is shard 0 of several.
     """
 
     url: str
     token: SecretStr
     durability: Durability = "unknown"
+    tag: str = ""
+    others: tuple["Address", ...] = ()
+
+    @property
+    def shards(self) -> tuple["Address", ...]:
+        """The addresses of all shards, in order."""
+        return self, *self.others
 
     @cached_property
     def socket(self) -> str:

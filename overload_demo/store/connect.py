@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -39,11 +40,14 @@ PING = b"GET /ping HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthoriza
 def open_store(settings: Settings) -> Iterator[Store]:
     """Find or start the store and hold it; yields its address and, for the embedded one, a function that refreshes it.
 
+    A store of several shards is the address of shard 0, which holds those of the others.
+
     It is Upstash if its two variables are set, else the embedded store. Blocking. Raises :class:`ConfigurationError` if
     the embedded store cannot be started, or jobs are not safe there.
     """
-    if settings.upstash_redis_rest_url and settings.upstash_redis_rest_token:
-        address = Address(settings.upstash_redis_rest_url, settings.upstash_redis_rest_token)
+    if settings.upstash:
+        first, *others = [Address(url, token) for url, token in settings.upstash]
+        address = replace(first, others=tuple(others))
         check_store(address, settings)
         yield address, None
         return
@@ -51,6 +55,16 @@ def open_store(settings: Settings) -> Iterator[Store]:
         address = store.acquire()
         check_store(address, settings)
         yield address, store.refresh
+
+
+def clients_of(store: Store, **options: Any) -> list[Upstash]:
+    """Return a client for each shard, in order; ``options`` are those of :class:`Upstash`."""
+    address, refresh = store
+
+    def refreshed(shard: int) -> Callable[[], Address] | None:
+        return refresh and (lambda: refresh().shards[shard])
+
+    return [Upstash(one, refresh=refreshed(shard), **options) for shard, one in enumerate(address.shards)]
 
 
 def check_store(address: Address, settings: Settings) -> None:
@@ -61,12 +75,15 @@ def check_store(address: Address, settings: Settings) -> None:
     refuses the token, may do so later: the log gives the reason now, and each 503 gives it then.
     """
     with ThreadPoolExecutor(1) as thread:
-        timeout_s = min(CHECK_TIMEOUT_S, settings.overload_store_deadline_s)
-        thread.submit(asyncio.run, _check(address, Protocol(settings.overload_key_prefix), timeout_s)).result()
+        for one in address.shards:
+            thread.submit(asyncio.run, _check(one, settings)).result()
 
 
-async def _check(address: Address, protocol: Protocol, timeout_s: float) -> None:
-    upstash, keys = Upstash(address, connections=1), [protocol.key(name) for name in TYPES]
+async def _check(address: Address, settings: Settings) -> None:
+    timeout_s = min(CHECK_TIMEOUT_S, settings.overload_store_deadline_s)
+    upstash = Upstash(address, connections=1)
+    protocol = Protocol.of(upstash, settings)
+    keys = [protocol.key(name) for name in TYPES]
     commands: list[Command] = [("EVAL", "return 1", 0), ("INFO",), ("LINDEX", protocol.key("queue"), 0)]
     commands += [("TYPE", key) for key in keys]
     try:
@@ -197,6 +214,8 @@ def _start(data_dir: DataDir, settings: Settings) -> "subprocess.Popen[bytes]":
         "OVERLOAD_REDIS_SERVER": str(server.absolute()) if server else "",
         "OVERLOAD_MAXMEMORY": settings.overload_maxmemory,
         "OVERLOAD_DURABILITY": settings.overload_durability,
+        "OVERLOAD_NODES": str(settings.overload_nodes),
+        "OVERLOAD_MIN_REPLICAS": str(settings.overload_min_replicas),
     }
     command = [*PYTHON_M, "overload_demo.store", "--data-dir", str(data_dir.path), "--until-unused"]
     process = data_dir.spawn(command, env=environment)

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -41,12 +41,22 @@ STILL_LEAVING = f"timed out after {LEAVING_TIMEOUT_S:g} s waiting for the end of
 
 @dataclass(frozen=True)
 class State:
-    """What a running gateway publishes; ``notice`` lists the data that it dropped at its start."""
+    """What a running gateway publishes; ``notice`` lists the data that it dropped at its start.
+
+    ``shards`` is their number in front of a cluster: shard n has the token ``n.TOKEN`` and the hash tag of
+    :func:`hash_tag`. 0 in front of one server.
+    """
 
     token: str = field(repr=False)
     pid: int
     durability: str
     notice: str = ""
+    shards: int = 0
+
+
+def hash_tag(shard: int) -> str:
+    """The start of every key of a shard in a cluster: keys with the same braces lie in one slot."""
+    return f"{{q{shard}}}:"
 
 
 class FileLock:
@@ -208,8 +218,14 @@ class DataDir:
 
     def address(self, state: State) -> Address:
         """The address of the gateway for users of this machine: its socket in this directory."""
-        url = f"unix://{self.path / GATEWAY_SOCKET}"
-        return Address(url, SecretStr(state.token), cast(Durability, state.durability))
+        url, durability = f"unix://{self.path / GATEWAY_SOCKET}", cast(Durability, state.durability)
+        if not state.shards:
+            return Address(url, SecretStr(state.token), durability)
+        first, *others = (
+            Address(url, SecretStr(f"{shard}.{state.token}"), durability, hash_tag(shard))
+            for shard in range(state.shards)
+        )
+        return replace(first, others=tuple(others))
 
     def write_problem(self) -> str:
         """Try to write 4 KB; return the system's reason when that fails, e.g. a full disk, else an empty text."""
