@@ -237,9 +237,9 @@ async def get_health(request: Request) -> dict[str, Any]:
 
     With several shards, ``detail`` names those that do not answer; it is connected while one does.
     """
-    is_connected = True
+    state, is_connected = request.app.state, True
     try:
-        detail = await request.app.state.results.ping()
+        detail = await state.results.ping()
     except StoreError as error:
         detail, is_connected = str(error), False
     return {
@@ -248,7 +248,7 @@ async def get_health(request: Request) -> dict[str, Any]:
         "version": __version__,
         "queue_connected": is_connected,
         "timestamp": utc_now(),
-        "durability": request.app.state.clients[0].address.durability,
+        "durability": state.clients[0].address.durability_with(state.settings.overload_min_replicas),
         "detail": detail or None,
     }
 
