@@ -142,6 +142,11 @@ def _run(options: _Options, settings: Settings, tokens: Tokens) -> None:
             data_dir.refuse_other_nodes(settings.overload_nodes)
         if settings.overload_redis_url is not None:
             server: BackingServer = ExternalServer(settings.overload_redis_url.get_secret_value())
+        elif settings.overload_min_replicas > int(settings.overload_nodes > 1):  # a cluster has one of each primary
+            raise ConfigurationError(
+                f"OVERLOAD_MIN_REPLICAS: the embedded store with OVERLOAD_NODES={settings.overload_nodes} has "
+                f"{int(settings.overload_nodes > 1)} replicas of a job, not {settings.overload_min_replicas}"
+            )
         else:
             server = EmbeddedServer(data_dir, settings, drop_damage=options.repair)
         os.chdir(data_dir.path)  # paths of sockets are short from here
@@ -152,7 +157,7 @@ def _run(options: _Options, settings: Settings, tokens: Tokens) -> None:
         listeners.append(stack.enter_context(_listen_in_data_dir()))
         import uvloop  # not on Windows, where the lock above was refused
 
-        upstream = Upstream(server)
+        upstream = Upstream(server, settings.overload_min_replicas)
         serving = _serve(options, data_dir, server, upstream, tokens, users_lock, listeners)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_until_stopped(serving, upstream))
