@@ -10,7 +10,7 @@ from typing import Literal, Self
 from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from overload_demo.errors import ConfigurationError
@@ -37,8 +37,12 @@ class Settings(BaseSettings):
     )
 
     # The store
-    upstash_redis_rest_url: str | None = Field(None, description="Upstash REST endpoint; unset = the embedded store")
-    upstash_redis_rest_token: SecretStr | None = Field(None, description="its token; set both or neither")
+    upstash_redis_rest_url: str | None = Field(
+        None, description="Upstash REST endpoint, or several separated by commas: shards; unset = the embedded store"
+    )
+    upstash_redis_rest_token: SecretStr | None = Field(
+        None, description="its token, or one for each endpoint; set both or neither"
+    )
     overload_data_dir: Path = Field(default_factory=_default_data_dir, description="directory of the embedded store")
     overload_redis_server: Path | None = Field(None, description="server binary to start instead of the bundled one")
     overload_redis_url: SecretStr | None = Field(None, description="running server to use behind the gateway")
@@ -49,6 +53,12 @@ class Settings(BaseSettings):
         "always", description="when the embedded server syncs a write to disk: before its reply, or every second"
     )
     overload_log_format: Literal["text", "json"] = Field("text", description="log lines as text or as JSON objects")
+    overload_nodes: int = Field(
+        1, ge=1, le=12, description="servers of the embedded store: 1, or 6 to 12 for a cluster, half of them replicas"
+    )
+    overload_min_replicas: int = Field(
+        0, ge=0, le=5, description="replicas that must have a job before its 202, beside the primary's disk"
+    )
     overload_key_prefix: str = Field("", max_length=64, description="prefix of every key of the queue")
 
     # The worker
@@ -74,6 +84,9 @@ class Settings(BaseSettings):
     )
     worker_grace_s: float = Field(
         25.0, ge=0, le=86_400, description="shutdown: seconds for the running job; then it counts as interrupted"
+    )
+    worker_shards: str | None = Field(
+        None, pattern=r"^\d{1,4}(,\d{1,4})*$", description="shards to serve, separated by commas; unset = all"
     )
     worker_max_attempts: int = Field(3, ge=1, le=100, description="interrupted attempts before a job is dead")
     worker_max_batch: int = Field(128, ge=1, le=128, description="most jobs in one lease")
@@ -124,19 +137,20 @@ class Settings(BaseSettings):
 
     @field_validator("upstash_redis_rest_url", mode="after")
     @classmethod
-    def _https_unless_loopback(cls, url: str | None) -> str | None:
-        if url is None:
-            return None
-        url = url.strip()
-        parts = urlsplit(url)
-        usable = _is_header_text(url) and parts.port != 0  # reading a wrong port raises ValueError
-        if parts.scheme not in {"http", "https"} or not parts.hostname or not usable:
-            raise ValueError("must look like https://NAME.upstash.io")
-        if parts.username or parts.password or parts.query or parts.fragment:
-            raise ValueError("must have no user, password, query or fragment; the token has its own variable")
-        if parts.scheme == "http" and parts.hostname not in LOOPBACK_HOSTS:
-            raise ValueError("must use https (plain http is for loopback only)")
-        return url.rstrip("/")
+    def _https_unless_loopback(cls, urls: str | None) -> str | None:
+        for url in _split(urls):
+            parts = urlsplit(url)
+            usable = _is_header_text(url) and parts.port != 0  # reading a wrong port raises ValueError
+            if parts.scheme not in {"http", "https"} or not parts.hostname or not usable:
+                raise ValueError("must look like https://NAME.upstash.io")
+            if parts.username or parts.password or parts.query or parts.fragment:
+                raise ValueError("must have no user, password, query or fragment; the token has its own variable")
+            if parts.scheme == "http" and parts.hostname not in LOOPBACK_HOSTS:
+                raise ValueError("must use https (plain http is for loopback only)")
+        each = [url.rstrip("/") for url in _split(urls)]
+        if len(set(each)) < len(each):
+            raise ValueError("contains the same database twice")
+        return ",".join(each) or None
 
     @field_validator("overload_api_keys", mode="after")
     @classmethod
@@ -158,13 +172,23 @@ class Settings(BaseSettings):
 
     @field_validator("upstash_redis_rest_token", "overload_api_key", mode="after")
     @classmethod
-    def _fits_a_header(cls, token: SecretStr | None) -> SecretStr | None:
-        if token is None:
+    def _fits_a_header(cls, tokens: SecretStr | None, field: ValidationInfo) -> SecretStr | None:
+        if tokens is None:
             return None
-        text = token.get_secret_value().strip()
-        if not text or not _is_header_text(text):
+        text = tokens.get_secret_value().strip()
+        each = _split(text) if field.field_name == "upstash_redis_rest_token" else [text]
+        if any(not one or not _is_header_text(one) for one in each):
             raise ValueError("must be one word of ASCII characters")
-        return SecretStr(text)
+        return SecretStr(",".join(each))
+
+    @field_validator("overload_nodes", mode="after")
+    @classmethod
+    def _one_or_pairs(cls, nodes: int) -> int:
+        if nodes != 1 and (nodes < 6 or nodes % 2):
+            raise ValueError(
+                "must be 1, or an even number from 6 on: a cluster needs three primaries, each with a replica"
+            )
+        return nodes
 
     @model_validator(mode="after")
     def _upstash_both_or_neither(self) -> Self:
@@ -173,7 +197,18 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"UPSTASH_REDIS_REST_{given} is set but UPSTASH_REDIS_REST_{missing} is not: set both or neither"
             )
+        urls, tokens = len(_split(self.upstash_redis_rest_url)), len(_split(self.upstash_redis_rest_token))
+        if urls != tokens:
+            raise ValueError(
+                f"UPSTASH_REDIS_REST_URL has {urls} addresses but UPSTASH_REDIS_REST_TOKEN {tokens} tokens"
+            )
         return self
+
+    @property
+    def upstash(self) -> list[tuple[str, SecretStr]]:
+        """Address and token of each Upstash database, in the order of the shards; empty for the embedded store."""
+        tokens = [SecretStr(token) for token in _split(self.upstash_redis_rest_token)]
+        return list(zip(_split(self.upstash_redis_rest_url), tokens, strict=True))
 
     @property
     def api_keys(self) -> list[bytes]:

@@ -14,7 +14,8 @@ from typing import Any
 from overload_demo.config import Settings
 from overload_demo.errors import StoreError
 from overload_demo.queue.protocol import EXTEND, LEASE, MAX_DEAD_ENTRIES, RATE_DECAY_S, SETTLE, Protocol, malformed
-from overload_demo.rest.client import Argument, ScriptCall, Upstash
+from overload_demo.rest.client import Upstash
+from overload_demo.rest.scripts import Argument, ScriptCall
 from overload_demo.work import utc_now
 
 MAX_LEASE_BYTES = 1_048_576
@@ -84,7 +85,7 @@ class Consumer:
     """
 
     def __init__(self, upstash: Upstash, settings: Settings, worker_id: str, predecessors: Sequence[str] = ()) -> None:
-        self._upstash, self._protocol, self._settings = upstash, Protocol(settings.overload_key_prefix), settings
+        self._upstash, self._protocol, self._settings = upstash, Protocol.of(upstash, settings), settings
         self.worker_id = worker_id
         self._token: str | None = None
         self._predecessors = " ".join(predecessors)

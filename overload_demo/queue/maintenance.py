@@ -39,7 +39,7 @@ class QueueAdmin:
     """Manages the dead-letter list and pauses the queue. Each call is safe to repeat. Raises :class:`StoreError`."""
 
     def __init__(self, upstash: Upstash, settings: Settings) -> None:
-        self._upstash, self._protocol = upstash, Protocol(settings.overload_key_prefix)
+        self._upstash, self._protocol = upstash, Protocol.of(upstash, settings)
         self._ttl_s = settings.queue_result_ttl
 
     async def dead_letters(self, limit: int = MAX_DEAD_ENTRIES) -> list[DeadLetter]:
@@ -158,7 +158,7 @@ class QueueRepair:
     """
 
     def __init__(self, upstash: Upstash, settings: Settings) -> None:
-        self._upstash, self._protocol = upstash, Protocol(settings.overload_key_prefix)
+        self._upstash, self._protocol = upstash, Protocol.of(upstash, settings)
         self._lease_ms, self._ttl_s = int(settings.worker_lease_s * 1000), settings.queue_result_ttl
 
     async def run(self) -> Counter[str]:

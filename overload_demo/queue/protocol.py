@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, TypeVar
 
+from overload_demo.config import Settings
 from overload_demo.errors import Outcome, StoreUnavailableError
-from overload_demo.rest.client import Argument, Script, ScriptCall
+from overload_demo.rest.client import Upstash
+from overload_demo.rest.scripts import Argument, Script, ScriptCall
 
 Item = TypeVar("Item")
 
@@ -29,6 +31,8 @@ def _script(name: str) -> Script:
 ENQUEUE, LEASE, EXTEND, SETTLE = map(_script, ("enqueue", "lease", "extend", "settle"))
 STATUS, STATS, CANCEL, REQUEUE = map(_script, ("status", "stats", "cancel", "requeue"))
 PURGE, RECONCILE, RECOUNT = map(_script, ("purge", "reconcile", "recount"))
+# Always writes, also in a full store, and changes nothing that is read: see Upstash.run_replicated.
+TOUCH = Script("touch", "if redis.call('EXPIRE', KEYS[1], '9999999999') == 0 then redis.call('SET', KEYS[1], 0) end")
 
 # The type of each key that a queue has once.
 TYPES = {
@@ -52,6 +56,7 @@ _KEYS = {
     PURGE: ("dead",),
     RECONCILE: ("queue", "seq", "leases", "owners", "stats"),
     RECOUNT: ("seq", "stats"),
+    TOUCH: ("seq",),
 }
 
 
@@ -60,6 +65,11 @@ class Protocol:
     """Builds script calls with the right keys; ``prefix`` separates several queues in one store."""
 
     prefix: str = ""
+
+    @classmethod
+    def of(cls, upstash: Upstash, settings: Settings) -> "Protocol":
+        """The protocol of one shard: its hash tag, if it has one, and the configured prefix begin every key."""
+        return cls(upstash.address.tag + settings.overload_key_prefix)
 
     def key(self, name: str) -> str:
         """The full name of one of the ``jobs:*`` keys."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,9 +19,10 @@ from overload_demo.jobs import JOB_ID
 from overload_demo.process import PYTHON_M
 from overload_demo.queue.protocol import TYPES, Protocol
 from overload_demo.rest import Address
-from overload_demo.rest.client import Command, Upstash
+from overload_demo.rest.client import Upstash
 from overload_demo.rest.diagnosis import info_facts, refuse_unsafe
 from overload_demo.rest.loopback import connect
+from overload_demo.rest.scripts import Command
 from overload_demo.store import append_only
 from overload_demo.store.data_dir import LEAVING_TIMEOUT_S, STILL_LEAVING, DataDir
 
@@ -32,6 +34,7 @@ ANSWER_TIMEOUT_S = 15.0  # for a gateway that another process started
 LOADING_TIMEOUT_S = 120.0  # for one started here: it ends by itself unless it is still loading a lot of data
 CHECK_TIMEOUT_S = PING_TIMEOUT_S = 2.0
 POLL_S = 0.02
+WAIT_MS = 500  # chosen: a replica that follows confirms in one or two
 PING = b"GET /ping HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer %b\r\n\r\n"
 
 
@@ -39,11 +42,14 @@ PING = b"GET /ping HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthoriza
 def open_store(settings: Settings) -> Iterator[Store]:
     """Find or start the store and hold it; yields its address and, for the embedded one, a function that refreshes it.
 
+    A store of several shards is the address of shard 0, which holds those of the others.
+
     It is Upstash if its two variables are set, else the embedded store. Blocking. Raises :class:`ConfigurationError` if
     the embedded store cannot be started, or jobs are not safe there.
     """
-    if settings.upstash_redis_rest_url and settings.upstash_redis_rest_token:
-        address = Address(settings.upstash_redis_rest_url, settings.upstash_redis_rest_token)
+    if settings.upstash:
+        first, *others = [Address(url, token) for url, token in settings.upstash]
+        address = replace(first, others=tuple(others))
         check_store(address, settings)
         yield address, None
         return
@@ -51,6 +57,16 @@ def open_store(settings: Settings) -> Iterator[Store]:
         address = store.acquire()
         check_store(address, settings)
         yield address, store.refresh
+
+
+def clients_of(store: Store, **options: Any) -> list[Upstash]:
+    """Return a client for each shard, in order; ``options`` are those of :class:`Upstash`."""
+    address, refresh = store
+
+    def refreshed(shard: int) -> Callable[[], Address] | None:
+        return refresh and (lambda: refresh().shards[shard])
+
+    return [Upstash(one, refresh=refreshed(shard), **options) for shard, one in enumerate(address.shards)]
 
 
 def check_store(address: Address, settings: Settings) -> None:
@@ -61,21 +77,30 @@ def check_store(address: Address, settings: Settings) -> None:
     refuses the token, may do so later: the log gives the reason now, and each 503 gives it then.
     """
     with ThreadPoolExecutor(1) as thread:
-        timeout_s = min(CHECK_TIMEOUT_S, settings.overload_store_deadline_s)
-        thread.submit(asyncio.run, _check(address, Protocol(settings.overload_key_prefix), timeout_s)).result()
+        for one in address.shards:
+            thread.submit(asyncio.run, _check(one, settings)).result()
 
 
-async def _check(address: Address, protocol: Protocol, timeout_s: float) -> None:
-    upstash, keys = Upstash(address, connections=1), [protocol.key(name) for name in TYPES]
+async def _check(address: Address, settings: Settings) -> None:
+    timeout_s = min(CHECK_TIMEOUT_S, settings.overload_store_deadline_s)
+    upstash = Upstash(address, connections=1)
+    protocol = Protocol.of(upstash, settings)
+    keys = [protocol.key(name) for name in TYPES]
     commands: list[Command] = [("EVAL", "return 1", 0), ("INFO",), ("LINDEX", protocol.key("queue"), 0)]
     commands += [("TYPE", key) for key in keys]
+    wanted = settings.overload_min_replicas
+    commands.append(("WAIT", wanted, WAIT_MS) if wanted else ("PING",))
     try:
-        script, info, first, *types = await upstash.pipeline(commands, repeatable=True, deadline_s=timeout_s)
+        script, info, first, *types, found = await upstash.pipeline(commands, repeatable=True, deadline_s=timeout_s)
     except StoreError as error:
         log.info("the store is not usable yet: %s", error)
         return
     finally:
         await upstash.aclose()
+    if wanted and (not isinstance(found, int) or found < wanted):
+        log.warning(
+            "OVERLOAD_MIN_REPLICAS is %d, but replicas of the store: %s; until then no job is accepted", wanted, found
+        )
     if isinstance(script, StoreError):
         log.info("the store is not usable yet: %s", script)
     refuse_unsafe(info_facts(info if isinstance(info, str) else ""))
@@ -197,6 +222,8 @@ def _start(data_dir: DataDir, settings: Settings) -> "subprocess.Popen[bytes]":
         "OVERLOAD_REDIS_SERVER": str(server.absolute()) if server else "",
         "OVERLOAD_MAXMEMORY": settings.overload_maxmemory,
         "OVERLOAD_DURABILITY": settings.overload_durability,
+        "OVERLOAD_NODES": str(settings.overload_nodes),
+        "OVERLOAD_MIN_REPLICAS": str(settings.overload_min_replicas),
     }
     command = [*PYTHON_M, "overload_demo.store", "--data-dir", str(data_dir.path), "--until-unused"]
     process = data_dir.spawn(command, env=environment)

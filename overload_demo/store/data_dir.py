@@ -8,13 +8,14 @@ no other user may write to the directory: a listener on its sockets then runs as
 import contextlib
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -31,6 +32,7 @@ except ImportError:  # Windows
 
 GATEWAY_SOCKET, SERVER_SOCKET = "gateway.sock", "redis.sock"
 SERVER_LOCK, LOG, DATA, TEMPORARY = "redis.lock", "store.log", "appendonlydir", "temporary"
+CLUSTER_CONFIG, NODE = "cluster.conf", "node-"
 # Each keeps its inode while a store runs; another inode means that the file was removed or replaced.
 LASTING = (".", "users.lock", "gateway.lock", SERVER_LOCK, DATA)
 LOG_TAIL_BYTES = 8192
@@ -41,12 +43,22 @@ STILL_LEAVING = f"timed out after {LEAVING_TIMEOUT_S:g} s waiting for the end of
 
 @dataclass(frozen=True)
 class State:
-    """What a running gateway publishes; ``notice`` lists the data that it dropped at its start."""
+    """What a running gateway publishes; ``notice`` lists the data that it dropped at its start.
+
+    ``shards`` is their number in front of a cluster: shard n has the token ``n.TOKEN`` and the hash tag of
+    :func:`hash_tag`. 0 in front of one server.
+    """
 
     token: str = field(repr=False)
     pid: int
     durability: str
     notice: str = ""
+    shards: int = 0
+
+
+def hash_tag(shard: int) -> str:
+    """The start of every key of a shard in a cluster: keys with the same braces lie in one slot."""
+    return f"{{q{shard}}}:"
 
 
 class FileLock:
@@ -135,11 +147,22 @@ class DataDir:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             check_owner(self.path, may_be_link=True)
             # The server opens these by name and would follow a link.
-            for data in (*self.path.glob("appendonly*"), *self.path.glob(f"{DATA}/*")):
+            for data in (*self.path.glob("appendonly*"), *self.path.glob(f"{DATA}/*"), *self.path.glob("nodes.conf")):
                 with contextlib.suppress(FileNotFoundError):  # a rewrite has just deleted it
                     check_owner(data)
         except OSError as error:
             raise ConfigurationError(f"cannot use the data directory {self.path}: {error.strerror}") from None
+
+    def refuse_other_nodes(self, wanted: int) -> None:
+        """Raise :class:`ConfigurationError` if the data is that of another number of servers: it would be hidden."""
+        config, single = self.path / CLUSTER_CONFIG, (self.path / DATA, self.path / "appendonly.aof")
+        stated = re.match(r"# (\d+) nodes", config.read_text()) if config.exists() else None
+        held = int(stated[1]) if stated else len(list(self.path.glob(f"{NODE}*"))) or int(any(map(Path.exists, single)))
+        if held not in {0, wanted}:
+            raise ConfigurationError(
+                f"OVERLOAD_NODES is {wanted}, but {self.path} holds the data of {held}: set OVERLOAD_NODES={held} "
+                "(or --nodes), or use another OVERLOAD_DATA_DIR"
+            )
 
     def remember_inodes(self) -> None:
         """Note the inodes that :meth:`refuse_if_lost` compares; harmless to repeat."""
@@ -208,8 +231,14 @@ class DataDir:
 
     def address(self, state: State) -> Address:
         """The address of the gateway for users of this machine: its socket in this directory."""
-        url = f"unix://{self.path / GATEWAY_SOCKET}"
-        return Address(url, SecretStr(state.token), cast(Durability, state.durability))
+        url, durability = f"unix://{self.path / GATEWAY_SOCKET}", cast(Durability, state.durability)
+        if not state.shards:
+            return Address(url, SecretStr(state.token), durability)
+        first, *others = (
+            Address(url, SecretStr(f"{shard}.{state.token}"), durability, hash_tag(shard))
+            for shard in range(state.shards)
+        )
+        return replace(first, others=tuple(others))
 
     def write_problem(self) -> str:
         """Try to write 4 KB; return the system's reason when that fails, e.g. a full disk, else an empty text."""

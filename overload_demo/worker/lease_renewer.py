@@ -74,7 +74,7 @@ class LeaseRenewer:
         timeout_s, on_error = settings.overload_store_deadline_s, metrics.store_error
         self._upstash = Upstash(address, connections=2, timeout_s=timeout_s, refresh=refresh, on_error=on_error)
         self._consumer = Consumer(self._upstash, settings, identity.worker_id, identity.predecessors)
-        channel, poll_s = Protocol(settings.overload_key_prefix).key("wake"), settings.max_poll_interval_s
+        channel, poll_s = Protocol.of(self._upstash, settings).key("wake"), settings.max_poll_interval_s
         self._wake_ups = WakeUps(self._upstash, channel, identity.worker_id, poll_s, on_wake or (lambda: None))
         self._one_at_a_time = asyncio.Lock()
         self._selector = selectors.DefaultSelector()
