@@ -11,7 +11,15 @@ from overload_demo.config import Settings
 from overload_demo.jobs import shard_of
 from tests.support.queues import Queue
 from tests.support.running import working
-from tests.support.shards import ShardServer, all_done, done_in_order, enqueue, open_queues, store_of_all, three_shards
+from tests.support.shard_servers import (
+    ShardServer,
+    all_done,
+    done_in_order,
+    enqueue,
+    open_queues,
+    store_of_all,
+    three_shards,
+)
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio

@@ -11,7 +11,7 @@ from overload_demo.jobs import shard_of
 from overload_demo.store.connect import Store
 from tests.support.queues import Queue
 from tests.support.running import child, working
-from tests.support.shards import (
+from tests.support.shard_servers import (
     COUNT,
     ShardServer,
     all_done,
