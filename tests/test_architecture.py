@@ -57,21 +57,21 @@ HOMES = {
 # Room -> most lines of Python. A room inside another one (api/front_door, store/gateway) counts by itself.
 STACK = {
     "vocabulary": 1_300,
-    "rest": 695,
+    "rest": 740,
     "queue": 1_435,
     "api": 1_305,
     "api/front_door": 770,
     "worker": 1_360,
     "store": 1_450,
-    "store/gateway": 1_595,
+    "store/gateway": 1_897,
 }
-WORKBENCH = {"load": 1_870, "lab": 5_475, "live": 1_676, "course": 1_815, "cli": 360}
-MOST_LINES_OF_THE_STACK = 9_835
-MOST_LINES_OF_THE_WORKBENCH = 11_185
+WORKBENCH = {"load": 1_870, "lab": 5_475, "live": 1_676, "course": 1_865, "cli": 360}
+MOST_LINES_OF_THE_STACK = 10_182
+MOST_LINES_OF_THE_WORKBENCH = 11_215
 MOST_LINES_OF_LUA = 650
 MOST_LINES_OF_EXPERIMENTS = 4_780
 MOST_LINES_OF_CHECKS = 1_290  # of exercises, beside the notebooks
-MOST_FILES = 119
+MOST_FILES = 122
 MOST_LINES_OF_A_FILE = 350
 MOST_LINES_OF_A_FUNCTION = 60
 

@@ -15,6 +15,7 @@ from overload_demo.api import problems
 from overload_demo.api.request_context import HEADER
 from overload_demo.jobs import JobState
 from overload_demo.queue.results import JobStatus
+from overload_demo.rest import DURABILITY_TEXT
 
 ACCEPTED_MESSAGE = "Job queued successfully. Poll GET /jobs/{job_id} for status."
 _MESSAGE = ACCEPTED_MESSAGE.encode()
@@ -143,7 +144,11 @@ class HealthReport(BaseModel):
     version: str
     queue_connected: bool
     timestamp: UtcTime
-    durability: Literal["always", "everysec", "none", "unknown"] = Field(description="when an accepted job is on disk")
+    durability: str = Field(
+        pattern=DURABILITY_TEXT,
+        examples=["always", "always+1"],
+        description="when an accepted job is on disk; +1: one replica has it in memory too",
+    )
     detail: str | None = Field(None, description="the reason, while degraded")
 
 

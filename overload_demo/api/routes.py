@@ -226,9 +226,9 @@ async def get_metrics(request: Request) -> Response:
 )
 async def get_health(request: Request) -> dict[str, Any]:
     """Report liveness. Always 200 while the API serves; ``status`` and ``queue_connected`` are about the store."""
-    detail = None
+    state, detail = request.app.state, None
     try:
-        await request.app.state.results.ping()
+        await state.results.ping()
     except StoreError as error:
         detail = str(error)
     return {
@@ -237,7 +237,7 @@ async def get_health(request: Request) -> dict[str, Any]:
         "version": __version__,
         "queue_connected": detail is None,
         "timestamp": utc_now(),
-        "durability": request.app.state.upstash.address.durability,
+        "durability": state.upstash.address.durability_with(state.settings.overload_min_replicas),
         "detail": detail,
     }
 

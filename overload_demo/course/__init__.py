@@ -10,6 +10,7 @@ from typing import TypeVar
 from overload_demo.course.exercise import Comparison, Prediction, check
 from overload_demo.course.grading import broken_queues, grade
 from overload_demo.course.inventory import Inventory
+from overload_demo.course.short_errors import shorten_errors
 from overload_demo.errors import ConfigurationError
 
 __all__ = ["Comparison", "Inventory", "Level", "Prediction", "broken_queues", "by_level", "check", "grade"]
@@ -35,3 +36,6 @@ def by_level(test: Value, quick: Value, full: Value) -> Value:
         return {Level.TEST: test, Level.QUICK: quick, Level.FULL: full}[Level(level)]
     except ValueError:
         raise ConfigurationError(f"OVERLOAD_LEVEL must be one of {', '.join(Level)}, not {level!r}") from None
+
+
+shorten_errors()

@@ -1,5 +1,7 @@
 """The API's writing side: enqueue and cancel by group commit. A call returns after the store has committed.
 
+With ``OVERLOAD_MIN_REPLICAS`` it returns after so many replicas have the write, too.
+
 Reading tour 5 of 13; next: overload_demo/api/direct.py. Look for the verdicts of the script. Question: which error
 (see errors.py) leaves open whether the job is stored?
 """
@@ -16,8 +18,9 @@ from overload_demo.config import Settings
 from overload_demo.errors import IdempotencyConflictError, OverloadDemoError, QueueFullError
 from overload_demo.jobs import JOB_ID, JobState
 from overload_demo.queue.group_commit import Answer, GroupCommit
-from overload_demo.queue.protocol import CANCEL, ENQUEUE, Protocol, malformed
+from overload_demo.queue.protocol import CANCEL, ENQUEUE, TOUCH, Protocol, malformed
 from overload_demo.rest.client import Upstash
+from overload_demo.rest.scripts import Confirmation
 from overload_demo.work import utc_now
 
 MAX_BATCH_BYTES = 1_048_576  # as sent, after escaping: a tenth of what Upstash accepts in one request
@@ -64,6 +67,8 @@ class Producer:
     ) -> None:
         self._upstash, self._protocol = upstash, Protocol.of(upstash, settings)
         self._on_commit, self._ttl_s = on_commit, settings.queue_result_ttl
+        replicas, touch = settings.overload_min_replicas, self._protocol.call(TOUCH)
+        self._options = {"confirmation": Confirmation(replicas, touch)} if replicas else {}
         self._bounds = settings.overload_max_queue_depth, settings.overload_max_wait_s, settings.worker_processing_delay
         limit_s, most = settings.overload_store_deadline_s, settings.overload_max_batch
         self._jobs: GroupCommit[NewJob, Enqueued] = GroupCommit(
@@ -100,7 +105,7 @@ class Producer:
         call = self._protocol.call(ENQUEUE, self._protocol.prefix, *self._bounds, utc_now(), self._ttl_s, *args)
         since = time.perf_counter()
         try:
-            reply = await self._upstash.run(call, deadline_s=deadline_s)
+            reply = await self._upstash.run(call, deadline_s=deadline_s, **self._options)
         finally:
             self._on_commit(len(jobs), time.perf_counter() - since)
         try:
@@ -114,7 +119,7 @@ class Producer:
     async def _commit_cancels(self, jobs: Sequence[tuple[str, str]], deadline_s: float) -> list[JobState | None]:
         args = [field for job_id, owner in jobs for field in (job_id, owner)]
         call = self._protocol.call(CANCEL, self._protocol.prefix, utc_now(), *args)
-        reply = await self._upstash.run(call, deadline_s=deadline_s)
+        reply = await self._upstash.run(call, deadline_s=deadline_s, **self._options)
         if not isinstance(reply, list) or len(reply) != len(jobs):
             raise malformed(CANCEL)
         return [_state(one) for one in reply]

@@ -6,14 +6,12 @@ the caller declared the command ``repeatable`` (running it twice changes nothing
 """
 
 import asyncio
-import hashlib
 import json
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import lru_cache, partial
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -24,45 +22,15 @@ from overload_demo.errors import Outcome, StoreError, StoreRefusedError, StoreUn
 from overload_demo.rest import Address
 from overload_demo.rest.diagnosis import error_in
 from overload_demo.rest.loopback import LoopbackTransport, ReplyTooLargeError
+from overload_demo.rest.scripts import Argument, Command, Confirmation, ScriptCall
 
-Argument = str | int | float
-Command = Sequence[Argument]
 Send = Callable[[httpx.Request], Awaitable[httpx.Response]]
 Reply = TypeVar("Reply")
 
 MAX_REPLY_BYTES = 32 * 1024 * 1024
 MAX_EVENT_BYTES = 65_536  # chosen; a wake-up has a hundred
 BACKOFF_FIRST_S, BACKOFF_LONGEST_S = 0.02, 1.0
-
-
-@dataclass(frozen=True)
-class Script:
-    """A Lua script."""
-
-    name: str
-    text: str
-
-    @cached_property
-    def sha(self) -> str:
-        """SHA-1 of the text, by which EVALSHA names the script."""
-        return hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
-
-
-@dataclass(frozen=True)
-class ScriptCall:
-    """One call of a script with its KEYS and ARGV."""
-
-    script: Script
-    keys: Sequence[str]
-    args: Sequence[Argument]
-
-    def by_sha(self) -> list[Argument]:
-        """The call as EVALSHA, which is short."""
-        return ["EVALSHA", self.script.sha, len(self.keys), *self.keys, *self.args]
-
-    def by_text(self) -> list[Argument]:
-        """The call as EVAL, which also loads the script into the server's cache."""
-        return ["EVAL", self.script.text, len(self.keys), *self.keys, *self.args]
+LONGEST_WAIT_S = 1.0  # for replicas, in one exchange; the next one may reach a new primary
 
 
 class Upstash:
@@ -119,23 +87,53 @@ class Upstash:
 
         return await self._exchange("/pipeline", commands, parse, repeatable=repeatable, deadline_s=deadline_s)
 
-    async def run(self, call: ScriptCall, *, deadline_s: float | None = None) -> Any:
+    async def run(
+        self, call: ScriptCall, *, deadline_s: float | None = None, confirmation: Confirmation | None = None
+    ) -> Any:
         """Run a script by its SHA, or by its text if the server does not know it yet.
 
-        Every script of this package is safe to repeat, so a lost reply is requested again until ``deadline_s``.
+        Every script of this package is safe to repeat, so a lost reply is requested again until ``deadline_s``, and so
+        is a missing ``confirmation``: then the outcome is unknown.
         """
-        give_up_at = self._give_up_at(deadline_s)
+        send, give_up_at = partial(self._confirmed, confirmation), self._give_up_at(deadline_s)
         try:
-            return await self.command(*call.by_sha(), repeatable=True, deadline_s=deadline_s)
+            return await send(call.by_sha(), deadline_s)
         except StoreRefusedError as error:
             if not _is_unknown_script(error):
                 raise
             earlier = error.outcome
         try:
-            return await self.command(*call.by_text(), repeatable=True, deadline_s=give_up_at - time.monotonic())
+            return await send(call.by_text(), give_up_at - time.monotonic())
         except StoreError as error:
             if earlier is Outcome.UNKNOWN:
                 error.outcome = earlier
+            raise
+
+    async def _confirmed(self, confirmation: Confirmation | None, command: Command, deadline_s: float | None) -> Any:
+        if confirmation is None:
+            return await self.command(*command, repeatable=True, deadline_s=deadline_s)
+        replicas, touch = confirmation
+        longest_s = min(LONGEST_WAIT_S, (self._timeout_s if deadline_s is None else deadline_s) / 2)
+        commands = [command, touch.by_text(), ("WAIT", replicas, max(1, int(1000 * longest_s)))]
+
+        missing: list[str] = []
+
+        def parse(status: int, body: Any) -> Any:
+            if status != 200 or not isinstance(body, list) or len(body) != len(commands):
+                raise error_in(status, body)
+            reply, touched, confirmed = map(_element, body)
+            if isinstance(reply, StoreError):
+                raise reply
+            if isinstance(touched, StoreError) or not isinstance(confirmed, int) or confirmed < replicas:
+                found = touched if isinstance(touched, StoreError) else confirmed
+                missing.append(f"replicas that have the write: {found}, not {replicas}")
+                raise StoreUnavailableError(missing[-1], Outcome.UNKNOWN)
+            return reply
+
+        try:
+            return await self._exchange("/pipeline", commands, parse, repeatable=True, deadline_s=deadline_s)
+        except StoreUnavailableError as error:  # mostly that the deadline passed in a WAIT: give the reason too
+            error.args = ("; ".join(dict.fromkeys([*missing[-1:], str(error)])),)
             raise
 
     async def run_in_order(self, *calls: ScriptCall, deadline_s: float | None = None) -> list[Any]:

@@ -144,7 +144,7 @@ def _run(options: _Options, settings: Settings, tokens: Tokens) -> None:
         listeners.append(stack.enter_context(_listen_in_data_dir()))
         import uvloop  # not on Windows, where the lock above was refused
 
-        upstreams = [Upstream(server) for server in servers]
+        upstreams = [Upstream(server, settings.overload_min_replicas) for server in servers]
         serving = _serve(options, data_dir, servers, upstreams, tokens, users_lock, listeners)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_until_stopped(serving, upstreams))
@@ -155,6 +155,11 @@ def _run(options: _Options, settings: Settings, tokens: Tokens) -> None:
 def _servers(settings: Settings, data_dir: DataDir, *, drop_damage: bool) -> Sequence[BackingServer]:
     """The server behind the gateway, or one for each shard."""
     if settings.overload_redis_url is None:
+        if settings.overload_min_replicas > int(settings.overload_nodes > 1):  # a cluster has one of each primary
+            raise ConfigurationError(
+                f"OVERLOAD_MIN_REPLICAS: the embedded store with OVERLOAD_NODES={settings.overload_nodes} has "
+                f"{int(settings.overload_nodes > 1)} replicas of a job, not {settings.overload_min_replicas}"
+            )
         return [EmbeddedServer(data_dir, settings, drop_damage=drop_damage)]
     url = settings.overload_redis_url.get_secret_value()
     if "+" not in url.partition("://")[0]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import copy
 import logging
 import ssl
 from abc import ABC, abstractmethod
@@ -80,6 +81,10 @@ class BackingServer(ABC):
     async def durability(self, connection: RedisConnection) -> str:
         """When an acknowledged write is on disk; raises :class:`ConfigurationError` if jobs are not safe there."""
 
+    async def durability_of_replica(self, host: str, port: int) -> str:
+        """Return the durability of one of its replicas, as far as it can be asked."""
+        return "unknown"
+
     async def aclose(self) -> None:  # noqa: B027 - only a server that was started here is ended
         """End the server if the gateway started it."""
 
@@ -149,16 +154,21 @@ class ExternalServer(BackingServer):
             raise ConfigurationError(f"OVERLOAD_REDIS_URL: the server refuses INFO: {error}") from None
         refuse_unsafe(info, in_cluster=self.is_in_cluster)
         refuse_old(info)
-        durability = "none"
-        if info.get("aof_enabled") != "0":
-            durability = "unknown"
-            with contextlib.suppress(ReplyError):  # hosted servers often have no CONFIG
-                answer = await connection.ask("CONFIG", "GET", "appendfsync") or [""]
-                durability = {"always": "always", "everysec": "everysec", "no": "none"}.get(answer[-1], "unknown")
+        durability = await _durability_of(connection, info)
         if durability != "always":
             lost = "an acknowledged job can be lost in a crash"
             log.warning("durability of the server %s is %r: %s", self.name, durability, lost)
         return durability
+
+    async def durability_of_replica(self, host: str, port: int) -> str:
+        """Ask a replica at the address that the primary knows; it may be out of reach from here."""
+        replica = copy.copy(self)
+        replica.host, replica.port, replica._path = host, port, ""
+        with contextlib.suppress(OSError, ReplyError, StoreUnavailableError):
+            async with asyncio.timeout(REACH_TIMEOUT_S):
+                with contextlib.closing(await replica._sign_in()) as connection:
+                    return await _durability_of(connection, info_facts(await connection.ask("INFO")))
+        return "unknown"
 
     async def _sign_in(self, database: int = 0) -> RedisConnection:
         connection = await self._open(is_encrypted=self._is_encrypted)
@@ -180,3 +190,17 @@ class ExternalServer(BackingServer):
         # Certificates are checked against those the system trusts, or SSL_CERT_FILE names.
         tls = ssl.create_default_context() if is_encrypted else None
         return (await loop.create_connection(RedisConnection, self.host, self.port, ssl=tls))[1]
+
+
+async def configured(connection: RedisConnection, name: str) -> str:
+    """Return a setting of a server; empty if it is not known: hosted servers often have no CONFIG."""
+    with contextlib.suppress(ReplyError):
+        return str((await connection.ask("CONFIG", "GET", name) or [""])[-1])
+    return ""
+
+
+async def _durability_of(connection: RedisConnection, info: dict[str, str]) -> str:
+    if info.get("aof_enabled") == "0":
+        return "none"
+    fsync = await configured(connection, "appendfsync")
+    return {"always": "always", "everysec": "everysec", "no": "none"}.get(fsync, "unknown")

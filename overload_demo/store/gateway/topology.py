@@ -4,7 +4,6 @@ Imported only for such a URL, so that other stores start as fast as without it.
 """
 
 import asyncio
-import contextlib
 import logging
 import random
 import time
@@ -19,8 +18,8 @@ from valkey.exceptions import ValkeyError
 
 from overload_demo.errors import ConfigurationError, StoreUnavailableError
 from overload_demo.store.data_dir import hash_tag
-from overload_demo.store.gateway.backing_server import SCHEMES, ExternalServer
-from overload_demo.store.gateway.resp import RedisConnection, ReplyError
+from overload_demo.store.gateway.backing_server import SCHEMES, ExternalServer, configured
+from overload_demo.store.gateway.resp import RedisConnection
 
 log = logging.getLogger(__name__)
 
@@ -144,7 +143,7 @@ class FollowedServer(ExternalServer):
 
     def __init__(self, url: str, topology: Topology, shard: int | None) -> None:
         super().__init__(url)
-        self._topology, self.is_in_cluster = topology, shard is not None
+        self._topology, self.notices, self.is_in_cluster = topology, topology.notices, shard is not None
         self._slot = 0 if shard is None else slot_of(shard)
         self.name = self._of = "of the service" if shard is None else f"of shard {shard}"
         self._primary = ""
@@ -167,11 +166,10 @@ class FollowedServer(ExternalServer):
     async def durability(self, connection: RedisConnection) -> str:
         """Return that of the primary; reports when one lost range of slots would stop every shard."""
         found = await super().durability(connection)
-        if self.is_in_cluster and not self._topology.notices:
-            with contextlib.suppress(ReplyError):  # hosted servers often have no CONFIG
-                if "yes" in await connection.ask("CONFIG", "GET", "cluster-require-full-coverage"):
-                    self._topology.notices.append(FULL_COVERAGE)
-                    log.warning(FULL_COVERAGE)
+        if self.is_in_cluster and await configured(connection, "cluster-require-full-coverage") == "yes":
+            if not self.notices:
+                log.warning(FULL_COVERAGE)
+            self.notices[:] = [FULL_COVERAGE]
         return found
 
     async def aclose(self) -> None:

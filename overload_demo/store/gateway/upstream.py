@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from overload_demo.errors import ConfigurationError, StoreUnavailableError
 from overload_demo.store.gateway.backing_server import BackingServer
 from overload_demo.store.gateway.commands import RedisCommand
+from overload_demo.store.gateway.replication import LentConnections, report_replicas
 from overload_demo.store.gateway.resp import RedisConnection, ReplyBudget, ReplyError, error_in
 
 log = logging.getLogger(__name__)
@@ -41,8 +42,9 @@ class Upstream:
     All methods that return a connection raise :class:`StoreUnavailableError`: nothing was sent.
     """
 
-    def __init__(self, server: BackingServer) -> None:
-        self._server = server
+    def __init__(self, server: BackingServer, min_replicas: int = 0) -> None:
+        self._server, self._min_replicas = server, min_replicas
+        self.lend = LentConnections(self.wait_for_connection, self.another).lend
         self._connection: RedisConnection | None = None
         self._connected = asyncio.Event()
         self._is_held = False  # the server does not answer
@@ -96,13 +98,14 @@ class Upstream:
         budget: ReplyBudget | None,
         *,
         read_only: bool,
+        is_lent: bool,
     ) -> list[bytes]:
-        """Send commands and return their replies; for up to ``REQUEST_TIMEOUT_S``, send again what a shard refuses.
+        """Send commands and return their replies; send again what a shard refuses, for up to ``REQUEST_TIMEOUT_S``.
 
-        Raises :class:`StoreUnavailableError` when it has refused all until then.
+        Raises :class:`StoreUnavailableError` when it has refused all until then, or at once on a lent connection.
         """
         replies = await connection.send(b"".join([one.packed for one in commands]), len(commands), budget)
-        give_up_at = time.monotonic() + REQUEST_TIMEOUT_S
+        give_up_at = 0.0 if is_lent else time.monotonic() + REQUEST_TIMEOUT_S
         while (first := self._first_refused(commands, replies)) is not None:
             rest = commands[first:]
             try:
@@ -131,18 +134,17 @@ class Upstream:
         return first if all(refused or command.name.upper() == "WAIT" for command, refused in following) else None
 
     async def _handle_refusal(self, refusal: bytes, connection: RedisConnection, give_up_at: float) -> None:
-        """Leave a server that has lost its role, else pause; raises ``StoreUnavailableError`` at ``give_up_at``."""
+        """Leave a server that has lost its role, else pause; raises ``StoreUnavailableError`` after ``give_up_at``."""
         problem, kind = f"the server {self._server.name} refuses commands: {error_in(refusal)}", refusal.split()[0]
+        if kind not in LOST_ROLE:
+            if kind != self._refusal:
+                log.warning("%s", problem)
+            self._refusal = kind
+            await asyncio.sleep(RESEND_S)
+        elif connection.is_open:  # the first request to notice
+            self._leave(str(error_in(refusal)))
         if time.monotonic() >= give_up_at:
             raise StoreUnavailableError(problem)
-        if kind in LOST_ROLE:
-            if connection.is_open:  # the first request to notice
-                self._leave(str(error_in(refusal)))
-            return
-        if kind != self._refusal:
-            log.warning("%s", problem)
-        self._refusal = kind
-        await asyncio.sleep(RESEND_S)
 
     def _leave(self, reason: str) -> None:
         """Let requests wait for a connection to the next server; those under way may still be answered."""
@@ -216,6 +218,11 @@ class Upstream:
                 retry_s = min(2 * retry_s, self._server.retry_longest_s)
             else:
                 log.warning("connected to the server %s", self._server.name)
+                await self._report_replicas(self._connection)
+
+    async def _report_replicas(self, connection: RedisConnection) -> None:
+        if self._min_replicas:
+            await report_replicas(self._server, connection, self._min_replicas)
 
     async def _leave_replica(self) -> None:
         """Leave a primary that has become a replica."""
