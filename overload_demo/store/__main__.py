@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +19,7 @@ import typer
 
 from overload_demo.config import LOOPBACK_HOSTS, Settings, load_settings
 from overload_demo.console import log_to_stderr, run_command
-from overload_demo.errors import ConfigurationError, OverloadDemoError, StoreUnavailableError
+from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.http_server import SignalFreeServer, listen_tcp, url_of
 from overload_demo.store import append_only
 from overload_demo.store.data_dir import (
@@ -31,10 +31,8 @@ from overload_demo.store.data_dir import (
     State,
     hash_tag,
 )
-from overload_demo.store.gateway.backing_server import BackingServer, ExternalServer
 from overload_demo.store.gateway.endpoint import Gateway, HttpProtocol, ShardedGateway, Tokens
-from overload_demo.store.gateway.upstream import Upstream
-from overload_demo.store.redis_server import EmbeddedServer
+from overload_demo.store.shard_set import ShardSet
 
 log = logging.getLogger("overload_demo.store")
 
@@ -43,7 +41,6 @@ LOST_POLL_S = 0.5  # after a removal of the data directory jobs are still accept
 GATEWAY_TIMEOUT_S = 1.0  # a process that checks for a gateway holds its lock for an instant
 GRACEFUL_S = 3.0  # for requests under way at the end
 BACKLOG = 2048
-WEAKEST_FIRST = ["none", "unknown", "everysec", "always"]
 KEEP_ALIVE_S = 600  # a connection closed just when the client uses it again leaves an outcome unknown
 HTTP_OPTIONS = {"lifespan": "off", "ws": "none", "proxy_headers": False, "server_header": False, "date_header": False}
 
@@ -68,6 +65,12 @@ def main(
         Path | None,
         typer.Option(help="Directory of the store's files.", show_default="OVERLOAD_DATA_DIR, else per user"),
     ] = None,
+    nodes: Annotated[
+        int | None,
+        typer.Option(
+            help="Servers: 1, or 6 to 12 for a cluster, half of them replicas.", show_default="OVERLOAD_NODES, else 1"
+        ),
+    ] = None,
     repair: Annotated[
         bool, typer.Option("--repair", help="Drop damaged commands from the data, keep a copy, report the loss, exit.")
     ] = False,
@@ -83,7 +86,8 @@ def main(
     level = logging.INFO if until_unused else logging.WARNING
     try:
         # An Upstash endpoint in the environment does not concern this store.
-        settings = load_settings(upstash_redis_rest_url=None, upstash_redis_rest_token=None)
+        chosen = {} if nodes is None else {"overload_nodes": nodes}
+        settings = load_settings(upstash_redis_rest_url=None, upstash_redis_rest_token=None, **chosen)
         log_to_stderr(settings.overload_log_format, level)
         tokens = Tokens(_token("--token-file", token_file), _token("--read-only-token-file", read_only_token_file))
         if repair and settings.overload_redis_url is not None:
@@ -139,34 +143,16 @@ def _run(options: _Options, settings: Settings, tokens: Tokens) -> None:
             listeners.append(stack.enter_context(listen_tcp(options.host, options.port, BACKLOG)))
             if options.host not in LOOPBACK_HOSTS and not options.host.startswith("127."):
                 log.warning("listening on %s: every client with the token can use the store, unencrypted", options.host)
-        servers = _servers(settings, data_dir, drop_damage=options.repair)
+        shards = ShardSet(data_dir, settings, drop_damage=options.repair)
         os.chdir(data_dir.path)  # paths of sockets are short from here
         listeners.append(stack.enter_context(_listen_in_data_dir()))
         import uvloop  # not on Windows, where the lock above was refused
 
-        upstreams = [Upstream(server, settings.overload_min_replicas) for server in servers]
-        serving = _serve(options, data_dir, servers, upstreams, tokens, users_lock, listeners)
+        serving = _serve(options, data_dir, shards, tokens, users_lock, listeners)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_until_stopped(serving, upstreams))
+            runner.run(_until_stopped(serving, shards))
         if options.until_unused and users_lock.is_held:  # held alone: the last user has left
             data_dir.remove_if_temporary()
-
-
-def _servers(settings: Settings, data_dir: DataDir, *, drop_damage: bool) -> Sequence[BackingServer]:
-    """The server behind the gateway, or one for each shard."""
-    if settings.overload_redis_url is None:
-        if settings.overload_min_replicas > int(settings.overload_nodes > 1):  # a cluster has one of each primary
-            raise ConfigurationError(
-                f"OVERLOAD_MIN_REPLICAS: the embedded store with OVERLOAD_NODES={settings.overload_nodes} has "
-                f"{int(settings.overload_nodes > 1)} replicas of a job, not {settings.overload_min_replicas}"
-            )
-        return [EmbeddedServer(data_dir, settings, drop_damage=drop_damage)]
-    url = settings.overload_redis_url.get_secret_value()
-    if "+" not in url.partition("://")[0]:
-        return [ExternalServer(url)]
-    from overload_demo.store.gateway.topology import followed_servers  # its library costs each start 0.2 s
-
-    return followed_servers(url)
 
 
 def _listen_in_data_dir() -> socket.socket:
@@ -178,7 +164,7 @@ def _listen_in_data_dir() -> socket.socket:
     return listener
 
 
-async def _until_stopped(coroutine: Coroutine[Any, Any, None], upstreams: list[Upstream]) -> None:
+async def _until_stopped(coroutine: Coroutine[Any, Any, None], shards: ShardSet) -> None:
     """Run ``coroutine`` to its end or until a signal cancels it, then end the servers."""
     loop, serving = asyncio.get_running_loop(), asyncio.create_task(coroutine)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -190,32 +176,29 @@ async def _until_stopped(coroutine: Coroutine[Any, Any, None], upstreams: list[U
         if not serving.cancelled():
             serving.result()
     finally:
-        # Requests still under way fail with an unknown outcome.
-        await asyncio.gather(*(upstream.aclose() for upstream in upstreams))
+        await shards.aclose()  # requests still under way fail with an unknown outcome
 
 
 async def _serve(
     options: _Options,
     data_dir: DataDir,
-    servers: Sequence[BackingServer],
-    upstreams: list[Upstream],
+    shards: ShardSet,
     tokens: Tokens,
     users_lock: FileLock,
     listeners: list[socket.socket],
 ) -> None:
     """Serve on ``listeners`` until it is cancelled, the last user has left, or the data is lost."""
-    durability, shards = await _open(upstreams), len(servers) if servers[0].is_in_cluster else 0
-    notice = "; ".join(dict.fromkeys(notice for server in servers for notice in server.notices))
-    state = State(tokens.standard, os.getpid(), durability, notice, shards)
+    durability = await shards.open()
+    state = State(tokens.standard, os.getpid(), durability, "; ".join(shards.notices), shards.shards)
     if options.repair:
         _report_repair(data_dir, state.notice)
         return
-    each = [tokens.of_shard(shard) for shard in range(shards)] or [tokens]
-    gateways = [Gateway(*pair) for pair in zip(upstreams, each, strict=True)]
-    app = ShardedGateway(gateways) if shards else gateways[0]
+    each = [tokens.of_shard(shard) for shard in range(shards.shards)] or [tokens]
+    gateways = [Gateway(*pair) for pair in zip(shards.upstreams, each, strict=True)]
+    app = ShardedGateway(gateways) if shards.shards else gateways[0]
     http = SignalFreeServer(app, http=HttpProtocol, timeout_keep_alive=KEEP_ALIVE_S, **HTTP_OPTIONS)
     answering = asyncio.create_task(http.serve(sockets=listeners))
-    ends = [answering, asyncio.create_task(_watch_files(data_dir))]
+    ends = [answering, asyncio.create_task(_watch_files(shards.directories))]
     data_dir.remember_inodes()
     data_dir.write_state(state)
     if options.until_unused:
@@ -231,23 +214,6 @@ async def _serve(
     await asyncio.wait({answering}, timeout=GRACEFUL_S)
 
 
-async def _open(upstreams: list[Upstream]) -> str:
-    """Connect to all shards at once; returns the weakest durability. A shard without a primary is tried again.
-
-    Raises what the first one raises, if no shard has a primary or jobs are not safe on one.
-    """
-    results = await asyncio.gather(*(upstream.open() for upstream in upstreams), return_exceptions=True)
-    problems = [result for result in results if isinstance(result, BaseException)]
-    fatal = [problem for problem in problems if not isinstance(problem, StoreUnavailableError)]
-    if fatal or len(problems) == len(results):
-        raise (fatal or problems)[0]
-    for upstream, result in zip(upstreams, results, strict=True):
-        if isinstance(result, StoreUnavailableError):
-            log.error("starting without a shard: %s", result)
-            upstream.start()
-    return min((upstream.durability for upstream in upstreams), key=WEAKEST_FIRST.index)
-
-
 async def _take_alone(users_lock: FileLock, data_dir: DataDir) -> None:
     """Return once the last user has left, holding the users' lock alone: new users wait until this store ends."""
     data_dir.refuse_if_lost()  # of a lock file that was removed, a new one would be created and locked
@@ -256,12 +222,13 @@ async def _take_alone(users_lock: FileLock, data_dir: DataDir) -> None:
         data_dir.refuse_if_lost()
 
 
-async def _watch_files(data_dir: DataDir) -> None:
+async def _watch_files(directories: list[DataDir]) -> None:
     """Raise :class:`StoreUnavailableError` once a lock or data file was removed: later jobs would be lost."""
     while True:
         await asyncio.sleep(LOST_POLL_S)
-        data_dir.refuse_if_lost()
-        append_only.refuse_if_missing(data_dir.path)
+        for one in directories:
+            one.refuse_if_lost()
+            append_only.refuse_if_missing(one.path)
 
 
 def _report_repair(data_dir: DataDir, notice: str) -> None:
