@@ -40,7 +40,7 @@ class BackingServer(ABC):
             connection = await self.connect_again()
             try:
                 async with asyncio.timeout(self.answer_timeout_s):  # wait_for of Python 3.11 can swallow a cancellation
-                    reason = why_no_writes(info_facts(await connection.ask("INFO")))
+                    reason = self.why_unusable(info_facts(await connection.ask("INFO")))
                 if not reason:
                     return connection
             except TimeoutError:
@@ -51,6 +51,10 @@ class BackingServer(ABC):
             if reason != LOADING:
                 raise StoreUnavailableError(f"the server {self.name} cannot be used: {reason}")
             await asyncio.sleep(self.loading_poll_s)
+
+    def why_unusable(self, facts: dict[str, str]) -> str:
+        """Return why :meth:`connect` cannot use a server of which INFO says this; empty if it can."""
+        return why_no_writes(facts)
 
     @abstractmethod
     async def connect_again(self) -> RedisConnection:
