@@ -6,10 +6,8 @@ reply cost without it?
 
 import math
 import secrets
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -36,8 +34,7 @@ class LeaseEnd(StrEnum):
 class LeasedJob:
     """The exclusive right to run one job until its lease ends; ``attempt`` counts from 1.
 
-    ``fence`` grows with every lease, so the store recognises a settlement of an older one. ``shard`` is where it was
-    leased.
+    ``fence`` grows with every lease of its ``shard``, so the store recognises a settlement of an older one.
     """
 
     job_id: str
@@ -58,8 +55,8 @@ class Lease:
     """The reply to one lease call: jobs in queue order, and the counts without them.
 
     ``again``: no job was leased, but entries remain in the list; call again. ``first_end_s`` is given if no job was
-    leased: seconds until the first of all leases ends. ``head_age_s``: seconds since the job now at the head was
-    accepted, by the clocks of API and worker; None for an empty list, infinite if its time is unreadable.
+    leased: seconds until the first of all leases ends. ``head`` is when the job now at the head was accepted, as stored
+    in ``created_at``; "" for an empty list.
     """
 
     jobs: list[LeasedJob]
@@ -68,7 +65,7 @@ class Lease:
     again: bool = False
     paused: bool = False
     first_end_s: float = math.inf
-    head_age_s: float | None = None
+    head: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,14 +146,11 @@ class Consumer:
 
     def _leased(self, reply: Any) -> Lease:
         try:
-            fence, queue_length, in_flight, hint, first_end_ms, head, *fields = reply
+            fence, length, in_flight, hint, first_end_ms, head, *fields = reply
             rows = zip(*[iter(fields)] * 4, strict=True)
-            jobs = [
-                LeasedJob(one, text, int(attempt), fence, record, self._shard) for one, text, attempt, record in rows
-            ]
+            jobs = [LeasedJob(id, text, int(attempt), fence, record, self._shard) for id, text, attempt, record in rows]
             first_end_s = (float(first_end_ms) + 1) / 1000 if first_end_ms else math.inf
-            counts, hints = (int(queue_length), int(in_flight)), (hint == "again", hint == "paused")
-            lease = Lease(jobs, *counts, *hints, first_end_s, _age_s(head) if head else None)
+            lease = Lease(jobs, int(length), int(in_flight), hint == "again", hint == "paused", first_end_s, str(head))
         except (ValueError, TypeError):
             raise malformed(LEASE) from None
         self._token, self._predecessors = None, ""
@@ -171,14 +165,6 @@ class Consumer:
         ttl_s, busy_s = self._settings.queue_result_ttl, sum(one.busy_s for one in settlements)
         about_all = self._protocol.prefix, ttl_s, RATE_DECAY_S, busy_s, MAX_DEAD_ENTRIES
         return self._protocol.call(SETTLE, *about_all, *fields)
-
-
-def _age_s(created_at: str) -> float:
-    """Seconds since a stored time; infinite if it is unreadable, so that such an entry is leased and removed first."""
-    try:
-        return max(0.0, time.time() - datetime.fromisoformat(created_at).timestamp())
-    except (ValueError, OverflowError):
-        return math.inf
 
 
 def _fenced(reply: Any, count: int) -> int:

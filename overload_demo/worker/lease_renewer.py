@@ -24,11 +24,10 @@ from overload_demo.config import Settings
 from overload_demo.errors import OverloadDemoError, StoreError
 from overload_demo.process import after_fork, replace_with_null
 from overload_demo.queue.consumer import Lease, LeasedJob, LeaseEnd, Settlement, about
-from overload_demo.store.connect import Store, clients_of
+from overload_demo.store.connect import Store
 from overload_demo.worker.identity import Identity
-from overload_demo.worker.job_source import JobSource
 from overload_demo.worker.journal import WorkerMetrics
-from overload_demo.worker.sharded_consumer import ShardedConsumer, served_shards
+from overload_demo.worker.sharded_consumer import open_source
 
 log = logging.getLogger("overload_demo.worker")
 Value = TypeVar("Value")
@@ -69,7 +68,8 @@ class LeaseRenewer:
         self._current_since = 0.0
         self._is_overdue = False
         self._renewed_at = time.monotonic()
-        self._source = self._open_source(store, identity, on_wake or (lambda: None))
+        calls = metrics.store_error, self._count, on_wake or (lambda: None), self._add
+        self._source = open_source(settings, store, identity, *calls)
         self._one_at_a_time = asyncio.Lock()
         self._selector = selectors.DefaultSelector()
         self._loop = asyncio.SelectorEventLoop(self._selector)
@@ -78,19 +78,6 @@ class LeaseRenewer:
         self._thread.start()
         always = [self._tick_forever(), *(self._source.listeners() if on_wake else [])]
         self._running = [asyncio.run_coroutine_threadsafe(one, self._loop) for one in always]
-
-    def _open_source(
-        self, store: Store, identity: Identity, on_wake: Callable[[], object]
-    ) -> JobSource | ShardedConsumer:
-        """The shard that is served, or all of them."""
-        settings, on_error = self._settings, self._metrics.store_error
-        clients = clients_of(store, connections=2, timeout_s=settings.overload_store_deadline_s, on_error=on_error)
-        served = {shard: clients[shard] for shard in served_shards(settings, len(clients))}
-        if len(served) > 1:
-            calls = self._count, on_wake, self._add_late
-            return ShardedConsumer(served, settings, identity, *calls)
-        [(shard, client)] = served.items()
-        return JobSource(client, settings, identity, shard, self._count, on_wake)
 
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -161,8 +148,8 @@ class LeaseRenewer:
 
     async def _fetch(self, max_jobs: int) -> Lease:
         async with self._one_at_a_time:
-            if self._todo:  # late ones; one batch is enough
-                return Lease(list(self._todo), 0, 0)
+            if late := list(self._todo):  # one batch is enough
+                return Lease(late, 0, 0)
             finished = self._take_finished()
             lease: Lease | StoreError
             if not finished:
@@ -173,17 +160,14 @@ class LeaseRenewer:
                     lease = await self._source.settle_and_lease(finished, max_jobs)
                 if isinstance(lease, StoreError):
                     raise lease
-            self._renewed_at = time.monotonic()
-            self._add(lease)
+            self._add(lease, time.monotonic())
             return lease
 
-    def _add(self, lease: Lease) -> None:
+    def _add(self, lease: Lease, leased_at: float = 0.0) -> None:
+        """Add jobs to the batch. Of late ones it is unknown when they were leased: renew their leases at once."""
         self._metrics.leased(len(lease.jobs))
+        self._renewed_at = leased_at
         self._todo.extend(lease.jobs)
-
-    def _add_late(self, lease: Lease) -> None:
-        self._renewed_at = 0.0  # it is unknown how old the lease is
-        self._add(lease)
 
     async def _tick_forever(self) -> None:
         has_failed = False

@@ -21,7 +21,9 @@ from typing import Any, NoReturn
 from overload_demo.config import Settings
 from overload_demo.errors import ConfigurationError, StoreError, StoreUnavailableError
 from overload_demo.queue.consumer import Lease, LeasedJob, LeaseEnd, Settlement
+from overload_demo.queue.protocol import age_s
 from overload_demo.rest.client import Upstash
+from overload_demo.store.connect import Store, clients_of
 from overload_demo.worker.identity import Identity
 from overload_demo.worker.job_source import JobSource, OnSettled
 from overload_demo.worker.wake_ups import RETRY_FIRST_S, Backoff
@@ -113,9 +115,9 @@ class ServedShard:
         else:
             lease = await self.source.lease(max_jobs, may_sleep=may_sleep)
         self.last, self.seen_at = lease, time.monotonic()
-        age_s = None if lease.paused else lease.head_age_s
-        self.head_at = math.inf if age_s is None else self.seen_at - age_s
-        self.is_told = may_sleep and age_s is None and not lease.jobs
+        has_head = lease.head != "" and not lease.paused
+        self.head_at = self.seen_at - age_s(lease.head, time.time(), math.inf) if has_head else math.inf
+        self.is_told = may_sleep and not has_head and not lease.jobs
         return lease
 
 
@@ -304,9 +306,23 @@ class ShardedConsumer:
             await asyncio.wait(calls, timeout=self._leave_within_s)
 
 
-def served_shards(settings: Settings, count: int) -> list[int]:
-    """Return the numbers of the shards to serve. Raises :class:`ConfigurationError` if one is not configured."""
-    chosen = sorted({int(one) for one in (settings.worker_shards or "").split(",") if one}) or list(range(count))
-    if chosen[-1] >= count:
-        raise ConfigurationError(f"WORKER_SHARDS: there is no shard {chosen[-1]}, the last one is {count - 1}")
-    return chosen
+def open_source(
+    settings: Settings,
+    store: Store,
+    identity: Identity,
+    on_error: Callable[[StoreError], object],
+    on_settled: OnSettled,
+    on_wake: Callable[[], object],
+    on_late: Callable[[Lease], object],
+) -> JobSource | ShardedConsumer:
+    """Open the shards of WORKER_SHARDS, or all. Raises :class:`ConfigurationError` if one is not configured."""
+    clients = clients_of(store, connections=2, timeout_s=settings.overload_store_deadline_s, on_error=on_error)
+    chosen = {int(one) for one in (settings.worker_shards or "").split(",") if one} or set(range(len(clients)))
+    if max(chosen) >= len(clients):
+        message = f"WORKER_SHARDS: there is no shard {max(chosen)}, the last one is {len(clients) - 1}"
+        raise ConfigurationError(message)
+    if len(chosen) == 1:
+        [shard] = chosen
+        return JobSource(clients[shard], settings, identity, shard, on_settled, on_wake)
+    served = {shard: clients[shard] for shard in sorted(chosen)}
+    return ShardedConsumer(served, settings, identity, on_settled, on_wake, on_late)
