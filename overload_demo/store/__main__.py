@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,13 +19,21 @@ import typer
 
 from overload_demo.config import LOOPBACK_HOSTS, Settings, load_settings
 from overload_demo.console import log_to_stderr, run_command
-from overload_demo.errors import ConfigurationError, OverloadDemoError
+from overload_demo.errors import ConfigurationError, OverloadDemoError, StoreUnavailableError
 from overload_demo.http_server import SignalFreeServer, listen_tcp, url_of
 from overload_demo.store import append_only
-from overload_demo.store.data_dir import GATEWAY_SOCKET, LEAVING_TIMEOUT_S, STILL_LEAVING, DataDir, FileLock, State
+from overload_demo.store.data_dir import (
+    GATEWAY_SOCKET,
+    LEAVING_TIMEOUT_S,
+    STILL_LEAVING,
+    DataDir,
+    FileLock,
+    State,
+    hash_tag,
+)
 from overload_demo.store.embedded_cluster import EmbeddedCluster
 from overload_demo.store.gateway.backing_server import BackingServer, ExternalServer
-from overload_demo.store.gateway.endpoint import Gateway, HttpProtocol, Tokens
+from overload_demo.store.gateway.endpoint import Gateway, HttpProtocol, ShardedGateway, Tokens
 from overload_demo.store.gateway.upstream import Upstream
 from overload_demo.store.redis_server import EmbeddedServer
 
@@ -36,6 +44,7 @@ LOST_POLL_S = 0.5  # after a removal of the data directory jobs are still accept
 GATEWAY_TIMEOUT_S = 1.0  # a process that checks for a gateway holds its lock for an instant
 GRACEFUL_S = 3.0  # for requests under way at the end
 BACKLOG = 2048
+WEAKEST_FIRST = ["none", "unknown", "everysec", "always"]
 KEEP_ALIVE_S = 600  # a connection closed just when the client uses it again leaves an outcome unknown
 HTTP_OPTIONS = {"lifespan": "off", "ws": "none", "proxy_headers": False, "server_header": False, "date_header": False}
 
@@ -138,31 +147,40 @@ def _run(options: _Options, settings: Settings, tokens: Tokens) -> None:
             listeners.append(stack.enter_context(listen_tcp(options.host, options.port, BACKLOG)))
             if options.host not in LOOPBACK_HOSTS and not options.host.startswith("127."):
                 log.warning("listening on %s: every client with the token can use the store, unencrypted", options.host)
-        if settings.overload_redis_url is None:
-            data_dir.refuse_other_nodes(settings.overload_nodes)
-        if settings.overload_redis_url is not None:
-            server: BackingServer = ExternalServer(settings.overload_redis_url.get_secret_value())
-        elif settings.overload_min_replicas > int(settings.overload_nodes > 1):  # a cluster has one of each primary
-            raise ConfigurationError(
-                f"OVERLOAD_MIN_REPLICAS: the embedded store with OVERLOAD_NODES={settings.overload_nodes} has "
-                f"{int(settings.overload_nodes > 1)} replicas of a job, not {settings.overload_min_replicas}"
-            )
-        else:
-            server = EmbeddedServer(data_dir, settings, drop_damage=options.repair)
+        servers, cluster = _servers(settings, data_dir, drop_damage=options.repair)
         os.chdir(data_dir.path)  # paths of sockets are short from here
-        if settings.overload_nodes > 1 and settings.overload_redis_url is None:
-            cluster = EmbeddedCluster(data_dir, settings, drop_damage=options.repair)
-            asyncio.run(_until_stopped(_serve_nodes(options, data_dir, cluster, users_lock), cluster))
-            return
         listeners.append(stack.enter_context(_listen_in_data_dir()))
         import uvloop  # not on Windows, where the lock above was refused
 
-        upstream = Upstream(server, settings.overload_min_replicas)
-        serving = _serve(options, data_dir, server, upstream, tokens, users_lock, listeners)
+        upstreams = [Upstream(server, settings.overload_min_replicas) for server in servers]
+        serving = _serve(options, data_dir, cluster, servers, upstreams, tokens, users_lock, listeners)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_until_stopped(serving, upstream))
+            runner.run(_until_stopped(serving, [*upstreams, cluster] if cluster else upstreams))
         if options.until_unused and users_lock.is_held:  # held alone: the last user has left
             data_dir.remove_if_temporary()
+
+
+def _servers(
+    settings: Settings, data_dir: DataDir, *, drop_damage: bool
+) -> tuple[Sequence[BackingServer], EmbeddedCluster | None]:
+    """The server behind the gateway, or one for each shard; and the cluster that is to be started for them."""
+    url, nodes, cluster = settings.overload_redis_url, settings.overload_nodes, None
+    if url is None:
+        data_dir.refuse_other_nodes(nodes)
+        if settings.overload_min_replicas > int(nodes > 1):  # a cluster has one of each primary
+            raise ConfigurationError(
+                f"OVERLOAD_MIN_REPLICAS: the embedded store with OVERLOAD_NODES={nodes} has "
+                f"{int(nodes > 1)} replicas of a job, not {settings.overload_min_replicas}"
+            )
+        if nodes == 1:
+            return [EmbeddedServer(data_dir, settings, drop_damage=drop_damage)], None
+        cluster = EmbeddedCluster(data_dir, settings, drop_damage=drop_damage)
+        url = cluster.url
+    if "+" not in url.get_secret_value().partition("://")[0]:
+        return [ExternalServer(url.get_secret_value())], None
+    from overload_demo.store.gateway.topology import followed_servers  # its library costs each start 0.2 s
+
+    return followed_servers(url.get_secret_value()), cluster
 
 
 def _listen_in_data_dir() -> socket.socket:
@@ -174,8 +192,8 @@ def _listen_in_data_dir() -> socket.socket:
     return listener
 
 
-async def _until_stopped(coroutine: Coroutine[Any, Any, None], upstream: "Upstream | EmbeddedCluster") -> None:
-    """Run ``coroutine`` to its end or until a signal cancels it, then end the server."""
+async def _until_stopped(coroutine: Coroutine[Any, Any, None], servers: Sequence[Upstream | EmbeddedCluster]) -> None:
+    """Run ``coroutine`` to its end or until a signal cancels it, then end the servers."""
     loop, serving = asyncio.get_running_loop(), asyncio.create_task(coroutine)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
@@ -186,55 +204,67 @@ async def _until_stopped(coroutine: Coroutine[Any, Any, None], upstream: "Upstre
         if not serving.cancelled():
             serving.result()
     finally:
-        await upstream.aclose()  # requests still under way fail with an unknown outcome
+        # Requests still under way fail with an unknown outcome.
+        await asyncio.gather(*(server.aclose() for server in servers))
 
 
 async def _serve(
     options: _Options,
     data_dir: DataDir,
-    server: BackingServer,
-    upstream: Upstream,
+    cluster: EmbeddedCluster | None,
+    servers: Sequence[BackingServer],
+    upstreams: list[Upstream],
     tokens: Tokens,
     users_lock: FileLock,
     listeners: list[socket.socket],
 ) -> None:
     """Serve on ``listeners`` until it is cancelled, the last user has left, or the data is lost."""
-    durability = await upstream.open()
-    state = State(tokens.standard, os.getpid(), durability, "; ".join(server.notices))
+    directories, notices = [data_dir], []
+    if cluster is not None:
+        await cluster.open()
+        directories, notices = [data_dir, *cluster.directories], cluster.notices
+    durability, shards = await _open(upstreams), len(servers) if servers[0].is_in_cluster else 0
+    notice = "; ".join(dict.fromkeys([*notices, *(notice for server in servers for notice in server.notices)]))
+    state = State(tokens.standard, os.getpid(), durability, notice, shards)
     if options.repair:
         _report_repair(data_dir, state.notice)
         return
-    gateway = Gateway(upstream, tokens)
-    http = SignalFreeServer(gateway, http=HttpProtocol, timeout_keep_alive=KEEP_ALIVE_S, **HTTP_OPTIONS)
+    each = [tokens.of_shard(shard) for shard in range(shards)] or [tokens]
+    gateways = [Gateway(*pair) for pair in zip(upstreams, each, strict=True)]
+    app = ShardedGateway(gateways) if shards else gateways[0]
+    http = SignalFreeServer(app, http=HttpProtocol, timeout_keep_alive=KEEP_ALIVE_S, **HTTP_OPTIONS)
     answering = asyncio.create_task(http.serve(sockets=listeners))
-    ends = [answering, asyncio.create_task(_watch_files([data_dir]))]
+    ends = [answering, asyncio.create_task(_watch_files(directories))]
     data_dir.remember_inodes()
     data_dir.write_state(state)
     if options.until_unused:
         ends.append(asyncio.create_task(_take_alone(users_lock, data_dir)))
     else:
-        _introduce(options, durability, tokens, listeners)
+        _introduce(options, durability, each, listeners)
     with contextlib.suppress(asyncio.CancelledError):  # by a signal
         await next(asyncio.as_completed(ends))  # raises if the data is lost: what is there now is another store's
     data_dir.remove_state()
-    gateway.events.end()
+    for gateway in gateways:
+        gateway.events.end()
     http.should_exit = True
     await asyncio.wait({answering}, timeout=GRACEFUL_S)
 
 
-async def _serve_nodes(options: _Options, data_dir: DataDir, cluster: EmbeddedCluster, users_lock: FileLock) -> None:
-    """Run the nodes alone, until the gateway speaks to a cluster."""
-    await cluster.open()
-    if options.repair:
-        _report_repair(data_dir, "; ".join(cluster.notices))
-        return
-    data_dir.remember_inodes()
-    typer.echo("healthy")
-    ends = [asyncio.create_task(_watch_files([data_dir, *cluster.directories]))]
-    if options.until_unused:
-        ends.append(asyncio.create_task(_take_alone(users_lock, data_dir)))
-    with contextlib.suppress(asyncio.CancelledError):
-        await next(asyncio.as_completed(ends))
+async def _open(upstreams: list[Upstream]) -> str:
+    """Connect to all shards at once; returns the weakest durability. A shard without a primary is tried again.
+
+    Raises what the first one raises, if no shard has a primary or jobs are not safe on one.
+    """
+    results = await asyncio.gather(*(upstream.open() for upstream in upstreams), return_exceptions=True)
+    problems = [result for result in results if isinstance(result, BaseException)]
+    fatal = [problem for problem in problems if not isinstance(problem, StoreUnavailableError)]
+    if fatal or len(problems) == len(results):
+        raise (fatal or problems)[0]
+    for upstream, result in zip(upstreams, results, strict=True):
+        if isinstance(result, StoreUnavailableError):
+            log.error("starting without a shard: %s", result)
+            upstream.start()
+    return min((upstream.durability for upstream in upstreams), key=WEAKEST_FIRST.index)
 
 
 async def _take_alone(users_lock: FileLock, data_dir: DataDir) -> None:
@@ -260,14 +290,16 @@ def _report_repair(data_dir: DataDir, notice: str) -> None:
         typer.echo("Then repair what the queue lost with them: overload-demo queue reconcile")
 
 
-def _introduce(options: _Options, durability: str, tokens: Tokens, listeners: list[socket.socket]) -> None:
+def _introduce(options: _Options, durability: str, tokens: list[Tokens], listeners: list[socket.socket]) -> None:
     """Print how to use the store. Tokens are shown here and nowhere else."""
     where = options.data_dir
     typer.echo(f"Store in {where}, durability {durability}; API and worker find it by OVERLOAD_DATA_DIR.")
     if options.port is not None:
-        typer.echo(f"Other clients use it with:\n\n  export UPSTASH_REDIS_REST_URL={url_of(listeners)}")
-        typer.echo(f"  export UPSTASH_REDIS_REST_TOKEN={tokens.standard}\n")
-        typer.echo(f"A token for read commands only: {tokens.read_only}")
+        for shard, one in enumerate(tokens):
+            what = f"shard {shard}, whose keys begin with {hash_tag(shard)}," if len(tokens) > 1 else "it"
+            typer.echo(f"Other clients use {what} with:\n\n  export UPSTASH_REDIS_REST_URL={url_of(listeners)}")
+            typer.echo(f"  export UPSTASH_REDIS_REST_TOKEN={one.standard}\n")
+            typer.echo(f"A token for read commands only: {one.read_only}")
     else:
         typer.echo("API and worker with this OVERLOAD_DATA_DIR use it; for other clients, --port opens a URL.")
     typer.echo("Ctrl-C ends it; the data stays.")
