@@ -29,6 +29,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from overload_demo.course.near_misses import near_miss
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab import GREEN, GREY, ORANGE
 from overload_demo.lab.wording import about, off_by
@@ -129,7 +130,7 @@ def check(key: str, answer: object, **facts: Any) -> Verdict:
     except NotDoneError:
         return Verdict(key, Status.NOT_DONE, 0, "Put your answer where the ... is, and run the cell again.")
     except (Exception, SystemExit) as error:
-        mistake = f"Your answer raised {type(error).__name__}: {_one_line(str(error))}"
+        mistake = f"Your answer raised {type(error).__name__}: {_one_line(str(error)).rstrip('.')}."
     if not mistake:
         _tries.pop(key, None)
         return Verdict(key, Status.RIGHT, 0, "")
@@ -160,7 +161,7 @@ def number(answer: object, right: float, *, within: float = 0.01, mistakes: Mapp
         for wrong, hint in (mistakes or {}).items():
             if math.isclose(value, wrong, rel_tol=tolerance, abs_tol=1e-9):
                 return hint
-    return f"{value:,.6g} is too {'small' if value < right else 'large'}."
+    return near_miss(value, right) or f"{value:,.6g} is too {'small' if value < right else 'large'}."
 
 
 def finite(answer: object) -> float | str:
@@ -169,8 +170,8 @@ def finite(answer: object) -> float | str:
         raise NotDoneError
     if isinstance(answer, str):
         return f"The answer is a number, not text: write it without quotes, not {shown(answer)}."
-    if isinstance(answer, tuple) and len(answer) == 2:
-        return f"A comma makes two numbers, {shown(answer)}: use a decimal point, as in 0.5."
+    if isinstance(answer, tuple) and {*map(type, answer)} == {int}:
+        return f"A comma makes several numbers, {shown(answer)}: write 0.5 with a decimal point, 60000 with neither."
     if isinstance(answer, bool) or not isinstance(answer, numbers.Real):
         return f"The answer is a number, not {shown(answer)}."
     try:
@@ -185,8 +186,8 @@ def choice(answer: object, right: str, others: Mapping[str, str]) -> str:
     if answer is ... or answer is None:
         raise NotDoneError
     known = {word.lower(): hint for word, hint in others.items()} | {right.lower(): ""}
-    if isinstance(answer, str) and answer.strip().lower() in known:
-        return known[answer.strip().lower()]
+    if isinstance(answer, str) and (word := re.sub(r"[\s_-]+", " ", answer).strip().lower()) in known:
+        return known[word]
     options = ", ".join(repr(option) for option in sorted([right, *others]))
     return f"The answer is one of {options}, not {shown(answer)}."
 

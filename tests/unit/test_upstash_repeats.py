@@ -100,11 +100,11 @@ async def test_sending_a_script_as_text_has_the_same_deadline() -> None:
     given: list[float] = []
 
     class Recording(Upstash):
-        async def _exchange(self, *arguments: Any, deadline_s: float | None, **options: Any) -> Any:
-            assert deadline_s is not None
+        async def _exchange(self, *arguments: Any) -> Any:
+            _, _, _, _, deadline_s, *_ = arguments
             given.append(deadline_s)
             await asyncio.sleep(0.01)
-            return await super()._exchange(*arguments, deadline_s=deadline_s, **options)
+            return await super()._exchange(*arguments)
 
     unknown, one_unknown = {"error": "NOSCRIPT No matching script."}, [{"error": "NOSCRIPT No matching script."}]
     scripts = [h.answer(400, unknown), h.answer(200, {"result": 1}), h.answer(200, one_unknown)]
