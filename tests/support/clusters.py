@@ -24,6 +24,7 @@ class RunningCluster:
 
     def __init__(self, data_dir: Path, nodes: int, store: Store) -> None:
         self.data_dir, self.numbers, self.store = data_dir, range(nodes), store
+        self._processes: dict[int, psutil.Process | None] = {}
 
     @property
     def password(self) -> str:
@@ -43,8 +44,11 @@ class RunningCluster:
 
     def process(self, number: int) -> psutil.Process | None:
         """The process of a node; None when it does not run. A fork of it has the same directory and started later."""
-        found = servers_of(self.data_dir / f"{NODE}{number}")
-        return min(found, key=psutil.Process.create_time) if found else None
+        known = self._processes.get(number)
+        if known is None or not known.is_running() or known.status() == psutil.STATUS_ZOMBIE:
+            found = servers_of(self.data_dir / f"{NODE}{number}")
+            known = self._processes[number] = min(found, key=psutil.Process.create_time, default=None)
+        return known
 
     def running(self) -> list[int]:
         """The nodes that have a process, stopped ones included."""
