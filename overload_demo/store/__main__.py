@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +19,7 @@ import typer
 
 from overload_demo.config import LOOPBACK_HOSTS, Settings, load_settings
 from overload_demo.console import log_to_stderr, run_command
-from overload_demo.errors import ConfigurationError, OverloadDemoError, StoreUnavailableError
+from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.http_server import SignalFreeServer, listen_tcp, url_of
 from overload_demo.store import append_only
 from overload_demo.store.data_dir import (
@@ -31,11 +31,8 @@ from overload_demo.store.data_dir import (
     State,
     hash_tag,
 )
-from overload_demo.store.embedded_cluster import EmbeddedCluster
-from overload_demo.store.gateway.backing_server import BackingServer, ExternalServer
 from overload_demo.store.gateway.endpoint import Gateway, HttpProtocol, ShardedGateway, Tokens
-from overload_demo.store.gateway.upstream import Upstream
-from overload_demo.store.redis_server import EmbeddedServer
+from overload_demo.store.shard_set import ShardSet
 
 log = logging.getLogger("overload_demo.store")
 
@@ -44,7 +41,6 @@ LOST_POLL_S = 0.5  # after a removal of the data directory jobs are still accept
 GATEWAY_TIMEOUT_S = 1.0  # a process that checks for a gateway holds its lock for an instant
 GRACEFUL_S = 3.0  # for requests under way at the end
 BACKLOG = 2048
-WEAKEST_FIRST = ["none", "unknown", "everysec", "always"]
 KEEP_ALIVE_S = 600  # a connection closed just when the client uses it again leaves an outcome unknown
 HTTP_OPTIONS = {"lifespan": "off", "ws": "none", "proxy_headers": False, "server_header": False, "date_header": False}
 
@@ -148,40 +144,16 @@ def _run(options: _Options, settings: Settings, tokens: Tokens) -> None:
             listeners.append(stack.enter_context(listen_tcp(options.host, options.port, BACKLOG)))
             if options.host not in LOOPBACK_HOSTS and not options.host.startswith("127."):
                 log.warning("listening on %s: every client with the token can use the store, unencrypted", options.host)
-        servers, cluster = _servers(settings, data_dir, drop_damage=options.repair)
+        shards = ShardSet(data_dir, settings, drop_damage=options.repair)
         os.chdir(data_dir.path)  # paths of sockets are short from here
         listeners.append(stack.enter_context(_listen_in_data_dir()))
         import uvloop  # not on Windows, where the lock above was refused
 
-        upstreams = [Upstream(server, settings.overload_min_replicas) for server in servers]
-        serving = _serve(options, data_dir, cluster, servers, upstreams, tokens, users_lock, listeners)
+        serving = _serve(options, data_dir, shards, tokens, users_lock, listeners)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_until_stopped(serving, [*upstreams, cluster] if cluster else upstreams))
+            runner.run(_until_stopped(serving, shards))
         if options.until_unused and users_lock.is_held:  # held alone: the last user has left
             data_dir.remove_if_temporary()
-
-
-def _servers(
-    settings: Settings, data_dir: DataDir, *, drop_damage: bool
-) -> tuple[Sequence[BackingServer], EmbeddedCluster | None]:
-    """The server behind the gateway, or one for each shard; and the cluster that is to be started for them."""
-    url, nodes, cluster = settings.overload_redis_url, settings.overload_nodes, None
-    if url is None:
-        data_dir.refuse_other_nodes(nodes)
-        if settings.overload_min_replicas > int(nodes > 1):  # a cluster has one of each primary
-            raise ConfigurationError(
-                f"OVERLOAD_MIN_REPLICAS: the embedded store with OVERLOAD_NODES={nodes} has "
-                f"{int(nodes > 1)} replicas of a job, not {settings.overload_min_replicas}"
-            )
-        if nodes == 1:
-            return [EmbeddedServer(data_dir, settings, drop_damage=drop_damage)], None
-        cluster = EmbeddedCluster(data_dir, settings, drop_damage=drop_damage)
-        url = cluster.url
-    if "+" not in url.get_secret_value().partition("://")[0]:
-        return [ExternalServer(url.get_secret_value())], None
-    from overload_demo.store.gateway.topology import followed_servers  # its library costs each start 0.2 s
-
-    return followed_servers(url.get_secret_value()), cluster
 
 
 def _listen_in_data_dir() -> socket.socket:
@@ -193,7 +165,7 @@ def _listen_in_data_dir() -> socket.socket:
     return listener
 
 
-async def _until_stopped(coroutine: Coroutine[Any, Any, None], servers: Sequence[Upstream | EmbeddedCluster]) -> None:
+async def _until_stopped(coroutine: Coroutine[Any, Any, None], shards: ShardSet) -> None:
     """Run ``coroutine`` to its end or until a signal cancels it, then end the servers."""
     loop, serving = asyncio.get_running_loop(), asyncio.create_task(coroutine)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -205,37 +177,29 @@ async def _until_stopped(coroutine: Coroutine[Any, Any, None], servers: Sequence
         if not serving.cancelled():
             serving.result()
     finally:
-        # Requests still under way fail with an unknown outcome.
-        await asyncio.gather(*(server.aclose() for server in servers))
+        await shards.aclose()  # requests still under way fail with an unknown outcome
 
 
 async def _serve(
     options: _Options,
     data_dir: DataDir,
-    cluster: EmbeddedCluster | None,
-    servers: Sequence[BackingServer],
-    upstreams: list[Upstream],
+    shards: ShardSet,
     tokens: Tokens,
     users_lock: FileLock,
     listeners: list[socket.socket],
 ) -> None:
     """Serve on ``listeners`` until it is cancelled, the last user has left, or the data is lost."""
-    directories, notices = [data_dir], []
-    if cluster is not None:
-        await cluster.open()
-        directories, notices = [data_dir, *cluster.directories], cluster.notices
-    durability, shards = await _open(upstreams), len(servers) if servers[0].is_in_cluster else 0
-    notice = "; ".join(dict.fromkeys([*notices, *(notice for server in servers for notice in server.notices)]))
-    state = State(tokens.standard, os.getpid(), durability, notice, shards)
+    durability = await shards.open()
+    state = State(tokens.standard, os.getpid(), durability, "; ".join(shards.notices), shards.shards)
     if options.repair:
         _report_repair(data_dir, state.notice)
         return
-    each = [tokens.of_shard(shard) for shard in range(shards)] or [tokens]
-    gateways = [Gateway(*pair) for pair in zip(upstreams, each, strict=True)]
-    app = ShardedGateway(gateways) if shards else gateways[0]
+    each = [tokens.of_shard(shard) for shard in range(shards.shards)] or [tokens]
+    gateways = [Gateway(*pair) for pair in zip(shards.upstreams, each, strict=True)]
+    app = ShardedGateway(gateways) if shards.shards else gateways[0]
     http = SignalFreeServer(app, http=HttpProtocol, timeout_keep_alive=KEEP_ALIVE_S, **HTTP_OPTIONS)
     answering = asyncio.create_task(http.serve(sockets=listeners))
-    ends = [answering, asyncio.create_task(_watch_files(directories))]
+    ends = [answering, asyncio.create_task(_watch_files(shards.directories))]
     data_dir.remember_inodes()
     data_dir.write_state(state)
     if options.until_unused:
@@ -249,23 +213,6 @@ async def _serve(
         gateway.events.end()
     http.should_exit = True
     await asyncio.wait({answering}, timeout=GRACEFUL_S)
-
-
-async def _open(upstreams: list[Upstream]) -> str:
-    """Connect to all shards at once; returns the weakest durability. A shard without a primary is tried again.
-
-    Raises what the first one raises, if no shard has a primary or jobs are not safe on one.
-    """
-    results = await asyncio.gather(*(upstream.open() for upstream in upstreams), return_exceptions=True)
-    problems = [result for result in results if isinstance(result, BaseException)]
-    fatal = [problem for problem in problems if not isinstance(problem, StoreUnavailableError)]
-    if fatal or len(problems) == len(results):
-        raise (fatal or problems)[0]
-    for upstream, result in zip(upstreams, results, strict=True):
-        if isinstance(result, StoreUnavailableError):
-            log.error("starting without a shard: %s", result)
-            upstream.start()
-    return min((upstream.durability for upstream in upstreams), key=WEAKEST_FIRST.index)
 
 
 async def _take_alone(users_lock: FileLock, data_dir: DataDir) -> None:

@@ -152,6 +152,8 @@ class Upstream:
         self._server.expire()
         for connection in self._shared():
             connection.retire()
+            if self._is_held:  # a silent server answers no request under way
+                connection.close()
         self.on_leave()
 
     async def open(self) -> str:
