@@ -62,7 +62,7 @@ STACK = {
     "api": 1_305,
     "api/front_door": 770,
     "worker": 1_360,
-    "store": 1_691,
+    "store": 1_715,
     "store/gateway": 1_902,
 }
 WORKBENCH = {"load": 1_870, "lab": 5_479, "live": 1_676, "course": 1_895, "cli": 360}
