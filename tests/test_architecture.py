@@ -64,13 +64,13 @@ STACK = {
     "store": 1_450,
     "store/gateway": 1_595,
 }
-WORKBENCH = {"load": 1_870, "lab": 5_475, "live": 1_676, "course": 1_865, "cli": 360}
+WORKBENCH = {"load": 1_870, "lab": 5_475, "live": 1_676, "course": 1_890, "cli": 360}
 MOST_LINES_OF_THE_STACK = 9_835
-MOST_LINES_OF_THE_WORKBENCH = 11_215
+MOST_LINES_OF_THE_WORKBENCH = 11_245
 MOST_LINES_OF_LUA = 650
 MOST_LINES_OF_EXPERIMENTS = 4_780
 MOST_LINES_OF_CHECKS = 1_290  # of exercises, beside the notebooks
-MOST_FILES = 120
+MOST_FILES = 121
 MOST_LINES_OF_A_FILE = 350
 MOST_LINES_OF_A_FUNCTION = 60
 
