@@ -20,6 +20,7 @@ from overload_demo.rest.client import Upstash
 from overload_demo.store.connect import EmbeddedStore, Store
 from overload_demo.store.redis_server import find_server
 from tests.support.cloud import lagging_cloud, real_database, store_of
+from tests.support.clusters import RunningCluster, running_cluster
 from tests.support.commands import start_server
 from tests.support.queues import Queue, Repeating, open_queue
 from tests.support.running import make_settings, queue_variables
@@ -79,6 +80,20 @@ def store_before_own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterato
         finally:
             server.kill()
             server.wait()
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
+    """Three primaries and three replicas on loopback, shared by all tests of this process that do not harm them."""
+    with running_cluster(tmp_path_factory.mktemp("cluster")) as one:
+        yield one
+
+
+@pytest.fixture
+def own_cluster(tmp_path: Path) -> Iterator[RunningCluster]:
+    """A cluster of one test, which may kill its nodes."""
+    with running_cluster(tmp_path / "own-cluster") as one:
+        yield one
 
 
 @pytest.fixture(scope="session")

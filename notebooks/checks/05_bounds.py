@@ -24,8 +24,13 @@ LONGEST_S = 120.0  # chosen: jitter and back-off may add this much to the server
     "Little's law, L = λ W: a job that finds L jobs before it waits L ÷ μ seconds.",
     "Solve age = bound ÷ μ for the bound.",
 )
-def _bound(answer: object, *, age_s: float, drain_per_s: float, arrival_per_s: float) -> str:
+def _bound(
+    answer: object, *, age_s: float, promise_s: float, drain_per_s: float, arrival_per_s: float, best_per_s: float
+) -> str:
     mistakes = {
+        promise_s
+        * drain_per_s: "That bound lets a job wait for all of promise_s, and then it still runs. Aim at age_s.",
+        age_s * best_per_s: "1 ÷ delay_s is the best case; the worker was slower. Take the μ that was measured.",
         age_s * arrival_per_s: "You took λ, the arrival rate. How long a job waits depends on how fast jobs leave.",
         age_s * (arrival_per_s - drain_per_s): (
             "λ - μ is how fast the queue grows. A job waits for those before it, and they leave at μ."
@@ -84,7 +89,7 @@ def _waits_as_asked(student: Callable[..., object], status: int, seconds: int, a
     if waited is ...:
         raise NotDoneError
     if waited is None:
-        return f"After {asked} the client may send the request again; None would drop the job."
+        return f"After {asked} the client may send again. Your function returned None: that would drop the job."
     if isinstance(waited, str):
         return f"For {asked} your function returned text, {shown(waited)}: turn it into a number with float()."
     wait_s = finite(waited)
@@ -104,14 +109,17 @@ def _waits_as_asked(student: Callable[..., object], status: int, seconds: int, a
 
 
 def _does_not_repeat(student: Callable[..., object], status: int) -> str:
-    if student(status, _headers(1 if status == 202 else None), 1) is None:
+    waited = student(status, _headers(1 if status == 202 else None), 1)
+    if waited is None:
         return ""
     if status == 202:
         return (
-            "After a 202 you would send the job again, and it would be done twice: its Retry-After is the time to ask "
-            "for the status. Return None."
+            f"After a 202 your function returned {shown(waited)}: the client would send the job again, and it would be "
+            "done twice. Its Retry-After is the time to ask for the status. Return None."
         )
-    return f"A {status} will be the same next time: there is nothing to wait for. Return None."
+    return (
+        f"After a {status} your function returned {shown(waited)}. The answer will be the same next time: return None."
+    )
 
 
 def _has_a_default_wait(student: Callable[..., object]) -> str:

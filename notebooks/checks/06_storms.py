@@ -39,8 +39,12 @@ multiple_choice(
     "While no result is in time, each request becomes one first attempt and R retries.",
     "The queue neither grows nor drains if λ (1 + R) = μ: solve for λ.",
 )
-def _critical(answer: object, *, drain_per_s: float, retries: int) -> str:
+def _critical(answer: object, *, drain_per_s: float, retries: int, best_per_s: float, offered_per_s: float) -> str:
     mistakes = {
+        best_per_s * theory.storm_load(retries): "1 / work_s is the best case. Take the μ that the storm has measured.",
+        offered_per_s: "So many arrive in this run. At the edge each of them is sent 1 + R times.",
+        offered_per_s
+        * theory.storm_load(retries): "The edge depends on what the worker can do, not on what arrives now.",
         drain_per_s: "That is the limit without any retry. In a storm each request arrives several times.",
         drain_per_s / retries: "A request is sent once, and R times again: you have left out the first attempt.",
         drain_per_s * (1 + retries): "Retries are more work for the same worker: it can take fewer requests, not more.",
@@ -63,8 +67,12 @@ def _slow(
     drain_per_s: float,
     retries: int,
     measured_per_s: float,
+    waiting: float,
 ) -> str:
     mistakes = {
+        theory.storm_seconds(waiting, arrival_per_s, drain_per_s, retries): (
+            "Until all jobs that wait are gone it takes so long. Results are in time earlier: some jobs may still wait."
+        ),
         theory.storm_seconds(too_many, arrival_per_s, measured_per_s, retries): (
             "You took the μ of the real stack. The model's worker needs exactly work_s for a job."
         ),
@@ -103,6 +111,7 @@ def _bucket(answer: Any, *, ratio: float, burst: float) -> str:
     return (
         function(answer, f"take({burst:g}, 0)")
         or _is_no_pair(called(answer, burst, 0))
+        or _is_silent(answer)
         or _takes_wrongly(answer)
         or _earns_wrongly(answer, ratio, burst)
         or _differs(answer, ratio, burst)
@@ -120,6 +129,14 @@ def _is_no_pair(returned: object) -> str:
     return "" if _is_number(tokens) else f"The second value is the number of tokens left, not {shown(tokens)}."
 
 
+def _is_silent(take: Bucket) -> str:
+    if take(0.0, 0) is not None:
+        return ""
+    return (
+        "With an empty bucket your function returns nothing: each way through it needs a return, as the first one has."
+    )
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -130,6 +147,8 @@ def _takes_wrongly(take: Bucket) -> str:
         return "With 5 tokens in the bucket a retry is allowed; your function refuses it."
     if tokens == 5.0:
         return "A retry was allowed and cost nothing: it takes a token out of the bucket."
+    if not math.isclose(tokens, 4.0):
+        return f"A retry takes one token, a whole one; your bucket goes from 5 to {tokens:g}."
     allowed, tokens = take(0.0, 0)
     if allowed:
         return "The bucket is empty, nothing was earned, and your function allows the retry: then nothing is limited."
@@ -149,6 +168,17 @@ def _earns_wrongly(take: Bucket, ratio: float, burst: float) -> str:
         return "The requests have earned enough, but only after the decision: add first, then decide."
     if not allowed:
         return f"{new} new requests came, and your function refuses a retry: what the requests earn is missing."
+    if not math.isclose(tokens, new * ratio - 1):
+        return (
+            f"A request earns {ratio:g} of a token: an empty bucket and {new} new requests make {new * ratio:g}, and "
+            f"after one retry your bucket holds {tokens:g}."
+        )
+    allowed, tokens = take(0.5, 1)
+    if not math.isclose(tokens, 0.5 + ratio):
+        return (
+            "A retry that is refused costs nothing, and what the requests earned stays: half a token and one new "
+            f"request leave {tokens:g} in your bucket."
+        )
     allowed, tokens = take(burst, 100 * new)
     if tokens > burst:
         return f"After a long calm {tokens:,.0f} tokens are saved, enough for a storm of retries. Keep at most burst."

@@ -31,12 +31,17 @@ def _idempotent(answer: Any) -> str:
         answer(ledger, job_id, amount)
     if mistake := _wrong_entries(ledger):
         return mistake
+    once = dict(ledger)
     for job_id in _AGAIN:
         answer(ledger, job_id, _CHARGES[job_id])
-    if ledger != _CHARGES:
+    if ledger != once:
         return (
             "Right for jobs done once. Called again with the same job_id, it charges again: adding is not idempotent."
         )
+    return _stands_a_kill(answer, once)
+
+
+def _stands_a_kill(answer: Any, once: dict[Any, Any]) -> str:
     ledger = _Ledger()
     for job_id, amount in _CHARGES.items():
         ledger.writes_left = 1
@@ -45,24 +50,33 @@ def _idempotent(answer: Any) -> str:
         except _KilledError:
             ledger.writes_left = None
             answer(ledger, job_id, amount)
-    if ledger != _CHARGES:
+    if once.keys() - ledger.keys():
+        return "The call after a kill runs in a new process, without your variables: only the ledger is still there."
+    if ledger != once:
         return "Killed after its first write and called again, it leaves a wrong amount: the whole charge is one write."
     return ""
 
 
 def _wrong_entries(ledger: dict[Any, Any]) -> str:
-    """Return a hint unless the ledger is right after each job was done once."""
+    """Return a hint unless the ledger is right after each job was done once; any key of a job is right."""
     if not ledger:
         return "After three jobs the ledger is still empty: write into the ledger that is passed in."
-    if set(ledger) & set(_CHARGES.values()):
+    if set(ledger) & set(_CHARGES.values()) or len(ledger) == 2:
         return "Two different jobs with the same amount became one entry: the amount does not identify the job."
-    if not set(ledger) >= set(_CHARGES):
-        return "The ledger has no entry for each job: a running total does not show whether a job is already in it."
-    if set(ledger) > set(_CHARGES):
+    if len(ledger) < len(_CHARGES):
+        return (
+            "One entry for three jobs: a running total, or a key that is always the same, does not show whether a job "
+            "is already in it."
+        )
+    if len(ledger) > len(_CHARGES):
         return (
             "The ledger holds more than one entry a job: its sum is what customers pay, and two entries can disagree."
         )
-    return "" if ledger == _CHARGES else "Each job was done once, and an entry is not the amount of its job."
+    amounts = list(_CHARGES.values())
+    for value in ledger.values():
+        if value in amounts:
+            amounts.remove(value)
+    return "Each job was done once, and an entry is not the amount of its job." if amounts else ""
 
 
 class _KilledError(BaseException):

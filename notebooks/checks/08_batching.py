@@ -22,7 +22,7 @@ def _batch(answer: object, *, arrival_per_s: float, call_s: float) -> str:
         return value
     if value == right:
         return ""
-    if value < right and math.isclose(value, during / 2, rel_tol=MEASURED):
+    if value == right - 1 or (value < right and math.isclose(value, during / 2, rel_tol=MEASURED)):
         return "A call carries whole jobs, and with fewer than that it would not keep up: round up."
     mistakes = {
         math.ceil(during): _BOTH,
@@ -32,6 +32,8 @@ def _batch(answer: object, *, arrival_per_s: float, call_s: float) -> str:
         2 / call_s: "That is how many calls are made in a second. How many jobs must each of them carry?",
         during * 1000 / 2: "You counted a call in milliseconds, and λ in seconds.",
     }
+    if value > right and value == int(value) and not any(math.isclose(value, wrong) for wrong in mistakes):
+        return f"A limit of {value:,.6g} keeps up as well. Asked is the smallest one."
     return number(answer, right, within=1e-6, mistakes=mistakes)
 
 
@@ -40,11 +42,12 @@ def _batch(answer: object, *, arrival_per_s: float, call_s: float) -> str:
     "The quota is in commands; each job uses bill.commands_per_job[1] of them.",
     "report.FREE_COMMANDS_PER_MONTH ÷ commands a job.",
 )
-def _quota(answer: object, *, bill: Bill) -> str:
+def _quota(answer: object, *, bill: Bill, plain_bill: Bill) -> str:
     least, most = bill.commands_per_job
     mistakes = {
         FREE_COMMANDS_PER_MONTH / least: "You counted a script as one command, the cheaper way. Plan for the dearer.",
         FREE_COMMANDS_PER_MONTH * bill.jobs / bill.calls: "You divided by REST calls. Commands are billed.",
+        FREE_COMMANDS_PER_MONTH / plain_bill.commands_per_job[1]: "That is the plain recipe. Take group commit: bill.",
         FREE_COMMANDS_PER_MONTH * most: "Commands x commands a job are no jobs: divide.",
         FREE_COMMANDS_PER_MONTH / bill.most_commands: "bill.most_commands are those of all its jobs, not of one.",
         FREE_COMMANDS_PER_MONTH: "So many commands; a job takes several.",

@@ -140,9 +140,25 @@ def _workers(answer: object, *, arrival_per_s: float, worker_per_s: float, sale_
 
 
 @exercise("09.sale_bound", "Little's law, L = λ W: the last job in the queue waits L ÷ (the rate of all workers).")
-def _sale_bound(answer: object, *, workers: int, worker_per_s: float, aim_s: float, done_within_s: float) -> str:
+def _sale_bound(
+    answer: object,
+    *,
+    workers: int,
+    worker_per_s: float,
+    aim_s: float,
+    done_within_s: float,
+    arrival_per_s: float,
+    sale_s: float,
+    scale: float,
+) -> str:
     rate = workers * worker_per_s
     mistakes = {
+        arrival_per_s
+        * aim_s: "You took λ. How long a booking waits depends on how fast the workers do those before it.",
+        rate * aim_s / scale: "That is the bound of the shorter scale. Asked is the time of the brief.",
+        (arrival_per_s - rate) * sale_s: (
+            "So deep the queue gets if all numbers of the brief are right. How deep may it get at most?"
+        ),
         worker_per_s * aim_s: "That is the bound for one worker: the queue is emptied by all of them.",
         rate * done_within_s: "That leaves no room: a booking also runs, and workers lease some in advance. Use aim_s.",
         rate: "That is what leaves in one second. How many seconds may a booking wait?",
@@ -164,8 +180,12 @@ def _retry(answer: object) -> str:
         return "Without the same key with each attempt, a customer whose answer was lost buys twice (rung 4)."
     if not answer.retry_after:
         return "The API says with Retry-After when there will be room: coming earlier only costs both sides."
-    if answer.budget is None or answer.budget > 0.5:
-        return "Nothing limits the repeats of all customers together: four attempts each can be four times the load."
+    if answer.budget is None:
+        return f"Nothing limits the repeats of all customers together: they can be {answer.attempts} times the load."
+    if answer.budget > 0.5:
+        return f"A budget of {answer.budget:g} allows more than 1.5 attempts each: it is a share, 10 % is 0.1."
+    if answer.budget == 0:
+        return "A budget of 0 allows next to no repeats: customers who are refused once go away."
     if answer.jitter == "none":
         return "Without jitter all who were refused together come back together."
     return ""

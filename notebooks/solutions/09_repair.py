@@ -28,7 +28,7 @@ facts = {"arrival_per_s": arrival_per_s, "worker_per_s": worker_per_s, "aim_s": 
 
 # %% 09.sale_bound
 bound = workers * worker_per_s * aim_s
-facts = {"worker_per_s": worker_per_s, "aim_s": aim_s, "done_within_s": done_within_s}
+facts |= {"done_within_s": done_within_s, "sale_s": sale_s * scale, "scale": scale}
 
 # %% 09.retry
 policy = RetryPolicy(attempts=4, budget=0.2)

@@ -12,6 +12,7 @@ import html
 import inspect
 import math
 import numbers
+import re
 import reprlib
 import runpy
 import textwrap
@@ -23,6 +24,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
+from overload_demo.course.near_misses import near_miss
 from overload_demo.lab import GREEN, GREY, ORANGE
 
 # Tolerances, as a share of the right answer: computed from round numbers (0.01), measured, read off a curve.
@@ -121,7 +123,9 @@ def check(key: str, answer: object, **facts: Any) -> Verdict:
     except ReturnedNothingError:
         mistake = "Your function returned nothing: write return before its result."
     except (Exception, SystemExit) as error:
-        mistake = f"Your answer raised {type(error).__name__}{_line_of(answer, error)}: {_sentence(str(error))}"
+        mistake = (
+            f"Your answer raised {type(error).__name__}{_line_of(answer, error)}: {_one_line(str(error)).rstrip('.')}."
+        )
     if not mistake:
         _tries.pop(key, None)
         return Verdict(key, Status.RIGHT, 0, "")
@@ -152,7 +156,7 @@ def number(answer: object, right: float, *, within: float = 0.01, mistakes: Mapp
         for wrong, hint in (mistakes or {}).items():
             if math.isclose(value, wrong, rel_tol=tolerance, abs_tol=1e-9):
                 return hint
-    return f"{value:,.6g} is too {'small' if value < right else 'large'}."
+    return near_miss(value, right) or f"{value:,.6g} is too {'small' if value < right else 'large'}."
 
 
 def finite(answer: object) -> float | str:
@@ -161,8 +165,8 @@ def finite(answer: object) -> float | str:
         raise NotDoneError
     if isinstance(answer, str):
         return f"The answer is a number, not text: write it without quotes, not {shown(answer)}."
-    if isinstance(answer, tuple) and len(answer) == 2:
-        return f"A comma makes two numbers, {shown(answer)}: use a decimal point, as in 0.5, and none in thousands."
+    if isinstance(answer, tuple) and {*map(type, answer)} == {int}:
+        return f"A comma makes several numbers, {shown(answer)}: write 0.5 with a decimal point, 60000 with neither."
     if isinstance(answer, bool) or not isinstance(answer, numbers.Real):
         return f"The answer is a number, not {shown(answer)}."
     try:
@@ -177,8 +181,8 @@ def choice(answer: object, right: str, others: Mapping[str, str]) -> str:
     if answer is ... or answer is None:
         raise NotDoneError
     known = {word.lower(): hint for word, hint in others.items()} | {right.lower(): ""}
-    if isinstance(answer, str) and answer.strip().lower() in known:
-        return known[answer.strip().lower()]
+    if isinstance(answer, str) and (word := re.sub(r"[\s_-]+", " ", answer).strip().lower()) in known:
+        return known[word]
     options = ", ".join(repr(option) for option in sorted([right, *others]))
     return f"The answer is one of {options}, not {shown(answer)}."
 
@@ -216,11 +220,6 @@ def _line_of(answer: object, error: BaseException) -> str:
     file = getattr(getattr(answer, "__code__", None), "co_filename", None)
     lines = [frame.line for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     return f' in "{_one_line(lines[-1])}"' if lines and lines[-1] else ""
-
-
-def _sentence(text: str) -> str:
-    line = _one_line(text)
-    return line if line.endswith((".", "!", "?", "…")) else f"{line}."
 
 
 def _one_line(text: str) -> str:

@@ -14,6 +14,7 @@ from overload_demo.load.load_result import LoadSeries, LoadSummary
 from overload_demo.load.machine import Environment
 from overload_demo.load.plan import LoadPlan, Shape
 from overload_demo.load.retry_policy import RetryPolicy
+from overload_demo.rest import DURABILITY_TEXT
 
 SCHEMA_VERSION: Literal[1] = 1
 WAITING_SHARE = 0.1  # chosen: with fewer jobs waiting at the peak, the worker kept up with the spike
@@ -169,7 +170,7 @@ class Conditions(BaseModel, frozen=True):
     processing_delay_s: float
     placement: Literal["kernel", "process"]
     store: Literal["embedded", "upstash"]
-    durability: Literal["always", "everysec", "none", "unknown"]
+    durability: str = Field(pattern=DURABILITY_TEXT)
     filesystem: str
     dashboard: Literal["on", "off"] = "off"
     versions: dict[str, str]

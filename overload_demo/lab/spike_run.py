@@ -303,7 +303,7 @@ class _Spike:
             processing_delay_s=settings.worker_processing_delay,
             placement=self.stack.placement,
             store="upstash" if settings.uses_upstash else "embedded",
-            durability=self.stack.store[0].durability,
+            durability=self.stack.store[0].durability_with(settings.overload_min_replicas),
             filesystem=filesystem_of(self.stack.folder),
             dashboard=self._dashboard,
             versions={name: version(name) for name in _PACKAGES} | {"python": sys.version.split()[0]},

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 from overload_demo.config import Settings
 from overload_demo.errors import Outcome, StoreUnavailableError
-from overload_demo.rest.client import Argument, Script, ScriptCall, Upstash
+from overload_demo.rest.client import Upstash
+from overload_demo.rest.scripts import Argument, Script, ScriptCall
 
 Item = TypeVar("Item")
 
@@ -30,6 +31,8 @@ def _script(name: str) -> Script:
 ENQUEUE, LEASE, EXTEND, SETTLE = map(_script, ("enqueue", "lease", "extend", "settle"))
 STATUS, STATS, CANCEL, REQUEUE = map(_script, ("status", "stats", "cancel", "requeue"))
 PURGE, RECONCILE, RECOUNT = map(_script, ("purge", "reconcile", "recount"))
+# Always writes, also in a full store, and changes nothing that is read: see Upstash.run_replicated.
+TOUCH = Script("touch", "if redis.call('EXPIRE', KEYS[1], '9999999999') == 0 then redis.call('SET', KEYS[1], 0) end")
 
 # The type of each key that a queue has once.
 TYPES = {
@@ -53,6 +56,7 @@ _KEYS = {
     PURGE: ("dead",),
     RECONCILE: ("queue", "seq", "leases", "owners", "stats"),
     RECOUNT: ("seq", "stats"),
+    TOUCH: ("seq",),
 }
 
 

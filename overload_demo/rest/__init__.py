@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import SecretStr
 
 Durability = Literal["always", "everysec", "none", "unknown"]
+DURABILITY_TEXT = r"^(always|everysec|none|unknown)(\+[1-5])?$"  # of Address.durability_with
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,10 @@ class Address:
     durability: Durability = "unknown"
     tag: str = ""
     others: tuple["Address", ...] = ()
+
+    def durability_with(self, replicas: int) -> str:
+        """The durability as text: ``always+1`` is on the disk of the primary and in the memory of one replica."""
+        return f"{self.durability}+{replicas}" if replicas else self.durability
 
     @property
     def shards(self) -> tuple["Address", ...]:

@@ -23,6 +23,7 @@ from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.http_server import SignalFreeServer, listen_tcp, url_of
 from overload_demo.store import append_only
 from overload_demo.store.data_dir import GATEWAY_SOCKET, LEAVING_TIMEOUT_S, STILL_LEAVING, DataDir, FileLock, State
+from overload_demo.store.embedded_cluster import EmbeddedCluster
 from overload_demo.store.gateway.backing_server import BackingServer, ExternalServer
 from overload_demo.store.gateway.endpoint import Gateway, HttpProtocol, Tokens
 from overload_demo.store.gateway.upstream import Upstream
@@ -59,6 +60,12 @@ def main(
         Path | None,
         typer.Option(help="Directory of the store's files.", show_default="OVERLOAD_DATA_DIR, else per user"),
     ] = None,
+    nodes: Annotated[
+        int | None,
+        typer.Option(
+            help="Servers: 1, or 6 to 12 for a cluster, half of them replicas.", show_default="OVERLOAD_NODES, else 1"
+        ),
+    ] = None,
     repair: Annotated[
         bool, typer.Option("--repair", help="Drop damaged commands from the data, keep a copy, report the loss, exit.")
     ] = False,
@@ -74,7 +81,8 @@ def main(
     level = logging.INFO if until_unused else logging.WARNING
     try:
         # An Upstash endpoint in the environment does not concern this store.
-        settings = load_settings(upstash_redis_rest_url=None, upstash_redis_rest_token=None)
+        chosen = {} if nodes is None else {"overload_nodes": nodes}
+        settings = load_settings(upstash_redis_rest_url=None, upstash_redis_rest_token=None, **chosen)
         log_to_stderr(settings.overload_log_format, level)
         tokens = Tokens(_token("--token-file", token_file), _token("--read-only-token-file", read_only_token_file))
         if repair and settings.overload_redis_url is not None:
@@ -130,15 +138,26 @@ def _run(options: _Options, settings: Settings, tokens: Tokens) -> None:
             listeners.append(stack.enter_context(listen_tcp(options.host, options.port, BACKLOG)))
             if options.host not in LOOPBACK_HOSTS and not options.host.startswith("127."):
                 log.warning("listening on %s: every client with the token can use the store, unencrypted", options.host)
+        if settings.overload_redis_url is None:
+            data_dir.refuse_other_nodes(settings.overload_nodes)
         if settings.overload_redis_url is not None:
             server: BackingServer = ExternalServer(settings.overload_redis_url.get_secret_value())
+        elif settings.overload_min_replicas > int(settings.overload_nodes > 1):  # a cluster has one of each primary
+            raise ConfigurationError(
+                f"OVERLOAD_MIN_REPLICAS: the embedded store with OVERLOAD_NODES={settings.overload_nodes} has "
+                f"{int(settings.overload_nodes > 1)} replicas of a job, not {settings.overload_min_replicas}"
+            )
         else:
             server = EmbeddedServer(data_dir, settings, drop_damage=options.repair)
         os.chdir(data_dir.path)  # paths of sockets are short from here
+        if settings.overload_nodes > 1 and settings.overload_redis_url is None:
+            cluster = EmbeddedCluster(data_dir, settings, drop_damage=options.repair)
+            asyncio.run(_until_stopped(_serve_nodes(options, data_dir, cluster, users_lock), cluster))
+            return
         listeners.append(stack.enter_context(_listen_in_data_dir()))
         import uvloop  # not on Windows, where the lock above was refused
 
-        upstream = Upstream(server)
+        upstream = Upstream(server, settings.overload_min_replicas)
         serving = _serve(options, data_dir, server, upstream, tokens, users_lock, listeners)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_until_stopped(serving, upstream))
@@ -155,7 +174,7 @@ def _listen_in_data_dir() -> socket.socket:
     return listener
 
 
-async def _until_stopped(coroutine: Coroutine[Any, Any, None], upstream: Upstream) -> None:
+async def _until_stopped(coroutine: Coroutine[Any, Any, None], upstream: "Upstream | EmbeddedCluster") -> None:
     """Run ``coroutine`` to its end or until a signal cancels it, then end the server."""
     loop, serving = asyncio.get_running_loop(), asyncio.create_task(coroutine)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -188,7 +207,7 @@ async def _serve(
     gateway = Gateway(upstream, tokens)
     http = SignalFreeServer(gateway, http=HttpProtocol, timeout_keep_alive=KEEP_ALIVE_S, **HTTP_OPTIONS)
     answering = asyncio.create_task(http.serve(sockets=listeners))
-    ends = [answering, asyncio.create_task(_watch_files(data_dir))]
+    ends = [answering, asyncio.create_task(_watch_files([data_dir]))]
     data_dir.remember_inodes()
     data_dir.write_state(state)
     if options.until_unused:
@@ -203,6 +222,21 @@ async def _serve(
     await asyncio.wait({answering}, timeout=GRACEFUL_S)
 
 
+async def _serve_nodes(options: _Options, data_dir: DataDir, cluster: EmbeddedCluster, users_lock: FileLock) -> None:
+    """Run the nodes alone, until the gateway speaks to a cluster."""
+    await cluster.open()
+    if options.repair:
+        _report_repair(data_dir, "; ".join(cluster.notices))
+        return
+    data_dir.remember_inodes()
+    typer.echo("healthy")
+    ends = [asyncio.create_task(_watch_files([data_dir, *cluster.directories]))]
+    if options.until_unused:
+        ends.append(asyncio.create_task(_take_alone(users_lock, data_dir)))
+    with contextlib.suppress(asyncio.CancelledError):
+        await next(asyncio.as_completed(ends))
+
+
 async def _take_alone(users_lock: FileLock, data_dir: DataDir) -> None:
     """Return once the last user has left, holding the users' lock alone: new users wait until this store ends."""
     data_dir.refuse_if_lost()  # of a lock file that was removed, a new one would be created and locked
@@ -211,12 +245,13 @@ async def _take_alone(users_lock: FileLock, data_dir: DataDir) -> None:
         data_dir.refuse_if_lost()
 
 
-async def _watch_files(data_dir: DataDir) -> None:
+async def _watch_files(directories: list[DataDir]) -> None:
     """Raise :class:`StoreUnavailableError` once a lock or data file was removed: later jobs would be lost."""
     while True:
         await asyncio.sleep(LOST_POLL_S)
-        data_dir.refuse_if_lost()
-        append_only.refuse_if_missing(data_dir.path)
+        for one in directories:
+            one.refuse_if_lost()
+            append_only.refuse_if_missing(one.path)
 
 
 def _report_repair(data_dir: DataDir, notice: str) -> None:

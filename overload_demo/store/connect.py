@@ -19,9 +19,10 @@ from overload_demo.jobs import JOB_ID
 from overload_demo.process import PYTHON_M
 from overload_demo.queue.protocol import TYPES, Protocol
 from overload_demo.rest import Address
-from overload_demo.rest.client import Command, Upstash
+from overload_demo.rest.client import Upstash
 from overload_demo.rest.diagnosis import info_facts, refuse_unsafe
 from overload_demo.rest.loopback import connect
+from overload_demo.rest.scripts import Command
 from overload_demo.store import append_only
 from overload_demo.store.data_dir import LEAVING_TIMEOUT_S, STILL_LEAVING, DataDir
 
@@ -33,6 +34,7 @@ ANSWER_TIMEOUT_S = 15.0  # for a gateway that another process started
 LOADING_TIMEOUT_S = 120.0  # for one started here: it ends by itself unless it is still loading a lot of data
 CHECK_TIMEOUT_S = PING_TIMEOUT_S = 2.0
 POLL_S = 0.02
+WAIT_MS = 500  # chosen: a replica that follows confirms in one or two
 PING = b"GET /ping HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer %b\r\n\r\n"
 
 
@@ -86,13 +88,19 @@ async def _check(address: Address, settings: Settings) -> None:
     keys = [protocol.key(name) for name in TYPES]
     commands: list[Command] = [("EVAL", "return 1", 0), ("INFO",), ("LINDEX", protocol.key("queue"), 0)]
     commands += [("TYPE", key) for key in keys]
+    wanted = settings.overload_min_replicas
+    commands.append(("WAIT", wanted, WAIT_MS) if wanted else ("PING",))
     try:
-        script, info, first, *types = await upstash.pipeline(commands, repeatable=True, deadline_s=timeout_s)
+        script, info, first, *types, found = await upstash.pipeline(commands, repeatable=True, deadline_s=timeout_s)
     except StoreError as error:
         log.info("the store is not usable yet: %s", error)
         return
     finally:
         await upstash.aclose()
+    if wanted and (not isinstance(found, int) or found < wanted):
+        log.warning(
+            "OVERLOAD_MIN_REPLICAS is %d, but replicas of the store: %s; until then no job is accepted", wanted, found
+        )
     if isinstance(script, StoreError):
         log.info("the store is not usable yet: %s", script)
     refuse_unsafe(info_facts(info if isinstance(info, str) else ""))

@@ -8,6 +8,7 @@ no other user may write to the directory: a listener on its sockets then runs as
 import contextlib
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -31,6 +32,7 @@ except ImportError:  # Windows
 
 GATEWAY_SOCKET, SERVER_SOCKET = "gateway.sock", "redis.sock"
 SERVER_LOCK, LOG, DATA, TEMPORARY = "redis.lock", "store.log", "appendonlydir", "temporary"
+CLUSTER_CONFIG, NODE = "cluster.conf", "node-"
 # Each keeps its inode while a store runs; another inode means that the file was removed or replaced.
 LASTING = (".", "users.lock", "gateway.lock", SERVER_LOCK, DATA)
 LOG_TAIL_BYTES = 8192
@@ -145,11 +147,22 @@ class DataDir:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             check_owner(self.path, may_be_link=True)
             # The server opens these by name and would follow a link.
-            for data in (*self.path.glob("appendonly*"), *self.path.glob(f"{DATA}/*")):
+            for data in (*self.path.glob("appendonly*"), *self.path.glob(f"{DATA}/*"), *self.path.glob("nodes.conf")):
                 with contextlib.suppress(FileNotFoundError):  # a rewrite has just deleted it
                     check_owner(data)
         except OSError as error:
             raise ConfigurationError(f"cannot use the data directory {self.path}: {error.strerror}") from None
+
+    def refuse_other_nodes(self, wanted: int) -> None:
+        """Raise :class:`ConfigurationError` if the data is that of another number of servers: it would be hidden."""
+        config, single = self.path / CLUSTER_CONFIG, (self.path / DATA, self.path / "appendonly.aof")
+        stated = re.match(r"# (\d+) nodes", config.read_text()) if config.exists() else None
+        held = int(stated[1]) if stated else len(list(self.path.glob(f"{NODE}*"))) or int(any(map(Path.exists, single)))
+        if held not in {0, wanted}:
+            raise ConfigurationError(
+                f"OVERLOAD_NODES is {wanted}, but {self.path} holds the data of {held}: set OVERLOAD_NODES={held} "
+                "(or --nodes), or use another OVERLOAD_DATA_DIR"
+            )
 
     def remember_inodes(self) -> None:
         """Note the inodes that :meth:`refuse_if_lost` compares; harmless to repeat."""

@@ -1,4 +1,4 @@
-"""The one server process of a data directory: found, configured, started, repaired and ended.
+"""The one server process of a directory: found, configured, started, repaired and ended.
 
 Two servers on the same append-only file start without complaint and lose acknowledged writes. So the server inherits
 the descriptor of an exclusive lock, and another server starts only once every process that holds it was ended.
@@ -61,21 +61,21 @@ class EmbeddedServer(BackingServer):
     """The server of one data directory, which must be the working directory; started again when it has died."""
 
     answer_timeout_s, loading_poll_s = ANSWER_TIMEOUT_S, 0.1
+    label = ""  # begins what the log says of the server
 
     def __init__(self, data_dir: DataDir, settings: Settings, *, drop_damage: bool) -> None:
         super().__init__()
         self._data_dir, self._drop_damage, self._durability = data_dir, drop_damage, settings.overload_durability
         binary = find_server(settings.overload_redis_server)
         self._command = [str(binary), *server_options(settings.overload_maxmemory, self._durability)]
+        self._socket = SERVER_SOCKET
+        self._repair_options = ["--data-dir", str(data_dir.path)]
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
 
     async def connect(self) -> RedisConnection:
         """Connect to the server, started if needed, once it has loaded its data, however long that takes."""
-        if self._process is not None:  # it may have just closed its connections
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                await asyncio.to_thread(self._process.wait, DYING_TIMEOUT_S)
-        if not self._is_running:
+        if not await self._survives():
             self._spawn(await asyncio.to_thread(self._claim))
         give_up_at = time.monotonic() + ANSWER_TIMEOUT_S
         while self._is_running:
@@ -92,7 +92,7 @@ class EmbeddedServer(BackingServer):
     async def connect_again(self) -> RedisConnection:
         """Open another connection to the running server."""
         try:
-            return (await asyncio.get_running_loop().create_unix_connection(RedisConnection, SERVER_SOCKET))[1]
+            return (await asyncio.get_running_loop().create_unix_connection(RedisConnection, self._socket))[1]
         except OSError as error:
             raise StoreUnavailableError(f"no connection to the server: {error.strerror or error}") from None
 
@@ -114,13 +114,20 @@ class EmbeddedServer(BackingServer):
         try:
             await asyncio.to_thread(process.wait, END_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            log.warning("killing the server: it did not end within %g s", END_TIMEOUT_S)
+            log.warning("%skilling the server: it did not end within %g s", self.label, END_TIMEOUT_S)
             process.kill()
             process.wait()
 
     @property
     def _is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
+
+    async def _survives(self) -> bool:
+        """Whether the server runs and does not end just now; an ending one closes its connections first."""
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                await asyncio.to_thread(self._process.wait, DYING_TIMEOUT_S)
+        return self._is_running
 
     def _claim(self) -> FileLock:
         """Take the lock that a new server needs, after ending every process that holds it (an orphan, or a fork).
@@ -140,7 +147,7 @@ class EmbeddedServer(BackingServer):
                 if end is None:
                     break
                 for process in holders:
-                    log.warning("ending a server without a gateway, pid %d", process.pid)
+                    log.warning("%sending a server without a gateway, pid %d", self.label, process.pid)
                     with contextlib.suppress(psutil.Error):
                         end(process)
                 psutil.wait_procs(holders, ORPHAN_TIMEOUT_S)
@@ -152,20 +159,25 @@ class EmbeddedServer(BackingServer):
             raise
 
     def _spawn(self, lock: FileLock) -> None:
-        """Start the server and hand it the lock; call from the main thread, with the data directory as cwd."""
+        """Start the server and hand it the lock; call from the main thread."""
         self._log_start = self._data_dir.log_size()
         handed = os.dup(lock.descriptor)  # a child that runs preexec_fn drops the lock's own descriptor, see process
         tied, environment = die_with(os.getpid()), ALLOCATOR | os.environ
         try:
             self._process = self._data_dir.spawn(
-                self._command, env=environment, pass_fds=[handed], umask=0o077, preexec_fn=tied
+                self._command,
+                cwd=self._data_dir.path,
+                env=environment,
+                pass_fds=[handed],
+                umask=0o077,
+                preexec_fn=tied,
             )
         except OSError as error:
             raise StoreUnavailableError(f"cannot start {self._command[0]}: {error.strerror}") from None
         finally:
             os.close(handed)
             lock.release()  # this process's copy; the server's keeps it locked
-        log.info("server started, pid %d", self._process.pid)
+        log.info("%sserver started, pid %d", self.label, self._process.pid)
 
     def _repair(self) -> bool:
         """Drop the incomplete end of data that the server has refused, keeping a copy; returns whether it did.
@@ -181,13 +193,13 @@ class EmbeddedServer(BackingServer):
             damage = append_only.find_damage(copies, unknown[1] if unknown else "")
             if damage is None:
                 return False
-            name = damage.file.name
+            name = self.label + damage.file.name
             if damage.has_more and not self._drop_damage:
                 copy = append_only.keep_copy(damage.file, copies)
                 raise StoreUnavailableError(
                     f"{name} is damaged at byte {damage.gaps[0].start:,}, with commands behind it; a copy is {copy}. "
                     f"This drops the {damage.size:,} damaged bytes and keeps the rest: "
-                    f"python -m overload_demo.store --repair --data-dir {shlex.quote(str(copies))}"
+                    f"python -m overload_demo.store --repair {shlex.join(self._repair_options)}"
                 )
             copy = append_only.drop(damage, copies)
         except OSError as error:
@@ -207,7 +219,7 @@ class EmbeddedServer(BackingServer):
         lines = self._data_dir.log_lines(self._log_start)
         line = next((line for line in lines if "RDB checksum" in line), lines[-1].strip())
         line = re.sub(r"^\d+:\w+ .*?\d\d:\d\d\S* \S ", "", line)  # process id and time of the server's own line
-        return f"the server ended ({how})" + (f": {line}" if line else "")
+        return f"{self.label}the server ended ({how})" + (f": {line}" if line else "")
 
 
 def _holders(data_dir: Path) -> list[psutil.Process]:
@@ -289,7 +301,22 @@ def _problem_with(binary: Path) -> str:
 
 
 def server_options(maxmemory: str, durability: Durability) -> list[str]:
-    """The server's configuration. The old option names (ziplist) are those of 6.2; newer servers accept them too."""
+    """The configuration of a single server."""
+    return [
+        *node_options(maxmemory, durability),
+        "--user",
+        "default",
+        "on",
+        "nopass",
+        "~*",
+        "&*",
+        "+@all",
+        *SCRIPT_RIGHTS,
+    ]
+
+
+def node_options(maxmemory: str, durability: Durability) -> list[str]:
+    """The configuration of every server, without its users. The old option names (ziplist) are those of 6.2."""
     options = {
         # Reached through a socket in its directory only. The path is relative: absolute ones end at 107 bytes.
         "port": "0",
@@ -318,5 +345,4 @@ def server_options(maxmemory: str, durability: Durability) -> list[str]:
         "loglevel": "warning",
         "logfile": LOG,
     }
-    words = [text for name, value in options.items() for text in (f"--{name}", value)]
-    return [*words, "--user", "default", "on", "nopass", "~*", "&*", "+@all", *SCRIPT_RIGHTS]
+    return [text for name, value in options.items() for text in (f"--{name}", value)]

@@ -32,7 +32,8 @@ from overload_demo.queue import consumer, producer, protocol, results
 from overload_demo.queue.consumer import Consumer, LeasedJob, LeaseEnd, Settlement
 from overload_demo.queue.maintenance import QueueAdmin
 from overload_demo.queue.producer import NewJob
-from overload_demo.rest.client import Script, ScriptCall, Upstash
+from overload_demo.rest.client import Upstash
+from overload_demo.rest.scripts import Script, ScriptCall
 from overload_demo.store.connect import Store
 from tests.support.queue_model import CONFLICT, FULL, QueueModel
 from tests.support.queues import Queue, settled
@@ -67,10 +68,10 @@ class ReplyLosing(Upstash):
 
     loses_replies = False
 
-    async def run(self, call: ScriptCall, *, deadline_s: float | None = None) -> Any:
+    async def run(self, call: ScriptCall, **limits: float | None) -> Any:
         if self.loses_replies:
-            await super().run(call, deadline_s=deadline_s)
-        return await super().run(call, deadline_s=deadline_s)
+            await super().run(call, **limits)
+        return await super().run(call, **limits)
 
     async def run_in_order(self, *calls: ScriptCall, deadline_s: float | None = None) -> list[Any]:
         if self.loses_replies:

@@ -12,7 +12,8 @@ from overload_demo.lab.parts import WorkerThread
 from overload_demo.queue.consumer import LeaseEnd
 from overload_demo.queue.maintenance import QueueAdmin, QueueRepair
 from overload_demo.queue.protocol import RECONCILE, Protocol
-from overload_demo.rest.client import Argument, Upstash
+from overload_demo.rest.client import Upstash
+from overload_demo.rest.scripts import Argument
 from overload_demo.store.connect import Store
 from tests.support.queues import Queue, Repeating, conserved, kill_jobs, open_queue, settled
 from tests.support.running import events, make_settings
@@ -223,11 +224,11 @@ class Interrupted(Upstash):
         self._moment, self._happen = moment, happen
         self.commands = 0
 
-    async def command(self, *command: Argument, repeatable: bool = False, deadline_s: float | None = None) -> Any:
+    async def command(self, *command: Argument, repeatable: bool = False, **limits: float | None) -> Any:
         self.commands += 1
         if self.commands == self._moment:
             await self._happen()
-        return await super().command(*command, repeatable=repeatable, deadline_s=deadline_s)
+        return await super().command(*command, repeatable=repeatable, **limits)
 
 
 async def release_two(queue: Queue) -> None:

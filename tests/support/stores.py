@@ -101,11 +101,11 @@ def payload_in_store(settings: Settings, store: Store, job_id: str) -> Any:
 
 
 def processes_of(data_dir: Path) -> list[psutil.Process]:
-    """Every process whose working directory is a data directory: a gateway, a server, and the server's forks."""
+    """Every process that works in a data directory: a gateway, a server or the nodes of a cluster, and their forks."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.cwd() == str(data_dir.resolve()) and process.status() != psutil.STATUS_ZOMBIE:
+            if Path(process.cwd()).is_relative_to(data_dir.resolve()) and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
 

@@ -48,7 +48,7 @@ def test_each_further_try_gives_one_more_hint_until_there_are_no_more() -> None:
         ("4", "without quotes"),
         (True, "a number, not True"),
         ([4], "a number, not [4]"),
-        ((4, 0), "use a decimal point"),
+        ((4, 0), "with a decimal point"),
         (float("nan"), "finite"),
         (float("inf"), "finite"),
         (3, "too small"),

@@ -70,9 +70,9 @@ def drawing(
         yield figure, grid
         for one in figure.axes:
             labels = one.get_legend_handles_labels()[1]
-            if labels and one.get_legend() is None:  # above the curves, four labels in a row where they fit
-                fits = sum(len(label) + _SIGN for label in labels[:4]) <= _ROW
-                one.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4 if fits else 3)
+            if labels and one.get_legend() is None:  # above the curves, up to five labels in a row where they fit
+                fits = [n for n in (4, 5) if sum(len(label) + _SIGN for label in labels[:n]) <= _ROW]
+                one.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=max(fits, default=3))
             _write_plain(one.xaxis)
             _write_plain(one.yaxis)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import copy
 import logging
 import ssl
 from abc import ABC, abstractmethod
@@ -39,7 +40,7 @@ class BackingServer(ABC):
             connection = await self.connect_again()
             try:
                 async with asyncio.timeout(self.answer_timeout_s):  # wait_for of Python 3.11 can swallow a cancellation
-                    reason = why_no_writes(info_facts(await connection.ask("INFO")))
+                    reason = self.why_unusable(info_facts(await connection.ask("INFO")))
                 if not reason:
                     return connection
             except TimeoutError:
@@ -50,6 +51,10 @@ class BackingServer(ABC):
             if reason != LOADING:
                 raise StoreUnavailableError(f"the server {self.name} cannot be used: {reason}")
             await asyncio.sleep(self.loading_poll_s)
+
+    def why_unusable(self, facts: dict[str, str]) -> str:
+        """Return why :meth:`connect` cannot use a server of which INFO says this; empty if it can."""
+        return why_no_writes(facts)
 
     @abstractmethod
     async def connect_again(self) -> RedisConnection:
@@ -70,6 +75,10 @@ class BackingServer(ABC):
     @abstractmethod
     async def durability(self, connection: RedisConnection) -> str:
         """When an acknowledged write is on disk; raises :class:`ConfigurationError` if jobs are not safe there."""
+
+    async def durability_of_replica(self, host: str, port: int) -> str:
+        """Return the durability of one of its replicas, as far as it can be asked."""
+        return "unknown"
 
     async def aclose(self) -> None:  # noqa: B027 - only a server that was started here is ended
         """End the server if the gateway started it."""
@@ -137,15 +146,20 @@ class ExternalServer(BackingServer):
         except ReplyError as error:
             raise ConfigurationError(f"OVERLOAD_REDIS_URL: the server refuses INFO: {error}") from None
         refuse_unsafe(info)
-        durability = "none"
-        if info.get("aof_enabled") != "0":
-            durability = "unknown"
-            with contextlib.suppress(ReplyError):  # hosted servers often have no CONFIG
-                answer = await connection.ask("CONFIG", "GET", "appendfsync") or [""]
-                durability = {"always": "always", "everysec": "everysec", "no": "none"}.get(answer[-1], "unknown")
+        durability = await _durability_of(connection, info)
         if durability != "always":
             log.warning("durability of the server is %r: an acknowledged job can be lost in a crash", durability)
         return durability
+
+    async def durability_of_replica(self, host: str, port: int) -> str:
+        """Ask a replica at the address that the primary knows; it may be out of reach from here."""
+        replica = copy.copy(self)
+        replica.host, replica.port, replica._path = host, port, ""
+        with contextlib.suppress(OSError, ReplyError, StoreUnavailableError):
+            async with asyncio.timeout(REACH_TIMEOUT_S):
+                with contextlib.closing(await replica._sign_in()) as connection:
+                    return await _durability_of(connection, info_facts(await connection.ask("INFO")))
+        return "unknown"
 
     async def _sign_in(self, database: int = 0) -> RedisConnection:
         connection = await self._open(is_encrypted=self._is_encrypted)
@@ -167,3 +181,17 @@ class ExternalServer(BackingServer):
         # Certificates are checked against those the system trusts, or SSL_CERT_FILE names.
         tls = ssl.create_default_context() if is_encrypted else None
         return (await loop.create_connection(RedisConnection, self.host, self.port, ssl=tls))[1]
+
+
+async def configured(connection: RedisConnection, name: str) -> str:
+    """Return a setting of a server; empty if it is not known: hosted servers often have no CONFIG."""
+    with contextlib.suppress(ReplyError):
+        return str((await connection.ask("CONFIG", "GET", name) or [""])[-1])
+    return ""
+
+
+async def _durability_of(connection: RedisConnection, info: dict[str, str]) -> str:
+    if info.get("aof_enabled") == "0":
+        return "none"
+    fsync = await configured(connection, "appendfsync")
+    return {"always": "always", "everysec": "everysec", "no": "none"}.get(fsync, "unknown")

@@ -1,8 +1,8 @@
 """Turn a request's body, path and query into commands ready to be sent, or refuse them.
 
 Only the data commands that Upstash documents (upstash.com/docs/redis/commands) pass, so that a new server's dangerous
-command is refused from the start. All requests share one connection: a command that blocks it, or changes its state,
-would affect all of them.
+command is refused from the start. Requests share one connection: a command that blocks it, or changes its state, would
+affect all of them. Only a pipeline that ends with WAIT has a connection of its own, and may wait there.
 """
 
 import hashlib
@@ -73,6 +73,8 @@ NO_PERMISSION = "NOPERM this user has no permissions to run the '{}' command or 
 SCRIPTED = frozenset({"EVAL", "EVAL_RO", "EVALSHA", "EVALSHA_RO", "SCRIPT"})
 SCRIPTS_KEPT = 1000  # an older one costs its client a NOSCRIPT, and the text again
 _WAITING = frozenset({"WAIT", "WAITAOF"})
+SHARED_WAIT_MS = 1  # WAIT reports what is confirmed by then: a longer one would delay all requests of the connection
+LONGEST_WAIT_MS = 5_000  # of the WAIT that ends a pipeline
 _SCRIPT_AT = {"EVAL": 1, "EVAL_RO": 1, "SCRIPT": 2, "FUNCTION": -1}
 _ARGUMENTS_OF_OPTION = {"GROUP": 2, "COUNT": 1, "NOACK": 0}  # of XREAD and XREADGROUP, in any order before STREAMS
 _FLAGS = re.compile(r"(?<=\s)flags=(\S*)")
@@ -136,10 +138,13 @@ class Scripts:
         return cut
 
 
-def prepare(arguments: list[Any], scripts: Scripts, *, read_only: bool) -> RedisCommand:
+def prepare(
+    arguments: list[Any], scripts: Scripts, *, read_only: bool, longest_wait_ms: int = SHARED_WAIT_MS
+) -> RedisCommand:
     """Make a command of the arguments in a JSON body or path; raises :class:`RefusedError`.
 
-    Strings and bytes are sent as they are, booleans as words; a number must be given as its text.
+    Strings and bytes are sent as they are, booleans as words; a number must be given as its text. WAIT waits no longer
+    than ``longest_wait_ms``.
     """
     if not arguments:
         raise RefusedError("ERR empty command")
@@ -150,8 +155,9 @@ def prepare(arguments: list[Any], scripts: Scripts, *, read_only: bool) -> Redis
     if name in SCRIPTED:
         texts, answer = scripts.adapt(name, texts)
     elif name in _WAITING and len(texts) > 2 and texts[-1].isdigit():
-        # It reports what is confirmed within a millisecond: a longer wait would delay all requests of the connection.
-        texts = [*texts[:-1], "1"]
+        longest_ms = longest_wait_ms if name == "WAIT" else SHARED_WAIT_MS
+        is_shorter = re.fullmatch("[1-9][0-9]{0,8}", _shown(texts[-1])) and int(texts[-1]) < longest_ms
+        texts = texts if is_shorter else [*texts[:-1], str(longest_ms)]  # 0 would wait for ever
     packed = pack(texts)
     if len(packed) > MAX_COMMAND_BYTES:
         raise RefusedError(too_large(len(packed), MAX_COMMAND_BYTES), status=413)

@@ -4,6 +4,7 @@ Every request of the project passes here, so one costs one future, one write and
 repeats a command: whether a repeat is harmless depends on the client.
 """
 
+import contextlib
 import hmac
 import secrets
 import time
@@ -16,6 +17,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from overload_demo.errors import ConfigurationError, Outcome, StoreUnavailableError
 from overload_demo.http_server import OneWriteProtocol
 from overload_demo.store.gateway.commands import (
+    LONGEST_WAIT_MS,
+    SHARED_WAIT_MS,
     RedisCommand,
     RefusedError,
     Scripts,
@@ -26,7 +29,7 @@ from overload_demo.store.gateway.commands import (
     too_large,
 )
 from overload_demo.store.gateway.replies import JSON, Events, Headers, Message, Receive, ReplyFormat, Send, format_for
-from overload_demo.store.gateway.resp import TOO_LARGE, ReplyBudget, elements_of, error_in, pack
+from overload_demo.store.gateway.resp import TOO_LARGE, RedisConnection, ReplyBudget, elements_of, error_in, pack
 from overload_demo.store.gateway.upstream import Upstream
 
 MAX_HEAD_BYTES = 65_536  # URL and headers together; also the bytes between two parts of a body
@@ -135,20 +138,26 @@ class Gateway:
         return status, mode.format.item(reply, command)
 
     async def _pipeline(self, requested: list[list[Any]], mode: Mode) -> tuple[int, bytes]:
-        """Run each command by itself: one that is refused here or by the server does not affect the others."""
+        """Run each command by itself: one that is refused here or by the server does not affect the others.
+
+        A WAIT at the end confirms the writes before it, so all run on a connection of their own.
+        """
         commands: list[RedisCommand | RefusedError] = []
-        for arguments in requested:
+        for at, arguments in enumerate(requested, 1):
+            wait_ms = LONGEST_WAIT_MS if 1 < at == len(requested) else SHARED_WAIT_MS
             try:
-                commands.append(prepare(arguments, self._scripts, read_only=mode.read_only))
+                commands.append(prepare(arguments, self._scripts, read_only=mode.read_only, longest_wait_ms=wait_ms))
             except RefusedError as refused:
                 commands.append(refused)
         sent = [command for command in commands if isinstance(command, RedisCommand)]
         replies: list[bytes] = []
         # In batches, so that other requests have their turn, until the replies exceed their budget.
         budget, size = ReplyBudget(), FIRST_BATCH
-        while (batch := sent[len(replies) : len(replies) + size]) and not budget.is_exceeded_by():
-            replies += await self._ask(batch, mode, budget)
-            size *= BATCH_GROWTH
+        waits = len(requested) > 1 and bool(sent) and sent[-1].name.upper() == "WAIT"
+        async with self._upstream.lend() if waits else contextlib.nullcontext() as own:
+            while (batch := sent[len(replies) : len(replies) + size]) and not budget.is_exceeded_by():
+                replies += await self._ask(batch, mode, budget, own)
+                size *= BATCH_GROWTH
         items = iter([mode.format.item(*pair) for pair in zip(replies, sent, strict=False)])
         not_run = mode.format.error(f"{budget.error()}: not carried out")
         answers = [
@@ -174,9 +183,15 @@ class Gateway:
         replies = zip(elements_of(results), commands, strict=True)
         return 200, encoder.together([encoder.item(reply, command) for reply, command in replies])
 
-    async def _ask(self, commands: list[RedisCommand], mode: Mode, budget: ReplyBudget | None = None) -> list[bytes]:
+    async def _ask(
+        self,
+        commands: list[RedisCommand],
+        mode: Mode,
+        budget: ReplyBudget | None = None,
+        own: RedisConnection | None = None,
+    ) -> list[bytes]:
         main = None if mode.read_only else self._upstream.live
-        connection = main or await self._upstream.shared(mode.read_only)
+        connection = own or main or await self._upstream.shared(mode.read_only)
         try:
             return await connection.send(b"".join([one.packed for one in commands]), len(commands), budget)
         finally:

@@ -18,6 +18,7 @@ import time
 from overload_demo.errors import StoreUnavailableError
 from overload_demo.rest.diagnosis import info_facts, why_no_writes
 from overload_demo.store.gateway.backing_server import BackingServer
+from overload_demo.store.gateway.replication import LentConnections, report_replicas
 from overload_demo.store.gateway.resp import RedisConnection, ReplyError
 
 log = logging.getLogger(__name__)
@@ -36,8 +37,9 @@ class Upstream:
     All methods that return a connection raise :class:`StoreUnavailableError`: nothing was sent.
     """
 
-    def __init__(self, server: BackingServer) -> None:
-        self._server = server
+    def __init__(self, server: BackingServer, min_replicas: int = 0) -> None:
+        self._server, self._min_replicas = server, min_replicas
+        self.lend = LentConnections(self.wait_for_connection, self.another).lend
         self._connection: RedisConnection | None = None
         self._connected = asyncio.Event()
         self._is_held = False  # the server does not answer
@@ -87,6 +89,7 @@ class Upstream:
         work = [self._keep_connected(), self._close_stalled()]
         work += [self._close_replica()] if self._server.can_become_replica else []
         self._tasks = [asyncio.create_task(one) for one in work]
+        await self._report_replicas(self._connection)
         return await self._server.durability(self._connection)
 
     async def aclose(self) -> None:
@@ -130,6 +133,11 @@ class Upstream:
                 retry_s = min(2 * retry_s, RETRY_LONGEST_S)
             else:
                 log.warning("connected to the server again")
+                await self._report_replicas(self._connection)
+
+    async def _report_replicas(self, connection: RedisConnection) -> None:
+        if self._min_replicas:
+            await report_replicas(self._server, connection, self._min_replicas)
 
     async def _close_replica(self) -> None:
         """Close the connection to a primary that has become a replica."""

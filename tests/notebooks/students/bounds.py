@@ -57,6 +57,10 @@ def repeating_mistakes(status: int, headers: Headers, attempt: int) -> float | N
     return None if status < 300 else float(headers.get("Retry-After") or 1)
 
 
+def zero(status: int, headers: Headers, attempt: int) -> float:
+    return float(headers["Retry-After"] or 1) if status in (429, 503) else 0
+
+
 STUDENTS = [
     Students(
         "05.age",
@@ -70,7 +74,7 @@ STUDENTS = [
     ),
     Students(
         "05.bound",
-        facts={"age_s": 4.0, "drain_per_s": 200.0, "arrival_per_s": 600.0},
+        facts={"age_s": 4.0, "promise_s": 5.0, "drain_per_s": 200.0, "arrival_per_s": 600.0, "best_per_s": 250.0},
         right=[800],
         wrong=[
             (2_400, "λ, the arrival rate"),
@@ -78,6 +82,9 @@ STUDENTS = [
             (50, "Jobs a second ÷ seconds"),
             (0.02, "Seconds ÷ (jobs a second)"),
             (200, "in one second"),
+            (1_000, "the best case"),
+            (80, "count the zeros"),
+            (-800, "The sign"),
         ],
         wrong_type=[("800", "without quotes"), ("800 jobs", "without quotes")],
     ),
@@ -99,6 +106,7 @@ STUDENTS = [
             (ignoring, "Never retry earlier"),
             (asking_first, "After a 202"),
             (always, "After a 202"),
+            (zero, "After a 202"),
             (milliseconds, "not in milliseconds"),
             (times_a_thousand, "in seconds already"),
             (hours, "far longer than the server"),

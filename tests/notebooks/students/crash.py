@@ -58,6 +58,19 @@ def mark_then_charge(ledger: dict[Any, Any], job_id: str, amount: float) -> None
         ledger[job_id] = amount
 
 
+def own_key(ledger: dict[Any, Any], job_id: str, amount: float) -> None:
+    ledger[job_id, amount] = amount
+
+
+def unless_the_amount_is_there(ledger: dict[Any, Any], job_id: str, amount: float) -> None:
+    if amount not in ledger.values():
+        ledger[job_id] = amount
+
+
+def quoted(ledger: dict[Any, Any], job_id: str, amount: float) -> None:
+    ledger["job_id"] = amount
+
+
 def two_arguments(ledger: dict[Any, Any], job_id: str) -> None:
     ledger[job_id] = 1.0
 
@@ -65,10 +78,12 @@ def two_arguments(ledger: dict[Any, Any], job_id: str) -> None:
 STUDENTS = [
     Students(
         "07.idempotent",
-        right=[assign, look_first, set_default, update],
+        right=[assign, look_first, set_default, update, own_key],
         wrong=[
             (elsewhere, "still empty"),
             (by_amount, "same amount"),
+            (unless_the_amount_is_there, "same amount"),
+            (quoted, "running total"),
             (total, "running total"),
             (total_and_mark, "more than one entry a job"),
             (wrong_value, "not the amount"),

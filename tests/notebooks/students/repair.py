@@ -101,9 +101,17 @@ STUDENTS = [
     ),
     Students(
         "09.sale_bound",
-        facts={"workers": 7, "worker_per_s": 40, "aim_s": 8, "done_within_s": 10},
+        facts={"workers": 7, "worker_per_s": 40, "aim_s": 8, "done_within_s": 10}
+        | {"arrival_per_s": 300, "sale_s": 60, "scale": 5},
         right=[2240],
-        wrong=[(320, "for one worker"), (2800, "leaves no room"), (280, "in one second")],
+        wrong=[
+            (320, "for one worker"),
+            (2800, "leaves no room"),
+            (280, "in one second"),
+            (2400, "You took λ"),
+            (448, "the shorter scale"),
+            (1200, "at most?"),
+        ],
         wrong_type=[("2240", "without quotes")],
     ),
     Students(
@@ -112,6 +120,8 @@ STUDENTS = [
         wrong=[
             (RetryPolicy(attempts=1, budget=0.2), "goes away"),
             (RetryPolicy(), "Nothing limits the repeats"),
+            (RetryPolicy(budget=20), "it is a share"),
+            (RetryPolicy(budget=0), "next to no repeats"),
             (RetryPolicy(budget=0.2, retry_after=False), "when there will be room"),
             (RetryPolicy(budget=0.2, idempotency_key=False), "buys twice"),
             (RetryPolicy(budget=0.2, jitter="none"), "come back together"),

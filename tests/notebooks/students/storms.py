@@ -72,6 +72,23 @@ def dear(tokens: float, requests: int) -> tuple[bool, float]:
     return (True, tokens - 2) if tokens >= 1 else (False, tokens)
 
 
+def as_percent(tokens: float, requests: int) -> tuple[bool, float]:
+    tokens = min(BURST, tokens + 100 * RATIO * requests)
+    return (True, tokens - 1) if tokens >= 1 else (False, tokens)
+
+
+def silent(tokens: float, requests: int) -> tuple[bool, float] | None:
+    tokens = min(BURST, tokens + RATIO * requests)
+    if tokens >= 1:
+        return True, tokens - 1
+    return None
+
+
+def forgetful(tokens: float, requests: int) -> tuple[bool, float]:
+    earned = min(BURST, tokens + RATIO * requests)
+    return (True, earned - 1) if earned >= 1 else (False, tokens)
+
+
 def only_the_answer(tokens: float, requests: int) -> bool:
     return tokens + RATIO * requests >= 1
 
@@ -94,7 +111,7 @@ STUDENTS = [
     ),
     Students(
         "06.critical",
-        facts={"drain_per_s": 96.0, "retries": 3},
+        facts={"drain_per_s": 96.0, "retries": 3, "best_per_s": 104.0, "offered_per_s": 40},
         right=[24.0, 23.5],
         wrong=[
             (96, "without any retry"),
@@ -102,12 +119,16 @@ STUDENTS = [
             (384, "not more"),
             (0.25, "the share"),
             (72, "would take"),
+            (26, "the best case"),
+            (40, "in this run"),
+            (10, "not on what arrives"),
         ],
         wrong_type=[("24", "without quotes"), ("24/s", "without quotes")],
     ),
     Students(
         "06.slow",
-        facts={"too_many": 168.0, "arrival_per_s": 18.0, "drain_per_s": 100.0, "retries": 3} | {"measured_per_s": 88.0},
+        facts={"too_many": 168.0, "arrival_per_s": 18.0, "drain_per_s": 100.0, "retries": 3}
+        | {"measured_per_s": 88.0, "waiting": 268},
         right=[6.0],
         wrong=[
             (10.5, "the real stack"),
@@ -115,12 +136,15 @@ STUDENTS = [
             (2.05, "new requests only"),
             (3.652, "a first attempt"),
             (2.333, "to *fill*"),
+            (9.57, "may still wait"),
+            (-6, "The sign"),
         ],
         wrong_type=[("6 s", "without quotes"), ((6, 0), "decimal point")],
     ),
     Students(
         "06.slow",
-        facts={"too_many": 300.0, "arrival_per_s": 10.0, "drain_per_s": 100.0, "retries": 3} | {"measured_per_s": 30.0},
+        facts={"too_many": 300.0, "arrival_per_s": 10.0, "drain_per_s": 100.0, "retries": 3}
+        | {"measured_per_s": 30.0, "waiting": 400},
         right=[5.0],
         wrong=[(7.5, "to *fill*"), (3.0, "still arrive"), (3.333, "new requests only")],
         wrong_type=[([5.0], "a number")],
@@ -151,7 +175,10 @@ STUDENTS = [
             (no_income, "earn is missing"),
             (no_lid, "a long calm"),
             (lid_last, "stays full"),
-            (dear, "another number"),
+            (dear, "goes from 5 to 3"),
+            (as_percent, "of a token"),
+            (silent, "returns nothing"),
+            (forgetful, "what the requests earned stays"),
             (only_the_answer, "two values"),
             (swapped, "other way round"),
         ],

@@ -1,0 +1,110 @@
+"""What a 202 that replicas confirm needs of the gateway: connections that may wait, and a look at the replicas.
+
+On a shared connection WAIT would delay all requests, so each request that waits is lent a connection of its own.
+"""
+
+import asyncio
+import contextlib
+import logging
+import re
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from overload_demo.errors import StoreUnavailableError
+from overload_demo.rest.diagnosis import info_facts
+from overload_demo.store.gateway.backing_server import BackingServer, configured
+from overload_demo.store.gateway.commands import LONGEST_WAIT_MS
+from overload_demo.store.gateway.resp import RedisConnection, RedisConnectionLostError, ReplyError
+
+log = logging.getLogger(__name__)
+
+MAX_LENT = 64  # chosen: an API process takes three at a time
+LONGEST_LOAN_S = LONGEST_WAIT_MS / 1000 + 5.0
+LONGEST_IDLE_S = 60.0  # chosen: below the time after which a firewall forgets a connection
+
+
+class LentConnections:
+    """Lends a connection to one request at a time, and keeps it for the next; all end with the main connection.
+
+    ``main`` waits for the main connection; ``another`` opens one. Both raise :class:`StoreUnavailableError`.
+    """
+
+    def __init__(
+        self, main: Callable[[], Awaitable[RedisConnection]], another: Callable[[], Awaitable[RedisConnection]]
+    ) -> None:
+        self._main, self._another = main, another
+        self._room = asyncio.Semaphore(MAX_LENT)
+        self._open: set[RedisConnection] = set()
+        self._idle: deque[tuple[RedisConnection, float]] = deque()  # since when
+        self._ends_with: RedisConnection | None = None
+
+    @contextlib.asynccontextmanager
+    async def lend(self) -> AsyncIterator[RedisConnection]:
+        """Lend a connection for at most ``LONGEST_LOAN_S``; any error closes it, since replies may be under way.
+
+        Raises :class:`StoreUnavailableError` if nothing was sent, and :class:`RedisConnectionLostError` later.
+        """
+        if self._room.locked():
+            raise StoreUnavailableError(f"{MAX_LENT} requests wait for replicas")
+        async with self._room:
+            connection = await self._take()
+            try:
+                async with asyncio.timeout(LONGEST_LOAN_S):
+                    yield connection
+            except TimeoutError:
+                connection.close()
+                raise RedisConnectionLostError from None
+            except BaseException:
+                connection.close()
+                raise
+            self._idle.append((connection, time.monotonic()))
+
+    async def _take(self) -> RedisConnection:
+        main = await self._main()
+        if main is not self._ends_with:
+            self._ends_with = main
+            main.closed.add_done_callback(lambda _: self._close_all())
+        while self._idle:
+            connection, since = self._idle.popleft()
+            if connection.is_open and since > time.monotonic() - LONGEST_IDLE_S:
+                return connection
+            connection.close()
+        connection = await self._another()
+        self._open.add(connection)
+        connection.closed.add_done_callback(lambda _: self._open.discard(connection))
+        if not main.is_open:  # it may lead to a server that has just been demoted
+            connection.close()
+            raise StoreUnavailableError("the connection to the server was lost")
+        return connection
+
+    def _close_all(self) -> None:
+        for connection in [*self._open]:
+            connection.close()
+
+
+async def report_replicas(server: BackingServer, connection: RedisConnection, wanted: int) -> None:
+    """Log what weakens a 202 that ``wanted`` replicas confirm.
+
+    Nothing is refused: a replica may be starting, and without enough of them no 202 is sent.
+    """
+    with contextlib.suppress(ReplyError, StoreUnavailableError):
+        info = info_facts(await connection.ask("INFO", "replication"))
+        # slave0:ip=127.0.0.1,port=7001,state=online,offset=14,lag=0
+        found = [text for name, text in info.items() if re.fullmatch(r"slave\d+", name) and "state=online" in text]
+        if len(found) < wanted:
+            message = "OVERLOAD_MIN_REPLICAS is %d, but replicas of the server %s: %d; until then no job is accepted"
+            log.warning(message, wanted, server.name, len(found))
+        least = await configured(connection, "min-replicas-to-write")
+        if not least.isdigit() or int(least) < wanted:
+            advice = "below OVERLOAD_MIN_REPLICAS a primary without replicas keeps jobs that a failover drops"
+            log.warning("min-replicas-to-write of the server %s is %s: %s", server.name, least or "unknown", advice)
+        for replica in found:
+            fields = dict(part.partition("=")[::2] for part in replica.split(","))
+            durability = await server.durability_of_replica(fields["ip"], int(fields["port"]))
+            if durability != "always":
+                advice = "it confirms what it has in memory, and may become the primary"
+                log.warning(
+                    "durability of the replica at %(ip)s:%(port)s is %(durability)r: %(advice)s",
+                    {**fields, "durability": durability, "advice": advice},
+                )
