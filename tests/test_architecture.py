@@ -65,13 +65,13 @@ STACK = {
     "store": 1_715,
     "store/gateway": 1_902,
 }
-WORKBENCH = {"load": 1_870, "lab": 5_479, "live": 1_676, "course": 1_895, "cli": 360}
+WORKBENCH = {"load": 1_870, "lab": 5_479, "live": 1_676, "course": 1_945, "cli": 360}
 MOST_LINES_OF_THE_STACK = 10_435
-MOST_LINES_OF_THE_WORKBENCH = 11_245
+MOST_LINES_OF_THE_WORKBENCH = 11_295
 MOST_LINES_OF_LUA = 650
 MOST_LINES_OF_EXPERIMENTS = 4_780
 MOST_LINES_OF_CHECKS = 1_370  # of exercises, beside the notebooks
-MOST_FILES = 127
+MOST_FILES = 128
 MOST_LINES_OF_A_FILE = 350
 MOST_LINES_OF_A_FUNCTION = 60
 
