@@ -182,6 +182,7 @@ async def test_a_database_behind_a_rest_url_that_reports_itself_unsafe_is_refuse
     with server(tmp_path / "own", port, *options, *bus):
         info = exchange(port, "INFO")
     replies = [{"result": 1}, {"result": info}, {"result": None}, *([{"result": "none"}] * len(TYPES))]
+    replies.append({"result": "PONG"})
     async with h.hostile(h.answer(200, replies)) as gateway:
         with pytest.raises(ConfigurationError, match=reason):
             await asyncio.to_thread(open_like, make_settings(tmp_path), (gateway.address, None))
