@@ -158,7 +158,7 @@ async def _look_at(shard: int, upstash: Upstash, settings: Settings) -> Findings
         )
     if isinstance(script, StoreError):
         log.info("shard %d of the store is not usable yet: %s", shard, script)
-    refuse_unsafe(info_facts(info if isinstance(info, str) else ""))
+    refuse_unsafe(info_facts(info if isinstance(info, str) else ""), in_cluster=bool(upstash.address.tag))
     _refuse_foreign(dict(zip(keys, types, strict=True)), first, protocol)
     job_keys = scanned[1] if isinstance(scanned, list) else []
     ids = [str(one).removeprefix(f"{protocol.prefix}job:") for one in (first, *job_keys)]
