@@ -127,7 +127,13 @@ class Store:
     def __getattr__(self, command: str) -> Callable[..., Any]:
         if command.startswith("_"):
             raise AttributeError(command)
-        return lambda *words: self._channel.ask("command", command.upper(), *map(_word, words))
+
+        def send(*words: object, **named: object) -> Any:
+            if named:
+                raise TypeError(f"store.{command} takes its words in the order of Redis, without {'=, '.join(named)}=")
+            return self._channel.ask("command", command.upper(), *map(_word, words))
+
+        return send
 
 
 def _word(value: object) -> str:
