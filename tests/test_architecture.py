@@ -56,7 +56,7 @@ HOMES = {
 # Room -> most lines of Python. A room inside another one (api/front_door, store/gateway) counts by itself.
 STACK = {
     "vocabulary": 1_300,
-    "rest": 740,
+    "rest": 750,
     "queue": 1_435,
     "api": 1_305,
     "api/front_door": 770,
@@ -64,13 +64,13 @@ STACK = {
     "store": 1_630,
     "store/gateway": 1_760,
 }
-WORKBENCH = {"load": 1_870, "lab": 5_475, "live": 1_676, "course": 1_895, "cli": 360}
+WORKBENCH = {"load": 1_870, "lab": 5_479, "live": 1_676, "course": 1_895, "cli": 360}
 MOST_LINES_OF_THE_STACK = 10_225
 MOST_LINES_OF_THE_WORKBENCH = 11_245
 MOST_LINES_OF_LUA = 650
 MOST_LINES_OF_EXPERIMENTS = 4_780
 MOST_LINES_OF_CHECKS = 1_370  # of exercises, beside the notebooks
-MOST_FILES = 124
+MOST_FILES = 125
 MOST_LINES_OF_A_FILE = 350
 MOST_LINES_OF_A_FUNCTION = 60
 
@@ -217,7 +217,7 @@ def test_the_first_page_is_short() -> None:
 
 
 TOUR_START = "overload_demo/jobs.py"
-MOST_STOPS, MOST_LINES_OF_THE_TOUR = 13, 2_200
+MOST_STOPS, MOST_LINES_OF_THE_TOUR = 13, 2_230
 STOP = re.compile(r"Reading tour (\d+) of (\d+); (?:next: (\S+)|the end)\. Look for .+?\. Question: .+?\?")
 
 

@@ -77,9 +77,9 @@ def options_block() -> str:
 
 
 def metrics_block() -> str:
-    """Return every metric of the API and of the worker, with its labels and its help text."""
+    """Return every metric of the API, here of two shards, and of the worker, with its labels and its help text."""
     stats = QueueStats(*[0] * len(fields(QueueStats)))
-    of_the_api, _ = ApiMetrics().exposition(stats, "")
+    of_the_api, _ = ApiMetrics().exposition([stats, stats], "")
     texts = (("API", of_the_api.decode()), ("worker", generate_latest(WorkerMetrics().metrics).decode()))
     rows = []
     for program, text in texts:

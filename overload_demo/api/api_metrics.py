@@ -1,6 +1,6 @@
 """What the API counts, and the content of its ``/metrics``: totals of all its processes, and the queue's statistics."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,6 +8,7 @@ from prometheus_client import Counter, Gauge
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 
+from overload_demo.errors import StoreError
 from overload_demo.http_server import usable_accept
 from overload_demo.metric_set import Histogram, MetricSet
 from overload_demo.queue.results import QueueStats
@@ -84,19 +85,32 @@ class ApiMetrics:
         self._batch.observe(jobs)
         self._commit.observe(seconds)
 
-    def exposition(self, stats: QueueStats | None, accept: str) -> tuple[bytes, str]:
-        """Return all metrics in the format of an Accept header, and its media type; ``stats`` None = no answer."""
+    def exposition(self, shards: Sequence[QueueStats | StoreError | None], accept: str) -> tuple[bytes, str]:
+        """Return all metrics in the format of an Accept header, and its media type.
+
+        ``shards`` are the numbers of the only queue, or of each shard; anything else means that it did not answer.
+        """
         self.flush()
         encode, media_type = choose_encoder(usable_accept(accept))
-        collector: Any = SimpleNamespace(collect=lambda: [*self._metrics.collect(), *_queue_metrics(stats)])
+        collector: Any = SimpleNamespace(collect=lambda: [*self._metrics.collect(), *_queue_metrics(shards)])
         return encode(collector), media_type
 
 
-def _queue_metrics(stats: QueueStats | None) -> Iterable[Metric]:
-    """The queue's metrics; without ``stats`` they are left out, since 0 would be wrong."""
-    yield GaugeMetricFamily("overload_store_up", "1 if the store has answered this scrape.", float(stats is not None))
-    if stats is not None:
-        for name, field, help in QUEUE_GAUGES:
-            yield GaugeMetricFamily(name, help, float(getattr(stats, field)))
-        for name, field, help in QUEUE_COUNTERS:
-            yield CounterMetricFamily(name, help, float(getattr(stats, field)))
+def _queue_metrics(shards: Sequence[QueueStats | StoreError | None]) -> Iterable[Metric]:
+    """The queue's metrics, with a label if there are several; of one that did not answer they are left out."""
+    labels = ["shard"] if len(shards) > 1 else []
+
+    def family(kind: Any, name: str, help: str, numbers: dict[int, float]) -> Any:
+        made = kind(name, help, labels=labels)
+        for shard, number in numbers.items():
+            made.add_metric([str(shard)] if labels else [], number)
+        return made
+
+    up = {shard: float(isinstance(one, QueueStats)) for shard, one in enumerate(shards)}
+    yield family(GaugeMetricFamily, "overload_store_up", "1 if the store has answered this scrape.", up)
+    answered = {shard: one for shard, one in enumerate(shards) if isinstance(one, QueueStats)}
+    if answered:
+        for kind, metrics in ((GaugeMetricFamily, QUEUE_GAUGES), (CounterMetricFamily, QUEUE_COUNTERS)):
+            for name, field, help in metrics:
+                numbers = {shard: float(getattr(one, field)) for shard, one in answered.items()}
+                yield family(kind, name, help, numbers)

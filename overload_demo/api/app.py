@@ -16,12 +16,10 @@ from overload_demo.api.access import ApiKeys, HostCheck, KeyCheck
 from overload_demo.api.api_metrics import ApiMetrics
 from overload_demo.config import Settings, load_settings
 from overload_demo.http_server import HostRule
-from overload_demo.queue.producer import Producer
-from overload_demo.queue.results import Results
-from overload_demo.rest.client import Upstash
-from overload_demo.store.connect import Store, open_store
+from overload_demo.queue.shards import queue_of
+from overload_demo.store.connect import Store, clients_of, open_store
 
-# Senders of jobs (2), cancels (1) and reads (2), one shared statistics read and one ping, and a reserve.
+# To each shard: senders of jobs (2), cancels (1) and reads (2), one shared statistics read and one ping, and a reserve.
 CONNECTIONS = 8
 
 
@@ -68,15 +66,13 @@ async def _connected(app: FastAPI, settings: Settings, store: Store | None) -> A
     async with AsyncExitStack() as stack:
         blocking = ExitStack()
         stack.push_async_callback(asyncio.to_thread, blocking.close)
-        address, refresh = store if store else await asyncio.to_thread(blocking.enter_context, open_store(settings))
+        opened = store if store else await asyncio.to_thread(blocking.enter_context, open_store(settings))
         timeout_s, on_error = settings.overload_store_deadline_s, state.metrics.store_error
-        state.upstash = Upstash(
-            address, connections=CONNECTIONS, timeout_s=timeout_s, refresh=refresh, on_error=on_error
-        )
-        stack.push_async_callback(state.upstash.aclose)
-        state.results = Results(state.upstash, settings)
+        state.clients = clients_of(opened, connections=CONNECTIONS, timeout_s=timeout_s, on_error=on_error)
+        for client in state.clients:
+            stack.push_async_callback(client.aclose)
+        state.producer, state.results = queue_of(state.clients, settings, state.metrics.committed)
         stack.push_async_callback(state.results.aclose)
-        state.producer = Producer(state.upstash, settings, on_commit=state.metrics.committed)
         stack.push_async_callback(state.producer.aclose)
         state.settings, state.keys, state.hosts = settings, ApiKeys(settings), HostRule(settings.allowed_hosts)
         yield

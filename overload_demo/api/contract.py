@@ -66,7 +66,10 @@ class QueuedJob(BaseModel):
 
     status: Literal["queued"]
     job_id: JobId
-    queue_position: int = Field(ge=1, description="1 = next; an upper bound: cancelled jobs ahead may still count")
+    queue_position: int = Field(
+        ge=1,
+        description="1 = next; an upper bound: cancelled jobs ahead may still count; with several shards, approximate",
+    )
     estimated_wait_seconds: float = Field(ge=0, description="position · service time ÷ max(1, live workers)")
 
 
@@ -113,12 +116,10 @@ class CancelledJob(BaseModel):
 AnyJob = Annotated[QueuedJob | ProcessingJob | DoneJob | FailedJob | CancelledJob, Field(discriminator="status")]
 
 
-class Stats(BaseModel):
-    """The queue's statistics; counts since the store was created, rates over the last seconds."""
+class QueueNumbers(BaseModel):
+    """The numbers of a queue; counts since the store was created, rates over the last seconds."""
 
     queue_length: int = Field(description="jobs waiting, without those cancelled")
-    estimated_wait_seconds: float = Field(description="for a job enqueued now, seconds")
-    timestamp: UtcTime
     in_flight: int = Field(description="jobs leased and not settled")
     oldest_age_s: float = Field(description="age of the job at the head, seconds")
     service_time_s: float = Field(description="seconds a job takes one worker, measured; else WORKER_PROCESSING_DELAY")
@@ -133,7 +134,23 @@ class Stats(BaseModel):
     dead: int = Field(description="put on the dead-letter list")
     dead_letters: int = Field(description="entries of the dead-letter list now")
     interrupted: int = Field(description="leases that expired or were reclaimed; each means one more delivery")
+
+
+class ShardNumbers(QueueNumbers):
+    """The numbers of one shard."""
+
+    shard: int
+    estimated_wait_s: float = Field(description="for a job enqueued there now, seconds, if all shards were as deep")
+
+
+class Stats(QueueNumbers):
+    """The queue's statistics; of several shards, the sums over those that answer."""
+
+    estimated_wait_seconds: float = Field(description="for a job enqueued now, seconds")
+    timestamp: UtcTime
     rest_calls: int = Field(description="HTTP exchanges with the store: this API process and all workers")
+    shards: list[ShardNumbers] | None = Field(None, description="each shard that answers, if there are several")
+    unreachable: list[str] | None = Field(None, description="each shard that does not answer, with the reason")
 
 
 class HealthReport(BaseModel):
@@ -149,7 +166,7 @@ class HealthReport(BaseModel):
         examples=["always", "always+1"],
         description="when an accepted job is on disk; +1: one replica has it in memory too",
     )
-    detail: str | None = Field(None, description="the reason, while degraded")
+    detail: str | None = Field(None, description="the reason, while degraded; names the shards that do not answer")
 
 
 class Problem(BaseModel):

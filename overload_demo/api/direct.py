@@ -60,10 +60,10 @@ class DirectRequest:
     def set(self) -> None:
         """Do nothing."""
 
-    def committed(self, job_id: str, reply: Enqueued | OverloadDemoError) -> None:
+    def committed(self, job: NewJob, reply: Enqueued | OverloadDemoError) -> None:
         """Answer a submitted job, which the store has committed, or which has failed."""
         if isinstance(reply, OverloadDemoError):
-            self._write_problem(from_error, reply, job_id)
+            self._write_problem(from_error, reply, job.job_id)  # the id that it had last: a shard may have changed it
             return
         if any(name == b"x-request-id" for name, _ in self.headers):
             self._in_context(log_accepted, reply.job_id)
@@ -138,7 +138,7 @@ class DirectRequests:
         except ValidationError:
             return False  # FastAPI reports the error
         new = NewJob(new_job_id(), request.body.decode(), owner=request.owner, expires_in_s=job.expires_in_s)
-        self._producer.hand_in(new, partial(request.committed, new.job_id))
+        self._producer.hand_in(new, partial(request.committed, new))
         return True
 
 

@@ -9,7 +9,7 @@ anything from elsewhere. The pages contain no data, so they need no API key.
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
@@ -29,7 +29,7 @@ from overload_demo.api.request_context import log_accepted
 from overload_demo.errors import OverloadDemoError, StoreError
 from overload_demo.jobs import JOB_ID, JobRequest, JobState, new_job_id, why_not_strict
 from overload_demo.queue.producer import NewJob, Producer
-from overload_demo.queue.results import Results
+from overload_demo.queue.results import QueueStats, Results
 from overload_demo.work import utc_now
 
 SCRAPE_TIMEOUT_S = 5.0  # for the queue's metrics: half of Prometheus's default scrape timeout
@@ -137,7 +137,7 @@ async def post_job(job: JobRequest, request: Request) -> Response:
     try:
         enqueued = await producer.enqueue(new)
     except OverloadDemoError as error:
-        return problems.from_error(error, new.job_id)
+        return problems.from_error(error, new.job_id)  # the id that it had last: a shard may have changed it
     log_accepted(enqueued.job_id)
     location = f"{request.scope.get('root_path', '')}/jobs/{enqueued.job_id}"
     headers = {"Location": location, "Retry-After": problems.retry_after(enqueued.estimated_wait_s)}
@@ -192,17 +192,24 @@ async def delete_job(job_id: str, request: Request) -> Response:
     "/queue/stats",
     response_model=contract.Stats,
     operation_id="get_stats",
+    response_model_exclude_none=True,
     responses=contract.errors({503: NO_STORE}),
 )
 async def get_stats(request: Request) -> dict[str, Any]:
-    """Return the queue's statistics, from one consistent read."""
-    stats = await request.app.state.results.stats()
-    return {
+    """Return the queue's statistics, from one consistent read of each shard. 503 if no shard answers."""
+    stats: QueueStats = await request.app.state.results.stats()
+    numbers = {
         **vars(stats),
         "estimated_wait_seconds": stats.estimated_wait_s,
-        "rest_calls": stats.worker_rest_calls + request.app.state.upstash.calls,
+        "rest_calls": stats.worker_rest_calls + sum(client.calls for client in request.app.state.clients),
         "timestamp": utc_now(),
+        "shards": None,
     }
+    if stats.shards:
+        shards = enumerate(stats.shards)
+        numbers["shards"] = [vars(one) | {"shard": n} for n, one in shards if isinstance(one, QueueStats)]
+        numbers["unreachable"] = stats.unreachable
+    return numbers
 
 
 @reading.get(
@@ -211,13 +218,14 @@ async def get_stats(request: Request) -> dict[str, Any]:
 async def get_metrics(request: Request) -> Response:
     """Return all metrics for Prometheus. Always 200.
 
-    While the store does not answer, ``overload_store_up`` is 0 and the queue's metrics are left out.
+    While the store or a shard does not answer, its ``overload_store_up`` is 0 and its queue's metrics are left out.
     """
-    stats = None
+    shards: Sequence[QueueStats | StoreError | None] = [None] * len(request.app.state.clients)
     with suppress(StoreError, TimeoutError):
         stats = await asyncio.wait_for(request.app.state.results.stats(), SCRAPE_TIMEOUT_S)
+        shards = stats.shards or [stats]
     metrics: ApiMetrics = request.app.state.metrics
-    body, media_type = metrics.exposition(stats, request.headers.get("accept", ""))
+    body, media_type = metrics.exposition(shards, request.headers.get("accept", ""))
     return Response(body, media_type=media_type)
 
 
@@ -225,20 +233,23 @@ async def get_metrics(request: Request) -> Response:
     "/health", response_model=contract.HealthReport, response_model_exclude_none=True, operation_id="get_health"
 )
 async def get_health(request: Request) -> dict[str, Any]:
-    """Report liveness. Always 200 while the API serves; ``status`` and ``queue_connected`` are about the store."""
-    state, detail = request.app.state, None
+    """Report liveness. Always 200 while the API serves; ``status`` and ``queue_connected`` are about the store.
+
+    With several shards, ``detail`` names those that do not answer; it is connected while one does.
+    """
+    state, is_connected = request.app.state, True
     try:
-        await state.results.ping()
+        detail = await state.results.ping()
     except StoreError as error:
-        detail = str(error)
+        detail, is_connected = str(error), False
     return {
         "status": "degraded" if detail else "healthy",
         "service": contract.SERVICE,
         "version": __version__,
-        "queue_connected": detail is None,
+        "queue_connected": is_connected,
         "timestamp": utc_now(),
-        "durability": state.upstash.address.durability_with(state.settings.overload_min_replicas),
-        "detail": detail,
+        "durability": state.clients[0].address.durability_with(state.settings.overload_min_replicas),
+        "detail": detail or None,
     }
 
 
@@ -250,7 +261,7 @@ async def get_health(request: Request) -> dict[str, Any]:
     responses=contract.errors({503: NO_STORE}),
 )
 async def get_ready(request: Request) -> Any:
-    """Report readiness: 200 while the store answers, else 503."""
+    """Report readiness: 200 while the store, or one shard of several, answers; else 503."""
     health = await get_health(request)
     if not health["queue_connected"]:
         headers = {"Retry-After": problems.retry_after(problems.STORE_RETRY_AFTER_S)}

@@ -63,7 +63,7 @@ class Proxy(ABC):
         return server
 
     async def _close(self, server: asyncio.Server) -> None:
-        server.close()
+        await stop_accepting(server)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -77,6 +77,15 @@ class Proxy(ABC):
             await self.handle(reader, writer)
         writer.close()
         self._tasks.discard(task)
+
+
+async def stop_accepting(server: asyncio.Server) -> None:
+    """Close a server once the task of each accepted connection has begun; asyncio would leave the connection open."""
+    for listener in server.sockets:
+        asyncio.get_running_loop().remove_reader(listener.fileno())
+    for _ in range(5):  # the connection becomes a transport, a stream, a task
+        await asyncio.sleep(0)
+    server.close()
 
 
 class SimulatedCloud(Proxy):

@@ -22,6 +22,7 @@ from overload_demo.errors import Outcome, OverloadDemoError, StoreUnavailableErr
 Item = TypeVar("Item")
 Reply = TypeVar("Reply")
 Answer = Callable[[Reply | OverloadDemoError], object]
+_Waiting = tuple[Item, Answer[Reply], int, float, float]  # item, caller, bytes, since, deadline
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +36,8 @@ class GroupCommit(Generic[Item, Reply]):
     more than the overlap saves; with a higher one every item waits longer (measured with 64 and 256 callers).
     Limits: ``senders`` calls in flight; ``max_items`` and ``max_bytes`` (by ``size_of``) in a call; ``max_waiting``
     items and ``max_waiting_bytes`` not sent yet, beyond which :meth:`submit` raises at once.
-    An item not sent within ``deadline_s`` fails with outcome ``not_enqueued``; ``send`` gets the time that its oldest
-    item has left.
+    An item not sent within ``unsent_s``, by default ``deadline_s``, fails with outcome ``not_enqueued``. ``send`` gets
+    the least time that one of its items has left.
     """
 
     def __init__(
@@ -51,12 +52,14 @@ class GroupCommit(Generic[Item, Reply]):
         max_waiting: int = 25_000,
         max_waiting_bytes: int = 67_108_864,
         deadline_s: float = 5.0,
+        unsent_s: float | None = None,
     ) -> None:
         self._send, self._size_of = send, size_of
         self._worth_a_call = min(worth_a_call, max_items)
         self._max_items, self._max_bytes, self._deadline_s = max_items, max_bytes, deadline_s
         self._max_waiting, self._max_waiting_bytes = max_waiting, max_waiting_bytes
-        self._waiting: deque[tuple[Item, Answer[Reply], int, float]] = deque()  # item, caller, bytes, since
+        self._unsent_s = deadline_s if unsent_s is None else unsent_s
+        self._waiting: deque[_Waiting[Item, Reply]] = deque()
         self._waiting_bytes = 0
         self._wake_up = asyncio.Semaphore(0)
         self._closing = False
@@ -68,11 +71,14 @@ class GroupCommit(Generic[Item, Reply]):
     async def submit(self, item: Item) -> Reply:
         """Hand in one item and wait for its reply. Raises what ``send`` returned or raised for it."""
         future: asyncio.Future[Reply] = self._loop.create_future()
-        self.hand_in(item, partial(_resolve, future))
+        self.hand_in(item, partial(resolve, future))
         return await future
 
-    def hand_in(self, item: Item, answer: "Answer[Reply]") -> None:
-        """Hand in one item; ``answer`` is called once, later, with its reply or its error."""
+    def hand_in(self, item: Item, answer: "Answer[Reply]", give_up_at: float | None = None) -> None:
+        """Hand in one item; ``answer`` is called once, later, with its reply or its error.
+
+        ``give_up_at`` is its deadline by the monotonic clock, if it has waited elsewhere before.
+        """
         size = self._size_of(item)
         if self._closing:
             self._loop.call_soon(answer, StoreUnavailableError("shutting down"))
@@ -80,7 +86,8 @@ class GroupCommit(Generic[Item, Reply]):
         if len(self._waiting) >= self._max_waiting or self._waiting_bytes + size > self._max_waiting_bytes:
             self._loop.call_soon(answer, StoreUnavailableError("too many requests are waiting for the store"))
             return
-        self._waiting.append((item, answer, size, time.monotonic()))
+        now = time.monotonic()
+        self._waiting.append((item, answer, size, now, now + self._deadline_s if give_up_at is None else give_up_at))
         self._waiting_bytes += size
         if self._idle_senders == len(self._senders) or len(self._waiting) >= self._worth_a_call:
             self._wake_a_sender()
@@ -108,20 +115,20 @@ class GroupCommit(Generic[Item, Reply]):
                 self._idle_senders += 1
                 await self._wake_up.acquire()
             batch = self._take_batch()
-            remaining_s = self._deadline_s - (time.monotonic() - batch[0][3])
+            remaining_s = min(give_up_at for *_, give_up_at in batch) - time.monotonic()
             try:
                 replies = await self._send([item for item, *_ in batch], remaining_s)
             except Exception as error:
                 replies = [as_known_error(error)] * len(batch)
-            for (_, answer, _, _), reply in zip(batch, replies, strict=True):
+            for (_, answer, *_), reply in zip(batch, replies, strict=True):
                 try:
                     answer(reply)
                 except Exception:
                     log.exception("bug in a caller of the group commit; the others are answered")
 
-    def _take_batch(self) -> "list[tuple[Item, Answer[Reply], int, float]]":
+    def _take_batch(self) -> "list[_Waiting[Item, Reply]]":
         """The oldest waiting items within the limits of one call; at least one."""
-        batch: list[tuple[Item, Answer[Reply], int, float]] = []
+        batch: list[_Waiting[Item, Reply]] = []
         total = 0
         while self._waiting and len(batch) < self._max_items:
             size = self._waiting[0][2]
@@ -133,14 +140,14 @@ class GroupCommit(Generic[Item, Reply]):
         return batch
 
     async def _sweep(self) -> None:
-        """Wake another sender while a call is slow; fail items that no sender took before their deadline."""
+        """Wake another sender while a call is slow; fail items that no sender took in time."""
         while True:
             await asyncio.sleep(SWEEP_INTERVAL_S)
             if self._waiting and self._waiting[0][3] < time.monotonic() - SWEEP_INTERVAL_S:
                 self._wake_a_sender()
-            too_old = time.monotonic() - self._deadline_s
+            too_old = time.monotonic() - self._unsent_s
             while self._waiting and self._waiting[0][3] < too_old:
-                _, answer, size, _ = self._waiting.popleft()
+                _, answer, size, *_ = self._waiting.popleft()
                 self._waiting_bytes -= size
                 answer(StoreUnavailableError("the store did not take the request in time"))
 
@@ -188,7 +195,8 @@ def as_known_error(error: Exception) -> OverloadDemoError:
     return StoreUnavailableError(f"unexpected {type(error).__name__} during a store call", Outcome.UNKNOWN)
 
 
-def _resolve(future: "asyncio.Future[Reply]", reply: "Reply | OverloadDemoError") -> None:
+def resolve(future: "asyncio.Future[Reply]", reply: "Reply | OverloadDemoError") -> None:
+    """Give a reply or an error to the future of its caller."""
     if future.done():  # the caller disconnected; its item is committed all the same
         return
     if isinstance(reply, OverloadDemoError):

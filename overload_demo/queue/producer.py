@@ -24,12 +24,14 @@ from overload_demo.rest.scripts import Confirmation
 from overload_demo.work import utc_now
 
 MAX_BATCH_BYTES = 1_048_576  # as sent, after escaping: a tenth of what Upstash accepts in one request
+UNSENT_S = 0.5  # of several shards; chosen: longer than most fsyncs, and short beside the deadline
+PROBE_DEADLINE_S = 1.0
 OVERHEAD_BYTES = 280  # of a job's id, record, fingerprint, owner, deadline and punctuation
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NewJob:
-    """A validated job to enqueue; ``payload`` is the client's JSON text.
+    """A validated job to enqueue; ``payload`` is the client's JSON text. With several shards, one of them sets its id.
 
     ``idempotency_record`` and ``fingerprint`` belong to a request with an Idempotency-Key. Only ``owner`` may read the
     job ('' = any client). The job must start within ``expires_in_s`` seconds.
@@ -60,19 +62,37 @@ class Enqueued:
 
 
 class Producer:
-    """Enqueues and cancels jobs. ``on_commit(jobs, seconds)`` is called after each call that enqueues."""
+    """Enqueues and cancels jobs. ``on_commit(jobs, seconds)`` is called after each call that enqueues.
+
+    As ``shard`` of several it has its part of the configured bounds, counts waits as in ``shards.py``, and soon fails a
+    job that it has not sent, for another shard to take it.
+    """
 
     def __init__(
-        self, upstash: Upstash, settings: Settings, *, on_commit: Callable[[int, float], object] = lambda *_: None
+        self,
+        upstash: Upstash,
+        settings: Settings,
+        *,
+        on_commit: Callable[[int, float], object] = lambda *_: None,
+        shard: int = 0,
+        shards: int = 1,
     ) -> None:
         self._upstash, self._protocol = upstash, Protocol.of(upstash, settings)
         self._on_commit, self._ttl_s = on_commit, settings.queue_result_ttl
-        replicas, touch = settings.overload_min_replicas, self._protocol.call(TOUCH)
-        self._options = {"confirmation": Confirmation(replicas, touch)} if replicas else {}
-        self._bounds = settings.overload_max_queue_depth, settings.overload_max_wait_s, settings.worker_processing_delay
+        replicas, self._touch = settings.overload_min_replicas, self._protocol.call(TOUCH)
+        self._options: dict[str, Any] = {"confirmation": Confirmation(replicas, self._touch)} if replicas else {}
+        self._shards, self._unsent_s = shards, UNSENT_S if shards > 1 else None
+        depth, wait_s = settings.overload_max_queue_depth, settings.overload_max_wait_s
+        own_depth = depth // shards + (shard < depth % shards)
+        self._bounds = own_depth, wait_s / shards, settings.worker_processing_delay
         limit_s, most = settings.overload_store_deadline_s, settings.overload_max_batch
         self._jobs: GroupCommit[NewJob, Enqueued] = GroupCommit(
-            self._commit, size_of=_bytes_sent, max_items=most, max_bytes=MAX_BATCH_BYTES, deadline_s=limit_s
+            self._commit,
+            size_of=_bytes_sent,
+            max_items=most,
+            max_bytes=MAX_BATCH_BYTES,
+            deadline_s=limit_s,
+            unsent_s=self._unsent_s,
         )
         self._cancels: GroupCommit[tuple[str, str], JobState | None] = GroupCommit(
             self._commit_cancels, senders=1, max_items=most, deadline_s=limit_s
@@ -85,9 +105,12 @@ class Producer:
         """
         return await self._jobs.submit(job)
 
-    def hand_in(self, job: NewJob, answer: Answer[Enqueued]) -> None:
-        """Commit one job without a task: ``answer`` is called later with what :meth:`enqueue` returns or raises."""
-        self._jobs.hand_in(job, answer)
+    def hand_in(self, job: NewJob, answer: Answer[Enqueued], give_up_at: float | None = None) -> None:
+        """Commit one job without a task: ``answer`` is called later with what :meth:`enqueue` returns or raises.
+
+        ``give_up_at`` is its deadline by the monotonic clock, if another shard had it before.
+        """
+        self._jobs.hand_in(job, answer, give_up_at)
 
     async def cancel(self, job_id: str, owner: str = "") -> JobState | None:
         """Cancel a job if it is still waiting; returns its state afterwards. Safe to repeat.
@@ -95,6 +118,10 @@ class Producer:
         Returns None for an unknown job or one of another owner ('' matches any). Raises :class:`StoreError`.
         """
         return await self._cancels.submit((job_id, owner))
+
+    async def probe(self) -> None:
+        """Write as an enqueue does, but no job; raise :class:`StoreError` if the store refuses it."""
+        await self._upstash.run(self._touch, deadline_s=PROBE_DEADLINE_S, **self._options)
 
     async def aclose(self) -> None:
         """Commit what is waiting, then stop."""
@@ -105,11 +132,11 @@ class Producer:
         call = self._protocol.call(ENQUEUE, self._protocol.prefix, *self._bounds, utc_now(), self._ttl_s, *args)
         since = time.perf_counter()
         try:
-            reply = await self._upstash.run(call, deadline_s=deadline_s, **self._options)
+            reply = await self._upstash.run(call, deadline_s=deadline_s, unsent_s=self._unsent_s, **self._options)
         finally:
             self._on_commit(len(jobs), time.perf_counter() - since)
         try:
-            wait_s, verdicts = float(reply[0]), reply[1:]
+            wait_s, verdicts = float(reply[0]) * self._shards, reply[1:]
             if not math.isfinite(wait_s):
                 raise ValueError
             return [_enqueued(job, verdict, wait_s) for job, verdict in zip(jobs, verdicts, strict=True)]

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from overload_demo.config import Settings
+from overload_demo.errors import StoreError
 from overload_demo.jobs import JobState, why_not_shown
 from overload_demo.queue.group_commit import Answer, GroupCommit, SharedCall
 from overload_demo.queue.protocol import MAX_RETURNED_DISTANCE, STATS, STATUS, Protocol, RecentRates, malformed
@@ -22,6 +23,7 @@ MAX_READ_JOBS = 500
 # Upstash allows 10 MB a reply, and escaping can double a text of quotes and backslashes.
 MAX_READ_RESULT_BYTES = 2_097_152
 PING_DEADLINE_S = 1.0
+SHARD_DEADLINE_S = 2.0  # for the numbers of one of several shards: the others are worth showing without it
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ class QueueStats:
     """The queue at one moment: totals since the store was created, rates over the last seconds.
 
     ``accepted = done + failed + cancelled + queue_length + in_flight``; ``failed`` includes dead and expired jobs.
+    ``worker_ids`` are those of the workers alive. Sums over several shards have the numbers of each, or its error, in
+    ``shards``.
     """
 
     queue_length: int
@@ -64,19 +68,30 @@ class QueueStats:
     paused: bool
     dead_letters: int
     worker_rest_calls: int
+    worker_ids: frozenset[str] = frozenset()
+    shards: "tuple[QueueStats | StoreError, ...]" = ()
+
+    @property
+    def unreachable(self) -> list[str]:
+        """Each shard that did not answer, with the reason."""
+        return [f"shard {shard}: {one}" for shard, one in enumerate(self.shards) if isinstance(one, StoreError)]
 
 
 class Results:
-    """Reads job states and statistics; writes nothing. Raises :class:`StoreError`."""
+    """Reads job states and statistics; writes nothing. Raises :class:`StoreError`.
 
-    def __init__(self, upstash: Upstash, settings: Settings) -> None:
+    For one of several ``shards``, positions and waits are multiplied by their number, since the workers serve all.
+    """
+
+    def __init__(self, upstash: Upstash, settings: Settings, *, shards: int = 1) -> None:
         self._upstash, self._protocol = upstash, Protocol.of(upstash, settings)
-        self._default_service_s = settings.worker_processing_delay
+        self._shards, self._default_service_s = shards, settings.worker_processing_delay
         self._deadline_s = settings.overload_store_deadline_s
         self._jobs: GroupCommit[str, JobStatus | None] = GroupCommit(
             self._read, max_items=MAX_READ_JOBS, deadline_s=self._deadline_s
         )
-        self._stats = SharedCall(self._read_stats, self._deadline_s)
+        stats_s = self._deadline_s if shards == 1 else min(SHARD_DEADLINE_S, self._deadline_s)
+        self._stats = SharedCall(self._read_stats, stats_s)
         self._pings = SharedCall(self._ping, min(PING_DEADLINE_S, self._deadline_s))
 
     async def status(self, job_id: str) -> JobStatus | None:
@@ -95,9 +110,10 @@ class Results:
         """The queue's numbers."""
         return await self._stats.reply()
 
-    async def ping(self) -> None:
-        """Return once the store has answered; raise if it does not within a second."""
+    async def ping(self) -> str:
+        """Return "" once the store has answered; raise if it does not within a second."""
         await self._pings.reply()
+        return ""
 
     async def aclose(self) -> None:
         """Answer what is waiting, then stop."""
@@ -131,7 +147,7 @@ class Results:
             per_job_s = rates.service_time_s(self._default_service_s) / max(1, int(workers))
             if not 1 <= len(found) <= len(job_ids):
                 raise ValueError
-            return [_status_from(job, per_job_s) for job in found]
+            return [_status_from(job, per_job_s, self._shards) for job in found]
         except (ValueError, TypeError, LookupError):
             raise malformed(STATUS) from None
 
@@ -142,19 +158,21 @@ class Results:
         jobs, busy_s, at_s = (fields.get(name) for name in ("recent_jobs", "recent_busy_s", "recent_at"))
         rates = RecentRates.read(jobs, busy_s, at_s, float(now_s))
         service_s = rates.service_time_s(self._default_service_s)
-        counted = ("accepted", "done", "failed", "dead", "interrupted", "cancelled", "expired")
+        names = ("accepted", "done", "failed", "dead", "interrupted", "cancelled", "expired")
+        counted: dict[str, Any] = {name: _count(fields.get(name)) for name in names}
         return QueueStats(
             queue_length=depth,
             in_flight=int(in_flight),
             oldest_age_s=_age_s(created_at, float(now_s)),
-            estimated_wait_s=round(depth * service_s / max(1, int(workers)), 3),
+            estimated_wait_s=round(self._shards * depth * service_s / max(1, len(workers)), 3),
             service_time_s=service_s,
             drain_rate_per_s=round(rates.drain_rate_per_s(), 3),
-            workers_alive=int(workers),
+            workers_alive=len(workers),
+            worker_ids=frozenset(workers),
             paused=fields.get("paused") == "1",
             dead_letters=int(dead_letters),
             worker_rest_calls=int(calls),
-            **{name: _count(fields.get(name)) for name in counted},
+            **counted,
         )
 
 
@@ -175,13 +193,13 @@ def _age_s(created_at: str, now_s: float) -> float:
     return round(max(0.0, now_s - created.replace(tzinfo=created.tzinfo or UTC).timestamp()), 3)
 
 
-def _status_from(job: list[Any] | None, per_job_s: float) -> JobStatus | None:
+def _status_from(job: list[Any] | None, per_job_s: float, shards: int) -> JobStatus | None:
     if job is None:
         return None
     state, position, started_at, result, error, *rest = job
     owner = rest[0] if rest else ""
     try:
-        place, value = int(position), _result_from(result) if result else None
+        place, value = shards * int(position), _result_from(result) if result else None
         return JobStatus(JobState(state), place, round(place * per_job_s, 3), str(started_at), value, str(error), owner)
     except (ValueError, RecursionError):  # another program wrote into this hash: the rest of the batch is still good
         reason = "unreadable: the stored job is malformed"

@@ -26,6 +26,7 @@ from overload_demo.rest.scripts import Argument, Command, Confirmation, ScriptCa
 
 Send = Callable[[httpx.Request], Awaitable[httpx.Response]]
 Reply = TypeVar("Reply")
+Limit = float | None  # seconds; None = the default
 
 MAX_REPLY_BYTES = 32 * 1024 * 1024
 MAX_EVENT_BYTES = 65_536  # chosen; a wake-up has a hundred
@@ -37,9 +38,10 @@ class Upstash:
     """A client with a fixed pool of connections to one store; use it from one event loop.
 
     At most ``connections`` callers may call at the same time, so that none waits for the pool. ``timeout_s`` bounds one
-    HTTP exchange; ``deadline_s`` of a call bounds all its attempts. ``refresh`` (blocking, run in a thread) returns the
-    present address after a failed connection; it may raise :class:`StoreError`. ``on_error`` gets every failed attempt;
-    ``calls`` counts all attempts. Do not cancel a call: its effect would be unknown.
+    HTTP exchange; ``deadline_s`` of a call bounds all its attempts, ``unsent_s`` those of a call that certainly was
+    not carried out. ``refresh`` (blocking, run in a thread) returns the present address after a failed connection; it
+    may raise :class:`StoreError`. ``on_error`` gets every failed attempt; ``calls`` counts all attempts. Do not cancel
+    a call: its effect would be unknown.
     """
 
     def __init__(
@@ -65,7 +67,9 @@ class Upstash:
             self._refreshing.cancel()
         await self._close()
 
-    async def command(self, *command: Argument, repeatable: bool = False, deadline_s: float | None = None) -> Any:
+    async def command(
+        self, *command: Argument, repeatable: bool = False, deadline_s: Limit = None, unsent_s: Limit = None
+    ) -> Any:
         """Run one command and return its reply (JSON types; nil is None). Raises :class:`StoreError`."""
 
         def parse(status: int, body: Any) -> Any:
@@ -73,10 +77,10 @@ class Upstash:
                 return body["result"]
             raise error_in(status, body, scripted=str(command[0]).upper().startswith("EVAL"))
 
-        return await self._exchange("/", command, parse, repeatable=repeatable, deadline_s=deadline_s)
+        return await self._exchange("/", command, parse, repeatable, deadline_s, unsent_s)
 
     async def pipeline(
-        self, commands: Sequence[Command], *, repeatable: bool = False, deadline_s: float | None = None
+        self, commands: Sequence[Command], *, repeatable: bool = False, deadline_s: Limit = None
     ) -> list[Any]:
         """Run commands in order, not atomically; a failed one yields its :class:`StoreError` in its place."""
 
@@ -85,17 +89,22 @@ class Upstash:
                 raise error_in(status, body)
             return [self._reported(_element(one)) for one in body]
 
-        return await self._exchange("/pipeline", commands, parse, repeatable=repeatable, deadline_s=deadline_s)
+        return await self._exchange("/pipeline", commands, parse, repeatable, deadline_s)
 
     async def run(
-        self, call: ScriptCall, *, deadline_s: float | None = None, confirmation: Confirmation | None = None
+        self,
+        call: ScriptCall,
+        *,
+        deadline_s: Limit = None,
+        unsent_s: Limit = None,
+        confirmation: Confirmation | None = None,
     ) -> Any:
         """Run a script by its SHA, or by its text if the server does not know it yet.
 
         Every script of this package is safe to repeat, so a lost reply is requested again until ``deadline_s``, and so
         is a missing ``confirmation``: then the outcome is unknown.
         """
-        send, give_up_at = partial(self._confirmed, confirmation), self._give_up_at(deadline_s)
+        send, give_up_at = partial(self._confirmed, confirmation, unsent_s), self._give_up_at(deadline_s)
         try:
             return await send(call.by_sha(), deadline_s)
         except StoreRefusedError as error:
@@ -109,9 +118,11 @@ class Upstash:
                 error.outcome = earlier
             raise
 
-    async def _confirmed(self, confirmation: Confirmation | None, command: Command, deadline_s: float | None) -> Any:
+    async def _confirmed(
+        self, confirmation: Confirmation | None, unsent_s: Limit, command: Command, deadline_s: Limit
+    ) -> Any:
         if confirmation is None:
-            return await self.command(*command, repeatable=True, deadline_s=deadline_s)
+            return await self.command(*command, repeatable=True, deadline_s=deadline_s, unsent_s=unsent_s)
         replicas, touch = confirmation
         longest_s = min(LONGEST_WAIT_S, (self._timeout_s if deadline_s is None else deadline_s) / 2)
         commands = [command, touch.by_text(), ("WAIT", replicas, max(1, int(1000 * longest_s)))]
@@ -131,12 +142,12 @@ class Upstash:
             return reply
 
         try:
-            return await self._exchange("/pipeline", commands, parse, repeatable=True, deadline_s=deadline_s)
+            return await self._exchange("/pipeline", commands, parse, True, deadline_s, unsent_s)
         except StoreUnavailableError as error:  # mostly that the deadline passed in a WAIT: give the reason too
             error.args = ("; ".join(dict.fromkeys([*missing[-1:], str(error)])),)
             raise
 
-    async def run_in_order(self, *calls: ScriptCall, deadline_s: float | None = None) -> list[Any]:
+    async def run_in_order(self, *calls: ScriptCall, deadline_s: Limit = None) -> list[Any]:
         """Run several scripts in one exchange; a failed one yields its :class:`StoreError` in its place."""
         give_up_at = self._give_up_at(deadline_s)
         replies = await self.pipeline([call.by_sha() for call in calls], repeatable=True, deadline_s=deadline_s)
@@ -145,7 +156,7 @@ class Upstash:
             replies = await self.pipeline(by_text, repeatable=True, deadline_s=give_up_at - time.monotonic())
         return replies
 
-    def _give_up_at(self, deadline_s: float | None) -> float:
+    def _give_up_at(self, deadline_s: Limit) -> float:
         return time.monotonic() + (self._timeout_s if deadline_s is None else deadline_s)
 
     async def _exchange(
@@ -153,24 +164,27 @@ class Upstash:
         path: str,
         body: Sequence[Any],
         parse: Callable[[int, Any], Reply],
-        *,
         repeatable: bool,
-        deadline_s: float | None,
+        deadline_s: Limit,
+        unsent_s: Limit = None,
     ) -> Reply:
         """Send until there is a reply, the deadline has passed, or a repeat could do harm."""
         content = json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
         give_up_at = self._give_up_at(deadline_s)
+        until = give_up_at if unsent_s is None else min(give_up_at, time.monotonic() + unsent_s)
         backoff_s, outcome = BACKOFF_FIRST_S, Outcome.NOT_ENQUEUED
         while True:
             try:
-                return parse(*await self._post(path, content, give_up_at))
+                return parse(*await self._post(path, content, give_up_at, until))
             except StoreError as error:
                 if outcome is Outcome.UNKNOWN:  # an earlier attempt may have been carried out, or still be
                     error.outcome = outcome
                 outcome = error.outcome
+                if outcome is Outcome.UNKNOWN:
+                    until = give_up_at
                 self._reported(error)
                 pause_s = random.uniform(0, backoff_s)
-                out_of_time = time.monotonic() + pause_s >= give_up_at
+                out_of_time = time.monotonic() + pause_s >= until
                 may_repeat = repeatable or outcome is Outcome.NOT_ENQUEUED
                 if out_of_time or not may_repeat or not isinstance(error, StoreUnavailableError):
                     raise
@@ -183,7 +197,7 @@ class Upstash:
             self._on_error(reply)
         return reply
 
-    async def _post(self, path: str, content: bytes, give_up_at: float) -> tuple[int, Any]:
+    async def _post(self, path: str, content: bytes, give_up_at: float, refresh_until: float) -> tuple[int, Any]:
         """One HTTP exchange; returns the status and the decoded JSON body."""
         address, send = self.address, self._send
         self.calls += 1
@@ -197,7 +211,7 @@ class Upstash:
         except ReplyTooLargeError:
             raise StoreUnavailableError("the store's answer is too large", Outcome.UNKNOWN) from None
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            await self._refresh_address(address, give_up_at)
+            await self._refresh_address(address, refresh_until)
             raise StoreUnavailableError(f"the store cannot be reached ({type(error).__name__})") from None
         except httpx.PoolTimeout:
             await self._replace_link(send)
@@ -208,7 +222,7 @@ class Upstash:
             reason = f"the connection to the store was lost during a request ({type(error).__name__})"
             raise StoreUnavailableError(reason, Outcome.UNKNOWN) from None
         if response.status_code == 401:  # another user may have started a new gateway, which has a new token
-            await self._refresh_address(address, give_up_at)
+            await self._refresh_address(address, refresh_until)
             if self.address.token != address.token:
                 raise StoreUnavailableError("the store was started again with a new token")
         sync_token = response.headers.get("upstash-sync-token", "")

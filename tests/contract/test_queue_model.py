@@ -68,10 +68,10 @@ class ReplyLosing(Upstash):
 
     loses_replies = False
 
-    async def run(self, call: ScriptCall, *, deadline_s: float | None = None) -> Any:
+    async def run(self, call: ScriptCall, **limits: float | None) -> Any:
         if self.loses_replies:
-            await super().run(call, deadline_s=deadline_s)
-        return await super().run(call, deadline_s=deadline_s)
+            await super().run(call, **limits)
+        return await super().run(call, **limits)
 
     async def run_in_order(self, *calls: ScriptCall, deadline_s: float | None = None) -> list[Any]:
         if self.loses_replies:

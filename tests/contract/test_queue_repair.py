@@ -224,11 +224,11 @@ class Interrupted(Upstash):
         self._moment, self._happen = moment, happen
         self.commands = 0
 
-    async def command(self, *command: Argument, repeatable: bool = False, deadline_s: float | None = None) -> Any:
+    async def command(self, *command: Argument, repeatable: bool = False, **limits: float | None) -> Any:
         self.commands += 1
         if self.commands == self._moment:
             await self._happen()
-        return await super().command(*command, repeatable=repeatable, deadline_s=deadline_s)
+        return await super().command(*command, repeatable=repeatable, **limits)
 
 
 async def release_two(queue: Queue) -> None:

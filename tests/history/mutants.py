@@ -50,7 +50,7 @@ MUTANTS = {
     "202 before the commit": Mutant(
         "api/direct.py",
         {
-            "        self._producer.hand_in(new, partial(request.committed, new.job_id))\n": (
+            "        self._producer.hand_in(new, partial(request.committed, new))\n": (
                 "        import asyncio\n\n"
                 "        self._producer.hand_in(new, lambda _: None)\n"
                 "        reply = Enqueued(new.job_id, 0.0)\n"

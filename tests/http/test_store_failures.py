@@ -19,7 +19,7 @@ from tests.support.waiting import wait_until_async
 pytestmark = pytest.mark.anyio
 
 JOB_ID = "job_" + "0" * 32
-GOOD_STATS = [0, 0, "", 0, 0, 0, "1.0"]
+GOOD_STATS = [0, 0, "", [], 0, 0, "1.0"]
 
 # Possible false results of a script.
 UNEXPECTED: list[Any] = [
@@ -70,9 +70,9 @@ UNEXPECTED: list[Any] = [
     [*GOOD_STATS, "recent_jobs", "1e-320", "recent_busy_s", "1e308", "recent_at", "-1e308"],
     [*GOOD_STATS, "done", "1.5"],
     [*GOOD_STATS, "done", "9" * 5000],
-    [10**18, 0, "2026-01-01", 0, 0, 0, "1e308", "recent_jobs", "1", "recent_busy_s", "1e308"],
-    [0, 0, "0001-01-01T00:00:00.000Z", 0, 0, 0, "1.0"],
-    [0, 0, "9999-12-31T23:59:59.999+00:00", 0, 0, 0, "nan"],
+    [10**18, 0, "2026-01-01", [], 0, 0, "1e308", "recent_jobs", "1", "recent_busy_s", "1e308"],
+    [0, 0, "0001-01-01T00:00:00.000Z", [], 0, 0, "1.0"],
+    [0, 0, "9999-12-31T23:59:59.999+00:00", [], 0, 0, "nan"],
     [[], {}, None, "x", None, None, None],
 ]
 

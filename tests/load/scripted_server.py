@@ -10,6 +10,8 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 
+from overload_demo.lab.simulated_cloud import stop_accepting
+
 ACCEPTED = b'{"status":"accepted","job_id":"job_%024x","message":"queued"}'
 
 
@@ -128,7 +130,7 @@ def scripted_server(script: Script, host: str = "127.0.0.1") -> Iterator[Scripte
         seen.url = f"http://{shown}:{server.sockets[0].getsockname()[1]}"
         ready.set()
         await stop.wait()
-        server.close()
+        await stop_accepting(server)
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()

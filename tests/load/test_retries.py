@@ -67,10 +67,10 @@ def test_a_failed_attempt_is_repeated_with_the_same_body_and_key(fail: Script) -
 
 def test_a_server_that_hangs_costs_one_timeout_and_counts_from_the_intended_time() -> None:
     with scripted_server(first_fails(scripted.stay_silent)) as server:
-        result = fire(server.url, at_once(), timeout_s=0.3)
+        result = fire(server.url, at_once(), timeout_s=2.0)
 
     assert result.summary().all_accepted
-    assert result.response_s.min() >= 0.29  # timers count whole milliseconds
+    assert result.response_s.min() >= 1.99  # timers count whole milliseconds
     assert result.attempts is not None
     assert Counter(result.attempts.kind.tolist()) == {Kind.READ_TIMEOUT: 20, Kind.ACCEPTED: 20}
     assert (result.sent_s < result.attempts.sent_s.max()).all()  # a request's send is that of its first attempt
@@ -110,9 +110,9 @@ def test_each_reason_to_give_up_has_its_count() -> None:
 
 def test_no_attempt_outlasts_the_patience() -> None:
     with scripted_server(scripted.stay_silent) as server:
-        result = fire(server.url, at_once(patience_s=0.4))
+        result = fire(server.url, at_once(patience_s=1.0), timeout_s=60.0)
 
-    assert result.response_s.max() < 5.0  # the timeout of an attempt
+    assert result.response_s.max() < 60.0
     assert result.summary().read_timeout == 20
 
 
@@ -142,7 +142,7 @@ def test_a_client_that_waits_for_the_result_repeats_what_is_late_or_failed() -> 
     policy = at_once(until="done", attempts=2, poll_s=0.05)
 
     with scripted_server(jobs_that_end(lambda job: states[job % 3])) as server:
-        result = fire(server.url, policy, requests=30, timeout_s=0.5)
+        result = fire(server.url, policy, requests=30, timeout_s=2.0)
 
     summary = result.summary()
     assert summary.retry is not None

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from overload_demo.lab.simulated_cloud import stop_accepting
 from overload_demo.rest import Address
 from overload_demo.rest.client import Upstash
 
@@ -119,7 +120,7 @@ async def hostile(*scripts: Script, before_reading: Script | None = None) -> Asy
     try:
         yield seen
     finally:
-        server.close()
+        await stop_accepting(server)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import trustme
 
+from overload_demo.lab.simulated_cloud import stop_accepting
+
 
 @contextlib.contextmanager
 def tls_before(port: int, folder: Path) -> Iterator[tuple[int, Path]]:
@@ -32,7 +34,7 @@ def tls_before(port: int, folder: Path) -> Iterator[tuple[int, Path]]:
         ports.append(server.sockets[0].getsockname()[1])
         is_open.set()
         await may_end.wait()
-        server.close()
+        await stop_accepting(server)
         serving = asyncio.all_tasks() - {asyncio.current_task()}
         for task in serving:
             task.cancel()

@@ -44,7 +44,7 @@ end
 if (number(measured[1]) or 0) > 0 then
   service_s = math.max(0, math.min((number(measured[2]) or 0) / number(measured[1]), 86400))
 end
-local per_job_s = service_s / math.max(1, (live_workers(KEYS[4])))
+local per_job_s = service_s / math.max(1, #live_workers(KEYS[4]))
 
 local bound = max_depth > 0 and max_depth or math.huge
 if max_wait_s > 0 and per_job_s > 0 then bound = math.min(bound, math.floor(max_wait_s / per_job_s)) end

@@ -52,11 +52,11 @@ local function append_job(id, list, counter, stats) -- let a job wait at the tai
   wake(stats)
 end
 
-local function live_workers(workers) -- how many, and the REST calls of all known ones
-  local alive, calls = 0, 0
-  for _, sign in ipairs(redis.call('HVALS', workers)) do
-    local alive_until, its_calls = string.match(sign, '^(%d+) ?%S* ?(%d*)')
-    if tonumber(alive_until or '0') > now then alive = alive + 1 end
+local function live_workers(workers) -- their ids, and the REST calls of all known ones
+  local alive, calls, signs = {}, 0, redis.call('HGETALL', workers)
+  for i = 1, #signs, 2 do
+    local alive_until, its_calls = string.match(signs[i + 1], '^(%d+) ?%S* ?(%d*)')
+    if tonumber(alive_until or '0') > now then alive[#alive + 1] = signs[i] end
     calls = math.min(calls + (tonumber(its_calls or '') or 0), 1e15)
   end
   return alive, calls

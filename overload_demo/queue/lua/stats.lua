@@ -1,8 +1,8 @@
 -- Read the queue's numbers in one consistent look. Writes nothing.
 -- KEYS  1 jobs:queue  2 jobs:leases  3 jobs:stats  4 jobs:workers  5 jobs:dead; derived: job:{id} of the head
 -- ARGV  1 key prefix
--- Reply: {entries of the list (cancelled too), in flight, created_at of the oldest waiting job or '', live workers,
---       dead letters, REST calls of all known workers, now (seconds), then the fields and values of jobs:stats}
+-- Reply: {entries of the list (cancelled too), in flight, created_at of the oldest waiting job or '', {ids of live
+--       workers}, dead letters, REST calls of all known workers, now (seconds), then fields and values of jobs:stats}
 local workers, calls = live_workers(KEYS[4])
 local created_at = ''
 for index = 0, 99 do
