@@ -214,6 +214,8 @@ def _wrong_signature(namespace: dict[str, Any], arguments: Arguments) -> str:
             continue
         if not callable(function):
             return f"has no function {call}"
+        if inspect.iscoroutinefunction(function):
+            return f"has an async {name}, which is called without await: write def {call}"
         try:
             inspect.signature(function).bind(*wanted)
         except (TypeError, ValueError) as error:
