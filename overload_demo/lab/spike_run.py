@@ -29,7 +29,9 @@ from overload_demo.lab.stack import Stack
 from overload_demo.load import LoadPlan, LoadProgress, LoadResult, RetryBudget, calibrate, run_load
 from overload_demo.load.machine import Environment
 from overload_demo.queue.results import QueueStats, Results
+from overload_demo.queue.shards import ShardedResults, results_of
 from overload_demo.rest.client import Upstash
+from overload_demo.store.connect import connected
 from overload_demo.work import utc_now
 
 RATE_SHARE_OF_CALIBRATION = 0.6
@@ -149,17 +151,16 @@ class _Spike:
         return spike_plan.UPSTASH_RATE_PER_S if self.plan.rate_per_s is None else self.plan.rate_per_s
 
     @contextlib.asynccontextmanager
-    async def _reading(self) -> AsyncIterator[tuple[Upstash, Results]]:
-        """Open a reader of the stack's queue for the length of the block."""
-        address, refresh = self.stack.store
+    async def _reading(self) -> AsyncIterator[tuple[Upstash, Results | ShardedResults]]:
+        """Open a client of the stack's (first) store and a reader of its queue for the length of the block."""
         async with (
-            contextlib.aclosing(Upstash(address, refresh=refresh)) as upstash,
-            contextlib.aclosing(Results(upstash, self.stack.settings)) as results,
+            connected(self.stack.store) as clients,
+            contextlib.aclosing(results_of(clients, self.stack.settings)) as results,
         ):
-            yield upstash, results
+            yield clients[0], results
 
     @contextlib.asynccontextmanager
-    async def _sampling(self, results: Results) -> AsyncIterator[None]:
+    async def _sampling(self, results: Results | ShardedResults) -> AsyncIterator[None]:
         """Sample the queue and the memory of all processes for the length of the block."""
         tasks = [asyncio.create_task(task) for task in (self._sample_queue(results), self._sample_memory())]
         try:
@@ -169,13 +170,13 @@ class _Spike:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _sample_queue(self, results: Results) -> None:
+    async def _sample_queue(self, results: Results | ShardedResults) -> None:
         while True:
             with contextlib.suppress(StoreError):  # a store that restarts leaves a gap in the curve
                 await self._sample(results)
             await asyncio.sleep(SAMPLE_EVERY_S)
 
-    async def _sample(self, results: Results) -> QueueStats:
+    async def _sample(self, results: Results | ShardedResults) -> QueueStats:
         """Take one sample now. Raises :class:`StoreError`."""
         stats = await results.stats()
         self.samples.append((time.monotonic(), stats))
@@ -189,7 +190,7 @@ class _Spike:
                 self.peak_mb[name] = max(self.peak_mb.get(name, 0.0), megabytes)
             await asyncio.sleep(MEMORY_EVERY_S)
 
-    async def _drain(self, results: Results) -> None:
+    async def _drain(self, results: Results | ShardedResults) -> None:
         """Wait until nothing is waiting or in flight, or until no job has been settled for a minute."""
         moved_at, last = time.monotonic(), -1
         while time.monotonic() - moved_at < STUCK_AFTER_S:
@@ -303,6 +304,7 @@ class _Spike:
             processing_delay_s=settings.worker_processing_delay,
             placement=self.stack.placement,
             store="upstash" if settings.uses_upstash else "embedded",
+            nodes=settings.overload_nodes,
             durability=self.stack.store[0].durability_with(settings.overload_min_replicas),
             filesystem=filesystem_of(self.stack.folder),
             dashboard=self._dashboard,

@@ -50,6 +50,7 @@ BUTTONS = {
     "storm": "Retry storm",
     "kill": "Kill worker",
     "restart": "Restart worker",
+    "machine": "Kill a machine",
     "freeze": f"Freeze {FREEZE_S:g} s",
     "reset": "Reset",
 }
@@ -138,7 +139,13 @@ class Stage:
             await self._restart()
             self._act = asyncio.create_task(self._play(order, guess))
         else:
-            await {"kill": self._kill, "restart": self._restart, "freeze": self._freeze, "reset": self._reset}[order]()
+            await {
+                "kill": self._kill,
+                "restart": self._restart,
+                "machine": self._kill_machine,
+                "freeze": self._freeze,
+                "reset": self._reset,
+            }[order]()
         self._feed.show(controls=self._possible())
 
     async def vote(self, step: str, entry: VoteEntry) -> None:
@@ -166,6 +173,7 @@ class Stage:
             **dict.fromkeys(TITLES, "another act is running; wait for its end, or reset" if self._act else ""),
             "kill": down or ("the worker is dead" if is_dead else ""),
             "restart": "" if is_dead else down or "the worker is running",
+            "machine": down or ("" if self._stack.has_cluster else "the store is one server: start with --nodes 6"),
             "freeze": down or ("the store is frozen" if self._frozen else ""),
             "reset": "",
         }
@@ -231,6 +239,10 @@ class Stage:
     async def _kill(self) -> None:
         self._stack.kill("worker", hold=True)
         self._feed.mark("killed")
+
+    async def _kill_machine(self) -> None:
+        self._stack.kill("primary")
+        self._feed.mark("machine killed")
 
     async def _restart(self) -> None:
         if "worker" in self._stack.held:
@@ -303,14 +315,16 @@ async def measure(stack: Stack) -> Sizes:
 
 
 @contextlib.asynccontextmanager
-async def open_stage(feed: Feed, runs: Path, sizes: Sizes | None) -> AsyncIterator[Stage]:
+async def open_stage(feed: Feed, runs: Path, sizes: Sizes | None, nodes: int = 1) -> AsyncIterator[Stage]:
     """Yield a stage with a stack of its own, in processes; without ``sizes``, measure the machine first.
+
+    ``nodes`` are the servers of its store, of a cluster if there are several.
 
     Raises the errors of :meth:`Stack.start` and :func:`measure`.
     """
 
     async def start(delay_s: float) -> Stack:
-        return await Stack.start(placement="process", processing_delay_s=delay_s, runs=runs, name="stage")
+        return await Stack.start(placement="process", processing_delay_s=delay_s, runs=runs, name="stage", nodes=nodes)
 
     async with contextlib.AsyncExitStack() as cleanup:
         if sizes is None:

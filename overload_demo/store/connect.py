@@ -6,9 +6,9 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -67,6 +67,13 @@ def clients_of(store: Store, **options: Any) -> list[Upstash]:
         return refresh and (lambda: refresh().shards[shard])
 
     return [Upstash(one, refresh=refreshed(shard), **options) for shard, one in enumerate(address.shards)]
+
+
+@asynccontextmanager
+async def connected(store: Store, **options: Any) -> AsyncIterator[list[Upstash]]:
+    """Yield the clients of :func:`clients_of`, open for the length of the block."""
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(aclosing(one)) for one in clients_of(store, **options)]
 
 
 def check_store(address: Address, settings: Settings) -> None:
