@@ -50,10 +50,10 @@ BUTTONS = {
     "storm": "Retry storm",
     "kill": "Kill worker",
     "restart": "Restart worker",
-    "machine": "Kill a machine",
     "freeze": f"Freeze {FREEZE_S:g} s",
     "reset": "Reset",
 }
+BUTTONS_OF_A_CLUSTER = {"machine": "Kill a machine"}
 
 
 @dataclass(frozen=True)
@@ -110,11 +110,10 @@ class Stage:
     A context manager: leaving it ends the act and thaws a frozen store. The caller starts and stops the stack.
     """
 
-    buttons = BUTTONS
-
     def __init__(self, feed: Feed, sizes: Sizes, stack: Stack) -> None:
         self.loop = asyncio.get_running_loop()
         self._feed, self.sizes, self._stack = feed, sizes, stack
+        self.buttons = BUTTONS | (BUTTONS_OF_A_CLUSTER if stack.has_cluster else {})
         self._act: asyncio.Task[None] | None = None
         self._frozen: tuple[contextlib.ExitStack, asyncio.TimerHandle] | None = None  # and the timer that thaws it
         self._is_resetting = False
@@ -132,20 +131,15 @@ class Stage:
         await self._end_act()
 
     async def act(self, order: str, guess: ClassGuess) -> None:
-        """Carry out one of :data:`BUTTONS`. Raises :class:`OverloadDemoError` with the reason if it cannot be now."""
+        """Carry out one of ``buttons``. Raises :class:`OverloadDemoError` with the reason if it cannot be now."""
         if obstacle := self._obstacles()[order]:
-            raise OverloadDemoError(f"{BUTTONS[order]!r} is not possible now: {obstacle}")
+            raise OverloadDemoError(f"{self.buttons[order]!r} is not possible now: {obstacle}")
         if order in TITLES:
             await self._restart()
             self._act = asyncio.create_task(self._play(order, guess))
         else:
-            await {
-                "kill": self._kill,
-                "restart": self._restart,
-                "machine": self._kill_machine,
-                "freeze": self._freeze,
-                "reset": self._reset,
-            }[order]()
+            at_once = {"kill": self._kill, "restart": self._restart, "freeze": self._freeze, "reset": self._reset}
+            await (at_once | {"machine": self._kill_machine})[order]()
         self._feed.show(controls=self._possible())
 
     async def vote(self, step: str, entry: VoteEntry) -> None:
@@ -167,15 +161,15 @@ class Stage:
         """Return why each order is not possible now; "" if it is."""
         restarting = "the stack is restarting; that takes a few seconds"
         if self._is_resetting:
-            return dict.fromkeys(BUTTONS, restarting)
+            return dict.fromkeys(self.buttons, restarting)
         is_dead, down = "worker" in self._stack.held, "" if self._stack.is_running else restarting
         return {
             **dict.fromkeys(TITLES, "another act is running; wait for its end, or reset" if self._act else ""),
             "kill": down or ("the worker is dead" if is_dead else ""),
             "restart": "" if is_dead else down or "the worker is running",
-            "machine": down or ("" if self._stack.has_cluster else "the store is one server: start with --nodes 6"),
             "freeze": down or ("the store is frozen" if self._frozen else ""),
             "reset": "",
+            **dict.fromkeys(self.buttons.keys() - BUTTONS.keys(), down),
         }
 
     async def _play(self, order: str, guess: ClassGuess) -> None:
@@ -255,7 +249,7 @@ class Stage:
     def _freeze_for(self, seconds: float) -> None:
         if self._frozen is None:
             freezing = contextlib.ExitStack()
-            freezing.enter_context(frozen(self._stack))
+            freezing.enter_context(frozen(self._stack, "primary" if self._stack.has_cluster else "redis"))
             self._frozen = freezing, self.loop.call_later(seconds, self._thaw)
             self._feed.mark("frozen")
             self._feed.show(controls=self._possible())
