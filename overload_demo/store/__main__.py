@@ -22,12 +22,17 @@ from overload_demo.console import log_to_stderr, run_command
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.http_server import SignalFreeServer, listen_tcp, url_of
 from overload_demo.store import append_only
-from overload_demo.store.data_dir import GATEWAY_SOCKET, LEAVING_TIMEOUT_S, STILL_LEAVING, DataDir, FileLock, State
-from overload_demo.store.embedded_cluster import EmbeddedCluster
-from overload_demo.store.gateway.backing_server import BackingServer, ExternalServer
-from overload_demo.store.gateway.endpoint import Gateway, HttpProtocol, Tokens
-from overload_demo.store.gateway.upstream import Upstream
-from overload_demo.store.redis_server import EmbeddedServer
+from overload_demo.store.data_dir import (
+    GATEWAY_SOCKET,
+    LEAVING_TIMEOUT_S,
+    STILL_LEAVING,
+    DataDir,
+    FileLock,
+    State,
+    hash_tag,
+)
+from overload_demo.store.gateway.endpoint import Gateway, HttpProtocol, ShardedGateway, Tokens
+from overload_demo.store.shard_set import ShardSet
 
 log = logging.getLogger("overload_demo.store")
 
@@ -138,29 +143,14 @@ def _run(options: _Options, settings: Settings, tokens: Tokens) -> None:
             listeners.append(stack.enter_context(listen_tcp(options.host, options.port, BACKLOG)))
             if options.host not in LOOPBACK_HOSTS and not options.host.startswith("127."):
                 log.warning("listening on %s: every client with the token can use the store, unencrypted", options.host)
-        if settings.overload_redis_url is None:
-            data_dir.refuse_other_nodes(settings.overload_nodes)
-        if settings.overload_redis_url is not None:
-            server: BackingServer = ExternalServer(settings.overload_redis_url.get_secret_value())
-        elif settings.overload_min_replicas > int(settings.overload_nodes > 1):  # a cluster has one of each primary
-            raise ConfigurationError(
-                f"OVERLOAD_MIN_REPLICAS: the embedded store with OVERLOAD_NODES={settings.overload_nodes} has "
-                f"{int(settings.overload_nodes > 1)} replicas of a job, not {settings.overload_min_replicas}"
-            )
-        else:
-            server = EmbeddedServer(data_dir, settings, drop_damage=options.repair)
+        shards = ShardSet(data_dir, settings, drop_damage=options.repair)
         os.chdir(data_dir.path)  # paths of sockets are short from here
-        if settings.overload_nodes > 1 and settings.overload_redis_url is None:
-            cluster = EmbeddedCluster(data_dir, settings, drop_damage=options.repair)
-            asyncio.run(_until_stopped(_serve_nodes(options, data_dir, cluster, users_lock), cluster))
-            return
         listeners.append(stack.enter_context(_listen_in_data_dir()))
         import uvloop  # not on Windows, where the lock above was refused
 
-        upstream = Upstream(server, settings.overload_min_replicas)
-        serving = _serve(options, data_dir, server, upstream, tokens, users_lock, listeners)
+        serving = _serve(options, data_dir, shards, tokens, users_lock, listeners)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_until_stopped(serving, upstream))
+            runner.run(_until_stopped(serving, shards))
         if options.until_unused and users_lock.is_held:  # held alone: the last user has left
             data_dir.remove_if_temporary()
 
@@ -174,8 +164,8 @@ def _listen_in_data_dir() -> socket.socket:
     return listener
 
 
-async def _until_stopped(coroutine: Coroutine[Any, Any, None], upstream: "Upstream | EmbeddedCluster") -> None:
-    """Run ``coroutine`` to its end or until a signal cancels it, then end the server."""
+async def _until_stopped(coroutine: Coroutine[Any, Any, None], shards: ShardSet) -> None:
+    """Run ``coroutine`` to its end or until a signal cancels it, then end the servers."""
     loop, serving = asyncio.get_running_loop(), asyncio.create_task(coroutine)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
@@ -186,55 +176,42 @@ async def _until_stopped(coroutine: Coroutine[Any, Any, None], upstream: "Upstre
         if not serving.cancelled():
             serving.result()
     finally:
-        await upstream.aclose()  # requests still under way fail with an unknown outcome
+        await shards.aclose()  # requests still under way fail with an unknown outcome
 
 
 async def _serve(
     options: _Options,
     data_dir: DataDir,
-    server: BackingServer,
-    upstream: Upstream,
+    shards: ShardSet,
     tokens: Tokens,
     users_lock: FileLock,
     listeners: list[socket.socket],
 ) -> None:
     """Serve on ``listeners`` until it is cancelled, the last user has left, or the data is lost."""
-    durability = await upstream.open()
-    state = State(tokens.standard, os.getpid(), durability, "; ".join(server.notices))
+    durability = await shards.open()
+    state = State(tokens.standard, os.getpid(), durability, "; ".join(shards.notices), shards.shards)
     if options.repair:
         _report_repair(data_dir, state.notice)
         return
-    gateway = Gateway(upstream, tokens)
-    http = SignalFreeServer(gateway, http=HttpProtocol, timeout_keep_alive=KEEP_ALIVE_S, **HTTP_OPTIONS)
+    each = [tokens.of_shard(shard) for shard in range(shards.shards)] or [tokens]
+    gateways = [Gateway(*pair) for pair in zip(shards.upstreams, each, strict=True)]
+    app = ShardedGateway(gateways) if shards.shards else gateways[0]
+    http = SignalFreeServer(app, http=HttpProtocol, timeout_keep_alive=KEEP_ALIVE_S, **HTTP_OPTIONS)
     answering = asyncio.create_task(http.serve(sockets=listeners))
-    ends = [answering, asyncio.create_task(_watch_files([data_dir]))]
+    ends = [answering, asyncio.create_task(_watch_files(shards.directories))]
     data_dir.remember_inodes()
     data_dir.write_state(state)
     if options.until_unused:
         ends.append(asyncio.create_task(_take_alone(users_lock, data_dir)))
     else:
-        _introduce(options, durability, tokens, listeners)
+        _introduce(options, durability, each, listeners)
     with contextlib.suppress(asyncio.CancelledError):  # by a signal
         await next(asyncio.as_completed(ends))  # raises if the data is lost: what is there now is another store's
     data_dir.remove_state()
-    gateway.events.end()
+    for gateway in gateways:
+        gateway.events.end()
     http.should_exit = True
     await asyncio.wait({answering}, timeout=GRACEFUL_S)
-
-
-async def _serve_nodes(options: _Options, data_dir: DataDir, cluster: EmbeddedCluster, users_lock: FileLock) -> None:
-    """Run the nodes alone, until the gateway speaks to a cluster."""
-    await cluster.open()
-    if options.repair:
-        _report_repair(data_dir, "; ".join(cluster.notices))
-        return
-    data_dir.remember_inodes()
-    typer.echo("healthy")
-    ends = [asyncio.create_task(_watch_files([data_dir, *cluster.directories]))]
-    if options.until_unused:
-        ends.append(asyncio.create_task(_take_alone(users_lock, data_dir)))
-    with contextlib.suppress(asyncio.CancelledError):
-        await next(asyncio.as_completed(ends))
 
 
 async def _take_alone(users_lock: FileLock, data_dir: DataDir) -> None:
@@ -260,14 +237,16 @@ def _report_repair(data_dir: DataDir, notice: str) -> None:
         typer.echo("Then repair what the queue lost with them: overload-demo queue reconcile")
 
 
-def _introduce(options: _Options, durability: str, tokens: Tokens, listeners: list[socket.socket]) -> None:
+def _introduce(options: _Options, durability: str, tokens: list[Tokens], listeners: list[socket.socket]) -> None:
     """Print how to use the store. Tokens are shown here and nowhere else."""
     where = options.data_dir
     typer.echo(f"Store in {where}, durability {durability}; API and worker find it by OVERLOAD_DATA_DIR.")
     if options.port is not None:
-        typer.echo(f"Other clients use it with:\n\n  export UPSTASH_REDIS_REST_URL={url_of(listeners)}")
-        typer.echo(f"  export UPSTASH_REDIS_REST_TOKEN={tokens.standard}\n")
-        typer.echo(f"A token for read commands only: {tokens.read_only}")
+        for shard, one in enumerate(tokens):
+            what = f"shard {shard}, whose keys begin with {hash_tag(shard)}," if len(tokens) > 1 else "it"
+            typer.echo(f"Other clients use {what} with:\n\n  export UPSTASH_REDIS_REST_URL={url_of(listeners)}")
+            typer.echo(f"  export UPSTASH_REDIS_REST_TOKEN={one.standard}\n")
+            typer.echo(f"A token for read commands only: {one.read_only}")
     else:
         typer.echo("API and worker with this OVERLOAD_DATA_DIR use it; for other clients, --port opens a URL.")
     typer.echo("Ctrl-C ends it; the data stays.")

@@ -110,7 +110,7 @@ async def _check(address: Address, settings: Settings) -> None:
         )
     if isinstance(script, StoreError):
         log.info("the store is not usable yet: %s", script)
-    refuse_unsafe(info_facts(info if isinstance(info, str) else ""))
+    refuse_unsafe(info_facts(info if isinstance(info, str) else ""), in_cluster=bool(address.tag))
     _refuse_foreign(dict(zip(keys, types, strict=True)), first, protocol)
 
 

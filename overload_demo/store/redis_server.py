@@ -24,6 +24,7 @@ import psutil
 from overload_demo.config import Settings
 from overload_demo.errors import ConfigurationError, StoreUnavailableError
 from overload_demo.rest import Durability
+from overload_demo.rest.diagnosis import OLDEST
 from overload_demo.store import append_only
 from overload_demo.store.data_dir import LOG, SERVER_LOCK, SERVER_SOCKET, DataDir, FileLock
 from overload_demo.store.gateway.backing_server import BackingServer
@@ -42,7 +43,6 @@ POLL_S = 0.01
 # this, which holds up to 27 MB more (40,000 jobs done). Other allocators ignore it.
 ALLOCATOR = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=4000"}
 _PR_SET_PDEATHSIG = 1
-OLDEST = (6, 2)
 
 NO_SERVER = (
     "no Redis or Valkey server found: install valkey or redis (6.2 or newer), name one with OVERLOAD_REDIS_SERVER or a "

@@ -68,10 +68,10 @@ class ReplyLosing(Upstash):
 
     loses_replies = False
 
-    async def run(self, call: ScriptCall, **limits: float | None) -> Any:
+    async def run(self, call: ScriptCall, **options: Any) -> Any:
         if self.loses_replies:
-            await super().run(call, **limits)
-        return await super().run(call, **limits)
+            await super().run(call, **options)
+        return await super().run(call, **options)
 
     async def run_in_order(self, *calls: ScriptCall, deadline_s: float | None = None) -> list[Any]:
         if self.loses_replies:

@@ -2,11 +2,15 @@
 
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import hiredis
 
 from overload_demo.store.redis_server import find_server
 from tests.history.machine import NotHereError, needs
@@ -101,35 +105,53 @@ def little_memory(_: Path, megabytes: int) -> Iterator[MemoryLimit]:
 
 
 class Pair(Environment):
-    """A primary and its asynchronous replica; a failover makes the replica the primary, at the same port."""
+    """A primary and its asynchronous replica; a failover makes the replica the primary, at the same port.
 
-    def __init__(self, folder: Path) -> None:
+    ``options`` are further ones of the primary.
+    """
+
+    def __init__(self, folder: Path, *options: str) -> None:
         self._folder, self._port, self._generation = folder, free_port(), 0
-        super().__init__({"OVERLOAD_REDIS_URL": f"redis://127.0.0.1:{self._port}"})
-        self._primary = self._start(self._port, "primary")
-        self._replica = self._start_replica()
+        super().__init__({"OVERLOAD_REDIS_URL": url_at(self._port)})
+        self.primary = self._start(self._port, "primary", *options)
+        self.replica = self._start_replica()
 
     def cut_off_the_replica(self) -> None:
         """Stop the replica: it receives nothing from now on."""
-        self._replica.send_signal(signal.SIGSTOP)
+        self.replica.send_signal(signal.SIGSTOP)
+
+    def ask(self, *command: str, replica: bool = False) -> Any:
+        """The reply of one of the servers to a command, asked past the gateway."""
+        with socket.create_connection(("127.0.0.1", self._replica_port if replica else self._port), 10) as link:
+            link.sendall(hiredis.pack_command(command))
+            reader = hiredis.Reader(encoding="utf-8")
+            while (reply := reader.gets()) is False:
+                reader.feed(link.recv(65_536))
+            return reply
+
+    def promote(self) -> str:
+        """Make the replica a primary at its own port, as an operator would; returns its URL."""
+        assert self.ask("REPLICAOF", "NO", "ONE", replica=True) == "OK"
+        return url_at(self._replica_port)
 
     def fail_over(self) -> None:
         """End the primary; only what the replica received is left."""
-        for server in (self._primary, self._replica):
+        for server in (self.primary, self.replica):
             server.kill()
             server.wait()
-        self._primary = self._start(self._port, f"replica-{self._generation}")
+        self.primary = self._start(self._port, f"replica-{self._generation}")
         self._generation += 1
-        self._replica = self._start_replica()
+        self.replica = self._start_replica()
 
     def close(self) -> None:
         """End both servers."""
-        for server in (self._primary, self._replica):
+        for server in (self.primary, self.replica):
             server.kill()
             server.wait()
 
     def _start_replica(self) -> "subprocess.Popen[bytes]":
-        server = self._start(free_port(), f"replica-{self._generation}", "--replicaof", f"127.0.0.1 {self._port}")
+        self._replica_port, name = free_port(), f"replica-{self._generation}"
+        server = self._start(self._replica_port, name, "--replicaof", f"127.0.0.1 {self._port}")
         log = self._folder / f"replica-{self._generation}" / "log"
         wait_until("the replica follows", lambda: log.exists() and "Finished with success" in log.read_text())
         return server
@@ -137,15 +159,20 @@ class Pair(Environment):
     def _start(self, port: int, name: str, *more: str) -> "subprocess.Popen[bytes]":
         folder = self._folder / name
         folder.mkdir(exist_ok=True)
-        durable = ["--appendonly", "yes", "--appendfsync", "always"]
-        command = [str(find_server(None)), "--port", str(port), "--dir", str(folder), "--logfile", "log", *durable]
+        usual = ["--appendonly", "yes", "--appendfsync", "always", "--repl-diskless-sync-delay", "0"]
+        command = [str(find_server(None)), "--port", str(port), "--dir", str(folder), "--logfile", "log", *usual]
         return subprocess.Popen([*command, *more], stdout=subprocess.DEVNULL, cwd=folder)
 
 
+def url_at(port: int) -> str:
+    """The URL of a server on this machine."""
+    return f"redis://127.0.0.1:{port}"
+
+
 @contextmanager
-def primary_and_replica(folder: Path) -> Iterator[Pair]:
+def primary_and_replica(folder: Path, *options: str) -> Iterator[Pair]:
     """Start both, the replica up to date."""
-    pair = Pair(folder)
+    pair = Pair(folder, *options)
     try:
         yield pair
     finally:

@@ -1,4 +1,4 @@
-"""The rows of the fault matrix: F1 to F26, and all of them together."""
+"""The rows of the fault matrix: F1 to F27, and all of them together."""
 
 import os
 import signal
@@ -527,6 +527,18 @@ ROWS = [
         fired=lambda run: 1,
         runs_once=True,
         also=exactly_the_bound,
+    ),
+    Row(
+        "F27",
+        "the failover of F20, and a 202 waits for the replica",
+        "replica SIGSTOP for 0.2 to 0.6 s, both SIGKILL, replica promoted; OVERLOAD_MIN_REPLICAS=1",
+        fail_over,
+        every_s=1.5,
+        jobs=3000,
+        environment=primary_and_replica,
+        setup={"OVERLOAD_MIN_REPLICAS": 1},
+        recovers_by="ok",
+        may=LOSS_OF_WRITES - {"lost", "unknown id"},  # settlements do not wait for the replica
     ),
     Row(
         "versions",

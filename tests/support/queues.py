@@ -23,9 +23,9 @@ START, END = "2026-01-01T12:00:00.000Z", "2026-01-01T12:00:01.000Z"
 class Repeating(Upstash):
     """A transport on which every first reply is lost: each script is carried out twice, the second reply counts."""
 
-    async def run(self, call: ScriptCall, **limits: float | None) -> Any:
-        await super().run(call, **limits)
-        return await super().run(call, **limits)
+    async def run(self, call: ScriptCall, **options: Any) -> Any:
+        await super().run(call, **options)
+        return await super().run(call, **options)
 
     async def run_in_order(self, *calls: ScriptCall, deadline_s: float | None = None) -> list[Any]:
         await super().run_in_order(*calls, deadline_s=deadline_s)

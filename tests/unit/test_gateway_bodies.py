@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from overload_demo.store.gateway.commands import (
+    LONGEST_WAIT_MS,
     MAX_COMMAND_BYTES,
     NOT_FOR_READERS,
     NOT_OVER_REST,
@@ -43,6 +44,18 @@ def prepared(*arguments: Any, read_only: bool = False) -> RedisCommand:
 @pytest.mark.parametrize("command", [["wait", "1", "0"], ["WAITAOF", "1", "1", "60000"]], ids=lambda c: c[0])
 def test_waiting_commands_wait_a_millisecond_at_most(command: list[str]) -> None:
     assert prepared(*command).packed == pack([*command[:-1], "1"])
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [("4999", "4999"), ("5000", "5000"), ("5001", "5000"), ("0", "5000"), ("00", "5000"), ("9" * 5000, "5000")],
+    ids=lambda text: text[:6],
+)
+def test_the_wait_that_ends_a_pipeline_is_bounded(given: str, sent: str) -> None:
+    command = prepare(["wait", "1", given], Scripts(), read_only=False, longest_wait_ms=LONGEST_WAIT_MS)
+    assert command.packed == pack(["wait", "1", sent])
+    forever = prepare(["WAITAOF", "1", "1", given], Scripts(), read_only=False, longest_wait_ms=LONGEST_WAIT_MS)
+    assert forever.packed == pack(["WAITAOF", "1", "1", "1"]), "it follows a replica's fsync, up to a second later"
 
 
 def test_commands_are_recognized_in_any_case() -> None:

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from pydantic import SecretStr
 
 from overload_demo.errors import ConfigurationError, StoreUnavailableError
-from overload_demo.rest.diagnosis import LOADING, info_facts, refuse_unsafe, why_no_writes
+from overload_demo.rest.diagnosis import LOADING, info_facts, refuse_old, refuse_unsafe, why_no_writes
 from overload_demo.store.gateway.resp import RedisConnection, ReplyError
 
 log = logging.getLogger(__name__)
@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 CONNECT_TIMEOUT_S = 5.0
 REACH_TIMEOUT_S = 0.5  # a host that takes longer to accept a connection counts as gone
 SCHEMES = (
-    "OVERLOAD_REDIS_URL: must look like redis://[user:password@]host[:port][/db], rediss:// for TLS, or "
-    "unix:///path[?db=0]"
+    "OVERLOAD_REDIS_URL: must look like redis://[user:password@]host[:port][/db], rediss:// for TLS, "
+    "unix:///path[?db=0], redis+cluster://host:port,host:port[?shards=12], or redis+sentinel://host:port,host:port/name"
 )
 
 
@@ -28,14 +28,16 @@ class BackingServer(ABC):
     """A server that the gateway connects to; methods that connect raise :class:`StoreUnavailableError`."""
 
     name = "of this data directory"
-    answer_timeout_s, loading_poll_s = CONNECT_TIMEOUT_S, 0.5
-    can_become_replica = False
+    answer_timeout_s, loading_poll_s, retry_longest_s = CONNECT_TIMEOUT_S, 0.5, 2.0
+    # How errors begin that mean: nothing was done, another server may do it. Empty if the server is not followed.
+    refusals: tuple[bytes, ...] = ()
+    is_in_cluster = False
 
     def __init__(self) -> None:
         self.notices: list[str] = []  # what was dropped from the data at the start
 
     async def connect(self) -> RedisConnection:
-        """Open a connection to a server that takes writes, waiting while it loads its data."""
+        """Open a connection to a server that takes writes, waiting while one that is not followed loads its data."""
         while True:  # by a new connection each time, so that a host name is looked up anew
             connection = await self.connect_again()
             try:
@@ -48,7 +50,7 @@ class BackingServer(ABC):
             except ReplyError as error:
                 reason = f"it refuses INFO: {error}"
             connection.close()
-            if reason != LOADING:
+            if reason != LOADING or self.refusals:
                 raise StoreUnavailableError(f"the server {self.name} cannot be used: {reason}")
             await asyncio.sleep(self.loading_poll_s)
 
@@ -67,6 +69,13 @@ class BackingServer(ABC):
     async def is_reachable(self) -> bool:
         """Whether a new connection is accepted, by the kernel at least."""
         return True
+
+    async def why_leave(self, connection: RedisConnection) -> str:
+        """Return why the server of a connection takes no writes any more; empty if it does."""
+        return ""
+
+    def expire(self) -> None:  # noqa: B027 - for one that is followed
+        """Forget which server it is: it has refused a request."""
 
     @abstractmethod
     async def end_stuck_script(self, connection: RedisConnection) -> None:
@@ -90,8 +99,6 @@ class ExternalServer(BackingServer):
     Raises :class:`ConfigurationError`, without quoting the URL, for one that is not of the three kinds.
     """
 
-    can_become_replica = True
-
     def __init__(self, url: str) -> None:
         super().__init__()
         try:
@@ -112,7 +119,7 @@ class ExternalServer(BackingServer):
     async def connect_again(self) -> RedisConnection:
         """Open a connection, signed in and on the right database."""
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            async with asyncio.timeout(self.answer_timeout_s):
                 return await self._sign_in(self.database)
         except (OSError, ReplyError) as error:
             reason = getattr(error, "verify_message", "") or getattr(error, "strerror", "") or str(error) or "no answer"
@@ -131,6 +138,10 @@ class ExternalServer(BackingServer):
             return False
         return True
 
+    async def why_leave(self, connection: RedisConnection) -> str:
+        """Return why the server, if it has become a replica, takes no writes."""
+        return why_no_writes(info_facts(await connection.ask("INFO")))
+
     async def end_stuck_script(self, connection: RedisConnection) -> None:
         """Log it: ending the server is up to its operator."""
         log.error(
@@ -145,10 +156,12 @@ class ExternalServer(BackingServer):
             info = info_facts(await connection.ask("INFO"))
         except ReplyError as error:
             raise ConfigurationError(f"OVERLOAD_REDIS_URL: the server refuses INFO: {error}") from None
-        refuse_unsafe(info)
+        refuse_unsafe(info, in_cluster=self.is_in_cluster)
+        refuse_old(info)
         durability = await _durability_of(connection, info)
         if durability != "always":
-            log.warning("durability of the server is %r: an acknowledged job can be lost in a crash", durability)
+            lost = "an acknowledged job can be lost in a crash"
+            log.warning("durability of the server %s is %r: %s", self.name, durability, lost)
         return durability
 
     async def durability_of_replica(self, host: str, port: int) -> str:

@@ -64,22 +64,30 @@ class Tokens:
     def is_read_only(self, headers: dict[bytes, bytes], query: bytes) -> bool:
         """Whether the request carries the read-only token; raises :class:`RefusedError` (401) if it carries neither.
 
-        The query's ``_token`` takes precedence over the header, whose ``Bearer`` is optional. Comparisons take constant
-        time.
+        Comparisons take constant time.
         """
-        given = headers.get(b"authorization", b"")
-        if not query and hmac.compare_digest(given, self._usual):
+        if not query and hmac.compare_digest(headers.get(b"authorization", b""), self._usual):
             return False
-        parts = (part.removeprefix(b"_token=") for part in query.split(b"&") if part.startswith(b"_token="))
-        token = unquote_to_bytes(next(parts, b"").replace(b"+", b" "))
-        if not token:
-            scheme, _, rest = given.strip().partition(b" ")
-            token = rest.strip() if scheme.lower() == b"bearer" else given.strip()
+        token = _token_in(headers, query)
         if hmac.compare_digest(token, self._standard):
             return False
         if hmac.compare_digest(token, self._read_only):
             return True
         raise RefusedError(UNAUTHORIZED, status=401)
+
+    def of_shard(self, shard: int) -> "Tokens":
+        """The tokens of one shard of a cluster."""
+        return Tokens(f"{shard}.{self.standard}", f"{shard}.{self.read_only}")
+
+
+def _token_in(headers: dict[bytes, bytes], query: bytes) -> bytes:
+    """The token of a request. The query's ``_token`` takes precedence over the header, whose ``Bearer`` is optional."""
+    parts = (part.removeprefix(b"_token=") for part in query.split(b"&") if part.startswith(b"_token="))
+    if token := unquote_to_bytes(next(parts, b"").replace(b"+", b" ")):
+        return token
+    given = headers.get(b"authorization", b"").strip()
+    scheme, _, rest = given.partition(b" ")
+    return rest.strip() if scheme.lower() == b"bearer" else given
 
 
 class Mode(NamedTuple):
@@ -193,9 +201,22 @@ class Gateway:
         main = None if mode.read_only else self._upstream.live
         connection = own or main or await self._upstream.shared(mode.read_only)
         try:
-            return await connection.send(b"".join([one.packed for one in commands]), len(commands), budget)
+            is_lent = own is not None
+            return await self._upstream.run(connection, commands, budget, read_only=mode.read_only, is_lent=is_lent)
         finally:
             self._writes += any([one.is_write for one in commands])
+
+
+class ShardedGateway:
+    """The app in front of a cluster: the number before the dot of a request's token chooses the shard's gateway."""
+
+    def __init__(self, gateways: list[Gateway]) -> None:
+        self._of_shard, self._first = {b"%d" % shard: one for shard, one in enumerate(gateways)}, gateways[0]
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Serve one HTTP request; a token of no shard is refused by the first gateway."""
+        number = _token_in(dict(scope["headers"]), scope["query_string"]).partition(b".")[0]
+        await self._of_shard.get(number, self._first)(scope, receive, send)
 
 
 def _cors(headers: dict[bytes, bytes]) -> Headers:

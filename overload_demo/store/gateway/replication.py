@@ -80,7 +80,7 @@ class LentConnections:
 
     def _close_all(self) -> None:
         for connection in [*self._open]:
-            connection.close()
+            connection.retire()
 
 
 async def report_replicas(server: BackingServer, connection: RedisConnection, wanted: int) -> None:

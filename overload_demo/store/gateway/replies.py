@@ -98,6 +98,7 @@ class Events:
     def __init__(self, upstream: Upstream) -> None:
         self._upstream, self._room = upstream, asyncio.Semaphore(MAX_LISTENERS)
         self._listeners: set[asyncio.Transport] = set()
+        upstream.on_leave = self.end  # a listener of a silent server would receive nothing
 
     async def serve(self, arguments: list[Any], headers: Headers, receive: Receive, send: Send) -> None:
         """Answer one request; raises :class:`RefusedError` or ``StoreUnavailableError`` before anything is sent."""

@@ -18,6 +18,7 @@ ReplyError = hiredis.ReplyError
 INCOMPLETE = object()
 MAX_REPLY_BYTES = 32 * 1024 * 1024  # all replies to one request together; the client of this package takes no more
 MAX_REPLY_ELEMENTS = 1_000_000  # of arrays; one takes about 100 bytes while the answer is made
+RETIRE_S = 0.5  # a server that works answers within it
 TOO_LARGE = "ERR max request size exceeded."
 _BULK, _ARRAY, _MINUS = b"$*-"
 _pack_command = cast(Callable[[tuple[str | bytes, ...]], bytes], hiredis.pack_command)  # its stub: tuples of one
@@ -185,12 +186,13 @@ class RedisConnection(asyncio.Protocol):
         self._calls: deque[_Call] = deque()
         self._transport: asyncio.Transport | None = None
         self._received, self._idle_looks = 0, 0
+        self.is_retired = False
         self._last_seen: tuple[int, int, int] | None = None
 
     @property
     def is_open(self) -> bool:
         """Whether a request can still be sent."""
-        return self._transport is not None and not self._transport.is_closing()
+        return self._transport is not None and not self._transport.is_closing() and not self.is_retired
 
     def send(self, packed: bytes, expected: int, budget: ReplyBudget | None = None) -> asyncio.Future[list[bytes]]:
         """Send packed commands in one piece; the future holds their ``expected`` replies, unparsed and in order.
@@ -199,7 +201,7 @@ class RedisConnection(asyncio.Protocol):
         with :class:`RedisConnectionLostError`. Raises :class:`StoreUnavailableError` when nothing was sent.
         """
         transport = self._transport
-        if transport is None or transport.is_closing():
+        if transport is None or not self.is_open:
             raise StoreUnavailableError("there is no connection to the server")
         future: asyncio.Future[list[bytes]] = asyncio.get_running_loop().create_future()
         self._calls.append(_Call(expected, future, budget or ReplyBudget()))
@@ -229,6 +231,13 @@ class RedisConnection(asyncio.Protocol):
         self._last_seen = seen
         return self._idle_looks
 
+    def retire(self) -> None:
+        """Take no further request, and close once those under way are answered, or have had ``RETIRE_S``."""
+        self.is_retired = True
+        asyncio.get_running_loop().call_later(RETIRE_S if self._calls else 0, self.close)
+        if not self.closed.done():
+            self.closed.set_result(None)
+
     def close(self) -> None:
         """Close the connection; requests under way fail."""
         if self._transport is not None:
@@ -251,7 +260,8 @@ class RedisConnection(asyncio.Protocol):
                     calls.popleft()
                     if not call.future.done():  # the request may have been cancelled meanwhile
                         call.future.set_result(call.replies)
-            if not calls and cutter.has_data():  # a reply to no request: the order can no longer be trusted
+            # A reply to no request: the order can no longer be trusted.
+            if not calls and (self.is_retired or cutter.has_data()):
                 self.close()
         except ValueError:
             self.close()

@@ -8,23 +8,28 @@ When the oldest request on a shared connection makes no progress, the gateway pr
   When even a connection is not accepted, the shared ones are closed.
 
 Requests pay nothing for this, and nothing is sent on the shared connections.
+
+A server that is followed is left when its role has moved: the topology says so (checked twice a second), or it refuses
+a command for that reason. What it has refused is sent again to the new one.
 """
 
 import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Callable, Sequence
 
-from overload_demo.errors import StoreUnavailableError
-from overload_demo.rest.diagnosis import info_facts, why_no_writes
+from overload_demo.errors import ConfigurationError, StoreUnavailableError
 from overload_demo.store.gateway.backing_server import BackingServer
+from overload_demo.store.gateway.commands import RedisCommand
 from overload_demo.store.gateway.replication import LentConnections, report_replicas
-from overload_demo.store.gateway.resp import RedisConnection, ReplyError
+from overload_demo.store.gateway.resp import RedisConnection, ReplyBudget, ReplyError, error_in
 
 log = logging.getLogger(__name__)
 
 REQUEST_TIMEOUT_S = 2.0  # how long a request waits for the connection to come back
-RETRY_FIRST_S, RETRY_LONGEST_S = 0.25, 2.0
+RETRY_FIRST_S, RESEND_S = 0.25, 0.05
+LOST_ROLE = {b"-MOVED", b"-READONLY", b"-MASTERDOWN"}  # other refusals pass
 LOOK_S, REPLICA_CHECK_S = 0.2, 0.5
 IDLE_LOOKS = 2  # without progress, before the server is probed: shorter waits are usual
 PROBE_S, LONGEST_PROBE_S = 0.5, 2.0  # the longer a stall, the longer a far server may take to answer
@@ -48,6 +53,9 @@ class Upstream:
         self._tasks: list[asyncio.Task[None]] = []
         self._for_readers: RedisConnection | None = None
         self._opening = asyncio.Lock()
+        self._refusal = b""  # of a server that is followed
+        self.durability = "unknown"
+        self.on_leave: Callable[[], object] = lambda: None
 
     @property
     def live(self) -> RedisConnection | None:
@@ -83,14 +91,81 @@ class Upstream:
         await self.wait_for_connection()
         return await self._server.connect_again()
 
+    async def run(
+        self,
+        connection: RedisConnection,
+        commands: Sequence[RedisCommand],
+        budget: ReplyBudget | None,
+        *,
+        read_only: bool,
+        is_lent: bool,
+    ) -> list[bytes]:
+        """Send commands and return their replies; send again what a shard refuses, for up to ``REQUEST_TIMEOUT_S``.
+
+        Raises :class:`StoreUnavailableError` when it has refused all until then, or at once on a lent connection.
+        """
+        replies = await connection.send(b"".join([one.packed for one in commands]), len(commands), budget)
+        give_up_at = 0.0 if is_lent else time.monotonic() + REQUEST_TIMEOUT_S
+        while (first := self._first_refused(commands, replies)) is not None:
+            rest = commands[first:]
+            try:
+                await self._handle_refusal(replies[first], connection, give_up_at)
+                connection = await self.shared(read_only)
+                sent = connection.send(b"".join([one.packed for one in rest]), len(rest), budget)
+            except StoreUnavailableError:
+                if first:  # the others are done: each of these has its own error
+                    return replies
+                raise
+            replies[first:] = await sent
+        if self._refusal:
+            log.warning("the server %s accepts commands again", self._server.name)
+            self._refusal = b""
+        return replies
+
+    def _first_refused(self, commands: Sequence[RedisCommand], replies: Sequence[bytes]) -> int | None:
+        """The first command to send again: it was refused, and so were all after it, so that their order is kept."""
+        is_refused = [reply.startswith(self._server.refusals) for reply in replies]
+        if True not in is_refused:
+            return None
+        first = is_refused.index(True)
+        if commands[0].name == "MULTI":  # all or none
+            return None if error_in(replies[-1]) is None else 0
+        following = zip(commands[first:], is_refused[first:], strict=True)
+        return first if all(refused or command.name.upper() == "WAIT" for command, refused in following) else None
+
+    async def _handle_refusal(self, refusal: bytes, connection: RedisConnection, give_up_at: float) -> None:
+        """Leave a server that has lost its role, else pause; raises ``StoreUnavailableError`` after ``give_up_at``."""
+        problem, kind = f"the server {self._server.name} refuses commands: {error_in(refusal)}", refusal.split()[0]
+        if kind not in LOST_ROLE:
+            if kind != self._refusal:
+                log.warning("%s", problem)
+            self._refusal = kind
+            await asyncio.sleep(RESEND_S)
+        elif connection.is_open:  # the first request to notice
+            self._leave(str(error_in(refusal)))
+        if time.monotonic() >= give_up_at:
+            raise StoreUnavailableError(problem)
+
+    def _leave(self, reason: str) -> None:
+        """Let requests wait for a connection to the next server; those under way may still be answered."""
+        log.warning("leaving the server %s: %s", self._server.name, reason)
+        self._server.expire()
+        for connection in self._shared():
+            connection.retire()
+            if self._is_held:  # a silent server answers no request under way
+                connection.close()
+        self.on_leave()
+
     async def open(self) -> str:
         """Connect and stay connected; returns the durability, and raises as :class:`BackingServer` does."""
-        self._connection = await self._server.connect()
-        work = [self._keep_connected(), self._close_stalled()]
-        work += [self._close_replica()] if self._server.can_become_replica else []
+        self._connection = await self._connect()
+        self.start()
+        return self.durability
+
+    def start(self) -> None:
+        """Stay connected, also if :meth:`open` could not connect."""
+        work = (self._keep_connected(), self._close_stalled(), self._leave_replica())
         self._tasks = [asyncio.create_task(one) for one in work]
-        await self._report_replicas(self._connection)
-        return await self._server.durability(self._connection)
 
     async def aclose(self) -> None:
         """Close the connections, and end a server that the gateway started."""
@@ -113,39 +188,52 @@ class Upstream:
             self._is_held = is_held
             self._connected.set()
 
+    async def _connect(self) -> RedisConnection:
+        """Connect to a server where jobs are safe: after a failover it is another one than at the start."""
+        connection = await self._server.connect()
+        try:
+            self.durability = await self._server.durability(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
     async def _keep_connected(self) -> None:
-        assert self._connection is not None
-        retry_s, tried_at, is_lost = RETRY_FIRST_S, 0.0, False
+        retry_s, tried_at, problem = RETRY_FIRST_S, 0.0, ""
         while True:
-            await asyncio.shield(self._connection.closed)
-            if not is_lost:
-                log.warning("the connection to the server was lost")
-            is_lost = True
+            if self._connection is not None:
+                await asyncio.shield(self._connection.closed)
+            if not problem and not (self._connection and self._connection.is_retired):
+                log.warning("the connection to the server %s was lost", self._server.name)
             # At once after a long run; never in a tight loop, even if each new server ends on its first write.
             await asyncio.sleep(tried_at + retry_s - time.monotonic())
             tried_at = time.monotonic()
             try:
-                self._connection = await self._server.connect()
+                self._connection = await self._connect()
+                self._hold(False)
                 self._connected.set()
-                retry_s, is_lost = RETRY_FIRST_S, False
-            except (StoreUnavailableError, OSError) as error:
-                log.error("cannot connect to the server, retrying: %s", error)
-                retry_s = min(2 * retry_s, RETRY_LONGEST_S)
+                retry_s, problem = RETRY_FIRST_S, ""
+            except (StoreUnavailableError, ConfigurationError, OSError) as error:
+                if str(error) != problem:
+                    log.error("cannot connect to the server, retrying: %s", error)
+                problem = str(error) or "no reason"
+                retry_s = min(2 * retry_s, self._server.retry_longest_s)
             else:
-                log.warning("connected to the server again")
+                log.warning("connected to the server %s", self._server.name)
                 await self._report_replicas(self._connection)
 
     async def _report_replicas(self, connection: RedisConnection) -> None:
         if self._min_replicas:
             await report_replicas(self._server, connection, self._min_replicas)
 
-    async def _close_replica(self) -> None:
-        """Close the connection to a primary that has become a replica."""
+    async def _leave_replica(self) -> None:
+        """Leave a primary that has become a replica."""
         while True:
             await asyncio.sleep(REPLICA_CHECK_S)
             with contextlib.suppress(ReplyError, StoreUnavailableError):  # BUSY passes; a lost connection is reopened
-                if (connection := self.live) and (reason := why_no_writes(info_facts(await connection.ask("INFO")))):
-                    _close(connection, f"the server {self._server.name} cannot be used: {reason}")
+                connection = self._connection
+                if connection and connection.is_open and (reason := await self._server.why_leave(connection)):
+                    self._leave(reason)
 
     async def _close_stalled(self) -> None:
         while True:
@@ -170,6 +258,8 @@ class Upstream:
                             await self._end_script(aside)
                         return
         except OSError:  # TimeoutError is one
+            if not any(one.is_open for one in stalled):  # left meanwhile
+                return
             self._hold(True)
             if await self._server.is_reachable():
                 return
