@@ -24,7 +24,7 @@ from overload_demo.rest.diagnosis import info_facts, refuse_unsafe
 from overload_demo.rest.loopback import connect
 from overload_demo.rest.scripts import Command
 from overload_demo.store import append_only
-from overload_demo.store.data_dir import LEAVING_TIMEOUT_S, STILL_LEAVING, DataDir
+from overload_demo.store.data_dir import LEAVING_TIMEOUT_S, STILL_LEAVING, DataDir, State
 
 log = logging.getLogger(__name__)
 
@@ -206,9 +206,7 @@ class EmbeddedStore:
                 starting = _start(data_dir, self._settings)
                 give_up_at = time.monotonic() + LOADING_TIMEOUT_S
             elif (state := data_dir.read_state()) is not None and _answers(data_dir.address(state)):
-                wanted = self._settings.overload_durability
-                if self._settings.overload_redis_url is None and state.durability != wanted:
-                    log.warning("OVERLOAD_DURABILITY is %s, but the running store has %s", wanted, state.durability)
+                self._compare(state)
                 if starting is not None and state.notice:
                     log.warning("%s", state.notice)
                 return data_dir.address(state)
@@ -218,6 +216,16 @@ class EmbeddedStore:
                 starting = None  # another process's store was faster
             time.sleep(POLL_S)
         raise StoreUnavailableError(f"the store on {data_dir.path} runs, but does not answer")
+
+    def _compare(self, state: State) -> None:
+        """Warn about a running store that was started with other settings."""
+        settings, nodes = self._settings, 2 * state.shards or 1
+        if settings.overload_redis_url is None:
+            if state.durability != settings.overload_durability:
+                text = "OVERLOAD_DURABILITY is %s, but the running store has %s"
+                log.warning(text, settings.overload_durability, state.durability)
+            if nodes != settings.overload_nodes:
+                log.warning("OVERLOAD_NODES is %d, but the running store has %d", settings.overload_nodes, nodes)
 
 
 def _start(data_dir: DataDir, settings: Settings) -> "subprocess.Popen[bytes]":

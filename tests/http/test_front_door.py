@@ -60,7 +60,7 @@ def test_256_descriptors_are_enough_for_a_thousand_sockets(tmp_path: Path) -> No
         starting = api_process(tmp_path)
         _, client = starting.__enter__()
     try:
-        wait_until("it serves", lambda: client.get("/health").status_code == 200, timeout_s=20.0)
+        wait_until("it serves", lambda: client.get("/health").status_code == 200)
         plan = LoadPlan(str(client.base_url), requests=1000, shape=Shape.AT_ONCE, timeout_s=60)
 
         summary = asyncio.run(run_load(plan)).summary()
@@ -146,7 +146,7 @@ def test_a_stop_answers_the_connections_in_the_accept_queue(tmp_path: Path, own_
     api = child("overload_demo.api", "--port", str(port), folder=tmp_path, **own_queue, OVERLOAD_MAX_CONNECTIONS=8)
     api.start()
     try:
-        wait_until("it listens", lambda: "serving at" in api.log.read_text(), timeout_s=20.0)
+        wait_until("it listens", lambda: "serving at" in api.log.read_text())
         with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client, connections(client, 60) as crowd:
             for connection in crowd:
                 connection.sendall(post())
@@ -185,7 +185,7 @@ def test_connections_that_wait_after_the_grace_period_are_reset_and_counted(
     api = child("overload_demo.api", "--port", str(port), folder=tmp_path, **own_queue, **limits)
     api.start()
     try:
-        wait_until("it listens", lambda: "serving at" in api.log.read_text(), timeout_s=20.0)
+        wait_until("it listens", lambda: "serving at" in api.log.read_text())
         with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client, connections(client, 30) as silent:
             wait_until("the cap is reached", lambda: has_open(api, silent, 8))
 

@@ -159,10 +159,11 @@ def test_one_shard_shows_no_shards(settings: Settings, store: Store) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "k"}], ids=["without a key", "with a key"])
+@pytest.mark.usefixtures("no_repeats")
 async def test_an_unknown_outcome_names_the_id_that_the_job_has_in_its_shard(
     tmp_path: Path, headers: dict[str, str]
 ) -> None:
-    settings = make_settings(tmp_path, overload_store_deadline_s=0.3)
+    settings = make_settings(tmp_path)
     async with h.hostile(h.hang_up) as first, h.hostile(h.hang_up) as second:
         servers = [first, second]
         async with client_of(create_app(settings, joined(one.address for one in servers))) as client:

@@ -43,7 +43,7 @@ class Sink:
 @asynccontextmanager
 async def group_over(sink: Sink, **options: Any) -> AsyncIterator[GroupCommit[str, str]]:
     group: GroupCommit[str, str] = GroupCommit(sink.send, **options)
-    async with asyncio.timeout(10.0):  # a dead sender is a failure, not a test that never ends
+    async with asyncio.timeout(30.0):  # a dead sender is a failure, not a test that never ends
         try:
             yield group
         finally:
@@ -53,7 +53,7 @@ async def group_over(sink: Sink, **options: Any) -> AsyncIterator[GroupCommit[st
 
 async def started(sink: Sink, batches: int = 1) -> None:
     """Run the event loop until ``batches`` batches are under way."""
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(30.0):
         while len(sink.batches) < batches:
             await asyncio.sleep(0)
 
@@ -190,7 +190,7 @@ async def test_a_second_sender_starts_while_the_first_is_slow() -> None:
         await started(sink)
         tasks.append(asyncio.create_task(group.submit("next")))
 
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(30.0):
             while len(sink.batches) < 2:
                 await asyncio.sleep(0.01)
 
