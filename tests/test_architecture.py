@@ -65,13 +65,13 @@ STACK = {
     "store": 1_715,
     "store/gateway": 1_902,
 }
-WORKBENCH = {"load": 1_870, "lab": 5_479, "live": 1_676, "course": 1_945, "cli": 360}
+WORKBENCH = {"load": 1_870, "lab": 5_530, "live": 1_686, "course": 1_945, "cli": 400}
 MOST_LINES_OF_THE_STACK = 10_843
-MOST_LINES_OF_THE_WORKBENCH = 11_295
+MOST_LINES_OF_THE_WORKBENCH = 11_400
 MOST_LINES_OF_LUA = 651
 MOST_LINES_OF_EXPERIMENTS = 4_780
 MOST_LINES_OF_CHECKS = 1_370  # of exercises, beside the notebooks
-MOST_FILES = 130
+MOST_FILES = 131
 MOST_LINES_OF_A_FILE = 350
 MOST_LINES_OF_A_FUNCTION = 60
 

@@ -85,6 +85,11 @@ def spike(
         stack = {"processing_delay_s": processing_delay, "upstash": upstash, "nodes": nodes, "runs": output}
         work = _spike(plan, stack, [Kill("primary", KILL_AFTER_SHARE)] * kill_primary, live, console)
         result, kills, folder = run_async(work, "all started processes have ended")
+    _show(console, result, kills, folder)
+    raise typer.Exit(0 if result.verdict == "absorbed" else 1)
+
+
+def _show(console: Console, result: SpikeResult, kills: list[KillSeen], folder: Path) -> None:
     console.print(report.table(result))
     for kill in kills:
         gap = "no 202 came after it" if kill.back_s is None else f"next 202 after {kill.back_s:.2f} s"
@@ -92,7 +97,6 @@ def spike(
     for note in report.notes(result):
         console.print(f"  {note}", markup=False, highlight=False, style="dim")
     console.print(f"  written: {folder / 'result.json'}, {folder / 'figure.png'}", highlight=False, soft_wrap=True)
-    raise typer.Exit(0 if result.verdict == "absorbed" else 1)
 
 
 async def _spike(
