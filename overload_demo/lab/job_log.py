@@ -19,15 +19,15 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from overload_demo.errors import ConfigurationError, OverloadDemoError
-from overload_demo.jobs import JOB_ID, JobState, shard_of
+from overload_demo.jobs import JOB_ID, JobState
 from overload_demo.lab.result import Reconciliation, SpikeResult
 from overload_demo.lab.stack import EFFECTS, Stack
 from overload_demo.load import LoadResult
 from overload_demo.load.plan import Floats
-from overload_demo.queue.maintenance import QueueAdmin
-from overload_demo.queue.results import MAX_READ_JOBS, Results
-from overload_demo.queue.shards import ShardedResults
-from overload_demo.store.connect import connected
+from overload_demo.queue.maintenance import ShardedAdmin
+from overload_demo.queue.results import MAX_READ_JOBS
+from overload_demo.queue.shards import Reader
+from overload_demo.store.connect import opened
 
 LOOK_EVERY_S = 0.05
 
@@ -144,7 +144,7 @@ def reconcile(accepted: Sequence[str], effects: Counter[str], states: dict[str, 
     )
 
 
-async def read_stored(results: Results | ShardedResults, job_ids: Sequence[str]) -> tuple[dict[str, JobState], float]:
+async def read_stored(results: Reader, job_ids: Sequence[str]) -> tuple[dict[str, JobState], float]:
     """Read the state of each job, unknown ids left out, and the slot's capacity by the durations in the results.
 
     The capacity is in jobs a second, 0.0 without any duration. Raises :class:`StoreError`.
@@ -251,10 +251,8 @@ async def read_life(stack: Stack, answer: object) -> JobLife | None:
     job_id = answer.get("job_id") if isinstance(answer, dict) else answer
     if not isinstance(job_id, str) or not JOB_ID.fullmatch(job_id):
         return None
-    fields: dict[str, Any] = {}
-    async with connected(stack.store) as clients:
-        if shard_of(job_id) < len(clients):
-            fields |= await QueueAdmin(clients[shard_of(job_id)], stack.settings).job(job_id)
+    async with opened(stack.store) as clients:
+        fields: dict[str, Any] = dict(await ShardedAdmin(clients, stack.settings).job(job_id))
     for name in ("payload", "result"):
         fields[name] = json.loads(fields[name]) if fields.get(name) else None
     try:
