@@ -15,6 +15,7 @@ from pathlib import Path
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.lab.job_log import read_events
 from overload_demo.lab.ledger import ledger_of, read_charges
+from overload_demo.lab.parts import primary_in
 from overload_demo.lab.result import SpikeResult
 from overload_demo.lab.spike_plan import OnProgress, SpikePlan, SpikeProgress
 from overload_demo.lab.spike_run import run_spike
@@ -122,7 +123,7 @@ def frozen(stack: Stack, part: str = "redis") -> Iterator[None]:
     It continues also when this process is killed in the block. Raises as :meth:`Stack.kill`.
     """
     check_killable(part)
-    pid = stack.process_ids().get(stack.primary() if part == "primary" else part)
+    pid = stack.process_ids().get(primary_in(stack.data_dir) if part == "primary" else part)
     if pid is None:
         raise OverloadDemoError(f"the {part} is not running as a process")
     # A stopped process does not see that its parent has died: a shell, whose stdin then ends, lets it go on.

@@ -7,7 +7,6 @@ Every start uses a fresh data directory and port 0. Nothing outlives the process
 import asyncio
 import atexit
 import contextlib
-import json
 import os
 import secrets
 import signal
@@ -18,7 +17,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-import psutil
 from pydantic import SecretStr
 
 from overload_demo.config import Settings, load_settings
@@ -30,23 +28,25 @@ from overload_demo.lab.parts import (
     PartGroup,
     WorkerThread,
     in_thread,
+    lives_in,
     new_run_folder,
+    primary_in,
     remove_abandoned,
     remove_data,
     remove_keys,
+    store_processes,
     uncancelled,
 )
 from overload_demo.lab.simulated_cloud import SimulatedCloud, far_store
 from overload_demo.process import Child
 from overload_demo.store.connect import Store, open_store
-from overload_demo.store.data_dir import NODE, DataDir
+from overload_demo.store.data_dir import DataDir
 
 Placement = Literal["kernel", "process"]
 
 EFFECTS = "effects.log"  # in the folder of a run: where the worker appends each start and effect of a job
 KILLABLE = ("api", "worker", "gateway", "redis", "primary")
 MOST_WORKERS = 16  # chosen: processes on one machine
-SLOTS_AT = 8  # column of nodes.conf, see CLUSTER NODES
 READY_WITHIN_S = 30.0
 SUPERVISE_EVERY_S = 0.2
 RESULT_TTL_S = 86_400  # results outlive any drain, so that every job can be reconciled
@@ -177,42 +177,26 @@ class Stack:
         return self.settings.overload_nodes > 1
 
     def process_ids(self) -> dict[str, int]:
-        """Return the ids of running processes by role: api, worker (or kernel), gateway, redis."""
-        ids = {name: part.pid for name, part in self.parts.items()}
-        if self.placement == "kernel":
-            ids = {"kernel": os.getpid()}
-        with contextlib.suppress(OSError, ValueError, KeyError, psutil.Error):
-            ids["gateway"] = int(json.loads((self.data_dir / "state.json").read_text())["pid"])
-            for server in psutil.Process(ids["gateway"]).children():
-                folder = Path(server.cwd()).name
-                ids[folder if folder.startswith(NODE) else "redis"] = server.pid
+        """Return the ids of running processes: api, worker (or kernel), gateway, redis or the nodes of a cluster."""
+        ids = {name: part.pid for name, part in self.parts.items()} if self.placement == "process" else {}
+        ids |= store_processes(self.data_dir) | ({"kernel": os.getpid()} if self.placement == "kernel" else {})
         return {name: pid for name, pid in ids.items() if pid}
-
-    def primary(self) -> str:
-        """Return the name of a running node of the cluster that is a primary. Raises :class:`OverloadDemoError`."""
-        for name in sorted(self.process_ids()):
-            with contextlib.suppress(OSError):
-                rows = [line.split() for line in (self.data_dir / name / "nodes.conf").read_text().splitlines()]
-                if any("myself,master" in row and len(row) > SLOTS_AT for row in rows):
-                    return name
-        raise OverloadDemoError("no primary is running: start the stack with nodes=6")
 
     def kill(self, name: str, *, hold: bool = False) -> float:
         """``kill -9`` one process of :data:`KILLABLE`; return when it was dead, CLOCK_MONOTONIC.
 
         A "primary" is one of a cluster's. All are restarted: API and worker by the stack, servers by the gateway's
-        process (a primary as a replica of the node that has taken over), the gateway by the next process that
-        needs the store. With ``hold`` an API or worker stays dead until its name is removed from ``held``. Raises
-        :class:`ConfigurationError` for another name or a part that is a thread of this kernel,
-        :class:`OverloadDemoError` when it is not running.
+        process (a primary as a replica), the gateway by the next process that needs the store. With ``hold`` an API or
+        worker stays dead until its name is removed from ``held``. Raises :class:`ConfigurationError` for another name
+        or a part that is a thread of this kernel, :class:`OverloadDemoError` when it is not running.
         """
         check_killable(name)
-        name = self.primary() if name == "primary" else name
+        name = primary_in(self.data_dir) if name == "primary" else name
         part = self.parts.get(name)
         if part is not None and not isinstance(part, Child):
             raise ConfigurationError(f'placement="kernel": {name} is a thread: a kill would kill this Jupyter kernel')
         pid = part.pid if part else self.process_ids().get(name)
-        if pid is None or not (part or _lives_in(self.data_dir, pid)):
+        if pid is None or not (part or lives_in(self.data_dir, pid)):
             raise OverloadDemoError(f"the {name} is not running")
         if part:
             self.held |= {name} if hold else set()
@@ -364,11 +348,3 @@ def _stop(parts: PartGroup, cleanup: contextlib.ExitStack, data_dir: Path) -> No
     parts.stop()
     cleanup.close()
     remove_data(data_dir)
-
-
-def _lives_in(data_dir: Path, pid: int) -> bool:
-    """Whether ``pid`` is a live process of the store there; the stored id may be out of date."""
-    with contextlib.suppress(psutil.Error):
-        process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()).is_relative_to(data_dir.resolve())
-    return False

@@ -137,9 +137,8 @@ class Stage:
         if order in TITLES:
             await self._restart()
             self._act = asyncio.create_task(self._play(order, guess))
-        else:
-            at_once = {"kill": self._kill, "restart": self._restart, "freeze": self._freeze, "reset": self._reset}
-            await (at_once | {"machine": self._kill_machine})[order]()
+        else:  # the methods have the names of the orders
+            await getattr(self, f"_{order}")()
         self._feed.show(controls=self._possible())
 
     async def vote(self, step: str, entry: VoteEntry) -> None:
@@ -234,7 +233,7 @@ class Stage:
         self._stack.kill("worker", hold=True)
         self._feed.mark("killed")
 
-    async def _kill_machine(self) -> None:
+    async def _machine(self) -> None:
         self._stack.kill("primary")
         self._feed.mark("machine killed")
 
@@ -310,9 +309,7 @@ async def measure(stack: Stack) -> Sizes:
 
 @contextlib.asynccontextmanager
 async def open_stage(feed: Feed, runs: Path, sizes: Sizes | None, nodes: int = 1) -> AsyncIterator[Stage]:
-    """Yield a stage with a stack of its own, in processes; without ``sizes``, measure the machine first.
-
-    ``nodes`` are the servers of its store, of a cluster if there are several.
+    """Yield a stage with a stack of its own, in processes, on ``nodes`` servers; without ``sizes``, measure first.
 
     Raises the errors of :meth:`Stack.start` and :func:`measure`.
     """
@@ -342,8 +339,7 @@ async def rehearse(runs: Path, report: Callable[[str], None]) -> Table:
     ``report`` gets the name of each step. Takes about four minutes.
     """
     report("measuring this machine")
-    feed = Feed()
-    async with open_stage(feed, runs, None) as stage:
+    async with open_stage(feed := Feed(), runs, None) as stage:
         sizes = stage.sizes
         shown = Table("act", "lasts", "what the class will see", title_justify="left", show_edge=False)
         shown.title = f"{sizes.text}; drained at {sizes.drains_per_s:,.0f}/s"
