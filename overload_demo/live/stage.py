@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from pydantic import BaseModel, ValidationError
@@ -53,7 +52,6 @@ BUTTONS = {
     "freeze": f"Freeze {FREEZE_S:g} s",
     "reset": "Reset",
 }
-BUTTONS_OF_A_CLUSTER = {"machine": "Kill a machine"}
 
 
 @dataclass(frozen=True)
@@ -113,11 +111,10 @@ class Stage:
     def __init__(self, feed: Feed, sizes: Sizes, stack: Stack) -> None:
         self.loop = asyncio.get_running_loop()
         self._feed, self.sizes, self._stack = feed, sizes, stack
-        self.buttons = BUTTONS | (BUTTONS_OF_A_CLUSTER if stack.has_cluster else {})
+        self.buttons = BUTTONS | ({"machine": "Kill a machine"} if stack.has_cluster else {})
         self._act: asyncio.Task[None] | None = None
         self._frozen: tuple[contextlib.ExitStack, asyncio.TimerHandle] | None = None  # and the timer that thaws it
-        self._is_resetting = False
-        self._acts = 0
+        self._is_resetting, self._acts = False, 0
         self._naive_run: BaselineRun | None = None
         self._ballot = Ballot(feed, BUTTONS, stack.folder)
         self.questions = {name: one.title for name, one in self._ballot.questions.items()}
@@ -126,7 +123,7 @@ class Stage:
         self._feed.show(title=self.sizes.text, status="ready", controls=self._possible())
         return self
 
-    async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._thaw()
         await self._end_act()
 
@@ -137,16 +134,15 @@ class Stage:
         if order in TITLES:
             await self._restart()
             self._act = asyncio.create_task(self._play(order, guess))
-        else:  # the methods have the names of the orders
+        else:
             await getattr(self, f"_{order}")()
         self._feed.show(controls=self._possible())
 
     async def vote(self, step: str, entry: VoteEntry) -> None:
         """Carry out "ask" or a step of a vote. Raises the errors of :class:`Ballot`."""
-        if step == "ask":
-            self._ballot.ask(entry.question, self._feed.elapsed_s if self._act else 0.0)
-        else:
-            self._ballot.take(step, entry.counts)
+        if step != "ask":
+            return self._ballot.take(step, entry.counts)
+        self._ballot.ask(entry.question, self._feed.elapsed_s if self._act else 0.0)
 
     async def wait(self) -> None:
         """Return when the current act, if any, has ended."""
