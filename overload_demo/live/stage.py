@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -140,9 +140,10 @@ class Stage:
 
     async def vote(self, step: str, entry: VoteEntry) -> None:
         """Carry out "ask" or a step of a vote. Raises the errors of :class:`Ballot`."""
-        if step != "ask":
-            return self._ballot.take(step, entry.counts)
-        self._ballot.ask(entry.question, self._feed.elapsed_s if self._act else 0.0)
+        if step == "ask":
+            self._ballot.ask(entry.question, self._feed.elapsed_s if self._act else 0.0)
+        else:
+            self._ballot.take(step, entry.counts)
 
     async def wait(self) -> None:
         """Return when the current act, if any, has ended."""
@@ -213,13 +214,8 @@ class Stage:
 
     async def _play_naive(self) -> None:
         spike_feed = SpikeFeed(self._feed)
-        plan = LoadPlan(
-            self._stack.url,
-            self.sizes.requests,
-            self.sizes.rate_per_s,
-            timeout_s=BASELINE_TIMEOUT_S,
-            max_duration_s=BASELINE_SPIKE_S,
-        )
+        plan = LoadPlan(self._stack.url, self.sizes.requests, self.sizes.rate_per_s)
+        plan = replace(plan, timeout_s=BASELINE_TIMEOUT_S, max_duration_s=BASELINE_SPIKE_S)
         self._naive_run = await run_baseline(
             BASELINE_VARIANT, plan, self.sizes.delay_s, lambda load: spike_feed(SpikeProgress.of_baseline(load))
         )
