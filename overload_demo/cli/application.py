@@ -230,8 +230,9 @@ def reset(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = Fals
 
 
 async def _flush(address: Address) -> None:
-    async with aclosing(Upstash(address)) as upstash:
-        await upstash.command("FLUSHDB", repeatable=True)
+    for shard in address.shards:
+        async with aclosing(Upstash(shard)) as upstash:
+            await upstash.command("FLUSHDB", repeatable=True)
 
 
 @queue.command(short_help="Lease no more jobs to workers.")

@@ -37,6 +37,8 @@ from overload_demo.store.redis_server import SCRIPT_RIGHTS, EmbeddedServer, node
 
 log = logging.getLogger(__name__)
 
+ASYNCHRONOUS = "OVERLOAD_MIN_REPLICAS is 0: a failover loses accepted jobs that the replica has not received"
+
 HOST, SLOTS = "127.0.0.1", 16_384
 NODE_TIMEOUT_MS = 1_500  # chosen: a replica takes over 2 to 3 s after its primary's death, and shorter stalls pass
 FAILOVER_S = 6.0  # for so long a dead primary leaves its slots to a replica before it is started again
@@ -156,19 +158,22 @@ class EmbeddedCluster:
             check_owner(one.path)  # no link
             self._nodes.append(ClusterNode(one, settings, password, self._leave_to_replica, drop_damage=drop_damage))
         self._upstreams = [Upstream(node) for node in self._nodes]
+        self._warnings = [] if drop_damage or settings.overload_min_replicas else [ASYNCHRONOUS]
         seeds = ",".join(f"{HOST}:{node.port}" for node in self._nodes)
         self.url = SecretStr(f"redis+cluster://default:{password.get_secret_value()}@{seeds}?shards={self._shards}")
 
     @property
     def notices(self) -> list[str]:
-        """What was dropped from the data at the start."""
-        return [notice for node in self._nodes for notice in node.notices]
+        """What to know about the data, and what was dropped from it at the start."""
+        return [*self._warnings, *(notice for node in self._nodes for notice in node.notices)]
 
     async def open(self) -> None:
         """Start the nodes and return once they are one healthy cluster.
 
         Raises :class:`StoreUnavailableError` if one cannot be started, or they do not agree in time.
         """
+        for warning in self._warnings:
+            log.warning("%s", warning)
         outcomes = await asyncio.gather(*(one.open() for one in self._upstreams), return_exceptions=True)
         for failure in outcomes:
             if isinstance(failure, BaseException):
