@@ -172,26 +172,20 @@ class EmbeddedCluster:
 
         Raises :class:`StoreUnavailableError` if one cannot be started, or they do not agree in time.
         """
-        for warning in self._warnings:
-            log.warning("%s", warning)
         outcomes = await asyncio.gather(*(one.open() for one in self._upstreams), return_exceptions=True)
         for failure in outcomes:
             if isinstance(failure, BaseException):
                 raise failure
         links = [await one.wait_for_connection() for one in self._upstreams]
-        for node, link in zip(self._nodes, links, strict=True):
-            node.node_id = await link.ask("CLUSTER", "MYID")
-        # Each pair: by gossip alone a known node's new address spreads only once the node counts as failed.
-        for (_, link), (other, _) in combinations(zip(self._nodes, links, strict=True), 2):
-            await link.ask("CLUSTER", "MEET", HOST, other.port, other.bus_port)
-        if not await _becomes_true(self._know_each_other):
-            raise StoreUnavailableError(f"the nodes of the cluster did not find each other within {HEALTHY_S:g} s")
+        await self._introduce(links)
         if (await _facts(links[0], "CLUSTER", "INFO"))["cluster_slots_assigned"] != str(SLOTS):
             await self._form(links)
         if not await _becomes_true(self._agree):
             raise StoreUnavailableError(f"the nodes of the cluster did not agree within {HEALTHY_S:g} s")
         if not await _becomes_true(self._are_replicated):
             log.warning("replicas still copy their primaries' data")
+        for warning in self._warnings:
+            log.warning("%s", warning)
         for one in self.directories:
             one.remember_inodes()
 
@@ -201,10 +195,24 @@ class EmbeddedCluster:
         for node in self._nodes:
             node.free_ports()
 
+    async def _introduce(self, links: list[RedisConnection]) -> None:
+        for node, link in zip(self._nodes, links, strict=True):
+            node.node_id = await link.ask("CLUSTER", "MYID")
+        # Each pair: by gossip alone a known node's new address spreads only once the node counts as failed.
+        for (_, link), (other, _) in combinations(zip(self._nodes, links, strict=True), 2):
+            await link.ask("CLUSTER", "MEET", HOST, other.port, other.bus_port)
+        if not await _becomes_true(self._know_each_other):
+            raise StoreUnavailableError(f"the nodes of the cluster did not find each other within {HEALTHY_S:g} s")
+
     async def _form(self, links: list[RedisConnection]) -> None:
         """Give each node its role. The slots come last: a start that was cut off does this again."""
         for link, primary in zip(links[self._shards :], self._nodes, strict=False):
-            await link.ask("CLUSTER", "REPLICATE", primary.node_id)
+            try:
+                await link.ask("CLUSTER", "REPLICATE", primary.node_id)
+            except ReplyError as error:
+                raise StoreUnavailableError(
+                    f"slots of the cluster have no node, and none can be given: {error}"
+                ) from None
         # Between the tags of the shards: of equal ranges, one in six would serve two shards and another none.
         tagged = sorted([await links[0].ask("CLUSTER", "KEYSLOT", hash_tag(shard)) for shard in range(self._shards)])
         starts = [0, *((one + other) // 2 for one, other in pairwise(tagged)), SLOTS]
