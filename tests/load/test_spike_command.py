@@ -284,3 +284,31 @@ def stored_job(settings: Any) -> Iterator[None]:
     with held_store(settings) as data_dir:
         exchange(data_dir, "SET", "job:left-over", json.dumps({}))
         yield
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--kill-primary"], "--kill-primary needs a cluster: --nodes 6"),
+        (["--nodes", "5"], "OVERLOAD_NODES: must be 1, or an even number from 6 on"),
+    ],
+)
+def test_a_kill_without_a_cluster_is_refused_in_one_line(tmp_path: Path, options: list[str], reason: str) -> None:
+    done = run_spike(tmp_path, "--requests", "10", *options)
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"error: {reason}"), done.stderr
+
+
+@pytest.mark.exhaustive
+def test_a_spike_loses_nothing_when_a_primary_of_its_cluster_is_killed(tmp_path: Path) -> None:
+    options = "--requests", "4000", "--rate", "400", "--baseline", "none", "--processing-delay", "0.0004"
+
+    done = run_spike(tmp_path, "--nodes", "6", "--kill-primary", *options)
+
+    [path] = tmp_path.glob("runs/*/result.json")
+    result = SpikeResult.read(path)
+    assert (result.accepted + sum(result.errors.values()), result.lost) == (4000, 0), result.errors
+    assert "primary killed at" in done.stdout
+    assert (result.conditions.nodes, result.conditions.durability) == (6, "always+1")
+    assert (path.parent / "recovery.png").stat().st_size > 10_000
