@@ -159,6 +159,7 @@ class Upstream:
     async def open(self) -> str:
         """Connect and stay connected; returns the durability, and raises as :class:`BackingServer` does."""
         self._connection = await self._connect()
+        await self._report_replicas(self._connection)
         self.start()
         return self.durability
 
