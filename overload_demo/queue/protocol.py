@@ -44,6 +44,7 @@ TYPES = {
     "workers": "hash",
     "stats": "hash",
     "dead": "list",
+    "shard": "string",
 }
 _KEYS = {
     ENQUEUE: ("queue", "seq", "stats", "workers"),

@@ -46,3 +46,14 @@ def test_a_loop_of_a_student_that_is_stopped_names_its_line(folder: Path) -> Non
         assert refusal_of(running) == "KeyboardInterrupt", "Run All ends here"
         assert text_of(notebook).splitlines()[0] == "Stopped (■). You can run the cell again."
         assert "Cell In[2], line 5: while True:" in text_of(notebook) or "line 6: pass" in text_of(notebook)
+
+
+def test_a_cell_that_only_waits_can_be_stopped(folder: Path) -> None:
+    with no_process_left(folder), kernel(folder) as one:
+        running = one.start(
+            cells(IMPORTS, "import asyncio, pathlib\npathlib.Path('runs').mkdir()\nawait asyncio.sleep(99)")
+        )
+        wait_until("it waits", lambda: (folder / "runs").is_dir())
+        one.interrupt()
+
+        assert refusal_of(running) == "CancelledError", "long before the wait is over"
