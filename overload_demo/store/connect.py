@@ -5,8 +5,8 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -61,6 +61,13 @@ def clients_of(store: Store, **options: Any) -> list[Upstash]:
         return refresh and (lambda: refresh().shards[shard])
 
     return [Upstash(one, refresh=refreshed(shard), **options) for shard, one in enumerate(address.shards)]
+
+
+@asynccontextmanager
+async def opened(store: Store, **options: Any) -> AsyncIterator[list[Upstash]]:
+    """Yield the clients of :func:`clients_of`, and close them."""
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(aclosing(client)) for client in clients_of(store, **options)]
 
 
 class EmbeddedStore:

@@ -8,9 +8,11 @@ import pytest
 
 from overload_demo.config import Settings
 from overload_demo.jobs import shard_of
+from overload_demo.queue.consumer import LeaseEnd
 from overload_demo.store.connect import Store
-from tests.support.queues import Queue
-from tests.support.running import child, working
+from tests.support.commands import run_module
+from tests.support.queues import Queue, settled
+from tests.support.running import child, environment, working
 from tests.support.shard_servers import (
     COUNT,
     ShardServer,
@@ -161,3 +163,26 @@ async def test_a_shard_that_is_not_configured_is_an_error_in_one_line(
 
     *_, last = (tmp_path / "worker.log").read_text().splitlines()
     assert last == "error: WORKER_SHARDS: there is no shard 3, the last one is 2"
+
+
+async def test_the_commands_reach_all_shards(
+    tmp_path: Path, servers: list[ShardServer], queues: list[Queue], settings: Settings
+) -> None:
+    ids = [job_id for shard in range(COUNT) for job_id in await enqueue(queues, shard, 1)]
+    for queue in queues:
+        worker = queue.worker()
+        await worker.settle([settled((await worker.lease(1)).jobs[0], LeaseEnd.DEAD, "no good")])
+    env = environment(tmp_path, **variables_of_all(servers, settings))
+
+    def output(*arguments: str) -> str:
+        done = run_module("overload_demo", "queue", *arguments, env=env)
+        assert (done.returncode, done.stderr) == (0, ""), done
+        return done.stdout
+
+    assert {line.split()[0] for line in output("dead", "list").splitlines()} == set(ids)
+    assert '"status": "failed"' in output("dead", "show", ids[2])
+    assert output("dead", "requeue", ids[1]) == "1 job requeued\n"
+    assert output("dead", "requeue", "--all") == "2 jobs requeued\n"
+    assert [await queue.waiting() for queue in queues] == [[one] for one in ids]
+    assert "paused" in output("pause")
+    assert [(await queue.worker().lease(1)).paused for queue in queues] == [True] * COUNT
