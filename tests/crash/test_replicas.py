@@ -239,7 +239,7 @@ def test_missing_replicas_and_a_missing_config_command_are_reported(
 ) -> None:
     with own_server(tmp_path / "own", *DURABLE, "--rename-command", "CONFIG", "") as url:
         found = log_of(tmp_path, url, caplog)
-    assert re.search(r"OVERLOAD_MIN_REPLICAS is 1, but the server /\S+ has 0 replicas: until then no job is", found)
+    assert re.search(r"OVERLOAD_MIN_REPLICAS is 1, but /\S+ has 0 replicas: no job is accepted", found)
     assert re.search(r"min-replicas-to-write of the server /\S+ is unknown: with less than 1", found)
     assert "OVERLOAD_MIN_REPLICAS is 1, but replicas of the store: 0; until then no job is accepted" in found
 

@@ -15,7 +15,7 @@ from overload_demo.errors import StoreUnavailableError
 from overload_demo.rest.diagnosis import info_facts
 from overload_demo.store.gateway.backing_server import BackingServer, configured
 from overload_demo.store.gateway.commands import LONGEST_WAIT_MS
-from overload_demo.store.gateway.resp import RedisConnection, RedisConnectionLostError, ReplyError
+from overload_demo.store.gateway.resp import RedisConnection, ReplyError
 
 log = logging.getLogger(__name__)
 
@@ -43,21 +43,20 @@ class LentConnections:
     async def lend(self) -> AsyncIterator[RedisConnection]:
         """Lend a connection for at most ``LONGEST_LOAN_S``; any error closes it, since replies may be under way.
 
-        Raises :class:`StoreUnavailableError` if nothing was sent, and :class:`RedisConnectionLostError` later.
+        Raises :class:`StoreUnavailableError`: nothing was sent.
         """
         if self._room.locked():
             raise StoreUnavailableError(f"{MAX_LENT} requests wait for replicas")
         async with self._room:
             connection = await self._take()
+            timer = asyncio.get_running_loop().call_later(LONGEST_LOAN_S, connection.close)
             try:
-                async with asyncio.timeout(LONGEST_LOAN_S):
-                    yield connection
-            except TimeoutError:
-                connection.close()
-                raise RedisConnectionLostError from None
+                yield connection
             except BaseException:
                 connection.close()
                 raise
+            finally:
+                timer.cancel()
             self._idle.append((connection, time.monotonic()))
 
     async def _take(self) -> RedisConnection:
@@ -89,7 +88,7 @@ async def report_replicas(server: BackingServer, connection: RedisConnection, wa
     Nothing is refused: a replica may be starting, and without enough of them no 202 is sent.
     """
     with contextlib.suppress(ReplyError, StoreUnavailableError):
-        for problem in await _problems(server, connection, wanted):
+        for problem in await _problems(server, connection, wanted) if wanted else []:
             if problem not in server.notices:  # shards of one server share them
                 log.warning("%s", problem)
                 server.notices.append(problem)
@@ -101,8 +100,7 @@ async def _problems(server: BackingServer, connection: RedisConnection, wanted: 
     # slave0:ip=127.0.0.1,port=7001,state=online,offset=14,lag=0
     replicas = [text for name, text in info.items() if re.fullmatch(r"slave\d+", name) and "state=online" in text]
     if len(replicas) < wanted:
-        count = f"the server {place} has {len(replicas)} replicas"
-        found.append(f"OVERLOAD_MIN_REPLICAS is {wanted}, but {count}: until then no job is accepted")
+        found.append(f"OVERLOAD_MIN_REPLICAS is {wanted}, but {place} has {len(replicas)} replicas: no job is accepted")
     least = await configured(connection, "min-replicas-to-write")
     if not least.isdigit() or int(least) < wanted:
         advice = f"with less than {wanted} a primary without replicas keeps jobs that a failover drops"
