@@ -23,7 +23,7 @@ def shorten_errors() -> None:
     """
     shell = getattr(builtins, "get_ipython", lambda: None)()
     if shell is not None:
-        shell.set_custom_exc((OverloadDemoError, KeyboardInterrupt, asyncio.CancelledError), _show)
+        shell.set_custom_exc((OverloadDemoError, NameError, KeyboardInterrupt, asyncio.CancelledError), _show)
         with contextlib.suppress(RuntimeError):  # no loop runs: not in a cell
             _wake(asyncio.get_running_loop())
 
@@ -36,6 +36,9 @@ def _wake(loop: asyncio.AbstractEventLoop) -> None:
 def _show(shell: Any, kind: type[Any], error: Any, trace: TracebackType, tb_offset: int | None = None) -> None:
     if isinstance(error, OverloadDemoError):
         sentence = f"{kind.__name__}: {error}\n{_place(shell, trace)}"
+    elif isinstance(error, NameError):
+        hint = "Is it misspelled, or was a cell above not run since the Jupyter kernel has started?"
+        sentence = f"{kind.__name__}: {error}. {hint}\n{_place(shell, trace)}"
     else:
         sentence = f"Stopped (■). You can run the cell again.\n{_place(shell, trace)}"
     error._render_traceback_ = lambda: [sentence.strip()]

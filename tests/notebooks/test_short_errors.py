@@ -32,6 +32,9 @@ def test_an_error_that_a_student_can_cause_is_a_sentence_and_the_line_of_the_cel
         assert said == "ConfigurationError: attempts: Input should be greater than or equal to 1, not 0"
         assert where == "Cell In[2], line 2: policy = RetryPolicy(attempts=0)"
         assert len(shown(one, "%tb")) > 5, "the traceback is still there"
+        said, where = shown(one, "number = 1\nprint(stack)")
+        assert said.startswith("NameError: name 'stack' is not defined. Is it misspelled, or was a cell above not run")
+        assert where.endswith(", line 2: print(stack)")
         assert any("ZeroDivisionError" in line for line in shown(one, "1 / 0"))
         assert len(shown(one, "1 / 0")) > 3
 
