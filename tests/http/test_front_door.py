@@ -56,7 +56,7 @@ def test_a_crowd_far_above_the_cap_is_answered_completely(tmp_path: Path, own_qu
 
 def test_256_descriptors_are_enough_for_a_thousand_sockets(tmp_path: Path) -> None:
     with low_descriptor_limit(256):
-        assert connection_cap(load_settings(), listeners=16) < 200
+        assert connection_cap(load_settings(), in_use=16) < 200
         starting = api_process(tmp_path)
         _, client = starting.__enter__()
     try:
@@ -81,7 +81,7 @@ def test_256_descriptors_are_enough_for_a_thousand_sockets(tmp_path: Path) -> No
     ],
 )
 def test_the_cap_keeps_within_the_setting_and_the_memory_budget(changes: dict[str, int], least: int, most: int) -> None:
-    assert least <= connection_cap(load_settings(**changes), listeners=31) <= most
+    assert least <= connection_cap(load_settings(**changes), in_use=31) <= most
 
 
 def test_silent_and_slow_senders_are_closed_and_others_served(tmp_path: Path, store: Store) -> None:
