@@ -12,6 +12,7 @@ from valkey import Valkey
 from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError
 from overload_demo.store.connect import EmbeddedStore
+from tests.support.cases import plain_first
 from tests.support.stores import (
     Rest,
     no_process_left_in,
@@ -71,18 +72,20 @@ def refusal(data_dir: Path) -> str:
 
 def repair(data_dir: Path) -> str:
     done = start_standalone(data_dir, "--repair")
-    output, errors = done.communicate(timeout=30)
+    output, errors = done.communicate(timeout=60)
     assert done.returncode == 0, errors
     return output
 
 
 @pytest.mark.parametrize(
     ("old", "new", "lost"),
-    [
-        (b"$21000\r\n", b"$61000\r\n", {"key20"}),
-        (b"SET\r\n$5\r\nkey20", b"XET\r\n$5\r\nkey20", {"key20"}),
-        (b"$5\r\nMULTI", b"$1\r\nMULTI", {"first", "second"}),
-    ],
+    plain_first(
+        [
+            (b"$21000\r\n", b"$61000\r\n", {"key20"}),
+            (b"SET\r\n$5\r\nkey20", b"XET\r\n$5\r\nkey20", {"key20"}),
+            (b"$5\r\nMULTI", b"$1\r\nMULTI", {"first", "second"}),
+        ]
+    ),
     ids=["a length", "a name", "the start of a transaction"],
 )
 def test_damage_with_commands_behind_it_is_dropped_only_on_demand_and_alone(
@@ -107,11 +110,13 @@ def test_damage_with_commands_behind_it_is_dropped_only_on_demand_and_alone(
 
 @pytest.mark.parametrize(
     ("cut", "tail", "lost"),
-    [
-        (0, b"*3\r\n$3\r\nSET\r\n$5\r\nkey60\r\n$150\r\nxx", set()),
-        (0, bytes(4096), set()),
-        (30, b"", {"first", "second"}),
-    ],
+    plain_first(
+        [
+            (0, b"*3\r\n$3\r\nSET\r\n$5\r\nkey60\r\n$150\r\nxx", set()),
+            (0, bytes(4096), set()),
+            (30, b"", {"first", "second"}),
+        ]
+    ),
     ids=["half a command", "zeros", "half a transaction"],
 )
 def test_an_incomplete_end_is_dropped_and_reported_and_a_copy_is_kept(
@@ -137,7 +142,7 @@ def test_the_standalone_store_reports_a_dropped_end_on_its_terminal(data_dir: Pa
         wait_until("it serves", (data_dir / "state.json").exists)
     finally:
         started.terminate()
-    _, errors = started.communicate(timeout=15)
+    _, errors = started.communicate(timeout=60)
     assert "dropped an incomplete command at the end, 10 bytes" in errors
 
 

@@ -26,7 +26,7 @@ JOB = {"name": "my-demo-job", "value": 42, "message": "Hello, World!"}
 
 
 def make_settings(folder: Path, **changes: Any) -> Settings:
-    """Settings with a random key prefix, quick polls and no simulated work."""
+    """Settings with a random key prefix, quick polls, no simulated work, and time for a machine with too little CPU."""
     own: dict[str, Any] = {
         "overload_data_dir": folder / "data",
         "overload_key_prefix": f"{secrets.token_hex(4)}:",
@@ -34,6 +34,7 @@ def make_settings(folder: Path, **changes: Any) -> Settings:
         "worker_poll_interval": 0.02,
         "worker_max_poll_interval": 0.05,
         "worker_effect_log": folder / "effects.log",
+        "overload_store_deadline_s": 20.0,
     }
     return load_settings(**(own | changes))
 
@@ -170,7 +171,7 @@ def status(client: httpx.Client, job_id: str) -> str:
     return str(answer.json()["status"]) if answer.status_code == 200 else ""
 
 
-def wait_for(client: httpx.Client, job_ids: list[str], state: str = "done", timeout_s: float = 20.0) -> None:
+def wait_for(client: httpx.Client, job_ids: list[str], state: str = "done", timeout_s: float = 25.0) -> None:
     """Wait until all jobs are in ``state``."""
     wait_until(f"all are {state}", lambda: all(status(client, one) == state for one in job_ids), timeout_s)
 
