@@ -62,7 +62,7 @@ STACK = {
     "api": 1_305,
     "api/front_door": 770,
     "worker": 1_701,
-    "store": 1_839,
+    "store": 1_852,
     "store/gateway": 1_902,
 }
 WORKBENCH = {"load": 1_870, "lab": 5_550, "live": 1_686, "course": 1_960, "cli": 400}
