@@ -1,5 +1,6 @@
 """Shared fixtures: one embedded store a session, one key prefix a test, and no process left behind."""
 
+import contextlib
 import os
 import secrets
 import subprocess
@@ -17,13 +18,14 @@ from overload_demo.errors import ConfigurationError
 from overload_demo.lab.simulated_cloud import COMMANDS_PER_S
 from overload_demo.rest import Address
 from overload_demo.rest.client import Upstash
-from overload_demo.store.connect import EmbeddedStore, Store
+from overload_demo.store.connect import EmbeddedStore, Store, open_store
 from overload_demo.store.redis_server import find_server
 from tests.support.cloud import lagging_cloud, real_database, store_of
 from tests.support.clusters import RunningCluster, running_cluster
 from tests.support.commands import start_server
-from tests.support.queues import Queue, Repeating, open_queue
+from tests.support.queues import InTurn, Queue, Repeating, open_queue
 from tests.support.running import make_settings, queue_variables
+from tests.support.shards import joined
 from tests.support.stores import standalone_store
 from tests.support.waiting import wait_until
 
@@ -89,6 +91,24 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster
         yield one
 
 
+@pytest.fixture(scope="session")
+def store_in_a_cluster(cluster: RunningCluster) -> Store:
+    """One shard of the cluster: its keys begin with a hash tag."""
+    return cluster.store[0].shards[1], None
+
+
+@pytest.fixture(scope="session")
+def three_gateways(cluster: RunningCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """Three gateways of one shard of the cluster, for :class:`InTurn`."""
+    with contextlib.ExitStack() as stack:
+        addresses = []
+        for number in range(3):
+            folder = tmp_path_factory.mktemp(f"gateway-{number}")
+            settings = load_settings(overload_data_dir=folder, overload_redis_url=cluster.url())
+            addresses.append(stack.enter_context(open_store(settings))[0].shards[2])
+        yield joined(addresses)
+
+
 @pytest.fixture
 def own_cluster(tmp_path: Path) -> Iterator[RunningCluster]:
     """A cluster of one test, which may kill its nodes."""
@@ -127,11 +147,19 @@ STORES = {
     "own server": ("store_before_own_server", Upstash),
     "replies lost": ("store", Repeating),
     "cloud": ("store_in_the_cloud", Upstash),
+    "cluster": ("store_in_a_cluster", Upstash),
+    "three gateways": ("three_gateways", InTurn),
     "live": ("store_live", Upstash),
 }
 
 
-MARKS = {"own server": [pytest.mark.exhaustive], "cloud": [pytest.mark.exhaustive], "live": [pytest.mark.live]}
+MARKS = {
+    "own server": [pytest.mark.exhaustive],
+    "cloud": [pytest.mark.exhaustive],
+    "cluster": [pytest.mark.slow],
+    "three gateways": [pytest.mark.slow],
+    "live": [pytest.mark.live],
+}
 
 
 @pytest.fixture(params=[pytest.param(name, marks=MARKS.get(name, [])) for name in STORES])

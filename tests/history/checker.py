@@ -4,9 +4,13 @@ The rules for each job are those of :mod:`overload_demo.lab.history`, which also
 module adds the promises of this queue: order, positions, counters and responses.
 """
 
+from collections import defaultdict
 from dataclasses import dataclass
+from itertools import pairwise
 
+from overload_demo.jobs import shard_of
 from overload_demo.lab.history import History, Submission, Violations, check_jobs
+from tests.history.clients import FIRST_KEYED
 
 RETURNED_WITHIN_S = 5.0  # after a fault, leases expire and jobs return before the waiting ones
 
@@ -48,15 +52,16 @@ def _order(history: History, verdict: Verdict) -> None:
     known: dict[str, Submission] = {
         request.job_id: request for request in history.requests if request.outcome == "ok" and request.job_id
     }
-    latest_invoked, latest_id = float("-inf"), ""
+    latest: dict[int, tuple[float, str]] = {}  # by shard: each has an order of its own
     for job_id in sorted(first_start.keys() & known.keys(), key=first_start.__getitem__):
         request = known[job_id]
+        latest_invoked, latest_id = latest.get(shard_of(job_id), (float("-inf"), ""))
         if latest_invoked > request.ended_at:
             verdict.wrong["out of order"].append(
                 f"{latest_id} was submitted after {job_id} was accepted, and started first"
             )
         if request.invoked_at > latest_invoked:
-            latest_invoked, latest_id = request.invoked_at, job_id
+            latest[shard_of(job_id)] = request.invoked_at, job_id
 
 
 def _positions(history: History, verdict: Verdict) -> None:
@@ -141,3 +146,17 @@ def longest_loss_s(history: History) -> float:
             if after:
                 windows.append(min(after, key=lambda death: death.began_at).began_at - request.ended_at)
     return max(windows)
+
+
+def longest_gap_s(history: History, *, keyed: bool) -> float:
+    """Return the longest time in which no job was accepted, of those with or without an Idempotency-Key.
+
+    A key belongs to one shard, so this is then the longest of any shard.
+    """
+    accepted: dict[int, list[float]] = defaultdict(list)
+    for request in history.requests:
+        if request.outcome == "ok" and (request.value >= FIRST_KEYED) is keyed:
+            accepted[shard_of(request.job_id or "") if keyed else 0].append(request.ended_at)
+    return max(
+        (later - earlier for times in accepted.values() for earlier, later in pairwise(sorted(times))), default=0.0
+    )

@@ -9,12 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from experiments.fault_matrix import RowResult
-from tests.history.checker import Verdict, check, longest_loss_s, recoveries
+from tests.history.checker import Verdict, check, longest_gap_s, longest_loss_s, recoveries
 from tests.history.environments import Environment, plain
 from tests.history.machine import NotHereError
 from tests.history.scenario import Scenario
 
 Fault = Callable[[Scenario], object]
+# Violations that a store may cause by losing acknowledged writes; all are counted and reported.
+LOSS_OF_WRITES = frozenset(
+    {
+        "lost",
+        "unknown id",
+        "illegal transition",
+        "position grew",
+        "not conserved",
+        "repeated without a fault",
+        "result changed",
+        "out of order",
+    }
+)
 
 
 def nothing(_: Scenario) -> None:
@@ -29,7 +42,8 @@ class Row:
     when it has ended. ``fired`` counts the faults where calls of ``fault`` do not. ``recovers_by`` is the sign of
     recovery: the next "start" of a job, or the next "ok" to a request sent after the fault. ``may`` are violations that
     this fault is allowed to cause; they are counted and reported. With ``runs_once`` no job may be started twice; with
-    ``all_accepted`` every request must be accepted.
+    ``all_accepted`` every request must be accepted. ``reports_gaps``: the note holds the longest time without an
+    acceptance.
     """
 
     name: str
@@ -48,6 +62,7 @@ class Row:
     runs_once: bool = False
     all_accepted: bool = False
     foreign_entries: bool = False
+    reports_gaps: bool = False
     also: Callable[[Scenario, Verdict], str] = lambda run, verdict: ""
 
     def run(self, folder: Path, seed: int, *, share: float = 1.0) -> RowResult:
@@ -80,6 +95,9 @@ class Row:
         result.allowed = {kind: len(found) for kind, found in verdict.wrong.items() if kind in self.may}
         result.recovery_s = recoveries(history, self.recovers_by) if self.recovers_by else []
         result.longest_loss_s = longest_loss_s(history)
+        if self.reports_gaps:
+            without, with_key = longest_gap_s(history, keyed=False), longest_gap_s(history, keyed=True)
+            result.note = f"longest gap in acceptance {without:.2f} s, of posts with a key {with_key:.2f} s"
         result.seconds = time.monotonic() - since
         return result
 

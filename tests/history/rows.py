@@ -1,4 +1,4 @@
-"""The rows of the fault matrix: F1 to F27, and all of them together."""
+"""The rows of the fault matrix: F1 to F34, and all of them together."""
 
 import os
 import signal
@@ -13,6 +13,7 @@ import httpx
 import psutil
 
 from tests.history.checker import Verdict
+from tests.history.cluster_rows import CLUSTER_ROWS
 from tests.history.environments import (
     Clock,
     Pair,
@@ -25,23 +26,10 @@ from tests.history.environments import (
 )
 from tests.history.injection import Tracing, append_only_file, full, send_and_hold, slow_fsync, store_stopped
 from tests.history.machine import needs
-from tests.history.matrix import Fault, Row
+from tests.history.matrix import LOSS_OF_WRITES, Fault, Row
 from tests.history.scenario import Scenario
 
 EVERYSEC = {"OVERLOAD_DURABILITY": "everysec"}
-# Violations that a store may cause by losing acknowledged writes; all are counted and reported.
-LOSS_OF_WRITES = frozenset(
-    {
-        "lost",
-        "unknown id",
-        "illegal transition",
-        "position grew",
-        "not conserved",
-        "repeated without a fault",
-        "result changed",
-        "out of order",
-    }
-)
 
 
 def wait(seconds: float) -> None:
@@ -540,6 +528,7 @@ ROWS = [
         recovers_by="ok",
         may=LOSS_OF_WRITES - {"lost", "unknown id"},  # settlements do not wait for the replica
     ),
+    *CLUSTER_ROWS,
     Row(
         "versions",
         "this version and the one before side by side, back and forth",

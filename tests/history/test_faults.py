@@ -14,8 +14,8 @@ import pytest
 from experiments.fault_matrix import RowResult
 from tests.history.rows import BY_NAME
 
-# One row each for the worker, the API, the store, its answers, its disk.
-MAIN_ROWS = ("F2", "F4", "F5a", "F7a", "F9")
+# One row each for the worker, the API, the store, its answers, its disk, a node of a cluster.
+MAIN_ROWS = ("F2", "F4", "F5a", "F7a", "F9", "F28")
 SHORT = 0.3
 
 

@@ -1,9 +1,10 @@
 """A queue under test: producer, workers and reader over a real store, with direct access to its keys."""
 
+import itertools
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 from overload_demo.config import Settings
 from overload_demo.jobs import new_job_id
@@ -12,6 +13,7 @@ from overload_demo.queue.maintenance import remove_all
 from overload_demo.queue.producer import NewJob, Producer
 from overload_demo.queue.protocol import Protocol
 from overload_demo.queue.results import JobStatus, Results
+from overload_demo.rest import Address
 from overload_demo.rest.client import Upstash
 from overload_demo.rest.scripts import ScriptCall
 from overload_demo.store.connect import Store
@@ -30,6 +32,29 @@ class Repeating(Upstash):
     async def run_in_order(self, *calls: ScriptCall, deadline_s: float | None = None) -> list[Any]:
         await super().run_in_order(*calls, deadline_s=deadline_s)
         return await super().run_in_order(*calls, deadline_s=deadline_s)
+
+
+class InTurn(Upstash):
+    """A transport over several gateways of one store, given as shards: each exchange goes to the next of them."""
+
+    def __init__(self, address: Address, **options: Any) -> None:
+        super().__init__(address, **options)
+        self._gateways = [Upstash(one, **options) for one in address.shards]
+        self._turns = itertools.cycle(self._gateways)
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        for one in self._gateways:
+            await one.aclose()
+
+    async def subscribe(self, channel: str, on_message: Callable[[str], object]) -> NoReturn:
+        await next(self._turns).subscribe(channel, on_message)
+
+    async def _exchange(self, *exchange: Any) -> Any:
+        try:
+            return await next(self._turns)._exchange(*exchange)
+        finally:
+            self.calls = sum(one.calls for one in self._gateways)
 
 
 class Queue:
