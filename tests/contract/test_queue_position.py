@@ -151,5 +151,6 @@ async def read_cost(queue: Queue, job_id: str) -> dict[str, int]:
 async def calls(queue: Queue) -> dict[str, int]:
     info = str(await queue.redis("INFO", "commandstats"))
     lines = [line.removeprefix("cmdstat_") for line in info.split() if "calls=" in line]
-    lines = [line for line in lines if not line.startswith("info:")]  # this command, and the gateway
+    others = "info:", "replconf:", "ping:", "role:", "cluster|"  # this command, gateways and replicas
+    lines = [line for line in lines if not line.startswith(others)]
     return {line.split(":")[0]: int(line.split("calls=")[1].split(",")[0]) for line in lines}
