@@ -37,7 +37,8 @@ class Nodes(Environment):
         """Cut a node off from all others in the block."""
         process, port = self.cluster.process(number), self.cluster.port(number)
         assert process is not None
-        bus = int(self.cluster.ask(number, "CONFIG", "GET", "cluster-port")["cluster-port"])
+        with self.cluster.client(number) as client:
+            bus = int(client.config_get("cluster-port")["cluster-port"])
         with self.cut_node.open("r+b", buffering=0) as file:  # in one piece, as the nodes look at it
             file.write(struct.pack("=3I", process.pid, port, bus))
         try:
@@ -162,6 +163,7 @@ def fill_a_shard(run: Scenario) -> None:
 def kill_the_clusters_gateway(run: Scenario) -> None:
     with run.inject("gateway killed"):
         os.kill(gateway_pid(run.folder / "data"), signal.SIGKILL)
+    run.start()
 
 
 COMMON: dict[str, Any] = {
