@@ -139,6 +139,8 @@ async def test_a_job_that_one_shard_refuses_goes_to_another(
     assert {answer.status_code for answer in answers} == {202}
     assert {shard_of(answer.json()["job_id"]) for answer in answers} == {1}
     assert first.requests
+    # A failed shard is left out until a probe succeeds, and a full one for a moment only.
+    assert len(first.requests) < len(answers) / 2 or refusal is REFUSALS["at its bound"]
     assert depths(settings, sharing(store, 2))[1] == len(answers)
 
 
@@ -167,6 +169,19 @@ async def test_a_job_that_all_shards_refuse_is_refused_once(
         assert assert_problem(answer, status)["outcome"] == outcome
         assert int(answer.headers["retry-after"]) >= 1
     assert assert_problem(keyed, keyed.status_code)["outcome"] == outcome
+
+
+@pytest.mark.anyio
+async def test_a_job_with_a_key_waits_for_its_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("overload_demo.queue.producer.UNSENT_S", 0.0)
+    scripts = [*[REFUSALS["a read-only replica"]] * 4, h.answer(200, {"result": ["0", "+"]})]
+    async with h.hostile(*scripts) as first, h.hostile(*scripts) as second:
+        async with client_of(create_app(make_settings(tmp_path), joined([first.address, second.address]))) as client:
+            answer = await client.post("/jobs", json=JOB, headers={"Idempotency-Key": "k"})
+
+    assert answer.status_code == 202
+    [shard] = [number for number, one in enumerate([first, second]) if one.requests]
+    assert shard_of(answer.json()["job_id"]) == shard
 
 
 @pytest.mark.anyio

@@ -11,9 +11,10 @@ import pytest
 
 from overload_demo.api.app import create_app
 from overload_demo.config import Settings
-from overload_demo.jobs import ID_LENGTH, on_shard, shard_of
-from overload_demo.queue.shards import JOBS_IN_A_ROW, shard_of_record
-from overload_demo.store.connect import Store
+from overload_demo.jobs import ID_LENGTH, new_job_id, on_shard, shard_of
+from overload_demo.queue.producer import NewJob
+from overload_demo.queue.shards import JOBS_IN_A_ROW, queue_of, shard_of_record
+from overload_demo.store.connect import Store, clients_of
 from tests.http.test_bounds import CROWD, crowd
 from tests.http.test_front_door import low_descriptor_limit
 from tests.http.test_jobs_contract import assert_problem
@@ -160,6 +161,24 @@ def test_one_shard_shows_no_shards(settings: Settings, store: Store) -> None:
     with serving_api(settings, store) as client:
         assert {"shards", "unreachable"}.isdisjoint(client.get("/queue/stats").json())
         assert scrape(client)["overload_queue_depth"] == 0
+
+
+@pytest.mark.anyio
+async def test_states_of_jobs_in_several_shards_come_in_the_order_of_their_ids(
+    settings: Settings, store: Store
+) -> None:
+    clients = clients_of(sharing(store, SHARDS), connections=8)
+    producer, results = queue_of(clients, settings)
+    ids = [(await producer.enqueue(NewJob(new_job_id(), "{}"))).job_id for _ in range(SHARDS * JOBS_IN_A_ROW)]
+    await producer.cancel(ids[1])
+    await producer.cancel(ids[-1])
+
+    asked = [ids[-1], ids[0], on_shard(ids[0], SHARDS), *ids[1:-1], new_job_id()]
+    found = [status and status.state.value for status in await results.statuses(asked)]
+
+    assert found == ["cancelled", "queued", None, "cancelled", *["queued"] * (len(ids) - 3), None]
+    for one in (producer, results, *clients):
+        await one.aclose()
 
 
 def test_the_cap_of_connections_leaves_descriptors_for_all_shards(settings: Settings, store: Store) -> None:
