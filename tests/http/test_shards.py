@@ -1,5 +1,6 @@
 """Several shards behind one API: where a job goes, what its id names, and numbers that add up."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -9,7 +10,6 @@ from typing import Any
 import httpx
 import pytest
 
-from overload_demo.api.app import create_app
 from overload_demo.config import Settings
 from overload_demo.jobs import ID_LENGTH, new_job_id, on_shard, shard_of
 from overload_demo.queue.producer import NewJob
@@ -20,7 +20,7 @@ from tests.http.test_front_door import low_descriptor_limit
 from tests.http.test_jobs_contract import assert_problem
 from tests.http.test_metrics import scrape_on
 from tests.support import hostile as h
-from tests.support.running import JOB, client_of, make_settings, serving_api, submit
+from tests.support.running import JOB, make_settings, serving_api, submit
 from tests.support.scraping import scrape
 from tests.support.shards import depths, joined, sharing
 from tests.support.sockets import connections
@@ -200,8 +200,12 @@ async def test_an_unknown_outcome_names_the_id_that_the_job_has_in_its_shard(
     settings = make_settings(tmp_path)
     async with h.hostile(h.hang_up) as first, h.hostile(h.hang_up) as second:
         servers = [first, second]
-        async with client_of(create_app(settings, joined(one.address for one in servers))) as client:
-            answer = await client.post("/jobs", json=JOB, headers=headers)
+
+        def post() -> httpx.Response:
+            with serving_api(settings, joined(one.address for one in servers)) as client:
+                return client.post("/jobs", json=JOB, headers=headers)
+
+        answer = await asyncio.to_thread(post)
 
     problem = assert_problem(answer, 503)
     assert problem["outcome"] == "unknown"
