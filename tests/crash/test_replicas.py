@@ -217,7 +217,7 @@ def test_a_sound_pair_is_used_without_a_warning(tmp_path: Path, caplog: pytest.L
     ("setting", "at_replica", "warning"),
     [
         (("min-replicas-to-write", "0"), False, "min-replicas-to-write of the server at 127.0.0.1"),
-        (("appendfsync", "everysec"), False, "durability of the server is 'everysec'"),
+        (("appendfsync", "everysec"), False, "is 'everysec': an acknowledged job can be lost"),
         (("appendfsync", "everysec"), True, "is 'everysec': it confirms what it has in memory"),
         (("requirepass", "secret"), True, "is 'unknown': it confirms what it has in memory"),
     ],
