@@ -116,6 +116,12 @@ def settings(tmp_path: Path) -> Settings:
     return make_settings(tmp_path)
 
 
+@pytest.fixture
+def no_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let one reply decide the outcome: the pause before a second attempt is beyond every deadline."""
+    monkeypatch.setattr("overload_demo.rest.client.BACKOFF_FIRST_S", 1e12)
+
+
 STORES = {
     "embedded": ("store", Upstash),
     "own server": ("store_before_own_server", Upstash),

@@ -24,6 +24,8 @@ def _first_job(answer: object, *, stored: JobLife | None) -> str:
         return _not_json(answer)
     if answer.get("status") == "accepted":
         return "This is the receipt of the POST: it confirms that the job is stored. Ask for the result with a GET."
+    if "job_id" not in answer:
+        return f"The API sent no job, but {shown(answer)}. In the address, text with {{job_id}} needs an f before it."
     if stored is None:
         return f"The store has no job {shown(answer.get('job_id'))}. Is it the id from the receipt?"
     if answer.get("status") != stored.status:

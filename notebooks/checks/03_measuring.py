@@ -64,6 +64,7 @@ def _page(answer: object, *, requests: int) -> str:
     mistakes = {
         0.01: "That is the share of slow requests. A page needs many of them to be fast.",
         0.01 * requests: "The sum counts a page with two slow requests twice. With 200 requests it would be above 1.",
+        1.0 * requests: "In percent, and added up: with 200 requests it would be above 100 %.",
         1 - right: "That is the share of pages without any slow request.",
         0.01**requests: "That is the share of pages all of whose requests are slow.",
         100 * right: "The size is right, as a percentage: write a share between 0 and 1.",
@@ -157,7 +158,9 @@ def _claim(answer: object, *, pairs: Pairs) -> str:
 def _knee(answer: object, *, steps: Sequence[LoadStep], promise_s: float) -> str:
     right, by_median = (_highest_within(steps, promise_s, name) for name in ("p99_s", "p50_s"))
     best = max(steps, key=lambda one: one.goodput_per_s).offered_per_s
+    kept = [one for one in steps if _highest_within([one], promise_s, "p99_s")]
     mistakes = {
+        max((one.offered_per_s for one in kept), default=0.0): "It was kept at this rate, but not at each lower one.",
         by_median: "At this rate the median keeps the promise. One client in a hundred is the p99.",
         theory.capacity_per_s(
             steps[0].delay_s

@@ -64,9 +64,9 @@ _CASES: tuple[tuple[set[str], set[str], int, str, dict[int, str]], ...] = (
         2,
         "b and c are lost.",
         {
-            0: "which set do you subtract from which? b and c are lost.",
+            0: "b and c are lost. If you subtract sets: which set from which?",
             -2: "a number of losses is never below 0: which number do you subtract from which?",
-            1: "these are the jobs that were done.",
+            1: "as many were done, and b and c are lost.",
         },
     ),
     (

@@ -7,6 +7,12 @@ from overload_demo.lab.history import Grading
 _NOT_REMOVED = (
     "A job that is done stays on the list of leased jobs, so the next worker does it again: what acknowledges a job?"
 )
+_NO_RESULT = 'No fault is needed for that: the hash "results" has no entry for the job. HSET takes hash, job, result.'
+_NOT_DONE = "No fault is needed for that: follow the job through one call of `work`. Where does it end?"
+_ON_BOTH_LISTS = (
+    "Recovery was killed between its two steps, and the job is on both lists: each of them brings it to a worker. Which"
+    " command moves it in one step?"
+)
 _NOT_RECOVERED = (
     "The job is safe on that list, but no program looks at it: what does a worker do with the jobs of a dead one?"
 )
@@ -14,18 +20,24 @@ _NOT_RECOVERED = (
 # Rung -> (broken promise, part of the fault's name) -> hint; the first that fits.
 _HINTS: dict[str, dict[tuple[str, str], str]] = {
     "1_pop.py": {
+        ("lost", "no fault"): _NO_RESULT,
         ("lost", "the one after it"): (
             "Recovery can be killed too: between taking a job off one list and putting it onto the other it is on none."
         ),
         ("lost", ""): (
             "From the pop on, the job was in the memory of one process only. Which command moves it to a second list?"
         ),
+        ("left behind", "no fault"): _NOT_DONE,
         ("left behind", ""): _NOT_RECOVERED,
+        ("repeated without a fault", "the one after it"): _ON_BOTH_LISTS,
         ("repeated without a fault", ""): _NOT_REMOVED,
     },
     "2_acknowledge.py": {
+        ("lost", "no fault"): _NO_RESULT,
         ("lost", ""): "What comes after the LREM is lost with the worker: the work, and the storing of its result too.",
+        ("left behind", "no fault"): _NOT_DONE,
         ("left behind", ""): _NOT_RECOVERED,
+        ("repeated without a fault", "the one after it"): _ON_BOTH_LISTS,
         ("repeated without a fault", ""): _NOT_REMOVED,
     },
     "3_fence.py": {
@@ -36,15 +48,19 @@ _HINTS: dict[str, dict[tuple[str, str], str]] = {
         ("lost", "dies"): (
             "The late worker wrote no result, but it ended the lease of the other one: a lease is guarded as well."
         ),
+        (
+            "left behind",
+            "a worker is killed",
+        ): "A lease of 30 s frees the jobs of a dead worker: a longer one does not.",
         ("left behind", ""): "No result is written although the worker is on time: is the comparison ever true?",
         ("repeated without a fault", ""): (
             "The lease of a job that is done ran out, and it was leased again: a settled job has no lease. If yours"
-            " is never settled, compare texts with texts: in Lua '1' and 1 differ."
+            " is never settled, look at the comparison: which way round, and of two texts? In Lua '1' and 1 differ."
         ),
     },
     "4_idempotent.py": {
         ("enqueued twice", ""): (
-            "The repeat did not find the first one: the key must be recorded in the same step as the job."
+            "The repeat did not find the first one: the key must be recorded in the store, in the same step."
         ),
         ("lost", ""): (
             "The key was recorded, and the API died before the push: the repeat then believed that the job was queued."
@@ -57,12 +73,13 @@ _HINTS: dict[str, dict[tuple[str, str], str]] = {
         ("too late", "last place"): (
             "Both requests saw the free place before either took it: looking and pushing must be one step."
         ),
-        ("too late", ""): "A queue without a bound accepts what it cannot do in time. How many jobs fit into 3 s?",
+        ("too late", ""): "The queue has accepted more than can be done in time. How many jobs fit into 3 s?",
         ("refused with room", ""): "There was room. Count again, and look at what submit returns: True is accepted.",
         ("forbidden", ""): "The client was refused, and the job is in the queue all the same: decide before you push.",
         ("lost", ""): "A job that was accepted has been dropped to make room. Refuse the new one instead.",
     },
     "6_budget.py": {
+        ("lost", "no fault"): _NO_RESULT,
         ("started too often", "kills"): (
             "This job kills its worker: no line behind `run` is reached, and memory is gone. Count in the store, first."
         ),
@@ -72,6 +89,7 @@ _HINTS: dict[str, dict[tuple[str, str], str]] = {
             "A worker was killed between two commands that move the job: put it onto the new list before it is removed."
         ),
         ("lost", ""): 'A job that is given up must stay visible, on the list "dead".',
+        ("left behind", "no fault"): _NOT_DONE,
         ("left behind", ""): _NOT_RECOVERED,
     },
 }

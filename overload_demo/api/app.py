@@ -69,6 +69,7 @@ async def _connected(app: FastAPI, settings: Settings, store: Store | None) -> A
         opened = store if store else await asyncio.to_thread(blocking.enter_context, open_store(settings))
         timeout_s, on_error = settings.overload_store_deadline_s, state.metrics.store_error
         state.clients = clients_of(opened, connections=CONNECTIONS, timeout_s=timeout_s, on_error=on_error)
+        state.connections_to_shards = CONNECTIONS * (len(state.clients) - 1)  # to further ones than the first
         for client in state.clients:
             stack.push_async_callback(client.aclose)
         state.producer, state.results = queue_of(state.clients, settings, state.metrics.committed)

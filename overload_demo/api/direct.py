@@ -102,6 +102,7 @@ class DirectRequests:
         self._keys: ApiKeys = state.keys
         self._hosts: HostRule = state.hosts
         self._most_bytes: int = state.settings.overload_max_body_bytes
+        self.connections_to_shards: int = state.connections_to_shards
 
     def recognize(self, parser: HttpRequestParser, url: bytes, headers: Headers, server: str) -> DirectRequest | None:
         """Return the direct request of a complete head; None if the app must answer it.

@@ -9,7 +9,7 @@ import json
 import shlex
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -21,6 +21,7 @@ from overload_demo.config import Settings, load_settings
 from overload_demo.console import fail, one_line_errors
 from overload_demo.course import Level
 from overload_demo.errors import ConfigurationError
+from overload_demo.jobs import shard_of
 from overload_demo.lab import report
 from overload_demo.lab.report import estimate
 from overload_demo.lab.result import SpikeResult
@@ -29,10 +30,8 @@ from overload_demo.lab.spike_run import run_spike
 from overload_demo.lab.stack import Stack
 from overload_demo.load import Shape
 from overload_demo.process import run_async
-from overload_demo.queue.maintenance import DeadLetter, QueueAdmin, QueueRepair
-from overload_demo.rest import Address
-from overload_demo.rest.client import Upstash
-from overload_demo.store.connect import EmbeddedStore, open_store
+from overload_demo.queue.maintenance import DeadLetter, ShardedAdmin
+from overload_demo.store.connect import EmbeddedStore, Store, open_store, opened
 
 Value = TypeVar("Value")
 
@@ -225,13 +224,14 @@ def reset(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = Fals
         if settings.overload_redis_url is not None:
             raise ConfigurationError("OVERLOAD_REDIS_URL is set: reset empties the embedded store only")
         with EmbeddedStore(folder, settings) as store:
-            asyncio.run(_flush(store.acquire()))
+            asyncio.run(_flush((store.acquire(), None)))
     _print(f"{folder} is empty")
 
 
-async def _flush(address: Address) -> None:
-    async with aclosing(Upstash(address)) as upstash:
-        await upstash.command("FLUSHDB", repeatable=True)
+async def _flush(store: Store) -> None:
+    async with opened(store) as clients:
+        for upstash in clients:
+            await upstash.command("FLUSHDB", repeatable=True)
 
 
 @queue.command(short_help="Lease no more jobs to workers.")
@@ -251,7 +251,7 @@ def resume() -> None:
 @queue.command(short_help="Repair the queue after a failover that has lost some keys.")
 def reconcile() -> None:
     """Repair the queue after a failover that has lost some keys; safe at any time, also under load."""
-    repaired = _with_store(lambda upstash, settings: QueueRepair(upstash, settings).run())
+    repaired = _with_admin(lambda admin: admin.reconcile())
     for kind, count in sorted(repaired.items()):
         _print(f"{count}  {REPAIRS.get(kind, kind)}")
     if not repaired:
@@ -288,10 +288,11 @@ def requeue_dead(
     """Put dead jobs back at the tail of the queue, with all their attempts. Exit code 1 if one was not requeued."""
     wanted = list(dict.fromkeys(job_ids or []))
 
-    async def requeue(admin: QueueAdmin) -> dict[str, str]:
+    async def requeue(admin: ShardedAdmin) -> dict[str, str]:
         letters = {letter.job_id: letter for letter in await admin.dead_letters() if letter.job_id}
         # An id that is not on the list may have been requeued by an earlier call: the script returns its state.
-        chosen = letters if everything else {one: letters.get(one, DeadLetter(one, "", "", "")) for one in wanted}
+        unlisted = {one: DeadLetter(one, "", "", "", shard_of(one)) for one in wanted}
+        chosen = letters if everything else unlisted | {one: letters[one] for one in wanted if one in letters}
         return dict(zip(chosen, await admin.requeue(list(chosen.values())), strict=True))
 
     with one_line_errors():
@@ -310,7 +311,7 @@ def requeue_dead(
 def purge_dead(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
     """Empty the dead-letter list; its jobs expire after QUEUE_RESULT_TTL seconds, like any other finished job."""
 
-    async def purge(admin: QueueAdmin) -> int:
+    async def purge(admin: ShardedAdmin) -> int:
         letters = await admin.dead_letters()
         if letters and not yes and not typer.confirm(f"Purge {_counted(len(letters), 'dead job')}?"):
             raise typer.Exit(1)
@@ -324,18 +325,13 @@ def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
-def _with_admin(work: Callable[[QueueAdmin], Awaitable[Value]]) -> Value:
-    return _with_store(lambda upstash, settings: work(QueueAdmin(upstash, settings)))
-
-
-def _with_store(work: Callable[[Upstash, Settings], Awaitable[Value]]) -> Value:
+def _with_admin(work: Callable[[ShardedAdmin], Awaitable[Value]]) -> Value:
     """Run ``work`` on the configured store; report an error in one line."""
 
     async def run(settings: Settings) -> Value:
-        with open_store(settings) as (address, refresh):
-            timeout_s = settings.overload_store_deadline_s
-            async with aclosing(Upstash(address, timeout_s=timeout_s, refresh=refresh)) as upstash:
-                return await work(upstash, settings)
+        with open_store(settings) as store:
+            async with opened(store, timeout_s=settings.overload_store_deadline_s) as clients:
+                return await work(ShardedAdmin(clients, settings))
 
     with one_line_errors():
         return run_async(run(load_settings()), "run the command again to finish its work")

@@ -7,9 +7,10 @@ import os
 from enum import StrEnum
 from typing import TypeVar
 
-from overload_demo.course.exercise import Comparison, Prediction, check
+from overload_demo.course.exercise import check
 from overload_demo.course.grading import broken_queues, grade
 from overload_demo.course.inventory import Inventory
+from overload_demo.course.prediction import Comparison, Prediction
 from overload_demo.course.short_errors import shorten_errors
 from overload_demo.errors import ConfigurationError
 

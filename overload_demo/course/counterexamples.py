@@ -23,7 +23,7 @@ SENTENCES = {
     "forbidden": "{job} was refused, and it runs all the same",
     "phantom": "a job runs that no client has sent ({text})",
     "enqueued twice": "one request has become two jobs ({text})",
-    "repeated without a fault": "{job} was done twice, although no worker had failed",
+    "repeated without a fault": "{job} was done, and then done again without a fault in between",
     "started too often": "{job} was started more than three times",
     "left behind": "{job} was accepted, and it is never done: it stays in {text}",
     "lost": "{job} was accepted, and it is never done: it is in no list any more",

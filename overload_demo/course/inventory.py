@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from overload_demo.course.exercise import CHECKS, keep, widgets
+from overload_demo.course.exercise import CHECKS
+from overload_demo.course.prediction import keep, widgets
 from overload_demo.course.rerun import Finding
 from overload_demo.errors import ConfigurationError
 

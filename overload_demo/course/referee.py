@@ -311,6 +311,8 @@ class Pending:
             return self
         if len(words) > 1 and not isinstance(returned, str):
             raise NotGradedError(f"returns {returned!r} from submit, not the job id")
+        if stage.can_refuse and isinstance(returned, str):
+            raise NotGradedError(f"returns {returned!r} from submit, not True or False")
         outcome: Outcome = "fail" if stage.can_refuse and not returned else "ok"
         job = returned if len(words) > 1 else words[0]
         stage.add("client", "", "refused" if outcome == "fail" else f"accepted: {job}", "client", words[0])

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from overload_demo.course import exercise
+from overload_demo.course.prediction import PREDICTION_MIME
 from overload_demo.errors import ConfigurationError
 
 CELL_TIMEOUT_S = 600
@@ -80,7 +81,7 @@ def findings(name: str, notebook: Any) -> Iterator[Finding]:
         data = output.get("data", {})
         if found := data.get(exercise.MIME):
             yield Finding(name, found["exercise"], found["status"], hint_level=found["hint_level"])
-        elif found := data.get(exercise.PREDICTION_MIME):
+        elif found := data.get(PREDICTION_MIME):
             status = "entered" if found["is_own"] else "default"
             yield Finding(name, found["prediction"], status, prediction=found["value"])
         elif output["output_type"] == "error":

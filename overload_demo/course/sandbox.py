@@ -127,7 +127,13 @@ class Store:
     def __getattr__(self, command: str) -> Callable[..., Any]:
         if command.startswith("_"):
             raise AttributeError(command)
-        return lambda *words: self._channel.ask("command", command.upper(), *map(_word, words))
+
+        def send(*words: object, **named: object) -> Any:
+            if named:
+                raise TypeError(f"store.{command} takes its words in the order of Redis, without {'=, '.join(named)}=")
+            return self._channel.ask("command", command.upper(), *map(_word, words))
+
+        return send
 
 
 def _word(value: object) -> str:
@@ -208,6 +214,8 @@ def _wrong_signature(namespace: dict[str, Any], arguments: Arguments) -> str:
             continue
         if not callable(function):
             return f"has no function {call}"
+        if inspect.iscoroutinefunction(function):
+            return f"has an async {name}, which is called without await: write def {call}"
         try:
             inspect.signature(function).bind(*wanted)
         except (TypeError, ValueError) as error:

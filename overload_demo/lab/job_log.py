@@ -5,7 +5,6 @@ worker appended as they happened, *states* are read for each id.
 """
 
 import asyncio
-import contextlib
 import json
 import time
 from collections import Counter
@@ -25,9 +24,10 @@ from overload_demo.lab.result import Reconciliation, SpikeResult
 from overload_demo.lab.stack import EFFECTS, Stack
 from overload_demo.load import LoadResult
 from overload_demo.load.plan import Floats
-from overload_demo.queue.maintenance import QueueAdmin
-from overload_demo.queue.results import MAX_READ_JOBS, Results
-from overload_demo.rest.client import Upstash
+from overload_demo.queue.maintenance import ShardedAdmin
+from overload_demo.queue.results import MAX_READ_JOBS
+from overload_demo.queue.shards import Reader
+from overload_demo.store.connect import opened
 
 LOOK_EVERY_S = 0.05
 
@@ -144,7 +144,7 @@ def reconcile(accepted: Sequence[str], effects: Counter[str], states: dict[str, 
     )
 
 
-async def read_stored(results: Results, job_ids: Sequence[str]) -> tuple[dict[str, JobState], float]:
+async def read_stored(results: Reader, job_ids: Sequence[str]) -> tuple[dict[str, JobState], float]:
     """Read the state of each job, unknown ids left out, and the slot's capacity by the durations in the results.
 
     The capacity is in jobs a second, 0.0 without any duration. Raises :class:`StoreError`.
@@ -251,9 +251,8 @@ async def read_life(stack: Stack, answer: object) -> JobLife | None:
     job_id = answer.get("job_id") if isinstance(answer, dict) else answer
     if not isinstance(job_id, str):
         return None
-    address, refresh = stack.store
-    async with contextlib.aclosing(Upstash(address, refresh=refresh)) as upstash:
-        fields: dict[str, Any] = dict(await QueueAdmin(upstash, stack.settings).job(job_id))
+    async with opened(stack.store) as clients:
+        fields: dict[str, Any] = dict(await ShardedAdmin(clients, stack.settings).job(job_id))
     for name in ("payload", "result"):
         fields[name] = json.loads(fields[name]) if fields.get(name) else None
     try:

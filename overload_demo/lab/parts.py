@@ -27,8 +27,7 @@ from overload_demo.errors import ConfigurationError, StoreError
 from overload_demo.process import STOP_WITHIN_S, Child
 from overload_demo.queue.maintenance import remove_all
 from overload_demo.rest import Address
-from overload_demo.rest.client import Upstash
-from overload_demo.store.connect import Store
+from overload_demo.store.connect import Store, opened
 from overload_demo.store.data_dir import LEAVING_TIMEOUT_S, TEMPORARY, DataDir
 from overload_demo.worker import Worker
 
@@ -191,8 +190,9 @@ def remove_keys(address: Address, prefix: str) -> None:
     """Remove every key below the stack's own prefix at Upstash. Blocks; logs a failure."""
 
     async def remove() -> None:
-        async with contextlib.aclosing(Upstash(address)) as upstash:
-            await remove_all(upstash, prefix)
+        async with opened((address, None)) as clients:
+            for one in clients:
+                await remove_all(one, one.address.tag + prefix)
 
     try:
         asyncio.run(remove())

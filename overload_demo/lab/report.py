@@ -167,7 +167,9 @@ def dollars(commands: int) -> str:
     return f"${price:.2f}" if price >= 0.1 else f"${price:.3f}"
 
 
-async def cost_per_job(stack: Stack, upstash: Upstash, jobs: int, counting: dict[str, int]) -> dict[str, float | None]:
+async def cost_per_job(
+    stack: Stack, clients: list[Upstash], jobs: int, counting: dict[str, int]
+) -> dict[str, float | None]:
     """Return what each of ``jobs`` has cost a fresh stack until now, as fields of ``SpikeResult``.
 
     ``counting`` are the process ids it began with, by role. A count is None, rather than too small, once the process
@@ -181,7 +183,8 @@ async def cost_per_job(stack: Stack, upstash: Upstash, jobs: int, counting: dict
         cost["rest_calls_per_job"] = round(stats["rest_calls"] / jobs, 4)
     if "redis" not in replaced:
         with contextlib.suppress(StoreError, TypeError):
-            scripts, commands = count_commands(await upstash.command("INFO", "commandstats", repeatable=True))
+            texts = [await one.command("INFO", "commandstats", repeatable=True) for one in clients]
+            scripts, commands = map(sum, zip(*map(count_commands, texts), strict=True))
             cost |= {"store_scripts_per_job": round(scripts / jobs, 4)}
             cost |= {"store_commands_per_job": round(commands / jobs, 2)}
     return cost

@@ -139,7 +139,7 @@ def spike_progress(requests: int, console: Console | None = None) -> Iterator[On
 @contextmanager
 def steps_progress(steps: int, console: Console | None = None) -> Iterator[OnStepProgress]:
     """Show a bar over all steps for the length of the block; yield the callback for :func:`load_steps`."""
-    columns = TextColumn("steps"), BarColumn(24), TimeElapsedColumn(), TextColumn("{task.fields[note]}")
+    columns = BarColumn(12), TimeElapsedColumn(), TextColumn("{task.fields[note]}")  # fits beside a file browser
     bars = Progress(*columns, console=console, refresh_per_second=5)
     bar = bars.add_task("steps", total=steps, note="starting")
     with _displayed(bars) as show:
@@ -151,7 +151,7 @@ def steps_progress(steps: int, console: Console | None = None) -> Iterator[OnSte
             show(())
 
         yield report
-        bars.update(bar, completed=steps, note="")
+        bars.update(bar, completed=steps, note="all steps done")
 
 
 @contextmanager

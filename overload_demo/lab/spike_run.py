@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from overload_demo.errors import ConfigurationError, OverloadDemoError, StoreError
+from overload_demo.errors import ConfigurationError, OverloadDemoError, StoreError, StoreUnavailableError
 from overload_demo.lab import result as stored
 from overload_demo.lab import spike_plan
 from overload_demo.lab.job_log import read_effects, read_stored, reconcile
@@ -28,8 +28,10 @@ from overload_demo.lab.spike_plan import BASELINE_TIMEOUT_S, OnProgress, SpikePl
 from overload_demo.lab.stack import Stack
 from overload_demo.load import LoadPlan, LoadProgress, LoadResult, RetryBudget, calibrate, run_load
 from overload_demo.load.machine import Environment
-from overload_demo.queue.results import QueueStats, Results
+from overload_demo.queue.results import QueueStats
+from overload_demo.queue.shards import Reader, queue_of
 from overload_demo.rest.client import Upstash
+from overload_demo.store.connect import opened
 from overload_demo.work import utc_now
 
 RATE_SHARE_OF_CALIBRATION = 0.6
@@ -93,7 +95,7 @@ class _Spike:
     async def run(self, out_dir: Path | None) -> SpikeResult:
         rate_per_s = await self._rate()
         folder = out_dir or self.stack.run_folder
-        async with self._reading() as (upstash, results):
+        async with self._reading() as (clients, results):
             if (await results.stats()).accepted:
                 raise ConfigurationError("the queue is not fresh: its backlog would affect the figure")
             load_plan = self.plan.load(self.stack.url, rate_per_s)
@@ -112,7 +114,7 @@ class _Spike:
             self._stage = "reconcile"
             self._report_sample()
             states, capacity_per_s = await read_stored(results, load.accepted_ids)
-            cost = await cost_per_job(self.stack, upstash, max(1, len(load.accepted_ids)), counting)
+            cost = await cost_per_job(self.stack, clients, max(1, len(load.accepted_ids)), counting)
         account = reconcile(load.accepted_ids, read_effects(self.stack.effect_log), states)
         self._report_sample(account.lost)
         result = self._result(load, account, capacity_per_s=capacity_per_s, folder=folder, **cost)
@@ -149,17 +151,15 @@ class _Spike:
         return spike_plan.UPSTASH_RATE_PER_S if self.plan.rate_per_s is None else self.plan.rate_per_s
 
     @contextlib.asynccontextmanager
-    async def _reading(self) -> AsyncIterator[tuple[Upstash, Results]]:
+    async def _reading(self) -> AsyncIterator[tuple[list[Upstash], Reader]]:
         """Open a reader of the stack's queue for the length of the block."""
-        address, refresh = self.stack.store
-        async with (
-            contextlib.aclosing(Upstash(address, refresh=refresh)) as upstash,
-            contextlib.aclosing(Results(upstash, self.stack.settings)) as results,
-        ):
-            yield upstash, results
+        async with opened(self.stack.store) as clients:
+            _, reader = queue_of(clients, self.stack.settings)
+            async with contextlib.aclosing(reader):
+                yield clients, reader
 
     @contextlib.asynccontextmanager
-    async def _sampling(self, results: Results) -> AsyncIterator[None]:
+    async def _sampling(self, results: Reader) -> AsyncIterator[None]:
         """Sample the queue and the memory of all processes for the length of the block."""
         tasks = [asyncio.create_task(task) for task in (self._sample_queue(results), self._sample_memory())]
         try:
@@ -169,15 +169,17 @@ class _Spike:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _sample_queue(self, results: Results) -> None:
+    async def _sample_queue(self, results: Reader) -> None:
         while True:
             with contextlib.suppress(StoreError):  # a store that restarts leaves a gap in the curve
                 await self._sample(results)
             await asyncio.sleep(SAMPLE_EVERY_S)
 
-    async def _sample(self, results: Results) -> QueueStats:
-        """Take one sample now. Raises :class:`StoreError`."""
+    async def _sample(self, results: Reader) -> QueueStats:
+        """Take one sample now. Raises :class:`StoreError`, also for one shard: sums without it would jump."""
         stats = await results.stats()
+        if stats.unreachable:
+            raise StoreUnavailableError("; ".join(stats.unreachable))
         self.samples.append((time.monotonic(), stats))
         self._report_sample()
         return stats
@@ -189,7 +191,7 @@ class _Spike:
                 self.peak_mb[name] = max(self.peak_mb.get(name, 0.0), megabytes)
             await asyncio.sleep(MEMORY_EVERY_S)
 
-    async def _drain(self, results: Results) -> None:
+    async def _drain(self, results: Reader) -> None:
         """Wait until nothing is waiting or in flight, or until no job has been settled for a minute."""
         moved_at, last = time.monotonic(), -1
         while time.monotonic() - moved_at < STUCK_AFTER_S:

@@ -77,7 +77,8 @@ def in_one_line(cls: Any) -> Iterator[None]:
         place = first["loc"][-1] if first["loc"] else cls.__name__
         field = dataclasses.fields(cls)[place].name if isinstance(place, int) else place  # by position, or by name
         name = field.removesuffix("_per_s").removesuffix("_s").replace("_", " ")
-        raise ConfigurationError(f"{name}: {first['msg']}, not {first['input']!r}") from None
+        value = "" if first["type"] == "unexpected_keyword_argument" else f", not {first['input']!r}"
+        raise ConfigurationError(f"{name}: {first['msg']}{value}") from None
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))

@@ -1,6 +1,7 @@
 """The queue: jobs enter by group commit, workers lease and settle them, clients read their state.
 
-Each change of state is one Lua script in ``lua/``, atomic and safe to repeat. Keys, each after the optional prefix::
+Each change of state is one Lua script in ``lua/``, atomic and safe to repeat. The keys of a shard, each after the
+optional prefix::
 
     jobs:queue     list    ids of waiting jobs; RPUSH at the tail, leased from the head. The id of a cancelled job
                            stays as a cancelled entry until a lease or, at the head, an enqueue removes it
@@ -18,6 +19,7 @@ Each change of state is one Lua script in ``lua/``, atomic and safe to repeat. K
                            sleep), and the decaying sums recent_jobs recent_busy_s recent_at.
                            accepted = done + failed + cancelled + waiting + in flight
     jobs:dead      list    {"job_id", "reason", "at"} of dead jobs, which an operator requeues or purges; bounded
+    jobs:shard     string  "DEPLOYMENT_ID SHARD SHARDS" in each of several shards, written at the first start
     idem:{record}  string  "job_id fingerprint" of an Idempotency-Key; expires with its job. The record is the digest
                            of the key; where the API has keys, it begins with the owner and a dot
     jobs:wake      channel "" when jobs may be ready and "asleep" was set, which this deletes: all sleeping workers

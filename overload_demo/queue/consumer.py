@@ -34,7 +34,7 @@ class LeaseEnd(StrEnum):
 class LeasedJob:
     """The exclusive right to run one job until its lease ends; ``attempt`` counts from 1.
 
-    ``fence`` grows with every lease, so the store recognises a settlement of an older one.
+    ``fence`` grows with every lease of its ``shard``, so the store recognises a settlement of an older one.
     """
 
     job_id: str
@@ -42,6 +42,7 @@ class LeasedJob:
     attempt: int
     fence: str
     idempotency_record: str
+    shard: int = 0
 
 
 def about(job: LeasedJob) -> dict[str, str | int]:
@@ -54,7 +55,8 @@ class Lease:
     """The reply to one lease call: jobs in queue order, and the counts without them.
 
     ``again``: no job was leased, but entries remain in the list; call again. ``first_end_s`` is given if no job was
-    leased: seconds until the first of all leases ends.
+    leased: seconds until the first of all leases ends. ``head`` is when the job now at the head was accepted, as stored
+    in ``created_at``; "" for an empty list.
     """
 
     jobs: list[LeasedJob]
@@ -63,6 +65,7 @@ class Lease:
     again: bool = False
     paused: bool = False
     first_end_s: float = math.inf
+    head: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +84,19 @@ class Consumer:
     """Leases and settles for one ``worker_id``, which no other live worker has. Raises :class:`StoreError`.
 
     ``predecessors`` are ids of workers known to be dead: the first lease call returns their jobs to the queue at once.
-    Jobs of other dead workers return when their leases expire.
+    Jobs of other dead workers return when their leases expire. ``shard`` is the number of the queue, if there are more.
     """
 
-    def __init__(self, upstash: Upstash, settings: Settings, worker_id: str, predecessors: Sequence[str] = ()) -> None:
+    def __init__(
+        self, upstash: Upstash, settings: Settings, worker_id: str, predecessors: Sequence[str] = (), shard: int = 0
+    ) -> None:
         self._upstash, self._protocol, self._settings = upstash, Protocol.of(upstash, settings), settings
-        self.worker_id = worker_id
+        self.worker_id, self._shard = worker_id, shard
         self._token: str | None = None
         self._predecessors = " ".join(predecessors)
 
     async def lease(self, max_jobs: int, sleep_s: float = 0.0, message: str = "") -> Lease:
-        """Lease up to ``max_jobs`` jobs.
+        """Lease up to ``max_jobs`` jobs; with 0 it only returns expired leases and reads the counts.
 
         If there are none, the worker may sleep for ``sleep_s`` seconds: it counts as alive, and the next job makes a
         script publish "" to ``jobs:wake``. A ``message`` is published there in any case.
@@ -141,11 +146,11 @@ class Consumer:
 
     def _leased(self, reply: Any) -> Lease:
         try:
-            fence, queue_length, in_flight, hint, first_end_ms, *fields = reply
+            fence, length, in_flight, hint, first_end_ms, head, *fields = reply
             rows = zip(*[iter(fields)] * 4, strict=True)
-            jobs = [LeasedJob(one, payload, int(attempt), fence, record) for one, payload, attempt, record in rows]
+            jobs = [LeasedJob(id, text, int(attempt), fence, record, self._shard) for id, text, attempt, record in rows]
             first_end_s = (float(first_end_ms) + 1) / 1000 if first_end_ms else math.inf
-            lease = Lease(jobs, int(queue_length), int(in_flight), hint == "again", hint == "paused", first_end_s)
+            lease = Lease(jobs, int(length), int(in_flight), hint == "again", hint == "paused", first_end_s, str(head))
         except (ValueError, TypeError):
             raise malformed(LEASE) from None
         self._token, self._predecessors = None, ""

@@ -1,13 +1,18 @@
 """An operator's commands: dead letters, pause and resume, removal of a queue, and repair after a lost failover."""
 
+import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from heapq import merge
+from itertools import islice
+from operator import attrgetter
+from typing import Any, TypeVar, cast
 
 from overload_demo.config import Settings
 from overload_demo.errors import ConfigurationError, StoreError
+from overload_demo.jobs import shard_of
 from overload_demo.queue.protocol import (
     MAX_DEAD_ENTRIES,
     PURGE,
@@ -20,6 +25,8 @@ from overload_demo.queue.protocol import (
 )
 from overload_demo.rest.client import Upstash
 
+Value = TypeVar("Value")
+
 PAGE = 500
 REQUEUE_PAGE = 100  # each entry may be searched for in the whole dead-letter list
 MAX_PASSES = 10
@@ -27,20 +34,21 @@ MAX_PASSES = 10
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """One entry of the dead-letter list; ``entry`` is its stored text. An unreadable entry has an empty ``job_id``."""
+    """One entry of a shard's dead-letter list; ``entry`` is its stored text. An unreadable one has no ``job_id``."""
 
     job_id: str
     reason: str
     at: str
     entry: str
+    shard: int = 0
 
 
 class QueueAdmin:
     """Manages the dead-letter list and pauses the queue. Each call is safe to repeat. Raises :class:`StoreError`."""
 
-    def __init__(self, upstash: Upstash, settings: Settings) -> None:
+    def __init__(self, upstash: Upstash, settings: Settings, shard: int = 0) -> None:
         self._upstash, self._protocol = upstash, Protocol.of(upstash, settings)
-        self._ttl_s = settings.queue_result_ttl
+        self._ttl_s, self._shard = settings.queue_result_ttl, shard
 
     async def dead_letters(self, limit: int = MAX_DEAD_ENTRIES) -> list[DeadLetter]:
         """Return the dead letters, oldest first, at most ``limit``; read in pages."""
@@ -51,7 +59,7 @@ class QueueAdmin:
             page = await self._upstash.command("LRANGE", key, len(found), last, repeatable=True)
             if not page:
                 break
-            found += [_dead_letter(str(entry)) for entry in page]
+            found += [_dead_letter(str(entry), self._shard) for entry in page]
         return found
 
     async def job(self, job_id: str) -> dict[str, str]:
@@ -92,12 +100,12 @@ class QueueAdmin:
             raise resumed
 
 
-def _dead_letter(entry: str) -> DeadLetter:
+def _dead_letter(entry: str, shard: int) -> DeadLetter:
     try:
         fields: Any = json.loads(entry)
-        return DeadLetter(str(fields["job_id"]), str(fields["reason"]), str(fields["at"]), entry)
+        return DeadLetter(str(fields["job_id"]), str(fields["reason"]), str(fields["at"]), entry, shard)
     except (ValueError, LookupError, TypeError, RecursionError):
-        return DeadLetter("", "unreadable entry", "", entry)
+        return DeadLetter("", "unreadable entry", "", entry, shard)
 
 
 async def remove_all(upstash: Upstash, prefix: str) -> None:
@@ -241,3 +249,60 @@ def _whole(text: object) -> int | None:
     except ValueError:
         return None
     return number if abs(number) < 2**53 else None
+
+
+class ShardedAdmin:
+    """The commands of :class:`QueueAdmin` and :class:`QueueRepair` over all shards, at the same time.
+
+    What fails in one shard is still done in the others; then the first error is raised.
+    """
+
+    def __init__(self, clients: Sequence[Upstash], settings: Settings) -> None:
+        self._admins = [QueueAdmin(client, settings, shard) for shard, client in enumerate(clients)]
+        self._repairs = [QueueRepair(client, settings) for client in clients]
+
+    async def dead_letters(self, limit: int = MAX_DEAD_ENTRIES) -> list[DeadLetter]:
+        """Return the dead letters, oldest first, at most ``limit`` of each shard and at most so many of all."""
+        of_each = await _all(one.dead_letters(limit) for one in self._admins)
+        return list(islice(merge(*of_each, key=attrgetter("at")), limit))
+
+    async def job(self, job_id: str) -> dict[str, str]:
+        """Return every stored field of a job; empty for an unknown id or shard."""
+        shard = shard_of(job_id)
+        return await self._admins[shard].job(job_id) if shard < len(self._admins) else {}
+
+    async def requeue(self, letters: Sequence[DeadLetter]) -> list[str]:
+        """Put dead jobs back, each in its shard; returns the verdict of each."""
+        replies = await _all(one.requeue(own) for one, own in self._by_shard(letters))
+        verdicts = [iter(reply) for reply in replies]
+        return [next(verdicts[one.shard]) if one.shard < len(verdicts) else "unknown" for one in letters]
+
+    async def purge(self, letters: Sequence[DeadLetter]) -> None:
+        """Remove entries from the dead-letter lists."""
+        await _all(one.purge(own) for one, own in self._by_shard(letters))
+
+    async def pause(self) -> None:
+        """Lease no more jobs to workers."""
+        await _all(one.pause() for one in self._admins)
+
+    async def resume(self) -> None:
+        """Lease jobs again."""
+        await _all(one.resume() for one in self._admins)
+
+    async def reconcile(self) -> Counter[str]:
+        """Repair every shard; returns the sums of the repairs."""
+        return sum(await _all(one.run() for one in self._repairs), Counter())
+
+    def _by_shard(self, letters: Sequence[DeadLetter]) -> list[tuple[QueueAdmin, list[DeadLetter]]]:
+        return [(one, [letter for letter in letters if letter.shard == at]) for at, one in enumerate(self._admins)]
+
+
+async def _all(works: Iterable[Awaitable[Value]]) -> list[Value]:
+    """Do the work for all shards; names the shard in an error, if there are several."""
+    done = await asyncio.gather(*works, return_exceptions=True)
+    for shard, one in enumerate(done):
+        if isinstance(one, StoreError) and len(done) > 1:
+            raise type(one)(f"shard {shard}: {one}", one.outcome)
+        if isinstance(one, BaseException):
+            raise one
+    return cast(list[Value], done)

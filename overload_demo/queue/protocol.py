@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any, TypeVar
 
@@ -43,6 +44,7 @@ TYPES = {
     "workers": "hash",
     "stats": "hash",
     "dead": "list",
+    "shard": "string",
 }
 _KEYS = {
     ENQUEUE: ("queue", "seq", "stats", "workers"),
@@ -123,3 +125,12 @@ def pages(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
 def malformed(script: Script) -> StoreUnavailableError:
     """The error for a reply that is not of the script's form: what the call did is unknown."""
     return StoreUnavailableError(f"the store's reply to {script.name} is malformed", Outcome.UNKNOWN)
+
+
+def age_s(created_at: str, now_s: float, unreadable: float) -> float:
+    """Return the seconds from a stored time until ``now_s``, at least 0; ``unreadable`` if it is no time."""
+    try:
+        created = datetime.fromisoformat(created_at)
+        return max(0.0, now_s - created.replace(tzinfo=created.tzinfo or UTC).timestamp())
+    except (ValueError, OverflowError):
+        return unreadable

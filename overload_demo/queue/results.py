@@ -9,14 +9,13 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from overload_demo.config import Settings
 from overload_demo.errors import StoreError
 from overload_demo.jobs import JobState, why_not_shown
 from overload_demo.queue.group_commit import Answer, GroupCommit, SharedCall
-from overload_demo.queue.protocol import MAX_RETURNED_DISTANCE, STATS, STATUS, Protocol, RecentRates, malformed
+from overload_demo.queue.protocol import MAX_RETURNED_DISTANCE, STATS, STATUS, Protocol, RecentRates, age_s, malformed
 from overload_demo.rest.client import Upstash
 
 MAX_READ_JOBS = 500
@@ -163,7 +162,7 @@ class Results:
         return QueueStats(
             queue_length=depth,
             in_flight=int(in_flight),
-            oldest_age_s=_age_s(created_at, float(now_s)),
+            oldest_age_s=round(age_s(created_at, float(now_s), 0.0), 3),
             estimated_wait_s=round(self._shards * depth * service_s / max(1, len(workers)), 3),
             service_time_s=service_s,
             drain_rate_per_s=round(rates.drain_rate_per_s(), 3),
@@ -182,15 +181,6 @@ def _count(text: Any) -> int:
         return max(0, int(text or 0))
     except (ValueError, TypeError, OverflowError):
         return 0
-
-
-def _age_s(created_at: str, now_s: float) -> float:
-    """Seconds between a stored time and the store's clock; 0.0 for an empty queue or an unreadable time."""
-    try:
-        created = datetime.fromisoformat(created_at)
-    except ValueError:
-        return 0.0
-    return round(max(0.0, now_s - created.replace(tzinfo=created.tzinfo or UTC).timestamp()), 3)
 
 
 def _status_from(job: list[Any] | None, per_job_s: float, shards: int) -> JobStatus | None:

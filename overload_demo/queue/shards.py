@@ -239,6 +239,9 @@ class ShardedResults:
         await asyncio.gather(*(one.aclose() for one in self._results))
 
 
+Reader = Results | ShardedResults
+
+
 def summed(shards: Sequence[QueueStats | BaseException]) -> QueueStats:
     """Return the numbers of a deployment from those of its shards, which it also holds.
 

@@ -90,8 +90,9 @@ def main(
         settings = load_settings(upstash_redis_rest_url=None, upstash_redis_rest_token=None, **chosen)
         log_to_stderr(settings.overload_log_format, level)
         tokens = Tokens(_token("--token-file", token_file), _token("--read-only-token-file", read_only_token_file))
-        if repair and settings.overload_redis_url is not None:
-            raise ConfigurationError("OVERLOAD_REDIS_URL is set: --repair is for the embedded store only")
+        if (repair or chosen) and settings.overload_redis_url is not None:
+            option = "--repair" if repair else "--nodes"
+            raise ConfigurationError(f"OVERLOAD_REDIS_URL is set: {option} is for the embedded store only")
         _run(_Options(data_dir or settings.overload_data_dir, host, port, until_unused, repair), settings, tokens)
     except OverloadDemoError as error:
         typer.echo(f"error: {error}", err=True)  # without colours, even if forced: clients read it in the log

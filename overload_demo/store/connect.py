@@ -1,30 +1,25 @@
 """Open the store of a process, found, started and checked: Upstash, or the embedded store of a data directory."""
 
-import asyncio
 import logging
 import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 from overload_demo.config import Settings
-from overload_demo.errors import ConfigurationError, StoreError, StoreUnavailableError
-from overload_demo.jobs import JOB_ID
+from overload_demo.errors import ConfigurationError, StoreUnavailableError
 from overload_demo.process import PYTHON_M
-from overload_demo.queue.protocol import TYPES, Protocol
 from overload_demo.rest import Address
 from overload_demo.rest.client import Upstash
-from overload_demo.rest.diagnosis import info_facts, refuse_unsafe
 from overload_demo.rest.loopback import connect
-from overload_demo.rest.scripts import Command
 from overload_demo.store import append_only
-from overload_demo.store.data_dir import LEAVING_TIMEOUT_S, STILL_LEAVING, DataDir
+from overload_demo.store.data_dir import LEAVING_TIMEOUT_S, STILL_LEAVING, DataDir, State
+from overload_demo.store.startup_check import check_store
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +27,8 @@ Store = tuple[Address, Callable[[], Address] | None]
 
 ANSWER_TIMEOUT_S = 15.0  # for a gateway that another process started
 LOADING_TIMEOUT_S = 120.0  # for one started here: it ends by itself unless it is still loading a lot of data
-CHECK_TIMEOUT_S = PING_TIMEOUT_S = 2.0
+PING_TIMEOUT_S = 2.0
 POLL_S = 0.02
-WAIT_MS = 500  # chosen: a replica that follows confirms in one or two
 PING = b"GET /ping HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer %b\r\n\r\n"
 
 
@@ -69,53 +63,11 @@ def clients_of(store: Store, **options: Any) -> list[Upstash]:
     return [Upstash(one, refresh=refreshed(shard), **options) for shard, one in enumerate(address.shards)]
 
 
-def check_store(address: Address, settings: Settings) -> None:
-    """Check a store in one read-only exchange: jobs must be safe there, and its keys must belong to this queue.
-
-    Blocks for at most two seconds, also inside a running event loop. Raises :class:`ConfigurationError` if the server
-    evicts keys or is a cluster, or if keys with this queue's prefix hold other data. A store that does not answer, or
-    refuses the token, may do so later: the log gives the reason now, and each 503 gives it then.
-    """
-    with ThreadPoolExecutor(1) as thread:
-        for one in address.shards:
-            thread.submit(asyncio.run, _check(one, settings)).result()
-
-
-async def _check(address: Address, settings: Settings) -> None:
-    timeout_s = min(CHECK_TIMEOUT_S, settings.overload_store_deadline_s)
-    upstash = Upstash(address, connections=1)
-    protocol = Protocol.of(upstash, settings)
-    keys = [protocol.key(name) for name in TYPES]
-    commands: list[Command] = [("EVAL", "return 1", 0), ("INFO",), ("LINDEX", protocol.key("queue"), 0)]
-    commands += [("TYPE", key) for key in keys]
-    wanted = settings.overload_min_replicas
-    commands.append(("WAIT", wanted, WAIT_MS) if wanted else ("PING",))
-    try:
-        script, info, first, *types, found = await upstash.pipeline(commands, repeatable=True, deadline_s=timeout_s)
-    except StoreError as error:
-        log.info("the store is not usable yet: %s", error)
-        return
-    finally:
-        await upstash.aclose()
-    if wanted and (not isinstance(found, int) or found < wanted):
-        log.warning(
-            "OVERLOAD_MIN_REPLICAS is %d, but replicas of the store: %s; until then no job is accepted", wanted, found
-        )
-    if isinstance(script, StoreError):
-        log.info("the store is not usable yet: %s", script)
-    refuse_unsafe(info_facts(info if isinstance(info, str) else ""), in_cluster=bool(address.tag))
-    _refuse_foreign(dict(zip(keys, types, strict=True)), first, protocol)
-
-
-def _refuse_foreign(types: dict[str, Any], first: Any, protocol: Protocol) -> None:
-    advice = "set OVERLOAD_KEY_PREFIX to an unused prefix"
-    for (key, found), expected in zip(types.items(), TYPES.values(), strict=True):
-        if isinstance(found, str) and found not in {"none", expected}:
-            raise ConfigurationError(f"the key {key} is a {found}, not a {expected}: it holds other data; {advice}")
-    # Another application's list: a worker would treat its entries as broken jobs.
-    is_new = types[protocol.key("seq")] == "none"
-    if is_new and isinstance(first, str) and not JOB_ID.fullmatch(first):
-        raise ConfigurationError(f"the list {protocol.key('queue')} holds entries that are no job ids; {advice}")
+@asynccontextmanager
+async def opened(store: Store, **options: Any) -> AsyncIterator[list[Upstash]]:
+    """Yield the clients of :func:`clients_of`, and close them."""
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(aclosing(client)) for client in clients_of(store, **options)]
 
 
 class EmbeddedStore:
@@ -199,9 +151,7 @@ class EmbeddedStore:
                 starting = _start(data_dir, self._settings)
                 give_up_at = time.monotonic() + LOADING_TIMEOUT_S
             elif (state := data_dir.read_state()) is not None and _answers(data_dir.address(state)):
-                wanted = self._settings.overload_durability
-                if self._settings.overload_redis_url is None and state.durability != wanted:
-                    log.warning("OVERLOAD_DURABILITY is %s, but the running store has %s", wanted, state.durability)
+                self._compare(state)
                 if starting is not None and state.notice:
                     log.warning("%s", state.notice)
                 return data_dir.address(state)
@@ -211,6 +161,16 @@ class EmbeddedStore:
                 starting = None  # another process's store was faster
             time.sleep(POLL_S)
         raise StoreUnavailableError(f"the store on {data_dir.path} runs, but does not answer")
+
+    def _compare(self, state: State) -> None:
+        """Warn about a running store that was started with other settings."""
+        settings, nodes = self._settings, 2 * state.shards or 1
+        if settings.overload_redis_url is None:
+            if state.durability != settings.overload_durability:
+                text = "OVERLOAD_DURABILITY is %s, but the running store has %s"
+                log.warning(text, settings.overload_durability, state.durability)
+            if nodes != settings.overload_nodes:
+                log.warning("OVERLOAD_NODES is %d, but the running store has %d", settings.overload_nodes, nodes)
 
 
 def _start(data_dir: DataDir, settings: Settings) -> "subprocess.Popen[bytes]":

@@ -160,8 +160,8 @@ class DataDir:
         held = int(stated[1]) if stated else len(list(self.path.glob(f"{NODE}*"))) or int(any(map(Path.exists, single)))
         if held not in {0, wanted}:
             raise ConfigurationError(
-                f"OVERLOAD_NODES is {wanted}, but {self.path} holds the data of {held}: set OVERLOAD_NODES={held} "
-                "(or --nodes), or use another OVERLOAD_DATA_DIR"
+                f"OVERLOAD_NODES is {wanted}, but the data in {self.path} is that of {held}: "
+                f"set OVERLOAD_NODES={held} (or --nodes), or use another OVERLOAD_DATA_DIR"
             )
 
     def remember_inodes(self) -> None:

@@ -7,6 +7,7 @@ are introduced to each other again; ids, roles and slots stay in the ``nodes.con
 import asyncio
 import contextlib
 import logging
+import re
 import secrets
 import socket
 import sys
@@ -22,6 +23,7 @@ from overload_demo.errors import StoreUnavailableError
 from overload_demo.rest.diagnosis import LOADING, info_facts
 from overload_demo.store.data_dir import (
     CLUSTER_CONFIG,
+    DATA,
     NODE,
     SERVER_SOCKET,
     DataDir,
@@ -88,6 +90,7 @@ class ClusterNode(EmbeddedServer):
             "cluster-allow-replica-migration": "no",
             "cluster-require-full-coverage": "no",  # a shard that is lost does not stop the others
             "repl-diskless-sync-delay": "0",
+            "shutdown-timeout": "0",  # no wait for replicas: they end at the same time
             "min-replicas-to-write": str(settings.overload_min_replicas),
         }
         # The password is in the file only: every user of the machine can read the command line.
@@ -99,7 +102,15 @@ class ClusterNode(EmbeddedServer):
         if self._process is not None and not await self._survives() and self._process.returncode <= 0:
             log.warning("%s", self._end_reason())
             await self._before_restart(self)
+        if not self._is_running:
+            self._refuse_damaged_table()
         return await super().connect()
+
+    def _refuse_damaged_table(self) -> None:
+        """Raise :class:`StoreUnavailableError` if the node would lose its id and role, or crash on its table."""
+        table, has_data = self._data_dir.path / "nodes.conf", (self._data_dir.path / DATA).exists()
+        if has_data and not (table.exists() and re.search(r"(?m)^\w{40} .*myself(?s:.*)^vars ", table.read_text())):
+            raise StoreUnavailableError(f"{table} is missing or damaged: the node would not find its cluster")
 
     async def connect_again(self) -> RedisConnection:
         """Open another connection to the running node."""

@@ -17,19 +17,17 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, TypeVar
 
 from overload_demo.config import Settings
 from overload_demo.errors import OverloadDemoError, StoreError
 from overload_demo.process import after_fork, replace_with_null
-from overload_demo.queue.consumer import Consumer, Lease, LeasedJob, LeaseEnd, Settlement, about
-from overload_demo.queue.protocol import Protocol
-from overload_demo.rest.client import Upstash
+from overload_demo.queue.consumer import Lease, LeasedJob, LeaseEnd, Settlement, about
 from overload_demo.store.connect import Store
 from overload_demo.worker.identity import Identity
 from overload_demo.worker.journal import WorkerMetrics
-from overload_demo.worker.wake_ups import WakeUps
+from overload_demo.worker.sharded_consumer import open_source
 
 log = logging.getLogger("overload_demo.worker")
 Value = TypeVar("Value")
@@ -70,19 +68,15 @@ class LeaseRenewer:
         self._current_since = 0.0
         self._is_overdue = False
         self._renewed_at = time.monotonic()
-        address, refresh = store
-        timeout_s, on_error = settings.overload_store_deadline_s, metrics.store_error
-        self._upstash = Upstash(address, connections=2, timeout_s=timeout_s, refresh=refresh, on_error=on_error)
-        self._consumer = Consumer(self._upstash, settings, identity.worker_id, identity.predecessors)
-        channel, poll_s = Protocol.of(self._upstash, settings).key("wake"), settings.max_poll_interval_s
-        self._wake_ups = WakeUps(self._upstash, channel, identity.worker_id, poll_s, on_wake or (lambda: None))
+        calls = metrics.store_error, self._count, on_wake or (lambda: None), self._add
+        self._source = open_source(settings, store, identity, *calls)
         self._one_at_a_time = asyncio.Lock()
         self._selector = selectors.DefaultSelector()
         self._loop = asyncio.SelectorEventLoop(self._selector)
         _renewers.add(self)
         self._thread = threading.Thread(target=self._run_loop, name="lease-renewer", daemon=True)
         self._thread.start()
-        always = [self._tick_forever(), *([self._wake_ups.listen()] if on_wake else [])]
+        always = [self._tick_forever(), *(self._source.listeners() if on_wake else [])]
         self._running = [asyncio.run_coroutine_threadsafe(one, self._loop) for one in always]
 
     def _run_loop(self) -> None:
@@ -114,7 +108,7 @@ class LeaseRenewer:
 
     def sleep_s(self, lease: Lease) -> float:
         """Return how long the worker may sleep after a call that leased no job, seconds; 0 means that it must poll."""
-        return max(0.0, min(self._call(self._wake_ups.confirm()), lease.first_end_s))
+        return self._call(self._source.sleep_s(lease))
 
     def take(self) -> LeasedJob | None:
         """Return the next job of the batch, which is running from now on; None at the end of the batch."""
@@ -154,23 +148,26 @@ class LeaseRenewer:
 
     async def _fetch(self, max_jobs: int) -> Lease:
         async with self._one_at_a_time:
-            finished, terms = self._take_finished(), self._wake_ups.terms()
+            if late := list(self._todo):  # one batch is enough
+                return Lease(late, 0, 0)
+            finished = self._take_finished()
             lease: Lease | StoreError
             if not finished:
                 with self._metrics.timed("lease"):
-                    lease = await self._consumer.lease(max_jobs, *terms)
+                    lease = await self._source.lease(max_jobs)
             else:
                 with self._kept_on_failure(finished), self._metrics.timed("settle_and_lease"):
-                    fenced, lease = await self._consumer.settle_and_lease(finished, max_jobs, *terms)
-                self._count(finished, fenced)
+                    lease = await self._source.settle_and_lease(finished, max_jobs)
                 if isinstance(lease, StoreError):
                     raise lease
-            self._metrics.leased(len(lease.jobs))
-            self._renewed_at = time.monotonic()
-            self._todo.extend(lease.jobs)
-            if lease.jobs:
-                self._wake_ups.sleeps.reset()
+            self._add(lease, time.monotonic())
             return lease
+
+    def _add(self, lease: Lease, leased_at: float = 0.0) -> None:
+        """Add jobs to the batch. Of late ones it is unknown when they were leased: renew their leases at once."""
+        self._metrics.leased(len(lease.jobs))
+        self._renewed_at = leased_at
+        self._todo.extend(lease.jobs)
 
     async def _tick_forever(self) -> None:
         has_failed = False
@@ -206,14 +203,13 @@ class LeaseRenewer:
         settlements = self._take_finished() + released
         if settlements:
             with self._kept_on_failure(settlements), self._metrics.timed("settle"):
-                fenced = await self._consumer.settle(settlements)
-            self._count(settlements, fenced)
+                await self._source.settle(settlements)
 
     async def _renew(self) -> None:
         current = self._current
         held = ([current] if current else []) + list(self._todo)
         with self._metrics.timed("extend"):
-            lost = await self._consumer.extend(held)
+            lost = await self._source.extend(held)
         self._renewed_at = time.monotonic()
         for job in held:
             if job.job_id in lost:
@@ -230,9 +226,9 @@ class LeaseRenewer:
                 await self._settle(self._take_unstarted())
                 while self._finished:
                     await self._settle([])
-                await self._consumer.leave()
+                await self._source.leave()
             finally:
-                await self._upstash.aclose()
+                await self._source.aclose()
 
     def _take_finished(self) -> list[Settlement]:
         """Take the oldest finished jobs, as many as fit into one request; at least one if there is any."""
@@ -260,7 +256,7 @@ class LeaseRenewer:
             self._finished.extendleft(reversed(settlements))
             raise
 
-    def _count(self, settlements: list[Settlement], fenced: int) -> None:
+    def _count(self, settlements: Sequence[Settlement], fenced: int) -> None:
         self._metrics.settled(settlements, fenced)
         if fenced:
             log.warning("%d results came too late: their leases were lost, nothing was changed", fenced)

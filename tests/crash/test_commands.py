@@ -70,7 +70,7 @@ def test_a_second_api_on_the_same_port_is_refused(tmp_path: Path, own_queue: dic
     first = child("overload_demo.api", "--port", str(port), folder=tmp_path, **own_queue)
     first.start()
     try:
-        wait_until("the first serves", lambda: is_healthy(f"http://127.0.0.1:{port}"), timeout_s=20.0)
+        wait_until("the first serves", lambda: is_healthy(f"http://127.0.0.1:{port}"))
 
         outcome = run_command(tmp_path, "api", "--port", str(port))
 
@@ -99,7 +99,7 @@ def test_sigterm_finishes_the_running_job_and_releases_the_rest(tmp_path: Path, 
         ids = submit(client, 5)
         worker = child("overload_demo.worker", folder=tmp_path, **own_queue, WORKER_PROCESSING_DELAY=0.4)
         worker.start()
-        wait_until("a job is running", lambda: events(tmp_path), timeout_s=20.0)
+        wait_until("a job is running", lambda: events(tmp_path))
 
         assert worker.pid is not None
         os.kill(worker.pid, signal.SIGTERM)
@@ -120,7 +120,7 @@ def test_sigterm_ends_a_worker_within_the_grace_period(tmp_path: Path, own_queue
         with worker_process(
             tmp_path, **own_queue, WORKER_HANDLER="stuck:handle", WORKER_GRACE_S=0.3, WORKER_LEASE_S=1
         ) as worker:
-            wait_until("a job is running", lambda: events(tmp_path), timeout_s=20.0)
+            wait_until("a job is running", lambda: events(tmp_path))
             worker.terminate()
             wait_until("the worker has ended", lambda: worker.pid is None)
             assert "did not end within WORKER_GRACE_S" in worker.log.read_text()
@@ -206,12 +206,12 @@ def test_a_worker_waits_for_a_store_that_is_down_at_start(tmp_path: Path) -> Non
         command = [sys.executable, "-m", "overload_demo.store", "--port", str(port), "--token-file", str(chosen)]
         module = subprocess.Popen(command, env=environment(tmp_path), stdout=subprocess.DEVNULL)
         try:
-            wait_until("the store answers", lambda: client.get("/health/ready").status_code == 200, timeout_s=20.0)
+            wait_until("the store answers", lambda: client.get("/health/ready").status_code == 200)
             wait_for(client, submit(client, 3))
             assert Rest(url, token).run("PING") == "PONG"
         finally:
             module.terminate()
-            assert module.wait(timeout=15) == 0
+            assert module.wait(timeout=60) == 0
 
 
 def test_a_proxy_variable_does_not_catch_loopback_traffic(tmp_path: Path) -> None:
@@ -249,12 +249,12 @@ def test_plain_uvicorn_serves_the_app_too(tmp_path: Path) -> None:
     ]
     server = subprocess.Popen(command, env=environment(tmp_path))
     try:
-        wait_until("it serves", lambda: is_healthy(f"http://127.0.0.1:{port}"), timeout_s=20.0)
+        wait_until("it serves", lambda: is_healthy(f"http://127.0.0.1:{port}"))
         with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client, worker_process(tmp_path):
             wait_for(client, submit(client))
     finally:
         server.terminate()
-        server.wait(timeout=15)
+        server.wait(timeout=60)
 
 
 def is_healthy(url: str) -> bool:

@@ -14,7 +14,8 @@ from valkey import Valkey
 from overload_demo.config import Settings
 from overload_demo.errors import ConfigurationError
 from overload_demo.queue.protocol import TYPES
-from overload_demo.store.connect import Store, check_store, open_store
+from overload_demo.store.connect import Store, open_store
+from overload_demo.store.startup_check import check_store
 from tests.support import hostile as h
 from tests.support.cloud import server
 from tests.support.running import JOB, free_port, make_settings, serving_api, submit, wait_for, working
@@ -181,8 +182,8 @@ async def test_a_database_behind_a_rest_url_that_reports_itself_unsafe_is_refuse
     bus = ("--cluster-port", str(free_port()))  # by itself it is 10,000 above the port, and may be none
     with server(tmp_path / "own", port, *options, *bus):
         info = exchange(port, "INFO")
-    replies = [{"result": 1}, {"result": info}, {"result": None}, *([{"result": "none"}] * len(TYPES))]
-    async with h.hostile(h.answer(200, replies)) as gateway:
+    replies = [1, info, None, ["0", []], None, *(["none"] * len(TYPES)), "PONG"]
+    async with h.hostile(h.answer(200, [{"result": one} for one in replies])) as gateway:
         with pytest.raises(ConfigurationError, match=reason):
             await asyncio.to_thread(open_like, make_settings(tmp_path), (gateway.address, None))
 

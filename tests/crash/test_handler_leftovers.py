@@ -87,7 +87,7 @@ def test_leftover_threads_and_processes_are_named_and_do_not_block_the_end(
             wait_for(lab.client, ids)
             if not arguments:
                 worker.terminate()
-            wait_until("the worker ends", lambda: exit_code(worker) is not None, timeout_s=15.0)
+            wait_until("the worker ends", lambda: exit_code(worker) is not None)
             assert exit_code(worker) == 0
 
         assert "without what a handler has left running: " in worker.log.read_text()
@@ -102,7 +102,7 @@ def test_an_idle_pool_and_an_uncancellable_task_do_not_block_the_end(
     with handler_lab(tmp_path, store_on_a_port) as lab:
         submit(lab.client)
         with lab.worker(code, "--until-empty", WORKER_GRACE_S=600) as worker:
-            wait_until("the worker ends", lambda: exit_code(worker) is not None, timeout_s=15.0)
+            wait_until("the worker ends", lambda: exit_code(worker) is not None)
             assert exit_code(worker) == 0
 
         assert ("a task that the handler has left" in worker.log.read_text()) == (code is TASK)
@@ -113,7 +113,7 @@ def test_closed_descriptors_end_the_worker_with_the_reason(tmp_path: Path, store
     with handler_lab(tmp_path, store_on_a_port) as lab:
         submit(lab.client)
         with lab.worker(code, WORKER_EFFECT_LOG="") as worker:
-            wait_until("the worker ends", lambda: exit_code(worker) is not None, timeout_s=15.0)
+            wait_until("the worker ends", lambda: exit_code(worker) is not None)
             assert exit_code(worker) == 1
 
         assert "(Bad file descriptor): does the handler close descriptors" in worker.log.read_text().splitlines()[-1]

@@ -71,7 +71,7 @@ def refusal(data_dir: Path) -> str:
 
 def repair(data_dir: Path) -> str:
     done = start_standalone(data_dir, "--repair")
-    output, errors = done.communicate(timeout=30)
+    output, errors = done.communicate(timeout=60)
     assert done.returncode == 0, errors
     return output
 
@@ -137,7 +137,7 @@ def test_the_standalone_store_reports_a_dropped_end_on_its_terminal(data_dir: Pa
         wait_until("it serves", (data_dir / "state.json").exists)
     finally:
         started.terminate()
-    _, errors = started.communicate(timeout=15)
+    _, errors = started.communicate(timeout=60)
     assert "dropped an incomplete command at the end, 10 bytes" in errors
 
 

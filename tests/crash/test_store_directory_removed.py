@@ -66,17 +66,18 @@ def move_away(data_dir: Path) -> None:
     [remove_all, remove_locks, remove_data_files, remove_one_data_file, move_away],
     ids=lambda one: one.__name__,
 )
+@pytest.mark.usefixtures("no_repeats")
 def test_acceptance_stops_with_one_log_line_and_a_503(
     tmp_path: Path, data_dir: Path, caplog: pytest.LogCaptureFixture, remove: Callable[[Path], None]
 ) -> None:
-    settings = make_settings(tmp_path, overload_store_deadline_s=0.3)
+    settings = make_settings(tmp_path)
     with caplog.at_level(logging.ERROR), EmbeddedStore(data_dir, settings) as store:
         opened = store.acquire(), store.refresh
         with serving_api(settings, opened) as client:
             submit(client)
             servers = servers_of(data_dir)
             remove(data_dir)
-            wait_until("acceptance stops", lambda: client.post("/jobs", json=JOB).status_code == 503, timeout_s=5)
+            wait_until("acceptance stops", lambda: client.post("/jobs", json=JOB).status_code == 503)
             wait_until("the server ended", lambda: not any(one.is_running() for one in servers))
             refused = client.post("/jobs", json=JOB)
             assert refused.status_code == 503
@@ -92,7 +93,7 @@ def test_a_standalone_store_prints_one_line_and_ends(data_dir: Path) -> None:
     started = start_standalone(data_dir)
     read_connection_lines(started)
     shutil.rmtree(data_dir)
-    code = started.wait(timeout=10)
+    code = started.wait(timeout=60)
     errors = stop(started)[1]
     assert code == 1
     assert errors == f"error: {data_dir} was removed or replaced while in use: stopped; start again\n"

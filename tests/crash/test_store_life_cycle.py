@@ -48,7 +48,7 @@ def client(address: Address) -> Rest:
 def refusal(data_dir: Path, *options: str, **environment: str) -> str:
     """The one line of a standalone store that refuses to start."""
     started = start_standalone(data_dir, *options, **environment)
-    _, errors = started.communicate(timeout=15)
+    _, errors = started.communicate(timeout=60)
     assert started.returncode == 1, errors
     (line,) = errors.splitlines()
     return line
@@ -251,7 +251,7 @@ def test_a_second_store_on_the_same_data_is_refused_in_one_line(data_dir: Path) 
 @pytest.mark.parametrize("options", [["--port", "70000"], ["--token", "secret"], ["--port", "x"]], ids=repr)
 def test_a_usage_error_exits_with_2(data_dir: Path, options: list[str]) -> None:
     started = start_standalone(data_dir, *options)
-    started.communicate(timeout=15)
+    started.communicate(timeout=60)
     assert started.returncode == 2
 
 

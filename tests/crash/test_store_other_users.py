@@ -38,7 +38,7 @@ def refusal(data_dir: Path) -> str:
     with pytest.raises(ConfigurationError) as caught:
         EmbeddedStore(data_dir, load_settings()).acquire()
     started = start_standalone(data_dir)
-    _, errors = started.communicate(timeout=15)
+    _, errors = started.communicate(timeout=60)
     assert started.returncode == 1
     assert errors == f"error: {caught.value}\n"
     return str(caught.value)

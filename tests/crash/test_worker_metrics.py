@@ -32,7 +32,7 @@ def url_of(worker: Child) -> str:
         found[:] = re.findall(r"metrics at (http://127\.0\.0\.1:\d+/metrics)", worker.log.read_text())
         return bool(found)
 
-    wait_until("it logs its port", is_logged, timeout_s=20.0)
+    wait_until("it logs its port", is_logged)
     return found[-1]
 
 
@@ -71,7 +71,7 @@ def test_an_interrupted_job_is_counted_as_a_second_attempt(tmp_path: Path, own_q
         [job_id] = submit(client)
         slow = child("overload_demo.worker", folder=tmp_path, **own_queue, WORKER_PROCESSING_DELAY=60)
         slow.start()
-        wait_until("it is running", lambda: events(tmp_path), timeout_s=20.0)
+        wait_until("it is running", lambda: events(tmp_path))
         slow.kill()
         slow.stop()
 
@@ -91,7 +91,7 @@ def test_a_running_job_is_in_flight(tmp_path: Path, own_queue: dict[str, object]
         with worker_process(
             tmp_path, **own_queue, WORKER_METRICS_PORT=0, WORKER_PROCESSING_DELAY=60, WORKER_GRACE_S=0.1
         ) as worker:
-            wait_until("it is running", lambda: events(tmp_path), timeout_s=20.0)
+            wait_until("it is running", lambda: events(tmp_path))
             assert scrape(url_of(worker))["overload_worker_in_flight"] == 1
 
 
@@ -126,7 +126,7 @@ def test_a_taken_metrics_port_is_a_one_line_error(tmp_path: Path, own_queue: dic
 
 def test_without_a_port_nothing_is_opened(tmp_path: Path, own_queue: dict[str, object]) -> None:
     with worker_process(tmp_path, **own_queue) as worker:
-        wait_until("it is up", lambda: "is up" in worker.log.read_text(), timeout_s=20.0)
+        wait_until("it is up", lambda: "is up" in worker.log.read_text())
         assert "metrics at" not in worker.log.read_text()
 
 

@@ -69,7 +69,7 @@ def test_a_second_worker_with_one_worker_id_is_a_one_line_error(tmp_path: Path, 
     settings = make_settings(tmp_path)
     variables = queue_variables(store_on_a_port, settings.overload_key_prefix, WORKER_ID="worker")
     with worker_process(tmp_path, **variables) as first:
-        wait_until("it is up", lambda: "is up" in first.log.read_text(), timeout_s=20.0)
+        wait_until("it is up", lambda: "is up" in first.log.read_text())
         outcome = subprocess.run(
             [sys.executable, "-m", "overload_demo.worker"],
             env=environment(tmp_path, **variables),

@@ -66,19 +66,19 @@ def test_a_202_is_on_disk(tmp_path: Path) -> None:
             os.kill(pid, signal.SIGKILL)
         api.start()
 
-        wait_until("the store is back with the job", lambda: status(client, job_id) == "queued", timeout_s=20.0)
+        wait_until("the store is back with the job", lambda: status(client, job_id) == "queued")
 
 
 def test_an_accepted_job_survives_a_killed_worker(tmp_path: Path) -> None:
     """``kill -9`` in the middle of a job: the restarted worker runs it again at once, not after the lease."""
     with api_process(tmp_path) as (_, client), worker_process(tmp_path, WORKER_PROCESSING_DELAY=1.0) as worker:
         [job_id] = submit(client)
-        wait_until("the job has started", lambda: ("start", job_id, 1) in events(tmp_path), timeout_s=20.0)
+        wait_until("the job has started", lambda: ("start", job_id, 1) in events(tmp_path))
 
         worker.kill()
         worker.start()
 
-        wait_until("it is started again", lambda: ("start", job_id, 2) in events(tmp_path), timeout_s=15.0)
+        wait_until("it is started again", lambda: ("start", job_id, 2) in events(tmp_path))
         wait_for(client, [job_id])
         assert [event for event in events(tmp_path) if event[0] == "effect"] == [("effect", job_id, 2)]
 
@@ -129,7 +129,7 @@ def test_a_job_that_kills_its_worker_becomes_a_dead_letter(tmp_path: Path) -> No
         others += submit(client, 10)
         with worker_process(tmp_path, WORKER_HANDLER="poison:handle") as worker:
             for attempt in (1, 2, 3):
-                wait_until(f"attempt {attempt} killed the worker", lambda: worker.pid is None, timeout_s=20.0)
+                wait_until(f"attempt {attempt} killed the worker", lambda: worker.pid is None)
                 assert ("start", poison, attempt) in events(tmp_path)
                 worker.start()
             wait_for(client, others)

@@ -13,6 +13,7 @@ import httpx
 import psutil
 import pytest
 
+from overload_demo.api.front_door import parent as parent_module
 from overload_demo.api.front_door.parent import Parent
 from overload_demo.http_server import url_of
 from overload_demo.load import LoadPlan, LoadProgress, LoadResult, LoadSummary, Shape, run_load
@@ -68,7 +69,7 @@ def test_a_rolling_restart_loses_no_request_of_a_crowd(tmp_path: Path, own_queue
         assert len(old) == 2
 
         summary = fire(url, 4000, lambda: os.kill(parent.pid or 0, signal.SIGHUP))
-        wait_until("both are new", lambda: len(serving(parent)) == 2 and not serving(parent) & old, timeout_s=20.0)
+        wait_until("both are new", lambda: len(serving(parent)) == 2 and not serving(parent) & old)
 
         assert (summary.accepted, summary.failures) == (4000, {})
         assert httpx.get(f"{url}/queue/stats", trust_env=False).json()["accepted"] == 4000
@@ -124,7 +125,7 @@ def test_children_end_when_their_parent_is_killed(tmp_path: Path, own_queue: dic
 
         parent.kill()
 
-        wait_until("they have ended", lambda: not any(one.is_running() for one in processes), timeout_s=20.0)
+        wait_until("they have ended", lambda: not any(one.is_running() for one in processes))
 
 
 def test_children_that_cannot_start_are_a_one_line_error(tmp_path: Path, own_queue: dict[str, object]) -> None:
@@ -160,7 +161,7 @@ def test_suspended_children_are_killed_together_after_one_grace_period(
         took_s = time.monotonic() - began
 
     assert not any(psutil.pid_exists(pid) for pid in stuck)
-    assert took_s < 1.8 * STOP_TIMEOUT_S  # one after the other, they take three times as long
+    assert took_s < 2.5 * STOP_TIMEOUT_S  # one after the other, they take three times as long
 
 
 # The first process that would serve hangs before it does anything; the parent itself does not serve.
@@ -181,15 +182,19 @@ def test_a_child_that_hangs_at_its_start_is_restarted_while_the_others_serve(
     (tmp_path / "sitecustomize.py").write_text(HANG_ONCE)
     for name, value in environment(tmp_path).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("overload_demo.api.front_door.parent.READY_WITHIN_S", 8.0)
+    monkeypatch.setattr(parent_module, "READY_WITHIN_S", 3600.0)
     with listening() as listeners:
         parent = Parent(listeners, 2, 1.0)
         runner = threading.Thread(target=parent.run)
         runner.start()
         try:
             wait_until("one hangs", (tmp_path / "one_hangs").exists)
-            wait_until("the other serves", lambda: _accepts(url_of(listeners)), timeout_s=20.0)
-            wait_until("the hanging one is replaced", lambda: len(_ready(parent)) == 2, timeout_s=40.0)
+            wait_until("the other serves", lambda: _accepts(url_of(listeners)), timeout_s=60.0)
+            [hanging] = {child.process.pid for child in parent._children} - set(_ready(parent))
+            monkeypatch.setattr(parent_module, "READY_WITHIN_S", 0.0)  # as if that time had passed
+            wait_until("the hanging one is killed", lambda: not psutil.pid_exists(hanging or 0))
+            monkeypatch.setattr(parent_module, "READY_WITHIN_S", 3600.0)
+            wait_until("it is replaced", lambda: len(_ready(parent)) == 2, timeout_s=60.0)
             assert runner.is_alive()
         finally:
             parent.stop()
@@ -208,7 +213,7 @@ def test_a_first_child_that_cannot_be_started_is_the_error(monkeypatch: pytest.M
 
 def _accepts(url: str) -> bool:
     with suppress(httpx.HTTPError):
-        return httpx.post(f"{url}/jobs", json=JOB, trust_env=False, timeout=1.0).status_code == 202
+        return httpx.post(f"{url}/jobs", json=JOB, trust_env=False, timeout=10.0).status_code == 202
     return False
 
 

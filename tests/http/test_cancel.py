@@ -73,8 +73,9 @@ def test_an_idempotency_key_still_leads_to_the_cancelled_job(client: httpx.Clien
         *[(h.answer(200, {"result": result}), "unknown") for result in (None, 5, "text", [], [5], [None, None], {})],
     ],
 )
+@pytest.mark.usefixtures("no_repeats")
 async def test_a_failing_store_is_a_503_with_the_outcome(tmp_path: Path, script: h.Script, outcome: str) -> None:
-    settings = make_settings(tmp_path, overload_store_deadline_s=0.2)
+    settings = make_settings(tmp_path, overload_store_deadline_s=1.0)
     async with h.hostile(script) as server:
         async with client_of(create_app(settings, (server.address, None))) as client:
             answer = await client.delete("/jobs/job_" + "0" * 32)

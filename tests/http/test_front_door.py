@@ -56,11 +56,11 @@ def test_a_crowd_far_above_the_cap_is_answered_completely(tmp_path: Path, own_qu
 
 def test_256_descriptors_are_enough_for_a_thousand_sockets(tmp_path: Path) -> None:
     with low_descriptor_limit(256):
-        assert connection_cap(load_settings(), listeners=16) < 200
+        assert connection_cap(load_settings(), in_use=16) < 200
         starting = api_process(tmp_path)
         _, client = starting.__enter__()
     try:
-        wait_until("it serves", lambda: client.get("/health").status_code == 200, timeout_s=20.0)
+        wait_until("it serves", lambda: client.get("/health").status_code == 200)
         plan = LoadPlan(str(client.base_url), requests=1000, shape=Shape.AT_ONCE, timeout_s=60)
 
         summary = asyncio.run(run_load(plan)).summary()
@@ -81,7 +81,7 @@ def test_256_descriptors_are_enough_for_a_thousand_sockets(tmp_path: Path) -> No
     ],
 )
 def test_the_cap_keeps_within_the_setting_and_the_memory_budget(changes: dict[str, int], least: int, most: int) -> None:
-    assert least <= connection_cap(load_settings(**changes), listeners=31) <= most
+    assert least <= connection_cap(load_settings(**changes), in_use=31) <= most
 
 
 def test_silent_and_slow_senders_are_closed_and_others_served(tmp_path: Path, store: Store) -> None:
@@ -146,7 +146,7 @@ def test_a_stop_answers_the_connections_in_the_accept_queue(tmp_path: Path, own_
     api = child("overload_demo.api", "--port", str(port), folder=tmp_path, **own_queue, OVERLOAD_MAX_CONNECTIONS=8)
     api.start()
     try:
-        wait_until("it listens", lambda: "serving at" in api.log.read_text(), timeout_s=20.0)
+        wait_until("it listens", lambda: "serving at" in api.log.read_text())
         with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client, connections(client, 60) as crowd:
             for connection in crowd:
                 connection.sendall(post())
@@ -185,7 +185,7 @@ def test_connections_that_wait_after_the_grace_period_are_reset_and_counted(
     api = child("overload_demo.api", "--port", str(port), folder=tmp_path, **own_queue, **limits)
     api.start()
     try:
-        wait_until("it listens", lambda: "serving at" in api.log.read_text(), timeout_s=20.0)
+        wait_until("it listens", lambda: "serving at" in api.log.read_text())
         with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client, connections(client, 30) as silent:
             wait_until("the cap is reached", lambda: has_open(api, silent, 8))
 

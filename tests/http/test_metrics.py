@@ -163,10 +163,10 @@ def test_connections_and_pauses_are_reported(tmp_path: Path, store: Store) -> No
 def test_a_scrape_at_the_cap_reports_the_pause(tmp_path: Path, store: Store) -> None:
     with serving_api(make_settings(tmp_path, overload_max_connections=8), store) as client:
         with sockets.connections(client, 8) as inside, sockets.connections(client, 1):
-            wait_until("it is full", lambda: _scrape_on(inside[0])["overload_accepting_paused"] == 1)
+            wait_until("it is full", lambda: scrape_on(inside[0])["overload_accepting_paused"] == 1)
 
 
-def _scrape_on(connection: socket.socket) -> Numbers:
+def scrape_on(connection: socket.socket) -> Numbers:
     """A scrape on a given connection, which stays open only while there is no crowd."""
     connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
     read = b""

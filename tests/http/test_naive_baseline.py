@@ -35,7 +35,7 @@ class Client:
         self.url = url
 
     def call(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
-        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=20)
+        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=60)
         with contextlib.closing(connection):
             connection.request(method, path, json.dumps(body), {"Content-Type": "application/json"})
             response = connection.getresponse()

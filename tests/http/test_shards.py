@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,15 @@ from overload_demo.jobs import ID_LENGTH, on_shard, shard_of
 from overload_demo.queue.shards import JOBS_IN_A_ROW, shard_of_record
 from overload_demo.store.connect import Store
 from tests.http.test_bounds import CROWD, crowd
+from tests.http.test_front_door import low_descriptor_limit
 from tests.http.test_jobs_contract import assert_problem
+from tests.http.test_metrics import scrape_on
 from tests.support import hostile as h
 from tests.support.running import JOB, client_of, make_settings, serving_api, submit
 from tests.support.scraping import scrape
 from tests.support.shards import depths, joined, sharing
+from tests.support.sockets import connections
+from tests.support.waiting import wait_until
 
 SHARDS = 3
 
@@ -157,12 +162,23 @@ def test_one_shard_shows_no_shards(settings: Settings, store: Store) -> None:
         assert scrape(client)["overload_queue_depth"] == 0
 
 
+def test_the_cap_of_connections_leaves_descriptors_for_all_shards(settings: Settings, store: Store) -> None:
+    with ExitStack() as stack:
+        with low_descriptor_limit(256):
+            client = stack.enter_context(serving_api(settings, sharing(store, 12)))
+        [inside, *_] = stack.enter_context(connections(client, 8))
+        stack.enter_context(connections(client, 120))  # fewer than the cap with one shard
+
+        wait_until("it is full", lambda: scrape_on(inside)["overload_accepting_paused"] == 1)
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "k"}], ids=["without a key", "with a key"])
+@pytest.mark.usefixtures("no_repeats")
 async def test_an_unknown_outcome_names_the_id_that_the_job_has_in_its_shard(
     tmp_path: Path, headers: dict[str, str]
 ) -> None:
-    settings = make_settings(tmp_path, overload_store_deadline_s=0.3)
+    settings = make_settings(tmp_path)
     async with h.hostile(h.hang_up) as first, h.hostile(h.hang_up) as second:
         servers = [first, second]
         async with client_of(create_app(settings, joined(one.address for one in servers))) as client:

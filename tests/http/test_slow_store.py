@@ -84,9 +84,9 @@ def test_a_client_that_waits_for_a_slow_store_is_not_closed_as_stalled(
 ) -> None:
     """Neither half-closed clients nor those with an unfinished further request are closed."""
     monkeypatch.setattr("overload_demo.api.front_door.gate.CHECK_EVERY_S", 0.001)
-    settings = make_settings(tmp_path, overload_request_patience_s=0.3)
+    settings = make_settings(tmp_path, overload_request_patience_s=1.0)
     with serving_api(settings, network.store) as client, connections(client, 3) as [one, one_and_a_half, two]:
-        network.delay_s = 0.7
+        network.delay_s = 2.0
         one.sendall(post())
         one_and_a_half.sendall(post() + post()[:-1])
         two.sendall(post() + post()[:-1])

@@ -108,7 +108,7 @@ def assert_store_problem(answer: httpx.Response) -> dict[str, Any]:
 
 
 async def answers_over(tmp_path: Path, *scripts: h.Script) -> tuple[httpx.Response, httpx.Response]:
-    settings = make_settings(tmp_path, overload_store_deadline_s=0.2)
+    settings = make_settings(tmp_path, overload_store_deadline_s=1.0)
     async with h.hostile(*scripts) as server:
         async with client_of(create_app(settings, (server.address, None))) as client:
             return await client.post("/jobs", json=JOB), await client.get(f"/jobs/{JOB_ID}")
@@ -117,6 +117,7 @@ async def answers_over(tmp_path: Path, *scripts: h.Script) -> tuple[httpx.Respon
 @pytest.mark.parametrize(
     "script", [h.hang_up, h.reset, h.stay_silent, h.answer(502, b"<html>"), h.answer(200, {"result": "x"})]
 )
+@pytest.mark.usefixtures("no_repeats")
 async def test_an_unknown_outcome_carries_the_job_id_to_poll(tmp_path: Path, script: h.Script) -> None:
     posted, polled = await answers_over(tmp_path, script)
 
@@ -131,6 +132,7 @@ async def test_an_unknown_outcome_carries_the_job_id_to_poll(tmp_path: Path, scr
     "text",
     ["OOM command not allowed", "ERR DB capacity quota exceeded", "LOADING the dataset", "NOPERM no permissions"],
 )
+@pytest.mark.usefixtures("no_repeats")
 async def test_a_definite_refusal_has_the_outcome_not_enqueued(tmp_path: Path, text: str) -> None:
     posted, _ = await answers_over(tmp_path, h.answer(400, {"error": text}))
 
@@ -139,8 +141,9 @@ async def test_a_definite_refusal_has_the_outcome_not_enqueued(tmp_path: Path, t
     assert "job_id" not in problem
 
 
+@pytest.mark.usefixtures("no_repeats")
 async def test_a_refused_connection_to_the_store_is_not_enqueued(tmp_path: Path) -> None:
-    settings = make_settings(tmp_path, overload_store_deadline_s=0.2)
+    settings = make_settings(tmp_path)
     nowhere = Address(f"http://127.0.0.1:{free_port()}", SecretStr(h.TOKEN))
     async with client_of(create_app(settings, (nowhere, None))) as client:
         posted, polled, stats = [

@@ -32,7 +32,7 @@ def suspended(api: Child, for_s: float) -> Iterator[None]:
 
 
 def ready(client: httpx.Client) -> None:
-    wait_until("it serves", lambda: client.get("/health").status_code == 200, timeout_s=20.0)
+    wait_until("it serves", lambda: client.get("/health").status_code == 200)
     client.close()
 
 

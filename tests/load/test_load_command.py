@@ -90,7 +90,7 @@ def test_a_stop_signal_ends_command_and_load_processes(number: signal.Signals, s
     with scripted_server(scripted.accept) as server:
         command, children = start(server)
         os.killpg(command.pid, number)  # as a terminal does: to the whole group
-        _, errors = command.communicate(timeout=20)
+        _, errors = command.communicate(timeout=60)
 
     assert command.returncode == status
     assert len(errors.splitlines()) == 1

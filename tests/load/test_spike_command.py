@@ -201,8 +201,8 @@ def test_an_interrupted_spike_leaves_nothing_behind(
 
         send(spike.pid, number)
 
-        assert spike.wait(timeout=40) == status
-    wait_until("no process of the run is left", lambda: not processes_living_in(tmp_path), timeout_s=20.0)
+        assert spike.wait(timeout=60) == status
+    wait_until("no process of the run is left", lambda: not processes_living_in(tmp_path))
 
 
 def test_a_killed_spike_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -32,6 +32,9 @@ def test_an_error_that_a_student_can_cause_is_a_sentence_and_the_line_of_the_cel
         assert said == "ConfigurationError: attempts: Input should be greater than or equal to 1, not 0"
         assert where == "Cell In[2], line 2: policy = RetryPolicy(attempts=0)"
         assert len(shown(one, "%tb")) > 5, "the traceback is still there"
+        said, where = shown(one, "number = 1\nprint(stack)")
+        assert said.startswith("NameError: name 'stack' is not defined. Is it misspelled, or was a cell above not run")
+        assert where.endswith(", line 2: print(stack)")
         assert any("ZeroDivisionError" in line for line in shown(one, "1 / 0"))
         assert len(shown(one, "1 / 0")) > 3
 
@@ -46,3 +49,14 @@ def test_a_loop_of_a_student_that_is_stopped_names_its_line(folder: Path) -> Non
         assert refusal_of(running) == "KeyboardInterrupt", "Run All ends here"
         assert text_of(notebook).splitlines()[0] == "Stopped (■). You can run the cell again."
         assert "Cell In[2], line 5: while True:" in text_of(notebook) or "line 6: pass" in text_of(notebook)
+
+
+def test_a_cell_that_only_waits_can_be_stopped(folder: Path) -> None:
+    with no_process_left(folder), kernel(folder) as one:
+        running = one.start(
+            cells(IMPORTS, "import asyncio, pathlib\npathlib.Path('runs').mkdir()\nawait asyncio.sleep(99)")
+        )
+        wait_until("it waits", lambda: (folder / "runs").is_dir())
+        one.interrupt()
+
+        assert refusal_of(running) == "CancelledError", "long before the wait is over"

@@ -10,18 +10,21 @@ import psutil
 import valkey
 from valkey.crc import key_slot
 
+from overload_demo.config import load_settings
+from overload_demo.store.connect import EmbeddedStore, Store
 from overload_demo.store.data_dir import CLUSTER_CONFIG, NODE, hash_tag
-from tests.support.stores import no_process_left_in, servers_of, start_standalone, stop
+from tests.support.stores import Rest, no_process_left_in, servers_of
 from tests.support.waiting import wait_until
 
 TAKE_OVER_S = 10.0  # a replica takes over within 2 to 4 s of its primary's death
 
 
 class RunningCluster:
-    """The nodes of one store; a node is named by the number of its directory."""
+    """The nodes of one store; a node is named by the number of its directory. Shard n is ``store[0].shards[n]``."""
 
-    def __init__(self, data_dir: Path, nodes: int) -> None:
-        self.data_dir, self.numbers = data_dir, range(nodes)
+    def __init__(self, data_dir: Path, nodes: int, store: Store) -> None:
+        self.data_dir, self.numbers, self.store = data_dir, range(nodes), store
+        self._processes: dict[int, psutil.Process | None] = {}
 
     @property
     def password(self) -> str:
@@ -34,10 +37,18 @@ class RunningCluster:
         seeds = ",".join(f"127.0.0.1:{self.port(number)}" for number in self.running())
         return f"redis+cluster://default:{self.password}@{seeds}?shards={shards or len(self.numbers) // 2}"
 
+    def rest(self, shard: int) -> Rest:
+        """A client of one shard's gateway: each key must begin with ``hash_tag(shard)``."""
+        address = self.store[0].shards[shard]
+        return Rest(address.url, address.token.get_secret_value())
+
     def process(self, number: int) -> psutil.Process | None:
         """The process of a node; None when it does not run. A fork of it has the same directory and started later."""
-        found = servers_of(self.data_dir / f"{NODE}{number}")
-        return min(found, key=psutil.Process.create_time) if found else None
+        known = self._processes.get(number)
+        if known is None or not known.is_running() or known.status() == psutil.STATUS_ZOMBIE:
+            found = servers_of(self.data_dir / f"{NODE}{number}")
+            known = self._processes[number] = min(found, key=psutil.Process.create_time, default=None)
+        return known
 
     def running(self) -> list[int]:
         """The nodes that have a process, stopped ones included."""
@@ -159,16 +170,13 @@ def _ranges(row: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 @contextlib.contextmanager
-def running_cluster(data_dir: Path, *options: str, nodes: int = 6, **environment: str) -> Iterator[RunningCluster]:
-    """A store of ``nodes`` servers for the length of a block, healthy at its start."""
-    with no_process_left_in(data_dir):
-        process = start_standalone(data_dir, "--nodes", str(nodes), *options, **environment)
+def running_cluster(data_dir: Path, *, nodes: int = 6, **settings: object) -> Iterator[RunningCluster]:
+    """A store of ``nodes`` servers for the length of a block, healthy at its start; ``settings`` are further ones."""
+    chosen = load_settings(overload_data_dir=data_dir, overload_nodes=nodes, **settings)
+    with no_process_left_in(data_dir), EmbeddedStore(data_dir, chosen) as store:
+        cluster = RunningCluster(data_dir, nodes, (store.acquire(), store.refresh))
         try:
-            assert process.stdout is not None
-            assert process.stdout.readline(), process.communicate()[1]
-            yield RunningCluster(data_dir, nodes)
+            yield cluster
         finally:
-            for server in servers_of(data_dir):
-                with contextlib.suppress(psutil.Error):
-                    server.resume()
-            stop(process)
+            for number in cluster.running():
+                cluster.proceed(number)

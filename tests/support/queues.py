@@ -37,7 +37,7 @@ class Queue:
 
     def __init__(self, upstash: Upstash, settings: Settings) -> None:
         self.upstash, self.settings = upstash, settings
-        self.prefix = settings.overload_key_prefix
+        self.prefix = upstash.address.tag + settings.overload_key_prefix
         self.producer, self.results = Producer(upstash, settings), Results(upstash, settings)
 
     def worker(self, worker_id: str = "w", *, predecessors: Sequence[str] = (), **changes: Any) -> Consumer:

@@ -170,7 +170,7 @@ def status(client: httpx.Client, job_id: str) -> str:
     return str(answer.json()["status"]) if answer.status_code == 200 else ""
 
 
-def wait_for(client: httpx.Client, job_ids: list[str], state: str = "done", timeout_s: float = 20.0) -> None:
+def wait_for(client: httpx.Client, job_ids: list[str], state: str = "done", timeout_s: float = 25.0) -> None:
     """Wait until all jobs are in ``state``."""
     wait_until(f"all are {state}", lambda: all(status(client, one) == state for one in job_ids), timeout_s)
 

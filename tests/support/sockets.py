@@ -39,7 +39,7 @@ def connections(client: httpx.Client, count: int) -> Iterator[list[socket.socket
     """Open connections to where the client's requests go."""
     address = (client.base_url.host, client.base_url.port)
     with ExitStack() as stack:
-        yield [stack.enter_context(socket.create_connection(address, timeout=20)) for _ in range(count)]
+        yield [stack.enter_context(socket.create_connection(address, timeout=60)) for _ in range(count)]
 
 
 def read_answer(connection: socket.socket) -> Answer:

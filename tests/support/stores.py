@@ -131,7 +131,7 @@ def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-def wait_until_no_process_in(data_dir: Path, timeout_s: float = 10) -> None:
+def wait_until_no_process_in(data_dir: Path, timeout_s: float = 25) -> None:
     wait_until(f"no process is left in {data_dir.name}", lambda: not processes_of(data_dir), timeout_s)
 
 
@@ -177,7 +177,7 @@ def stop(process: "subprocess.Popen[str]", number: int = signal.SIGTERM) -> tupl
     if process.poll() is None:
         process.send_signal(number)
     try:
-        _, errors = process.communicate(timeout=15)
+        _, errors = process.communicate(timeout=60)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
@@ -226,7 +226,7 @@ class User:
         self.process.stdin.flush()
 
     def leave(self) -> None:
-        self.process.communicate(timeout=15)
+        self.process.communicate(timeout=60)
 
     def kill(self) -> None:
         self.process.kill()

@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 
-def wait_until(description: str, predicate: Callable[[], object], timeout_s: float = 10.0) -> None:
+def wait_until(description: str, predicate: Callable[[], object], timeout_s: float = 25.0) -> None:
     """Return once ``predicate()`` is true; fail with ``description`` when it is not within ``timeout_s`` seconds."""
     deadline = time.monotonic() + timeout_s
     while not predicate():
@@ -15,7 +15,7 @@ def wait_until(description: str, predicate: Callable[[], object], timeout_s: flo
 
 
 async def wait_until_async(
-    description: str, predicate: Callable[[], Awaitable[object]], timeout_s: float = 10.0
+    description: str, predicate: Callable[[], Awaitable[object]], timeout_s: float = 25.0
 ) -> None:
     """Like :func:`wait_until`, for an async predicate."""
     deadline = time.monotonic() + timeout_s

@@ -48,7 +48,7 @@ def test_each_further_try_gives_one_more_hint_until_there_are_no_more() -> None:
         ("4", "without quotes"),
         (True, "a number, not True"),
         ([4], "a number, not [4]"),
-        ((4, 0), "use a decimal point"),
+        ((4, 0), "with a decimal point"),
         (float("nan"), "finite"),
         (float("inf"), "finite"),
         (3, "too small"),
@@ -63,11 +63,18 @@ def test_a_wrong_answer_is_a_hint_and_no_error(answer: object, hint: str) -> Non
     assert hint in verdict.text
 
 
-def test_a_failing_function_gets_a_hint_and_one_that_returns_nothing_is_not_done() -> None:
-    assert "ZeroDivisionError" in check("99.twice", lambda n: n / 0).text
+def test_a_failing_function_gets_a_hint_with_its_line() -> None:
+    def divides(n: int) -> float:
+        return n / 0
+
+    text = check("99.twice", divides).text
+    assert text == 'Your answer raised ZeroDivisionError in "return n / 0": division by zero.'
     assert "TypeError" in check("99.twice", lambda: 4).text
+
+
+def test_a_function_without_a_return_is_told_from_one_that_is_not_written_yet() -> None:
     assert check("99.twice", lambda n: ...).status is Status.NOT_DONE
-    assert check("99.twice", lambda n: None).status is Status.NOT_DONE
+    assert "write return" in check("99.twice", lambda n: None).text
     assert "called like twice(2)" in check("99.twice", 4).text
     assert check("99.twice", lambda n: 2 * n).status is Status.RIGHT
 

@@ -152,6 +152,34 @@ def test_a_token_that_no_header_can_carry_is_a_mistake(token: str) -> None:
     assert "secret" not in str(caught.value)
 
 
+def test_several_databases_are_addresses_and_tokens_in_the_same_order() -> None:
+    settings = upstash(f"{URL}/, http://127.0.0.1:8079", f"{TOKEN} ,another")
+
+    found = [(url, token.get_secret_value()) for url, token in settings.upstash]
+    assert found == [(URL, TOKEN), ("http://127.0.0.1:8079", "another")]
+    assert load_settings().upstash == []
+
+
+@pytest.mark.parametrize(
+    ("url", "token", "reason"),
+    [
+        (f"{URL},http://127.0.0.1:1", TOKEN, "2 addresses but UPSTASH_REDIS_REST_TOKEN 1 tokens"),
+        (URL, f"{TOKEN},{TOKEN}", "1 addresses but UPSTASH_REDIS_REST_TOKEN 2 tokens"),
+        (f"{URL},{URL}/", f"{TOKEN},{TOKEN}", "UPSTASH_REDIS_REST_URL: contains the same database twice"),
+        (f"{URL},", f"{TOKEN},{TOKEN}", "UPSTASH_REDIS_REST_URL: must look like"),
+        (f"{URL},redis://x", f"{TOKEN},{TOKEN}", "UPSTASH_REDIS_REST_URL: must look like"),
+        (f"{URL},http://127.0.0.1:1", f"{TOKEN},", "UPSTASH_REDIS_REST_TOKEN: must be one word"),
+    ],
+)
+def test_databases_that_do_not_match_are_a_mistake(url: str, token: str, reason: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        upstash(url, token)
+
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert TOKEN not in str(caught.value)
+
+
 def test_white_space_around_url_and_token_is_forgiven() -> None:
     settings = upstash(f" {URL}\n", f"{TOKEN}\n")
 

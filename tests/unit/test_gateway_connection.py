@@ -47,7 +47,7 @@ def run(scenario: Callable[[RedisConnection, Wire], Awaitable[None]]) -> None:
     async def main() -> None:
         connection, wire = RedisConnection(), Wire()
         connection.connection_made(wire)
-        await asyncio.wait_for(scenario(connection, wire), 5)
+        await asyncio.wait_for(scenario(connection, wire), 30)
 
     asyncio.run(main())
 

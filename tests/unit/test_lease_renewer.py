@@ -42,7 +42,7 @@ class SlowConsumer:
 def test_a_close_waits_for_the_settlement_under_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Store
 ) -> None:
-    monkeypatch.setattr("overload_demo.worker.lease_renewer.Consumer", SlowConsumer)
+    monkeypatch.setattr("overload_demo.worker.job_source.Consumer", SlowConsumer)
     renewer = LeaseRenewer(
         make_settings(tmp_path),
         store,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from overload_demo.course.exercise import PREDICTION_MIME, Comparison, Prediction, _field
+from overload_demo.course.prediction import PREDICTION_MIME, Comparison, Prediction, _field
 
 
 @pytest.fixture(autouse=True)

@@ -34,12 +34,6 @@ def by_both_transports(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
     monkeypatch.setattr(h, "HOST", request.param)
 
 
-@pytest.fixture
-def no_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pause before a second attempt is beyond every deadline."""
-    monkeypatch.setattr("overload_demo.rest.client.BACKOFF_FIRST_S", 1e12)
-
-
 def refusal(text: str, status: int = 400) -> h.Script:
     return h.answer(status, {"error": text})
 

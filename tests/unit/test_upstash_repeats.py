@@ -67,6 +67,23 @@ async def test_repeats_end_at_the_deadline() -> None:
         assert len(server.requests) > 1
 
 
+async def test_repeats_of_what_was_not_carried_out_end_before_the_deadline() -> None:
+    loading = h.answer(400, {"error": "LOADING Redis is loading the dataset in memory"})
+    async with h.hostile(loading) as server, h.client_of(server.address) as store:
+        with pytest.raises(StoreUnavailableError) as caught:
+            await asyncio.wait_for(store.run(CALL, deadline_s=60.0, unsent_s=0.2), 30.0)
+
+        assert caught.value.outcome is Outcome.NOT_ENQUEUED
+        assert len(server.requests) > 1
+
+
+async def test_repeats_of_what_may_have_been_carried_out_go_on_until_the_deadline() -> None:
+    loading = h.answer(400, {"error": "LOADING Redis is loading the dataset in memory"})
+    scripts = [h.hang_up, *[loading] * 5, h.answer(200, {"result": 7})]
+    async with h.hostile(*scripts) as server, h.client_of(server.address) as store:
+        assert await store.run(CALL, deadline_s=60.0, unsent_s=0.0) == 7
+
+
 async def test_an_unknown_outcome_stays_unknown_when_later_attempts_are_refused() -> None:
     loading = h.answer(400, {"error": "LOADING Redis is loading the dataset in memory"})
     async with h.hostile(h.hang_up, loading) as server, h.client_of(server.address) as store:
@@ -195,7 +212,8 @@ async def test_the_address_is_refreshed_when_the_connection_fails() -> None:
         assert server.requests[0].headers["authorization"] == f"Bearer {h.TOKEN}"
 
 
-async def test_a_slow_refresh_delays_no_caller_past_its_deadline() -> None:
+@pytest.mark.parametrize("limits", [{"deadline_s": 1.0}, {"deadline_s": 60.0, "unsent_s": 1.0}])
+async def test_a_slow_refresh_delays_no_caller_past_its_deadline(limits: dict[str, float]) -> None:
     found = threading.Event()
 
     def refresh() -> Address:
@@ -206,7 +224,7 @@ async def test_a_slow_refresh_delays_no_caller_past_its_deadline() -> None:
     async with h.client_of(gone, refresh=refresh) as store:
         try:
             with pytest.raises(StoreUnavailableError) as caught:
-                await asyncio.wait_for(store.command("GET", "k", deadline_s=1.0), 10.0)
+                await asyncio.wait_for(store.command("GET", "k", **limits), 10.0)
         finally:
             found.set()
 

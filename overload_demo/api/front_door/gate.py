@@ -37,18 +37,19 @@ CROWDED_FOR_S = 1.0  # after a pause, since the next one is likely
 RESUME_BELOW = 0.9  # of the cap, so that pausing and resuming do not alternate with each connection
 KEEP_ALIVE_S = 30
 CONNECTION_BYTES = 16_384  # with a request in flight, without its body (measured)
-DESCRIPTOR_RESERVE = 48  # the store's connections, log, event loop, and a margin
+DESCRIPTOR_RESERVE = 48  # the connections to one shard, log, event loop, and a margin
 
 
-def connection_cap(settings: Settings, listeners: int) -> int:
+def connection_cap(settings: Settings, in_use: int) -> int:
     """Return how many live connections the settings, the descriptor limit and the memory budget allow.
 
-    The budget assumes the largest head and body in every connection, the body as bytes and as text.
+    ``in_use`` descriptors are for listeners and for the connections to further shards. The budget assumes the largest
+    head and body in every connection, the body as bytes and as text.
     """
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     at_worst = CONNECTION_BYTES + MAX_HEAD_BYTES + 2 * settings.overload_max_body_bytes
     affordable = settings.overload_connections_mb * 1_000_000 // at_worst
-    return max(8, min(settings.overload_max_connections, descriptors - DESCRIPTOR_RESERVE - listeners, affordable))
+    return max(8, min(settings.overload_max_connections, descriptors - DESCRIPTOR_RESERVE - in_use, affordable))
 
 
 class Gate:
@@ -67,7 +68,7 @@ class Gate:
         **uvicorn_arguments: Any,
     ) -> None:
         self._listeners, self._metrics = listeners, metrics
-        self._cap = connection_cap(settings, len(listeners))
+        self._cap = connection_cap(settings, len(listeners) + direct.connections_to_shards)
         self._timeout_s, self._grace_s = settings.overload_request_patience_s, settings.overload_grace_s
         self._new_protocol = partial(
             GatedProtocol, direct, metrics.answered, self.is_crowded, self._leave, **uvicorn_arguments

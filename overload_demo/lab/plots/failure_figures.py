@@ -281,7 +281,7 @@ def recovery(result: CrashResult, *, back_s: float | None = None) -> AccessibleF
         for number, kill in enumerate(result.kills):
             text = f"{kill.part} killed" + ("" if kill.back_s is None else f", {kill.back_s:.2f} s")
             look = {"fontsize": 13, "color": ORANGE, "weight": "bold", "xycoords": ("data", "axes fraction")}
-            note(both[0], text, (kill.at_s, 1), (4, 8 + 20 * (number % 2)), **look)
+            note(both[0], text, (kill.at_s, 1), (4, 8 + 20 * (number % 3)), **look)
             back = "" if kill.back_s is None else f", back after {kill.back_s:.2f} s"
             kills.append(f"{kill.part} at {kill.at_s:.1f} s{back}")
         both[1].set_xlabel(SINCE)

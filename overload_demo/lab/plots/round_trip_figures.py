@@ -25,7 +25,7 @@ def distances(
     at = [1000 * one.round_trip_s for one in runs]
     title = "Time to the 202, and REST calls a job, by the distance of the store"
     with drawing(2, height=8.5, title=title, sharex=True) as (figure, (times, calls)):
-        _curves(times, calls, at, runs)
+        _curves(times, calls, at, runs, beside=True)
         times.plot(at, at, label="one round trip", **OFFERED)
         if median_ms is not None:
             times.plot(at[-1:], [median_ms], label="predicted median", **_GUESS)
@@ -57,8 +57,8 @@ def batches(runs: Sequence[Acceptance], plain: Acceptance, *, needed: float | No
     return AccessibleFigure(figure, alt, f"{caption} is another program, with as many calls in flight as requests.")
 
 
-def _curves(times: Axes, calls: Axes, at: Sequence[float], runs: Sequence[Acceptance]) -> None:
-    """Draw median and 99th percentile above, calls a job below, each with its number.
+def _curves(times: Axes, calls: Axes, at: Sequence[float], runs: Sequence[Acceptance], *, beside: bool = False) -> None:
+    """Draw median and 99th percentile above, calls a job below, each with its number: above it, or ``beside`` it.
 
     Raises :class:`ConfigurationError` for runs of different loads.
     """
@@ -68,7 +68,8 @@ def _curves(times: Axes, calls: Axes, at: Sequence[float], runs: Sequence[Accept
     times.plot(at, [one.p99_ms for one in runs], label="group commit, 99 of 100", **_TAIL)
     calls.plot(at, [one.calls_per_job for one in runs], label="group commit", **_MEDIAN)
     for place, one in zip(at, runs, strict=True):
-        note(calls, f"{one.calls_per_job:.2f}", (place, one.calls_per_job), (0, 14), ha="center")
+        offset, side = ((10, 6), "left") if beside else ((0, 14), "center")  # beside: a predicted mark stands above
+        note(calls, f"{one.calls_per_job:.2f}", (place, one.calls_per_job), offset, ha=side)
     times.set(xscale="log", yscale="log", ylabel="time to the 202, ms")
     calls.set(xscale="log", ylabel="REST calls a job", ylim=(0, 1.25))
     for axes in (times, calls):

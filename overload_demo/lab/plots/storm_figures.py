@@ -53,10 +53,13 @@ def storms(runs: Sequence[StormRun], *, back_s: float | None = None) -> Accessib
     return AccessibleFigure(figure, alt, _caption(runs))
 
 
-def storm_map(simulated: Sequence[StormRun], measured: Sequence[StormRun] = ()) -> AccessibleFigure:
+def storm_map(
+    simulated: Sequence[StormRun], measured: Sequence[StormRun] = (), drain_per_s: float | None = None
+) -> AccessibleFigure:
     """Draw how storms went on after the freeze, by load and number of retries, and the line load x (1 + retries) = 1.
 
-    Small marks are simulated, large ones measured.
+    Small marks are simulated, large ones measured. Their load is a share of ``drain_per_s``, which the worker was seen
+    to do; without it, of what the plan's work allows.
     """
     runs = [*simulated, *measured]
     if not runs:
@@ -70,7 +73,7 @@ def storm_map(simulated: Sequence[StormRun], measured: Sequence[StormRun] = ()) 
         for outcome, look in _OUTCOMES.items():
             mark: Look = look | {"linestyle": "", "markeredgecolor": "black"}
             axes.plot(*_points(simulated, outcome), markersize=9, **mark)
-            axes.plot(*_points(measured, outcome), markersize=20, markeredgewidth=2, **mark)
+            axes.plot(*_points(measured, outcome, drain_per_s), markersize=20, markeredgewidth=2, **mark)
             axes.plot([], [], markersize=11, label=_WORDS[outcome], **mark)
         note(axes, "load x (1 + retries) = 1", (float(edge[-1]), float(retries[-1])), (10, -16), weight="bold")
         note(axes, "stable", (0.02, 0), (0, 14), color=BLUE, weight="bold")
@@ -83,23 +86,30 @@ def storm_map(simulated: Sequence[StormRun], measured: Sequence[StormRun] = ()) 
             weight="bold",
             ha="right",
         )
-        axes.set(xlabel="load without retries: new requests a second x seconds a job", ylabel="retries of a request")
+        axes.set(xlabel="load without retries: new requests a second ÷ jobs a second", ylabel="retries of a request")
         axes.set(xlim=(0, 1), ylim=(-0.5, retries[-1]), yticks=sorted({run.retries for run in runs}))
     counts = Counter((run.outcome, run.load > theory.storm_load(run.retries)) for run in simulated)
     texts = [
         f"{count} simulated points {'right' if is_right else 'left'} of it: {_WORDS[outcome]}."
         for (outcome, is_right), count in sorted(counts.items())
     ]
-    texts += [f"Measured, load {run.load:.2f}, {run.retries} retries: {_WORDS[run.outcome]}." for run in measured]
+    texts += [
+        f"Measured, load {_load(run, drain_per_s):.2f}, {run.retries} retries: {_WORDS[run.outcome]}."
+        for run in measured
+    ]
     alt = "The line load x (1 + retries) = 1 divides loads that recover from loads that do not. " + " ".join(texts)
     return AccessibleFigure(
         figure, alt, f"Small marks: simulated. {'Large marks: measured on the real stack.' * bool(measured)}"
     )
 
 
-def _points(runs: Sequence[StormRun], outcome: str) -> tuple[list[float], list[int]]:
+def _points(runs: Sequence[StormRun], outcome: str, drain_per_s: float | None = None) -> tuple[list[float], list[int]]:
     chosen = [run for run in runs if run.outcome == outcome]
-    return [run.load for run in chosen], [run.retries for run in chosen]
+    return [_load(run, drain_per_s) for run in chosen], [run.retries for run in chosen]
+
+
+def _load(run: StormRun, drain_per_s: float | None) -> float:
+    return run.load if drain_per_s is None else run.plan.per_s / drain_per_s
 
 
 def _panel(axes: Axes, run: StormRun, top: float) -> None:

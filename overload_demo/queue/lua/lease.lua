@@ -7,13 +7,13 @@
 --
 -- KEYS  1 jobs:queue  2 jobs:leases  3 jobs:owners  4 jobs:dead  5 jobs:stats  6 jobs:workers; derived: job:{id} of ids
 --       in the list, the leases and the dead letters, and idem:{record} of these jobs
--- ARGV  1 key prefix  2 worker id  3 lease token  4 lease, ms  5 most jobs  6 most payload bytes  7 most attempts
---       8 now, as stored in started_at  9 ids of dead workers, with blanks between: their jobs return now
+-- ARGV  1 key prefix  2 worker id  3 lease token  4 lease, ms  5 most jobs (0 = only look)  6 most payload bytes
+--       7 most attempts  8 now, as stored in started_at  9 ids of dead workers, separated by blanks: their jobs return
 --       10 the worker's REST calls so far  11 seconds a finished job is kept  12 most dead letters
 --       13 how long the worker may sleep if there are no jobs, ms (0 = it polls)  14 text to publish, '' = none
--- Reply: {fence, jobs waiting, jobs in flight, hint, ms until the first lease ends ('' = none does), then for each job:
---       id, payload, attempt, idempotency record}; the hint explains why there are no jobs: 'paused', 'again' = there
---       may be some further on, '' = there are none
+-- Reply: {fence, jobs waiting, jobs in flight, hint, ms until the first lease ends ('' = none does), created_at of the
+--       job now at the head ('' = empty list, '-' = unreadable), then for each job: id, payload, attempt, idempotency
+--       record}; the hint explains why there are no jobs: 'paused', 'again' = there may be some further on, '' = none
 -- Reading tour 7 of 13; next: overload_demo/queue/lua/settle.lua. Look for the place where expired leases return.
 -- Question: why is an interrupted job leased alone?
 local worker, token, now_iso = ARGV[2], ARGV[3], ARGV[8]
@@ -61,7 +61,8 @@ local function finish(fence, jobs)
   redis.call('HSET', KEYS[6], worker, alive_until .. ' ' .. token .. ' ' .. ARGV[10])
   if any_asleep and waiting > 0 and not is_paused then wake(KEYS[5]) end
   if ARGV[14] ~= '' then redis.pcall('PUBLISH', prefix .. 'jobs:wake', ARGV[14]) end
-  local reply = { fence, waiting, in_flight, hint, first_end }
+  local head = entries > 0 and (job_fields(redis.call('LINDEX', KEYS[1], 0), 'created_at')[1] or '-') or ''
+  local reply = { fence, waiting, in_flight, hint, first_end, head }
   for _, entry in ipairs(jobs) do
     for i = 1, 4 do reply[#reply + 1] = entry[i] end
   end
@@ -117,7 +118,7 @@ end
 local chosen, unreadable, passed_over, seen, bytes, looked_at = {}, {}, {}, {}, 0, 0
 local has_moved_on = { processing = true, done = true, failed = true }
 repeat
-  local ids = is_paused and {} or redis.call('LRANGE', KEYS[1], 0, most_jobs - 1)
+  local ids = (is_paused or most_jobs == 0) and {} or redis.call('LRANGE', KEYS[1], 0, most_jobs - 1)
   local taken = 0
   for _, id in ipairs(ids) do
     local fields = job(id)

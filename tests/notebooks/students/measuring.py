@@ -70,6 +70,7 @@ STEPS = [
     knee_step(150, 0.012, 0.08, 150),
     knee_step(200, 0.3, 0.9, 190),
 ]
+DISTURBED = [knee_step(50, 0.006, 0.06, 50), *STEPS[1:]]  # another program ran during the first step
 EVEN = Pairs(np.full(12, 100.0), np.array([101.0, 99] * 6))
 UNEVEN = Pairs(np.full(12, 100.0), np.array([103.0] * 11 + [99]))
 
@@ -103,6 +104,7 @@ STUDENTS = [
             (0.99**20, "without any slow"),
             (0.01**20, "all of whose"),
             (18.2, "as a percentage"),
+            (20, "and added up"),
         ],
         wrong_type=NO_NUMBERS,
     ),
@@ -177,5 +179,11 @@ STUDENTS = [
             (0.04, "the promise, in seconds"),
         ],
         wrong_type=[("100", "without quotes"), ([100], "a number"), (STEPS[1], "a number")],
+    ),
+    Students(
+        "03.knee",
+        facts={"steps": DISTURBED, "promise_s": 0.04},
+        right=[0],
+        wrong=[(100, "not at each lower one"), (150, "the median keeps")],
     ),
 ]

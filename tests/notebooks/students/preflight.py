@@ -54,7 +54,7 @@ STUDENTS = [
     Students(
         "00.first_job",
         facts=UNKNOWN,
-        wrong=[(ANSWER | {"job_id": "job_2"}, "has no job 'job_2'"), ({"detail": "unknown job"}, "has no job None")],
+        wrong=[(ANSWER | {"job_id": "job_2"}, "has no job 'job_2'"), ({"detail": "unknown job"}, "an f before it")],
     ),
     Students("00.first_job", facts=QUEUED, wrong=[({"status": "queued", "job_id": "job_1"}, "is queued, not done")]),
     Students(

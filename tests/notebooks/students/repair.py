@@ -34,8 +34,11 @@ STUDENTS = [
         "1_pop.py",
         ("lost", "a worker is killed, and the one after it too", "Recovery can be killed"),
         ("lost", "a worker is killed", "in the memory of one process"),
+        ("lost", "no fault at all", "has no entry"),
         ("left behind", "a worker is killed", "no program looks at it"),
         ("repeated without a fault", "no fault at all", "stays on the list of leased jobs"),
+        ("repeated without a fault", "a worker is killed, and the one after it too", "on both lists"),
+        ("left behind", "no fault at all", "one call of `work`"),
     ),
     repairs(
         "09.acknowledge",
@@ -49,6 +52,7 @@ STUDENTS = [
         "3_fence.py",
         ("result changed", "a worker is stopped", "no longer its own"),
         ("lost", "a second one dies", "ended the lease of the other one"),
+        ("left behind", "a worker is killed", "a longer one does not"),
         ("repeated without a fault", "no fault at all", "a settled job has no lease"),
     ),
     repairs(
@@ -63,7 +67,7 @@ STUDENTS = [
         "09.bound",
         "5_bound.py",
         ("too late", "two clients want the last place", "before either took it"),
-        ("too late", "one client more than fit", "accepts what it cannot do in time"),
+        ("too late", "one client more than fit", "has accepted more than"),
         ("refused with room", "one client more than fit", "There was room"),
         ("forbidden", "one client more than fit", "decide before you push"),
         ("lost", "one client more than fit", "dropped to make room"),

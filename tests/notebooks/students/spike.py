@@ -65,7 +65,7 @@ STUDENTS = [
         wrong=[
             (lambda accepted, done: len(accepted) - len(done), "although both counts are 2"),
             (lambda accepted, done: len(done) - len(accepted), "which number do you subtract"),
-            (lambda accepted, done: len(done - accepted), "which set do you subtract"),
+            (lambda accepted, done: len(done - accepted), "which set from which"),
             (lambda accepted, done: len(accepted ^ done), "only its 202 is missing"),
             (lambda accepted, done: abs(len(accepted) - len(done)), "although both counts are 2"),
             (lambda accepted, done: len(accepted & done), "jobs that were done"),
@@ -74,10 +74,11 @@ STUDENTS = [
         wrong_type=[
             (0, "called like"),
             ({"b", "c"}, "called like"),
+            (lambda accepted, done: None, "write return"),
             (lambda accepted, done: "2", "neither a number nor a set"),
             (lambda accepted, done: {"lost": 2}, "neither a number nor a set"),
         ],
-        unfinished=[lambda accepted, done: ..., lambda accepted, done: None],
+        unfinished=[lambda accepted, done: ...],
     ),
     Students(
         "04.where",
