@@ -1,6 +1,8 @@
 """The gateway in front of a cluster: each shard's commands reach its primary, wherever that is now."""
 
+import asyncio
 import contextlib
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,10 +11,13 @@ import valkey
 from valkey.crc import key_slot
 
 from overload_demo.config import load_settings
-from overload_demo.errors import ConfigurationError
+from overload_demo.errors import ConfigurationError, StoreUnavailableError
 from overload_demo.rest import Address
 from overload_demo.store.connect import EmbeddedStore
 from overload_demo.store.data_dir import hash_tag
+from overload_demo.store.gateway.topology import followed_servers
+from overload_demo.store.gateway.upstream import Upstream
+from tests.crash.test_store_external_server import own_server
 from tests.support.clusters import RunningCluster
 from tests.support.shard_writers import rest_of, write_while
 from tests.support.stores import Rest, no_process_left_in, standalone_store
@@ -36,9 +41,10 @@ def gateway_before(url: str, data_dir: Path) -> Iterator[GatewayOfOne]:
         yield GatewayOfOne(data_dir, store.acquire())
 
 
-@pytest.fixture
-def gateway(cluster: RunningCluster, tmp_path: Path) -> Iterator[GatewayOfOne]:
-    with gateway_before(cluster.url(), tmp_path / "gateway") as one:
+@pytest.fixture(scope="module")
+def gateway(cluster: RunningCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayOfOne]:
+    """A gateway in front of the shared cluster."""
+    with gateway_before(cluster.url(), tmp_path_factory.mktemp("gateway")) as one:
         yield one
 
 
@@ -79,7 +85,7 @@ def test_a_key_of_another_shard_is_an_error_that_disturbs_no_request(gateway: Ga
     first, second, _ = map(rest_of, gateway.shards)
     assert first.post("/", ["SET", f"{hash_tag(1)}key", "x"]).body["error"].startswith("MOVED ")
     assert second.run("EXISTS", f"{hash_tag(1)}key") == 0
-    assert "leaving" not in gateway.log()
+    assert "MOVED" not in gateway.log()
 
 
 def test_a_slot_moved_under_load_loses_nothing_and_refuses_nothing(
@@ -164,31 +170,68 @@ def test_a_cluster_without_a_majority_is_a_503_and_is_served_again_once_it_is_ba
         assert "the server of shard 2 " in gateway.log().partition("accepts commands again")[0].splitlines()[-1]
 
 
-@pytest.mark.parametrize(
-    ("setting", "usual", "refusal"),
-    [
-        ({"maxmemory": "100mb", "maxmemory-policy": "allkeys-lru"}, "noeviction", "the server evicts keys when full"),
-        ({"cluster-require-full-coverage": "yes"}, "no", ""),
-    ],
-    ids=["evicts", "full coverage"],
-)
-def test_the_settings_of_a_node_are_looked_at(
-    cluster: RunningCluster, tmp_path: Path, setting: dict[str, str], usual: str, refusal: str
-) -> None:
-    node = cluster.client(cluster.primary_of(1))
-    expected = pytest.raises(ConfigurationError, match=refusal) if refusal else contextlib.nullcontext()
-    node.config_set(*sum(setting.items(), ()))
+def opened(url: str) -> list[str]:
+    """Connect to every shard as a gateway does at its start; returns what it reports."""
+
+    async def connect() -> list[str]:
+        servers = followed_servers(url)
+        upstreams = [Upstream(server) for server in servers]
+        try:
+            for upstream in upstreams:
+                await upstream.open()
+        finally:
+            for upstream in upstreams:
+                await upstream.aclose()
+        return servers[0].notices
+
+    return asyncio.run(connect())
+
+
+@contextlib.contextmanager
+def configured(node: valkey.Valkey, **settings: str) -> Iterator[None]:
+    """Other settings of a node for the length of a block."""
+    changed = {name.replace("_", "-"): value for name, value in settings.items()}
+    usual = {name: node.config_get(name)[name] for name in changed}
+    node.config_set(*sum(changed.items(), ()))
     try:
-        with expected as caught, gateway_before(cluster.url(), tmp_path / "gateway") as gateway:
-            assert "when one range of slots has no primary, every shard stops" in gateway.log()
-        assert caught is None or "\n" not in str(caught.value)
+        yield
     finally:
-        node.config_set(list(setting)[-1], usual, *(["maxmemory", "0"] if refusal else []))
+        node.config_set(*sum(usual.items(), ()))
 
 
-def test_servers_that_are_no_cluster_or_cannot_be_reached_are_refused_in_one_line(tmp_path: Path) -> None:
-    absent = "redis+cluster://user:hidden@127.0.0.1:1,127.0.0.1:2"
-    with pytest.raises(ConfigurationError, match=r"no node of the cluster answers: .*127\.0\.0\.1") as caught:
-        EmbeddedStore(tmp_path / "absent", load_settings(overload_redis_url=absent)).acquire()
+def test_a_node_that_evicts_is_refused(cluster: RunningCluster) -> None:
+    with configured(cluster.client(cluster.primary_of(1)), maxmemory="100mb", maxmemory_policy="allkeys-lru"):
+        with pytest.raises(ConfigurationError, match="the server evicts keys when full"):
+            opened(cluster.url())
+
+
+def test_full_coverage_is_reported_and_allowed(cluster: RunningCluster, caplog: pytest.LogCaptureFixture) -> None:
+    assert opened(cluster.url()) == []
+    with configured(cluster.client(cluster.primary_of(1)), cluster_require_full_coverage="yes"):
+        (notice,) = opened(cluster.url())
+    assert "when one range of slots has no primary, every shard stops" in notice
+    assert caplog.text.count(notice) == 1
+
+
+def test_servers_that_cannot_be_used_as_a_cluster_are_refused_in_one_line(cluster: RunningCluster) -> None:
+    for url, reason in (
+        ("redis+cluster://user:hidden@127.0.0.1:1,127.0.0.1:2", "no node describes the cluster: .*127.0.0.1"),
+        (
+            cluster.url().replace(cluster.password, "hidden"),
+            "no node describes the cluster: invalid username-password pair",
+        ),
+        ("redis+sentinel://127.0.0.1:1/jobs", "No master found for 'jobs' : .*127.0.0.1"),
+    ):
+        with pytest.raises(StoreUnavailableError, match=reason) as caught:
+            opened(url)
+        assert "\n" not in str(caught.value)
+        assert "hidden" not in str(caught.value)
+
+
+def test_a_server_that_is_no_cluster_is_refused_in_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = held.getsockname()[1]
+    with own_server(tmp_path, "--port", str(port)):
+        with pytest.raises(StoreUnavailableError, match="cluster support disabled") as caught:
+            opened(f"redis+cluster://127.0.0.1:{port}")
     assert "\n" not in str(caught.value)
-    assert "hidden" not in str(caught.value)

@@ -102,7 +102,7 @@ class ClusterTopology(Topology):
                 known |= endpoints
                 claims |= {slot: max(claim, claims.get(slot, claim)) for slot in self._slots if slot in slots}
         if not known:
-            raise ValkeyError(f"no node of the cluster answers: {str(views[0]) or 'timeout'}")
+            raise ValkeyError(f"no node describes the cluster: {str(views[0]) or 'timeout'}")
         self._known = known
         return {slot: primary for slot, (_, primary) in claims.items()}
 

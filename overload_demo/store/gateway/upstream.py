@@ -162,6 +162,7 @@ class Upstream:
         """Connect and stay connected; returns the durability, and raises as :class:`BackingServer` does."""
         self._connection = await self._connect()
         self.start()
+        await self._report_replicas(self._connection)
         return self.durability
 
     def start(self) -> None:
