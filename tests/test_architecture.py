@@ -58,20 +58,20 @@ HOMES = {
 STACK = {
     "vocabulary": 1_300,
     "rest": 759,
-    "queue": 1_511,
+    "queue": 1_515,
     "api": 1_305,
     "api/front_door": 770,
     "worker": 1_701,
-    "store": 1_839,
-    "store/gateway": 1_911,
+    "store": 1_852,
+    "store/gateway": 1_910,
 }
-WORKBENCH = {"load": 1_870, "lab": 5_500, "live": 1_676, "course": 1_960, "cli": 360}
-MOST_LINES_OF_THE_STACK = 11_054
-MOST_LINES_OF_THE_WORKBENCH = 11_330
+WORKBENCH = {"load": 1_870, "lab": 5_550, "live": 1_686, "course": 1_960, "cli": 400}
+MOST_LINES_OF_THE_STACK = 11_100
+MOST_LINES_OF_THE_WORKBENCH = 11_430
 MOST_LINES_OF_LUA = 651
 MOST_LINES_OF_EXPERIMENTS = 4_780
 MOST_LINES_OF_CHECKS = 1_385  # of exercises, beside the notebooks
-MOST_FILES = 131
+MOST_FILES = 132
 MOST_LINES_OF_A_FILE = 350
 MOST_LINES_OF_A_FUNCTION = 60
 

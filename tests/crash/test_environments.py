@@ -14,6 +14,7 @@ from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError
 from overload_demo.store.connect import Store
 from overload_demo.store.data_dir import DataDir
+from tests.support.cases import plain_first
 from tests.support.running import api_process, environment, submit, wait_for
 
 # An unknown user without HOME; the tests' own user may be any.
@@ -40,7 +41,7 @@ def the_error(outcome: "subprocess.CompletedProcess[str]") -> str:
     return line
 
 
-@pytest.mark.parametrize("module", ["overload_demo.api", "overload_demo.worker", "overload_demo.store"])
+@pytest.mark.parametrize("module", plain_first(["overload_demo.worker", "overload_demo.api", "overload_demo.store"]))
 def test_without_a_home_a_missing_data_directory_is_a_one_line_error(tmp_path: Path, module: str) -> None:
     outcome = run(tmp_path, "-c", WITHOUT_HOME, module, OVERLOAD_DATA_DIR="")
 

@@ -170,10 +170,10 @@ class FollowedServer(ExternalServer):
     async def durability(self, connection: RedisConnection) -> str:
         """Return that of the primary; reports when one lost range of slots would stop every shard."""
         found = await super().durability(connection)
-        if self.is_in_cluster and await configured(connection, "cluster-require-full-coverage") == "yes":
-            if not self.notices:
-                log.warning(FULL_COVERAGE)
-            self.notices[:] = [FULL_COVERAGE]
+        is_known = not self.is_in_cluster or FULL_COVERAGE in self.notices
+        if not is_known and await configured(connection, "cluster-require-full-coverage") == "yes":
+            log.warning(FULL_COVERAGE)
+            self.notices.append(FULL_COVERAGE)
         return found
 
     async def aclose(self) -> None:

@@ -162,7 +162,7 @@ class Upstream:
         """Connect and stay connected; returns the durability, and raises as :class:`BackingServer` does."""
         self._connection = await self._connect()
         self.start()
-        await self._report_replicas(self._connection)
+        await report_replicas(self._server, self._connection, self._min_replicas)
         return self.durability
 
     def start(self) -> None:
@@ -224,11 +224,7 @@ class Upstream:
                 retry_s = min(2 * retry_s, self._server.retry_longest_s)
             else:
                 log.warning("connected to the server %s", self._server.name)
-                await self._report_replicas(self._connection)
-
-    async def _report_replicas(self, connection: RedisConnection) -> None:
-        if self._min_replicas:
-            await report_replicas(self._server, connection, self._min_replicas)
+                await report_replicas(self._server, self._connection, self._min_replicas)
 
     async def _leave_replica(self) -> None:
         """Leave a primary that has become a replica."""
