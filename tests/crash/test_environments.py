@@ -74,6 +74,7 @@ def test_the_home_of_an_unknown_user_is_one_line(monkeypatch: pytest.MonkeyPatch
         DataDir(load_settings().overload_data_dir)
 
 
+@pytest.mark.exhaustive
 def test_a_deleted_working_directory_is_one_line_where_a_path_depends_on_it(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
@@ -113,6 +114,7 @@ def test_the_users_own_queue_py_shadows_nothing_and_their_handler_is_found(cours
         assert client.get(f"/jobs/{job_id}").json()["result"] == {"own": 0}
 
 
+@pytest.mark.exhaustive
 def test_children_started_in_a_folder_with_a_queue_py_run(course_folder: Path) -> None:
     (course_folder / "types.py").write_text("raise RuntimeError('shadowed')\n")  # -m itself imports it
     env = environment(course_folder.parent)

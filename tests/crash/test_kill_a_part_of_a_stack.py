@@ -118,6 +118,7 @@ async def test_without_retries_jobs_stay_uncharged_and_charged_ones_fail(tmp_pat
     assert result.spike.lost == 0
 
 
+@pytest.mark.exhaustive
 async def test_api_and_store_killed_in_mid_spike_lose_no_accepted_job(tmp_path: Path) -> None:
     plan = SpikePlan(requests=400, rate_per_s=200, baseline="none")
     async with a_stack(tmp_path, worker_handler=CHARGE_ONCE, worker_max_attempts=10) as stack:
