@@ -51,7 +51,7 @@ def main(rounds: Rounds = 3, seconds: Seconds = 5.0, folder: Folder = Path()) ->
         pids = {"API": api, **store_processes(own)}
 
         def record(name: str, measure: Callable[[], float], shared_by: str) -> None:
-            seen = [_microseconds(pids, measure) for _ in range(rounds)]
+            seen = [microseconds(pids, measure) for _ in range(rounds)]
             with tempfile.NamedTemporaryFile() as file:
                 options = ["--rate", str(SAMPLES_PER_S), "--format", "raw", "--output", file.name]
                 command = [profiler, "record", *options, "--duration", f"{seconds:.0f}", "--pid", str(pids[shared_by])]
@@ -81,7 +81,7 @@ def main(rounds: Rounds = 3, seconds: Seconds = 5.0, folder: Folder = Path()) ->
         notes["jobs queued when the drain began"] = queued
 
 
-def _microseconds(pids: dict[str, int], measure: Callable[[], float]) -> Shares:
+def microseconds(pids: dict[str, int], measure: Callable[[], float]) -> Shares:
     """Return each process's CPU time a job, that of the load generator, and the ``rate`` measured."""
     before, since = _cpu_s(pids), time.monotonic()
     rate = measure()

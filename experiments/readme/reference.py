@@ -33,7 +33,7 @@ LIMITS = {
     "time a request waits for the store, s": "overload_store_deadline_s",
     "jobs in one enqueue call": "overload_max_batch",
     "jobs in the queue (0 = no bound)": "overload_max_queue_depth",
-    "memory of the embedded server (0 = no bound)": "overload_maxmemory",
+    "memory of each embedded server (0 = no bound)": "overload_maxmemory",
 }
 SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 

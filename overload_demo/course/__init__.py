@@ -39,4 +39,5 @@ def by_level(test: Value, quick: Value, full: Value) -> Value:
         raise ConfigurationError(f"OVERLOAD_LEVEL must be one of {', '.join(Level)}, not {level!r}") from None
 
 
+os.environ.setdefault("JUPYTER_COLUMNS", "88")  # of rich's bars: fits 1280 pixels beside JupyterLab's file browser
 shorten_errors()

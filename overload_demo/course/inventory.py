@@ -28,6 +28,12 @@ _ITEM = re.compile(
     r".+?^\*\*(?P<right>[A-D])\.\*\*"
 )
 
+# ipywidgets gives an answer one line: in a narrow window its end would be cut off
+_WRAPPED = """<style>
+.overload-answers label { display: flex; flex-direction: row-reverse; justify-content: flex-end; height: auto; }
+.overload-answers input { flex: none; }
+</style>"""
+
 Answers = dict[str, dict[str, str]]  # occasion -> question -> letter
 
 
@@ -181,12 +187,11 @@ class Inventory:
 
     def _form(self) -> Any:
         made = widgets()
-        note, parts = made.HTML(html.escape(self.note)), []
+        note, parts = made.HTML(html.escape(self.note)), [made.HTML(_WRAPPED)]
         for number, item in enumerate(items(), 1):
             options = [(text, letter) for letter, text in item.options.items()]
-            field = made.RadioButtons(
-                options=options, value=self.answers.get(item.key), layout={"width": "max-content"}
-            )
+            field = made.RadioButtons(options=options, value=self.answers.get(item.key), layout={"width": "auto"})
+            field.add_class("overload-answers")
             field.observe(functools.partial(self._chosen, item.key, note), names="value")
             parts += [
                 made.HTML(f'<div style="line-height:1.4"><b>{number}.</b> {html.escape(item.question)}</div>'),

@@ -15,10 +15,11 @@ from pathlib import Path
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.lab.job_log import read_events
 from overload_demo.lab.ledger import ledger_of, read_charges
+from overload_demo.lab.parts import primary_in
 from overload_demo.lab.result import SpikeResult
 from overload_demo.lab.spike_plan import OnProgress, SpikePlan, SpikeProgress
 from overload_demo.lab.spike_run import run_spike
-from overload_demo.lab.stack import EFFECTS, Stack, check_killable
+from overload_demo.lab.stack import Stack, check_killable
 from overload_demo.load import LoadResult
 
 NEAR_KILL_S = 0.25  # a silence that a kill caused begins within this
@@ -29,8 +30,7 @@ SHOWN_BEFORE_AND_AFTER = 25  # jobs in the figure of a kill
 class Kill:
     """``kill -9`` of ``part`` once a share of the requests is done (for a worker) or accepted (for any other part).
 
-    Raises :class:`ConfigurationError` for another part than "api", "worker", "gateway" or "redis", and for a share that
-    is not between 0 and 1.
+    Raises :class:`ConfigurationError` for a part that is not in ``KILLABLE``, and a share that is not between 0 and 1.
     """
 
     part: str
@@ -123,7 +123,7 @@ def frozen(stack: Stack, part: str = "redis") -> Iterator[None]:
     It continues also when this process is killed in the block. Raises as :meth:`Stack.kill`.
     """
     check_killable(part)
-    pid = stack.process_ids().get(part)
+    pid = stack.process_ids().get(primary_in(stack.data_dir) if part == "primary" else part)
     if pid is None:
         raise OverloadDemoError(f"the {part} is not running as a process")
     # A stopped process does not see that its parent has died: a shell, whose stdin then ends, lets it go on.
@@ -134,13 +134,19 @@ def frozen(stack: Stack, part: str = "redis") -> Iterator[None]:
 
 
 async def run_with_kills(
-    stack: Stack, plan: SpikePlan, kills: Sequence[Kill], on_progress: OnProgress | None = None
+    stack: Stack,
+    plan: SpikePlan,
+    kills: Sequence[Kill],
+    on_progress: OnProgress | None = None,
+    *,
+    live: OnProgress | None = None,
+    out_dir: Path | None = None,
 ) -> CrashResult:
     """Run ``plan`` on ``stack``, carry out ``kills`` in their order, and account for every accepted job.
 
-    A kill that is not due before the spike is over is not in the result. Writes the files of :func:`run_spike`, and is
-    cancellable like it. Raises :class:`ConfigurationError` for a stack in the kernel, and the errors of
-    :func:`run_spike`.
+    A kill that is not due before the spike is over is not in the result. ``live`` and ``out_dir`` are those of
+    :func:`run_spike`, whose files it writes; it is cancellable like it. Raises :class:`ConfigurationError` for a stack
+    in the kernel, and the errors of :func:`run_spike`.
     """
     if stack.placement != "process":
         raise ConfigurationError('kills need placement="process": no thread can be killed without its Jupyter kernel')
@@ -154,14 +160,14 @@ async def run_with_kills(
         if on_progress:
             on_progress(progress)
 
-    spike = await run_spike(stack, plan, report)
-    return _account_for(stack.run_folder, spike, done)
+    spike = await run_spike(stack, plan, report, live=live, out_dir=out_dir)
+    return _account_for(out_dir or stack.run_folder, stack.effect_log, spike, done)
 
 
-def _account_for(folder: Path, spike: SpikeResult, kills: Sequence[tuple[str, float]]) -> CrashResult:
+def _account_for(folder: Path, effects: Path, spike: SpikeResult, kills: Sequence[tuple[str, float]]) -> CrashResult:
     """Evaluate the files of a run; ``kills`` are (part, CLOCK_MONOTONIC seconds) in time order."""
     load = LoadResult.load(folder / "load.npz")
-    runs = _read_runs(folder / EFFECTS, load.started_mono_s)
+    runs = _read_runs(effects, load.started_mono_s)
     kills = [(part, at_mono_s - load.started_mono_s) for part, at_mono_s in kills]
     accepted_s = dict(zip(load.accepted_ids, load.done_s[load.accepted].tolist(), strict=True))
     answered_s = sorted(accepted_s.values())
@@ -178,7 +184,7 @@ def _account_for(folder: Path, spike: SpikeResult, kills: Sequence[tuple[str, fl
             else KillSeen(part, at_s, _back_s(answered_s, at_s))
             for (part, at_s), (_, until_s) in pairwise([*kills, ("", math.inf)])
         ],
-        charges=_charges(load.accepted_ids, ledger_of(folder / EFFECTS)),
+        charges=_charges(load.accepted_ids, ledger_of(effects)),
         accepted_s=answered_s,
         done_s=sorted(tried[-1].ended_s for tried in runs.values() if tried[-1].ended_s is not None),
         lives=lives,

@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from overload_demo.errors import ConfigurationError, OverloadDemoError
-from overload_demo.jobs import JobState
+from overload_demo.jobs import JOB_ID, JobState
 from overload_demo.lab.result import Reconciliation, SpikeResult
 from overload_demo.lab.stack import EFFECTS, Stack
 from overload_demo.load import LoadResult
@@ -249,7 +249,7 @@ async def read_life(stack: Stack, answer: object) -> JobLife | None:
     Returns None for an unknown id and for any other answer, such as a student's wrong one.
     """
     job_id = answer.get("job_id") if isinstance(answer, dict) else answer
-    if not isinstance(job_id, str):
+    if not isinstance(job_id, str) or not JOB_ID.fullmatch(job_id):
         return None
     async with opened(stack.store) as clients:
         fields: dict[str, Any] = dict(await ShardedAdmin(clients, stack.settings).job(job_id))

@@ -19,22 +19,24 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+import psutil
 
 from overload_demo.api.app import create_app
 from overload_demo.api.front_door.gate import Server
 from overload_demo.config import Settings
-from overload_demo.errors import ConfigurationError, StoreError
+from overload_demo.errors import ConfigurationError, OverloadDemoError, StoreError
 from overload_demo.process import STOP_WITHIN_S, Child
 from overload_demo.queue.maintenance import remove_all
 from overload_demo.rest import Address
 from overload_demo.store.connect import Store, opened
-from overload_demo.store.data_dir import LEAVING_TIMEOUT_S, TEMPORARY, DataDir
+from overload_demo.store.data_dir import LEAVING_TIMEOUT_S, NODE, TEMPORARY, DataDir
 from overload_demo.worker import Worker
 
 log = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
+SLOTS_AT = 8  # column of nodes.conf, see CLUSTER NODES
 ABANDONED_AFTER_S = 60.0  # chosen: longer than a store takes from creating its directory to locking it
 
 
@@ -217,3 +219,32 @@ def remove_abandoned(runs: Path) -> None:
             is_old = time.time() - mark.stat().st_mtime > ABANDONED_AFTER_S
             if is_old and all(lock.is_free() for lock in locks):
                 shutil.rmtree(mark.parent, ignore_errors=True)
+
+
+def store_processes(data_dir: Path) -> dict[str, int]:
+    """Return the ids of the running processes of a store: gateway, and redis or the nodes of a cluster."""
+    ids: dict[str, int] = {}
+    with contextlib.suppress(OSError, ValueError, KeyError, psutil.Error):
+        ids["gateway"] = int(json.loads((data_dir / "state.json").read_text())["pid"])
+        for server in psutil.Process(ids["gateway"]).children():
+            folder = Path(server.cwd()).name
+            ids[folder if folder.startswith(NODE) else "redis"] = server.pid
+    return ids
+
+
+def primary_in(data_dir: Path) -> str:
+    """Return the name of a running node that is a primary with slots. Raises :class:`OverloadDemoError`."""
+    for name in sorted(store_processes(data_dir)):
+        with contextlib.suppress(OSError):
+            rows = [line.split() for line in (data_dir / name / "nodes.conf").read_text().splitlines()]
+            if any("myself,master" in row and len(row) > SLOTS_AT for row in rows):
+                return name
+    raise OverloadDemoError("no primary is running: start the stack with nodes=6")
+
+
+def lives_in(data_dir: Path, pid: int) -> bool:
+    """Whether ``pid`` is a live process of the store there; the stored id may be out of date."""
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()).is_relative_to(data_dir.resolve())
+    return False

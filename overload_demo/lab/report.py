@@ -15,6 +15,7 @@ from overload_demo.lab.simulated_cloud import count_commands
 from overload_demo.lab.stack import Stack
 from overload_demo.load.load_result import LoadSummary
 from overload_demo.rest.client import Upstash
+from overload_demo.store.data_dir import NODE
 from overload_demo.worker.loop import BATCH_TARGET_S
 
 # upstash.com/pricing/redis, 2026-08: pay as you go in US dollars, and the free commands of a month.
@@ -177,11 +178,12 @@ async def cost_per_job(
     """
     now = stack.process_ids()
     replaced = {role for role in counting | now if counting.get(role) != now.get(role)}
+    servers = {role for role in now if role == "redis" or role.startswith(NODE)}
     cost: dict[str, float | None] = {"rest_calls_per_job": None, "store_commands_per_job": None}
-    if not replaced - {"gateway", "redis"}:
+    if not replaced - {"gateway"} - servers:
         stats = await asyncio.to_thread(stack.get, "/queue/stats")
         cost["rest_calls_per_job"] = round(stats["rest_calls"] / jobs, 4)
-    if "redis" not in replaced:
+    if "redis" in servers - replaced:  # of a cluster's nodes each would count its own
         with contextlib.suppress(StoreError, TypeError):
             texts = [await one.command("INFO", "commandstats", repeatable=True) for one in clients]
             scripts, commands = map(sum, zip(*map(count_commands, texts), strict=True))

@@ -170,6 +170,7 @@ class Conditions(BaseModel, frozen=True):
     processing_delay_s: float
     placement: Literal["kernel", "process"]
     store: Literal["embedded", "upstash"]
+    nodes: int = 1
     durability: str = Field(pattern=DURABILITY_TEXT)
     filesystem: str
     dashboard: Literal["on", "off"] = "off"

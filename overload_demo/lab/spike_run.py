@@ -29,7 +29,7 @@ from overload_demo.lab.stack import Stack
 from overload_demo.load import LoadPlan, LoadProgress, LoadResult, RetryBudget, calibrate, run_load
 from overload_demo.load.machine import Environment
 from overload_demo.queue.results import QueueStats
-from overload_demo.queue.shards import Reader, queue_of
+from overload_demo.queue.shards import Reader, results_of
 from overload_demo.rest.client import Upstash
 from overload_demo.store.connect import opened
 from overload_demo.work import utc_now
@@ -153,10 +153,11 @@ class _Spike:
     @contextlib.asynccontextmanager
     async def _reading(self) -> AsyncIterator[tuple[list[Upstash], Reader]]:
         """Open a reader of the stack's queue for the length of the block."""
-        async with opened(self.stack.store) as clients:
-            _, reader = queue_of(clients, self.stack.settings)
-            async with contextlib.aclosing(reader):
-                yield clients, reader
+        async with (
+            opened(self.stack.store) as clients,
+            contextlib.aclosing(results_of(clients, self.stack.settings)) as reader,
+        ):
+            yield clients, reader
 
     @contextlib.asynccontextmanager
     async def _sampling(self, results: Reader) -> AsyncIterator[None]:
@@ -305,6 +306,7 @@ class _Spike:
             processing_delay_s=settings.worker_processing_delay,
             placement=self.stack.placement,
             store="upstash" if settings.uses_upstash else "embedded",
+            nodes=settings.overload_nodes,
             durability=self.stack.store[0].durability_with(settings.overload_min_replicas),
             filesystem=filesystem_of(self.stack.folder),
             dashboard=self._dashboard,

@@ -7,7 +7,6 @@ Every start uses a fresh data directory and port 0. Nothing outlives the process
 import asyncio
 import atexit
 import contextlib
-import json
 import os
 import secrets
 import signal
@@ -18,7 +17,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-import psutil
 from pydantic import SecretStr
 
 from overload_demo.config import Settings, load_settings
@@ -30,10 +28,13 @@ from overload_demo.lab.parts import (
     PartGroup,
     WorkerThread,
     in_thread,
+    lives_in,
     new_run_folder,
+    primary_in,
     remove_abandoned,
     remove_data,
     remove_keys,
+    store_processes,
     uncancelled,
 )
 from overload_demo.lab.simulated_cloud import SimulatedCloud, far_store
@@ -44,7 +45,7 @@ from overload_demo.store.data_dir import DataDir
 Placement = Literal["kernel", "process"]
 
 EFFECTS = "effects.log"  # in the folder of a run: where the worker appends each start and effect of a job
-KILLABLE = ("api", "worker", "gateway", "redis")
+KILLABLE = ("api", "worker", "gateway", "redis", "primary")
 MOST_WORKERS = 16  # chosen: processes on one machine
 READY_WITHIN_S = 30.0
 SUPERVISE_EVERY_S = 0.2
@@ -88,6 +89,7 @@ class Stack:
         round_trip_s: float | None = None,
         own_key: bool = True,
         workers: int = 1,
+        nodes: int = 1,
         runs: Path = Path("runs"),
         name: str = "stack",
         **settings: Any,
@@ -96,12 +98,14 @@ class Stack:
 
         ``processing_delay_s`` is the work of one job, seconds. ``round_trip_s`` puts a simulated database (``cloud``)
         so far away before the store; ``upstash`` uses the account of the environment. ``own_key`` False: the API
-        requires no key. ``workers``: processes, for ``placement="process"``. ``runs`` receives the run folder.
+        requires no key. ``workers``: processes, for ``placement="process"``. ``nodes``: servers of the embedded store,
+        6 or more for a cluster; then a 202 waits for one replica. ``runs`` receives the run folder.
         ``settings`` are further fields of :class:`Settings`. Returns when the API is ready. Raises
         :class:`OverloadDemoError` with the last log lines if it does not become ready.
         """
         wanted: dict[str, Any] = {"placement": placement, "processing_delay_s": processing_delay_s, "upstash": upstash}
-        wanted |= {"round_trip_s": round_trip_s, "own_key": own_key, "workers": workers, **settings}
+        wanted |= {"round_trip_s": round_trip_s, "own_key": own_key, "workers": workers, "nodes": nodes}
+        wanted |= settings
         if not 1 <= workers <= MOST_WORKERS or (workers > 1 and placement != "process"):
             raise ConfigurationError(f'workers: 1, or up to {MOST_WORKERS} with placement="process", not {workers!r}')
         running = cls.current
@@ -167,30 +171,32 @@ class Stack:
         """The embedded store's data directory of the present run."""
         return self.folder / f"store-{self._generation}"
 
+    @property
+    def has_cluster(self) -> bool:
+        """Whether the store is a cluster, one of whose machines can be killed."""
+        return self.settings.overload_nodes > 1
+
     def process_ids(self) -> dict[str, int]:
-        """Return the ids of running processes by role: api, worker (or kernel), gateway, redis."""
-        ids = {name: part.pid for name, part in self.parts.items()}
-        if self.placement == "kernel":
-            ids = {"kernel": os.getpid()}
-        with contextlib.suppress(OSError, ValueError, KeyError, psutil.Error):
-            ids["gateway"] = int(json.loads((self.data_dir / "state.json").read_text())["pid"])
-            ids["redis"] = next((child.pid for child in psutil.Process(ids["gateway"]).children()), None)
+        """Return the ids of running processes: api, worker (or kernel), gateway, redis or the nodes of a cluster."""
+        ids = {name: part.pid for name, part in self.parts.items()} if self.placement == "process" else {}
+        ids |= store_processes(self.data_dir) | ({"kernel": os.getpid()} if self.placement == "kernel" else {})
         return {name: pid for name, pid in ids.items() if pid}
 
     def kill(self, name: str, *, hold: bool = False) -> float:
-        """``kill -9`` one process: "api", "worker", "gateway" or "redis"; return when it was dead, CLOCK_MONOTONIC.
+        """``kill -9`` one process of :data:`KILLABLE`; return when it was dead, CLOCK_MONOTONIC.
 
-        All are restarted: API and worker by the stack, Redis by the gateway, the gateway by the next process that
-        needs the store. With ``hold`` an API or worker stays dead until its name is removed from ``held``. Raises
-        :class:`ConfigurationError` for another name or a part that is a thread of this kernel,
-        :class:`OverloadDemoError` when it is not running.
+        A "primary" is one of a cluster's. All are restarted: API and worker by the stack, servers by the gateway's
+        process (a primary as a replica), the gateway by the next process that needs the store. With ``hold`` an API or
+        worker stays dead until its name is removed from ``held``. Raises :class:`ConfigurationError` for another name
+        or a part that is a thread of this kernel, :class:`OverloadDemoError` when it is not running.
         """
         check_killable(name)
+        name = primary_in(self.data_dir) if name == "primary" else name
         part = self.parts.get(name)
         if part is not None and not isinstance(part, Child):
             raise ConfigurationError(f'placement="kernel": {name} is a thread: a kill would kill this Jupyter kernel')
         pid = part.pid if part else self.process_ids().get(name)
-        if pid is None or not (part or _lives_in(self.data_dir, pid)):
+        if pid is None or not (part or lives_in(self.data_dir, pid)):
             raise OverloadDemoError(f"the {name} is not running")
         if part:
             self.held |= {name} if hold else set()
@@ -253,6 +259,8 @@ class Stack:
             "worker_max_poll_interval": 0.25,
             "queue_result_ttl": RESULT_TTL_S,
             "overload_api_keys": self._key,
+            "overload_nodes": self._wanted["nodes"],
+            "overload_min_replicas": int(self._wanted["nodes"] > 1),
         }
         if self._wanted["upstash"]:
             if not load_settings().uses_upstash:
@@ -262,7 +270,7 @@ class Stack:
             address = self.cloud.address if self.cloud else None
             own |= {"upstash_redis_rest_url": address and address.url}
             own |= {"upstash_redis_rest_token": address and address.token}
-        no_settings = {"placement", "processing_delay_s", "upstash", "round_trip_s", "own_key", "workers"}
+        no_settings = {"placement", "processing_delay_s", "upstash", "round_trip_s", "own_key", "workers", "nodes"}
         return own | {name: value for name, value in self._wanted.items() if name not in no_settings}
 
     def _children(self) -> PartGroup:
@@ -340,11 +348,3 @@ def _stop(parts: PartGroup, cleanup: contextlib.ExitStack, data_dir: Path) -> No
     parts.stop()
     cleanup.close()
     remove_data(data_dir)
-
-
-def _lives_in(data_dir: Path, pid: int) -> bool:
-    """Whether ``pid`` is a live process of the store there; the stored id may be out of date."""
-    with contextlib.suppress(psutil.Error):
-        process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()) == data_dir.resolve()
-    return False

@@ -28,6 +28,7 @@ def main(
     speed: Annotated[float, typer.Option(help="Speed of the replay, 1 as recorded.", min=0.1, max=100)] = 1.0,
     port: Annotated[int, typer.Option(help="Port of the page.", show_default="a free one", min=0, max=65535)] = 0,
     output: Annotated[Path, typer.Option(help="Folder for run folders.")] = Path("runs"),
+    nodes: Annotated[int, typer.Option(help="Servers of the stack's store; 6 or more: a cluster.")] = 1,
 ) -> None:
     """Show a spike live, on a page: watch an API, play the acts of a class, or replay a recorded run."""
     with one_line_errors():
@@ -39,7 +40,7 @@ def main(
         elif rehearse:
             work = _rehearse(output)
         elif control:
-            work = _control(output, port)
+            work = _control(output, port, nodes)
         else:
             work = _watch(url or DEFAULT_URL, port)
         run_async(work, "all started processes have ended")
@@ -69,7 +70,7 @@ async def _replay(folder: Path, speed: float, port: int) -> None:
             await asyncio.sleep(10.0)
 
 
-async def _control(output: Path, port: int) -> None:
+async def _control(output: Path, port: int, nodes: int) -> None:
     from overload_demo.live.page import Page
     from overload_demo.live.stage import open_stage, rehearsed
 
@@ -77,7 +78,7 @@ async def _control(output: Path, port: int) -> None:
     if sizes is None:
         _print("no rehearsal of this machine: measuring it first (ten seconds)")
     feed = Feed()
-    async with open_stage(feed, output, sizes) as stage:
+    async with open_stage(feed, output, sizes, nodes) as stage:
         with Page(feed, port=port, controls=stage) as page:
             _print(f"{page.address}  with controls; the part after # is secret")
             await asyncio.Event().wait()

@@ -4,9 +4,8 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from pydantic import BaseModel, ValidationError
@@ -109,15 +108,13 @@ class Stage:
     A context manager: leaving it ends the act and thaws a frozen store. The caller starts and stops the stack.
     """
 
-    buttons = BUTTONS
-
     def __init__(self, feed: Feed, sizes: Sizes, stack: Stack) -> None:
         self.loop = asyncio.get_running_loop()
         self._feed, self.sizes, self._stack = feed, sizes, stack
+        self.buttons = BUTTONS | ({"machine": "Kill a machine"} if stack.has_cluster else {})
         self._act: asyncio.Task[None] | None = None
         self._frozen: tuple[contextlib.ExitStack, asyncio.TimerHandle] | None = None  # and the timer that thaws it
-        self._is_resetting = False
-        self._acts = 0
+        self._is_resetting, self._acts = False, 0
         self._naive_run: BaselineRun | None = None
         self._ballot = Ballot(feed, BUTTONS, stack.folder)
         self.questions = {name: one.title for name, one in self._ballot.questions.items()}
@@ -126,19 +123,19 @@ class Stage:
         self._feed.show(title=self.sizes.text, status="ready", controls=self._possible())
         return self
 
-    async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._thaw()
         await self._end_act()
 
     async def act(self, order: str, guess: ClassGuess) -> None:
-        """Carry out one of :data:`BUTTONS`. Raises :class:`OverloadDemoError` with the reason if it cannot be now."""
+        """Carry out one of ``buttons``. Raises :class:`OverloadDemoError` with the reason if it cannot be now."""
         if obstacle := self._obstacles()[order]:
-            raise OverloadDemoError(f"{BUTTONS[order]!r} is not possible now: {obstacle}")
+            raise OverloadDemoError(f"{self.buttons[order]!r} is not possible now: {obstacle}")
         if order in TITLES:
             await self._restart()
             self._act = asyncio.create_task(self._play(order, guess))
         else:
-            await {"kill": self._kill, "restart": self._restart, "freeze": self._freeze, "reset": self._reset}[order]()
+            await getattr(self, f"_{order}")()
         self._feed.show(controls=self._possible())
 
     async def vote(self, step: str, entry: VoteEntry) -> None:
@@ -160,7 +157,7 @@ class Stage:
         """Return why each order is not possible now; "" if it is."""
         restarting = "the stack is restarting; that takes a few seconds"
         if self._is_resetting:
-            return dict.fromkeys(BUTTONS, restarting)
+            return dict.fromkeys(self.buttons, restarting)
         is_dead, down = "worker" in self._stack.held, "" if self._stack.is_running else restarting
         return {
             **dict.fromkeys(TITLES, "another act is running; wait for its end, or reset" if self._act else ""),
@@ -168,6 +165,7 @@ class Stage:
             "restart": "" if is_dead else down or "the worker is running",
             "freeze": down or ("the store is frozen" if self._frozen else ""),
             "reset": "",
+            **dict.fromkeys(self.buttons.keys() - BUTTONS.keys(), down),
         }
 
     async def _play(self, order: str, guess: ClassGuess) -> None:
@@ -216,13 +214,8 @@ class Stage:
 
     async def _play_naive(self) -> None:
         spike_feed = SpikeFeed(self._feed)
-        plan = LoadPlan(
-            self._stack.url,
-            self.sizes.requests,
-            self.sizes.rate_per_s,
-            timeout_s=BASELINE_TIMEOUT_S,
-            max_duration_s=BASELINE_SPIKE_S,
-        )
+        plan = LoadPlan(self._stack.url, self.sizes.requests, self.sizes.rate_per_s)
+        plan = replace(plan, timeout_s=BASELINE_TIMEOUT_S, max_duration_s=BASELINE_SPIKE_S)
         self._naive_run = await run_baseline(
             BASELINE_VARIANT, plan, self.sizes.delay_s, lambda load: spike_feed(SpikeProgress.of_baseline(load))
         )
@@ -231,6 +224,10 @@ class Stage:
     async def _kill(self) -> None:
         self._stack.kill("worker", hold=True)
         self._feed.mark("killed")
+
+    async def _machine(self) -> None:
+        self._stack.kill("primary")
+        self._feed.mark("machine killed")
 
     async def _restart(self) -> None:
         if "worker" in self._stack.held:
@@ -243,7 +240,7 @@ class Stage:
     def _freeze_for(self, seconds: float) -> None:
         if self._frozen is None:
             freezing = contextlib.ExitStack()
-            freezing.enter_context(frozen(self._stack))
+            freezing.enter_context(frozen(self._stack, "primary" if self._stack.has_cluster else "redis"))
             self._frozen = freezing, self.loop.call_later(seconds, self._thaw)
             self._feed.mark("frozen")
             self._feed.show(controls=self._possible())
@@ -303,14 +300,14 @@ async def measure(stack: Stack) -> Sizes:
 
 
 @contextlib.asynccontextmanager
-async def open_stage(feed: Feed, runs: Path, sizes: Sizes | None) -> AsyncIterator[Stage]:
-    """Yield a stage with a stack of its own, in processes; without ``sizes``, measure the machine first.
+async def open_stage(feed: Feed, runs: Path, sizes: Sizes | None, nodes: int = 1) -> AsyncIterator[Stage]:
+    """Yield a stage with a stack of its own, in processes, on ``nodes`` servers; without ``sizes``, measure first.
 
     Raises the errors of :meth:`Stack.start` and :func:`measure`.
     """
 
     async def start(delay_s: float) -> Stack:
-        return await Stack.start(placement="process", processing_delay_s=delay_s, runs=runs, name="stage")
+        return await Stack.start(placement="process", processing_delay_s=delay_s, runs=runs, name="stage", nodes=nodes)
 
     async with contextlib.AsyncExitStack() as cleanup:
         if sizes is None:
@@ -334,8 +331,7 @@ async def rehearse(runs: Path, report: Callable[[str], None]) -> Table:
     ``report`` gets the name of each step. Takes about four minutes.
     """
     report("measuring this machine")
-    feed = Feed()
-    async with open_stage(feed, runs, None) as stage:
+    async with open_stage(feed := Feed(), runs, None) as stage:
         sizes = stage.sizes
         shown = Table("act", "lasts", "what the class will see", title_justify="left", show_edge=False)
         shown.title = f"{sizes.text}; drained at {sizes.drains_per_s:,.0f}/s"

@@ -51,10 +51,14 @@ def queue_of(
         Producer(client, settings, on_commit=on_commit, shard=shard, shards=count)
         for shard, client in enumerate(clients)
     ]
-    results = [Results(client, settings, shards=count) for client in clients]
-    if count == 1:
-        return producers[0], results[0]
-    return ShardedProducer(producers, settings.overload_store_deadline_s), ShardedResults(results)
+    one_side = producers[0] if count == 1 else ShardedProducer(producers, settings.overload_store_deadline_s)
+    return one_side, results_of(clients, settings)
+
+
+def results_of(clients: Sequence[Upstash], settings: Settings) -> "Results | ShardedResults":
+    """Return the reading side of the queue alone."""
+    results = [Results(client, settings, shards=len(clients)) for client in clients]
+    return results[0] if len(clients) == 1 else ShardedResults(results)
 
 
 def shard_of_record(record: str, shards: int) -> int:

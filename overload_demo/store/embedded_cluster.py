@@ -37,6 +37,8 @@ from overload_demo.store.redis_server import SCRIPT_RIGHTS, EmbeddedServer, node
 
 log = logging.getLogger(__name__)
 
+ASYNCHRONOUS = "OVERLOAD_MIN_REPLICAS is 0: a failover loses accepted jobs that the replica has not received"
+
 HOST, SLOTS = "127.0.0.1", 16_384
 NODE_TIMEOUT_MS = 1_500  # chosen: a replica takes over 2 to 3 s after its primary's death, and shorter stalls pass
 FAILOVER_S = 6.0  # for so long a dead primary leaves its slots to a replica before it is started again
@@ -156,13 +158,14 @@ class EmbeddedCluster:
             check_owner(one.path)  # no link
             self._nodes.append(ClusterNode(one, settings, password, self._leave_to_replica, drop_damage=drop_damage))
         self._upstreams = [Upstream(node) for node in self._nodes]
+        self._warnings = [] if drop_damage or settings.overload_min_replicas else [ASYNCHRONOUS]
         seeds = ",".join(f"{HOST}:{node.port}" for node in self._nodes)
         self.url = SecretStr(f"redis+cluster://default:{password.get_secret_value()}@{seeds}?shards={self._shards}")
 
     @property
     def notices(self) -> list[str]:
-        """What was dropped from the data at the start."""
-        return [notice for node in self._nodes for notice in node.notices]
+        """What to know about the data, and what was dropped from it at the start."""
+        return [*self._warnings, *(notice for node in self._nodes for notice in node.notices)]
 
     async def open(self) -> None:
         """Start the nodes and return once they are one healthy cluster.
@@ -174,19 +177,15 @@ class EmbeddedCluster:
             if isinstance(failure, BaseException):
                 raise failure
         links = [await one.wait_for_connection() for one in self._upstreams]
-        for node, link in zip(self._nodes, links, strict=True):
-            node.node_id = await link.ask("CLUSTER", "MYID")
-        # Each pair: by gossip alone a known node's new address spreads only once the node counts as failed.
-        for (_, link), (other, _) in combinations(zip(self._nodes, links, strict=True), 2):
-            await link.ask("CLUSTER", "MEET", HOST, other.port, other.bus_port)
-        if not await _becomes_true(self._know_each_other):
-            raise StoreUnavailableError(f"the nodes of the cluster did not find each other within {HEALTHY_S:g} s")
+        await self._introduce(links)
         if (await _facts(links[0], "CLUSTER", "INFO"))["cluster_slots_assigned"] != str(SLOTS):
             await self._form(links)
         if not await _becomes_true(self._agree):
             raise StoreUnavailableError(f"the nodes of the cluster did not agree within {HEALTHY_S:g} s")
         if not await _becomes_true(self._are_replicated):
             log.warning("replicas still copy their primaries' data")
+        for warning in self._warnings:
+            log.warning("%s", warning)
         for one in self.directories:
             one.remember_inodes()
 
@@ -196,10 +195,24 @@ class EmbeddedCluster:
         for node in self._nodes:
             node.free_ports()
 
+    async def _introduce(self, links: list[RedisConnection]) -> None:
+        for node, link in zip(self._nodes, links, strict=True):
+            node.node_id = await link.ask("CLUSTER", "MYID")
+        # Each pair: by gossip alone a known node's new address spreads only once the node counts as failed.
+        for (_, link), (other, _) in combinations(zip(self._nodes, links, strict=True), 2):
+            await link.ask("CLUSTER", "MEET", HOST, other.port, other.bus_port)
+        if not await _becomes_true(self._know_each_other):
+            raise StoreUnavailableError(f"the nodes of the cluster did not find each other within {HEALTHY_S:g} s")
+
     async def _form(self, links: list[RedisConnection]) -> None:
         """Give each node its role. The slots come last: a start that was cut off does this again."""
         for link, primary in zip(links[self._shards :], self._nodes, strict=False):
-            await link.ask("CLUSTER", "REPLICATE", primary.node_id)
+            try:
+                await link.ask("CLUSTER", "REPLICATE", primary.node_id)
+            except ReplyError as error:
+                raise StoreUnavailableError(
+                    f"slots of the cluster have no node, and none can be given: {error}"
+                ) from None
         # Between the tags of the shards: of equal ranges, one in six would serve two shards and another none.
         tagged = sorted([await links[0].ask("CLUSTER", "KEYSLOT", hash_tag(shard)) for shard in range(self._shards)])
         starts = [0, *((one + other) // 2 for one, other in pairwise(tagged)), SLOTS]

@@ -138,7 +138,7 @@ class ShardedConsumer:
         on_late: Callable[[Lease], object],
     ) -> None:
         self._look_within_s = settings.worker_lease_s / 3
-        self._leave_within_s = min(settings.worker_grace_s, settings.overload_store_deadline_s)
+        self._leave_within_s = min(settings.worker_grace_s, settings.overload_store_deadline_s) / 2  # twice
         self._on_wake, self._on_late = on_wake, on_late
         self._shards: dict[int, ServedShard] = {}
         for number, client in clients.items():

@@ -22,6 +22,11 @@ BADLY_SET = """all => all.filter(one => {
   const [text, place] = [one, one.closest(".jp-OutputArea-output")].map(it => it.getBoundingClientRect());
   return text.right > place.right || text.height > 30 || one.scrollHeight > one.clientHeight + 4;
 }).map(one => one.textContent)"""
+# The texts of answers that end outside of their place, or overlap the next one.
+CUT_OFF = """all => all.filter(one => {
+  const [text, place] = [one, one.closest(".jp-OutputArea-output")].map(it => it.getBoundingClientRect());
+  return text.right > place.right || one.scrollHeight > one.clientHeight + 4;
+}).map(one => one.textContent)"""
 
 
 def show(lab: LabPage) -> None:
@@ -43,6 +48,8 @@ def test_the_form_shows_whole_texts_and_keeps_what_is_chosen_over_a_restart(tmp_
         wait_until("both are taken", lambda: "2 of 12 answered before the course" in lab.text_below(0))
         lab.page.screenshot(path=tmp_path / "form.png")
         assert lab.page.locator("label:has(input[type=radio])").evaluate_all(BADLY_SET) == []
+        lab.page.set_viewport_size({"width": 640, "height": 900})
+        assert lab.page.locator("label:has(input[type=radio])").evaluate_all(CUT_OFF) == []
         assert (lab.errors(), lab.outside, lab.complaints) == ([], [], [])
 
         show(lab)

@@ -33,16 +33,24 @@ result = await run_spike(stack, SpikePlan(1_500, 300, baseline="none"), live=liv
 """
 STOP = "await stack.stop()"
 VIEW, SPIKE = 0, 1
+TEXTS = 40  # above the view: JupyterLab makes the output of a cell far below before it attaches the cell
 OF_A_RESTART = "Canceled future for "  # JupyterLab's own: a request to a kernel that restarts
 RESULT = "Absorbed: 1,500 of 1,500 accepted, 0 lost."
 END = "('absorbed', 1500, 0, 'dashboard: on')"
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Iterator[LabPage]:
+def texts() -> int:
+    """How many cells with text stand above the view."""
+    return 0
+
+
+@pytest.fixture
+def lab(tmp_path: Path, texts: int) -> Iterator[LabPage]:
     """JupyterLab with a small notebook and its side bar open, in a window of a projector's size."""
     chromium()
     notebook = cells(START, RUN, STOP)
+    notebook.cells[:0] = [nbformat.v4.new_markdown_cell("Text.") for _ in range(texts)]
     notebook.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
     nbformat.write(notebook, tmp_path / NAME)
     with lab_server(tmp_path) as url, lab_page(url, {"width": 1280, "height": 720}) as page:
@@ -118,3 +126,17 @@ def test_the_view_moves_while_a_cell_awaits_and_is_complete_after_a_reload_and_a
     assert lab.outside == [], "no request leaves this machine"
     complaints = [text for text in lab.complaints if OF_A_RESTART not in text]
     assert complaints == [], "no script of the page has failed"
+
+
+@pytest.mark.parametrize("texts", [TEXTS])
+def test_a_view_far_below_is_complete_after_a_reload(lab: LabPage) -> None:
+    lab.restart_and_run_all()
+    wait_for_a_moving_curve(lab)
+
+    lab.save()
+    lab.open(NAME, expect_idle=False)
+    lab.cell(VIEW).scroll_into_view_if_needed()
+
+    wait_until("the result is shown", lambda: shows(lab) and RESULT in result(lab), 60.0)
+    assert len(curve(lab)) > 3
+    assert lab.complaints == [], "no script of the page has failed"

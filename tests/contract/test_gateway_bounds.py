@@ -192,6 +192,7 @@ def test_many_pipelined_offers_are_ignored(rest: Rest) -> None:
 # --- clients that do not read -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 def test_listeners_that_do_not_read_are_disconnected(rest: Rest) -> None:
     parts, before = urlsplit(rest.url), clients(rest)
     with contextlib.ExitStack() as stack:

@@ -14,6 +14,7 @@ from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError
 from overload_demo.store.connect import Store
 from overload_demo.store.data_dir import DataDir
+from tests.support.cases import plain_first
 from tests.support.running import api_process, environment, submit, wait_for
 
 # An unknown user without HOME; the tests' own user may be any.
@@ -40,7 +41,7 @@ def the_error(outcome: "subprocess.CompletedProcess[str]") -> str:
     return line
 
 
-@pytest.mark.parametrize("module", ["overload_demo.api", "overload_demo.worker", "overload_demo.store"])
+@pytest.mark.parametrize("module", plain_first(["overload_demo.worker", "overload_demo.api", "overload_demo.store"]))
 def test_without_a_home_a_missing_data_directory_is_a_one_line_error(tmp_path: Path, module: str) -> None:
     outcome = run(tmp_path, "-c", WITHOUT_HOME, module, OVERLOAD_DATA_DIR="")
 
@@ -73,6 +74,7 @@ def test_the_home_of_an_unknown_user_is_one_line(monkeypatch: pytest.MonkeyPatch
         DataDir(load_settings().overload_data_dir)
 
 
+@pytest.mark.exhaustive
 def test_a_deleted_working_directory_is_one_line_where_a_path_depends_on_it(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
@@ -112,6 +114,7 @@ def test_the_users_own_queue_py_shadows_nothing_and_their_handler_is_found(cours
         assert client.get(f"/jobs/{job_id}").json()["result"] == {"own": 0}
 
 
+@pytest.mark.exhaustive
 def test_children_started_in_a_folder_with_a_queue_py_run(course_folder: Path) -> None:
     (course_folder / "types.py").write_text("raise RuntimeError('shadowed')\n")  # -m itself imports it
     env = environment(course_folder.parent)

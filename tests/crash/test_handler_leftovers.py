@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from overload_demo.store.connect import Store
+from tests.support.cases import plain_first
 from tests.support.running import events, submit, wait_for
 from tests.support.waiting import wait_until
 from tests.support.workers import exit_code, handler_lab
@@ -74,8 +75,8 @@ def handle(payload):
 
 @pytest.mark.parametrize(
     ("code", "ends_by"),
-    [(THREAD, "--until-empty"), (EXECUTOR, "--until-empty"), (THREAD, "SIGTERM"), (PROCESS, "SIGTERM")],
-    ids=["thread", "executor", "thread and SIGTERM", "process and SIGTERM"],
+    plain_first([(PROCESS, "SIGTERM"), (THREAD, "--until-empty"), (EXECUTOR, "--until-empty"), (THREAD, "SIGTERM")]),
+    ids=["process and SIGTERM", "thread", "executor", "thread and SIGTERM"],
 )
 def test_leftover_threads_and_processes_are_named_and_do_not_block_the_end(
     tmp_path: Path, store_on_a_port: Store, code: str, ends_by: str
@@ -95,7 +96,7 @@ def test_leftover_threads_and_processes_are_named_and_do_not_block_the_end(
         assert "did not end within" not in worker.log.read_text()
 
 
-@pytest.mark.parametrize("code", [IDLE_POOL, TASK], ids=["idle pool", "task"])
+@pytest.mark.parametrize("code", plain_first([IDLE_POOL, TASK]), ids=["idle pool", "task"])
 def test_an_idle_pool_and_an_uncancellable_task_do_not_block_the_end(
     tmp_path: Path, store_on_a_port: Store, code: str
 ) -> None:
@@ -108,7 +109,7 @@ def test_an_idle_pool_and_an_uncancellable_task_do_not_block_the_end(
         assert ("a task that the handler has left" in worker.log.read_text()) == (code is TASK)
 
 
-@pytest.mark.parametrize("code", [DESCRIPTORS, ASYNC_DESCRIPTORS], ids=["sync", "async"])
+@pytest.mark.parametrize("code", plain_first([DESCRIPTORS, ASYNC_DESCRIPTORS]), ids=["sync", "async"])
 def test_closed_descriptors_end_the_worker_with_the_reason(tmp_path: Path, store_on_a_port: Store, code: str) -> None:
     with handler_lab(tmp_path, store_on_a_port) as lab:
         submit(lab.client)

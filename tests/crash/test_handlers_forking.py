@@ -7,6 +7,7 @@ import psutil
 import pytest
 
 from overload_demo.store.connect import Store
+from tests.support.cases import plain_first
 from tests.support.running import events, make_settings, serving_api, submit, wait_for, working
 from tests.support.waiting import wait_until
 from tests.support.workers import exit_code, handler_lab
@@ -92,7 +93,7 @@ def test_pools_executors_and_commands_work_inside_a_handler(tmp_path: Path, stor
         assert found == RESULTS
 
 
-@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.parametrize("kind", plain_first(["sync", "async"]))
 def test_a_forked_child_that_returns_or_exits_ends_and_settles_nothing(
     tmp_path: Path, store_on_a_port: Store, kind: str
 ) -> None:

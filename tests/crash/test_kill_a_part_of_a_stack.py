@@ -16,6 +16,7 @@ from overload_demo.lab.crashes import Kill, run_with_kills
 from overload_demo.lab.ledger import ledger_of, read_charges
 from overload_demo.lab.spike_plan import SpikePlan, SpikeProgress
 from overload_demo.lab.stack import KILLABLE, Stack
+from tests.support.cases import plain_first
 from tests.support.running import JOB, wait_for
 from tests.support.waiting import wait_until
 
@@ -39,7 +40,7 @@ async def until(description: str, predicate: Callable[[], object]) -> None:
     await anyio.to_thread.run_sync(wait_until, description, predicate, 20.0)
 
 
-@pytest.mark.parametrize("name", KILLABLE)
+@pytest.mark.parametrize("name", plain_first(KILLABLE))
 async def test_a_killed_part_is_restarted_and_jobs_are_accepted_again(tmp_path: Path, name: str) -> None:
     async with a_stack(tmp_path) as stack:
         before = stack.process_ids()
@@ -117,6 +118,7 @@ async def test_without_retries_jobs_stay_uncharged_and_charged_ones_fail(tmp_pat
     assert result.spike.lost == 0
 
 
+@pytest.mark.exhaustive
 async def test_api_and_store_killed_in_mid_spike_lose_no_accepted_job(tmp_path: Path) -> None:
     plan = SpikePlan(requests=400, rate_per_s=200, baseline="none")
     async with a_stack(tmp_path, worker_handler=CHARGE_ONCE, worker_max_attempts=10) as stack:

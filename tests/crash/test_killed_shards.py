@@ -62,6 +62,7 @@ async def test_a_killed_shard_costs_the_others_nothing_and_loses_nothing(
     assert sorted(done_in_order(tmp_path)) == sorted(ids + later), "none is lost, none is done twice"
 
 
+@pytest.mark.exhaustive
 async def test_jobs_of_a_frozen_shard_are_done_once_it_answers(
     tmp_path: Path, servers: list[ShardServer], queues: list[Queue], settings: Settings
 ) -> None:
@@ -80,6 +81,7 @@ async def test_jobs_of_a_frozen_shard_are_done_once_it_answers(
     assert sorted(done_in_order(tmp_path)) == sorted(ids)
 
 
+@pytest.mark.exhaustive
 async def test_a_worker_that_ends_logs_what_it_owes_to_a_dead_shard(
     tmp_path: Path,
     servers: list[ShardServer],
@@ -100,6 +102,7 @@ async def test_a_worker_that_ends_logs_what_it_owes_to_a_dead_shard(
     assert "shard 1: ended with 1 jobs not settled, their leases will expire" in caplog.text
 
 
+@pytest.mark.exhaustive
 async def test_a_worker_waits_for_the_shards_while_none_answers(
     servers: list[ShardServer], queues: list[Queue], settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:

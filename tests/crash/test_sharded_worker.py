@@ -75,9 +75,8 @@ async def test_a_shard_with_few_jobs_gets_its_turn_beside_a_long_queue(
 async def test_an_expired_lease_returns_in_a_quiet_shard_while_another_is_busy(
     tmp_path: Path, store: Store, queues: list[Queue], settings: Settings
 ) -> None:
-    [lost] = await enqueue(queues, 1, 1)
+    [lost], busy = await enqueue(queues, 1, 1), await enqueue(queues, 0, 120)
     await queues[1].worker("dead", worker_lease_s=1.0).lease(1)
-    busy = await enqueue(queues, 0, 120)
 
     with working(settings.model_copy(update={"worker_processing_delay": 0.03, "worker_lease_s": 1.0}), store):
         await all_done(queues, [lost, *busy])
@@ -102,12 +101,13 @@ async def test_a_worker_until_empty_ends_when_each_shard_is_empty(
     tmp_path: Path, settings: Settings, servers: list[ShardServer], queues: list[Queue]
 ) -> None:
     ids = [job_id for shard in range(COUNT) for job_id in await enqueue(queues, shard, 5)]
+    await queues[2].worker("dead", worker_lease_s=5.0).lease(1)
     variables = variables_of_all(servers, settings)
 
     part = child("overload_demo.worker", "--until-empty", folder=tmp_path, **variables)
     part.start()
     try:
-        wait_until("it has ended", lambda: part.pid is None)
+        wait_until("it has ended", lambda: part.pid is None, 30.0)
     finally:
         part.stop()
 

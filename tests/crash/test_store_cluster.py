@@ -5,6 +5,8 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -293,6 +295,26 @@ def test_a_start_that_was_cut_off_is_completed_by_the_next(data_dir: Path) -> No
     with running_cluster(data_dir) as cluster:
         write(cluster)
         assert cluster.is_healthy()
+
+
+@pytest.mark.exhaustive
+def test_writes_wait_for_a_replica_only_with_min_replicas(data_dir: Path, cluster: RunningCluster) -> None:
+    warning = "OVERLOAD_MIN_REPLICAS is 0: a failover loses accepted jobs"
+    assert warning in (cluster.data_dir / "store.log").read_text()
+    with running_cluster(data_dir, overload_min_replicas=1) as replicated:
+        for number in NODES:
+            assert replicated.ask(number, "CONFIG GET", "min-replicas-to-write") == {"min-replicas-to-write": "1"}
+        assert "MIN_REPLICAS" not in (data_dir / "store.log").read_text()
+
+
+@pytest.mark.exhaustive
+def test_reset_empties_every_shard(data_dir: Path) -> None:
+    with running_cluster(data_dir) as cluster:
+        write(cluster)
+        command = [sys.executable, "-m", "overload_demo", "reset", "--yes"]
+        environment = os.environ | {"OVERLOAD_DATA_DIR": str(data_dir), "OVERLOAD_NODES": "6"}
+        subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+        assert [cluster.client(shard).dbsize() for shard in range(3)] == [0, 0, 0]
 
 
 @pytest.mark.exhaustive

@@ -12,6 +12,7 @@ from valkey import Valkey
 from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError
 from overload_demo.store.connect import EmbeddedStore
+from tests.support.cases import plain_first
 from tests.support.stores import (
     Rest,
     no_process_left_in,
@@ -78,11 +79,13 @@ def repair(data_dir: Path) -> str:
 
 @pytest.mark.parametrize(
     ("old", "new", "lost"),
-    [
-        (b"$21000\r\n", b"$61000\r\n", {"key20"}),
-        (b"SET\r\n$5\r\nkey20", b"XET\r\n$5\r\nkey20", {"key20"}),
-        (b"$5\r\nMULTI", b"$1\r\nMULTI", {"first", "second"}),
-    ],
+    plain_first(
+        [
+            (b"$21000\r\n", b"$61000\r\n", {"key20"}),
+            (b"SET\r\n$5\r\nkey20", b"XET\r\n$5\r\nkey20", {"key20"}),
+            (b"$5\r\nMULTI", b"$1\r\nMULTI", {"first", "second"}),
+        ]
+    ),
     ids=["a length", "a name", "the start of a transaction"],
 )
 def test_damage_with_commands_behind_it_is_dropped_only_on_demand_and_alone(
@@ -107,11 +110,13 @@ def test_damage_with_commands_behind_it_is_dropped_only_on_demand_and_alone(
 
 @pytest.mark.parametrize(
     ("cut", "tail", "lost"),
-    [
-        (0, b"*3\r\n$3\r\nSET\r\n$5\r\nkey60\r\n$150\r\nxx", set()),
-        (0, bytes(4096), set()),
-        (30, b"", {"first", "second"}),
-    ],
+    plain_first(
+        [
+            (0, b"*3\r\n$3\r\nSET\r\n$5\r\nkey60\r\n$150\r\nxx", set()),
+            (0, bytes(4096), set()),
+            (30, b"", {"first", "second"}),
+        ]
+    ),
     ids=["half a command", "zeros", "half a transaction"],
 )
 def test_an_incomplete_end_is_dropped_and_reported_and_a_copy_is_kept(

@@ -15,6 +15,7 @@ import pytest
 from overload_demo.config import load_settings
 from overload_demo.errors import StoreUnavailableError
 from overload_demo.store.connect import EmbeddedStore
+from tests.support.cases import plain_first
 from tests.support.running import JOB, make_settings, serving_api, submit
 from tests.support.stores import (
     Rest,
@@ -63,7 +64,7 @@ def move_away(data_dir: Path) -> None:
 
 @pytest.mark.parametrize(
     "remove",
-    [remove_all, remove_locks, remove_data_files, remove_one_data_file, move_away],
+    plain_first([remove_all, move_away, remove_locks, remove_data_files, remove_one_data_file], 2),
     ids=lambda one: one.__name__,
 )
 @pytest.mark.usefixtures("no_repeats")
@@ -99,7 +100,7 @@ def test_a_standalone_store_prints_one_line_and_ends(data_dir: Path) -> None:
     assert errors == f"error: {data_dir} was removed or replaced while in use: stopped; start again\n"
 
 
-@pytest.mark.parametrize("remove", [remove_all, remove_locks], ids=lambda one: one.__name__)
+@pytest.mark.parametrize("remove", plain_first([remove_all, remove_locks]), ids=lambda one: one.__name__)
 def test_a_second_server_never_runs_beside_the_first(data_dir: Path, remove: Callable[[Path], None]) -> None:
     both, seen, done = [], [], threading.Event()
     with EmbeddedStore(data_dir, load_settings()) as first:

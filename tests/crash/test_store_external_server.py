@@ -13,6 +13,7 @@ from overload_demo.errors import ConfigurationError
 from overload_demo.store.connect import EmbeddedStore
 from overload_demo.store.gateway.backing_server import ExternalServer
 from overload_demo.store.redis_server import find_server
+from tests.support.cases import plain_first
 from tests.support.stores import Rest, no_process_left_in, servers_of, standalone_store
 from tests.support.waiting import wait_until
 
@@ -34,13 +35,16 @@ def own_server(directory: Path, *options: str) -> Iterator[str]:
 
 @pytest.mark.parametrize(
     ("options", "durability"),
-    [
-        (["--appendonly", "yes", "--appendfsync", "always"], "always"),
-        (["--appendonly", "yes", "--appendfsync", "everysec"], "everysec"),
-        (["--appendonly", "yes", "--appendfsync", "no"], "none"),
-        (["--appendonly", "no"], "none"),
-        (["--appendonly", "yes", "--rename-command", "CONFIG", ""], "unknown"),
-    ],
+    plain_first(
+        [
+            (["--appendonly", "yes", "--appendfsync", "always"], "always"),
+            (["--appendonly", "yes", "--appendfsync", "everysec"], "everysec"),
+            (["--appendonly", "yes", "--appendfsync", "no"], "none"),
+            (["--appendonly", "no"], "none"),
+            (["--appendonly", "yes", "--rename-command", "CONFIG", ""], "unknown"),
+        ],
+        2,
+    ),
     ids=lambda value: str(value),
 )
 def test_durability_is_what_the_server_reports(tmp_path: Path, options: list[str], durability: str) -> None:

@@ -19,6 +19,7 @@ from overload_demo.store import connect
 from overload_demo.store.connect import EmbeddedStore
 from overload_demo.store.data_dir import DataDir
 from overload_demo.store.redis_server import find_server
+from tests.support.cases import plain_first
 from tests.support.stores import (
     Rest,
     User,
@@ -90,7 +91,9 @@ def kill_both(data_dir: Path) -> None:
         process.kill()
 
 
-@pytest.mark.parametrize("kill_some", [kill_gateway, kill_server, kill_both], ids=lambda function: function.__name__)
+@pytest.mark.parametrize(
+    "kill_some", plain_first([kill_both, kill_gateway, kill_server]), ids=lambda function: function.__name__
+)
 def test_every_acknowledged_write_survives(data_dir: Path, kill_some: Callable[[Path], None]) -> None:
     with EmbeddedStore(data_dir, load_settings()) as store:
         writer = Writer(store)

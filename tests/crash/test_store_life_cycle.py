@@ -18,6 +18,8 @@ from overload_demo.errors import ConfigurationError, StoreUnavailableError
 from overload_demo.rest import Address
 from overload_demo.store.connect import EmbeddedStore
 from overload_demo.store.redis_server import find_server
+from tests.support.cases import plain_first
+from tests.support.commands import run_module
 from tests.support.stores import (
     Rest,
     User,
@@ -47,10 +49,10 @@ def client(address: Address) -> Rest:
 
 def refusal(data_dir: Path, *options: str, **environment: str) -> str:
     """The one line of a standalone store that refuses to start."""
-    started = start_standalone(data_dir, *options, **environment)
-    _, errors = started.communicate(timeout=60)
-    assert started.returncode == 1, errors
-    (line,) = errors.splitlines()
+    arguments = ["--data-dir", str(data_dir), "--port", "0", *options]
+    refused = run_module("overload_demo.store", *arguments, env=os.environ | environment)
+    assert refused.returncode == 1, refused.stderr
+    (line,) = refused.stderr.splitlines()
     return line
 
 
@@ -250,15 +252,13 @@ def test_a_second_store_on_the_same_data_is_refused_in_one_line(data_dir: Path) 
 
 @pytest.mark.parametrize("options", [["--port", "70000"], ["--token", "secret"], ["--port", "x"]], ids=repr)
 def test_a_usage_error_exits_with_2(data_dir: Path, options: list[str]) -> None:
-    started = start_standalone(data_dir, *options)
-    started.communicate(timeout=60)
-    assert started.returncode == 2
+    assert run_module("overload_demo.store", "--data-dir", str(data_dir), *options).returncode == 2
 
 
 # --- the standalone store ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", plain_first([signal.SIGTERM, signal.SIGINT]), ids=lambda number: number.name)
 def test_a_standalone_store_ends_its_server_and_exits_0(data_dir: Path, number: signal.Signals) -> None:
     started = start_standalone(data_dir)
     rest = read_connection_lines(started)

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from overload_demo.store.connect import Store
+from tests.support.cases import plain_first
 from tests.support.running import (
     environment,
     events,
@@ -29,7 +30,7 @@ def workers_alive(client: httpx.Client) -> int:
     return int(client.get("/queue/stats").json()["workers_alive"])
 
 
-@pytest.mark.parametrize("name", ["worker", ""])
+@pytest.mark.parametrize("name", plain_first(["worker", ""]))
 def test_live_workers_with_one_name_run_a_job_once(tmp_path: Path, store_on_a_port: Store, name: str) -> None:
     """Each has its own data directory, as in containers with equal host names."""
     settings = make_settings(tmp_path)
@@ -51,7 +52,7 @@ def test_live_workers_with_one_name_run_a_job_once(tmp_path: Path, store_on_a_po
     assert (stats["workers_alive"], stats["interrupted"], stats["failed"]) == (3, 0, 0)
 
 
-@pytest.mark.parametrize("name", ["worker", ""])
+@pytest.mark.parametrize("name", plain_first(["worker", ""]))
 def test_the_job_of_a_killed_worker_is_run_again_at_once(tmp_path: Path, store_on_a_port: Store, name: str) -> None:
     settings = make_settings(tmp_path)
     variables = queue_variables(store_on_a_port, settings.overload_key_prefix, WORKER_ID=name, WORKER_LEASE_S=600)
@@ -85,7 +86,7 @@ def test_a_second_worker_with_one_worker_id_is_a_one_line_error(tmp_path: Path, 
     assert len(outcome.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", plain_first([signal.SIGTERM, signal.SIGHUP]))
 def test_a_stopped_worker_finishes_its_job_and_removes_its_heartbeat(
     tmp_path: Path, store_on_a_port: Store, number: signal.Signals
 ) -> None:

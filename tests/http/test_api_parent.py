@@ -98,6 +98,7 @@ def test_a_stop_drains_the_accept_queue_and_leaves_no_process(tmp_path: Path, ow
         assert not any(one.is_running() for one in processes)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(not hasattr(psutil.Process, "rlimit"), reason="needs Linux: limits of another process")
 def test_a_parent_without_descriptors_keeps_serving_and_restarts_its_child_later(
     tmp_path: Path, own_queue: dict[str, object]
@@ -145,6 +146,7 @@ GRACE_S = 1.0
 STOP_TIMEOUT_S = 2.0 * GRACE_S + 5.0  # of a parent with that grace, for a child that does not end
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("is_replacing", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
 def test_suspended_children_are_killed_together_after_one_grace_period(
     tmp_path: Path, is_replacing: bool, own_queue: dict[str, object]

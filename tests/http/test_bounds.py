@@ -20,6 +20,7 @@ from overload_demo.lab.parts import ApiThread
 from overload_demo.queue.consumer import LeaseEnd, Settlement
 from overload_demo.queue.producer import NewJob, Producer
 from overload_demo.store.connect import Store
+from tests.support.cases import plain_first
 from tests.support.queues import END, START, Queue
 from tests.support.running import JOB, listening, make_settings
 from tests.support.stores import in_store
@@ -61,7 +62,7 @@ async def crowd(settings: Settings, store: Store, processes: int) -> tuple[list[
     return answers, stats
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", plain_first([2, 1]))
 @pytest.mark.parametrize(
     ("bounds", "room"),
     [

@@ -63,7 +63,7 @@ def test_no_accept_header_makes_metrics_fail() -> None:
     @hypothesis_settings(max_examples=200, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(pieces | st.text(max_size=3), max_size=12).map("".join))
     def holds(accept: str) -> None:
-        assert metrics.exposition(None, accept)[0]
+        assert metrics.exposition([None], accept)[0]
 
     holds()
 

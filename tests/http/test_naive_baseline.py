@@ -135,6 +135,7 @@ def test_threads_win_only_without_the_scarce_resource() -> None:
     assert without_slot > 3 * max(blocking, with_slot)
 
 
+@pytest.mark.exhaustive
 def test_a_live_run_shows_the_effect_of_overload() -> None:
     run = asyncio.run(run_baseline("def-slot", LoadPlan(URL, **OVERLOAD, max_duration_s=1.0), delay_s=0.02))
 

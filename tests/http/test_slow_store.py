@@ -13,6 +13,7 @@ import pytest
 from overload_demo.queue.group_commit import GroupCommit
 from overload_demo.queue.producer import MAX_BATCH_BYTES
 from overload_demo.store.connect import Store
+from tests.support.cases import plain_first
 from tests.support.network import Network
 from tests.support.running import JOB, make_settings, serving_api, submit
 from tests.support.sockets import answers_until_closed, connections, post, read_answer
@@ -130,7 +131,7 @@ LARGE_TEXTS = {
 }
 
 
-@pytest.mark.parametrize("kind", LARGE_TEXTS)
+@pytest.mark.parametrize("kind", plain_first(LARGE_TEXTS, 2))
 def test_large_jobs_are_sent_in_several_calls_of_bounded_size(
     tmp_path: Path, store: Store, network: Network, kind: str
 ) -> None:

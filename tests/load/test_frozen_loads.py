@@ -86,6 +86,7 @@ async def test_a_part_in_the_kernel_is_not_frozen(tmp_path: Path) -> None:
             await measure(stack, [LoadPlan(stack.url, 200, 200.0, Shape.CONSTANT)], Freeze("api", 0.0, 0.1))
 
 
+@pytest.mark.exhaustive
 def test_a_part_of_a_killed_process_goes_on_and_ends(tmp_path: Path) -> None:
     script = """
         import asyncio, sys

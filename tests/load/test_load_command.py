@@ -12,6 +12,7 @@ import pytest
 
 from tests.load import scripted_server as scripted
 from tests.load.scripted_server import ScriptedServer, closed_port, scripted_server
+from tests.support.cases import plain_first
 from tests.support.commands import run_module
 from tests.support.waiting import wait_until
 
@@ -85,7 +86,7 @@ def test_an_unreachable_target_is_reported_before_the_load() -> None:
     assert "accepted" not in done.stdout
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "status"), plain_first([(signal.SIGINT, 130), (signal.SIGTERM, 143)]))
 def test_a_stop_signal_ends_command_and_load_processes(number: signal.Signals, status: int) -> None:
     with scripted_server(scripted.accept) as server:
         command, children = start(server)

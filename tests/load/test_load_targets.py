@@ -40,6 +40,7 @@ def test_the_url_may_end_with_the_path() -> None:
     assert LoadPlan("http://127.0.0.1:1/myjobs", 1).target == "http://127.0.0.1:1/myjobs/jobs"
 
 
+@pytest.mark.exhaustive
 def test_all_names_of_loopback_are_this_machine() -> None:
     with scripted_server(scripted.accept) as server:
         for url in names_of(server.url, ["127.1", "localhost", "LOCALHOST"]):

@@ -23,9 +23,18 @@ def at_once(**fields: object) -> RetryPolicy:
     return RetryPolicy(**{"backoff": BackoffKind.NONE} | fields)  # type: ignore[arg-type]
 
 
+class Unlimited:
+    """A budget of this process: with one, the load needs no process of its own."""
+
+    def take(self, requests: int) -> bool:
+        return True
+
+
 def fire(
     url: str, policy: RetryPolicy, requests: int = 20, budget: RetryBudget | None = None, **fields: object
 ) -> LoadResult:
+    if policy.budget is None and "processes" not in fields:
+        budget = budget or Unlimited()
     plan = LoadPlan(url, requests, 500.0, retry=policy, **{"timeout_s": 5.0, "shape": "constant"} | fields)  # type: ignore[arg-type]
     return asyncio.run(run_load(plan, budget=budget))
 

@@ -17,6 +17,7 @@ FAR_S = 0.02
 pytestmark = pytest.mark.anyio
 
 
+@pytest.mark.exhaustive
 async def test_a_batch_limit_of_one_takes_a_call_for_each_job_and_a_larger_one_fewer(tmp_path: Path) -> None:
     found = {}
     for most in (1, 64):

@@ -96,9 +96,10 @@ def test_a_spike_is_absorbed_and_every_request_accounted_for(tmp_path: Path) -> 
     wait_until("no process of the run is left", lambda: not processes_living_in(tmp_path))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "options",
-    [["--requests", "2000"], pytest.param(["--requests", "3000", "--rate", "1430"], marks=pytest.mark.exhaustive)],
+    [["--requests", "1000"], ["--requests", "3000", "--rate", "1430"]],
 )
 def test_without_a_given_delay_the_work_is_sized_so_that_a_queue_grows(tmp_path: Path, options: list[str]) -> None:
     outcome = run_spike(tmp_path, *options)
@@ -132,6 +133,7 @@ def test_one_injected_loss_and_one_duplicate_are_reported_and_fail_the_run(tmp_p
     assert f"duplicated {repeated}" in result.examples
 
 
+@pytest.mark.exhaustive
 def test_a_killed_worker_and_redis_lose_no_job_and_their_counts_are_unknown(tmp_path: Path) -> None:
     with running_spike(tmp_path, "--requests", "1500", "--rate", "500", "--processing-delay", "0.001") as spike:
         data_dir = wait_for_data_dir(tmp_path)
@@ -205,6 +207,7 @@ def test_an_interrupted_spike_leaves_nothing_behind(
     wait_until("no process of the run is left", lambda: not processes_living_in(tmp_path))
 
 
+@pytest.mark.exhaustive
 def test_a_killed_spike_leaves_nothing_behind(tmp_path: Path) -> None:
     with running_spike(tmp_path, "--requests", "5000", "--rate", "300") as spike:
         data_dir = wait_for_data_dir(tmp_path)
@@ -242,9 +245,7 @@ def test_reset_empties_a_data_dir(tmp_path: Path) -> None:
     with stored_job(settings):
         pass
 
-    outcome = subprocess.run(
-        [sys.executable, "-m", "overload_demo", "reset", "--yes"], env=environment, capture_output=True, text=True
-    )
+    outcome = run_module("overload_demo", "reset", "--yes", env=environment)
 
     assert outcome.returncode == 0, outcome.stderr
     with held_store(settings) as data_dir:
@@ -285,3 +286,31 @@ def stored_job(settings: Any) -> Iterator[None]:
     with held_store(settings) as data_dir:
         exchange(data_dir, "SET", "job:left-over", json.dumps({}))
         yield
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--kill-primary"], "--kill-primary needs a cluster: --nodes 6"),
+        (["--nodes", "5"], "OVERLOAD_NODES: must be 1, or an even number from 6 on"),
+    ],
+)
+def test_a_kill_without_a_cluster_is_refused_in_one_line(tmp_path: Path, options: list[str], reason: str) -> None:
+    done = run_spike(tmp_path, "--requests", "10", *options)
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"error: {reason}"), done.stderr
+
+
+@pytest.mark.exhaustive
+def test_a_spike_loses_nothing_when_a_primary_of_its_cluster_is_killed(tmp_path: Path) -> None:
+    options = "--requests", "4000", "--rate", "400", "--baseline", "none", "--processing-delay", "0.0004"
+
+    done = run_spike(tmp_path, "--nodes", "6", "--kill-primary", *options)
+
+    [path] = tmp_path.glob("runs/*/result.json")
+    result = SpikeResult.read(path)
+    assert (result.accepted + sum(result.errors.values()), result.lost) == (4000, 0), result.errors
+    assert "primary killed at" in done.stdout
+    assert (result.conditions.nodes, result.conditions.durability) == (6, "always+1")
+    assert (path.parent / "recovery.png").stat().st_size > 10_000

@@ -39,6 +39,7 @@ async def test_the_step_after_an_overload_waits_behind_abandoned_requests() -> N
     assert f"{calm.answered} of 5" in plots.spoiled([calm, overload, after]).alt
 
 
+@pytest.mark.exhaustive
 @pytest.mark.anyio
 async def test_a_step_on_a_fresh_server_is_independent_of_the_one_before() -> None:
     overload, calm = await load_steps("def-slot", [1000, 20], **(SHORT | {"timeout_s": 1.0}))

@@ -115,6 +115,7 @@ def test_a_class_of_folders_gets_its_gain_and_no_notebook_runs(tmp_path: Path) -
     assert not list(tmp_path.rglob("it ran"))
 
 
+@pytest.mark.course
 def test_a_notebooks_inventory_is_reported_with_its_exercises(tmp_path: Path) -> None:
     solved = write(inventory(tmp_path / "ada", 6, 9), "solved", EXERCISE.format("2.0"))
 
@@ -128,6 +129,7 @@ def test_a_notebooks_inventory_is_reported_with_its_exercises(tmp_path: Path) ->
     ]
 
 
+@pytest.mark.course
 def test_an_invalid_notebook_is_a_one_line_error_before_anything_runs(tmp_path: Path) -> None:
     good = write(tmp_path, "good", "import pathlib; pathlib.Path('it ran').touch()")
     (tmp_path / "text.ipynb").write_text("{}")

@@ -182,6 +182,7 @@ def test_a_verdict_that_is_not_the_expected_one_stands_below_the_bars_and_in_the
     assert any("<figure>" in html and re.search(refused, html, re.IGNORECASE) for html in figures)
 
 
+@pytest.mark.course
 def test_a_kernel_killed_in_mid_spike_leaves_no_load_store_or_redis(folder: Path) -> None:
     with kernel(folder) as one:
         running = one.start(first_spike(**SLOW))
@@ -195,6 +196,7 @@ def test_a_kernel_killed_in_mid_spike_leaves_no_load_store_or_redis(folder: Path
     assert list(folder.glob("runs/*/store-*")) == [], "the store has removed its data and tokens"
 
 
+@pytest.mark.course
 def test_children_survive_an_interrupt_and_end_with_the_kernel(folder: Path) -> None:
     with kernel(folder) as one:
         notebook = replace(without_stop(first_spike(**SLOW)), 'placement="kernel"', 'placement="process"')

@@ -41,6 +41,7 @@ def test_the_version_is_shown() -> None:
     assert run("overload_demo", "--version") == f"overload-demo {__version__}\n"
 
 
+@pytest.mark.exhaustive
 def test_completion_can_be_installed_and_completes(tmp_path: Path) -> None:
     home = {"HOME": str(tmp_path), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
     script = Path(sys.executable).with_name("overload-demo")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from overload_demo.store.gateway.backing_server import ExternalServer
 from overload_demo.store.gateway.commands import (
     LONGEST_WAIT_MS,
     MAX_COMMAND_BYTES,
@@ -25,6 +26,7 @@ from overload_demo.store.gateway.commands import (
 from overload_demo.store.gateway.endpoint import MAX_BODY_BYTES, Gateway, Tokens
 from overload_demo.store.gateway.replies import BASE64, JSON, RESP2, ReplyFormat
 from overload_demo.store.gateway.resp import pack
+from overload_demo.store.gateway.upstream import Upstream
 
 DANGEROUS = """ACL BGREWRITEAOF BGSAVE CLUSTER CONFIG DEBUG FAILOVER FLUSHALL LATENCY MIGRATE MODULE PSYNC REPLICAOF
 SAVE RESTORE-ASKING SHUTDOWN SLAVEOF SLOWLOG SWAPDB SYNC REPLCONF ASKING READONLY PFDEBUG"""
@@ -172,7 +174,8 @@ def exchange(chunks: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
     asked = {"type": "http", "method": "POST", "raw_path": b"/", "query_string": b""}
     scope = asked | {"headers": [(b"authorization", b"Bearer t")]}
-    asyncio.run(Gateway(None, Tokens("t", "r"))(scope, receive, send))  # type: ignore[arg-type]
+    upstream = Upstream(ExternalServer("redis://localhost"))  # not connected
+    asyncio.run(Gateway(upstream, Tokens("t", "r"))(scope, receive, send))
     return sent
 
 

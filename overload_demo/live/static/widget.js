@@ -11,10 +11,21 @@ async function bokeh(model) {
   return globalThis.overloadDemoBokeh;
 }
 
+// In a long notebook an output exists before its cell is a part of the page, and Bokeh draws on the page only.
+const attached = el => new Promise(done => {
+  const observer = new ResizeObserver(() => {
+    if (!el.isConnected) return;
+    observer.disconnect();
+    done();
+  });
+  observer.observe(el);
+});
+
 export default {
   async render({ model, el }) {
     el.classList.add("overload-live");
     el.innerHTML = model.get("markup");
+    await attached(el);
     const handle = await mount(el, await bokeh(model), model.get("panels"));
     const pause = el.querySelector("[data-pause]");
     const isPaused = () => pause.getAttribute("aria-pressed") === "true";

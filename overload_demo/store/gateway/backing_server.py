@@ -34,7 +34,7 @@ class BackingServer(ABC):
     is_in_cluster = False
 
     def __init__(self) -> None:
-        self.notices: list[str] = []  # what was dropped from the data at the start
+        self.notices: list[str] = []  # what was dropped from the data at the start, and settings that weaken promises
 
     async def connect(self) -> RedisConnection:
         """Open a connection to a server that takes writes, waiting while one that is not followed loads its data."""

@@ -201,8 +201,7 @@ class Gateway:
         main = None if mode.read_only else self._upstream.live
         connection = own or main or await self._upstream.shared(mode.read_only)
         try:
-            is_lent = own is not None
-            return await self._upstream.run(connection, commands, budget, read_only=mode.read_only, is_lent=is_lent)
+            return await self._upstream.run(connection, commands, budget, read_only=mode.read_only, is_lent=bool(own))
         finally:
             self._writes += any([one.is_write for one in commands])
 

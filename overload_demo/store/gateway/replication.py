@@ -15,7 +15,7 @@ from overload_demo.errors import StoreUnavailableError
 from overload_demo.rest.diagnosis import info_facts
 from overload_demo.store.gateway.backing_server import BackingServer, configured
 from overload_demo.store.gateway.commands import LONGEST_WAIT_MS
-from overload_demo.store.gateway.resp import RedisConnection, RedisConnectionLostError, ReplyError
+from overload_demo.store.gateway.resp import RedisConnection, ReplyError
 
 log = logging.getLogger(__name__)
 
@@ -43,21 +43,20 @@ class LentConnections:
     async def lend(self) -> AsyncIterator[RedisConnection]:
         """Lend a connection for at most ``LONGEST_LOAN_S``; any error closes it, since replies may be under way.
 
-        Raises :class:`StoreUnavailableError` if nothing was sent, and :class:`RedisConnectionLostError` later.
+        Raises :class:`StoreUnavailableError`: nothing was sent.
         """
         if self._room.locked():
             raise StoreUnavailableError(f"{MAX_LENT} requests wait for replicas")
         async with self._room:
             connection = await self._take()
+            timer = asyncio.get_running_loop().call_later(LONGEST_LOAN_S, connection.close)
             try:
-                async with asyncio.timeout(LONGEST_LOAN_S):
-                    yield connection
-            except TimeoutError:
-                connection.close()
-                raise RedisConnectionLostError from None
+                yield connection
             except BaseException:
                 connection.close()
                 raise
+            finally:
+                timer.cancel()
             self._idle.append((connection, time.monotonic()))
 
     async def _take(self) -> RedisConnection:
@@ -84,27 +83,32 @@ class LentConnections:
 
 
 async def report_replicas(server: BackingServer, connection: RedisConnection, wanted: int) -> None:
-    """Log what weakens a 202 that ``wanted`` replicas confirm.
+    """Log and note, once, what weakens a 202 that ``wanted`` replicas confirm.
 
     Nothing is refused: a replica may be starting, and without enough of them no 202 is sent.
     """
     with contextlib.suppress(ReplyError, StoreUnavailableError):
-        info = info_facts(await connection.ask("INFO", "replication"))
-        # slave0:ip=127.0.0.1,port=7001,state=online,offset=14,lag=0
-        found = [text for name, text in info.items() if re.fullmatch(r"slave\d+", name) and "state=online" in text]
-        if len(found) < wanted:
-            message = "OVERLOAD_MIN_REPLICAS is %d, but replicas of the server %s: %d; until then no job is accepted"
-            log.warning(message, wanted, server.name, len(found))
-        least = await configured(connection, "min-replicas-to-write")
-        if not least.isdigit() or int(least) < wanted:
-            advice = "below OVERLOAD_MIN_REPLICAS a primary without replicas keeps jobs that a failover drops"
-            log.warning("min-replicas-to-write of the server %s is %s: %s", server.name, least or "unknown", advice)
-        for replica in found:
-            fields = dict(part.partition("=")[::2] for part in replica.split(","))
-            durability = await server.durability_of_replica(fields["ip"], int(fields["port"]))
-            if durability != "always":
-                advice = "it confirms what it has in memory, and may become the primary"
-                log.warning(
-                    "durability of the replica at %(ip)s:%(port)s is %(durability)r: %(advice)s",
-                    {**fields, "durability": durability, "advice": advice},
-                )
+        for problem in await _problems(server, connection, wanted) if wanted else []:
+            if problem not in server.notices:  # shards of one server share them
+                log.warning("%s", problem)
+                server.notices.append(problem)
+
+
+async def _problems(server: BackingServer, connection: RedisConnection, wanted: int) -> list[str]:
+    found, place = [], server.name.rpartition("at ")[2]
+    info = info_facts(await connection.ask("INFO", "replication"))
+    # slave0:ip=127.0.0.1,port=7001,state=online,offset=14,lag=0
+    replicas = [text for name, text in info.items() if re.fullmatch(r"slave\d+", name) and "state=online" in text]
+    if len(replicas) < wanted:
+        found.append(f"OVERLOAD_MIN_REPLICAS is {wanted}, but {place} has {len(replicas)} replicas: no job is accepted")
+    least = await configured(connection, "min-replicas-to-write")
+    if not least.isdigit() or int(least) < wanted:
+        advice = f"with less than {wanted} a primary without replicas keeps jobs that a failover drops"
+        found.append(f"min-replicas-to-write of the server {place} is {least or 'unknown'}: {advice}")
+    for text in replicas:
+        replica = dict(part.partition("=")[::2] for part in text.split(","))
+        durability = await server.durability_of_replica(replica["ip"], int(replica["port"]))
+        if durability != "always":
+            place = f"{replica['ip']}:{replica['port']}"
+            found.append(f"durability of the replica {place} is {durability!r}, and it may become the primary")
+    return found

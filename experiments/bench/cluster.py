@@ -1,0 +1,71 @@
+"""A cluster of six nodes beside one store, and the CPU time of a job by part: ``python -m experiments.bench.cluster``.
+
+``wrk`` posts to one API process in turns, first on one embedded server, then on three primaries with a replica each,
+where a 202 waits for the primary's disk and one replica. Then one worker drains no-op jobs on each. All processes share
+the cores of this machine: on machines of their own, the parts that limit here would not compete.
+"""
+
+from collections import defaultdict
+from functools import partial
+from pathlib import Path
+
+import typer
+
+from experiments.bench.limit import microseconds
+from experiments.bench.record import Folder, Rounds, Row, Seconds, recording
+from experiments.bench.servers import drained, folder_in, our_api, posting, stats, worker, wrk
+from overload_demo.lab.parts import store_processes
+from overload_demo.store.data_dir import NODE
+
+NODES, CONNECTIONS = 6, (64, 256)
+PRIMARIES = {f"{NODE}{number}" for number in range(NODES // 2)}  # without a failover
+
+
+def main(pairs: Rounds = 5, seconds: Seconds = 4.0, folder: Folder = Path()) -> None:
+    """Measure acceptance at 64 and 256 connections and the drain, some seconds each time, in pairs."""
+    cluster = {"OVERLOAD_NODES": NODES, "OVERLOAD_MIN_REPLICAS": 1}
+    with recording("cluster", folder) as (rows, notes), folder_in(folder) as single, folder_in(folder) as several:
+        with our_api(single) as (one, _), our_api(several, **cluster) as (many, api):
+            pids = {"API": api, **store_processes(several / "data")}
+            for connections in CONNECTIONS:
+                accept = partial(_accepted, connections, seconds)
+                seen = [(microseconds(pids, partial(accept, many)), accept(one)) for _ in range(pairs)]
+                rows += _rows(f"accepted, {connections} connections", seen)
+            depths = [shard["queue_length"] for shard in stats(many)["shards"]]
+            evenness = max(depths) * len(depths) / sum(depths)
+            rows.append(Row(what="deepest shard ÷ mean shard", ours=[evenness], at_least=1.2, less_is_better=True))
+            seen = []
+            for _ in range(pairs):
+                with worker(several, **cluster) as part:
+                    costs = microseconds(pids | {"worker": part.pid or 0}, partial(_drained, seconds, many))
+                with worker(single):
+                    seen.append((costs, _drained(seconds, one)))
+            rows += _rows("drained, no-op jobs, one worker", seen)
+        notes["nodes"] = f"{NODES}: half of them replicas; a 202 waits for one"
+
+
+def _drained(seconds: float, url: str) -> float:
+    return drained(url, for_s=seconds)[0]
+
+
+def _rows(what: str, seen: list[tuple[dict[str, float], float]]) -> list[Row]:
+    """The ratio of the rates, and the CPU time of a job by part on the cluster."""
+    rates = [(costs["rate"], single) for costs, single in seen]
+    parts: dict[str, list[float]] = defaultdict(list)
+    for costs, _ in seen:
+        summed: dict[str, float] = defaultdict(float)
+        for name, spent in costs.items():
+            role = "primaries" if name in PRIMARIES else "replicas" if name.startswith(NODE) else name
+            summed[role] += spent
+        for role in summed.keys() - {"rate"}:
+            parts[role].append(summed[role])
+    ratio = Row.of_pairs(f"{what}: six nodes ÷ one store", rates, unit="/s", aim=0.7)
+    return [ratio, *(Row(what=f"{what}: CPU of {part}", unit="µs", ours=parts[part]) for part in sorted(parts))]
+
+
+def _accepted(connections: int, seconds: float, url: str) -> float:
+    return wrk(f"{url}/jobs", connections, seconds, posting())
+
+
+if __name__ == "__main__":
+    typer.run(main)
