@@ -150,7 +150,7 @@ class EmbeddedStore:
             if starting is None and gateway_lock.is_free():
                 starting = _start(data_dir, self._settings)
                 give_up_at = time.monotonic() + LOADING_TIMEOUT_S
-            elif (state := data_dir.read_state()) is not None and _answers(data_dir.address(state)):
+            elif (state := data_dir.read_state()) is not None and any(map(_answers, data_dir.address(state).shards)):
                 self._compare(state)
                 if starting is not None and state.notice:
                     log.warning("%s", state.notice)

@@ -89,7 +89,9 @@ class ClusterTopology(Topology):
         await asyncio.gather(*(client.aclose() for client in self._clients.values()))
 
     async def _ask(self) -> dict[int, Primary]:
-        asked = {random.choice(self._given), *random.sample(sorted(self._known), min(len(self._known), NODES_ASKED))}
+        # One given, as all others may have been replaced; the primaries know first what they have given away.
+        asked = {random.choice(self._given), *((one.host, one.port) for one in self._primaries.values())}
+        asked |= {*random.sample(sorted(self._known), min(len(self._known), NODES_ASKED))}
         views = await asyncio.gather(*map(self._view, asked), return_exceptions=True)
         claims: dict[int, tuple[int, Primary]] = {}
         known: set[Endpoint] = set()
@@ -100,7 +102,7 @@ class ClusterTopology(Topology):
                 known |= endpoints
                 claims |= {slot: max(claim, claims.get(slot, claim)) for slot in self._slots if slot in slots}
         if not known:
-            raise ValkeyError(f"no node of the cluster answers: {views[0] or 'timeout'}")
+            raise ValkeyError(f"no node describes the cluster: {str(views[0]) or 'timeout'}")
         self._known = known
         return {slot: primary for slot, (_, primary) in claims.items()}
 
@@ -139,7 +141,6 @@ class FollowedServer(ExternalServer):
     """The primary of one shard, wherever it is."""
 
     answer_timeout_s, retry_longest_s = 1.5, 0.5
-    is_followed = True
 
     def __init__(self, url: str, topology: Topology, shard: int | None) -> None:
         super().__init__(url)
@@ -147,6 +148,9 @@ class FollowedServer(ExternalServer):
         self._slot = 0 if shard is None else slot_of(shard)
         self.name = self._of = "of the service" if shard is None else f"of shard {shard}"
         self._primary = ""
+        # With another slot's number they mean that the key is not of this shard.
+        redirections = (b"-MOVED %d " % self._slot, b"-ASK %d " % self._slot)
+        self.refusals = (*redirections, b"-TRYAGAIN", b"-CLUSTERDOWN", b"-READONLY", b"-MASTERDOWN", b"-LOADING")
 
     async def connect(self) -> RedisConnection:
         """Find the primary and open a connection to it."""
@@ -192,24 +196,25 @@ def followed_servers(url: str) -> list[FollowedServer]:
         scheme, _, kind = parts.scheme.partition("+")
         user, at, hosts = parts.netloc.rpartition("@")
         service, _, database = parts.path.strip("/").partition("/")
-        is_cluster = kind == "cluster"
+        is_cluster, is_known = kind == "cluster", scheme in {"redis", "rediss"} and kind in {"cluster", "sentinel"}
         given = [_endpoint(host, 6379 if is_cluster else 26379) for host in hosts.split(",")]
-        if is_cluster == bool(service) or query.keys() - ({"shards"} if is_cluster else {"sentinel_password"}):
+        options = {"shards"} if is_cluster else {"sentinel_password"}
+        if not is_known or is_cluster == bool(service) or query.keys() - options:
             raise ValueError
     except ValueError:
         raise ConfigurationError(SCHEMES) from None
-    options: dict[str, Any] = {"decode_responses": True, "socket_timeout": ANSWER_TIMEOUT_S}
-    options |= {"ssl": True, "ssl_check_hostname": True} if scheme == "rediss" else {}
+    client: dict[str, Any] = {"decode_responses": True, "socket_timeout": ANSWER_TIMEOUT_S}
+    client |= {"ssl": True, "ssl_check_hostname": True} if scheme == "rediss" else {}
     server = f"{scheme}://{user}{at}{hosts.partition(',')[0]}/{database}"
     if not is_cluster:
-        options |= {"password": query.get("sentinel_password", [None])[0]}
-        return [FollowedServer(server, SentinelTopology(given, service, options), None)]
+        client |= {"password": query.get("sentinel_password", [None])[0]}
+        return [FollowedServer(server, SentinelTopology(given, service, client), None)]
     text = query.get("shards", [SHARDS])[0]
     if not (text.isdecimal() and 1 <= int(text) <= MAX_SHARDS):
         raise ConfigurationError(f"OVERLOAD_REDIS_URL: shards must be a number from 1 to {MAX_SHARDS}")
     name, _, password = map(unquote, user.partition(":"))
-    options |= {"username": name or None, "password": password or None}
-    topology = ClusterTopology(given, map(slot_of, range(int(text))), options)
+    client |= {"username": name or None, "password": password or None}
+    topology = ClusterTopology(given, map(slot_of, range(int(text))), client)
     return [FollowedServer(server, topology, shard) for shard in range(int(text))]
 
 

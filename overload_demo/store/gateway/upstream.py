@@ -105,6 +105,8 @@ class Upstream:
         Raises :class:`StoreUnavailableError` when it has refused all until then, or at once on a lent connection.
         """
         replies = await connection.send(b"".join([one.packed for one in commands]), len(commands), budget)
+        if not self._server.refusals:
+            return replies
         give_up_at = 0.0 if is_lent else time.monotonic() + REQUEST_TIMEOUT_S
         while (first := self._first_refused(commands, replies)) is not None:
             rest = commands[first:]
@@ -159,8 +161,8 @@ class Upstream:
     async def open(self) -> str:
         """Connect and stay connected; returns the durability, and raises as :class:`BackingServer` does."""
         self._connection = await self._connect()
-        await report_replicas(self._server, self._connection, self._min_replicas)
         self.start()
+        await report_replicas(self._server, self._connection, self._min_replicas)
         return self.durability
 
     def start(self) -> None:
@@ -185,7 +187,8 @@ class Upstream:
     def _hold(self, is_held: bool) -> None:
         """Let further requests wait, as while there is no connection; or serve them again."""
         if is_held != self._is_held:
-            log.warning("the server %s", "does not answer: requests wait" if is_held else "answers again")
+            state = "does not answer: requests wait" if is_held else "answers again"
+            log.warning("the server %s %s", self._server.name, state)
             self._is_held = is_held
             self._connected.set()
 

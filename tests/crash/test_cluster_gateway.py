@@ -1,0 +1,237 @@
+"""The gateway in front of a cluster: each shard's commands reach its primary, wherever that is now."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import valkey
+from valkey.crc import key_slot
+
+from overload_demo.config import load_settings
+from overload_demo.errors import ConfigurationError, StoreUnavailableError
+from overload_demo.rest import Address
+from overload_demo.store.connect import EmbeddedStore
+from overload_demo.store.data_dir import hash_tag
+from overload_demo.store.gateway.topology import followed_servers
+from overload_demo.store.gateway.upstream import Upstream
+from tests.crash.test_store_external_server import own_server
+from tests.support.clusters import RunningCluster
+from tests.support.shard_writers import rest_of, write_while
+from tests.support.stores import Rest, no_process_left_in, standalone_store
+from tests.support.waiting import wait_until
+
+
+class GatewayOfOne:
+    """A gateway of one test: the addresses of its shards, and what it has logged."""
+
+    def __init__(self, data_dir: Path, address: Address) -> None:
+        self._log, self.shards = data_dir / "store.log", address.shards
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+
+@contextlib.contextmanager
+def gateway_before(url: str, data_dir: Path) -> Iterator[GatewayOfOne]:
+    """A gateway of one test in front of running servers."""
+    with no_process_left_in(data_dir), EmbeddedStore(data_dir, load_settings(overload_redis_url=url)) as store:
+        yield GatewayOfOne(data_dir, store.acquire())
+
+
+@pytest.fixture(scope="module")
+def gateway(cluster: RunningCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayOfOne]:
+    """A gateway in front of the shared cluster."""
+    with gateway_before(cluster.url(), tmp_path_factory.mktemp("gateway")) as one:
+        yield one
+
+
+def slot_of_shard(shard: int) -> str:
+    return str(key_slot(hash_tag(shard).encode()))
+
+
+def move(cluster: RunningCluster, shard: int, to: int) -> None:
+    """Move a shard's slot to another primary as a whole."""
+    slot, source, target = slot_of_shard(shard), cluster.primary_of(shard), cluster.ask(to, "CLUSTER MYID")
+    assert cluster.ask(source, "CLUSTER MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", target) == "OK"
+    wait_until("the slot has moved", lambda: cluster.primary_of(shard) == to)
+
+
+def test_the_token_of_a_shard_leads_to_the_primary_of_its_keys(cluster: RunningCluster, tmp_path: Path) -> None:
+    port, password = cluster.port(0), cluster.password
+    inside = valkey.ValkeyCluster("127.0.0.1", port, username="node", password=password, decode_responses=True)
+    with inside, standalone_store(tmp_path / "data", OVERLOAD_REDIS_URL=cluster.url(12)) as rest:
+        word, reading_word = (token.partition(".")[2] for token in (rest.token, rest.read_only_token))
+        for shard in range(12):
+            one, reader, key = (
+                Rest(rest.url, f"{shard}.{word}"),
+                Rest(rest.url, f"{shard}.{reading_word}"),
+                f"{hash_tag(shard)}key",
+            )
+            assert one.run("SET", key, shard) == "OK"
+            assert inside.get(key) == reader.run("GET", key) == str(shard)
+            assert reader.post("/", ["DEL", key]).status == 400
+            assert one.post("/multi-exec", [["GET", key], ["DEL", key]]).body == [
+                {"result": str(shard)},
+                {"result": 1},
+            ]
+        for wrong in ("12", "-1", "x", "", "0.0"):
+            assert Rest(rest.url, f"{wrong}.{word}").post("/", ["PING"]).status == 401
+
+
+def test_a_key_of_another_shard_is_an_error_that_disturbs_no_request(gateway: GatewayOfOne) -> None:
+    first, second, _ = map(rest_of, gateway.shards)
+    assert first.post("/", ["SET", f"{hash_tag(1)}key", "x"]).body["error"].startswith("MOVED ")
+    assert second.run("EXISTS", f"{hash_tag(1)}key") == 0
+    assert "MOVED" not in gateway.log()
+
+
+def test_a_slot_moved_under_load_loses_nothing_and_refuses_nothing(
+    cluster: RunningCluster, gateway: GatewayOfOne
+) -> None:
+    home, away = cluster.primary_of(0), cluster.primary_of(1)
+    written = write_while(
+        lambda: [move(cluster, 0, node) for node in (away, home)],
+        gateway.shards[0],
+        f"{hash_tag(0)}moved",
+        repeatable=False,  # so no write has an unknown outcome either
+    )
+    assert written.errors == []
+    assert written.lost() == set()
+    assert gateway.log().count("leaving the server of shard 0 ") == 2
+    assert gateway.log().count("connected to the server of shard 0 ") == 2
+
+
+def test_a_transaction_that_meets_a_moved_slot_is_carried_out_once(
+    cluster: RunningCluster, gateway: GatewayOfOne
+) -> None:
+    home, away, key = cluster.primary_of(2), cluster.primary_of(1), f"{hash_tag(2)}count"
+    rest = rest_of(gateway.shards[2])
+    for count, node in enumerate((away, home), 1):
+        move(cluster, 2, node)
+        assert rest.post("/multi-exec", [["INCR", key], ["GET", key]]).body == [
+            {"result": count},
+            {"result": str(count)},
+        ]
+    assert rest.run("DEL", key) == 1
+
+
+@pytest.mark.parametrize("how", ["kill", pytest.param("freeze", marks=pytest.mark.exhaustive)])
+def test_the_successor_of_a_lost_primary_is_followed_and_has_every_confirmed_write(
+    own_cluster: RunningCluster, tmp_path: Path, how: str
+) -> None:
+    former, key = own_cluster.primary_of(0), f"{hash_tag(0)}key"
+    with gateway_before(own_cluster.url(), tmp_path / "gateway") as gateway:
+
+        def fail_over() -> None:
+            getattr(own_cluster, how)(former)
+            own_cluster.wait_until_taken_over(0, former)
+            wait_until("it is followed", lambda: "connected to the server of shard 0 " in gateway.log())
+            own_cluster.wait_until_healthy()  # a frozen node goes on, and believes for a moment that it is a primary
+
+        written = write_while(fail_over, gateway.shards[0], key, replicas=1)
+        assert written.lost() == set()
+        last = "leaving the server of shard 0 " if how == "freeze" else "the connection to the server of shard 0 "
+        assert last in gateway.log()
+
+
+@pytest.mark.exhaustive
+def test_a_shard_without_a_primary_at_the_start_is_served_later_and_the_others_at_once(
+    own_cluster: RunningCluster, tmp_path: Path
+) -> None:
+    lost, url = (own_cluster.primary_of(0), own_cluster.replica_of(0)), own_cluster.url()
+    for node in lost:
+        own_cluster.freeze(node)
+    with gateway_before(url, tmp_path / "gateway") as gateway:
+        first, second, _ = map(rest_of, gateway.shards)
+        assert second.run("SET", f"{hash_tag(1)}key", "x") == "OK"
+        reply = first.post("/", ["SET", f"{hash_tag(0)}key", "x"])
+        assert (reply.status, "nothing was done" in reply.body["error"]) == (503, True)
+        assert "starting without a shard: " in gateway.log()
+        own_cluster.wait_until_healthy()
+        wait_until("it is served", lambda: first.post("/", ["SET", f"{hash_tag(0)}key", "x"]).status == 200)
+
+
+@pytest.mark.exhaustive
+def test_a_cluster_without_a_majority_is_a_503_and_is_served_again_once_it_is_back(
+    own_cluster: RunningCluster, tmp_path: Path
+) -> None:
+    with gateway_before(own_cluster.url(), tmp_path / "gateway") as gateway:
+        rest, command = rest_of(gateway.shards[2]), ["SET", f"{hash_tag(2)}key", "x"]
+        for shard in (0, 1):
+            own_cluster.freeze(own_cluster.primary_of(shard))
+        wait_until("it refuses", lambda: rest.post("/", command).status == 503)
+        assert "nothing was done, try again" in rest.post("/", command).body["error"]
+        own_cluster.wait_until_healthy()
+        wait_until("it is served", lambda: rest.post("/", command).status == 200)
+        assert "refuses commands: CLUSTERDOWN" in gateway.log()
+        assert "the server of shard 2 " in gateway.log().partition("accepts commands again")[0].splitlines()[-1]
+
+
+def opened(url: str) -> list[str]:
+    """Connect to every shard as a gateway does at its start; returns what it reports."""
+
+    async def connect() -> list[str]:
+        servers = followed_servers(url)
+        upstreams = [Upstream(server) for server in servers]
+        try:
+            for upstream in upstreams:
+                await upstream.open()
+        finally:
+            for upstream in upstreams:
+                await upstream.aclose()
+        return servers[0].notices
+
+    return asyncio.run(connect())
+
+
+@contextlib.contextmanager
+def configured(node: valkey.Valkey, **settings: str) -> Iterator[None]:
+    """Other settings of a node for the length of a block."""
+    changed = {name.replace("_", "-"): value for name, value in settings.items()}
+    usual = {name: node.config_get(name)[name] for name in changed}
+    node.config_set(*sum(changed.items(), ()))
+    try:
+        yield
+    finally:
+        node.config_set(*sum(usual.items(), ()))
+
+
+def test_a_node_that_evicts_is_refused(cluster: RunningCluster) -> None:
+    with configured(cluster.client(cluster.primary_of(1)), maxmemory="100mb", maxmemory_policy="allkeys-lru"):
+        with pytest.raises(ConfigurationError, match="the server evicts keys when full"):
+            opened(cluster.url())
+
+
+def test_full_coverage_is_reported_and_allowed(cluster: RunningCluster, caplog: pytest.LogCaptureFixture) -> None:
+    assert opened(cluster.url()) == []
+    with configured(cluster.client(cluster.primary_of(1)), cluster_require_full_coverage="yes"):
+        (notice,) = opened(cluster.url())
+    assert "when one range of slots has no primary, every shard stops" in notice
+    assert caplog.text.count(notice) == 1
+
+
+def test_servers_that_cannot_be_used_as_a_cluster_are_refused_in_one_line(cluster: RunningCluster) -> None:
+    for url, reason in (
+        ("redis+cluster://user:hidden@127.0.0.1:1,127.0.0.1:2", "no node describes the cluster: .*127.0.0.1"),
+        (
+            cluster.url().replace(cluster.password, "hidden"),
+            "no node describes the cluster: invalid username-password pair",
+        ),
+        ("redis+sentinel://127.0.0.1:1/jobs", "No master found for 'jobs' : .*127.0.0.1"),
+    ):
+        with pytest.raises(StoreUnavailableError, match=reason) as caught:
+            opened(url)
+        assert "\n" not in str(caught.value)
+        assert "hidden" not in str(caught.value)
+
+
+def test_a_server_that_is_no_cluster_is_refused_in_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = held.getsockname()[1]
+    with own_server(tmp_path, "--port", str(port)):
+        with pytest.raises(StoreUnavailableError, match="cluster support disabled") as caught:
+            opened(f"redis+cluster://127.0.0.1:{port}")
+    assert "\n" not in str(caught.value)
