@@ -205,7 +205,8 @@ async def test_a_lease_passes_hundreds_of_cancelled_entries_and_reports_that_the
 
 async def test_a_worker_does_not_sleep_on_cancelled_entries(settings: Settings, store: Store) -> None:
     """Without the wake-up, the next poll would be an hour later."""
-    slow = settings.model_copy(update={"worker_poll_interval": 3600.0, "worker_max_poll_interval": 3600.0})
+    polls = {"worker_poll_interval": 3600.0, "worker_max_poll_interval": 3600.0}
+    slow = settings.model_copy(update=polls | {"overload_store_deadline_s": 60.0})
     async with open_queue(slow, store) as queue:
         ids = await asyncio.gather(*(queue.enqueue_one() for _ in range(1000)))
         await asyncio.gather(*map(queue.producer.cancel, ids[:-1]))

@@ -29,6 +29,12 @@ def cloud(store: Store) -> Iterator[CloudDatabase]:
 
 
 @pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings with a deadline that a machine with too little CPU keeps too."""
+    return make_settings(tmp_path, overload_store_deadline_s=20.0)
+
+
+@pytest.fixture
 async def client(cloud: CloudDatabase, settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     async with client_of(create_app(settings, store_of(cloud))) as one:
         yield one

@@ -1,5 +1,6 @@
 """Several shards behind one API: where a job goes, what its id names, and numbers that add up."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -9,17 +10,17 @@ from typing import Any
 import httpx
 import pytest
 
-from overload_demo.api.app import create_app
 from overload_demo.config import Settings
-from overload_demo.jobs import ID_LENGTH, on_shard, shard_of
-from overload_demo.queue.shards import JOBS_IN_A_ROW, shard_of_record
-from overload_demo.store.connect import Store
+from overload_demo.jobs import ID_LENGTH, new_job_id, on_shard, shard_of
+from overload_demo.queue.producer import NewJob
+from overload_demo.queue.shards import JOBS_IN_A_ROW, queue_of, shard_of_record
+from overload_demo.store.connect import Store, clients_of
 from tests.http.test_bounds import CROWD, crowd
 from tests.http.test_front_door import low_descriptor_limit
 from tests.http.test_jobs_contract import assert_problem
 from tests.http.test_metrics import scrape_on
 from tests.support import hostile as h
-from tests.support.running import JOB, client_of, make_settings, serving_api, submit
+from tests.support.running import JOB, make_settings, serving_api, submit
 from tests.support.scraping import scrape
 from tests.support.shards import depths, joined, sharing
 from tests.support.sockets import connections
@@ -162,6 +163,24 @@ def test_one_shard_shows_no_shards(settings: Settings, store: Store) -> None:
         assert scrape(client)["overload_queue_depth"] == 0
 
 
+@pytest.mark.anyio
+async def test_states_of_jobs_in_several_shards_come_in_the_order_of_their_ids(
+    settings: Settings, store: Store
+) -> None:
+    clients = clients_of(sharing(store, SHARDS), connections=8)
+    producer, results = queue_of(clients, settings)
+    ids = [(await producer.enqueue(NewJob(new_job_id(), "{}"))).job_id for _ in range(SHARDS * JOBS_IN_A_ROW)]
+    await producer.cancel(ids[1])
+    await producer.cancel(ids[-1])
+
+    asked = [ids[-1], ids[0], on_shard(ids[0], SHARDS), *ids[1:-1], new_job_id()]
+    found = [status and status.state.value for status in await results.statuses(asked)]
+
+    assert found == ["cancelled", "queued", None, "cancelled", *["queued"] * (len(ids) - 3), None]
+    for one in (producer, results, *clients):
+        await one.aclose()
+
+
 def test_the_cap_of_connections_leaves_descriptors_for_all_shards(settings: Settings, store: Store) -> None:
     with ExitStack() as stack:
         with low_descriptor_limit(256):
@@ -181,8 +200,12 @@ async def test_an_unknown_outcome_names_the_id_that_the_job_has_in_its_shard(
     settings = make_settings(tmp_path)
     async with h.hostile(h.hang_up) as first, h.hostile(h.hang_up) as second:
         servers = [first, second]
-        async with client_of(create_app(settings, joined(one.address for one in servers))) as client:
-            answer = await client.post("/jobs", json=JOB, headers=headers)
+
+        def post() -> httpx.Response:
+            with serving_api(settings, joined(one.address for one in servers)) as client:
+                return client.post("/jobs", json=JOB, headers=headers)
+
+        answer = await asyncio.to_thread(post)
 
     problem = assert_problem(answer, 503)
     assert problem["outcome"] == "unknown"

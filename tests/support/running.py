@@ -26,7 +26,7 @@ JOB = {"name": "my-demo-job", "value": 42, "message": "Hello, World!"}
 
 
 def make_settings(folder: Path, **changes: Any) -> Settings:
-    """Settings with a random key prefix, quick polls, no simulated work, and time for a machine with too little CPU."""
+    """Settings with a random key prefix, quick polls and no simulated work."""
     own: dict[str, Any] = {
         "overload_data_dir": folder / "data",
         "overload_key_prefix": f"{secrets.token_hex(4)}:",
@@ -34,7 +34,6 @@ def make_settings(folder: Path, **changes: Any) -> Settings:
         "worker_poll_interval": 0.02,
         "worker_max_poll_interval": 0.05,
         "worker_effect_log": folder / "effects.log",
-        "overload_store_deadline_s": 20.0,
     }
     return load_settings(**(own | changes))
 
