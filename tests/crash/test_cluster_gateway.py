@@ -48,6 +48,11 @@ def gateway(cluster: RunningCluster, tmp_path_factory: pytest.TempPathFactory) -
         yield one
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        return int(held.getsockname()[1])
+
+
 def slot_of_shard(shard: int) -> str:
     return str(key_slot(hash_tag(shard).encode()))
 
@@ -199,6 +204,27 @@ def configured(node: valkey.Valkey, **settings: str) -> Iterator[None]:
         node.config_set(*sum(usual.items(), ()))
 
 
+def test_a_node_that_is_cut_off_and_claims_every_slot_is_not_believed(cluster: RunningCluster, tmp_path: Path) -> None:
+    alone = free_port()
+    epochs = {row["node_id"]: int(row["epoch"]) for row in cluster.view(0).values()}
+    primaries = [cluster.primary_of(shard) for shard in range(3)]
+    # Two nodes with the epoch 0 disagree for ever; a successor's is higher.
+    newer = [shard for shard in range(3) if epochs[cluster.ask(primaries[shard], "CLUSTER MYID")] > 0]
+    assert newer
+
+    async def connect() -> list[int]:
+        servers = followed_servers(cluster.url().replace("@", f"@127.0.0.1:{alone},"))
+        for server in servers:
+            (await server.connect()).close()
+        await servers[0].aclose()
+        return [server.port for server in servers]
+
+    with own_server(tmp_path, "--port", str(alone), "--cluster-enabled", "yes"), valkey.Valkey(port=alone) as node:
+        node.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
+        found = asyncio.run(connect())
+    assert [found[shard] for shard in newer] == [cluster.port(primaries[shard]) for shard in newer]
+
+
 def test_a_node_that_evicts_is_refused(cluster: RunningCluster) -> None:
     with configured(cluster.client(cluster.primary_of(1)), maxmemory="100mb", maxmemory_policy="allkeys-lru"):
         with pytest.raises(ConfigurationError, match="the server evicts keys when full"):
@@ -229,8 +255,7 @@ def test_servers_that_cannot_be_used_as_a_cluster_are_refused_in_one_line(cluste
 
 
 def test_a_server_that_is_no_cluster_is_refused_in_one_line(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        port = held.getsockname()[1]
+    port = free_port()
     with own_server(tmp_path, "--port", str(port)):
         with pytest.raises(StoreUnavailableError, match="cluster support disabled") as caught:
             opened(f"redis+cluster://127.0.0.1:{port}")

@@ -144,6 +144,7 @@ class Upstream:
             self._refusal = kind
             await asyncio.sleep(RESEND_S)
         elif connection.is_open:  # the first request to notice
+            self._server.expire()
             self._leave(str(error_in(refusal)))
         if time.monotonic() >= give_up_at:
             raise StoreUnavailableError(problem)
@@ -151,7 +152,6 @@ class Upstream:
     def _leave(self, reason: str) -> None:
         """Let requests wait for a connection to the next server; those under way may still be answered."""
         log.warning("leaving the server %s: %s", self._server.name, reason)
-        self._server.expire()
         for connection in self._shared():
             connection.retire()
             if self._is_held:  # a silent server answers no request under way
