@@ -174,7 +174,7 @@ class Stack:
     @property
     def has_cluster(self) -> bool:
         """Whether the store is a cluster, one of whose machines can be killed."""
-        return int(self._wanted["nodes"]) > 1
+        return int(self._wanted.get("nodes", 1)) > 1
 
     def process_ids(self) -> dict[str, int]:
         """Return the ids of running processes: api, worker (or kernel), gateway, redis or the nodes of a cluster."""
