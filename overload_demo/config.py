@@ -59,7 +59,11 @@ class Settings(BaseSettings):
         1, ge=1, le=12, description="servers of the embedded store: 1, or 6 to 12 for a cluster, half of them replicas"
     )
     overload_min_replicas: int = Field(
-        0, ge=0, le=5, description="replicas that must have a job before its 202, beside the primary's disk"
+        default_factory=lambda settings: int(settings.get("overload_nodes", 1) > 1),
+        ge=0,
+        le=5,
+        description="replicas that must have a job before its 202, beside the primary's disk; 1 in an embedded cluster,"
+        " where with 0 a failover can lose jobs",
     )
     overload_key_prefix: str = Field("", max_length=64, description="prefix of every key of the queue")
 

@@ -110,6 +110,8 @@ def limits_block() -> str:
 
 
 def _default(field: FieldInfo) -> str:
+    if field.default_factory_takes_validated_data:
+        return f"`{field.get_default(call_default_factory=True, validated_data={})}`"
     if field.default_factory is not None:
         return "per user"
     if field.default is None:

@@ -171,8 +171,12 @@ def _ranges(row: dict[str, Any]) -> list[tuple[str, str]]:
 
 @contextlib.contextmanager
 def running_cluster(data_dir: Path, *, nodes: int = 6, **settings: object) -> Iterator[RunningCluster]:
-    """A store of ``nodes`` servers for the length of a block, healthy at its start; ``settings`` are further ones."""
-    chosen = load_settings(overload_data_dir=data_dir, overload_nodes=nodes, **settings)
+    """A store of ``nodes`` servers for the length of a block, healthy at its start; ``settings`` are further ones.
+
+    Without one for it, no write waits for a replica.
+    """
+    own = {"overload_data_dir": data_dir, "overload_nodes": nodes, "overload_min_replicas": 0}
+    chosen = load_settings(**own | settings)
     with no_process_left_in(data_dir), EmbeddedStore(data_dir, chosen) as store:
         cluster = RunningCluster(data_dir, nodes, (store.acquire(), store.refresh))
         try:

@@ -200,3 +200,9 @@ def test_no_secret_is_shown() -> None:
         shown = "".join(traceback.format_exception(error))
 
     assert TOKEN not in f"{settings!r} {settings} {settings.model_dump_json()} {shown}"
+
+
+def test_a_202_of_an_embedded_cluster_waits_for_a_replica_unless_it_is_told_not_to() -> None:
+    assert load_settings().overload_min_replicas == 0
+    assert load_settings(overload_nodes=6).overload_min_replicas == 1
+    assert load_settings(overload_nodes=6, overload_min_replicas=0).overload_min_replicas == 0
