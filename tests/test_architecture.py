@@ -58,7 +58,7 @@ HOMES = {
 STACK = {
     "vocabulary": 1_300,
     "rest": 759,
-    "queue": 1_515,
+    "queue": 1_528,
     "api": 1_305,
     "api/front_door": 770,
     "worker": 1_701,

@@ -27,6 +27,9 @@ _Waiting = tuple[Item, Answer[Reply], int, float, float]  # item, caller, bytes,
 log = logging.getLogger(__name__)
 
 SWEEP_INTERVAL_S = 0.25
+LEAST_LEFT_S = (
+    0.25  # for an item that has waited elsewhere before: with less, the others in its call would fail with it
+)
 
 
 class GroupCommit(Generic[Item, Reply]):
@@ -36,8 +39,8 @@ class GroupCommit(Generic[Item, Reply]):
     more than the overlap saves; with a higher one every item waits longer (measured with 64 and 256 callers).
     Limits: ``senders`` calls in flight; ``max_items`` and ``max_bytes`` (by ``size_of``) in a call; ``max_waiting``
     items and ``max_waiting_bytes`` not sent yet, beyond which :meth:`submit` raises at once.
-    An item not sent within ``unsent_s``, by default ``deadline_s``, fails with outcome ``not_enqueued``. ``send`` gets
-    the least time that one of its items has left.
+    An item not sent within ``deadline_s`` fails with outcome ``not_enqueued``; with ``unsent_s``, also one that has
+    waited for so long while no call has succeeded. ``send`` gets the least time that one of its items has left.
     """
 
     def __init__(
@@ -58,7 +61,7 @@ class GroupCommit(Generic[Item, Reply]):
         self._worth_a_call = min(worth_a_call, max_items)
         self._max_items, self._max_bytes, self._deadline_s = max_items, max_bytes, deadline_s
         self._max_waiting, self._max_waiting_bytes = max_waiting, max_waiting_bytes
-        self._unsent_s = deadline_s if unsent_s is None else unsent_s
+        self._unsent_s, self._succeeded_at = deadline_s if unsent_s is None else unsent_s, 0.0
         self._waiting: deque[_Waiting[Item, Reply]] = deque()
         self._waiting_bytes = 0
         self._wake_up = asyncio.Semaphore(0)
@@ -114,10 +117,12 @@ class GroupCommit(Generic[Item, Reply]):
                     return
                 self._idle_senders += 1
                 await self._wake_up.acquire()
-            batch = self._take_batch()
+            if not (batch := self._take_batch()):
+                continue
             remaining_s = min(give_up_at for *_, give_up_at in batch) - time.monotonic()
             try:
                 replies = await self._send([item for item, *_ in batch], remaining_s)
+                self._succeeded_at = time.monotonic()
             except Exception as error:
                 replies = [as_known_error(error)] * len(batch)
             for (_, answer, *_), reply in zip(batch, replies, strict=True):
@@ -127,17 +132,25 @@ class GroupCommit(Generic[Item, Reply]):
                     log.exception("bug in a caller of the group commit; the others are answered")
 
     def _take_batch(self) -> "list[_Waiting[Item, Reply]]":
-        """The oldest waiting items within the limits of one call; at least one."""
+        """The oldest waiting items within the limits of one call; none if all were handed in too late."""
         batch: list[_Waiting[Item, Reply]] = []
         total = 0
         while self._waiting and len(batch) < self._max_items:
-            size = self._waiting[0][2]
+            _, _, size, since, give_up_at = self._waiting[0]
             if batch and total + size > self._max_bytes:
                 break
+            if give_up_at < min(since + self._deadline_s, time.monotonic() + LEAST_LEFT_S):
+                self._fail_oldest()
+                continue
             batch.append(self._waiting.popleft())
             total += size
         self._waiting_bytes -= total
         return batch
+
+    def _fail_oldest(self) -> None:
+        _, answer, size, *_ = self._waiting.popleft()
+        self._waiting_bytes -= size
+        self._loop.call_soon(answer, StoreUnavailableError("the store did not take the request in time"))
 
     async def _sweep(self) -> None:
         """Wake another sender while a call is slow; fail items that no sender took in time."""
@@ -145,11 +158,11 @@ class GroupCommit(Generic[Item, Reply]):
             await asyncio.sleep(SWEEP_INTERVAL_S)
             if self._waiting and self._waiting[0][3] < time.monotonic() - SWEEP_INTERVAL_S:
                 self._wake_a_sender()
-            too_old = time.monotonic() - self._unsent_s
-            while self._waiting and self._waiting[0][3] < too_old:
-                _, answer, size, *_ = self._waiting.popleft()
-                self._waiting_bytes -= size
-                answer(StoreUnavailableError("the store did not take the request in time"))
+            now = time.monotonic()
+            # If calls succeed the store is only busy, and an item waits for its turn.
+            is_stuck = now - self._succeeded_at > self._unsent_s
+            while self._waiting and self._waiting[0][3] < now - (self._unsent_s if is_stuck else self._deadline_s):
+                self._fail_oldest()
 
 
 class SharedCall(Generic[Reply]):

@@ -29,6 +29,7 @@ class Sink:
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
         self.deadlines_s: list[float] = []
+        self.pause_s = 0.0
         self.go_on = asyncio.Event()
         self.go_on.set()
 
@@ -36,6 +37,7 @@ class Sink:
         self.batches.append(list(items))
         self.deadlines_s.append(deadline_s)
         await self.go_on.wait()
+        await asyncio.sleep(self.pause_s)
         if "raise" in items:
             raise StoreRefusedError("no")
         if "bug" in items:
@@ -198,6 +200,28 @@ async def test_a_call_has_the_least_time_that_one_of_its_items_has_left() -> Non
 
     assert sink.batches == [["fresh", "older"], ["later"]]
     assert sink.deadlines_s[0] <= 30.0 < sink.deadlines_s[1] <= 60.0
+
+
+async def test_items_wait_for_their_turn_while_calls_succeed() -> None:
+    """A busy store is not a stuck one."""
+    sink = Sink()
+    sink.pause_s = 0.05
+    async with group_over(sink, senders=1, max_items=1, deadline_s=60.0, unsent_s=0.2) as group:
+        answers = await asyncio.gather(*(group.submit(str(number)) for number in range(30)))
+
+    assert answers == [str(number) for number in range(30)]
+
+
+async def test_an_item_that_comes_too_late_shortens_no_call() -> None:
+    sink, answers = Sink(), list[Answer]()
+    async with group_over(sink, senders=1, deadline_s=60.0) as group:
+        group.hand_in("too late", answers.append, time.monotonic() + 0.01)
+        assert await group.submit("in time") == "IN TIME"
+
+    [error] = answers
+    assert isinstance(error, StoreUnavailableError)
+    assert error.outcome is Outcome.NOT_ENQUEUED
+    assert sink.batches == [["in time"]]
 
 
 async def test_a_second_sender_starts_while_the_first_is_slow() -> None:
