@@ -27,9 +27,7 @@ _Waiting = tuple[Item, Answer[Reply], int, float, float]  # item, caller, bytes,
 log = logging.getLogger(__name__)
 
 SWEEP_INTERVAL_S = 0.25
-LEAST_LEFT_S = (
-    0.25  # for an item that has waited elsewhere before: with less, the others in its call would fail with it
-)
+LEAST_LEFT_S = 0.25  # of an item that has waited elsewhere: with less, the others in its call would fail with it
 
 
 class GroupCommit(Generic[Item, Reply]):
