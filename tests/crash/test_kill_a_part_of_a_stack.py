@@ -40,7 +40,7 @@ async def until(description: str, predicate: Callable[[], object]) -> None:
     await anyio.to_thread.run_sync(wait_until, description, predicate, 20.0)
 
 
-@pytest.mark.parametrize("name", plain_first(KILLABLE))
+@pytest.mark.parametrize("name", plain_first([name for name in KILLABLE if name != "primary"]))
 async def test_a_killed_part_is_restarted_and_jobs_are_accepted_again(tmp_path: Path, name: str) -> None:
     async with a_stack(tmp_path) as stack:
         before = stack.process_ids()

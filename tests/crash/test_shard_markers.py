@@ -12,7 +12,7 @@ from overload_demo.config import Settings
 from overload_demo.errors import ConfigurationError
 from overload_demo.jobs import new_job_id, on_shard
 from overload_demo.rest import Address
-from overload_demo.store.connect import Store
+from overload_demo.store.connect import EmbeddedStore, Store
 from overload_demo.store.startup_check import check_store
 from tests.support.running import free_port, make_settings, serving_api, submit
 from tests.support.shards import joined
@@ -95,8 +95,16 @@ def test_a_new_first_shard_before_marked_ones_is_refused(settings: Settings, dat
 
 
 @pytest.mark.parametrize("state", ["waiting", "finished"])
-def test_a_single_queue_grows_as_the_first_shard_only(settings: Settings, databases: list[Address], state: str) -> None:
-    old, new = databases[:2]
+def test_a_single_queue_grows_as_the_first_shard_only(tmp_path: Path, state: str) -> None:
+    settings = make_settings(tmp_path)
+    # A store of its own: the check looks at a sample of the keys.
+    with EmbeddedStore(settings.overload_data_dir, settings) as own:
+        address = own.acquire()
+        old, new = (Address(address.url, address.token, tag=f"{number}:") for number in range(2))
+        check_growth(settings, old, new, state)
+
+
+def check_growth(settings: Settings, old: Address, new: Address, state: str) -> None:
     rest, job_id = Rest(old.url, old.token.get_secret_value()), new_job_id()
     prefix = f"{old.tag}{settings.overload_key_prefix}"
     rest.run("HSET", f"{prefix}job:{job_id}", "job_id", job_id)
