@@ -56,9 +56,9 @@ HOMES = {
 
 # Room -> most lines of Python. A room inside another one (api/front_door, store/gateway) counts by itself.
 STACK = {
-    "vocabulary": 1_300,
+    "vocabulary": 1_310,
     "rest": 759,
-    "queue": 1_528,
+    "queue": 1_530,
     "api": 1_305,
     "api/front_door": 770,
     "worker": 1_701,
@@ -68,7 +68,7 @@ STACK = {
 WORKBENCH = {"load": 1_870, "lab": 5_550, "live": 1_686, "course": 1_960, "cli": 400}
 MOST_LINES_OF_THE_STACK = 11_100
 MOST_LINES_OF_THE_WORKBENCH = 11_430
-MOST_LINES_OF_LUA = 651
+MOST_LINES_OF_LUA = 650
 MOST_LINES_OF_EXPERIMENTS = 4_860
 MOST_LINES_OF_CHECKS = 1_385  # of exercises, beside the notebooks
 MOST_FILES = 132

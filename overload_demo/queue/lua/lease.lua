@@ -23,7 +23,6 @@ local alive_until = digits(now + lease_ms)
 local MOST_PASSED_OVER = 200 -- in one call; the hint 'again' requests another
 local MOST_TAKEN_BACK = 300 -- in one call; with old dead letters and jobs passed over it touches at most 1,000 jobs
 local HEARTBEATS_CHECKED = 100 -- in one call, at random, which removes those of dead workers soon enough
-
 local control = redis.call('HMGET', KEYS[5], 'tombstones', 'paused', 'fence', 'asleep')
 local tombstones, is_paused, any_asleep = count_in(control[1]) or 0, control[2] == '1', control[4]
 local last_fence = count_in(control[3] or '0') or now -- above any fence counted from 0
