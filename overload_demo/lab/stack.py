@@ -178,9 +178,9 @@ class Stack:
 
     def process_ids(self) -> dict[str, int]:
         """Return the ids of running processes: api, worker (or kernel), gateway, redis or the nodes of a cluster."""
-        ids = {name: part.pid for name, part in self.parts.items()} if self.placement == "process" else {}
-        ids |= store_processes(self.data_dir) | ({"kernel": os.getpid()} if self.placement == "kernel" else {})
-        return {name: pid for name, pid in ids.items() if pid}
+        parts = {name: part.pid for name, part in self.parts.items()}
+        ids = {"kernel": os.getpid()} if self.placement == "kernel" else parts
+        return {name: pid for name, pid in (ids | store_processes(self.data_dir)).items() if pid}
 
     def kill(self, name: str, *, hold: bool = False) -> float:
         """``kill -9`` one process of :data:`KILLABLE`; return when it was dead, CLOCK_MONOTONIC.
