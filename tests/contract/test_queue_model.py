@@ -125,7 +125,7 @@ class QueueMachine(RuleBasedStateMachine):
         prefix = f"{secrets.token_hex(4)}:"
         self.queue = bench.new_queue(prefix)
         self.bounded = bench.new_queue(prefix, overload_max_queue_depth=BOUND)
-        self.admin = QueueAdmin(bench.upstash, self.queue.settings)
+        self.admin = QueueAdmin([bench.upstash], self.queue.settings)
         self.model = QueueModel(published=_published(self.do(bench.upstash.command("INFO", "commandstats"))))
         self.sent: list[NewJob] = []
         self.started = 0

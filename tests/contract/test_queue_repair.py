@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 
 
 def admin_of(queue: Queue, **changes: object) -> QueueAdmin:
-    return QueueAdmin(queue.upstash, queue.settings.model_copy(update=changes))
+    return QueueAdmin([queue.upstash], queue.settings.model_copy(update=changes))
 
 
 async def reconcile(queue: Queue) -> Counter[str]:
