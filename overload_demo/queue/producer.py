@@ -19,8 +19,8 @@ from overload_demo.errors import IdempotencyConflictError, OverloadDemoError, Qu
 from overload_demo.jobs import JOB_ID, JobState
 from overload_demo.queue.group_commit import Answer, GroupCommit
 from overload_demo.queue.protocol import CANCEL, ENQUEUE, TOUCH, Protocol, malformed
+from overload_demo.rest import Confirmation
 from overload_demo.rest.client import Upstash
-from overload_demo.rest.scripts import Confirmation
 from overload_demo.work import utc_now
 
 MAX_BATCH_BYTES = 1_048_576  # as sent, after escaping: a tenth of what Upstash accepts in one request

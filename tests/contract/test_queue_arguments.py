@@ -11,7 +11,7 @@ from overload_demo.queue import protocol
 from overload_demo.queue.consumer import Consumer, LeasedJob, LeaseEnd
 from overload_demo.queue.maintenance import QueueAdmin
 from overload_demo.queue.protocol import Protocol
-from overload_demo.rest.scripts import ScriptCall
+from overload_demo.rest import ScriptCall
 from overload_demo.store.connect import Store
 from tests.support.queues import Queue, open_queue, settled
 
