@@ -58,7 +58,7 @@ HOMES = {
 STACK = {
     "vocabulary": 1_301,
     "rest": 752,
-    "queue": 1_503,
+    "queue": 1_505,
     "api": 1_266,
     "api/front_door": 770,
     "worker": 1_682,
