@@ -163,8 +163,8 @@ STORES = {
 MARKS = {
     "own server": [pytest.mark.exhaustive],
     "cloud": [pytest.mark.exhaustive],
-    "cluster": [pytest.mark.slow],
-    "three gateways": [pytest.mark.slow],
+    "cluster": [pytest.mark.exhaustive],
+    "three gateways": [pytest.mark.exhaustive],
     "live": [pytest.mark.live],
 }
 
