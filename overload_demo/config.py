@@ -200,11 +200,9 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"UPSTASH_REDIS_REST_{given} is set but UPSTASH_REDIS_REST_{missing} is not: set both or neither"
             )
-        urls, tokens = len(_split(self.upstash_redis_rest_url)), len(_split(self.upstash_redis_rest_token))
-        if urls != tokens:
-            raise ValueError(
-                f"UPSTASH_REDIS_REST_URL has {urls} addresses but UPSTASH_REDIS_REST_TOKEN {tokens} tokens"
-            )
+        urls, keys = len(_split(self.upstash_redis_rest_url)), len(_split(self.upstash_redis_rest_token))
+        if urls != keys:
+            raise ValueError(f"UPSTASH_REDIS_REST_URL has {urls} addresses but UPSTASH_REDIS_REST_TOKEN {keys} tokens")
         return self
 
     @property

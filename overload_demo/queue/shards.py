@@ -11,18 +11,12 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 
 from overload_demo.config import Settings
-from overload_demo.errors import (
-    Outcome,
-    OverloadDemoError,
-    QueueFullError,
-    StoreError,
-    StoreUnavailableError,
-)
+from overload_demo.errors import Outcome, OverloadDemoError, QueueFullError, StoreError, StoreUnavailableError
 from overload_demo.jobs import JobState, on_shard, shard_of
 from overload_demo.queue.group_commit import Answer, resolve
 from overload_demo.queue.producer import Enqueued, NewJob, Producer
@@ -70,6 +64,16 @@ def shard_of_record(record: str, shards: int) -> int:
     return max(range(shards), key=lambda shard: hashlib.sha256(f"{shard} {record}".encode()).digest())
 
 
+@dataclass(slots=True)
+class _Offer:
+    """A job that some shard shall take, its caller and its deadline, and the refusals of this round by shard."""
+
+    job: NewJob
+    answer: Answer[Enqueued]
+    give_up_at: float
+    refusals: dict[int, OverloadDemoError] = field(default_factory=dict)
+
+
 class ShardedProducer:
     """The interface of :class:`Producer` over the producers of all shards; sets the id of each job that it enqueues.
 
@@ -95,7 +99,7 @@ class ShardedProducer:
 
     def hand_in(self, job: NewJob, answer: Answer[Enqueued]) -> None:
         """Commit one job without a task, like :meth:`Producer.hand_in`."""
-        self._begin_round(job, answer, time.monotonic() + self._deadline_s)
+        self._begin_round(_Offer(job, answer, time.monotonic() + self._deadline_s))
 
     async def cancel(self, job_id: str, owner: str = "") -> JobState | None:
         """Cancel a job in its shard, like :meth:`Producer.cancel`; None also for an id of an unknown shard."""
@@ -111,55 +115,41 @@ class ShardedProducer:
             probes.cancel()
         await asyncio.gather(*self._failed.values(), return_exceptions=True)
 
-    def _begin_round(self, job: NewJob, answer: Answer[Enqueued], give_up_at: float) -> None:
+    def _begin_round(self, offer: _Offer) -> None:
         """Hand a job in that no shard has refused in this round."""
-        record, refusals = job.idempotency_record, dict[int, OverloadDemoError]()
-        shard = shard_of_record(record, len(self._producers)) if record else self._choose(refusals)
+        offer.refusals.clear()
+        record = offer.job.idempotency_record
+        shard = shard_of_record(record, len(self._producers)) if record else self._choose(offer.refusals)
         assert shard is not None  # there are no refusals
-        self._send_to(shard, job, answer, give_up_at, refusals)
+        self._send_to(shard, offer)
 
-    def _send_to(
-        self,
-        shard: int,
-        job: NewJob,
-        answer: Answer[Enqueued],
-        give_up_at: float,
-        refusals: dict[int, OverloadDemoError],
-    ) -> None:
-        job.job_id = on_shard(job.job_id, shard)
-        answered = partial(self._answered, job, answer, give_up_at, refusals)
-        self._producers[shard].hand_in(job, answered, give_up_at)
+    def _send_to(self, shard: int, offer: _Offer) -> None:
+        offer.job.job_id = on_shard(offer.job.job_id, shard)
+        self._producers[shard].hand_in(offer.job, partial(self._answered, offer), offer.give_up_at)
 
-    def _answered(
-        self,
-        job: NewJob,
-        answer: Answer[Enqueued],
-        give_up_at: float,
-        refusals: dict[int, OverloadDemoError],
-        reply: Enqueued | OverloadDemoError,
-    ) -> None:
+    def _answered(self, offer: _Offer, reply: Enqueued | OverloadDemoError) -> None:
         """Pass on the reply of a shard, or try another one if it certainly did not enqueue the job."""
-        shard = shard_of(job.job_id)
+        shard, refusals = shard_of(offer.job.job_id), offer.refusals
         if isinstance(reply, StoreError):
             self._note_failure(shard, reply)
         elif isinstance(reply, QueueFullError):
             self._full_until[shard] = time.monotonic() + FULL_S
         else:
-            answer(reply)
+            offer.answer(reply)
             return
         refusals[shard] = reply
-        out_of_time = self._closing or time.monotonic() + ROUND_PAUSE_S >= give_up_at
+        out_of_time = self._closing or time.monotonic() + ROUND_PAUSE_S >= offer.give_up_at
         if reply.outcome is Outcome.UNKNOWN or out_of_time:
-            answer(reply)
+            offer.answer(reply)
             return
-        other = None if job.idempotency_record else self._choose(refusals)
+        other = None if offer.job.idempotency_record else self._choose(refusals)
         bound = next((one for one in refusals.values() if isinstance(one, QueueFullError)), None)
         if other is not None:
-            self._send_to(other, job, answer, give_up_at, refusals)
+            self._send_to(other, offer)
         elif bound or not any(isinstance(one, StoreUnavailableError) for one in refusals.values()):
-            answer(bound or reply)
+            offer.answer(bound or reply)
         else:
-            self._loop.call_later(ROUND_PAUSE_S, self._begin_round, job, answer, give_up_at)
+            self._loop.call_later(ROUND_PAUSE_S, self._begin_round, offer)
 
     def _choose(self, refusals: dict[int, OverloadDemoError]) -> int | None:
         """Return the shard for a job without a key; None if no other than those that refused it is worth trying."""
