@@ -164,7 +164,7 @@ def get(url: str, path: str) -> bytes:
     return p50_of(url, path, status=None, times=1)[0]
 
 
-def stats(url: str) -> dict[str, float]:
+def stats(url: str) -> dict[str, Any]:
     """Return the queue's statistics."""
     return dict(json.loads(get(url, "/queue/stats")))
 

@@ -18,6 +18,7 @@ from overload_demo.store.connect import EmbeddedStore, check_store, open_store
 from tests.crash.test_store_external_server import own_server
 from tests.crash.test_stuck_store import DURABLE, Relay
 from tests.history.environments import Pair, primary_and_replica
+from tests.support.cases import plain_first
 from tests.support.clusters import running_cluster
 from tests.support.running import JOB, make_settings, serving_api, submit
 from tests.support.stores import no_process_left_in, servers_of, standalone_store
@@ -217,16 +218,20 @@ def test_a_sound_pair_is_used_without_a_warning(tmp_path: Path, caplog: pytest.L
 
 @pytest.mark.parametrize(
     ("setting", "at_replica", "warning"),
-    [
-        (("min-replicas-to-write", "0"), False, "min-replicas-to-write of the server 127.0.0.1:"),
-        (("appendfsync", "everysec"), False, "is 'everysec': an acknowledged job can be lost in a crash"),
-        (("appendfsync", "everysec"), True, "is 'everysec', and it may become the primary"),
-        (("requirepass", "secret"), True, "is 'unknown', and it may become the primary"),
-    ],
+    plain_first(
+        [
+            (("appendfsync", "everysec"), True, "is 'everysec', and it may become the primary"),
+            (("min-replicas-to-write", "0"), False, "min-replicas-to-write of the server 127.0.0.1:"),
+            (("appendfsync", "everysec"), False, "is 'everysec': an acknowledged job can be lost in a crash"),
+            (("maxmemory", "1gb", "maxmemory-policy", "allkeys-lru"), True, "evicts keys when full"),
+            (("requirepass", "secret"), True, "is 'unknown', and it may become the primary"),
+        ],
+        2,
+    ),
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
 )
 def test_a_setting_that_weakens_the_promise_is_reported(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, setting: tuple[str, str], at_replica: bool, warning: str
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, setting: tuple[str, ...], at_replica: bool, warning: str
 ) -> None:
     with primary_and_replica(tmp_path, "--min-replicas-to-write", "1") as pair:
         assert pair.ask("CONFIG", "SET", *setting, replica=at_replica) == "OK"
@@ -241,7 +246,7 @@ def test_missing_replicas_and_a_missing_config_command_are_reported(
         found = log_of(tmp_path, url, caplog)
     assert re.search(r"OVERLOAD_MIN_REPLICAS is 1, but /\S+ has 0 replicas: no job is accepted", found)
     assert re.search(r"min-replicas-to-write of the server /\S+ is unknown: with less than 1", found)
-    assert "OVERLOAD_MIN_REPLICAS is 1, but replicas of the store: 0; until then no job is accepted" in found
+    assert "OVERLOAD_MIN_REPLICAS is 1, but replicas of shard 0: 0; until then it accepts no job" in found
 
 
 def test_the_embedded_store_has_no_replicas(tmp_path: Path) -> None:
@@ -254,9 +259,10 @@ def test_a_store_that_runs_without_replicas_is_reported(tmp_path: Path, caplog: 
     settings = make_settings(tmp_path)
     with no_process_left_in(tmp_path / "data"), open_store(settings) as (address, _):
         check_store(address, settings.model_copy(update={"overload_min_replicas": 1}))
-    assert "OVERLOAD_MIN_REPLICAS is 1, but replicas of the store: 0" in caplog.text
+    assert "OVERLOAD_MIN_REPLICAS is 1, but replicas of shard 0: 0" in caplog.text
 
 
+@pytest.mark.exhaustive
 def test_jobs_of_an_embedded_cluster_wait_for_their_replicas(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     settings = make_settings(tmp_path, overload_key_prefix="", overload_min_replicas=1, overload_store_deadline_s=1.0)
     with (
