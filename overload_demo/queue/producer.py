@@ -98,6 +98,11 @@ class Producer:
             self._commit_cancels, senders=1, max_items=most, deadline_s=limit_s
         )
 
+    @property
+    def oldest_call_at(self) -> float:
+        """When the oldest call under way that enqueues was sent, by the monotonic clock; infinity without one."""
+        return self._jobs.oldest_call_at
+
     async def enqueue(self, job: NewJob) -> Enqueued:
         """Commit one job.
 

@@ -8,10 +8,11 @@ shards, so a job's place and wait in the deployment are about those in its shard
 import asyncio
 import hashlib
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 
@@ -31,6 +32,7 @@ from overload_demo.rest.client import Upstash
 
 JOBS_IN_A_ROW = 32  # to one shard: as many as are worth a call of the group commit
 FULL_S = 0.25  # without new jobs for a shard whose bound refused one
+SLOW_S = 0.1  # of a call; chosen: longer than most fsyncs, and a short gap when a primary dies
 PROBE_FIRST_S, PROBE_LONGEST_S = 0.5, 2.0
 ROUND_PAUSE_S = 0.1
 # Of the numbers of one shard; the other ones need more than a sum.
@@ -70,13 +72,24 @@ def shard_of_record(record: str, shards: int) -> int:
     return max(range(shards), key=lambda shard: hashlib.sha256(f"{shard} {record}".encode()).digest())
 
 
+@dataclass(slots=True)
+class _Post:
+    """A job on its way to a shard, and the answers of those that refused it in this round."""
+
+    job: NewJob
+    answer: Answer[Enqueued]
+    give_up_at: float
+    refusals: dict[int, OverloadDemoError] = field(default_factory=dict)
+
+
 class ShardedProducer:
     """The interface of :class:`Producer` over the producers of all shards; sets the id of each job that it enqueues.
 
     Jobs without an Idempotency-Key: 32 in a row go to one shard, then the next has its turn, so calls stay large and
     depths even. A job that certainly was not enqueued goes to another shard, until one takes it, all have refused it,
     or the deadline has passed; one with a key goes to its own shard again. An unknown outcome is passed on.
-    A shard that has failed gets no more jobs without a key until it takes writes again, unless all have failed.
+    A shard that has failed gets no more jobs without a key until it takes writes again, unless all have failed; one
+    with a call under way for ``SLOW_S`` gets none either, unless all have.
     """
 
     def __init__(self, producers: Sequence[Producer], deadline_s: float) -> None:
@@ -95,7 +108,7 @@ class ShardedProducer:
 
     def hand_in(self, job: NewJob, answer: Answer[Enqueued]) -> None:
         """Commit one job without a task, like :meth:`Producer.hand_in`."""
-        self._begin_round(job, answer, time.monotonic() + self._deadline_s)
+        self._begin_round(_Post(job, answer, time.monotonic() + self._deadline_s))
 
     async def cancel(self, job_id: str, owner: str = "") -> JobState | None:
         """Cancel a job in its shard, like :meth:`Producer.cancel`; None also for an id of an unknown shard."""
@@ -111,67 +124,55 @@ class ShardedProducer:
             probes.cancel()
         await asyncio.gather(*self._failed.values(), return_exceptions=True)
 
-    def _begin_round(self, job: NewJob, answer: Answer[Enqueued], give_up_at: float) -> None:
+    def _begin_round(self, post: _Post) -> None:
         """Hand a job in that no shard has refused in this round."""
-        record, refusals = job.idempotency_record, dict[int, OverloadDemoError]()
-        shard = shard_of_record(record, len(self._producers)) if record else self._choose(refusals)
+        post.refusals.clear()
+        record = post.job.idempotency_record
+        shard = shard_of_record(record, len(self._producers)) if record else self._choose(post.refusals)
         assert shard is not None  # there are no refusals
-        self._send_to(shard, job, answer, give_up_at, refusals)
+        self._send(post, shard)
 
-    def _send_to(
-        self,
-        shard: int,
-        job: NewJob,
-        answer: Answer[Enqueued],
-        give_up_at: float,
-        refusals: dict[int, OverloadDemoError],
-    ) -> None:
-        job.job_id = on_shard(job.job_id, shard)
-        answered = partial(self._answered, job, answer, give_up_at, refusals)
-        self._producers[shard].hand_in(job, answered, give_up_at)
+    def _send(self, post: _Post, shard: int) -> None:
+        post.job.job_id = on_shard(post.job.job_id, shard)
+        self._producers[shard].hand_in(post.job, partial(self._answered, post), post.give_up_at)
 
-    def _answered(
-        self,
-        job: NewJob,
-        answer: Answer[Enqueued],
-        give_up_at: float,
-        refusals: dict[int, OverloadDemoError],
-        reply: Enqueued | OverloadDemoError,
-    ) -> None:
+    def _answered(self, post: _Post, reply: Enqueued | OverloadDemoError) -> None:
         """Pass on the reply of a shard, or try another one if it certainly did not enqueue the job."""
-        shard = shard_of(job.job_id)
+        shard, refusals = shard_of(post.job.job_id), post.refusals
         if isinstance(reply, StoreError):
             self._note_failure(shard, reply)
         elif isinstance(reply, QueueFullError):
             self._full_until[shard] = time.monotonic() + FULL_S
         else:
-            answer(reply)
+            post.answer(reply)
             return
         refusals[shard] = reply
-        out_of_time = self._closing or time.monotonic() + ROUND_PAUSE_S >= give_up_at
+        out_of_time = self._closing or time.monotonic() + ROUND_PAUSE_S >= post.give_up_at
         if reply.outcome is Outcome.UNKNOWN or out_of_time:
-            answer(reply)
+            post.answer(reply)
             return
-        other = None if job.idempotency_record else self._choose(refusals)
+        other = None if post.job.idempotency_record else self._choose(refusals)
         bound = next((one for one in refusals.values() if isinstance(one, QueueFullError)), None)
         if other is not None:
-            self._send_to(other, job, answer, give_up_at, refusals)
+            self._send(post, other)
         elif bound or not any(isinstance(one, StoreUnavailableError) for one in refusals.values()):
-            answer(bound or reply)
+            post.answer(bound or reply)
         else:
-            self._loop.call_later(ROUND_PAUSE_S, self._begin_round, job, answer, give_up_at)
+            self._loop.call_later(ROUND_PAUSE_S, self._begin_round, post)
 
     def _choose(self, refusals: dict[int, OverloadDemoError]) -> int | None:
         """Return the shard for a job without a key; None if no other than those that refused it is worth trying."""
         now, count = time.monotonic(), len(self._producers)
         if self._left == 0:
             self._current, self._left = (self._current + 1) % count, JOBS_IN_A_ROW
-        for shard in chain(range(self._current, count), range(self._current)):
-            if shard not in self._failed and now >= self._full_until[shard] and shard not in refusals:
-                if shard != self._current:
-                    self._current, self._left = shard, JOBS_IN_A_ROW
-                self._left -= 1
-                return shard
+        for longest_s in (SLOW_S, math.inf):
+            for shard in chain(range(self._current, count), range(self._current)):
+                is_slow = now - self._producers[shard].oldest_call_at > longest_s
+                if not (is_slow or shard in self._failed or now < self._full_until[shard] or shard in refusals):
+                    if shard != self._current:
+                        self._current, self._left = shard, JOBS_IN_A_ROW
+                    self._left -= 1
+                    return shard
         if any(isinstance(one, QueueFullError) for one in refusals.values()):
             return None
         full = sorted(set(range(count)) - self._failed.keys(), key=lambda shard: self._full_until[shard])
@@ -231,7 +232,7 @@ class ShardedResults:
         return summed(await asyncio.gather(*(one.stats() for one in self._results), return_exceptions=True))
 
     async def ping(self) -> str:
-        """Return the shards that do not answer within a second, in one line; raise if none does."""
+        """Return the shards that take no writes within a second, in one line; raise if none does."""
         errors = await asyncio.gather(*(one.ping() for one in self._results), return_exceptions=True)
         down = [f"shard {shard}: {error}" for shard, error in enumerate(errors) if isinstance(error, StoreError)]
         if len(down) == len(self._results):

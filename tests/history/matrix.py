@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.fault_matrix import RowResult
-from tests.history.checker import Verdict, check, longest_gap_s, longest_loss_s, recoveries
+from tests.history.checker import Verdict, check, longest_gap_s, longest_loss_s, longest_wait_s, recoveries
 from tests.history.environments import Environment, plain
 from tests.history.machine import NotHereError
 from tests.history.scenario import Scenario
@@ -43,7 +43,7 @@ class Row:
     recovery: the next "start" of a job, or the next "ok" to a request sent after the fault. ``may`` are violations that
     this fault is allowed to cause; they are counted and reported. With ``runs_once`` no job may be started twice; with
     ``all_accepted`` every request must be accepted. ``reports_gaps``: the note holds the longest time without an
-    acceptance.
+    acceptance, and the longest wait of one client.
     """
 
     name: str
@@ -97,7 +97,10 @@ class Row:
         result.longest_loss_s = longest_loss_s(history)
         if self.reports_gaps:
             without, with_key = longest_gap_s(history, keyed=False), longest_gap_s(history, keyed=True)
-            result.note = f"longest gap in acceptance {without:.2f} s, of posts with a key {with_key:.2f} s"
+            result.note = (
+                f"longest gap in acceptance {without:.2f} s, of posts with a key {with_key:.2f} s; "
+                f"longest wait for a 202 {longest_wait_s(history):.2f} s"
+            )
         result.seconds = time.monotonic() - since
         return result
 

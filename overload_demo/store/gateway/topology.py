@@ -24,8 +24,8 @@ from overload_demo.store.gateway.resp import RedisConnection
 log = logging.getLogger(__name__)
 
 FULL_COVERAGE = "cluster-require-full-coverage is yes: when one range of slots has no primary, every shard stops"
-MAX_AGE_S = 0.4  # of an answer; below the pause between two checks of a connection
-ANSWER_TIMEOUT_S = 0.5  # a node that takes longer is left out
+MAX_AGE_S = 0.15  # of an answer; below the pause between two checks of a connection
+ANSWER_TIMEOUT_S = 0.25  # a node that takes longer is left out
 NODES_ASKED = 7  # of a larger cluster
 SHARDS, MAX_SHARDS = "12", 4096  # a job's id has three hexadecimal digits for its shard
 Endpoint = tuple[str, int]
@@ -110,10 +110,11 @@ class ClusterTopology(Topology):
         """The slots that one node knows: their range, epoch and primary, and all nodes that serve them."""
         if asked not in self._clients:
             self._clients[asked] = Valkey(host=asked[0], port=asked[1], **self._options)
-        client = self._clients[asked]
-        epochs = {node["node_id"]: int(node["epoch"]) for node in (await client.cluster("nodes")).values()}
+        both = self._clients[asked].pipeline(transaction=False).execute_command("CLUSTER NODES")
+        rows, ranges = await both.execute_command("CLUSTER SLOTS").execute()
+        epochs = {node["node_id"]: int(node["epoch"]) for node in rows.values()}
         found = []
-        for first, last, *nodes in await client.cluster("slots"):
+        for first, last, *nodes in ranges:
             # A node without a name of its own is at the address it was asked at.
             endpoints = [(host if host not in {None, "", "?"} else asked[0], port) for host, port, *_ in nodes]
             claim = epochs.get(nodes[0][2], 0), Primary(nodes[0][2], *endpoints[0])
@@ -140,7 +141,7 @@ class SentinelTopology(Topology):
 class FollowedServer(ExternalServer):
     """The primary of one shard, wherever it is."""
 
-    answer_timeout_s, retry_longest_s = 1.5, 0.5
+    answer_timeout_s, retry_longest_s = 1.0, 0.2
 
     def __init__(self, url: str, topology: Topology, shard: int | None) -> None:
         super().__init__(url)
