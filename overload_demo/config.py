@@ -47,9 +47,7 @@ class Settings(BaseSettings):
     overload_redis_server: Path | None = Field(None, description="server binary to start instead of the bundled one")
     overload_redis_url: SecretStr | None = Field(None, description="running server to use behind the gateway")
     overload_maxmemory: str = Field(
-        "0",
-        pattern=_MEMORY,
-        description="memory limit of each embedded server, e.g. 256mb; 0 = none",
+        "0", pattern=_MEMORY, description="memory limit of each embedded server, e.g. 256mb; 0 = none"
     )
     overload_durability: Literal["always", "everysec"] = Field(
         "always", description="when the embedded server syncs a write to disk: before its reply, or every second"

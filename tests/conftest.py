@@ -4,6 +4,7 @@ import contextlib
 import os
 import secrets
 import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -28,6 +29,12 @@ from tests.support.running import make_settings, queue_variables
 from tests.support.shards import joined
 from tests.support.stores import standalone_store
 from tests.support.waiting import wait_until
+
+# Every process compiles the package anew where this is set: tests start hundreds of them.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+# jsonschema, below nbformat, loads this for a format no schema here has, and so builds 38 parsers: 2 s in each process.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -156,8 +163,8 @@ STORES = {
 MARKS = {
     "own server": [pytest.mark.exhaustive],
     "cloud": [pytest.mark.exhaustive],
-    "cluster": [pytest.mark.slow],
-    "three gateways": [pytest.mark.slow],
+    "cluster": [pytest.mark.exhaustive],
+    "three gateways": [pytest.mark.exhaustive],
     "live": [pytest.mark.live],
 }
 
@@ -191,12 +198,21 @@ def _no_child_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def _children() -> set[int]:
-    return {process.pid for process in psutil.Process().children() if _is_alive(process)}
+    return {pid for pid in _child_ids() if _is_alive(pid)}
 
 
-def _is_alive(process: psutil.Process) -> bool:
+def _child_ids() -> list[int]:
+    """The ids of all children; psutil reads every process of the machine, at each test: 12 s of CPU in all."""
     try:
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
+        threads = list(Path("/proc/self/task").iterdir())
+        return [int(pid) for thread in threads for pid in (thread / "children").read_text().split()]
+    except OSError:  # not on Linux, or a thread has just ended
+        return [process.pid for process in psutil.Process().children()]
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
         return False
 

@@ -56,22 +56,22 @@ HOMES = {
 
 # Room -> most lines of Python. A room inside another one (api/front_door, store/gateway) counts by itself.
 STACK = {
-    "vocabulary": 1_310,
-    "rest": 759,
-    "queue": 1_530,
-    "api": 1_305,
+    "vocabulary": 1_301,
+    "rest": 752,
+    "queue": 1_503,
+    "api": 1_266,
     "api/front_door": 770,
-    "worker": 1_701,
-    "store": 1_852,
-    "store/gateway": 1_910,
+    "worker": 1_682,
+    "store": 1_834,
+    "store/gateway": 1_901,
 }
 WORKBENCH = {"load": 1_870, "lab": 5_550, "live": 1_686, "course": 1_960, "cli": 400}
-MOST_LINES_OF_THE_STACK = 11_100
+MOST_LINES_OF_THE_STACK = 11_020
 MOST_LINES_OF_THE_WORKBENCH = 11_430
 MOST_LINES_OF_LUA = 650
-MOST_LINES_OF_EXPERIMENTS = 4_860
+MOST_LINES_OF_EXPERIMENTS = 4_900
 MOST_LINES_OF_CHECKS = 1_385  # of exercises, beside the notebooks
-MOST_FILES = 132
+MOST_FILES = 129
 MOST_LINES_OF_A_FILE = 350
 MOST_LINES_OF_A_FUNCTION = 60
 

@@ -27,6 +27,7 @@ from experiments.bench import servers
 from experiments.bench.record import RESULTS, Count, Folder, Rounds, Row, recording
 from overload_demo.errors import OverloadDemoError
 from overload_demo.lab import BLUE, GREY, NAIVE, ORANGE, QUEUE
+from overload_demo.lab.parts import store_processes
 from overload_demo.lab.plots.accessible_figure import drawing
 from overload_demo.load import LoadPlan, LoadResult, Shape, run_load
 from overload_demo.load.clients import sample_body
@@ -129,7 +130,7 @@ def _fire(case: Case, parent: Path) -> SocketsRun:
         with servers.descriptor_limit(case.descriptors):
             api_of_case = servers.our_api if case.is_ours else partial(servers.uvicorn, "overload_demo.api.app:app")
             url, api = stack.enter_context(api_of_case(folder, PYTHONPATH=folder))
-        processes = {"api": api, "worker": doing.pid or 0, **servers.store_processes(folder)}
+        processes = {"api": api, "worker": doing.pid or 0, **store_processes(folder / "data")}
         peak_mb = stack.enter_context(_memory_watched(processes))
         plan = LoadPlan(url, requests=case.sockets, shape=Shape.AT_ONCE, timeout_s=CLIENT_TIMEOUT_S)
         load = asyncio.run(run_load(plan))

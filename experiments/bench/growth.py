@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from experiments.bench import servers
 from experiments.bench.record import RESULTS, Count, Folder, Rounds, Row, recording
 from overload_demo.lab import BLUE, GREEN, GREY, ORANGE, PURPLE, Look
+from overload_demo.lab.parts import store_processes
 from overload_demo.lab.plots.accessible_figure import drawing, note
 from overload_demo.load.clients import sample_body
 
@@ -85,7 +86,7 @@ def _at_depth(folder: Path, depth: int) -> dict[str, float]:
         _, poll_s = servers.p50_of(url, f"/jobs/{job_ids[depth // 2]}", times=POLLS)
         _, stats_s = servers.p50_of(url, "/queue/stats", times=POLLS)
         accepted = servers.accepted_per_s(url, CONNECTIONS, ACCEPTING_S)
-        redis = psutil.Process(servers.store_processes(folder)["redis"])
+        redis = psutil.Process(store_processes(folder / "data")["redis"])
         before_s = sum(redis.cpu_times()[:2])
         with servers.worker(folder):
             drained_per_s, _ = servers.drained(url, for_s=WORKING_S)
@@ -106,7 +107,7 @@ def _recovery_s(folder: Path, depth: int) -> float:
     with servers.our_api(folder, OVERLOAD_STORE_DEADLINE_S=60) as (url, _):
         asyncio.run(servers.fill(folder, depth))
         servers.until(lambda: servers.info(folder, "persistence")["aof_rewrite_in_progress"] == "0", within_s=60)
-        psutil.Process(servers.store_processes(folder)["redis"]).kill()
+        psutil.Process(store_processes(folder / "data")["redis"]).kill()
         as_json = {"Content-Type": "application/json"}
         return servers.p50_of(url, "/jobs", "POST", sample_body(42), as_json, status=202, times=1)[1]
 

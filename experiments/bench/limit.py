@@ -22,8 +22,9 @@ import psutil
 import typer
 
 from experiments.bench.record import Folder, Rounds, Row, Seconds, recording
-from experiments.bench.servers import drained, folder_in, our_api, posting, stats, store_processes, worker, wrk
+from experiments.bench.servers import drained, folder_in, our_api, posting, stats, worker, wrk
 from overload_demo.errors import ConfigurationError
+from overload_demo.lab.parts import store_processes
 
 SAMPLES_PER_S = 400
 OTHER = "event loop"
@@ -48,7 +49,7 @@ def main(rounds: Rounds = 3, seconds: Seconds = 5.0, folder: Folder = Path()) ->
         profiler = shutil.which("py-spy")
         if not (profiler and shutil.which("wrk")):
             raise ConfigurationError("install wrk, and py-spy with: pip install '.[profile]'")
-        pids = {"API": api, **store_processes(own)}
+        pids = {"API": api, **store_processes(own / "data")}
 
         def record(name: str, measure: Callable[[], float], shared_by: str) -> None:
             seen = [microseconds(pids, measure) for _ in range(rounds)]

@@ -44,14 +44,19 @@ def _poll_s(url: str, job_ids: list[str]) -> float:
     return p50_s
 
 
+def polls(job_ids: list[str]) -> str:
+    """Return a wrk script that polls random ones of these jobs."""
+    names = ",".join(f'"{job_id}"' for job_id in job_ids)
+    request = 'function request() return wrk.format("GET", "/jobs/" .. ids[math.random(#ids)]) end\n'
+    return f"local ids = {{{names}}}\n{request}"
+
+
 def _storm(url: str, job_ids: list[str], rounds: int) -> list[Row]:
     chosen = random.Random(0).sample(job_ids, min(10_000, len(job_ids)))
-    names = ",".join(f'"{job_id}"' for job_id in chosen)
-    request = 'function request() return wrk.format("GET", "/jobs/" .. ids[math.random(#ids)]) end\n'
     rates, calls = [], []
     for _ in range(rounds):
         before = stats(url)["rest_calls"]
-        rates.append(wrk(url, CLIENTS, STORM_S, f"local ids = {{{names}}}\n{request}"))
+        rates.append(wrk(url, CLIENTS, STORM_S, polls(chosen)))
         calls.append((stats(url)["rest_calls"] - before) / (rates[-1] * STORM_S))
     return [
         Row(what=f"polls of {CLIENTS} clients all over {len(job_ids):,} queued jobs", unit="/s", ours=rates),

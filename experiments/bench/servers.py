@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import psutil
 from pydantic import SecretStr
 
 from overload_demo.config import load_settings
@@ -165,7 +164,7 @@ def get(url: str, path: str) -> bytes:
     return p50_of(url, path, status=None, times=1)[0]
 
 
-def stats(url: str) -> dict[str, float]:
+def stats(url: str) -> dict[str, Any]:
     """Return the queue's statistics."""
     return dict(json.loads(get(url, "/queue/stats")))
 
@@ -291,12 +290,6 @@ def state(folder: Path) -> dict[str, Any]:
     found = data_dir.read_state()
     assert found is not None
     return {"url": data_dir.address(found).url, "token": found.token, "pid": found.pid}
-
-
-def store_processes(folder: Path) -> dict[str, int]:
-    """Return the process ids of gateway and Redis of the store in ``folder``."""
-    gateway = int(state(folder)["pid"])
-    return {"gateway": gateway, "redis": psutil.Process(gateway).children()[0].pid}
 
 
 def command(folder: Path, *arguments: str) -> Any:

@@ -7,13 +7,25 @@ from experiments.bench.peers.libraries import OURS
 from experiments.bench.record import RESULTS, Benchmark, Row, markdown_table
 from experiments.fault_matrix import FaultMatrix
 from experiments.readme.beside import bounded_rows, peers_block
+from experiments.readme.capacity import capacity_block, cluster_block
 from overload_demo.lab.report import PRICE_PER_100K_COMMANDS
 from overload_demo.lab.result import BaselineRun, SpikeResult, recorded_baseline
 from overload_demo.lab.wording import about
 from overload_demo.load import Shape
 from overload_demo.load.load_result import Percentiles
 
-REACH = ("acceptance", "at_once", "drain", "polling", "idle", "transport", "gateway", "footprint", "fresh_clone")
+REACH = (
+    "acceptance",
+    "at_once",
+    "drain",
+    "polling",
+    "idle",
+    "transport",
+    "gateway",
+    "footprint",
+    "fresh_clone",
+    "cluster",
+)
 BENCH = "python -m experiments.bench."
 
 
@@ -31,15 +43,17 @@ def front_page() -> dict[str, str]:
 
 def experiments_page() -> dict[str, str]:
     """Return the blocks of ``experiments/README.md`` that show numbers."""
-    growth, peers = Benchmark.read("growth"), Comparison.read()
+    growth, peers, cluster = Benchmark.read("growth"), Comparison.read(), Benchmark.read("cluster")
     return {
         "numbers": spike_block(SpikeResult.read(RESULTS / "spike.json")),
         "reach": reach_block([Benchmark.read(name) for name in REACH], peers),
         "peers": peers_block(peers),
         "at-once": at_once_block(Benchmark.read("at_once")),
         "growth": "\n\n".join(_growth_table(growth, of_what) for of_what in ("queued", "API processes", "workers")),
-        "scaling": scaling_block(growth, Benchmark.read("drain")),
+        "upstash": upstash_block(Benchmark.read("drain")),
         "limit": limit_block(Benchmark.read("limit")),
+        "cluster": cluster_block(cluster),
+        "capacity": capacity_block(cluster),
         "baseline": baseline_block(recorded_baseline(RESULTS)),
     }
 
@@ -169,42 +183,16 @@ def _growth_table(benchmark: Benchmark, of_what: str) -> str:
     return markdown_table((of_what, *counts), [(name, *values.values()) for name, values in cells.items()])
 
 
-def scaling_block(growth: Benchmark, drain: Benchmark) -> str:
-    """Return why the curves have their shape, and which part is the first limit beyond one machine."""
-    measured = {row.what: row.value for row in [*growth.rows, *drain.rows]}
-    api = [measured[f"accepted, jobs/s, {count} API processes"] for count in (1, 2)]
-    slow, empty = (
-        ", ".join(f"{measured[f'{name}, {count} workers']:,.0f}" for count in (1, 2, 4))
-        for name in ("jobs of 1 ms drained, jobs/s", "no-op jobs drained, jobs/s")
-    )
+def upstash_block(drain: Benchmark) -> str:
+    """Return what the commands of a job mean on Upstash: a limit on the rate, and a price."""
+    measured = {row.what: row.value for row in drain.rows}
     commands = measured["Redis commands a job, whole life, those inside scripts counted"]
     scripts = measured["the same with a script counted as one"]
     dollars = [1_000_000 * one / 100_000 * PRICE_PER_100K_COMMANDS for one in (scripts, commands)]
-    drained = [measured[f"drained, jobs/s, {depth} queued"] for depth in ("1,000", "1,000,000")]
-    redis = [measured[f"Redis CPU a job drained, µs, {depth} queued"] for depth in ("1,000", "1,000,000")]
-    again = [
-        measured[f"next 202 after kill -9 of Redis, s, {depth} queued"] for depth in ("1,000", "100,000", "1,000,000")
-    ]
-    why = f"""Only memory grows with the queue: a position is arithmetic, jobs leave at the head, and no script reads more
-        than its batch. A million queued jobs take {measured["Redis memory, MB, 1,000,000 queued"]:,.0f} MB. Draining them
-        is {1 - drained[1] / drained[0]:.0%} slower than draining a thousand. The cause is the server: its CPU time for a
-        job rises from {redis[0]:.0f} to {redis[1]:.0f} µs, because the C library returns freed memory of many jobs to its
-        common pool. After `kill -9` of the server the next 202 took {again[0]:.2g} s with 1,000 jobs queued,
-        {again[1]:.2g} s with 100,000 and {again[2]:.2g} s with 1,000,000: the new server loads them first. A second API
-        process adds {api[1] / api[0] - 1:.0%} on this machine: the first process fills one core, and load generator,
-        gateway and Redis fill the other. Workers scale while their jobs wait ({slow} jobs of 1 ms a second with 1, 2 and 4
-        workers). Empty jobs scale until both cores are full ({empty})."""
-    limits = f"""**The first limits beyond one machine.** *First the CPU of the API*: one process fills a core at
-        {api[0]:,.0f} jobs/s. More API machines on one database need no coordination: ids are random, scripts are atomic,
-        and the store numbers the jobs. Each machine forms its own batches, so the same load over more machines means
-        smaller batches and more work for the store. *Then the store*: all scripts run on one thread of one Redis. A job
-        takes {commands:.3g} commands in its life. Upstash limits a database to 10,000 commands a second, which is
-        {10_000 / commands:,.0f} jobs/s if commands inside scripts count. If a script counts as one command
-        ({scripts:.2g} a job), the limit is out of reach. Its documentation leaves this open. A million jobs cost
-        ${dollars[0]:.2f} or ${dollars[1]:.2f}. *Then several databases*: an id can name its database, so that a poll
-        reaches the right one, and each database has its own workers. Then no order over all jobs exists, and a position
-        counts in one database. It is not built here."""
-    return "\n\n".join(map(_filled, (why, limits)))
+    return _filled(f"""**On Upstash** a job takes {commands:.3g} commands in its life. The vendor limits a database to 10,000
+        commands a second, which is {10_000 / commands:,.0f} jobs/s if commands inside scripts count. If a script counts
+        as one command ({scripts:.2g} a job), the limit is out of reach. Its documentation leaves this open. A million
+        jobs cost ${dollars[0]:.2f} or ${dollars[1]:.2f}. Several databases are shards of one queue.""")
 
 
 def limit_block(benchmark: Benchmark) -> str:

@@ -91,7 +91,8 @@ def _peers(path: Path) -> Recording:
 def _faults(path: Path) -> Recording:
     matrix = FaultMatrix.model_validate_json(path.read_bytes())
     holding = sum(not row.wrong and not row.not_here for row in matrix.rows)
-    return _at(matrix.place, path, f"{holding} of {len(matrix.rows)} kinds of fault lose no more than promised")
+    whole = _at(matrix.place, path, f"{holding} of {len(matrix.rows)} kinds of fault lose no more than promised")
+    return replace(whole, commands=tuple(place.command for place in matrix.places))
 
 
 def _student(path: Path) -> Recording:

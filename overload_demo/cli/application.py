@@ -22,7 +22,7 @@ from overload_demo.course import Level
 from overload_demo.errors import ConfigurationError
 from overload_demo.jobs import shard_of
 from overload_demo.process import run_async
-from overload_demo.queue.maintenance import DeadLetter, ShardedAdmin
+from overload_demo.queue.maintenance import DeadLetter, QueueAdmin
 from overload_demo.store.connect import EmbeddedStore, Store, open_store, opened
 
 Value = TypeVar("Value")
@@ -187,7 +187,7 @@ def requeue_dead(
     """Put dead jobs back at the tail of the queue, with all their attempts. Exit code 1 if one was not requeued."""
     wanted = list(dict.fromkeys(job_ids or []))
 
-    async def requeue(admin: ShardedAdmin) -> dict[str, str]:
+    async def requeue(admin: QueueAdmin) -> dict[str, str]:
         letters = {letter.job_id: letter for letter in await admin.dead_letters() if letter.job_id}
         # An id that is not on the list may have been requeued by an earlier call: the script returns its state.
         unlisted = {one: DeadLetter(one, "", "", "", shard_of(one)) for one in wanted}
@@ -210,7 +210,7 @@ def requeue_dead(
 def purge_dead(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
     """Empty the dead-letter list; its jobs expire after QUEUE_RESULT_TTL seconds, like any other finished job."""
 
-    async def purge(admin: ShardedAdmin) -> int:
+    async def purge(admin: QueueAdmin) -> int:
         letters = await admin.dead_letters()
         if letters and not yes and not typer.confirm(f"Purge {_counted(len(letters), 'dead job')}?"):
             raise typer.Exit(1)
@@ -224,13 +224,13 @@ def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
-def _with_admin(work: Callable[[ShardedAdmin], Awaitable[Value]]) -> Value:
+def _with_admin(work: Callable[[QueueAdmin], Awaitable[Value]]) -> Value:
     """Run ``work`` on the configured store; report an error in one line."""
 
     async def run(settings: Settings) -> Value:
         with open_store(settings) as store:
             async with opened(store, timeout_s=settings.overload_store_deadline_s) as clients:
-                return await work(ShardedAdmin(clients, settings))
+                return await work(QueueAdmin(clients, settings))
 
     with one_line_errors():
         return run_async(run(load_settings()), "run the command again to finish its work")

@@ -24,7 +24,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
-from overload_demo.course.near_misses import near_miss
 from overload_demo.lab import GREEN, GREY, ORANGE
 
 # Tolerances, as a share of the right answer: computed from round numbers (0.01), measured, read off a curve.
@@ -33,6 +32,14 @@ MIME = "application/vnd.overload-demo.exercise+json"  # a front end shows the te
 # The checks stand beside the notebooks; a wheel, which has no notebooks, holds them in this package.
 CHECKS = (Path(__file__).parents[2] / "notebooks" / "checks", Path(__file__).with_name("checks"))
 NOT_AWAITED = "The call has not been made: write await before it."
+_AS_GOOD_AS_EQUAL = 0.005  # chosen: answers with three digits
+_FACTORS = {
+    10: "count the zeros",
+    60: "are these minutes?",
+    100: "a share and its percent differ by this factor",
+    1000: "look at the units, such as s and ms",
+    3600: "are these hours?",
+}
 
 Judge = TypeVar("Judge", bound=Callable[..., str])
 
@@ -156,7 +163,21 @@ def number(answer: object, right: float, *, within: float = 0.01, mistakes: Mapp
         for wrong, hint in (mistakes or {}).items():
             if math.isclose(value, wrong, rel_tol=tolerance, abs_tol=1e-9):
                 return hint
-    return near_miss(value, right) or f"{value:,.6g} is too {'small' if value < right else 'large'}."
+    return _near_miss(value, right) or f"{value:,.6g} is too {'small' if value < right else 'large'}."
+
+
+def _near_miss(value: float, right: float) -> str:
+    """Return a hint at the slip that makes ``value`` of ``right``: a round factor, the sign, rounding; else ""."""
+    if right and math.isclose(value, -right, rel_tol=_AS_GOOD_AS_EQUAL):
+        return "The sign is wrong: which of the two that are subtracted is larger?"
+    for factor, reason in _FACTORS.items():
+        if math.isclose(value, right * factor, rel_tol=_AS_GOOD_AS_EQUAL):
+            return f"{value:,.6g} is {factor:,} times too large: {reason}."
+        if math.isclose(value * factor, right, rel_tol=_AS_GOOD_AS_EQUAL):
+            return f"{value:,.6g} is {factor:,} times too small: {reason}."
+    if value == math.floor(value) and abs(value - right) < 1:
+        return f"{value:,.6g} is rounded too much: do not round, or give three digits."
+    return ""
 
 
 def finite(answer: object) -> float | str:

@@ -24,7 +24,7 @@ from overload_demo.lab.result import Reconciliation, SpikeResult
 from overload_demo.lab.stack import EFFECTS, Stack
 from overload_demo.load import LoadResult
 from overload_demo.load.plan import Floats
-from overload_demo.queue.maintenance import ShardedAdmin
+from overload_demo.queue.maintenance import QueueAdmin
 from overload_demo.queue.results import MAX_READ_JOBS
 from overload_demo.queue.shards import Reader
 from overload_demo.store.connect import opened
@@ -252,7 +252,7 @@ async def read_life(stack: Stack, answer: object) -> JobLife | None:
     if not isinstance(job_id, str) or not JOB_ID.fullmatch(job_id):
         return None
     async with opened(stack.store) as clients:
-        fields: dict[str, Any] = dict(await ShardedAdmin(clients, stack.settings).job(job_id))
+        fields: dict[str, Any] = dict(await QueueAdmin(clients, stack.settings).job(job_id))
     for name in ("payload", "result"):
         fields[name] = json.loads(fields[name]) if fields.get(name) else None
     try:

@@ -14,8 +14,8 @@ from typing import Any
 from overload_demo.config import Settings
 from overload_demo.errors import StoreError
 from overload_demo.queue.protocol import EXTEND, LEASE, MAX_DEAD_ENTRIES, RATE_DECAY_S, SETTLE, Protocol, malformed
+from overload_demo.rest import Argument, ScriptCall
 from overload_demo.rest.client import Upstash
-from overload_demo.rest.scripts import Argument, ScriptCall
 from overload_demo.work import utc_now
 
 MAX_LEASE_BYTES = 1_048_576

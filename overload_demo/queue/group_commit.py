@@ -10,7 +10,6 @@ happens to an item whose caller disconnects?
 
 import asyncio
 import logging
-import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -60,7 +59,6 @@ class GroupCommit(Generic[Item, Reply]):
         self._worth_a_call = min(worth_a_call, max_items)
         self._max_items, self._max_bytes, self._deadline_s = max_items, max_bytes, deadline_s
         self._max_waiting, self._max_waiting_bytes = max_waiting, max_waiting_bytes
-        self._calls_since: list[float] = []
         self._unsent_s, self._succeeded_at = deadline_s if unsent_s is None else unsent_s, 0.0
         self._waiting: deque[_Waiting[Item, Reply]] = deque()
         self._waiting_bytes = 0
@@ -70,11 +68,6 @@ class GroupCommit(Generic[Item, Reply]):
         self._senders = [asyncio.create_task(self._run_sender()) for _ in range(senders)]
         self._sweeper = asyncio.create_task(self._sweep())
         self._idle_senders = 0
-
-    @property
-    def oldest_call_at(self) -> float:
-        """When the oldest call under way was sent, by the monotonic clock; infinity without one."""
-        return min(self._calls_since, default=math.inf)
 
     async def submit(self, item: Item) -> Reply:
         """Hand in one item and wait for its reply. Raises what ``send`` returned or raised for it."""
@@ -124,15 +117,12 @@ class GroupCommit(Generic[Item, Reply]):
                 await self._wake_up.acquire()
             if not (batch := self._take_batch()):
                 continue
-            now = time.monotonic()
-            remaining_s = min(give_up_at for *_, give_up_at in batch) - now
-            self._calls_since.append(now)
+            remaining_s = min(give_up_at for *_, give_up_at in batch) - time.monotonic()
             try:
                 replies = await self._send([item for item, *_ in batch], remaining_s)
                 self._succeeded_at = time.monotonic()
             except Exception as error:
                 replies = [as_known_error(error)] * len(batch)
-            self._calls_since.remove(now)
             for (_, answer, *_), reply in zip(batch, replies, strict=True):
                 try:
                     answer(reply)

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import merge
 from itertools import islice
@@ -44,60 +44,93 @@ class DeadLetter:
 
 
 class QueueAdmin:
-    """Manages the dead-letter list and pauses the queue. Each call is safe to repeat. Raises :class:`StoreError`."""
+    """Manages the dead-letter lists and pauses the queues of all shards. Each call is safe to repeat.
 
-    def __init__(self, upstash: Upstash, settings: Settings, shard: int = 0) -> None:
-        self._upstash, self._protocol = upstash, Protocol.of(upstash, settings)
-        self._ttl_s, self._shard = settings.queue_result_ttl, shard
+    What fails in one shard is still done in the others; then the first :class:`StoreError` is raised.
+    """
+
+    def __init__(self, clients: Sequence[Upstash], settings: Settings) -> None:
+        self._settings, self._shards = settings, [(client, Protocol.of(client, settings)) for client in clients]
 
     async def dead_letters(self, limit: int = MAX_DEAD_ENTRIES) -> list[DeadLetter]:
-        """Return the dead letters, oldest first, at most ``limit``; read in pages."""
-        found: list[DeadLetter] = []
-        while len(found) < limit:
-            last = min(len(found) + PAGE, limit) - 1
-            key = self._protocol.key("dead")
-            page = await self._upstash.command("LRANGE", key, len(found), last, repeatable=True)
-            if not page:
-                break
-            found += [_dead_letter(str(entry), self._shard) for entry in page]
-        return found
+        """Return the dead letters, oldest first, at most ``limit`` of each shard and at most so many of all."""
+
+        async def read(shard: int, upstash: Upstash, protocol: Protocol) -> list[DeadLetter]:
+            found: list[DeadLetter] = []
+            while len(found) < limit:
+                last = min(len(found) + PAGE, limit) - 1
+                page = await upstash.command("LRANGE", protocol.key("dead"), len(found), last, repeatable=True)
+                if not page:
+                    break
+                found += [_dead_letter(str(entry), shard) for entry in page]
+            return found
+
+        of_each = await _all(read(shard, *one) for shard, one in enumerate(self._shards))
+        return list(islice(merge(*of_each, key=attrgetter("at")), limit))
 
     async def job(self, job_id: str) -> dict[str, str]:
-        """Return every stored field of a job; empty for an unknown id."""
-        flat = await self._upstash.command("HGETALL", f"{self._protocol.prefix}job:{job_id}", repeatable=True)
+        """Return every stored field of a job; empty for an unknown id or shard."""
+        if (shard := shard_of(job_id)) >= len(self._shards):
+            return {}
+        upstash, protocol = self._shards[shard]
+        flat = await upstash.command("HGETALL", f"{protocol.prefix}job:{job_id}", repeatable=True)
         return dict(zip(flat[::2], flat[1::2], strict=True))
 
     async def requeue(self, letters: Sequence[DeadLetter]) -> list[str]:
-        """Put dead jobs back at the tail of the queue, with all their attempts.
+        """Put dead jobs back at the tail of the queue of their shard, with all their attempts.
 
         Returns ``"queued"`` for each, or why it was not changed: ``"no payload"``, ``"not dead"`` (its entry is gone),
         ``"unknown"``, or the state it is in.
         """
-        verdicts: list[str] = []
-        for page in pages(letters, REQUEUE_PAGE):
-            pairs = [text for letter in page for text in (letter.job_id, letter.entry)]
-            reply = await self._upstash.run(self._protocol.call(REQUEUE, self._protocol.prefix, *pairs))
-            if not isinstance(reply, list) or len(reply) != len(page):
-                raise malformed(REQUEUE)
-            verdicts += map(str, reply)
-        return verdicts
+
+        async def put_back(shard: int, upstash: Upstash, protocol: Protocol) -> list[str]:
+            verdicts: list[str] = []
+            for page in _pairs(letters, shard, REQUEUE_PAGE):
+                reply = await upstash.run(protocol.call(REQUEUE, protocol.prefix, *page))
+                if not isinstance(reply, list) or 2 * len(reply) != len(page):
+                    raise malformed(REQUEUE)
+                verdicts += map(str, reply)
+            return verdicts
+
+        of_each = [iter(one) for one in await _all(put_back(shard, *one) for shard, one in enumerate(self._shards))]
+        return [next(of_each[one.shard]) if one.shard < len(of_each) else "unknown" for one in letters]
 
     async def purge(self, letters: Sequence[DeadLetter]) -> None:
-        """Remove entries from the dead-letter list; their jobs expire after ``QUEUE_RESULT_TTL`` seconds."""
-        for page in pages(letters, PAGE):
-            pairs = [text for letter in page for text in (letter.job_id, letter.entry)]
-            await self._upstash.run(self._protocol.call(PURGE, self._protocol.prefix, self._ttl_s, *pairs))
+        """Remove entries from the dead-letter lists; their jobs expire after ``QUEUE_RESULT_TTL`` seconds."""
+
+        async def remove(shard: int, upstash: Upstash, protocol: Protocol) -> None:
+            for page in _pairs(letters, shard, PAGE):
+                await upstash.run(protocol.call(PURGE, protocol.prefix, self._settings.queue_result_ttl, *page))
+
+        await _all(remove(shard, *one) for shard, one in enumerate(self._shards))
 
     async def pause(self) -> None:
         """Lease no more jobs to workers; leased jobs finish, and the API still accepts jobs."""
-        await self._upstash.command("HSET", self._protocol.key("stats"), "paused", "1", repeatable=True)
+        await _all(
+            upstash.command("HSET", protocol.key("stats"), "paused", "1", repeatable=True)
+            for upstash, protocol in self._shards
+        )
 
     async def resume(self) -> None:
         """Lease jobs again, and wake all idle workers; one that cannot be woken notices at its next poll."""
-        commands = ("HDEL", self._protocol.key("stats"), "paused"), ("PUBLISH", self._protocol.key("wake"), "")
-        resumed, _ = await self._upstash.pipeline(commands, repeatable=True)
-        if isinstance(resumed, StoreError):
-            raise resumed
+
+        async def resume(upstash: Upstash, protocol: Protocol) -> None:
+            commands = ("HDEL", protocol.key("stats"), "paused"), ("PUBLISH", protocol.key("wake"), "")
+            resumed, _ = await upstash.pipeline(commands, repeatable=True)
+            if isinstance(resumed, StoreError):
+                raise resumed
+
+        await _all(resume(*one) for one in self._shards)
+
+    async def reconcile(self) -> Counter[str]:
+        """Repair every shard (:class:`QueueRepair`); returns the sums of the repairs."""
+        return sum(await _all(QueueRepair(one, self._settings).run() for one, _ in self._shards), Counter())
+
+
+def _pairs(letters: Sequence[DeadLetter], shard: int, size: int) -> Iterator[list[str]]:
+    """Id and entry of each dead letter of a shard, in pages of at most ``size`` letters."""
+    for page in pages([letter for letter in letters if letter.shard == shard], size):
+        yield [text for letter in page for text in (letter.job_id, letter.entry)]
 
 
 def _dead_letter(entry: str, shard: int) -> DeadLetter:
@@ -249,52 +282,6 @@ def _whole(text: object) -> int | None:
     except ValueError:
         return None
     return number if abs(number) < 2**53 else None
-
-
-class ShardedAdmin:
-    """The commands of :class:`QueueAdmin` and :class:`QueueRepair` over all shards, at the same time.
-
-    What fails in one shard is still done in the others; then the first error is raised.
-    """
-
-    def __init__(self, clients: Sequence[Upstash], settings: Settings) -> None:
-        self._admins = [QueueAdmin(client, settings, shard) for shard, client in enumerate(clients)]
-        self._repairs = [QueueRepair(client, settings) for client in clients]
-
-    async def dead_letters(self, limit: int = MAX_DEAD_ENTRIES) -> list[DeadLetter]:
-        """Return the dead letters, oldest first, at most ``limit`` of each shard and at most so many of all."""
-        of_each = await _all(one.dead_letters(limit) for one in self._admins)
-        return list(islice(merge(*of_each, key=attrgetter("at")), limit))
-
-    async def job(self, job_id: str) -> dict[str, str]:
-        """Return every stored field of a job; empty for an unknown id or shard."""
-        shard = shard_of(job_id)
-        return await self._admins[shard].job(job_id) if shard < len(self._admins) else {}
-
-    async def requeue(self, letters: Sequence[DeadLetter]) -> list[str]:
-        """Put dead jobs back, each in its shard; returns the verdict of each."""
-        replies = await _all(one.requeue(own) for one, own in self._by_shard(letters))
-        verdicts = [iter(reply) for reply in replies]
-        return [next(verdicts[one.shard]) if one.shard < len(verdicts) else "unknown" for one in letters]
-
-    async def purge(self, letters: Sequence[DeadLetter]) -> None:
-        """Remove entries from the dead-letter lists."""
-        await _all(one.purge(own) for one, own in self._by_shard(letters))
-
-    async def pause(self) -> None:
-        """Lease no more jobs to workers."""
-        await _all(one.pause() for one in self._admins)
-
-    async def resume(self) -> None:
-        """Lease jobs again."""
-        await _all(one.resume() for one in self._admins)
-
-    async def reconcile(self) -> Counter[str]:
-        """Repair every shard; returns the sums of the repairs."""
-        return sum(await _all(one.run() for one in self._repairs), Counter())
-
-    def _by_shard(self, letters: Sequence[DeadLetter]) -> list[tuple[QueueAdmin, list[DeadLetter]]]:
-        return [(one, [letter for letter in letters if letter.shard == at]) for at, one in enumerate(self._admins)]
 
 
 async def _all(works: Iterable[Awaitable[Value]]) -> list[Value]:

@@ -19,8 +19,8 @@ from overload_demo.errors import IdempotencyConflictError, OverloadDemoError, Qu
 from overload_demo.jobs import JOB_ID, JobState
 from overload_demo.queue.group_commit import Answer, GroupCommit
 from overload_demo.queue.protocol import CANCEL, ENQUEUE, TOUCH, Protocol, malformed
+from overload_demo.rest import Confirmation
 from overload_demo.rest.client import Upstash
-from overload_demo.rest.scripts import Confirmation
 from overload_demo.work import utc_now
 
 MAX_BATCH_BYTES = 1_048_576  # as sent, after escaping: a tenth of what Upstash accepts in one request
@@ -80,7 +80,7 @@ class Producer:
         self._upstash, self._protocol = upstash, Protocol.of(upstash, settings)
         self._on_commit, self._ttl_s = on_commit, settings.queue_result_ttl
         replicas, self._touch = settings.overload_min_replicas, self._protocol.call(TOUCH)
-        self._options: dict[str, Any] = {"confirmation": Confirmation(replicas, self._touch)} if replicas else {}
+        self._confirmation = Confirmation(replicas, self._touch) if replicas else None
         self._shards, self._unsent_s = shards, UNSENT_S if shards > 1 else None
         depth, wait_s = settings.overload_max_queue_depth, settings.overload_max_wait_s
         own_depth = depth // shards + (shard < depth % shards)
@@ -97,11 +97,6 @@ class Producer:
         self._cancels: GroupCommit[tuple[str, str], JobState | None] = GroupCommit(
             self._commit_cancels, senders=1, max_items=most, deadline_s=limit_s
         )
-
-    @property
-    def oldest_call_at(self) -> float:
-        """When the oldest call under way that enqueues was sent, by the monotonic clock; infinity without one."""
-        return self._jobs.oldest_call_at
 
     async def enqueue(self, job: NewJob) -> Enqueued:
         """Commit one job.
@@ -126,7 +121,7 @@ class Producer:
 
     async def probe(self) -> None:
         """Write as an enqueue does, but no job; raise :class:`StoreError` if the store refuses it."""
-        await self._upstash.run(self._touch, deadline_s=PROBE_DEADLINE_S, **self._options)
+        await self._upstash.run(self._touch, deadline_s=PROBE_DEADLINE_S, confirmation=self._confirmation)
 
     async def aclose(self) -> None:
         """Commit what is waiting, then stop."""
@@ -137,7 +132,9 @@ class Producer:
         call = self._protocol.call(ENQUEUE, self._protocol.prefix, *self._bounds, utc_now(), self._ttl_s, *args)
         since = time.perf_counter()
         try:
-            reply = await self._upstash.run(call, deadline_s=deadline_s, unsent_s=self._unsent_s, **self._options)
+            reply = await self._upstash.run(
+                call, deadline_s=deadline_s, unsent_s=self._unsent_s, confirmation=self._confirmation
+            )
         finally:
             self._on_commit(len(jobs), time.perf_counter() - since)
         try:
@@ -151,7 +148,7 @@ class Producer:
     async def _commit_cancels(self, jobs: Sequence[tuple[str, str]], deadline_s: float) -> list[JobState | None]:
         args = [field for job_id, owner in jobs for field in (job_id, owner)]
         call = self._protocol.call(CANCEL, self._protocol.prefix, utc_now(), *args)
-        reply = await self._upstash.run(call, deadline_s=deadline_s, **self._options)
+        reply = await self._upstash.run(call, deadline_s=deadline_s, confirmation=self._confirmation)
         if not isinstance(reply, list) or len(reply) != len(jobs):
             raise malformed(CANCEL)
         return [_state(one) for one in reply]

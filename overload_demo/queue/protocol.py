@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from overload_demo.config import Settings
 from overload_demo.errors import Outcome, StoreUnavailableError
+from overload_demo.rest import Argument, Script, ScriptCall
 from overload_demo.rest.client import Upstash
-from overload_demo.rest.scripts import Argument, Script, ScriptCall
 
 Item = TypeVar("Item")
 

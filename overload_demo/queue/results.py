@@ -120,8 +120,7 @@ class Results:
 
     async def _ping(self, deadline_s: float) -> None:
         # A write that changes nothing: a read-only replica answers a PING, and refuses this. A full store takes both.
-        queue = self._protocol.key("queue")
-        await self._upstash.command("PERSIST", queue, repeatable=True, deadline_s=deadline_s)
+        await self._upstash.command("PERSIST", self._protocol.key("queue"), repeatable=True, deadline_s=deadline_s)
 
     async def _read_stats(self, deadline_s: float) -> QueueStats:
         reply = await self._upstash.run(self._protocol.call(STATS, self._protocol.prefix), deadline_s=deadline_s)

@@ -19,10 +19,9 @@ import httpx
 
 from overload_demo.config import LOOPBACK_HOSTS
 from overload_demo.errors import Outcome, StoreError, StoreRefusedError, StoreUnavailableError
-from overload_demo.rest import Address
+from overload_demo.rest import Address, Argument, Command, Confirmation, ScriptCall
 from overload_demo.rest.diagnosis import error_in
 from overload_demo.rest.loopback import LoopbackTransport, ReplyTooLargeError
-from overload_demo.rest.scripts import Argument, Command, Confirmation, ScriptCall
 
 Send = Callable[[httpx.Request], Awaitable[httpx.Response]]
 Reply = TypeVar("Reply")

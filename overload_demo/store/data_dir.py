@@ -232,12 +232,8 @@ class DataDir:
     def address(self, state: State) -> Address:
         """The address of the gateway for users of this machine: its socket in this directory."""
         url, durability = f"unix://{self.path / GATEWAY_SOCKET}", cast(Durability, state.durability)
-        if not state.shards:
-            return Address(url, SecretStr(state.token), durability)
-        first, *others = (
-            Address(url, SecretStr(f"{shard}.{state.token}"), durability, hash_tag(shard))
-            for shard in range(state.shards)
-        )
+        own = [(f"{shard}.{state.token}", hash_tag(shard)) for shard in range(state.shards)] or [(state.token, "")]
+        first, *others = (Address(url, SecretStr(token), durability, tag) for token, tag in own)
         return replace(first, others=tuple(others))
 
     def write_problem(self) -> str:

@@ -165,12 +165,7 @@ class EmbeddedServer(BackingServer):
         tied, environment = die_with(os.getpid()), ALLOCATOR | os.environ
         try:
             self._process = self._data_dir.spawn(
-                self._command,
-                cwd=self._data_dir.path,
-                env=environment,
-                pass_fds=[handed],
-                umask=0o077,
-                preexec_fn=tied,
+                self._command, cwd=self._data_dir.path, env=environment, pass_fds=[handed], umask=0o077, preexec_fn=tied
             )
         except OSError as error:
             raise StoreUnavailableError(f"cannot start {self._command[0]}: {error.strerror}") from None
@@ -302,17 +297,8 @@ def _problem_with(binary: Path) -> str:
 
 def server_options(maxmemory: str, durability: Durability) -> list[str]:
     """The configuration of a single server."""
-    return [
-        *node_options(maxmemory, durability),
-        "--user",
-        "default",
-        "on",
-        "nopass",
-        "~*",
-        "&*",
-        "+@all",
-        *SCRIPT_RIGHTS,
-    ]
+    user = ("default", "on", "nopass", "~*", "&*", "+@all", *SCRIPT_RIGHTS)
+    return [*node_options(maxmemory, durability), "--user", *user]
 
 
 def node_options(maxmemory: str, durability: Durability) -> list[str]:

@@ -76,7 +76,7 @@ class LeaseRenewer:
         _renewers.add(self)
         self._thread = threading.Thread(target=self._run_loop, name="lease-renewer", daemon=True)
         self._thread.start()
-        always = [self._tick_forever(), *(self._source.listeners() if on_wake else [])]
+        always = [self._tick_forever(), *([self._source.listen()] if on_wake else [])]
         self._running = [asyncio.run_coroutine_threadsafe(one, self._loop) for one in always]
 
     def _run_loop(self) -> None:
@@ -151,15 +151,11 @@ class LeaseRenewer:
             if late := list(self._todo):  # one batch is enough
                 return Lease(late, 0, 0)
             finished = self._take_finished()
-            lease: Lease | StoreError
-            if not finished:
-                with self._metrics.timed("lease"):
-                    lease = await self._source.lease(max_jobs)
-            else:
-                with self._kept_on_failure(finished), self._metrics.timed("settle_and_lease"):
-                    lease = await self._source.settle_and_lease(finished, max_jobs)
-                if isinstance(lease, StoreError):
-                    raise lease
+            call = "settle_and_lease" if finished else "lease"
+            with self._kept_on_failure(finished), self._metrics.timed(call):
+                lease = await self._source.settle_and_lease(finished, max_jobs)
+            if isinstance(lease, StoreError):
+                raise lease
             self._add(lease, time.monotonic())
             return lease
 

@@ -14,9 +14,9 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 from overload_demo.config import Settings
 from overload_demo.errors import ConfigurationError, StoreError, StoreUnavailableError
@@ -25,8 +25,7 @@ from overload_demo.queue.protocol import age_s
 from overload_demo.rest.client import Upstash
 from overload_demo.store.connect import Store, clients_of
 from overload_demo.worker.identity import Identity
-from overload_demo.worker.job_source import JobSource, OnSettled
-from overload_demo.worker.wake_ups import RETRY_FIRST_S, Backoff
+from overload_demo.worker.job_source import RETRY_FIRST_S, Backoff, JobSource, OnSettled
 
 log = logging.getLogger("overload_demo.worker")
 
@@ -106,14 +105,12 @@ class ServedShard:
             self.owed.popleft()
         if max_jobs is None:
             return None
-        self.last = UNKNOWN
-        if self.owed:
-            lease = await self.source.settle_and_lease(self.owed[0], max_jobs, may_sleep=may_sleep)
+        self.last, settlements = UNKNOWN, self.owed[0] if self.owed else []
+        lease = await self.source.settle_and_lease(settlements, max_jobs, may_sleep=may_sleep)
+        if settlements:
             self.owed.popleft()
-            if isinstance(lease, StoreError):
-                raise lease
-        else:
-            lease = await self.source.lease(max_jobs, may_sleep=may_sleep)
+        if isinstance(lease, StoreError):
+            raise lease
         self.last, self.seen_at = lease, time.monotonic()
         has_head = lease.head != "" and not lease.paused
         self.head_at = self.seen_at - age_s(lease.head, time.time(), math.inf) if has_head else math.inf
@@ -146,16 +143,9 @@ class ShardedConsumer:
             source = JobSource(client, settings, identity, number, on_settled, wake)
             self._shards[number] = ServedShard(source, settings.max_poll_interval_s)
 
-    def listeners(self) -> list[Coroutine[Any, Any, NoReturn]]:
-        """What receives the wake-ups of each shard, to be run in the event loop until cancelled."""
-        return [one for shard in self._shards.values() for one in shard.source.listeners()]
-
-    async def lease(self, max_jobs: int) -> Lease:
-        """Lease up to ``max_jobs`` jobs from one shard; the counts are sums over the shards."""
-        lease = await self.settle_and_lease([], max_jobs)
-        if isinstance(lease, StoreError):
-            raise lease
-        return lease
+    async def listen(self) -> None:
+        """Receive the wake-ups of each shard until cancelled."""
+        await asyncio.gather(*(shard.source.listen() for shard in self._shards.values()))
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         """Settle jobs; what fails is owed, and settled once the shard answers."""
@@ -163,7 +153,10 @@ class ShardedConsumer:
         await self._briefly([shard.exchange() for shard in self._owing()])
 
     async def settle_and_lease(self, settlements: Sequence[Settlement], max_jobs: int) -> Lease | StoreError:
-        """Settle and lease in one exchange if both concern one shard, else at the same time."""
+        """Settle, and lease up to ``max_jobs`` jobs from one shard; the counts are sums over the shards.
+
+        It is one exchange if both concern one shard; otherwise it is several at the same time.
+        """
         self._owe(settlements)
         is_idle, now = self._oldest() is None, time.monotonic()
         looks = self._due(now) | self._owing()

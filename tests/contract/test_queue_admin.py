@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 
 
 def admin_of(queue: Queue, **changes: object) -> QueueAdmin:
-    return QueueAdmin(queue.upstash, queue.settings.model_copy(update=changes))
+    return QueueAdmin([queue.upstash], queue.settings.model_copy(update=changes))
 
 
 # --- dead letters -----------------------------------------------------------------------------------------------------

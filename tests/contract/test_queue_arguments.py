@@ -11,7 +11,7 @@ from overload_demo.queue import protocol
 from overload_demo.queue.consumer import Consumer, LeasedJob, LeaseEnd
 from overload_demo.queue.maintenance import QueueAdmin
 from overload_demo.queue.protocol import Protocol
-from overload_demo.rest.scripts import ScriptCall
+from overload_demo.rest import ScriptCall
 from overload_demo.store.connect import Store
 from tests.support.queues import Queue, open_queue, settled
 
@@ -135,7 +135,7 @@ async def test_a_malformed_sequence_number_does_not_stop_a_requeue(queue: Queue,
     await worker.settle([settled(job, LeaseEnd.DEAD) for job in (await worker.lease(2)).jobs])
     await queue.redis("SET", f"{queue.prefix}jobs:seq", stored)
     await queue.redis("HSET", f"{queue.prefix}jobs:stats", "failed", stored)
-    admin = QueueAdmin(queue.upstash, queue.settings)
+    admin = QueueAdmin([queue.upstash], queue.settings)
 
     assert await admin.requeue(await admin.dead_letters()) == ["queued"] * 2
 

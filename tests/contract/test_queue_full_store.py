@@ -108,7 +108,7 @@ async def test_an_idle_worker_counts_as_alive(queue: Queue) -> None:
 
 
 async def test_an_idle_worker_falls_asleep_and_is_woken(queue: Queue) -> None:
-    worker, admin = queue.worker(), QueueAdmin(queue.upstash, queue.settings)
+    worker, admin = queue.worker(), QueueAdmin([queue.upstash], queue.settings)
     await queue.enqueue(1)
     await worker.settle([settled(job, LeaseEnd.DEAD) for job in (await worker.lease(1)).jobs])
     await fill(queue)
@@ -144,7 +144,7 @@ async def test_a_waiting_job_is_cancelled_and_expired_jobs_are_removed(queue: Qu
 
 async def test_dead_jobs_are_requeued_and_purged(queue: Queue) -> None:
     ids = await queue.enqueue(2)
-    worker, admin = queue.worker(), QueueAdmin(queue.upstash, queue.settings)
+    worker, admin = queue.worker(), QueueAdmin([queue.upstash], queue.settings)
     await worker.settle([settled(job, LeaseEnd.DEAD) for job in (await worker.lease(2)).jobs])
     first, second = await admin.dead_letters()
     await fill(queue)

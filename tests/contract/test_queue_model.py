@@ -32,8 +32,8 @@ from overload_demo.queue import consumer, producer, protocol, results
 from overload_demo.queue.consumer import Consumer, LeasedJob, LeaseEnd, Settlement
 from overload_demo.queue.maintenance import QueueAdmin
 from overload_demo.queue.producer import NewJob
+from overload_demo.rest import Script, ScriptCall
 from overload_demo.rest.client import Upstash
-from overload_demo.rest.scripts import Script, ScriptCall
 from overload_demo.store.connect import Store
 from tests.support.queue_model import CONFLICT, FULL, QueueModel
 from tests.support.queues import Queue, settled
@@ -125,7 +125,7 @@ class QueueMachine(RuleBasedStateMachine):
         prefix = f"{secrets.token_hex(4)}:"
         self.queue = bench.new_queue(prefix)
         self.bounded = bench.new_queue(prefix, overload_max_queue_depth=BOUND)
-        self.admin = QueueAdmin(bench.upstash, self.queue.settings)
+        self.admin = QueueAdmin([bench.upstash], self.queue.settings)
         self.model = QueueModel(published=_published(self.do(bench.upstash.command("INFO", "commandstats"))))
         self.sent: list[NewJob] = []
         self.started = 0

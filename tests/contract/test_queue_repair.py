@@ -12,8 +12,8 @@ from overload_demo.lab.parts import WorkerThread
 from overload_demo.queue.consumer import LeaseEnd
 from overload_demo.queue.maintenance import QueueAdmin, QueueRepair
 from overload_demo.queue.protocol import RECONCILE, Protocol
+from overload_demo.rest import Argument
 from overload_demo.rest.client import Upstash
-from overload_demo.rest.scripts import Argument
 from overload_demo.store.connect import Store
 from tests.support.queues import Queue, Repeating, conserved, kill_jobs, open_queue, settled
 from tests.support.running import events, make_settings
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 
 
 def admin_of(queue: Queue, **changes: object) -> QueueAdmin:
-    return QueueAdmin(queue.upstash, queue.settings.model_copy(update=changes))
+    return QueueAdmin([queue.upstash], queue.settings.model_copy(update=changes))
 
 
 async def reconcile(queue: Queue) -> Counter[str]:

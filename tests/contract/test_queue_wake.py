@@ -60,7 +60,7 @@ async def enqueue(queue: Queue) -> Callable[[], Awaitable[object]]:
 
 async def requeue(queue: Queue) -> Callable[[], Awaitable[object]]:
     await kill_jobs(queue, 1)
-    admin = QueueAdmin(queue.upstash, queue.settings)
+    admin = QueueAdmin([queue.upstash], queue.settings)
     letters = await admin.dead_letters()
     return lambda: admin.requeue(letters)
 
@@ -115,7 +115,7 @@ async def test_without_a_sleeping_worker_nothing_is_published(queue: Queue) -> N
 
 
 async def test_a_paused_queue_wakes_its_workers_when_it_is_resumed(queue: Queue) -> None:
-    admin = QueueAdmin(queue.upstash, queue.settings)
+    admin = QueueAdmin([queue.upstash], queue.settings)
     await admin.pause()
     async with subscribed(queue) as messages:
         await fall_asleep(queue)

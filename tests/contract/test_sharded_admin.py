@@ -10,7 +10,7 @@ from overload_demo.config import Settings
 from overload_demo.errors import StoreUnavailableError
 from overload_demo.jobs import new_job_id, on_shard
 from overload_demo.queue.consumer import LeaseEnd
-from overload_demo.queue.maintenance import ShardedAdmin
+from overload_demo.queue.maintenance import QueueAdmin
 from overload_demo.store.connect import Store, opened
 from tests.support.queues import Queue, open_queue, settled
 from tests.support.running import free_port
@@ -30,9 +30,9 @@ async def queues(settings: Settings, store: Store) -> AsyncIterator[list[Queue]]
 
 
 @pytest.fixture
-async def admin(settings: Settings, store: Store) -> AsyncIterator[ShardedAdmin]:
+async def admin(settings: Settings, store: Store) -> AsyncIterator[QueueAdmin]:
     async with opened(sharing(store, COUNT)) as clients:
-        yield ShardedAdmin(clients, settings)
+        yield QueueAdmin(clients, settings)
 
 
 async def dead_in_turn(queues: list[Queue], *shards: int) -> list[str]:
@@ -46,14 +46,14 @@ async def dead_in_turn(queues: list[Queue], *shards: int) -> list[str]:
     return ids
 
 
-async def test_dead_letters_of_all_shards_are_one_list_oldest_first(queues: list[Queue], admin: ShardedAdmin) -> None:
+async def test_dead_letters_of_all_shards_are_one_list_oldest_first(queues: list[Queue], admin: QueueAdmin) -> None:
     ids = await dead_in_turn(queues, 2, 0, 1, 0, 2)
 
     assert [letter.job_id for letter in await admin.dead_letters()] == ids
     assert [letter.job_id for letter in await admin.dead_letters(2)] == ids[:2]
 
 
-async def test_each_dead_job_is_requeued_in_its_shard(queues: list[Queue], admin: ShardedAdmin) -> None:
+async def test_each_dead_job_is_requeued_in_its_shard(queues: list[Queue], admin: QueueAdmin) -> None:
     first, second, left = await dead_in_turn(queues, 2, 1, 2)
     by_id = {letter.job_id: letter for letter in await admin.dead_letters()}
     nowhere = replace(by_id[left], job_id=on_shard(new_job_id(), 7), shard=7)
@@ -64,7 +64,7 @@ async def test_each_dead_job_is_requeued_in_its_shard(queues: list[Queue], admin
     assert [letter.job_id for letter in await admin.dead_letters()] == [left]
 
 
-async def test_purged_letters_leave_their_shards(queues: list[Queue], admin: ShardedAdmin) -> None:
+async def test_purged_letters_leave_their_shards(queues: list[Queue], admin: QueueAdmin) -> None:
     ids = await dead_in_turn(queues, 2, 0, 1)
 
     await admin.purge((await admin.dead_letters())[:2])
@@ -72,14 +72,14 @@ async def test_purged_letters_leave_their_shards(queues: list[Queue], admin: Sha
     assert [letter.job_id for letter in await admin.dead_letters()] == ids[2:]
 
 
-async def test_a_pause_and_its_end_hold_for_each_shard(queues: list[Queue], admin: ShardedAdmin) -> None:
+async def test_a_pause_and_its_end_hold_for_each_shard(queues: list[Queue], admin: QueueAdmin) -> None:
     for command, is_paused in ((admin.pause, True), (admin.resume, False)):
         await command()
 
         assert [(await queue.worker().lease(1)).paused for queue in queues] == [is_paused] * COUNT
 
 
-async def test_lost_keys_are_repaired_in_each_shard(queues: list[Queue], admin: ShardedAdmin) -> None:
+async def test_lost_keys_are_repaired_in_each_shard(queues: list[Queue], admin: QueueAdmin) -> None:
     for shard in (0, 2):
         await enqueue(queues, shard, 2)
         await queues[shard].redis("DEL", f"{queues[shard].prefix}jobs:queue")
@@ -87,7 +87,7 @@ async def test_lost_keys_are_repaired_in_each_shard(queues: list[Queue], admin: 
     assert dict(await admin.reconcile()) == {"queued": 4}
 
 
-async def test_a_job_is_read_from_its_shard(queues: list[Queue], admin: ShardedAdmin) -> None:
+async def test_a_job_is_read_from_its_shard(queues: list[Queue], admin: QueueAdmin) -> None:
     [job_id] = await enqueue(queues, 2, 1)
 
     assert (await admin.job(job_id))["status"] == "queued"
@@ -102,6 +102,6 @@ async def test_a_command_is_done_in_the_other_shards_when_one_fails(
     dead = replace(dead, url=f"http://127.0.0.1:{free_port()}")
     async with opened((replace(first, others=(dead, last)), None), timeout_s=0.2) as clients:
         with pytest.raises(StoreUnavailableError, match=r"^shard 1: the store cannot be reached"):
-            await ShardedAdmin(clients, settings).pause()
+            await QueueAdmin(clients, settings).pause()
 
     assert [(await queue.worker().lease(1)).paused for queue in queues] == [True, False, True]

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from overload_demo.store.connect import Store
+from tests.support.cases import plain_first
 from tests.support.commands import run_module
 from tests.support.network import Network
 from tests.support.running import (
@@ -40,7 +41,7 @@ def the_error(outcome: "subprocess.CompletedProcess[str]") -> str:
     return line
 
 
-@pytest.mark.parametrize("module", ["api", "worker"])
+@pytest.mark.parametrize("module", plain_first(["api", "worker"]))
 @pytest.mark.parametrize(
     ("variables", "text"),
     [

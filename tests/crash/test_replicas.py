@@ -18,6 +18,7 @@ from overload_demo.store.connect import EmbeddedStore, check_store, open_store
 from tests.crash.test_store_external_server import own_server
 from tests.crash.test_stuck_store import DURABLE, Relay
 from tests.history.environments import Pair, primary_and_replica
+from tests.support.cases import plain_first
 from tests.support.clusters import running_cluster
 from tests.support.running import JOB, make_settings, serving_api, submit
 from tests.support.stores import no_process_left_in, servers_of, standalone_store
@@ -217,12 +218,15 @@ def test_a_sound_pair_is_used_without_a_warning(tmp_path: Path, caplog: pytest.L
 
 @pytest.mark.parametrize(
     ("setting", "at_replica", "warning"),
-    [
-        (("min-replicas-to-write", "0"), False, "min-replicas-to-write of the server 127.0.0.1:"),
-        (("appendfsync", "everysec"), False, "is 'everysec': an acknowledged job can be lost in a crash"),
-        (("appendfsync", "everysec"), True, "is 'everysec', and it may become the primary"),
-        (("requirepass", "secret"), True, "is 'unknown', and it may become the primary"),
-    ],
+    plain_first(
+        [
+            (("appendfsync", "everysec"), True, "is 'everysec', and it may become the primary"),
+            (("min-replicas-to-write", "0"), False, "min-replicas-to-write of the server 127.0.0.1:"),
+            (("appendfsync", "everysec"), False, "is 'everysec': an acknowledged job can be lost in a crash"),
+            (("requirepass", "secret"), True, "is 'unknown', and it may become the primary"),
+        ],
+        2,
+    ),
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
 )
 def test_a_setting_that_weakens_the_promise_is_reported(
@@ -257,6 +261,7 @@ def test_a_store_that_runs_without_replicas_is_reported(tmp_path: Path, caplog: 
     assert "OVERLOAD_MIN_REPLICAS is 1, but replicas of the store: 0" in caplog.text
 
 
+@pytest.mark.exhaustive
 def test_jobs_of_an_embedded_cluster_wait_for_their_replicas(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     settings = make_settings(tmp_path, overload_key_prefix="", overload_min_replicas=1, overload_store_deadline_s=1.0)
     with (

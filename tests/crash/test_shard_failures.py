@@ -22,6 +22,7 @@ from overload_demo.store.connect import Store
 from tests.crash.test_store_external_server import own_server
 from tests.http.test_jobs_contract import assert_problem
 from tests.support import hostile as h
+from tests.support.cases import plain_first
 from tests.support.running import JOB, client_of, free_port, make_settings, serving_api, status, submit
 from tests.support.scraping import scrape
 from tests.support.shards import KillableStore, depths, joined, sharing
@@ -46,7 +47,8 @@ def keys_by_shard(client: httpx.Client) -> dict[int, str]:
     return {shard_of(with_key(client, key).json()["job_id"]): key for key in map(str, range(30))}
 
 
-def test_a_dead_shard_costs_nothing_but_its_own_jobs(settings: Settings, stores: list[KillableStore]) -> None:
+def test_a_dead_shard_costs_nothing_but_its_own_jobs(tmp_path: Path, stores: list[KillableStore]) -> None:
+    settings = make_settings(tmp_path, overload_store_deadline_s=2.0)
     with serving_api(settings, joined(one.address for one in stores)) as client:
         keys, old = keys_by_shard(client), submit(client, SHARDS * JOBS_IN_A_ROW)
         lost = next(one for one in old if shard_of(one) == 2)
@@ -114,7 +116,7 @@ def test_without_any_shard_the_api_is_not_ready(tmp_path: Path) -> None:
         assert [numbers[f"overload_store_up{{{shard}}}"] for shard in range(2)] == [0, 0]
 
 
-@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
+@pytest.mark.parametrize("fault", plain_first([signal.SIGKILL, signal.SIGSTOP]), ids=["killed", "frozen"])
 def test_a_fault_in_mid_crowd_leaves_only_jobs_in_flight_open(
     settings: Settings, stores: list[KillableStore], fault: signal.Signals
 ) -> None:
@@ -174,19 +176,22 @@ async def test_a_job_that_one_shard_refuses_goes_to_another(
 @pytest.mark.anyio
 @pytest.mark.parametrize(
     ("refusals", "status", "outcome"),
-    [
-        (["full", "full"], 503, "not_enqueued"),
-        (["a read-only replica", "a wrong token"], 503, "not_enqueued"),
-        (["at its bound", "at its bound"], 429, "not_enqueued"),
-        (["at its bound", "full"], 429, "not_enqueued"),
-        (["at its bound", "a gateway without its server"], 429, "not_enqueued"),
-    ],
+    plain_first(
+        [
+            (["full", "full"], 503, "not_enqueued"),
+            (["at its bound", "at its bound"], 429, "not_enqueued"),
+            (["at its bound", "full"], 429, "not_enqueued"),
+            (["at its bound", "a gateway without its server"], 429, "not_enqueued"),
+            (["a read-only replica", "a wrong token"], 503, "not_enqueued"),
+        ],
+        3,
+    ),
     ids=lambda value: "-".join(value) if isinstance(value, list) else None,
 )
 async def test_a_job_that_all_shards_refuse_is_refused_once(
     tmp_path: Path, refusals: list[str], status: int, outcome: str
 ) -> None:
-    settings = make_settings(tmp_path, overload_store_deadline_s=2.0)
+    settings = make_settings(tmp_path, overload_store_deadline_s=1.0)
     async with h.hostile(REFUSALS[refusals[0]]) as first, h.hostile(REFUSALS[refusals[1]]) as second:
         async with client_of(create_app(settings, joined([first.address, second.address]))) as client:
             plain = [await client.post("/jobs", json=JOB) for _ in range(2)]
@@ -214,7 +219,8 @@ async def test_a_job_with_a_key_waits_for_its_shard(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.anyio
-async def test_jobs_that_a_silent_shard_has_not_been_sent_go_to_another(settings: Settings, store: Store) -> None:
+async def test_jobs_that_a_silent_shard_has_not_been_sent_go_to_another(tmp_path: Path, store: Store) -> None:
+    settings = make_settings(tmp_path, overload_store_deadline_s=2.0)
     async with h.hostile(h.stay_silent) as first:
         both = joined([first.address, sharing(store, 2)[0].others[0]])
         async with client_of(create_app(settings, both)) as client:

@@ -101,7 +101,7 @@ async def test_a_worker_until_empty_ends_when_each_shard_is_empty(
     tmp_path: Path, settings: Settings, servers: list[ShardServer], queues: list[Queue]
 ) -> None:
     ids = [job_id for shard in range(COUNT) for job_id in await enqueue(queues, shard, 5)]
-    await queues[2].worker("dead", worker_lease_s=5.0).lease(1)
+    await queues[2].worker("dead", worker_lease_s=3.0).lease(1)
     variables = variables_of_all(servers, settings)
 
     part = child("overload_demo.worker", "--until-empty", folder=tmp_path, **variables)

@@ -142,7 +142,8 @@ async def test_a_store_that_dies_while_it_is_frozen_breaks_nothing(tmp_path: Pat
         await until("another store serves", lambda: redis(stack).pid != dead.pid)
 
 
-async def test_a_second_act_is_refused_while_one_runs(tmp_path: Path) -> None:
+@pytest.mark.exhaustive
+async def test_a_second_act_is_refused_before_the_first_one_plays(tmp_path: Path) -> None:
     async with a_stage(tmp_path) as (stage, feed, _):
         await stage.act("spike", NOTHING)
 
@@ -157,6 +158,8 @@ async def test_a_reset_ends_act_freeze_and_backlog_and_refuses_orders_until_done
         before = set(stack.process_ids().values())
         await stage.act("spike", NOTHING)
         await until("it runs", lambda: len(feed.samples()) > 3)
+        for order in TITLES:
+            assert "another act is running; wait for its end, or reset" in await refusal(stage, order)
         await stage.act("kill", NOTHING)
         await stage.act("freeze", NOTHING)
 
@@ -178,6 +181,7 @@ async def test_a_reset_ends_act_freeze_and_backlog_and_refuses_orders_until_done
         assert "Absorbed" in feed.state["result"], "the next class can begin"
 
 
+@pytest.mark.exhaustive
 async def test_a_stage_that_is_left_in_mid_act_leaves_no_load(tmp_path: Path) -> None:
     others = set(psutil.Process().children(recursive=True))
     async with a_stage(tmp_path) as (stage, feed, _):

@@ -209,7 +209,7 @@ def test_a_configured_server_binary_is_used(data_dir: Path, tmp_path: Path) -> N
         assert server.exe() == str(own)
 
 
-@pytest.mark.parametrize("user_value", ["", "glibc.malloc.tcache_count=9"])
+@pytest.mark.parametrize("user_value", plain_first(["", "glibc.malloc.tcache_count=9"]))
 def test_the_server_reuses_many_freed_blocks_unless_the_user_tunes_glibc(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch, user_value: str
 ) -> None:

@@ -15,6 +15,7 @@ from overload_demo.rest.loopback import connect
 from overload_demo.store.connect import EmbeddedStore, Store
 from overload_demo.store.data_dir import SERVER_SOCKET
 from tests.crash.test_store_external_server import own_server
+from tests.support.cases import plain_first
 from tests.support.queues import Queue, open_queue
 from tests.support.running import make_settings, serving_api, store_processes, submit, wait_for, working
 from tests.support.stores import kill
@@ -91,7 +92,7 @@ def is_subscribed(one: Stack) -> bool:
     return one.run_at_server(f"PUBSUB NUMSUB {channel}").endswith(":1\r\n")
 
 
-@pytest.mark.parametrize("part", ["gateway", "server"])
+@pytest.mark.parametrize("part", plain_first(["gateway", "server"]))
 def test_a_job_posted_after_a_kill_is_done(tmp_path: Path, part: str) -> None:
     with sleeping_stack(tmp_path) as one:
         gateway, server = store_processes(tmp_path)
@@ -114,7 +115,7 @@ def test_a_wake_up_published_without_a_subscription_is_made_up_for(
         wait_for(one.client, job_ids)
 
 
-@pytest.mark.parametrize("command", ["publish", "subscribe"])
+@pytest.mark.parametrize("command", plain_first(["publish", "subscribe"]))
 def test_without_the_right_to_be_woken_a_worker_polls_and_logs_it_once(
     tmp_path: Path, short_path: Path, command: str, caplog: pytest.LogCaptureFixture
 ) -> None:

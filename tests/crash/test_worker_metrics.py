@@ -1,8 +1,6 @@
 """The worker's own ``/metrics``: off by default, on loopback, and correct after failures, interruptions and kills."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import httpx
@@ -12,6 +10,7 @@ from overload_demo.config import load_settings
 from overload_demo.errors import StoreError
 from overload_demo.process import Child
 from overload_demo.worker.journal import WorkerMetrics, serving
+from tests.support.commands import run_module
 from tests.support.running import api_process, child, environment, events, submit, wait_for, worker_process
 from tests.support.scraping import Numbers, numbers_in
 from tests.support.waiting import wait_until
@@ -109,15 +108,7 @@ def test_an_unreachable_store_is_counted(tmp_path: Path) -> None:
 def test_a_taken_metrics_port_is_a_one_line_error(tmp_path: Path, own_queue: dict[str, object]) -> None:
     with worker_process(tmp_path, **own_queue, WORKER_METRICS_PORT=0) as worker:
         port = url_of(worker).split(":")[2].split("/")[0]
-        command = [sys.executable, "-m", "overload_demo.worker"]
-        outcome = subprocess.run(
-            command,
-            env=environment(tmp_path, WORKER_METRICS_PORT=port),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=30,
-        )
+        outcome = run_module("overload_demo.worker", env=environment(tmp_path, WORKER_METRICS_PORT=port))
 
     assert outcome.returncode == 1
     [line] = outcome.stderr.splitlines()

@@ -151,8 +151,7 @@ def longest_loss_s(history: History) -> float:
 def longest_gap_s(history: History, *, keyed: bool) -> float:
     """Return the longest time without an acceptance of any client, of posts with or without an Idempotency-Key.
 
-    A key belongs to one shard, so this is then the longest of any shard. Time after the last post does not count. A
-    single post may wait longer: see :func:`longest_wait_s`.
+    A key belongs to one shard, so this is then the longest of any shard. Time after the last post does not count.
     """
     posts = [one for one in history.requests if (one.value >= FIRST_KEYED) is keyed]
     last_post = max((one.invoked_at for one in posts), default=0.0)
@@ -163,8 +162,3 @@ def longest_gap_s(history: History, *, keyed: bool) -> float:
     return max(
         (later - earlier for times in accepted.values() for earlier, later in pairwise(sorted(times))), default=0.0
     )
-
-
-def longest_wait_s(history: History) -> float:
-    """Return the longest time from a client's first attempt to its 202."""
-    return max((one.ended_at - one.invoked_at for one in history.requests if one.outcome == "ok"), default=0.0)

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.fault_matrix import RowResult
-from tests.history.checker import Verdict, check, longest_gap_s, longest_loss_s, longest_wait_s, recoveries
+from tests.history.checker import Verdict, check, longest_gap_s, longest_loss_s, recoveries
 from tests.history.environments import Environment, plain
 from tests.history.machine import NotHereError
 from tests.history.scenario import Scenario
@@ -29,6 +30,9 @@ LOSS_OF_WRITES = frozenset(
     }
 )
 
+SUMS = ("runs", "fired", "exposed", "attempted", "accepted", "refused", "unknown", "lost", "duplicated", "seconds")
+LONGEST = ("longest_loss_s", "longest_gap_s", "longest_keyed_gap_s")
+
 
 def nothing(_: Scenario) -> None:
     """Do nothing: the fault is in ``around`` or in the setup of the stack."""
@@ -42,8 +46,8 @@ class Row:
     when it has ended. ``fired`` counts the faults where calls of ``fault`` do not. ``recovers_by`` is the sign of
     recovery: the next "start" of a job, or the next "ok" to a request sent after the fault. ``may`` are violations that
     this fault is allowed to cause; they are counted and reported. With ``runs_once`` no job may be started twice; with
-    ``all_accepted`` every request must be accepted. ``reports_gaps``: the note holds the longest time without an
-    acceptance, and the longest wait of one client.
+    ``all_accepted`` every request must be accepted. ``reports_gaps``: the result holds the longest time
+    without an acceptance.
     """
 
     name: str
@@ -96,11 +100,8 @@ class Row:
         result.recovery_s = recoveries(history, self.recovers_by) if self.recovers_by else []
         result.longest_loss_s = longest_loss_s(history)
         if self.reports_gaps:
-            without, with_key = longest_gap_s(history, keyed=False), longest_gap_s(history, keyed=True)
-            result.note = (
-                f"longest gap in acceptance {without:.2f} s, of posts with a key {with_key:.2f} s; "
-                f"longest wait for a 202 {longest_wait_s(history):.2f} s"
-            )
+            result.longest_gap_s = longest_gap_s(history, keyed=False)
+            result.longest_keyed_gap_s = longest_gap_s(history, keyed=True)
         result.seconds = time.monotonic() - since
         return result
 
@@ -118,3 +119,15 @@ class Row:
         if self.all_accepted and counts["acknowledged"] != counts["attempted"]:
             wrong.append(f"{counts['attempted'] - counts['acknowledged']} requests were not accepted")
         return "; ".join([*wrong, *filter(None, [self.also(run, verdict)])])
+
+
+def summed(runs: list[RowResult]) -> RowResult:
+    """Add up several runs of one row; a failure names the seed that repeats it."""
+    fields: dict[str, object] = {name: sum(getattr(run, name) for run in runs) for name in SUMS}
+    fields |= {name: max(getattr(run, name) for run in runs) for name in LONGEST}
+    fields["recovery_s"] = [one for run in runs for one in run.recovery_s]
+    fields["allowed"] = dict(sum((Counter(run.allowed) for run in runs), Counter[str]()))
+    fields["wrong"] = "; ".join(f"seed {run.seed}: {run.wrong}" for run in runs if run.wrong)
+    for name in ("note", "not_here"):
+        fields[name] = "; ".join(sorted({getattr(run, name) for run in runs} - {""}))
+    return runs[0].model_copy(update=fields)

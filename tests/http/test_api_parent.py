@@ -18,6 +18,7 @@ from overload_demo.api.front_door.parent import Parent
 from overload_demo.http_server import url_of
 from overload_demo.load import LoadPlan, LoadProgress, LoadResult, LoadSummary, Shape, run_load
 from overload_demo.process import Child
+from tests.support.cases import plain_first
 from tests.support.running import JOB, child, environment, free_port, listening
 from tests.support.waiting import wait_until
 
@@ -63,38 +64,45 @@ def fire(url: str, count: int, once_let_in: Callable[[], object]) -> LoadSummary
     return asyncio.run(run()).summary()
 
 
-def test_a_rolling_restart_loses_no_request_of_a_crowd(tmp_path: Path, own_queue: dict[str, object]) -> None:
+@pytest.mark.parametrize("crowd", plain_first([1_000, 4_000]))
+def test_a_rolling_restart_loses_no_request_of_a_crowd(
+    tmp_path: Path, own_queue: dict[str, object], crowd: int
+) -> None:
     with parent_of(2, tmp_path, **own_queue, OVERLOAD_MAX_CONNECTIONS=8) as (parent, url):
         old = serving(parent)
         assert len(old) == 2
 
-        summary = fire(url, 4000, lambda: os.kill(parent.pid or 0, signal.SIGHUP))
+        summary = fire(url, crowd, lambda: os.kill(parent.pid or 0, signal.SIGHUP))
         wait_until("both are new", lambda: len(serving(parent)) == 2 and not serving(parent) & old)
 
-        assert (summary.accepted, summary.failures) == (4000, {})
-        assert httpx.get(f"{url}/queue/stats", trust_env=False).json()["accepted"] == 4000
+        assert (summary.accepted, summary.failures) == (crowd, {})
+        assert httpx.get(f"{url}/queue/stats", trust_env=False).json()["accepted"] == crowd
 
 
+@pytest.mark.parametrize("crowd", plain_first([1_000, 3_000]))
 def test_a_killed_process_is_restarted_and_waiting_connections_are_answered(
-    tmp_path: Path, own_queue: dict[str, object]
+    tmp_path: Path, own_queue: dict[str, object], crowd: int
 ) -> None:
     with parent_of(1, tmp_path, **own_queue, OVERLOAD_MAX_CONNECTIONS=8) as (parent, url):
         [killed] = serving(parent)
 
-        summary = fire(url, 3000, lambda: os.kill(killed, signal.SIGKILL))
+        summary = fire(url, crowd, lambda: os.kill(killed, signal.SIGKILL))
 
-        assert summary.accepted >= 3000 - 8  # live connections of the killed process may be lost
+        assert summary.accepted >= crowd - 8  # live connections of the killed process may be lost
         assert len(serving(parent) - {killed}) == 1
         assert "restarting in" in parent.log.read_text()
 
 
-def test_a_stop_drains_the_accept_queue_and_leaves_no_process(tmp_path: Path, own_queue: dict[str, object]) -> None:
+@pytest.mark.parametrize("crowd", plain_first([1_000, 2_000]))
+def test_a_stop_drains_the_accept_queue_and_leaves_no_process(
+    tmp_path: Path, own_queue: dict[str, object], crowd: int
+) -> None:
     with parent_of(2, tmp_path, **own_queue, OVERLOAD_MAX_CONNECTIONS=8) as (parent, url):
         processes = [psutil.Process(pid) for pid in serving(parent)]
 
-        summary = fire(url, 2000, parent.stop)
+        summary = fire(url, crowd, parent.stop)
 
-        assert (summary.accepted, summary.failures) == (2000, {})
+        assert (summary.accepted, summary.failures) == (crowd, {})
         assert not any(one.is_running() for one in processes)
 
 

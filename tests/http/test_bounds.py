@@ -65,11 +65,14 @@ async def crowd(settings: Settings, store: Store, processes: int) -> tuple[list[
 @pytest.mark.parametrize("processes", plain_first([2, 1]))
 @pytest.mark.parametrize(
     ("bounds", "room"),
-    [
-        ({"overload_max_queue_depth": 100}, 100),
-        ({"overload_max_wait_s": 50.0, "worker_processing_delay": 0.5}, 100),
-        ({"overload_max_queue_depth": 100, "overload_max_wait_s": 20.0, "worker_processing_delay": 0.5}, 40),
-    ],
+    plain_first(
+        [
+            ({"overload_max_queue_depth": 100}, 100),
+            ({"overload_max_wait_s": 50.0, "worker_processing_delay": 0.5}, 100),
+            ({"overload_max_queue_depth": 100, "overload_max_wait_s": 20.0, "worker_processing_delay": 0.5}, 40),
+        ],
+        2,
+    ),
     ids=["by depth", "by wait", "by both"],
 )
 async def test_exactly_as_many_as_fit_are_accepted(

@@ -3,7 +3,6 @@
 import json
 import logging
 import re
-import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +14,7 @@ from overload_demo.config import Settings
 from overload_demo.console import JsonFormatter
 from overload_demo.store.connect import Store
 from tests.http.test_jobs_contract import assert_problem
+from tests.support.commands import run_module
 from tests.support.running import JOB, api_process, environment, serving_api, submit, wait_for, worker_process
 from tests.support.stores import processes_of
 from tests.support.waiting import wait_until
@@ -140,15 +140,7 @@ def test_an_exception_is_one_object_on_one_line() -> None:
 
 @pytest.mark.parametrize("door", ["api", "worker", "store"])
 def test_an_unknown_log_format_is_a_one_line_error(tmp_path: Path, door: str) -> None:
-    command = [sys.executable, "-m", f"overload_demo.{door}"]
-    outcome = subprocess.run(
-        command,
-        env=environment(tmp_path, OVERLOAD_LOG_FORMAT="xml"),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
+    outcome = run_module(f"overload_demo.{door}", env=environment(tmp_path, OVERLOAD_LOG_FORMAT="xml"))
 
     assert outcome.returncode == 1
     [line] = outcome.stderr.splitlines()

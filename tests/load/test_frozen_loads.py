@@ -47,15 +47,6 @@ async def test_an_open_loop_meets_the_freeze_that_a_paced_closed_loop_leaves_out
         assert set(seen) == {1, 2}
 
 
-async def test_a_freeze_that_is_not_due_before_the_end_does_not_happen(tmp_path: Path) -> None:
-    async with await Stack.start(placement="process", runs=tmp_path) as stack:
-        plan = LoadPlan(stack.url, 20, 200.0, Shape.CONSTANT)
-
-        [run] = await measure(stack, [plan], Freeze("api", 60.0, 1.0))
-
-        assert (run.frozen_s, run.result.summary().accepted) == (None, 20)
-
-
 @pytest.mark.course
 async def test_turns_begin_with_a_and_b_alternately_and_are_sorted_back(tmp_path: Path) -> None:
     async with await Stack.start(placement="process", runs=tmp_path) as stack:
@@ -112,8 +103,12 @@ def test_a_part_of_a_killed_process_goes_on_and_ends(tmp_path: Path) -> None:
     wait_until("the API has ended", lambda: not psutil.pid_exists(pid), 20.0)
 
 
-async def test_a_part_is_frozen_for_the_length_of_the_block(tmp_path: Path) -> None:
+async def test_a_part_is_frozen_for_the_length_of_the_block_and_not_before_it_is_due(tmp_path: Path) -> None:
     async with await Stack.start(placement="process", runs=tmp_path) as stack:
+        plan = LoadPlan(stack.url, 20, 200.0, Shape.CONSTANT)
+        [run] = await measure(stack, [plan], Freeze("api", 60.0, 1.0))
+        assert (run.frozen_s, run.result.summary().accepted) == (None, 20)
+
         pid = stack.process_ids()["worker"]
         with frozen(stack, "worker"):
             await wait_until_async("the worker is stopped", lambda: stops(pid))

@@ -13,9 +13,8 @@ from overload_demo.queue.maintenance import remove_all
 from overload_demo.queue.producer import NewJob, Producer
 from overload_demo.queue.protocol import Protocol
 from overload_demo.queue.results import JobStatus, Results
-from overload_demo.rest import Address
+from overload_demo.rest import Address, ScriptCall
 from overload_demo.rest.client import Upstash
-from overload_demo.rest.scripts import ScriptCall
 from overload_demo.store.connect import Store
 from tests.support.running import JOB
 

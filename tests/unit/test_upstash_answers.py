@@ -16,8 +16,8 @@ from overload_demo.errors import (
     StoreRefusedError,
     StoreUnavailableError,
 )
+from overload_demo.rest import Script, ScriptCall
 from overload_demo.rest.client import Upstash
-from overload_demo.rest.scripts import Script, ScriptCall
 from tests.support import hostile as h
 from tests.support.cases import plain_first
 from tests.support.running import free_port

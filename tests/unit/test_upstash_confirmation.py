@@ -3,7 +3,7 @@
 import pytest
 
 from overload_demo.errors import Outcome, StoreError, StoreFullError, StoreUnavailableError
-from overload_demo.rest.scripts import Confirmation, Script, ScriptCall
+from overload_demo.rest import Confirmation, Script, ScriptCall
 from tests.support import hostile as h
 
 pytestmark = pytest.mark.anyio

@@ -11,9 +11,8 @@ from pydantic import SecretStr
 
 from overload_demo.config import load_settings
 from overload_demo.errors import Outcome, StoreError, StoreRefusedError, StoreUnavailableError
-from overload_demo.rest import Address
+from overload_demo.rest import Address, Script, ScriptCall
 from overload_demo.rest.client import Upstash
-from overload_demo.rest.scripts import Script, ScriptCall
 from tests.support import hostile as h
 from tests.support.running import free_port
 

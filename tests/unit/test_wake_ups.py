@@ -16,8 +16,8 @@ from overload_demo.rest.client import Upstash
 from overload_demo.rest.loopback import connect
 from overload_demo.store.connect import Store
 from overload_demo.store.data_dir import SERVER_SOCKET
-from overload_demo.worker import wake_ups
-from overload_demo.worker.wake_ups import LONGEST_SLEEP_S, WakeUps
+from overload_demo.worker import job_source
+from overload_demo.worker.job_source import LONGEST_SLEEP_S, WakeUps
 from tests.support import hostile as h
 from tests.support.waiting import wait_until_async
 
@@ -196,8 +196,8 @@ def end_subscriptions(upstash: Upstash) -> None:
 
 async def test_a_connection_that_has_become_silent_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     """As behind a NAT that has forgotten it."""
-    monkeypatch.setattr(wake_ups, "LONGEST_SLEEP_S", 2.0)
-    monkeypatch.setattr(wake_ups, "ECHO_WITHIN_S", 0.05)
+    monkeypatch.setattr(job_source, "LONGEST_SLEEP_S", 2.0)
+    monkeypatch.setattr(job_source, "ECHO_WITHIN_S", 0.05)
     silent = stream(SUBSCRIBED, event(f"message,{CHANNEL},{WORKER}"))
     async with h.hostile(silent) as server, h.client_of(server.address) as upstash, listening(upstash) as sleeper:
         sleeps = set()
@@ -224,8 +224,8 @@ async def test_a_connection_that_has_become_silent_is_replaced(monkeypatch: pyte
 async def test_a_worker_that_cannot_be_woken_polls_and_logs_the_reason_once(
     script: h.Script, reason: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wake_ups, "ECHO_WITHIN_S", 0.05)
-    monkeypatch.setattr(wake_ups, "RETRY_FIRST_S", 0.001)
+    monkeypatch.setattr(job_source, "ECHO_WITHIN_S", 0.05)
+    monkeypatch.setattr(job_source, "RETRY_FIRST_S", 0.001)
     caplog.set_level(logging.INFO)
     async with h.hostile(script) as server, h.client_of(server.address) as upstash, listening(upstash) as sleeper:
 

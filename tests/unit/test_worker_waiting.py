@@ -9,8 +9,8 @@ import pytest
 from overload_demo.errors import StoreAuthError, StoreError, StoreUnavailableError
 from overload_demo.queue.consumer import Lease
 from overload_demo.store.connect import Store
+from overload_demo.worker.job_source import Backoff
 from overload_demo.worker.loop import Worker
-from overload_demo.worker.wake_ups import Backoff
 from tests.support.running import make_settings
 
 PAUSED, RESUMED = Lease([], 1, 0, paused=True), Lease([], 0, 0)

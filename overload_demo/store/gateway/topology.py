@@ -96,9 +96,7 @@ class ClusterTopology(Topology):
         claims: dict[int, tuple[int, Primary]] = {}
         known: set[Endpoint] = set()
         for view in views:
-            if isinstance(view, BaseException):
-                continue
-            for slots, claim, endpoints in view:
+            for slots, claim, endpoints in [] if isinstance(view, BaseException) else view:
                 known |= endpoints
                 claims |= {slot: max(claim, claims.get(slot, claim)) for slot in self._slots if slot in slots}
         if not known:
@@ -110,11 +108,10 @@ class ClusterTopology(Topology):
         """The slots that one node knows: their range, epoch and primary, and all nodes that serve them."""
         if asked not in self._clients:
             self._clients[asked] = Valkey(host=asked[0], port=asked[1], **self._options)
-        both = self._clients[asked].pipeline(transaction=False).execute_command("CLUSTER NODES")
-        rows, ranges = await both.execute_command("CLUSTER SLOTS").execute()
-        epochs = {node["node_id"]: int(node["epoch"]) for node in rows.values()}
+        client = self._clients[asked]
+        epochs = {node["node_id"]: int(node["epoch"]) for node in (await client.cluster("nodes")).values()}
         found = []
-        for first, last, *nodes in ranges:
+        for first, last, *nodes in await client.cluster("slots"):
             # A node without a name of its own is at the address it was asked at.
             endpoints = [(host if host not in {None, "", "?"} else asked[0], port) for host, port, *_ in nodes]
             claim = epochs.get(nodes[0][2], 0), Primary(nodes[0][2], *endpoints[0])

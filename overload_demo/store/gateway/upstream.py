@@ -44,8 +44,7 @@ class Upstream:
 
     def __init__(self, server: BackingServer, min_replicas: int = 0) -> None:
         self._server, self._min_replicas = server, min_replicas
-        self._lent = LentConnections(self.wait_for_connection, self.another)
-        self.lend = self._lent.lend
+        self.lent = LentConnections(self.wait_for_connection, self.another)
         self._connection: RedisConnection | None = None
         self._connected = asyncio.Event()
         self._is_held = False  # the server does not answer
@@ -180,7 +179,7 @@ class Upstream:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-        for connection in [*self._shared(), *self._lent.opened]:
+        for connection in [*self._shared(), *self.lent.opened]:
             connection.close()
         await self._server.aclose()
 
@@ -211,7 +210,7 @@ class Upstream:
         while True:
             if self._connection is not None:
                 await asyncio.shield(self._connection.closed)
-            self._retire(self._lent.opened)  # they may lead to a server that has lost its role
+            self._retire(self.lent.opened)  # they may lead to a server that has lost its role
             if not problem and not (self._connection and self._connection.is_retired):
                 log.warning("the connection to the server %s was lost", self._server.name)
             # At once after a long run; never in a tight loop, even if each new server ends on its first write.
@@ -274,7 +273,8 @@ class Upstream:
             return
         for connection in stalled:
             if connection.count_idle_looks():
-                _close(connection, "it does not advance, the outcome of its requests is unknown")
+                log.error("closing a connection to the server: it does not advance, its requests' outcome is unknown")
+                connection.close()
 
     async def _end_script(self, aside: RedisConnection) -> None:
         """Kill the running script or function; after its grace, undo one that has written."""
@@ -292,8 +292,3 @@ class Upstream:
             else:
                 log.warning("a script that exceeded its time limit was killed; it had written nothing")
             return
-
-
-def _close(connection: RedisConnection, reason: str) -> None:
-    log.error("closing a connection to the server: %s", reason)
-    connection.close()
