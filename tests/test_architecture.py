@@ -58,12 +58,12 @@ HOMES = {
 STACK = {
     "vocabulary": 1_301,
     "rest": 752,
-    "queue": 1_505,
+    "queue": 1_503,
     "api": 1_266,
     "api/front_door": 770,
     "worker": 1_682,
-    "store": 1_833,
-    "store/gateway": 1_910,
+    "store": 1_834,
+    "store/gateway": 1_902,
 }
 WORKBENCH = {"load": 1_870, "lab": 5_550, "live": 1_686, "course": 1_960, "cli": 400}
 MOST_LINES_OF_THE_STACK = 11_020

@@ -142,6 +142,23 @@ def test_the_successor_of_a_lost_primary_is_followed_and_has_every_confirmed_wri
         assert last in gateway.log()
 
 
+def test_a_successor_that_evicts_gets_no_commands_until_it_does_not(
+    own_cluster: RunningCluster, tmp_path: Path
+) -> None:
+    former, command = own_cluster.primary_of(0), ["SET", f"{hash_tag(0)}key", "x"]
+    replica = own_cluster.client(own_cluster.replica_of(0))
+    with gateway_before(own_cluster.url(), tmp_path / "gateway") as gateway:
+        rest = rest_of(gateway.shards[0])
+        with configured(replica, maxmemory="100mb", maxmemory_policy="allkeys-lru"):
+            own_cluster.kill(former)
+            wait_until(
+                "it is found", lambda: "retrying: the server evicts keys when full (allkeys-lru)" in gateway.log()
+            )
+            reply = rest.post("/", command)
+            assert (reply.status, "nothing was done" in reply.body["error"]) == (503, True)
+        wait_until("it is served", lambda: rest.post("/", command).status == 200)
+
+
 @pytest.mark.exhaustive
 def test_a_shard_without_a_primary_at_the_start_is_served_later_and_the_others_at_once(
     own_cluster: RunningCluster, tmp_path: Path

@@ -26,8 +26,8 @@ from overload_demo.store.gateway.resp import RedisConnection
 log = logging.getLogger(__name__)
 
 FULL_COVERAGE = "cluster-require-full-coverage is yes: when one range of slots has no primary, every shard stops"
-MAX_AGE_S = 0.4  # of an answer; below the pause between two checks of a connection
-ANSWER_TIMEOUT_S = 0.5  # a node that takes longer is left out
+MAX_AGE_S = 0.15  # of an answer; below the pause between two checks of a connection
+ANSWER_TIMEOUT_S = 0.25  # a node that takes longer is left out
 NODES_ASKED = 7  # of a larger cluster
 SHARDS, MAX_SHARDS = "12", 4096  # a job's id has three hexadecimal digits for its shard
 Endpoint = tuple[str, int]
@@ -137,7 +137,7 @@ class SentinelTopology(Topology):
 class FollowedServer(ExternalServer):
     """The primary of one shard, wherever it is."""
 
-    answer_timeout_s, retry_longest_s = 1.5, 0.5
+    answer_timeout_s, retry_longest_s = 1.0, 0.2
 
     def __init__(self, url: str, topology: Topology, shard: int | None) -> None:
         super().__init__(url)
