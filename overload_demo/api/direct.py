@@ -38,11 +38,11 @@ _validate_json = JobRequest.__pydantic_validator__.validate_json
 class DirectRequest:
     """A plain request, with those attributes of uvicorn's request cycle that a connection uses.
 
-    ``write`` gets the status line, and the response's own headers with its body.
+    ``answer`` gets the request, the status line, and the response's own headers with its body.
     """
 
     __slots__ = (
-        *("job_id", "owner", "headers", "body", "write"),
+        *("job_id", "owner", "headers", "body", "answer"),
         *("keep_alive", "disconnected", "response_started", "response_complete"),
     )
 
@@ -50,7 +50,7 @@ class DirectRequest:
         self.job_id, self.owner, self.headers, self.keep_alive = job_id, owner, headers, keep_alive
         self.body = b""
         self.disconnected = self.response_started = self.response_complete = False
-        self.write: Callable[[bytes, bytes], object]
+        self.answer: Callable[[DirectRequest, bytes, bytes], object]
 
     @property
     def message_event(self) -> "DirectRequest":
@@ -68,7 +68,7 @@ class DirectRequest:
         if any(name == b"x-request-id" for name, _ in self.headers):
             self._in_context(log_accepted, reply.job_id)
         about = f"location: /jobs/{reply.job_id}\r\nretry-after: {retry_after(reply.estimated_wait_s)}\r\n"
-        self.write(STATUS_LINE[202], with_head(JSON, accepted_body(reply.job_id), about.encode()))
+        self.answer(self, STATUS_LINE[202], with_head(JSON, accepted_body(reply.job_id), about.encode()))
 
     def found(self, status: JobStatus | OverloadDemoError | None) -> None:
         """Answer a poll."""
@@ -79,12 +79,12 @@ class DirectRequest:
         else:
             body, wait_s = job_body(self.job_id, status)
             about = b"" if wait_s is None else b"retry-after: %b\r\n" % retry_after(wait_s).encode()
-            self.write(STATUS_LINE[200], with_head(JSON, body, about))
+            self.answer(self, STATUS_LINE[200], with_head(JSON, body, about))
 
     def _write_problem(self, make: Callable[..., Response], *about: Any) -> None:
         response = self._in_context(make, *about)
         head = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)
-        self.write(STATUS_LINE[response.status_code], b"%b\r\n%b" % (head, response.body))
+        self.answer(self, STATUS_LINE[response.status_code], b"%b\r\n%b" % (head, response.body))
 
     def _in_context(self, call: Callable[..., Any], *about: Any) -> Any:
         """Call a function with this request bound to the logging context."""

@@ -1,6 +1,7 @@
 """The front door: a crowd waits in the kernel, no client is refused, and silent clients are disconnected."""
 
 import asyncio
+import gc
 import resource
 import socket
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ import httpx
 import psutil
 import pytest
 
+from overload_demo.api.direct import DirectRequest
+from overload_demo.api.front_door.connection import GatedProtocol
 from overload_demo.api.front_door.gate import connection_cap
 from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError
@@ -18,7 +21,7 @@ from overload_demo.http_server import listen, url_of
 from overload_demo.load import LoadPlan, Shape, run_load
 from overload_demo.process import Child
 from overload_demo.store.connect import Store
-from tests.support.running import api_process, child, free_port, make_settings, serving_api
+from tests.support.running import JOB, api_process, child, free_port, make_settings, serving_api
 from tests.support.sockets import connections, post, read_answer, was_closed
 from tests.support.waiting import wait_until
 
@@ -52,6 +55,23 @@ def test_a_crowd_far_above_the_cap_is_answered_completely(tmp_path: Path, own_qu
         assert summary.health.peak_open_sockets > 1000
         assert 0 < most_open <= 30
         assert client.get("/queue/stats").json()["accepted"] == 2000
+
+
+@pytest.mark.parametrize("ending", [{}, {"connection": "close"}], ids=["kept", "closed"])
+def test_requests_leave_no_reference_cycles(tmp_path: Path, store: Store, ending: dict[str, str]) -> None:
+    def still_held() -> list[object]:
+        return [one for one in gc.get_objects() if isinstance(one, DirectRequest | GatedProtocol)]
+
+    gc.disable()
+    try:
+        with serving_api(make_settings(tmp_path), store) as client:
+            for _ in range(3):
+                job = client.post("/jobs", json=JOB, headers=ending)
+                assert client.get(job.headers["location"], headers=ending).status_code == 200
+                assert client.post("/jobs", json={}, headers=ending).status_code == 422  # FastAPI's
+        wait_until("no request or connection is held", lambda: not still_held())
+    finally:
+        gc.enable()
 
 
 def test_256_descriptors_are_enough_for_a_thousand_sockets(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import asyncio
 import select
 import socket
 from collections.abc import Callable
-from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -77,8 +76,9 @@ class GatedProtocol(OneWriteProtocol):
         self.request_since = self.loop.time()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Leave the gate."""
+        """Leave the gate, and leave no reference cycle, which would wait for the garbage collector."""
         super().connection_lost(exc)
+        self.cycle = None  # type: ignore[assignment]
         self._leave(self)
 
     # ---- reading
@@ -176,7 +176,7 @@ class GatedProtocol(OneWriteProtocol):
         self.request_since, self._in_head, self._overhead = NEVER, True, 0
         request, self._unserved = self._unserved, None
         if request is not None:
-            request.write = partial(self._write_direct, request)
+            request.answer = self._write_direct
             if self._direct.serve(request):
                 return
             self.cycle = None  # type: ignore[assignment]
