@@ -19,6 +19,7 @@ YEAR_S = 31_536_000
 MIN_KEY_LENGTH = 16
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 _HOST_NAME = re.compile(r"\*|[A-Za-z0-9._-]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
+_ELSEWHERE = "upstash_redis_rest_url", "overload_redis_url"  # what makes the store another than the embedded one
 _MEMORY = r"^\d{1,15}$|^\d{1,9}[kmg]b?$"
 
 
@@ -57,7 +58,7 @@ class Settings(BaseSettings):
         1, ge=1, le=12, description="servers of the embedded store: 1, or 6 to 12 for a cluster, half of them replicas"
     )
     overload_min_replicas: int = Field(
-        default_factory=lambda settings: int(settings.get("overload_nodes", 1) > 1),
+        default_factory=lambda given: int(given.get("overload_nodes", 1) > 1 and not any(map(given.get, _ELSEWHERE))),
         ge=0,
         le=5,
         description="replicas that must have a job before its 202, beside the primary's disk; 1 in an embedded cluster,"
@@ -77,7 +78,7 @@ class Settings(BaseSettings):
         3600, ge=1, le=10 * YEAR_S, description="seconds a finished job is kept; waiting jobs never expire"
     )
     worker_id: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9._:-]{1,100}$", description="stable name (default: host and first free slot)"
+        None, pattern=r"^[A-Za-z0-9._:-]{1,100}$", description="stable name, e.g. w-1 (default: host and free slot)"
     )
     worker_handler: str | None = Field(
         None, description="module:function or module:Class.method that runs a job (default: the demo's own)"
@@ -90,7 +91,7 @@ class Settings(BaseSettings):
         25.0, ge=0, le=86_400, description="shutdown: seconds for the running job; then it counts as interrupted"
     )
     worker_shards: str | None = Field(
-        None, pattern=r"^\d{1,4}(,\d{1,4})*$", description="shards to serve, separated by commas; unset = all"
+        None, pattern=r"^\d{1,4}(,\d{1,4})*$", description="shards to serve, e.g. 0,3; unset = all"
     )
     worker_max_attempts: int = Field(3, ge=1, le=100, description="interrupted attempts before a job is dead")
     worker_max_batch: int = Field(128, ge=1, le=128, description="most jobs in one lease")
@@ -189,9 +190,7 @@ class Settings(BaseSettings):
     @classmethod
     def _one_or_pairs(cls, nodes: int) -> int:
         if nodes != 1 and (nodes < 6 or nodes % 2):
-            raise ValueError(
-                "must be 1, or an even number from 6 on: a cluster needs three primaries, each with a replica"
-            )
+            raise ValueError("must be 1, or an even number from 6 on: three primaries at least, each with a replica")
         return nodes
 
     @model_validator(mode="after")
@@ -201,11 +200,9 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"UPSTASH_REDIS_REST_{given} is set but UPSTASH_REDIS_REST_{missing} is not: set both or neither"
             )
-        urls, tokens = len(_split(self.upstash_redis_rest_url)), len(_split(self.upstash_redis_rest_token))
-        if urls != tokens:
-            raise ValueError(
-                f"UPSTASH_REDIS_REST_URL has {urls} addresses but UPSTASH_REDIS_REST_TOKEN {tokens} tokens"
-            )
+        urls, keys = len(_split(self.upstash_redis_rest_url)), len(_split(self.upstash_redis_rest_token))
+        if urls != keys:
+            raise ValueError(f"UPSTASH_REDIS_REST_URL has {urls} addresses but UPSTASH_REDIS_REST_TOKEN {keys} tokens")
         return self
 
     @property
@@ -257,4 +254,6 @@ def load_settings(**overrides: object) -> Settings:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"]).upper()
         message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "string_pattern_mismatch":
+            message = f"must be: {Settings.model_fields[str(first['loc'][0])].description}"
         raise ConfigurationError(f"{name}: {message}" if name else message) from None

@@ -39,26 +39,22 @@ def main(pairs: Rounds = 5, seconds: Seconds = 4.0, folder: Folder = Path()) -> 
                 rows += _rows(f"accepted, {connections} connections", seen)
                 rows.append(Row(what=f"accepted, {connections} connections: jobs an enqueue call", ours=[jobs / calls]))
             depths = [shard["queue_length"] for shard in stats(many)["shards"]]
-            evenness = max(depths) * len(depths) / sum(depths)
-            rows.append(Row(what="deepest shard ÷ mean shard", ours=[evenness], at_least=1.2, less_is_better=True))
+            even = [max(depths) * len(depths) / sum(depths)]
+            rows.append(Row(what="deepest shard ÷ mean shard", ours=even, at_least=1.2, less_is_better=True))
             of_many, of_one = (partial(wrk, url, CONNECTIONS[-1], seconds, _polling(url)) for url in (many, one))
             rows += _rows("polled, 256 connections", [(microseconds(pids, of_many), of_one()) for _ in range(pairs)])
             seen = []
             for _ in range(pairs):
                 with worker(several, **cluster) as part:
-                    costs = microseconds(pids | {"worker": part.pid or 0}, partial(_drained, seconds, many))
+                    costs = microseconds(pids | {"worker": part.pid or 0}, lambda: drained(many, for_s=seconds)[0])
                 with worker(single):
-                    seen.append((costs, _drained(seconds, one)))
+                    seen.append((costs, drained(one, for_s=seconds)[0]))
             rows += _rows("drained, no-op jobs, one worker", seen)
         notes["nodes"] = f"{NODES}: half of them replicas; a 202 waits for one"
 
 
 def _polling(url: str) -> str:
     return polls(asyncio.run(run_load(LoadPlan(url, requests=POLLED, connections=CONNECTIONS[0]))).accepted_ids)
-
-
-def _drained(seconds: float, url: str) -> float:
-    return drained(url, for_s=seconds)[0]
 
 
 def _rows(what: str, seen: list[tuple[dict[str, float], float]]) -> list[Row]:

@@ -5,6 +5,7 @@ import math
 from experiments.bench.record import Benchmark, markdown_table
 from overload_demo.lab.wording import about
 
+FEW = "accepted, 64 connections"
 ACCEPTED, POLLED, DRAINED = "accepted, 256 connections", "polled, 256 connections", "drained, no-op jobs, one worker"
 PARTS = ("API", "gateway", "primaries", "replicas", "worker")
 RATES = (10_000, 100_000, 1_000_000)  # jobs a second
@@ -17,7 +18,7 @@ def cluster_block(benchmark: Benchmark) -> str:
     shown = {row.what: row.shown.replace(" µs", "") for row in benchmark.rows}
     rows = [
         (case, shown[f"{case}: six nodes ÷ one store"], *(shown.get(f"{case}: CPU of {part}", "") for part in PARTS))
-        for case in ("accepted, 64 connections", ACCEPTED, POLLED, DRAINED)
+        for case in (FEW, ACCEPTED, POLLED, DRAINED)
     ]
     heads = ("", "six nodes ÷ one store (aim ≥ 0.7)", *(f"{part}, µs" for part in PARTS))
     note = f"Deepest shard ÷ mean shard: {shown['deepest shard ÷ mean shard']} (at most 1.2)."
@@ -27,21 +28,24 @@ def cluster_block(benchmark: Benchmark) -> str:
 def capacity_block(benchmark: Benchmark) -> str:
     """Return the service demand of each part, and by the utilisation law the cores that each rate needs."""
     measured = {row.what: row.value for row in benchmark.rows}
+
+    def demands(case: str, part: str) -> list[float]:
+        cpu = [measured.get(f"{one}: CPU of {part}", 0.0) for one in (case, POLLED, DRAINED)]
+        return [cpu[0], POLLS * cpu[1], cpu[2]]
+
+    def cores(case: str, *parts: str) -> list[int]:
+        of_a_job = [sum(demands(case, part)) / 1e6 for part in parts]
+        return [sum(math.ceil(rate * one / UTILISATION) for one in of_a_job) for rate in RATES]
+
     rows = []
-    totals = dict.fromkeys(RATES, 0)
     for part in PARTS:
-        accepted, polled, drained = (
-            measured.get(f"{case}: CPU of {part}", 0.0) for case in (ACCEPTED, POLLED, DRAINED)
-        )
-        demand = accepted + POLLS * polled + drained
-        cores = {rate: math.ceil(rate * demand / 1e6 / UTILISATION) for rate in RATES}
-        totals = {rate: totals[rate] + cores[rate] for rate in RATES}
-        terms = f"{about(accepted)} + {POLLS} · {about(polled)} + {about(drained)} = {about(demand)}"
-        rows.append((f"{part}, cores", terms, *(f"{cores[rate]:,}" for rate in RATES)))
-        if part == "primaries":
-            groups = measured[f"{ACCEPTED}: jobs an enqueue call"]
-            calls = [f"{rate / groups / cores[rate]:,.0f}" for rate in RATES]
-    rows.append(("all, cores", "", *(f"{total:,}" for total in totals.values())))
-    rows.append(("groups a second on the disk of a primary", f"{about(groups)} jobs a group", *calls))
+        terms = demands(ACCEPTED, part)
+        shown = f"{' + '.join(map(about, terms))} = {about(sum(terms))}"
+        rows.append((f"{part}, cores", shown, *map(about, cores(ACCEPTED, part))))
+    groups = {case: measured[f"{case}: jobs an enqueue call"] for case in (ACCEPTED, FEW)}
+    for case, jobs in groups.items():
+        rows.append(("all, cores", f"{case}: {about(jobs)} jobs a group", *map(about, cores(case, *PARTS))))
+    calls = [rate / groups[ACCEPTED] / of for rate, of in zip(RATES, cores(ACCEPTED, "primaries"), strict=True)]
+    rows.append(("groups a second on each primary's disk", "", *(f"{one:,.0f}" for one in calls)))
     heads = ("", f"D, µs of CPU: accept + {POLLS} polls + drain", *(f"{rate:,} jobs/s" for rate in RATES))
     return markdown_table(heads, rows)

@@ -110,7 +110,7 @@ class Results:
         return await self._stats.reply()
 
     async def ping(self) -> str:
-        """Return "" once the store has answered; raise if it does not within a second."""
+        """Return "" once the store takes writes; raise if it does not within a second."""
         await self._pings.reply()
         return ""
 
@@ -119,7 +119,8 @@ class Results:
         await asyncio.gather(self._jobs.aclose(), self._stats.aclose(), self._pings.aclose())
 
     async def _ping(self, deadline_s: float) -> None:
-        await self._upstash.command("PING", repeatable=True, deadline_s=deadline_s)
+        # A write that changes nothing: a read-only replica answers a PING, and refuses this. A full store takes both.
+        await self._upstash.command("PERSIST", self._protocol.key("queue"), repeatable=True, deadline_s=deadline_s)
 
     async def _read_stats(self, deadline_s: float) -> QueueStats:
         reply = await self._upstash.run(self._protocol.call(STATS, self._protocol.prefix), deadline_s=deadline_s)

@@ -11,9 +11,11 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
+from statistics import fmean
 
 from overload_demo.config import Settings
 from overload_demo.errors import Outcome, OverloadDemoError, QueueFullError, StoreError, StoreUnavailableError
@@ -24,9 +26,9 @@ from overload_demo.queue.results import JobStatus, QueueStats, Results
 from overload_demo.rest.client import Upstash
 
 JOBS_IN_A_ROW = 32  # to one shard: as many as are worth a call of the group commit
-FULL_S = 0.25  # without new jobs for a shard whose bound refused one
-PROBE_FIRST_S, PROBE_LONGEST_S = 0.5, 2.0
-ROUND_PAUSE_S = 0.1
+# Without new jobs for a shard: so long after its bound refused one; while an answer takes longer, as few fsyncs do.
+FULL_S, SLOW_S = 0.25, 0.1
+ROUND_PAUSE_S, PROBE_FIRST_S, PROBE_LONGEST_S = 0.1, 0.5, 2.0
 # Of the numbers of one shard; the other ones need more than a sum.
 SUMMED = (
     *("queue_length", "in_flight", "drain_rate_per_s", "dead_letters", "worker_rest_calls"),
@@ -41,12 +43,9 @@ def queue_of(
 ) -> "tuple[Producer | ShardedProducer, Results | ShardedResults]":
     """Return both sides of the API's queue: over the only client, or over those of all shards."""
     count = len(clients)
-    producers = [
-        Producer(client, settings, on_commit=on_commit, shard=shard, shards=count)
-        for shard, client in enumerate(clients)
-    ]
-    one_side = producers[0] if count == 1 else ShardedProducer(producers, settings.overload_store_deadline_s)
-    return one_side, results_of(clients, settings)
+    producers = [Producer(one, settings, on_commit=on_commit, shard=at, shards=count) for at, one in enumerate(clients)]
+    deadline_s = settings.overload_store_deadline_s
+    return producers[0] if count == 1 else ShardedProducer(producers, deadline_s), results_of(clients, settings)
 
 
 def results_of(clients: Sequence[Upstash], settings: Settings) -> "Results | ShardedResults":
@@ -64,7 +63,7 @@ def shard_of_record(record: str, shards: int) -> int:
     return max(range(shards), key=lambda shard: hashlib.sha256(f"{shard} {record}".encode()).digest())
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Offer:
     """A job that some shard shall take, its caller and its deadline, and the refusals of this round by shard."""
 
@@ -80,13 +79,15 @@ class ShardedProducer:
     Jobs without an Idempotency-Key: 32 in a row go to one shard, then the next has its turn, so calls stay large and
     depths even. A job that certainly was not enqueued goes to another shard, until one takes it, all have refused it,
     or the deadline has passed; one with a key goes to its own shard again. An unknown outcome is passed on.
-    A shard that has failed gets no more jobs without a key until it takes writes again, unless all have failed.
+    A shard that has failed gets no more jobs without a key until it takes writes again, unless all have failed; nor
+    does one that has left a job without an answer for ``SLOW_S``, unless all have.
     """
 
     def __init__(self, producers: Sequence[Producer], deadline_s: float) -> None:
         self._producers, self._deadline_s = producers, deadline_s
         self._current, self._left = random.randrange(len(producers)), JOBS_IN_A_ROW
         self._full_until = [0.0] * len(producers)
+        self._sent = [dict[_Offer, float]() for _ in producers]  # when; the oldest first
         self._failed: dict[int, asyncio.Task[None]] = {}  # the earliest failure first
         self._closing = False
         self._loop = asyncio.get_running_loop()
@@ -124,12 +125,14 @@ class ShardedProducer:
         self._send_to(shard, offer)
 
     def _send_to(self, shard: int, offer: _Offer) -> None:
+        self._sent[shard][offer] = time.monotonic()
         offer.job.job_id = on_shard(offer.job.job_id, shard)
         self._producers[shard].hand_in(offer.job, partial(self._answered, offer), offer.give_up_at)
 
     def _answered(self, offer: _Offer, reply: Enqueued | OverloadDemoError) -> None:
         """Pass on the reply of a shard, or try another one if it certainly did not enqueue the job."""
         shard, refusals = shard_of(offer.job.job_id), offer.refusals
+        del self._sent[shard][offer]
         if isinstance(reply, StoreError):
             self._note_failure(shard, reply)
         elif isinstance(reply, QueueFullError):
@@ -156,12 +159,14 @@ class ShardedProducer:
         now, count = time.monotonic(), len(self._producers)
         if self._left == 0:
             self._current, self._left = (self._current + 1) % count, JOBS_IN_A_ROW
-        for shard in chain(range(self._current, count), range(self._current)):
-            if shard not in self._failed and now >= self._full_until[shard] and shard not in refusals:
-                if shard != self._current:
-                    self._current, self._left = shard, JOBS_IN_A_ROW
-                self._left -= 1
-                return shard
+        for since in (now - SLOW_S, 0.0):
+            for shard in chain(range(self._current, count), range(self._current)):
+                is_slow = next(iter(self._sent[shard].values()), now) < since
+                if not (is_slow or shard in self._failed or now < self._full_until[shard] or shard in refusals):
+                    if shard != self._current:
+                        self._current, self._left = shard, JOBS_IN_A_ROW
+                    self._left -= 1
+                    return shard
         if any(isinstance(one, QueueFullError) for one in refusals.values()):
             return None
         full = sorted(set(range(count)) - self._failed.keys(), key=lambda shard: self._full_until[shard])
@@ -178,12 +183,10 @@ class ShardedProducer:
         while shard in self._failed:
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, PROBE_LONGEST_S)
-            try:
+            with suppress(StoreError):
                 await self._producers[shard].probe()
-            except StoreError:
-                continue
-            del self._failed[shard]
-            log.info("shard %d gets new jobs again", shard)
+                del self._failed[shard]
+                log.info("shard %d gets new jobs again", shard)
 
 
 class ShardedResults:
@@ -207,13 +210,9 @@ class ShardedResults:
 
     async def statuses(self, job_ids: Sequence[str]) -> list[JobStatus | None]:
         """The states of at most 500 jobs, with one exchange or more for each of their shards."""
-        found: dict[str, JobStatus | None] = {}
-
-        async def read(results: Results, ids: list[str]) -> None:
-            found.update(zip(ids, await results.statuses(ids), strict=True))
-
-        by_shard = ([one for one in job_ids if shard_of(one) == shard] for shard in range(len(self._results)))
-        await asyncio.gather(*(read(*pair) for pair in zip(self._results, by_shard, strict=True) if pair[1]))
+        by_shard = [[one for one in job_ids if shard_of(one) == shard] for shard in range(len(self._results))]
+        calls = (one.statuses(ids) for one, ids in zip(self._results, by_shard, strict=True))
+        found = dict(zip(chain(*by_shard), chain(*await asyncio.gather(*calls)), strict=True))
         return [found.get(job_id) for job_id in job_ids]
 
     async def stats(self) -> QueueStats:
@@ -221,7 +220,7 @@ class ShardedResults:
         return summed(await asyncio.gather(*(one.stats() for one in self._results), return_exceptions=True))
 
     async def ping(self) -> str:
-        """Return the shards that do not answer within a second, in one line; raise if none does."""
+        """Return the shards that take no writes within a second, in one line; raise if none does."""
         errors = await asyncio.gather(*(one.ping() for one in self._results), return_exceptions=True)
         down = [f"shard {shard}: {error}" for shard, error in enumerate(errors) if isinstance(error, StoreError)]
         if len(down) == len(self._results):
@@ -248,9 +247,7 @@ def summed(shards: Sequence[QueueStats | BaseException]) -> QueueStats:
     sums = {name: sum(getattr(one, name) for one in answered) for name in SUMMED}
     worker_ids = frozenset[str]().union(*(one.worker_ids for one in answered))
     weights = [one.drain_rate_per_s for one in answered]
-    if not any(weights):
-        weights = [1.0] * len(answered)
-    service_s = sum(w * one.service_time_s for w, one in zip(weights, answered, strict=True)) / sum(weights)
+    service_s = fmean([one.service_time_s for one in answered], weights if any(weights) else None)
     return replace(
         answered[0],
         **sums,

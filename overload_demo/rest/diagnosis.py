@@ -58,20 +58,20 @@ def info_facts(info: str) -> dict[str, str]:
     return {name: value for name, mark, value in (line.partition(":") for line in info.splitlines()) if mark}
 
 
-def refuse_unsafe(facts: dict[str, str], *, in_cluster: bool = False) -> None:
+def refuse_unsafe(facts: dict[str, str], *, in_cluster: bool = False, server: str = "the server") -> None:
     """Raise :class:`ConfigurationError` if INFO reports eviction, or cluster mode unless ``in_cluster``."""
     if facts.get("cluster_enabled") == "1" and not in_cluster:
-        raise ConfigurationError("the server is a cluster: use OVERLOAD_REDIS_URL=redis+cluster://host:port?shards=12")
+        raise ConfigurationError(f"{server} is a cluster: use OVERLOAD_REDIS_URL=redis+cluster://host:port?shards=12")
     policy = facts.get("maxmemory_policy", "noeviction")
     if policy != "noeviction" and facts.get("maxmemory") != "0":
-        raise ConfigurationError(f"the server evicts keys when full ({policy}): set maxmemory-policy noeviction")
+        raise ConfigurationError(f"{server} evicts keys when full ({policy}): set maxmemory-policy noeviction")
 
 
-def refuse_old(facts: dict[str, str]) -> None:
+def refuse_old(facts: dict[str, str], server: str = "the server") -> None:
     """Raise :class:`ConfigurationError` if INFO reports a version older than ``OLDEST``."""
     version = re.match(r"(\d+)\.(\d+)", facts.get("redis_version", ""))
     if version and (int(version[1]), int(version[2])) < OLDEST:
-        raise ConfigurationError(f"the server is version {version[0]}, but at least 6.2 is needed")
+        raise ConfigurationError(f"{server} is version {version[0]}, but at least 6.2 is needed")
 
 
 def why_no_writes(facts: dict[str, str]) -> str:

@@ -83,12 +83,11 @@ def main(
     Runs until Ctrl-C or SIGTERM and then ends its server; the data stays. A write is on disk before it is acknowledged.
     """
     # A terminal shows warnings only; the log of a store that its users have started holds everything.
-    level = logging.INFO if until_unused else logging.WARNING
     try:
         # An Upstash endpoint in the environment does not concern this store.
         chosen = {} if nodes is None else {"overload_nodes": nodes}
         settings = load_settings(upstash_redis_rest_url=None, upstash_redis_rest_token=None, **chosen)
-        log_to_stderr(settings.overload_log_format, level)
+        log_to_stderr(settings.overload_log_format, logging.INFO if until_unused else logging.WARNING)
         tokens = Tokens(_token("--token-file", token_file), _token("--read-only-token-file", read_only_token_file))
         if (repair or chosen) and settings.overload_redis_url is not None:
             option = "--repair" if repair else "--nodes"
@@ -240,8 +239,7 @@ def _report_repair(data_dir: DataDir, notice: str) -> None:
 
 def _introduce(options: _Options, durability: str, tokens: list[Tokens], listeners: list[socket.socket]) -> None:
     """Print how to use the store. Tokens are shown here and nowhere else."""
-    where = options.data_dir
-    typer.echo(f"Store in {where}, durability {durability}; API and worker find it by OVERLOAD_DATA_DIR.")
+    typer.echo(f"Store in {options.data_dir}, durability {durability}; API and worker find it by OVERLOAD_DATA_DIR.")
     if options.port is not None:
         for shard, one in enumerate(tokens):
             what = f"shard {shard}, whose keys begin with {hash_tag(shard)}," if len(tokens) > 1 else "it"

@@ -9,7 +9,7 @@ import re
 import secrets
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing, suppress
 from typing import Any, NamedTuple
 
 from overload_demo.config import Settings
@@ -41,18 +41,17 @@ class Marker(NamedTuple):
 
     def refuse_unless(self, expected: "Marker") -> None:
         """Raise :class:`ConfigurationError` unless this is the expected shard, of no more shards than expected."""
+        problem, place = "", f"shard {expected.shard}"
         if self.shards > expected.shards:
-            raise ConfigurationError(
-                f"the store belongs to a deployment of {self.shards} shards, but {expected.shards} are configured:"
-                " the jobs of the others would be hidden"
-            )
-        if self.deployment != expected.deployment:
-            raise ConfigurationError(f"shard {expected.shard} belongs to another deployment")
-        if self.shard != expected.shard:
-            raise ConfigurationError(
-                f"shard {expected.shard} is shard {self.shard} of this deployment already: is the same database given"
-                " twice, or in another order than before?"
-            )
+            problem = f"the store belongs to a deployment of {self.shards} shards, but {expected.shards} are configured"
+            problem += ": give all of them, else the jobs of the others are hidden"
+        elif self.deployment != expected.deployment:
+            problem = f"{place} belongs to another deployment: give its own database, or an empty one"
+        elif self.shard != expected.shard:
+            problem = f"{place} is shard {self.shard} of this deployment already"
+            problem += ": is the same database given twice, or in another order than before?"
+        if problem:
+            raise ConfigurationError(problem)
 
 
 class Findings(NamedTuple):
@@ -79,23 +78,28 @@ def check_store(address: Address, settings: Settings) -> None:
 
 async def _check(addresses: Sequence[Address], settings: Settings) -> None:
     async with AsyncExitStack() as stack:
-        clients = [Upstash(one, connections=1) for one in addresses]
-        for client in clients:
-            stack.push_async_callback(client.aclose)
+        clients = [await stack.enter_async_context(aclosing(Upstash(one, connections=1))) for one in addresses]
         found = await asyncio.gather(*(_look_at(shard, client, settings) for shard, client in enumerate(clients)))
         deployment = _deployment_of(found)
         if len(clients) == 1 or not deployment:
             return
-        for shard, (client, one) in enumerate(zip(clients, found, strict=True)):
-            expected = Marker(deployment, shard, len(clients))
-            if one and one.marker != expected:
-                marker = await _mark(client, Protocol.of(client, settings), expected)
-                if shard == 0:  # of two processes that start a new deployment at the same time, one makes its id
-                    deployment = marker.deployment if marker else ""
-                if not deployment:
-                    return
-                if marker:
-                    marker.refuse_unless(expected._replace(deployment=deployment))
+        written: list[tuple[Upstash, str]] = []
+        try:  # New ones first: a refused start leaves all markers as they were.
+            for shard in sorted(range(len(found)), key=lambda shard: bool(getattr(found[shard], "marker", None))):
+                one, client, expected = found[shard], clients[shard], Marker(deployment, shard, len(found))
+                if one and one.marker != expected:
+                    marker = await _mark(client, Protocol.of(client, settings), expected, written)
+                    if shard == 0:  # of two processes that start a new deployment at the same time, one makes its id
+                        deployment = marker.deployment if marker else ""
+                    if not deployment:
+                        return
+                    if marker:
+                        marker.refuse_unless(expected._replace(deployment=deployment))
+        except ConfigurationError:
+            with suppress(StoreError):
+                for client, key in written:
+                    await client.command("DEL", key)
+            raise
 
 
 def _deployment_of(found: Sequence[Findings | None]) -> str:
@@ -108,7 +112,7 @@ def _deployment_of(found: Sequence[Findings | None]) -> str:
     for shard, marker in markers.items():
         marker.refuse_unless(Marker(deployment, shard, len(found)))
     if markers and found[0] and 0 not in markers:
-        raise ConfigurationError(f"shard {min(markers)} belongs to a deployment, but shard 0 does not")
+        raise ConfigurationError(f"shard {min(markers)} belongs to a deployment, but shard 0 does not: another order?")
     for shard, one in enumerate(found):
         for job_id in one.job_ids if one else ():
             if shard_of(job_id) != shard:
@@ -118,12 +122,13 @@ def _deployment_of(found: Sequence[Findings | None]) -> str:
     return deployment or (secrets.token_hex(8) if found[0] else "")
 
 
-async def _mark(upstash: Upstash, protocol: Protocol, wanted: Marker) -> Marker | None:
-    """Mark a shard unless it is marked; returns its marker, None if it cannot be written."""
+async def _mark(upstash: Upstash, protocol: Protocol, wanted: Marker, written: list[Any]) -> Marker | None:
+    """Mark a shard unless it is marked, and note a new mark; returns its marker, None if it cannot be written."""
     key, text = protocol.key("shard"), " ".join(map(str, wanted))
     try:
         set_reply, stored = await upstash.pipeline([("SET", key, text, "NX"), ("GET", key)], repeatable=True)
         marker = Marker.read(stored)
+        written += [(upstash, key)] if set_reply == "OK" else []
         if marker and marker[:2] == wanted[:2] and marker.shards < wanted.shards:
             await upstash.command("SET", key, text, repeatable=True)
     except StoreError as error:
@@ -150,14 +155,12 @@ async def _look_at(shard: int, upstash: Upstash, settings: Settings) -> Findings
         return None
     script, info, first, scanned, marker, *types, replicas = replies
     if wanted and (not isinstance(replicas, int) or replicas < wanted):
-        log.warning(
-            "OVERLOAD_MIN_REPLICAS is %d, but replicas of the store: %s; until then no job is accepted",
-            wanted,
-            replicas,
-        )
+        reason = "OVERLOAD_MIN_REPLICAS is %d, but replicas of shard %d: %s; until then it accepts no job"
+        log.warning(reason, wanted, shard, replicas)
     if isinstance(script, StoreError):
         log.info("shard %d of the store is not usable yet: %s", shard, script)
-    refuse_unsafe(info_facts(info if isinstance(info, str) else ""), in_cluster=bool(upstash.address.tag))
+    facts = info_facts(info if isinstance(info, str) else "")
+    refuse_unsafe(facts, in_cluster=bool(upstash.address.tag), server=f"the server of shard {shard}")
     _refuse_foreign(dict(zip(keys, types, strict=True)), first, protocol)
     job_keys = scanned[1] if isinstance(scanned, list) else []
     ids = [str(one).removeprefix(f"{protocol.prefix}job:") for one in (first, *job_keys)]
@@ -170,6 +173,5 @@ def _refuse_foreign(types: dict[str, Any], first: Any, protocol: Protocol) -> No
         if isinstance(found, str) and found not in {"none", expected}:
             raise ConfigurationError(f"the key {key} is a {found}, not a {expected}: it holds other data; {advice}")
     # Another application's list: a worker would treat its entries as broken jobs.
-    is_new = types[protocol.key("seq")] == "none"
-    if is_new and isinstance(first, str) and not JOB_ID.fullmatch(first):
+    if types[protocol.key("seq")] == "none" and isinstance(first, str) and not JOB_ID.fullmatch(first):
         raise ConfigurationError(f"the list {protocol.key('queue')} holds entries that are no job ids; {advice}")

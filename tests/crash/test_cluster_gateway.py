@@ -142,6 +142,23 @@ def test_the_successor_of_a_lost_primary_is_followed_and_has_every_confirmed_wri
         assert last in gateway.log()
 
 
+def test_a_successor_that_evicts_gets_no_commands_until_it_does_not(
+    own_cluster: RunningCluster, tmp_path: Path
+) -> None:
+    former, command = own_cluster.primary_of(0), ["SET", f"{hash_tag(0)}key", "x"]
+    replica = own_cluster.client(own_cluster.replica_of(0))
+    with gateway_before(own_cluster.url(), tmp_path / "gateway") as gateway:
+        rest = rest_of(gateway.shards[0])
+        with configured(replica, maxmemory="100mb", maxmemory_policy="allkeys-lru"):
+            own_cluster.kill(former)
+            wait_until(
+                "it is found", lambda: "retrying: the server evicts keys when full (allkeys-lru)" in gateway.log()
+            )
+            reply = rest.post("/", command)
+            assert (reply.status, "nothing was done" in reply.body["error"]) == (503, True)
+        wait_until("it is served", lambda: rest.post("/", command).status == 200)
+
+
 @pytest.mark.exhaustive
 def test_a_shard_without_a_primary_at_the_start_is_served_later_and_the_others_at_once(
     own_cluster: RunningCluster, tmp_path: Path
@@ -227,7 +244,7 @@ def test_a_node_that_is_cut_off_and_claims_every_slot_is_not_believed(cluster: R
 
 def test_a_node_that_evicts_is_refused(cluster: RunningCluster) -> None:
     with configured(cluster.client(cluster.primary_of(1)), maxmemory="100mb", maxmemory_policy="allkeys-lru"):
-        with pytest.raises(ConfigurationError, match="the server evicts keys when full"):
+        with pytest.raises(ConfigurationError, match=r"of shard 1 at 127\.0\.0\.1:\d+ evicts keys when full"):
             opened(cluster.url())
 
 
@@ -246,7 +263,7 @@ def test_servers_that_cannot_be_used_as_a_cluster_are_refused_in_one_line(cluste
             cluster.url().replace(cluster.password, "hidden"),
             "no node describes the cluster: invalid username-password pair",
         ),
-        ("redis+sentinel://127.0.0.1:1/jobs", "No master found for 'jobs' : .*127.0.0.1"),
+        ("redis+sentinel://127.0.0.1:1/jobs", "no Sentinel names a primary of 'jobs': .*127.0.0.1:1"),
     ):
         with pytest.raises(StoreUnavailableError, match=reason) as caught:
             opened(url)

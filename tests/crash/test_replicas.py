@@ -223,6 +223,7 @@ def test_a_sound_pair_is_used_without_a_warning(tmp_path: Path, caplog: pytest.L
             (("appendfsync", "everysec"), True, "is 'everysec', and it may become the primary"),
             (("min-replicas-to-write", "0"), False, "min-replicas-to-write of the server 127.0.0.1:"),
             (("appendfsync", "everysec"), False, "is 'everysec': an acknowledged job can be lost in a crash"),
+            (("maxmemory", "1gb", "maxmemory-policy", "allkeys-lru"), True, "evicts keys when full"),
             (("requirepass", "secret"), True, "is 'unknown', and it may become the primary"),
         ],
         2,
@@ -230,7 +231,7 @@ def test_a_sound_pair_is_used_without_a_warning(tmp_path: Path, caplog: pytest.L
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
 )
 def test_a_setting_that_weakens_the_promise_is_reported(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, setting: tuple[str, str], at_replica: bool, warning: str
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, setting: tuple[str, ...], at_replica: bool, warning: str
 ) -> None:
     with primary_and_replica(tmp_path, "--min-replicas-to-write", "1") as pair:
         assert pair.ask("CONFIG", "SET", *setting, replica=at_replica) == "OK"
@@ -245,7 +246,7 @@ def test_missing_replicas_and_a_missing_config_command_are_reported(
         found = log_of(tmp_path, url, caplog)
     assert re.search(r"OVERLOAD_MIN_REPLICAS is 1, but /\S+ has 0 replicas: no job is accepted", found)
     assert re.search(r"min-replicas-to-write of the server /\S+ is unknown: with less than 1", found)
-    assert "OVERLOAD_MIN_REPLICAS is 1, but replicas of the store: 0; until then no job is accepted" in found
+    assert "OVERLOAD_MIN_REPLICAS is 1, but replicas of shard 0: 0; until then it accepts no job" in found
 
 
 def test_the_embedded_store_has_no_replicas(tmp_path: Path) -> None:
@@ -258,7 +259,7 @@ def test_a_store_that_runs_without_replicas_is_reported(tmp_path: Path, caplog: 
     settings = make_settings(tmp_path)
     with no_process_left_in(tmp_path / "data"), open_store(settings) as (address, _):
         check_store(address, settings.model_copy(update={"overload_min_replicas": 1}))
-    assert "OVERLOAD_MIN_REPLICAS is 1, but replicas of the store: 0" in caplog.text
+    assert "OVERLOAD_MIN_REPLICAS is 1, but replicas of shard 0: 0" in caplog.text
 
 
 @pytest.mark.exhaustive

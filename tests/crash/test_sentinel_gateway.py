@@ -32,6 +32,6 @@ def test_the_successor_that_the_sentinels_choose_is_followed(tmp_path: Path) -> 
 def test_a_service_that_the_sentinels_do_not_know_is_refused_in_one_line(tmp_path: Path) -> None:
     with sentinel_service(tmp_path / "servers") as service:
         settings = load_settings(overload_redis_url=service.url("others"))
-        with pytest.raises(ConfigurationError, match="No master found for 'others'") as caught:
+        with pytest.raises(ConfigurationError, match="primary of 'others': is the name right") as caught:
             EmbeddedStore(tmp_path / "data", settings).acquire()
         assert "\n" not in str(caught.value)

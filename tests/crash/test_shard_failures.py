@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import valkey
 from pydantic import SecretStr
 
 from overload_demo.api.app import create_app
@@ -18,12 +19,14 @@ from overload_demo.jobs import shard_of
 from overload_demo.queue.shards import JOBS_IN_A_ROW
 from overload_demo.rest import Address
 from overload_demo.store.connect import Store
+from tests.crash.test_store_external_server import own_server
 from tests.http.test_jobs_contract import assert_problem
 from tests.support import hostile as h
 from tests.support.cases import plain_first
 from tests.support.running import JOB, client_of, free_port, make_settings, serving_api, status, submit
 from tests.support.scraping import scrape
 from tests.support.shards import KillableStore, depths, joined, sharing
+from tests.support.stores import standalone_store
 from tests.support.waiting import wait_until
 
 SHARDS = 3
@@ -77,6 +80,26 @@ def _is_degraded(client: httpx.Client) -> None:
     assert [numbers[f"overload_store_up{{{shard}}}"] for shard in range(SHARDS)] == [1, 1, 0]
     assert "overload_queue_depth{1}" in numbers
     assert "overload_queue_depth{2}" not in numbers
+
+
+def test_a_demoted_server_makes_its_shard_degraded_and_a_single_one_not_ready(tmp_path: Path) -> None:
+    """At once: it still answers a PING, and the gateway leaves it within half a second."""
+    settings = make_settings(tmp_path, overload_store_deadline_s=1.0)
+    with (
+        own_server(tmp_path / "own", "--appendonly", "yes", "--appendfsync", "always") as url,
+        standalone_store(tmp_path / "first", OVERLOAD_REDIS_URL=url) as own,
+        standalone_store(tmp_path / "second") as other,
+    ):
+        first, second = (Address(one.url, SecretStr(one.token)) for one in (own, other))
+        with serving_api(settings, joined([first, second])) as both, serving_api(settings, (first, None)) as alone:
+            assert {both.get("/health").json()["status"], alone.get("/health").json()["status"]} == {"healthy"}
+            with valkey.Valkey.from_url(url) as admin:
+                admin.replicaof("127.0.0.1", 1)
+            refused, health = alone.get("/health/ready"), both.get("/health").json()
+            assert assert_problem(refused, 503)["detail"]
+            assert (health["status"], health["queue_connected"]) == ("degraded", True)
+            assert health["detail"].startswith("shard 0: ")
+            assert "shard 1" not in health["detail"]
 
 
 def test_without_any_shard_the_api_is_not_ready(tmp_path: Path) -> None:

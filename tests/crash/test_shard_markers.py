@@ -69,6 +69,14 @@ def test_a_deployment_may_grow_and_not_shrink(settings: Settings, databases: lis
 def test_the_same_database_twice_is_refused(settings: Settings, databases: list[Address]) -> None:
     with pytest.raises(ConfigurationError, match=r"shard 1 is shard 0 of this deployment already.*twice"):
         start(settings, databases[0], databases[0])
+    assert marker_of(settings, databases[0]) is None
+    start(settings, databases[0])
+
+    start(settings, *databases[:2])
+    with pytest.raises(ConfigurationError, match=r"shard 3 is shard 2 of this deployment already.*twice"):
+        start(settings, *databases[:3], databases[2])
+    assert marks(settings, databases[:2]) == ["0 2", "1 2"]
+    assert marker_of(settings, databases[2]) is None
 
 
 def test_another_order_is_refused(settings: Settings, databases: list[Address]) -> None:

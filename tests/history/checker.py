@@ -149,14 +149,16 @@ def longest_loss_s(history: History) -> float:
 
 
 def longest_gap_s(history: History, *, keyed: bool) -> float:
-    """Return the longest time in which no job was accepted, of those with or without an Idempotency-Key.
+    """Return the longest time without an acceptance of any client, of posts with or without an Idempotency-Key.
 
-    A key belongs to one shard, so this is then the longest of any shard.
+    A key belongs to one shard, so this is then the longest of any shard. Time after the last post does not count.
     """
+    posts = [one for one in history.requests if (one.value >= FIRST_KEYED) is keyed]
+    last_post = max((one.invoked_at for one in posts), default=0.0)
     accepted: dict[int, list[float]] = defaultdict(list)
-    for request in history.requests:
-        if request.outcome == "ok" and (request.value >= FIRST_KEYED) is keyed:
-            accepted[shard_of(request.job_id or "") if keyed else 0].append(request.ended_at)
+    for post in posts:
+        if post.outcome == "ok":
+            accepted[shard_of(post.job_id or "") if keyed else 0].append(min(post.ended_at, last_post))
     return max(
         (later - earlier for times in accepted.values() for earlier, later in pairwise(sorted(times))), default=0.0
     )

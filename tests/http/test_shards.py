@@ -143,6 +143,7 @@ def test_the_statistics_are_sums_with_the_numbers_of_each_shard(
     stats, numbers = client.get("/queue/stats").json(), scrape(client)
 
     assert [one["shard"] for one in stats["shards"]] == list(range(SHARDS))
+    assert all(one.keys() - {"shard"} < stats.keys() for one in stats["shards"])
     for name in ("queue_length", "accepted", "cancelled", "done", "in_flight"):
         assert stats[name] == sum(one[name] for one in stats["shards"]), name
     assert (stats["queue_length"], stats["cancelled"], stats["unreachable"]) == (SHARDS * JOBS_IN_A_ROW, 1, [])

@@ -70,7 +70,10 @@ class RunningCluster:
         )
 
     def ask(self, number: int, *command: str) -> Any:
-        """The reply of one node; None when it does not answer."""
+        """The reply of one node; None when it does not answer, at once when it is stopped."""
+        process = self.process(number)
+        if process is not None and process.status() == psutil.STATUS_STOPPED:
+            return None
         try:
             with self.client(number) as client:
                 return client.execute_command(*command)

@@ -64,6 +64,7 @@ def test_the_longest_poll_interval_is_never_below_the_shortest() -> None:
         ("OVERLOAD_MAXMEMORY", "plenty"),
         ("OVERLOAD_MAX_BODY_BYTES", "10"),
         ("OVERLOAD_MAX_QUEUE_DEPTH", "-1"),
+        ("WORKER_SHARDS", "0,x"),
         ("QUEUE_RESULT_TTL", "9999999999999999"),
         ("OVERLOAD_MAX_QUEUE_DEPTH", "9999999999999999"),
         ("OVERLOAD_MAX_WAIT_S", "1e300"),
@@ -83,6 +84,7 @@ def test_a_wrong_value_is_one_line_that_names_the_variable(
 
     assert str(caught.value).startswith(f"{variable}: ")
     assert "\n" not in str(caught.value)
+    assert "pattern" not in str(caught.value)
 
 
 def test_every_number_has_a_lower_and_an_upper_bound() -> None:
@@ -206,3 +208,9 @@ def test_a_202_of_an_embedded_cluster_waits_for_a_replica_unless_it_is_told_not_
     assert load_settings().overload_min_replicas == 0
     assert load_settings(overload_nodes=6).overload_min_replicas == 1
     assert load_settings(overload_nodes=6, overload_min_replicas=0).overload_min_replicas == 0
+
+
+def test_a_store_that_is_not_the_embedded_one_waits_for_no_replica_by_default() -> None:
+    assert load_settings(overload_nodes=6, overload_redis_url="redis://127.0.0.1").overload_min_replicas == 0
+    one = load_settings(overload_nodes=6, upstash_redis_rest_url=URL, upstash_redis_rest_token=TOKEN)
+    assert one.overload_min_replicas == 0

@@ -156,8 +156,8 @@ class ExternalServer(BackingServer):
             info = info_facts(await connection.ask("INFO"))
         except ReplyError as error:
             raise ConfigurationError(f"OVERLOAD_REDIS_URL: the server refuses INFO: {error}") from None
-        refuse_unsafe(info, in_cluster=self.is_in_cluster)
-        refuse_old(info)
+        refuse_unsafe(info, in_cluster=self.is_in_cluster, server=f"the server {self.name}")
+        refuse_old(info, f"the server {self.name}")
         durability = await _durability_of(connection, info)
         if durability != "always":
             lost = "an acknowledged job can be lost in a crash"
@@ -168,18 +168,20 @@ class ExternalServer(BackingServer):
         """Ask a replica at the address that the primary knows; it may be out of reach from here."""
         replica = copy.copy(self)
         replica.host, replica.port, replica._path = host, port, ""
-        with contextlib.suppress(OSError, ReplyError, StoreUnavailableError):
+        try:
             async with asyncio.timeout(REACH_TIMEOUT_S):
                 with contextlib.closing(await replica._sign_in()) as connection:
-                    return await _durability_of(connection, info_facts(await connection.ask("INFO")))
-        return "unknown"
+                    info = info_facts(await connection.ask("INFO"))
+                    refuse_unsafe(info, in_cluster=True, server="it")
+                    return await _durability_of(connection, info)
+        except (ConfigurationError, OSError, ReplyError, StoreUnavailableError) as error:
+            return str(error) if isinstance(error, ConfigurationError) else "unknown"
 
     async def _sign_in(self, database: int = 0) -> RedisConnection:
         connection = await self._open(is_encrypted=self._is_encrypted)
         try:
             if self._password:
-                user = [self.user] if self.user else []
-                await connection.ask("AUTH", *user, self._password.get_secret_value())
+                await connection.ask("AUTH", *filter(None, [self.user]), self._password.get_secret_value())
             if database:
                 await connection.ask("SELECT", str(database))
         except BaseException:

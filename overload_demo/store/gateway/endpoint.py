@@ -162,7 +162,7 @@ class Gateway:
         # In batches, so that other requests have their turn, until the replies exceed their budget.
         budget, size = ReplyBudget(), FIRST_BATCH
         waits = len(requested) > 1 and bool(sent) and sent[-1].name.upper() == "WAIT"
-        async with self._upstream.lend() if waits else contextlib.nullcontext() as own:
+        async with self._upstream.lent.lend() if waits else contextlib.nullcontext() as own:
             while (batch := sent[len(replies) : len(replies) + size]) and not budget.is_exceeded_by():
                 replies += await self._ask(batch, mode, budget, own)
                 size *= BATCH_GROWTH

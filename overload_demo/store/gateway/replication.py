@@ -25,7 +25,7 @@ LONGEST_IDLE_S = 60.0  # chosen: below the time after which a firewall forgets a
 
 
 class LentConnections:
-    """Lends a connection to one request at a time, and keeps it for the next; all end with the main connection.
+    """Lends a connection to one request at a time, and keeps it for the next; ``opened`` are all that are open.
 
     ``main`` waits for the main connection; ``another`` opens one. Both raise :class:`StoreUnavailableError`.
     """
@@ -35,9 +35,8 @@ class LentConnections:
     ) -> None:
         self._main, self._another = main, another
         self._room = asyncio.Semaphore(MAX_LENT)
-        self._open: set[RedisConnection] = set()
+        self.opened: set[RedisConnection] = set()
         self._idle: deque[tuple[RedisConnection, float]] = deque()  # since when
-        self._ends_with: RedisConnection | None = None
 
     @contextlib.asynccontextmanager
     async def lend(self) -> AsyncIterator[RedisConnection]:
@@ -61,25 +60,18 @@ class LentConnections:
 
     async def _take(self) -> RedisConnection:
         main = await self._main()
-        if main is not self._ends_with:
-            self._ends_with = main
-            main.closed.add_done_callback(lambda _: self._close_all())
         while self._idle:
             connection, since = self._idle.popleft()
             if connection.is_open and since > time.monotonic() - LONGEST_IDLE_S:
                 return connection
             connection.close()
         connection = await self._another()
-        self._open.add(connection)
-        connection.closed.add_done_callback(lambda _: self._open.discard(connection))
+        self.opened.add(connection)
+        connection.closed.add_done_callback(lambda _: self.opened.discard(connection))
         if not main.is_open:  # it may lead to a server that has just been demoted
             connection.close()
             raise StoreUnavailableError("the connection to the server was lost")
         return connection
-
-    def _close_all(self) -> None:
-        for connection in [*self._open]:
-            connection.retire()
 
 
 async def report_replicas(server: BackingServer, connection: RedisConnection, wanted: int) -> None:

@@ -6,6 +6,7 @@ Imported only for such a URL, so that other stores start as fast as without it.
 import asyncio
 import logging
 import random
+import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -14,6 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from valkey.asyncio import Sentinel, Valkey
 from valkey.crc import key_slot
+from valkey.exceptions import ConnectionError as NotConnectedError
 from valkey.exceptions import ValkeyError
 
 from overload_demo.errors import ConfigurationError, StoreUnavailableError
@@ -24,8 +26,8 @@ from overload_demo.store.gateway.resp import RedisConnection
 log = logging.getLogger(__name__)
 
 FULL_COVERAGE = "cluster-require-full-coverage is yes: when one range of slots has no primary, every shard stops"
-MAX_AGE_S = 0.4  # of an answer; below the pause between two checks of a connection
-ANSWER_TIMEOUT_S = 0.5  # a node that takes longer is left out
+MAX_AGE_S = 0.15  # of an answer; below the pause between two checks of a connection
+ANSWER_TIMEOUT_S = 0.25  # a node that takes longer is left out
 NODES_ASKED = 7  # of a larger cluster
 SHARDS, MAX_SHARDS = "12", 4096  # a job's id has three hexadecimal digits for its shard
 Endpoint = tuple[str, int]
@@ -45,6 +47,7 @@ class Topology(ABC):
     def __init__(self) -> None:
         self._lock, self._fresh_until = asyncio.Lock(), 0.0
         self._problem, self._primaries = "", dict[int, Primary]()
+        self._clients: dict[Any, Valkey] = {}
         self.notices: list[str] = []
 
     async def primary(self, slot: int) -> Primary:
@@ -68,9 +71,9 @@ class Topology(ABC):
     async def _ask(self) -> dict[int, Primary]:
         """The primary of each slot."""
 
-    @abstractmethod
     async def aclose(self) -> None:
         """Close all connections."""
+        await asyncio.gather(*(client.aclose() for client in self._clients.values()))
 
 
 class ClusterTopology(Topology):
@@ -82,11 +85,6 @@ class ClusterTopology(Topology):
     def __init__(self, given: list[Endpoint], slots: Iterable[int], options: dict[str, Any]) -> None:
         super().__init__()
         self._given, self._known, self._slots, self._options = given, set(given), frozenset(slots), options
-        self._clients: dict[Endpoint, Valkey] = {}
-
-    async def aclose(self) -> None:
-        """Close all connections."""
-        await asyncio.gather(*(client.aclose() for client in self._clients.values()))
 
     async def _ask(self) -> dict[int, Primary]:
         # One given, as all others may have been replaced; the primaries know first what they have given away.
@@ -96,9 +94,7 @@ class ClusterTopology(Topology):
         claims: dict[int, tuple[int, Primary]] = {}
         known: set[Endpoint] = set()
         for view in views:
-            if isinstance(view, BaseException):
-                continue
-            for slots, claim, endpoints in view:
+            for slots, claim, endpoints in () if isinstance(view, BaseException) else view:
                 known |= endpoints
                 claims |= {slot: max(claim, claims.get(slot, claim)) for slot in self._slots if slot in slots}
         if not known:
@@ -127,20 +123,21 @@ class SentinelTopology(Topology):
     def __init__(self, sentinels: list[Endpoint], service: str, options: dict[str, Any]) -> None:
         super().__init__()
         self._service, self._sentinel = service, Sentinel(sentinels, sentinel_kwargs=options)  # type: ignore[no-untyped-call]
-
-    async def aclose(self) -> None:
-        """Close all connections."""
-        await asyncio.gather(*(client.aclose() for client in self._sentinel.sentinels))
+        self._clients = dict(enumerate(self._sentinel.sentinels))
 
     async def _ask(self) -> dict[int, Primary]:
-        host, port = await self._sentinel.discover_master(self._service)
+        try:
+            host, port = await self._sentinel.discover_master(self._service)
+        except NotConnectedError as error:  # its text shows objects of the client, with the reason of each Sentinel
+            reasons = re.findall(r"Error\(['\"](.*?)['\"]\)", str(error)) or ["is the name right, and its primary up?"]
+            raise ValkeyError(f"no Sentinel names a primary of {self._service!r}: {reasons[0]}") from None
         return {0: Primary(f"{host}:{port}", host, port)}
 
 
 class FollowedServer(ExternalServer):
     """The primary of one shard, wherever it is."""
 
-    answer_timeout_s, retry_longest_s = 1.5, 0.5
+    answer_timeout_s, retry_longest_s = 1.0, 0.2
 
     def __init__(self, url: str, topology: Topology, shard: int | None) -> None:
         super().__init__(url)

@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from overload_demo.errors import ConfigurationError, StoreUnavailableError
 from overload_demo.store.gateway.backing_server import BackingServer
@@ -44,7 +44,7 @@ class Upstream:
 
     def __init__(self, server: BackingServer, min_replicas: int = 0) -> None:
         self._server, self._min_replicas = server, min_replicas
-        self.lend = LentConnections(self.wait_for_connection, self.another).lend
+        self.lent = LentConnections(self.wait_for_connection, self.another)
         self._connection: RedisConnection | None = None
         self._connected = asyncio.Event()
         self._is_held = False  # the server does not answer
@@ -152,11 +152,14 @@ class Upstream:
     def _leave(self, reason: str) -> None:
         """Let requests wait for a connection to the next server; those under way may still be answered."""
         log.warning("leaving the server %s: %s", self._server.name, reason)
-        for connection in self._shared():
+        self._retire(self._shared())
+        self.on_leave()
+
+    def _retire(self, connections: Iterable[RedisConnection]) -> None:
+        for connection in [*connections]:
             connection.retire()
             if self._is_held:  # a silent server answers no request under way
                 connection.close()
-        self.on_leave()
 
     async def open(self) -> str:
         """Connect and stay connected; returns the durability, and raises as :class:`BackingServer` does."""
@@ -176,7 +179,7 @@ class Upstream:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-        for connection in self._shared():
+        for connection in [*self._shared(), *self.lent.opened]:
             connection.close()
         await self._server.aclose()
 
@@ -207,6 +210,7 @@ class Upstream:
         while True:
             if self._connection is not None:
                 await asyncio.shield(self._connection.closed)
+            self._retire(self.lent.opened)  # they may lead to a server that has lost its role
             if not problem and not (self._connection and self._connection.is_retired):
                 log.warning("the connection to the server %s was lost", self._server.name)
             # At once after a long run; never in a tight loop, even if each new server ends on its first write.
@@ -229,7 +233,8 @@ class Upstream:
     async def _leave_replica(self) -> None:
         """Leave a primary that has become a replica."""
         while True:
-            await asyncio.sleep(REPLICA_CHECK_S)
+            interval_s = LOOK_S if self._is_held else REPLICA_CHECK_S
+            await asyncio.sleep(interval_s - time.monotonic() % interval_s)  # all shards at once: one answer serves all
             with contextlib.suppress(ReplyError, StoreUnavailableError):  # BUSY passes; a lost connection is reopened
                 connection = self._connection
                 if connection and connection.is_open and (reason := await self._server.why_leave(connection)):
@@ -268,7 +273,8 @@ class Upstream:
             return
         for connection in stalled:
             if connection.count_idle_looks():
-                _close(connection, "it does not advance, the outcome of its requests is unknown")
+                log.error("closing a connection to the server: it does not advance, its requests' outcome is unknown")
+                connection.close()
 
     async def _end_script(self, aside: RedisConnection) -> None:
         """Kill the running script or function; after its grace, undo one that has written."""
@@ -286,8 +292,3 @@ class Upstream:
             else:
                 log.warning("a script that exceeded its time limit was killed; it had written nothing")
             return
-
-
-def _close(connection: RedisConnection, reason: str) -> None:
-    log.error("closing a connection to the server: %s", reason)
-    connection.close()
