@@ -140,7 +140,7 @@ class ShardNumbers(QueueNumbers):
     """The numbers of one shard."""
 
     shard: int
-    estimated_wait_s: float = Field(description="for a job enqueued there now, seconds, if all shards were as deep")
+    estimated_wait_seconds: float = Field(validation_alias="estimated_wait_s", description="if all shards are as deep")
 
 
 class Stats(QueueNumbers):

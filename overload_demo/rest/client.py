@@ -84,9 +84,7 @@ class Upstash:
         """Run commands in order, not atomically; a failed one yields its :class:`StoreError` in its place."""
 
         def parse(status: int, body: Any) -> list[Any]:
-            if status != 200 or not isinstance(body, list) or len(body) != len(commands):
-                raise error_in(status, body)
-            return [self._reported(_element(one)) for one in body]
+            return [self._reported(one) for one in _elements(status, body, len(commands))]
 
         return await self._exchange("/pipeline", commands, parse, repeatable, deadline_s)
 
@@ -125,13 +123,10 @@ class Upstash:
         replicas, touch = confirmation
         longest_s = min(LONGEST_WAIT_S, (self._timeout_s if deadline_s is None else deadline_s) / 2)
         commands = [command, touch.by_text(), ("WAIT", replicas, max(1, int(1000 * longest_s)))]
-
         missing: list[str] = []
 
         def parse(status: int, body: Any) -> Any:
-            if status != 200 or not isinstance(body, list) or len(body) != len(commands):
-                raise error_in(status, body)
-            reply, touched, confirmed = map(_element, body)
+            reply, touched, confirmed = _elements(status, body, len(commands))
             if isinstance(reply, StoreError):
                 raise reply
             if isinstance(touched, StoreError) or not isinstance(confirmed, int) or confirmed < replicas:
@@ -336,10 +331,14 @@ def _decoded(status: int, text: bytes) -> Any:
         raise StoreUnavailableError(f"the store answered {status} without JSON", Outcome.UNKNOWN) from None
 
 
-def _element(one: Any) -> Any:
-    if isinstance(one, dict) and "result" in one:
-        return one["result"]
-    return error_in(200, one, scripted=True)
+def _elements(status: int, body: Any, count: int) -> list[Any]:
+    """The reply or the error of each command of a pipeline."""
+    if status != 200 or not isinstance(body, list) or len(body) != count:
+        raise error_in(status, body)
+    return [
+        one["result"] if isinstance(one, dict) and "result" in one else error_in(200, one, scripted=True)
+        for one in body
+    ]
 
 
 def _is_unknown_script(reply: Any) -> bool:

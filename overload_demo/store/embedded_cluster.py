@@ -82,7 +82,6 @@ class ClusterNode(EmbeddedServer):
         self.port, self.bus_port = (str(one.getsockname()[1]) for one in self._reserved)
         if sys.platform != "linux":  # a port that is reserved cannot be listened on there
             self.free_ports()
-        binary, *_ = self._command
         options = {
             "bind": HOST,
             "port": self.port,
@@ -97,7 +96,7 @@ class ClusterNode(EmbeddedServer):
             "min-replicas-to-write": str(settings.overload_min_replicas),
         }
         # The password is in the file only: every user of the machine can read the command line.
-        self._command = [binary, f"../{CLUSTER_CONFIG}", *node_options(settings.overload_maxmemory, self._durability)]
+        self._command[1:] = [f"../{CLUSTER_CONFIG}", *node_options(settings.overload_maxmemory, self._durability)]
         self._command += [text for name, value in options.items() for text in (f"--{name}", value)]
 
     async def connect(self) -> RedisConnection:

@@ -16,7 +16,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from overload_demo.config import Settings
 from overload_demo.errors import StoreError, StoreUnavailableError
@@ -24,8 +24,6 @@ from overload_demo.queue.consumer import Consumer, Lease, LeasedJob, Settlement
 from overload_demo.queue.protocol import Protocol
 from overload_demo.rest.client import Upstash
 from overload_demo.worker.identity import Identity
-
-OnSettled = Callable[[Sequence[Settlement], int], object]
 
 log = logging.getLogger("overload_demo.worker")
 
@@ -133,26 +131,27 @@ class WakeUps:
             self._on_wake()
 
 
-class JobSource:
-    """The queue of one shard. ``on_settled`` gets each batch that was settled, and how many of it were fenced.
+class Reports(NamedTuple):
+    """What a source of jobs calls: ``settled`` with a batch that was settled, and how many of it were fenced.
 
-    ``on_wake`` is called when jobs may be waiting, while :meth:`listen` runs. Raises :class:`StoreError`.
+    ``woken`` means that jobs may be waiting, while ``listen()`` runs. ``late`` gets the jobs of a lease call that was
+    not waited for.
     """
 
-    def __init__(
-        self,
-        upstash: Upstash,
-        settings: Settings,
-        identity: Identity,
-        shard: int,
-        on_settled: OnSettled,
-        on_wake: Callable[[], object],
-    ) -> None:
+    settled: Callable[[Sequence[Settlement], int], object]
+    woken: Callable[[], object]
+    late: Callable[[Lease], object]
+
+
+class JobSource:
+    """The queue of one shard. Raises :class:`StoreError`."""
+
+    def __init__(self, upstash: Upstash, settings: Settings, identity: Identity, shard: int, reports: Reports) -> None:
         self.shard = shard
-        self._upstash, self._on_settled = upstash, on_settled
+        self._upstash, self._reports = upstash, reports
         self._consumer = Consumer(upstash, settings, identity.worker_id, identity.predecessors, shard)
         channel, poll_s = Protocol.of(upstash, settings).key("wake"), settings.max_poll_interval_s
-        self._wake_ups = WakeUps(upstash, channel, identity.worker_id, poll_s, on_wake)
+        self._wake_ups = WakeUps(upstash, channel, identity.worker_id, poll_s, reports.woken)
 
     async def listen(self) -> None:
         """Receive wake-ups until cancelled."""
@@ -160,7 +159,7 @@ class JobSource:
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         """Settle jobs; safe to repeat."""
-        self._on_settled(settlements, await self._consumer.settle(settlements))
+        self._reports.settled(settlements, await self._consumer.settle(settlements))
 
     async def settle_and_lease(
         self, settlements: Sequence[Settlement], max_jobs: int, *, may_sleep: bool = True
@@ -174,7 +173,7 @@ class JobSource:
         lease: Lease | StoreError
         if settlements:
             fenced, lease = await self._consumer.settle_and_lease(settlements, max_jobs, *terms)
-            self._on_settled(settlements, fenced)
+            self._reports.settled(settlements, fenced)
         else:
             lease = await self._consumer.lease(max_jobs, *terms)
         if isinstance(lease, Lease) and lease.jobs:

@@ -26,6 +26,7 @@ from overload_demo.process import after_fork, replace_with_null
 from overload_demo.queue.consumer import Lease, LeasedJob, LeaseEnd, Settlement, about
 from overload_demo.store.connect import Store
 from overload_demo.worker.identity import Identity
+from overload_demo.worker.job_source import Reports
 from overload_demo.worker.journal import WorkerMetrics
 from overload_demo.worker.sharded_consumer import open_source
 
@@ -68,8 +69,8 @@ class LeaseRenewer:
         self._current_since = 0.0
         self._is_overdue = False
         self._renewed_at = time.monotonic()
-        calls = metrics.store_error, self._count, on_wake or (lambda: None), self._add
-        self._source = open_source(settings, store, identity, *calls)
+        reports = Reports(self._count, on_wake or (lambda: None), self._add)
+        self._source = open_source(settings, store, identity, metrics.store_error, reports)
         self._one_at_a_time = asyncio.Lock()
         self._selector = selectors.DefaultSelector()
         self._loop = asyncio.SelectorEventLoop(self._selector)

@@ -25,7 +25,7 @@ from overload_demo.queue.protocol import age_s
 from overload_demo.rest.client import Upstash
 from overload_demo.store.connect import Store, clients_of
 from overload_demo.worker.identity import Identity
-from overload_demo.worker.job_source import RETRY_FIRST_S, Backoff, JobSource, OnSettled
+from overload_demo.worker.job_source import RETRY_FIRST_S, Backoff, JobSource, Reports
 
 log = logging.getLogger("overload_demo.worker")
 
@@ -35,11 +35,12 @@ UNKNOWN = Lease([], 0, 1)  # the counts of a shard that has not answered: it may
 Call = asyncio.Task[Any]
 
 
-class ServedShard:
-    """What a worker knows of one shard, and what it owes to it. Times are those of ``time.monotonic``."""
+class ServedShard(JobSource):
+    """One of several shards, what a worker knows of it and owes to it. Times are those of ``time.monotonic``."""
 
-    def __init__(self, source: JobSource, longest_pause_s: float) -> None:
-        self.source, self._longest_pause_s = source, longest_pause_s
+    def __init__(self, upstash: Upstash, settings: Settings, identity: Identity, shard: int, reports: Reports) -> None:
+        super().__init__(upstash, settings, identity, shard, reports)
+        self._longest_pause_s = settings.max_poll_interval_s
         self.owed: deque[Sequence[Settlement]] = deque()
         self.last = UNKNOWN
         self.head_at = math.inf  # when the job at the head was accepted; infinite: none is known
@@ -70,7 +71,7 @@ class ServedShard:
 
     async def fall_asleep(self) -> None:
         """Sleep, if the shard was told, no wake-up has arrived since, and the next one is certain to arrive."""
-        sleep_s = await self.source.sleep_s(self.last)
+        sleep_s = await self.sleep_s(self.last)
         if self.is_told and sleep_s:
             self.asleep_until = time.monotonic() + sleep_s
         self.is_told = False
@@ -84,7 +85,7 @@ class ServedShard:
                 break
             except StoreError as error:
                 if self.error is None:
-                    log.warning("shard %d fails, the others are served: %s", self.source.shard, error)
+                    log.warning("shard %d fails, the others are served: %s", self.shard, error)
                 self.error, self.last, self.head_at = error, UNKNOWN, math.inf
                 self.wake()
                 if self.leaving.is_set():
@@ -95,18 +96,18 @@ class ServedShard:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.leaving.wait(), pauses.next_s())
         if self.error:
-            log.info("shard %d answers again", self.source.shard)
+            log.info("shard %d answers again", self.shard)
             self.error = None
         return result
 
     async def _exchange(self, max_jobs: int | None, may_sleep: bool) -> Lease | None:
         while self.owed and (max_jobs is None or len(self.owed) > 1):
-            await self.source.settle(self.owed[0])
+            await self.settle(self.owed[0])
             self.owed.popleft()
         if max_jobs is None:
             return None
         self.last, settlements = UNKNOWN, self.owed[0] if self.owed else []
-        lease = await self.source.settle_and_lease(settlements, max_jobs, may_sleep=may_sleep)
+        lease = await self.settle_and_lease(settlements, max_jobs, may_sleep=may_sleep)
         if settlements:
             self.owed.popleft()
         if isinstance(lease, StoreError):
@@ -121,31 +122,24 @@ class ServedShard:
 class ShardedConsumer:
     """The queues of several shards, in the place of a :class:`JobSource`. Raises StoreError if no shard answers.
 
-    ``on_late`` gets jobs of a lease call that was not waited for; after such a call ``on_wake`` is called too. Use it
-    in one event loop, one call at a time except :meth:`sleep_s`.
+    It also reports ``woken`` after a call that was not waited for. Use it in one event loop, one call at a time except
+    :meth:`sleep_s`.
     """
 
     def __init__(
-        self,
-        clients: Mapping[int, Upstash],
-        settings: Settings,
-        identity: Identity,
-        on_settled: OnSettled,
-        on_wake: Callable[[], object],
-        on_late: Callable[[Lease], object],
+        self, clients: Mapping[int, Upstash], settings: Settings, identity: Identity, reports: Reports
     ) -> None:
         self._look_within_s = settings.worker_lease_s / 3
         self._leave_within_s = min(settings.worker_grace_s, settings.overload_store_deadline_s) / 2  # twice
-        self._on_wake, self._on_late = on_wake, on_late
+        self._reports = reports
         self._shards: dict[int, ServedShard] = {}
         for number, client in clients.items():
-            wake = partial(self._wake, number)
-            source = JobSource(client, settings, identity, number, on_settled, wake)
-            self._shards[number] = ServedShard(source, settings.max_poll_interval_s)
+            own = reports._replace(woken=partial(self._wake, number))
+            self._shards[number] = ServedShard(client, settings, identity, number, own)
 
     async def listen(self) -> None:
         """Receive the wake-ups of each shard until cancelled."""
-        await asyncio.gather(*(shard.source.listen() for shard in self._shards.values()))
+        await asyncio.gather(*(shard.listen() for shard in self._shards.values()))
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         """Settle jobs; what fails is owed, and settled once the shard answers."""
@@ -182,7 +176,7 @@ class ShardedConsumer:
         for number, shard in self._shards.items():
             held = [job for job in jobs if job.shard == number]
             if held and shard.is_free:
-                extends.append(shard.begin(partial(shard.source.extend, held)))
+                extends.append(shard.begin(partial(shard.extend, held)))
             elif held:
                 unreached = shard.error or StoreUnavailableError(f"shard {number} has not answered yet")
             elif shard.is_free and now - shard.seen_at > self._look_within_s:
@@ -200,12 +194,12 @@ class ShardedConsumer:
 
     async def leave(self) -> None:
         """Settle what is owed, once more, and leave each shard; logs what remains."""
-        self._on_late = self._release
+        self._reports = self._reports._replace(late=self._release)
         for shard in self._shards.values():
             shard.leaving.set()
         await self._end_calls()
         for shard in self._free():
-            shard.begin(shard.source.leave)
+            shard.begin(shard.leave)
         await self._end_calls()
         for number, shard in self._shards.items():
             if count := sum(map(len, shard.owed)):
@@ -216,11 +210,11 @@ class ShardedConsumer:
     async def aclose(self) -> None:
         """Close the connections."""
         for shard in self._shards.values():
-            await shard.source.aclose()
+            await shard.aclose()
 
     def _wake(self, number: int) -> None:
         self._shards[number].wake()
-        self._on_wake()
+        self._reports.woken()
 
     def _free(self) -> set[ServedShard]:
         return {shard for shard in self._shards.values() if shard.is_free}
@@ -288,10 +282,10 @@ class ShardedConsumer:
         if call.cancelled() or isinstance(call.exception(), StoreError):
             return
         if isinstance(lease := call.result(), Lease) and lease.jobs:
-            self._on_late(lease)
+            self._reports.late(lease)
         for shard in self._owing():
             shard.exchange().add_done_callback(self._end_late)
-        self._on_wake()
+        self._reports.woken()
 
     async def _end_calls(self) -> None:
         calls = [shard.call for shard in self._shards.values() if shard.call]
@@ -304,9 +298,7 @@ def open_source(
     store: Store,
     identity: Identity,
     on_error: Callable[[StoreError], object],
-    on_settled: OnSettled,
-    on_wake: Callable[[], object],
-    on_late: Callable[[Lease], object],
+    reports: Reports,
 ) -> JobSource | ShardedConsumer:
     """Open the shards of WORKER_SHARDS, or all. Raises :class:`ConfigurationError` if one is not configured."""
     clients = clients_of(store, connections=2, timeout_s=settings.overload_store_deadline_s, on_error=on_error)
@@ -316,6 +308,6 @@ def open_source(
         raise ConfigurationError(message)
     if len(chosen) == 1:
         [shard] = chosen
-        return JobSource(clients[shard], settings, identity, shard, on_settled, on_wake)
+        return JobSource(clients[shard], settings, identity, shard, reports)
     served = {shard: clients[shard] for shard in sorted(chosen)}
-    return ShardedConsumer(served, settings, identity, on_settled, on_wake, on_late)
+    return ShardedConsumer(served, settings, identity, reports)

@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import contextlib
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -11,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from overload_demo.errors import Outcome
+from overload_demo.config import load_settings
+from overload_demo.errors import ConfigurationError, Outcome
+from overload_demo.store.connect import EmbeddedStore
 from overload_demo.store.gateway.backing_server import ExternalServer
 from overload_demo.store.gateway.resp import RedisConnectionLostError, pack
 from overload_demo.store.gateway.upstream import Upstream
@@ -67,9 +70,13 @@ def test_a_slow_script_is_left_to_end_and_keeps_its_connection(tmp_path: Path) -
 
 
 class Relay:
-    """A TCP relay to a server that can go silent: connections stay open, and no byte passes."""
+    """A TCP relay to a server that can go silent: connections stay open, and no byte passes.
 
-    def __init__(self, target: str) -> None:
+    Its ``version`` takes the place of the server's in what passes.
+    """
+
+    def __init__(self, target: str, version: bytes = b"") -> None:
+        self._version = version
         self._target, self._listener = target, socket.create_server(("127.0.0.1", 0))
         self._silent: set[socket.socket] = set()
         self.links: list[socket.socket] = []
@@ -101,7 +108,7 @@ class Relay:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 if source not in self._silent:
-                    sink.sendall(data)
+                    sink.sendall(re.sub(rb"(?<=redis_version:)[\d.]+", self._version, data) if self._version else data)
             sink.shutdown(socket.SHUT_WR)
 
 
@@ -116,6 +123,12 @@ def test_a_silent_connection_is_closed(tmp_path: Path) -> None:
             reply = rest.post("/", ["GET", "k"])
             assert (reply.status, "unknown" in str(reply.body)) in {(503, True), (200, False)}
             wait_until("it is served", lambda: rest.post("/", ["GET", "k"]).body == {"result": "v"}, 30)
+
+
+def test_a_server_that_is_too_old_is_refused_in_one_line_that_names_it(tmp_path: Path) -> None:
+    with own_server(tmp_path / "own") as url, contextlib.closing(Relay(url.removeprefix("unix://"), b"6.0.9")) as relay:
+        with pytest.raises(ConfigurationError, match=r"at localhost:\d+ is version 6\.0, but at least 6\.2 is needed$"):
+            EmbeddedStore(tmp_path / "data", load_settings(overload_redis_url=relay.url)).acquire()
 
 
 def test_a_demoted_primary_is_not_used_until_it_takes_writes_again(tmp_path: Path) -> None:
