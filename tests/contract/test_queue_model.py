@@ -531,7 +531,8 @@ def _bounds_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("number", "examples", "steps"),
     [
-        pytest.param(1, 30, 50, id="short"),
+        pytest.param(1, 10, 50, id="short"),
+        pytest.param(1, 30, 50, id="middle", marks=pytest.mark.exhaustive),
         pytest.param(None, 200, 100, id="long", marks=[pytest.mark.slow, pytest.mark.timeout(1_800)]),
     ],
 )

@@ -15,6 +15,7 @@ from overload_demo.queue.protocol import RECONCILE, Protocol
 from overload_demo.rest import Argument
 from overload_demo.rest.client import Upstash
 from overload_demo.store.connect import Store
+from tests.support.cases import plain_first
 from tests.support.queues import Queue, Repeating, conserved, kill_jobs, open_queue, settled
 from tests.support.running import events, make_settings
 from tests.support.stores import Rest
@@ -274,7 +275,7 @@ async def drain(queue: Queue) -> None:
 EVENTS = [release_two, expire_leases, lease_two, finish_two, cancel_and_enqueue, requeue_dead, drain]
 
 
-@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.__name__)
+@pytest.mark.parametrize("event", plain_first(EVENTS, 3), ids=lambda event: event.__name__)
 async def test_an_event_between_two_steps_of_a_repair_does_no_damage(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, event: Callable[[Queue], Awaitable[object]]
 ) -> None:

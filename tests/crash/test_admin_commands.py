@@ -9,6 +9,7 @@ import pytest
 
 from overload_demo.queue.consumer import LeaseEnd
 from overload_demo.store.connect import open_store
+from tests.support.cases import plain_first
 from tests.support.commands import run_module
 from tests.support.network import Network
 from tests.support.queues import Queue, open_queue, settled
@@ -97,7 +98,7 @@ async def test_jobs_that_cannot_be_requeued_are_one_line_and_the_others_are_requ
     assert [letter["job_id"] for letter in await queue.dead_letters()] == [gone]
 
 
-@pytest.mark.parametrize("arguments", [["requeue"], ["requeue", "job_1", "--all"], ["show", "job_1"]])
+@pytest.mark.parametrize("arguments", plain_first([["requeue"], ["requeue", "job_1", "--all"], ["show", "job_1"]]))
 async def test_a_mistake_is_a_one_line_error(tmp_path: Path, queue: Queue, arguments: list[str]) -> None:
     the_error(run(tmp_path, "dead", *arguments))
 
@@ -132,7 +133,7 @@ async def test_the_queue_pauses_and_resumes(tmp_path: Path, queue: Queue) -> Non
 COMMANDS = [["dead", "list"], ["dead", "show", "x"], ["dead", "requeue", "--all"], ["dead", "purge", "--yes"]]
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, ["reconcile"], ["pause"], ["resume"]], ids=" ".join)
+@pytest.mark.parametrize("command", plain_first([*COMMANDS, ["reconcile"], ["pause"], ["resume"]]), ids=" ".join)
 def test_an_unreachable_store_is_a_one_line_error(tmp_path: Path, command: list[str]) -> None:
     nowhere = {
         "UPSTASH_REDIS_REST_URL": f"http://127.0.0.1:{free_port()}",

@@ -66,15 +66,18 @@ def test_another_server_is_a_one_line_error(tmp_path: Path, body: bytes) -> None
 
 @pytest.mark.parametrize(
     ("arguments", "text"),
-    [
-        (["127.0.0.1:8000"], "begins with http:// or https://, and a host follows"),
-        (["http://"], "is not the URL of an API"),
-        (["http://127.0.0.1:port"], "is not the URL of an API"),
-        (["http://127.0.0.1:8000", "--control"], "one at a time"),
-        (["--replay", "nowhere"], "no run to replay"),
-        (["--replay", "nowhere", "--rehearse"], "one at a time"),
-        (["--control", "--output", "/proc/nowhere"], "/proc/nowhere"),
-    ],
+    plain_first(
+        [
+            (["127.0.0.1:8000"], "begins with http:// or https://, and a host follows"),
+            (["http://127.0.0.1:8000", "--control"], "one at a time"),
+            (["--replay", "nowhere"], "no run to replay"),
+            (["http://"], "is not the URL of an API"),
+            (["http://127.0.0.1:port"], "is not the URL of an API"),
+            (["--replay", "nowhere", "--rehearse"], "one at a time"),
+            (["--control", "--output", "/proc/nowhere"], "/proc/nowhere"),
+        ],
+        3,
+    ),
     ids=lambda one: " ".join(one) if isinstance(one, list) else "",
 )
 def test_a_mistake_in_the_arguments_is_a_one_line_error(tmp_path: Path, arguments: list[str], text: str) -> None:

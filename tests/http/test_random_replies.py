@@ -30,8 +30,9 @@ Falsify = Callable[[bytes], bytes]
 Scene = tuple[Network, httpx.Client, WorkerThread]
 
 short = settings(
-    max_examples=30, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=12, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
 )
+middle = settings(short, max_examples=30)
 long = settings(short, max_examples=1_500, derandomize=False, print_blob=True)
 
 
@@ -84,7 +85,15 @@ def scene(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Iter
         yield network, client, worker
 
 
-@pytest.mark.parametrize("how", [short, pytest.param(long, marks=[pytest.mark.slow, pytest.mark.timeout(1_800)])])
+@pytest.mark.parametrize(
+    "how",
+    [
+        short,
+        pytest.param(middle, marks=pytest.mark.exhaustive),
+        pytest.param(long, marks=[pytest.mark.slow, pytest.mark.timeout(1_800)]),
+    ],
+    ids=["short", "middle", "long"],
+)
 def test_any_reply_of_the_store_is_survived_by_api_and_worker(scene: Scene, how: settings) -> None:
     network, client, worker = scene
     posted: list[httpx.Response] = []

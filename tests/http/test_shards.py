@@ -15,7 +15,7 @@ from overload_demo.jobs import ID_LENGTH, new_job_id, on_shard, shard_of
 from overload_demo.queue.producer import NewJob
 from overload_demo.queue.shards import JOBS_IN_A_ROW, queue_of, shard_of_record
 from overload_demo.store.connect import Store, clients_of
-from tests.http.test_bounds import CROWD, crowd
+from tests.http.test_bounds import CROWD, PATIENT, crowd
 from tests.http.test_front_door import low_descriptor_limit
 from tests.http.test_jobs_contract import assert_problem
 from tests.http.test_metrics import scrape_on
@@ -123,7 +123,7 @@ def test_old_ids_and_most_keys_stay_valid_when_a_deployment_grows(settings: Sett
 async def test_the_bounds_hold_in_each_shard_and_in_total(
     tmp_path: Path, shards: Store, bounds: dict[str, float], room: list[int]
 ) -> None:
-    settings = make_settings(tmp_path, **bounds)
+    settings = make_settings(tmp_path, **bounds, **PATIENT)
 
     answers, stats = await crowd(settings, shards, 1)
 

@@ -12,6 +12,7 @@ import pytest
 
 from overload_demo.course.inventory import items
 from tests.notebooks.kernels import cells, environment, no_process_left
+from tests.support.cases import plain_first
 from tests.support.commands import run_module
 
 IMPORT = "from overload_demo.course import check"
@@ -141,7 +142,7 @@ def test_an_invalid_notebook_is_a_one_line_error_before_anything_runs(tmp_path: 
     assert not (tmp_path / "it ran").exists()
 
 
-@pytest.mark.parametrize("package", ["nbclient", "nbformat"])
+@pytest.mark.parametrize("package", plain_first(["nbclient", "nbformat"]))
 def test_without_the_extra_the_error_names_it(tmp_path: Path, package: str) -> None:
     (tmp_path / f"{package}.py").write_text("raise ImportError('not installed')")
     notebook = write(tmp_path, "one", "1")
