@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -151,9 +152,8 @@ def test_a_successor_that_evicts_gets_no_commands_until_it_does_not(
         rest = rest_of(gateway.shards[0])
         with configured(replica, maxmemory="100mb", maxmemory_policy="allkeys-lru"):
             own_cluster.kill(former)
-            wait_until(
-                "it is found", lambda: "retrying: the server evicts keys when full (allkeys-lru)" in gateway.log()
-            )
+            reason = r"retrying: the server of shard 0 at \S+ evicts keys when full \(allkeys-lru\)"
+            wait_until("it is found", lambda: re.search(reason, gateway.log()))
             reply = rest.post("/", command)
             assert (reply.status, "nothing was done" in reply.body["error"]) == (503, True)
         wait_until("it is served", lambda: rest.post("/", command).status == 200)

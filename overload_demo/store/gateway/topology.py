@@ -137,7 +137,7 @@ class SentinelTopology(Topology):
 class FollowedServer(ExternalServer):
     """The primary of one shard, wherever it is."""
 
-    answer_timeout_s, retry_longest_s = 1.0, 0.2
+    answer_timeout_s, retry_longest_s = 1.5, 0.2
 
     def __init__(self, url: str, topology: Topology, shard: int | None) -> None:
         super().__init__(url)
@@ -201,7 +201,7 @@ def followed_servers(url: str) -> list[FollowedServer]:
     except ValueError:
         raise ConfigurationError(SCHEMES) from None
     client: dict[str, Any] = {"decode_responses": True, "socket_timeout": ANSWER_TIMEOUT_S}
-    client |= {"ssl": True, "ssl_check_hostname": True} if scheme == "rediss" else {}
+    client |= {"ssl": True, "ssl_check_hostname": True, "socket_connect_timeout": 1.0} if scheme == "rediss" else {}
     server = f"{scheme}://{user}{at}{hosts.partition(',')[0]}/{database}"
     if not is_cluster:
         client |= {"password": query.get("sentinel_password", [None])[0]}

@@ -9,8 +9,8 @@ When the oldest request on a shared connection makes no progress, the gateway pr
 
 Requests pay nothing for this, and nothing is sent on the shared connections.
 
-A server that is followed is left when its role has moved: the topology says so (checked twice a second), or it refuses
-a command for that reason. What it has refused is sent again to the new one.
+A server that is followed is left when its role has moved: the topology says so (checked every 0.5 s, or 0.2 s while it
+is silent), or it refuses a command for that reason. What it has refused is sent again to the new one.
 """
 
 import asyncio
