@@ -38,8 +38,8 @@ sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One more test at a time than there are cores, since most of them wait for processes; more than 4 gain little."""
-    return min((os.cpu_count() or 1) + 1, 4)
+    """Two more tests at a time than there are cores, since most of them wait for processes; more than 4 gain little."""
+    return min((os.cpu_count() or 1) + 2, 4)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -159,6 +159,7 @@ def test_two_workers_run_every_job_once(tmp_path: Path, own_queue: dict[str, obj
     assert sorted(job_id for what, job_id, _ in events(tmp_path) if what == "effect") == sorted(ids)
 
 
+@pytest.mark.exhaustive
 def test_api_and_worker_recover_from_a_killed_store(tmp_path: Path) -> None:
     with api_process(tmp_path) as (_, client), worker_process(tmp_path, WORKER_PROCESSING_DELAY=0.01):
         ids = submit(client, 20)

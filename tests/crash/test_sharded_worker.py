@@ -75,7 +75,7 @@ async def test_a_shard_with_few_jobs_gets_its_turn_beside_a_long_queue(
 async def test_an_expired_lease_returns_in_a_quiet_shard_while_another_is_busy(
     tmp_path: Path, store: Store, queues: list[Queue], settings: Settings
 ) -> None:
-    [lost], busy = await enqueue(queues, 1, 1), await enqueue(queues, 0, 120)
+    [lost], busy = await enqueue(queues, 1, 1), await enqueue(queues, 0, 80)
     await queues[1].worker("dead", worker_lease_s=1.0).lease(1)
 
     with working(settings.model_copy(update={"worker_processing_delay": 0.03, "worker_lease_s": 1.0}), store):

@@ -204,6 +204,7 @@ def test_one_scrape_covers_all_processes_and_a_kill_lowers_no_counter(
 ) -> None:
     with parent_of(2, tmp_path, **own_queue) as (parent, url), httpx.Client(base_url=url, trust_env=False) as client:
         fire(url, 300, lambda: None)
+        wait_until("all are counted", lambda: scrape(client)["overload_http_requests_total{202}"] == 300)
         before = scrape(client)
         assert before["overload_http_requests_total{202}"] == before["overload_acceptance_seconds_count"] == 300
         assert before["overload_commit_batch_jobs_sum"] == 300
