@@ -189,7 +189,7 @@ async def _serve(
 ) -> None:
     """Serve on ``listeners`` until it is cancelled, the last user has left, or the data is lost."""
     durability = await shards.open()
-    state = State(tokens.standard, os.getpid(), durability, "; ".join(shards.notices), shards.shards)
+    state = State(tokens.standard, os.getpid(), durability, "\n".join(shards.notices), shards.shards)
     if options.repair:
         _report_repair(data_dir, state.notice)
         return

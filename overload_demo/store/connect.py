@@ -152,7 +152,7 @@ class EmbeddedStore:
                 give_up_at = time.monotonic() + LOADING_TIMEOUT_S
             elif (state := data_dir.read_state()) is not None and any(map(_answers, data_dir.address(state).shards)):
                 self._compare(state)
-                for notice in filter(None, state.notice.split("; ") if starting is not None else []):
+                for notice in state.notice.splitlines() if starting is not None else []:
                     log.warning("%s", notice)
                 return data_dir.address(state)
             elif starting is not None and starting.poll() is not None:

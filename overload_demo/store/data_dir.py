@@ -43,7 +43,7 @@ STILL_LEAVING = f"timed out after {LEAVING_TIMEOUT_S:g} s waiting for the end of
 
 @dataclass(frozen=True)
 class State:
-    """What a running gateway publishes; ``notice`` lists the data that it dropped at its start.
+    """What a running gateway publishes; ``notice`` has a line for each warning of its start.
 
     ``shards`` is their number in front of a cluster: shard n has the token ``n.TOKEN`` and the hash tag of
     :func:`hash_tag`. 0 in front of one server.

@@ -262,7 +262,6 @@ def test_a_store_that_runs_without_replicas_is_reported(tmp_path: Path, caplog: 
     assert "OVERLOAD_MIN_REPLICAS is 1, but replicas of shard 0: 0" in caplog.text
 
 
-@pytest.mark.exhaustive
 def test_jobs_of_an_embedded_cluster_wait_for_their_replicas(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     settings = make_settings(tmp_path, overload_key_prefix="", overload_min_replicas=1, overload_store_deadline_s=1.0)
     with (

@@ -47,7 +47,6 @@ def test_an_endless_script_is_killed_and_the_store_keeps_serving(tmp_path: Path,
         assert (reply.status, "killed by user" in reply.body["error"]) == (400, True), reply
 
 
-@pytest.mark.exhaustive
 def test_an_endless_script_that_has_written_is_undone_and_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
     with standalone_store(tmp_path) as rest:
         rest.run("SET", "k", "v")
