@@ -54,7 +54,7 @@ MUTANTS = {
                 "        import asyncio\n\n"
                 "        self._producer.hand_in(new, lambda _: None)\n"
                 "        reply = Enqueued(new.job_id, 0.0)\n"
-                "        asyncio.get_running_loop().call_soon(request.committed, new.job_id, reply)\n"
+                "        asyncio.get_running_loop().call_soon(request.committed, new, reply)\n"
             )
         },
         ("lost", "unknown id"),
