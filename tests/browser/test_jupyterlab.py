@@ -93,7 +93,8 @@ def test_the_stop_button_ends_a_spike_and_a_reloaded_page_can_run_it_again(lab: 
     lab.page.click('[data-command="notebook:interrupt-kernel"], [title^="Interrupt"]')
     wait_until("the cell has ended", lambda: lab.errors(), 20.0)
     assert all("Stopped (■)" in error and len(error.splitlines()) == 2 for error in lab.errors())
-    lab.page.wait_for_function(KERNEL_IS_IDLE)  # it first refuses the rest of Run All
+    wait_until("the rest of Run All is refused", lambda: not lab.page.locator(".jp-InputPrompt", has_text="*").count())
+    lab.page.wait_for_function(KERNEL_IS_IDLE)
 
     lab.run_cell(SPIKE_CELL)
     wait_until("it runs again", lambda: lab.accepted(SPIKE_CELL) > 100, 40.0)
