@@ -10,7 +10,7 @@ import pytest
 from overload_demo.config import Settings
 from overload_demo.jobs import shard_of
 from tests.support.queues import Queue
-from tests.support.running import working
+from tests.support.running import events, working
 from tests.support.shard_servers import (
     ShardServer,
     all_done,
@@ -93,7 +93,7 @@ async def test_a_worker_that_ends_logs_what_it_owes_to_a_dead_shard(
     changes = {"worker_processing_delay": 0.5, "worker_grace_s": 1.0}
 
     with working(settings.model_copy(update=changes), store_of_all(servers)):
-        wait_until("the job runs", lambda: "start" in (tmp_path / "effects.log").read_text())
+        wait_until("the job runs", lambda: events(tmp_path))
         servers[1].kill()
         wait_until("it is done", lambda: done_in_order(tmp_path))
     servers[1].start()

@@ -16,7 +16,7 @@ from overload_demo.lab.spike_run import run_spike
 from overload_demo.lab.stack import Stack
 from overload_demo.live.dashboard import Dashboard
 from overload_demo.load import calibrate
-from tests.support.running import JOB
+from tests.support.running import JOB, files_below
 from tests.support.waiting import wait_until_async
 
 PLAN = SpikePlan(60, 300, baseline="none")
@@ -50,7 +50,7 @@ async def test_a_stack_requires_its_own_key_and_every_client_of_the_lab_sends_it
         assert stack.api_key is not None
         key = stack.api_key.get_secret_value()
 
-    kept = [path for path in tmp_path.rglob("*") if path.is_file() and key.encode() in path.read_bytes()]
+    kept = [path for path, content in files_below(tmp_path).items() if key.encode() in content]
     assert (kept, key in repr(vars(stack))) == ([], False)
 
 

@@ -5,7 +5,7 @@ import os
 import secrets
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +178,16 @@ def wait_for(client: httpx.Client, job_ids: list[str], state: str = "done", time
 def events(folder: Path) -> list[tuple[str, str, int]]:
     """The worker's log as (what, job id, attempt), what being "start" or "effect"."""
     return [(event.what, event.job_id, event.attempt) for event in read_events(folder / "effects.log")]
+
+
+def files_below(folder: Path) -> dict[Path, bytes]:
+    """Each file below ``folder`` with its content, without those that a process removes meanwhile."""
+    contents = {}
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            with suppress(FileNotFoundError):
+                contents[path] = path.read_bytes()
+    return contents
 
 
 def store_processes(folder: Path) -> tuple[int, int]:
