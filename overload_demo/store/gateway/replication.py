@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from overload_demo.errors import StoreUnavailableError
-from overload_demo.rest.diagnosis import info_facts
+from overload_demo.rest import info_facts
 from overload_demo.store.gateway.backing_server import BackingServer, configured
 from overload_demo.store.gateway.commands import LONGEST_WAIT_MS
 from overload_demo.store.gateway.resp import RedisConnection, ReplyError
