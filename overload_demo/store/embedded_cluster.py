@@ -20,7 +20,7 @@ from pydantic import SecretStr
 
 from overload_demo.config import Settings
 from overload_demo.errors import StoreUnavailableError
-from overload_demo.rest.diagnosis import LOADING, info_facts
+from overload_demo.rest import LOADING, info_facts
 from overload_demo.store.data_dir import (
     CLUSTER_CONFIG,
     DATA,

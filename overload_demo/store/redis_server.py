@@ -23,8 +23,7 @@ import psutil
 
 from overload_demo.config import Settings
 from overload_demo.errors import ConfigurationError, StoreUnavailableError
-from overload_demo.rest import Durability
-from overload_demo.rest.diagnosis import OLDEST
+from overload_demo.rest import OLDEST, Durability
 from overload_demo.store import append_only
 from overload_demo.store.data_dir import LOG, SERVER_LOCK, SERVER_SOCKET, DataDir, FileLock
 from overload_demo.store.gateway.backing_server import BackingServer

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from pydantic import SecretStr
 
 from overload_demo.errors import ConfigurationError, StoreUnavailableError
-from overload_demo.rest.diagnosis import LOADING, info_facts, refuse_old, refuse_unsafe, why_no_writes
+from overload_demo.rest import LOADING, info_facts, refuse_old, refuse_unsafe, why_no_writes
 from overload_demo.store.gateway.resp import RedisConnection, ReplyError
 
 log = logging.getLogger(__name__)
