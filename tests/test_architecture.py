@@ -62,16 +62,16 @@ STACK = {
     "api": 1_257,
     "api/front_door": 777,
     "worker": 1_678,
-    "store": 1_831,
-    "store/gateway": 1_902,
+    "store": 1_817,
+    "store/gateway": 1_864,
 }
 WORKBENCH = {"load": 1_864, "lab": 5_536, "live": 1_669, "course": 1_939, "cli": 388}
-MOST_LINES_OF_THE_STACK = 10_987
+MOST_LINES_OF_THE_STACK = 10_935
 MOST_LINES_OF_THE_WORKBENCH = 11_396
 MOST_LINES_OF_LUA = 650
 MOST_LINES_OF_EXPERIMENTS = 4_829
 MOST_LINES_OF_CHECKS = 1_385  # of exercises, beside the notebooks
-MOST_FILES = 128
+MOST_FILES = 126
 MOST_LINES_OF_A_FILE = 350
 MOST_LINES_OF_A_FUNCTION = 60
 
