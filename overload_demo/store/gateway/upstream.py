@@ -23,7 +23,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from overload_demo.errors import ConfigurationError, StoreUnavailableError
 from overload_demo.store.gateway.backing_server import BackingServer
 from overload_demo.store.gateway.commands import LONGEST_WAIT_MS, RedisCommand
-from overload_demo.store.gateway.resp import RedisConnection, ReplyBudget, ReplyError, error_in
+from overload_demo.store.gateway.resp import LOST, RedisConnection, ReplyBudget, ReplyError, error_in
 
 log = logging.getLogger(__name__)
 
@@ -329,5 +329,5 @@ class LentConnections:
         connection.closed.add_done_callback(lambda _: self.opened.discard(connection))
         if not main.is_open:  # it may lead to a server that has just been demoted
             connection.close()
-            raise StoreUnavailableError("the connection to the server was lost")
+            raise StoreUnavailableError(LOST)
         return connection
