@@ -56,22 +56,22 @@ HOMES = {
 
 # Room -> most lines of Python. A room inside another one (api/front_door, store/gateway) counts by itself.
 STACK = {
-    "vocabulary": 1_300,
-    "rest": 751,
-    "queue": 1_477,
-    "api": 1_271,
-    "api/front_door": 768,
-    "worker": 1_674,
-    "store": 1_833,
-    "store/gateway": 1_902,
+    "vocabulary": 1_293,
+    "rest": 746,
+    "queue": 1_503,
+    "api": 1_257,
+    "api/front_door": 777,
+    "worker": 1_678,
+    "store": 1_809,
+    "store/gateway": 1_855,
 }
-WORKBENCH = {"load": 1_870, "lab": 5_550, "live": 1_686, "course": 1_960, "cli": 400}
-MOST_LINES_OF_THE_STACK = 10_976
-MOST_LINES_OF_THE_WORKBENCH = 11_430
+WORKBENCH = {"load": 1_864, "lab": 5_536, "live": 1_669, "course": 1_939, "cli": 388}
+MOST_LINES_OF_THE_STACK = 10_918
+MOST_LINES_OF_THE_WORKBENCH = 11_396
 MOST_LINES_OF_LUA = 650
-MOST_LINES_OF_EXPERIMENTS = 4_900
+MOST_LINES_OF_EXPERIMENTS = 4_829
 MOST_LINES_OF_CHECKS = 1_385  # of exercises, beside the notebooks
-MOST_FILES = 129
+MOST_FILES = 126
 MOST_LINES_OF_A_FILE = 350
 MOST_LINES_OF_A_FUNCTION = 60
 

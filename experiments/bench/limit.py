@@ -22,7 +22,7 @@ import psutil
 import typer
 
 from experiments.bench.record import Folder, Rounds, Row, Seconds, recording
-from experiments.bench.servers import drained, folder_in, our_api, posting, stats, worker, wrk
+from experiments.bench.servers import accepted_per_s, drained, folder_in, our_api, stats, worker
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab.parts import store_processes
 
@@ -69,12 +69,10 @@ def main(rounds: Rounds = 3, seconds: Seconds = 5.0, folder: Folder = Path()) ->
             bound = [cores * 1e6 / (sum(one.values()) - one["rate"]) for one in seen]
             rows.append(Row(what=f"{name}: bound by {cores} cores", unit="/s", ours=bound))
 
-        def accept(connections: int) -> float:
-            return wrk(f"{url}/jobs", connections, seconds, posting())
-
-        accept(64)
+        accepted_per_s(url, 64, seconds)  # warm up
         for connections in (64, 256):
-            record(f"accept, {connections} connections", partial(accept, connections), "API")
+            accept = partial(accepted_per_s, url, connections, seconds)
+            record(f"accept, {connections} connections", accept, "API")
         queued = stats(url)["queue_length"]
         with worker(own) as part:
             pids["worker"] = part.pid or 0
