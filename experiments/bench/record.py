@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict
 
 from overload_demo.console import one_line_errors
 from overload_demo.errors import ConfigurationError
+from overload_demo.lab import about
 from overload_demo.lab.preflight import filesystem_of
-from overload_demo.lab.wording import about
 from overload_demo.load.machine import Environment
 from overload_demo.work import utc_now
 

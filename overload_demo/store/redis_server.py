@@ -64,9 +64,9 @@ class EmbeddedServer(BackingServer):
 
     def __init__(self, data_dir: DataDir, settings: Settings, *, drop_damage: bool) -> None:
         super().__init__()
-        self._data_dir, self._drop_damage, self._durability = data_dir, drop_damage, settings.overload_durability
+        self._data_dir, self._drop_damage, self.durability = data_dir, drop_damage, settings.overload_durability
         binary = find_server(settings.overload_redis_server)
-        self._command = [str(binary), *server_options(settings.overload_maxmemory, self._durability)]
+        self._command = [str(binary), *server_options(settings.overload_maxmemory, self.durability)]
         self._socket = SERVER_SOCKET
         self._repair_options = ["--data-dir", str(data_dir.path)]
         self._process: subprocess.Popen[bytes] | None = None
@@ -100,10 +100,6 @@ class EmbeddedServer(BackingServer):
         log.error("a script that has written exceeds its time limit: restarting the server without its writes")
         with contextlib.suppress(StoreUnavailableError):  # the connection ends with the server
             await connection.ask("SHUTDOWN", "NOSAVE")
-
-    async def durability(self, connection: RedisConnection) -> str:
-        """Return what the server was started with."""
-        return self._durability
 
     async def aclose(self) -> None:
         """End the server cleanly, killing it after ``END_TIMEOUT_S`` seconds; harmless when it is not running."""
