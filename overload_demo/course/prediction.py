@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab.wording import about, off_by
+from overload_demo.lab import about, off_by
 
 PREDICTION_MIME = "application/vnd.overload-demo.prediction+json"
 KEPT_IN = Path("runs") / "predictions.json"  # below the notebooks' directory

@@ -139,8 +139,7 @@ async def in_turns(
     results = [one.result for one in await measure(stack, order, on_progress=on_progress)]
     rates = np.array([_steady_per_s(result) for result in results]).reshape(pairs, 2)
     rates[1::2] = rates[1::2, ::-1]  # of these, B came first
-    summaries = [result.summary() for result in results]
-    doubts = dict.fromkeys(one.reason for one in summaries if one.verdict != "valid")
+    doubts = dict.fromkeys(doubt for result in results if (doubt := result.summary().doubt))
     return Pairs(rates[:, 0], rates[:, 1], tuple(doubts))
 
 

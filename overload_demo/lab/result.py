@@ -282,7 +282,7 @@ class SpikeResult(Reconciliation):
     def doubts(self) -> list[str]:
         """Missing requests or jobs, a load off schedule, a comparison that shows nothing: a line each."""
         missing = [f"{self.verdict}: {reason}" for reason in self.reasons]
-        late = [] if self.load.verdict == "valid" else [f"{self.load.verdict}: {self.load.reason}"]
+        late = [f"{self.load.verdict}: {self.load.doubt}"] if self.load.doubt else []
         caveat = self.caveat.removesuffix(f". {ADVICE}")  # the advice is about options of the command
         return missing + late + ([f"the comparison shows nothing: {caveat}"] if caveat else [])
 

@@ -76,7 +76,11 @@ class SaleResult:
                 Promise("no accepted booking is lost", f"{result.lost:,} lost", result.lost == 0),
                 Promise("one booking a customer", f"{max(0, more):,} too many", more <= 0),
                 Promise(f"done within {most_s:g} s of the 202", f"slowest {slowest_s:.3g} s", slowest_s <= most_s),
-                Promise(f"{SERVED_SHARE:.0%} of the customers are served", f"{share:.1%}", share >= SERVED_SHARE),
+                Promise(
+                    f"{100 * SERVED_SHARE:g} % of the customers are served",
+                    f"{100 * share:.1f} %",
+                    share >= SERVED_SHARE,
+                ),
                 Promise(
                     f"at most {MOST_ATTEMPTS_EACH:g} attempts a customer", f"{each:.2f}", each <= MOST_ATTEMPTS_EACH
                 ),

@@ -45,4 +45,4 @@ class Vote(BaseModel, frozen=True):
     def change(self) -> str:
         """The share of right answers in each count, in a line; empty before the first."""
         shares = [hands[self.question.right] / sum(hands) for hands in self.counts.values()]
-        return "Right answers: " + ", then ".join(f"{share:.0%}" for share in shares) + "." if shares else ""
+        return "Right answers: " + ", then ".join(f"{100 * share:.0f} %" for share in shares) + "." if shares else ""

@@ -27,6 +27,13 @@ CALM_SHARE = 0.02
 CALM_FRACTION_OF_RATE = 0.2
 
 
+def duration(seconds: float) -> str:
+    """Return a time with about two digits: in milliseconds below a second, then in seconds."""
+    if seconds >= 0.9995:
+        return f"{seconds:,.1f} s"
+    return f"{seconds * 1000:.0f} ms" if seconds >= 0.01 else f"{seconds * 1000:.2g} ms"
+
+
 class Shape(StrEnum):
     """How the arrival rate runs over time."""
 

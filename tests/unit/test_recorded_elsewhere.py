@@ -88,8 +88,8 @@ def test_rates_are_also_shown_as_shares_of_capacity(recorded: BaselineRun) -> No
     result = SpikeResult.read(RESULTS / "spike.json").model_copy(update={"baseline": recorded})
 
     assert table_row(result, "drain rate as a share of that") == [
-        f"{result.drain_rate_per_s / result.capacity_per_s:.0%}",
-        f"{recorded.summary.accepted_per_s / recorded.capacity_per_s:.0%}",
+        f"{100 * result.drain_rate_per_s / result.capacity_per_s:.0f} %",
+        f"{100 * recorded.summary.accepted_per_s / recorded.capacity_per_s:.0f} %",
     ]
 
 
