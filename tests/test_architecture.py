@@ -62,11 +62,11 @@ STACK = {
     "api": 1_257,
     "api/front_door": 777,
     "worker": 1_678,
-    "store": 1_806,
+    "store": 1_803,
     "store/gateway": 1_841,
 }
 WORKBENCH = {"load": 1_875, "lab": 5_492, "live": 1_669, "course": 1_939, "cli": 392}
-MOST_LINES_OF_THE_STACK = 10_875
+MOST_LINES_OF_THE_STACK = 10_872
 MOST_LINES_OF_THE_WORKBENCH = 11_367
 MOST_LINES_OF_LUA = 650
 MOST_LINES_OF_EXPERIMENTS = 4_786
