@@ -223,7 +223,7 @@ def _run(options: _Options, settings: Settings, tokens: Tokens) -> None:
         shards = ShardSet(data_dir, settings, drop_damage=options.repair)
         os.chdir(data_dir.path)  # paths of sockets are short from here
         listeners.append(stack.enter_context(_listen_in_data_dir()))
-        import uvloop  # not on Windows, where the lock above was refused
+        import uvloop  # not on Windows, where no data directory can be used
 
         serving = _serve(options, data_dir, shards, tokens, users_lock, listeners)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
