@@ -12,8 +12,7 @@ from overload_demo.errors import ConfigurationError
 from overload_demo.lab.vote import Vote
 from overload_demo.load.load_result import LoadSeries, LoadSummary
 from overload_demo.load.machine import Environment
-from overload_demo.load.plan import LoadPlan, Shape
-from overload_demo.load.retry_policy import RetryPolicy
+from overload_demo.load.plan import LoadPlan, RetryPolicy, Shape
 from overload_demo.rest import DURABILITY_TEXT
 
 SCHEMA_VERSION: Literal[1] = 1
