@@ -62,11 +62,11 @@ STACK = {
     "api": 1_257,
     "api/front_door": 777,
     "worker": 1_678,
-    "store": 1_803,
+    "store": 1_798,
     "store/gateway": 1_841,
 }
 WORKBENCH = {"load": 1_875, "lab": 5_489, "live": 1_668, "course": 1_936, "cli": 392}
-MOST_LINES_OF_THE_STACK = 10_872
+MOST_LINES_OF_THE_STACK = 10_867
 MOST_LINES_OF_THE_WORKBENCH = 11_360
 MOST_LINES_OF_LUA = 650
 MOST_LINES_OF_EXPERIMENTS = 4_786
