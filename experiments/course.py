@@ -18,9 +18,8 @@ import typer
 from jinja2 import DictLoader
 from nbconvert import HTMLExporter
 from PIL import Image
-from pydantic import BaseModel, ConfigDict
 
-from experiments.bench.record import RESULTS, Place
+from experiments.bench.record import RESULTS, Facts, Place
 from overload_demo.console import one_line_errors
 from overload_demo.course import Level
 from overload_demo.course.rerun import read, rerun
@@ -34,10 +33,8 @@ FIGURE = re.compile(r'<img [^>]*alt="([^"]+)" src="data:image/png;base64,([^"]+)
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
-class TellingFigure(BaseModel):
+class TellingFigure(Facts):
     """The figure of a notebook that was run; the PNG stands beside the record. ``alt`` is escaped HTML."""
-
-    model_config = ConfigDict(frozen=True)
 
     place: Place
     level: Level

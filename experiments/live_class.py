@@ -17,9 +17,8 @@ from typing import Annotated, Self
 
 import typer
 from playwright.sync_api import Page, sync_playwright
-from pydantic import BaseModel, ConfigDict
 
-from experiments.bench.record import RESULTS, Place, markdown_table
+from experiments.bench.record import RESULTS, Facts, Place, markdown_table
 from overload_demo.console import one_line_errors
 from overload_demo.errors import OverloadDemoError
 
@@ -28,20 +27,16 @@ PICTURED = "store frozen"
 ACT_WITHIN_S = 120.0
 
 
-class Step(BaseModel):
+class Step(Facts):
     """One act and the page's result line; ``lasted_s`` is from the click to the result."""
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     result: str
     lasted_s: float
 
 
-class LiveClass(BaseModel):
+class LiveClass(Facts):
     """A class; ``ready_s`` is from the command to the address, ``reset_s`` from the click on Reset to ready."""
-
-    model_config = ConfigDict(frozen=True)
 
     place: Place
     ready_s: float

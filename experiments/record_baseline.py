@@ -6,8 +6,6 @@ Stop other programs meanwhile.
 """
 
 import asyncio
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -16,12 +14,12 @@ import typer
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.bench.record import RESULTS
+from experiments.bench.record import RESULTS, command_line
 from overload_demo.console import fail
 from overload_demo.errors import OverloadDemoError
-from overload_demo.lab import BLUE, GREEN, GREY, ORANGE, PURPLE, Look
+from overload_demo.lab import BLUE, GREEN, GREY, ORANGE, PURPLE, SINCE, Look
 from overload_demo.lab.naive_api import baseline_server, run_baseline
-from overload_demo.lab.plots.accessible_figure import SINCE, drawing, without_samples
+from overload_demo.lab.plots.accessible_figure import drawing, without_samples
 from overload_demo.lab.result import VARIANTS, BaselineRecording, BaselineRun, Variant
 from overload_demo.load import LoadPlan, Shape, calibrate
 
@@ -49,12 +47,10 @@ def main(
     constant_s: Annotated[float, typer.Option("--constant-s", help="length of a constant load, seconds")] = 10.0,
     timeout: Annotated[float, typer.Option(help="timeout of a client, seconds")] = 10.0,
     max_duration: Annotated[float, typer.Option(help="firing stops after so many seconds")] = 60.0,
-    seed: Annotated[int, typer.Option(help="seed of the schedules")] = 0,
     variants: Annotated[str, typer.Option(help="which variants")] = ",".join(VARIANTS),
     output: Annotated[Path, typer.Option(help="folder for the files")] = RESULTS,
 ) -> None:
     """Record the naive baseline and draw it."""
-    command = shlex.join(("python", "-m", "experiments.record_baseline", *sys.argv[1:]))
     try:
         chosen, factors = _parse(variants, multiples)
         capacity = capacity or asyncio.run(_measured_capacity(delay))
@@ -62,7 +58,7 @@ def main(
         loads = [(Shape.CONSTANT, int(factor * capacity * constant_s), factor * capacity) for factor in factors]
         loads.append((Shape.SPIKE, requests, rate))
         plans = [  # all before the first load, so that an error appears at once
-            LoadPlan("http://127.0.0.1", count, rate_per_s, shape, seed, timeout, max_duration_s=max_duration)
+            LoadPlan("http://127.0.0.1", count, rate_per_s, shape, timeout_s=timeout, max_duration_s=max_duration)
             for shape, count, rate_per_s in loads
         ]
         output.mkdir(parents=True, exist_ok=True)
@@ -72,7 +68,7 @@ def main(
                 print(f"{variant}: {plan.requests:,} requests, {plan.shape} at {plan.rate_per_s:,.0f}/s")
                 runs.append(asyncio.run(run_baseline(variant, plan, delay)))
                 print(_line(runs[-1]))
-            recording = BaselineRecording(command=command, runs=runs)
+            recording = BaselineRecording(command=command_line("experiments.record_baseline"), runs=runs)
             (output / f"naive_{variant}.json").write_text(recording.model_dump_json() + "\n")
             draw(runs, output / f"naive_{variant}.png")
     except OverloadDemoError as error:

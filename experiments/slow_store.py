@@ -5,7 +5,6 @@ delays requests above the limit on commands, as the vendor does. The store behin
 With ``--record`` the run becomes the recorded one.
 """
 
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from experiments.bench.record import command_line
 from experiments.bench.servers import environment, folder_in
 from experiments.record_spike import keep
 from overload_demo.console import fail, one_line_errors
@@ -33,28 +33,20 @@ def main(
     folder.mkdir(exist_ok=True)
     before = set(folder.glob("*/result.json"))
     with one_line_errors(), folder_in(folder) as place:
-        code = _spike(place, round_trip, commands_per_s, ["--requests", str(requests), "--output", str(folder)])
+        options = ["--upstash", "--yes", "--baseline", "none", "--requests", str(requests), "--output", str(folder)]
+        with far_store(place / "data", round_trip) as cloud:
+            cloud.commands_per_s = commands_per_s
+            command = [sys.executable, "-m", "overload_demo", "spike", *options]
+            code = subprocess.run(command, env=environment(place, **cloud.variables)).returncode
     runs = set(folder.glob("*/result.json")) - before
     if code or len(runs) != 1:
         fail("the spike was not absorbed", code or 1)
-    if record:
-        _record(runs.pop())
-
-
-def _spike(place: Path, round_trip_s: float, commands_per_s: float, options: list[str]) -> int:
-    command = [sys.executable, "-m", "overload_demo", "spike", "--upstash", "--yes", "--baseline", "none", *options]
-    with far_store(place / "data", round_trip_s) as cloud:
-        cloud.commands_per_s = commands_per_s
-        return subprocess.run(command, env=environment(place, **cloud.variables)).returncode
-
-
-def _record(run: Path) -> None:
-    """Record a run with the command that repeats it."""
-    result = SpikeResult.read(run)
-    command = shlex.join(("python", "-m", "experiments.slow_store", *sys.argv[1:]))
-    conditions = result.conditions.model_copy(update={"command": command})
-    result.model_copy(update={"conditions": conditions}).save(run.parent)
-    keep(run.parent, "spike_far")
+    if record:  # with the command that repeats it
+        run = runs.pop()
+        result = SpikeResult.read(run)
+        conditions = result.conditions.model_copy(update={"command": command_line("experiments.slow_store")})
+        result.model_copy(update={"conditions": conditions}).save(run.parent)
+        keep(run.parent, "spike_far")
 
 
 if __name__ == "__main__":

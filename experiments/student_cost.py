@@ -17,9 +17,8 @@ from typing import Annotated
 
 import psutil
 import typer
-from pydantic import BaseModel, ConfigDict
 
-from experiments.bench.record import RESULTS, Place, markdown_table
+from experiments.bench.record import RESULTS, Facts, Place, markdown_table
 from experiments.bench.servers import free_port, wait_for
 from overload_demo.console import one_line_errors
 from overload_demo.course import Level
@@ -41,15 +40,13 @@ PARTS = {
 }
 
 
-class StudentCost(BaseModel):
+class StudentCost(Facts):
     """The resources of one notebook at one level.
 
     ``cpu_s``: CPU time of all processes. ``peak_mb``: their largest memory at one moment. ``peak_by_part_mb``: the
     largest memory of each part at any moment. Memory is proportional set size where ``memory_kind`` is pss, in MB of
     10^6 bytes. ``jupyterlab_mb``: JupyterLab's server with no notebook open, in none of the other numbers.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     place: Place
     notebook: str

@@ -141,17 +141,24 @@ class CoalescingTransport:
 
     uvicorn writes the head and the body of a response separately, and each write is a system call that wakes the peer.
     ``status`` is that of the last response: every response passes here, and no body begins like a status line.
+    ``accepted`` is the connection's socket: uvicorn asks for it twice, and uvloop opens another one each time.
     """
 
     status = b""
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport, self._loop = transport, loop
+    def __init__(
+        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, accepted: socket.socket | None = None
+    ) -> None:
+        self._transport, self._loop, self._accepted = transport, loop, accepted
         self._unwritten: list[bytes] = []
         self.is_closing = transport.is_closing  # called often
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
+
+    def get_extra_info(self, name: str) -> Any:
+        """What asyncio's transports tell of the connection."""
+        return self._accepted if name == "socket" and self._accepted else self._transport.get_extra_info(name)
 
     def write(self, data: bytes) -> None:
         """Write the data in this turn of the event loop or the next."""
@@ -187,13 +194,13 @@ class OneWriteProtocol(HttpToolsProtocol):
     ``_head_again`` is set, its ``on_message_complete`` does nothing.
     """
 
+    accepted: socket.socket | None = None  # the connection's, if this process has accepted it itself
     _head_again = b""  # of a request that offers another protocol, without the offer
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called by the event loop."""
-        super().connection_made(transport)
-        self._responses = CoalescingTransport(transport, self.loop)
-        self.transport = self._responses  # type: ignore[assignment]
+        self._responses = CoalescingTransport(transport, self.loop, self.accepted)
+        super().connection_made(self._responses)  # type: ignore[arg-type]
         self.url, self.headers = b"", []  # until a request begins
 
     def _set_offer_aside(self) -> None:

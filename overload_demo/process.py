@@ -61,20 +61,6 @@ def on_stop_signals(stop: Callable[[], object]) -> None:
             _installed[number] = first, signal.signal(number, first)
 
 
-class SignalHandlers:
-    """The present handlers of the stop signals, to be restored after other code has changed them."""
-
-    def __init__(self) -> None:
-        self._wanted = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-
-    def restore(self) -> list[str]:
-        """Restore the handlers; returns the names of the signals that had another one. Main thread only."""
-        changed = [number for number, wanted in self._wanted.items() if signal.getsignal(number) is not wanted]
-        for number in changed:
-            signal.signal(number, self._wanted[number])
-        return [signal.Signals(number).name for number in changed]
-
-
 def _restore_earlier_handlers() -> None:
     """In a forked child: a stop signal ends it."""
     for number, (handler, before) in _installed.items():

@@ -16,7 +16,7 @@ import typer
 from experiments.bench.limit import microseconds
 from experiments.bench.polling import polls
 from experiments.bench.record import Folder, Rounds, Row, Seconds, recording
-from experiments.bench.servers import drained, folder_in, our_api, posting, stats, worker, wrk
+from experiments.bench.servers import accepted_per_s, drained, folder_in, our_api, stats, worker, wrk
 from overload_demo.lab.parts import store_processes
 from overload_demo.load import LoadPlan, run_load
 from overload_demo.store.data_dir import NODE
@@ -32,7 +32,7 @@ def main(pairs: Rounds = 5, seconds: Seconds = 4.0, folder: Folder = Path()) -> 
         with our_api(single) as (one, _), our_api(several, **cluster) as (many, api):
             pids = {"API": api, **store_processes(several / "data")}
             for connections in CONNECTIONS:
-                accept = partial(_accepted, connections, seconds)
+                accept = partial(accepted_per_s, connections=connections, seconds=seconds)
                 before = stats(many)
                 seen = [(microseconds(pids, partial(accept, many)), accept(one)) for _ in range(pairs)]
                 jobs, calls = (stats(many)[name] - before[name] for name in ("accepted", "rest_calls"))
@@ -70,10 +70,6 @@ def _rows(what: str, seen: list[tuple[dict[str, float], float]]) -> list[Row]:
             parts[role].append(summed[role])
     ratio = Row.of_pairs(f"{what}: six nodes ÷ one store", rates, unit="/s", aim=0.7)
     return [ratio, *(Row(what=f"{what}: CPU of {part}", unit="µs", ours=parts[part]) for part in sorted(parts))]
-
-
-def _accepted(connections: int, seconds: float, url: str) -> float:
-    return wrk(f"{url}/jobs", connections, seconds, posting())
 
 
 if __name__ == "__main__":

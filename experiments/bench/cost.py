@@ -9,18 +9,16 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import typer
 
 from experiments.bench.record import Count, Folder, Rounds, Row, Seconds, recording
-from experiments.bench.servers import commands_run, environment, folder_in, get, our_api, until, uvicorn, worker
+from experiments.bench.servers import commands_run, environment, folder_in, get, our_api, program, uvicorn
 from overload_demo.errors import OverloadDemoError
 from overload_demo.lab.report import FREE_COMMANDS_PER_MONTH, PRICE_PER_100K_COMMANDS
-from overload_demo.lab.simulated_cloud import SimulatedCloud, far_store
+from overload_demo.lab.simulated_cloud import far_store
 from overload_demo.load import LoadPlan, run_load
 
 CLIENTS = 64
@@ -62,15 +60,16 @@ def main(
 
 def _round(folder: Path, kind: str, jobs: int, round_trip_s: float) -> dict[str, float]:
     """Measure one of the two; rates are in jobs a second, the rest is for one job."""
-    with _database(folder, round_trip_s) as (place, cloud, access):
-        api = our_api(place, **access) if kind == OURS else uvicorn(f"{PLAIN}:app", place, **access)
+    with folder_in(folder) as place, far_store(place / "data", round_trip_s) as cloud:
+        api = our_api(place, **cloud.variables) if kind == OURS else uvicorn(f"{PLAIN}:app", place, **cloud.variables)
         with api as (url, _):
             calls, sent, (_, commands) = cloud.exchanges, cloud.commands, commands_run(place)
             load = asyncio.run(run_load(LoadPlan(url, requests=jobs, connections=CLIENTS)))
             if len(load.accepted_ids) != jobs:
                 raise OverloadDemoError(f"not all of {jobs:,} were accepted: {load.summary().failures}")
             since = time.monotonic()
-            _drain(place, kind, access)
+            command = [sys.executable, "-m", kind, "--until-empty"]
+            subprocess.run(command, env=environment(place, **cloud.variables), check=True, timeout=DRAIN_WITHIN_S)
             drained_s = time.monotonic() - since
             with ThreadPoolExecutor(CLIENTS) as clients:
                 bodies = list(clients.map(lambda job_id: get(url, f"/jobs/{job_id}"), load.accepted_ids))
@@ -86,35 +85,18 @@ def _round(folder: Path, kind: str, jobs: int, round_trip_s: float) -> dict[str,
     }
 
 
-def _drain(place: Path, kind: str, access: dict[str, str]) -> None:
-    if kind == OURS:
-        with worker(place, "--until-empty", **access) as part:
-            until(lambda: part.pid is None, DRAIN_WITHIN_S)
-        return
-    command = [sys.executable, "-m", PLAIN, "--until-empty"]
-    subprocess.run(command, env=environment(place, **access), check=True, timeout=DRAIN_WITHIN_S)
-
-
 def _idle(folder: Path, kind: str, watched_s: float) -> tuple[float, float]:
     """Return the commands of a worker without work in a month: a script counted as one, and those inside counted."""
-    with _database(folder, 0.0) as (place, cloud, access):
-        process = subprocess.Popen([sys.executable, "-m", kind], env=environment(place, **access))
-        try:
-            time.sleep(SETTLED_S)
-            calls, commands = cloud.exchanges, commands_run(place)[1]  # idle, both send one command a call
-            time.sleep(watched_s)
-            months = watched_s / MONTH_S
-            return (cloud.exchanges - calls) / months, (commands_run(place)[1] - commands) / months
-        finally:
-            process.kill()
-            process.wait()
-
-
-@contextmanager
-def _database(folder: Path, round_trip_s: float) -> Iterator[tuple[Path, SimulatedCloud, dict[str, str]]]:
-    """Run a store behind a round trip; yield its folder, the simulated cloud, and the variables that name it."""
-    with folder_in(folder) as place, far_store(place / "data", round_trip_s) as cloud:
-        yield place, cloud, cloud.variables
+    with (
+        folder_in(folder) as place,
+        far_store(place / "data", 0.0) as cloud,
+        program(kind, variables=environment(place, **cloud.variables)),
+    ):
+        time.sleep(SETTLED_S)
+        calls, commands = cloud.exchanges, commands_run(place)[1]  # idle, both send one command a call
+        time.sleep(watched_s)
+        months = watched_s / MONTH_S
+        return (cloud.exchanges - calls) / months, (commands_run(place)[1] - commands) / months
 
 
 if __name__ == "__main__":

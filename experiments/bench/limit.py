@@ -22,7 +22,7 @@ import psutil
 import typer
 
 from experiments.bench.record import Folder, Rounds, Row, Seconds, recording
-from experiments.bench.servers import drained, folder_in, our_api, posting, stats, worker, wrk
+from experiments.bench.servers import accepted_per_s, drained, folder_in, our_api, stats, worker
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab.parts import store_processes
 
@@ -32,10 +32,10 @@ OTHER = "event loop"
 PARTS = {
     "write responses": r"_write_direct|_whole|on_response_complete|with_head|committed|found|answered|observe",
     "validate": r"serve \(|jobs\.py",
-    "read and parse HTTP": r"front_door/connection|api/direct|access\.py|headers\.py",
+    "read and parse HTTP": r"front_door/connection|api/direct|access\.py",
     "group commit": r"group_commit|producer\.py|consumer\.py|lease_renewer|protocol\.py",
     "exchange with the store": r"overload_demo/rest/",
-    "run the job": r"worker/|work\.py|overload_demo/logs\.py",
+    "run the job": r"worker/|work\.py",
 }
 _FRAME = re.compile(r"[^;]*overload_demo/[^;]*")
 
@@ -69,12 +69,10 @@ def main(rounds: Rounds = 3, seconds: Seconds = 5.0, folder: Folder = Path()) ->
             bound = [cores * 1e6 / (sum(one.values()) - one["rate"]) for one in seen]
             rows.append(Row(what=f"{name}: bound by {cores} cores", unit="/s", ours=bound))
 
-        def accept(connections: int) -> float:
-            return wrk(f"{url}/jobs", connections, seconds, posting())
-
-        accept(64)
+        accepted_per_s(url, 64, seconds)  # warm up
         for connections in (64, 256):
-            record(f"accept, {connections} connections", partial(accept, connections), "API")
+            accept = partial(accepted_per_s, url, connections, seconds)
+            record(f"accept, {connections} connections", accept, "API")
         queued = stats(url)["queue_length"]
         with worker(own) as part:
             pids["worker"] = part.pid or 0

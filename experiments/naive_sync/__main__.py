@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from experiments.naive_sync.app import DEFAULT_DELAY_S, VARIANTS, create_app
+from experiments.naive_sync.app import VARIANTS, create_app
 from experiments.serving import listen, serve_for_parent, server_of
 
 
@@ -17,7 +17,7 @@ def main(
     variant: Annotated[str, typer.Option(help=f"one of {', '.join(VARIANTS)}", envvar="NAIVE_VARIANT")] = "def-slot",
     delay: Annotated[
         float, typer.Option(help="simulated work, seconds a job", envvar="WORKER_PROCESSING_DELAY", min=0)
-    ] = float(DEFAULT_DELAY_S),
+    ] = 2.0,  # the worker's own default
     parent_pipe: Annotated[bool, typer.Option("--parent-pipe", help="exit when stdin closes")] = False,
 ) -> None:
     """Serve the API that does its work inside the request."""

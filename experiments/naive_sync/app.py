@@ -14,7 +14,6 @@
     waiting for another service), up to 40 times the rate. It loses where the work needs one core, row lock or terminal.
 """
 
-import os
 import secrets
 import threading
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -27,7 +26,6 @@ from pydantic import BaseModel
 from overload_demo.work import Slot, process
 
 VARIANTS = ("async-blocking", "def-slot", "def-no-slot")
-DEFAULT_DELAY_S = "2.0"  # the worker's own default
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -76,13 +74,8 @@ class Counts:
             self.completed += 1
 
 
-def create_app(variant: str | None = None, delay_s: float | None = None) -> FastAPI:
-    """Build the app; missing arguments come from NAIVE_VARIANT and WORKER_PROCESSING_DELAY (seconds a job).
-
-    Raises ValueError for an unknown variant or a delay that is no number.
-    """
-    variant = os.environ.get("NAIVE_VARIANT", "def-slot") if variant is None else variant
-    delay_s = float(os.environ.get("WORKER_PROCESSING_DELAY", DEFAULT_DELAY_S)) if delay_s is None else delay_s
+def create_app(variant: str, delay_s: float) -> FastAPI:
+    """Build the app; a job takes ``delay_s`` seconds. Raises ValueError for an unknown variant."""
     if variant not in VARIANTS:
         raise ValueError(f"unknown variant {variant!r}: choose one of {', '.join(VARIANTS)}")
     slot = nullcontext() if variant == "def-no-slot" else Slot()

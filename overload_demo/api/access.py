@@ -19,35 +19,6 @@ from overload_demo.http_server import HostRule
 _OWNER = "overload_demo.owner"
 
 
-class HostCheck:
-    """The outermost ASGI middleware: answers a request whose Host ``app.state.hosts`` refuses with a 400.
-
-    It also binds the request to the log, and runs HEAD as GET, whose body the server omits.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Serve one request."""
-        if scope["type"] == "http":
-            begin(scope)
-            if refusal := _refusal(scope):
-                return problems.problem(400, refusal, {"Connection": "close"})(scope, receive, send)
-            if scope["method"] == "HEAD":
-                scope = {**scope, "method": "GET"}
-        return self._app(scope, receive, send)
-
-
-def _refusal(scope: Scope) -> str | None:
-    hosts = [value for name, value in scope["headers"] if name == b"host"]
-    if len(hosts) == 1:
-        rule: HostRule = scope["app"].state.hosts
-        return rule.refusal(hosts[0], (scope.get("server") or [""])[0])
-    is_old = not hosts and scope["http_version"] == "1.0"
-    return None if is_old else "a request must have one Host header"
-
-
 class ApiKeys:
     """The digests of the accepted keys; empty = no key is needed."""
 
@@ -77,25 +48,41 @@ def _digest(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
 
 
-class KeyCheck:
-    """ASGI middleware: answers a request without an accepted key with a 401, except on ``open_paths``.
+class AccessCheck:
+    """The outermost ASGI middleware: answers a refused Host with a 400, and a missing or unknown key with a 401.
 
-    It checks the path that is routed, never a URL built from the request's headers (CVE-2026-48710).
+    ``app.state.hosts`` and ``app.state.keys`` decide. ``open_paths`` need no key; None = no path does. The path is the
+    routed one, never one of a URL built from the request's headers (CVE-2026-48710). It also binds the request to the
+    log, and runs HEAD as GET, whose body the server omits.
     """
 
-    def __init__(self, app: ASGIApp, open_paths: Set[str]) -> None:
+    def __init__(self, app: ASGIApp, open_paths: Set[str] | None = None) -> None:
         self._app, self._open_paths = app, open_paths
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one request."""
-        if scope["type"] == "http" and get_route_path(scope) not in self._open_paths:
-            keys: ApiKeys = scope["app"].state.keys
-            owner = scope[_OWNER] = keys.owner(scope["headers"])
-            if owner is None:
-                detail = "send one of the API's keys as Authorization: Bearer KEY"
-                await problems.problem(401, detail, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+        if scope["type"] == "http":
+            begin(scope)
+            if reason := _refused_host(scope):
+                return problems.problem(400, reason, {"Connection": "close"})(scope, receive, send)
+            if self._open_paths is not None and get_route_path(scope) not in self._open_paths:
+                keys: ApiKeys = scope["app"].state.keys
+                owner = scope[_OWNER] = keys.owner(scope["headers"])
+                if owner is None:
+                    detail = "send one of the API's keys as Authorization: Bearer KEY"
+                    return problems.problem(401, detail, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
+            if scope["method"] == "HEAD":
+                scope = {**scope, "method": "GET"}
+        return self._app(scope, receive, send)
+
+
+def _refused_host(scope: Scope) -> str | None:
+    hosts = [value for name, value in scope["headers"] if name == b"host"]
+    if len(hosts) == 1:
+        rule: HostRule = scope["app"].state.hosts
+        return rule.refusal(hosts[0], (scope.get("server") or [""])[0])
+    is_old = not hosts and scope["http_version"] == "1.0"
+    return None if is_old else "a request must have one Host header"
 
 
 def owner_of(scope: Scope) -> str:

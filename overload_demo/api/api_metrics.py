@@ -1,6 +1,6 @@
 """What the API counts, and the content of its ``/metrics``: totals of all its processes, and the queue's statistics."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -57,7 +57,7 @@ class ApiMetrics:
             help = "Duration of an enqueue call, retries included."
             self._commit = Histogram("overload_commit_seconds", help, registry=own, buckets=COMMIT_S)
             help = "Connections accepted and not closed."
-            self.connections = Gauge("overload_live_connections", help, registry=own)
+            self._connections = Gauge("overload_live_connections", help, registry=own)
             help = "API processes that accept no connection: at the cap."
             self.paused = Gauge("overload_accepting_paused", help, registry=own)
             help = "How often a process stopped accepting."
@@ -65,6 +65,7 @@ class ApiMetrics:
             self.store_error = own.store_errors()
         self._metrics = own
         self._buffered: list[float] = []
+        self.live: Collection[object] = ()  # the connections accepted and not closed
 
     def answered(self, status: bytes, seconds: float) -> None:
         """Count a response, written ``seconds`` after its request's head was read; 202s are buffered until a flush."""
@@ -74,7 +75,8 @@ class ApiMetrics:
             self._requests.get(status, self._other).inc()
 
     def flush(self) -> None:
-        """Count the buffered 202s: many at once cost a third of what they cost one by one."""
+        """Count live connections and the buffered 202s: many at once cost a third of what they cost one by one."""
+        self._connections.set(len(self.live))
         times, self._buffered = self._buffered, []
         if times:
             self._accepted.inc(len(times))

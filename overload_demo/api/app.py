@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from overload_demo import __version__
 from overload_demo.api import contract, problems, routes
-from overload_demo.api.access import ApiKeys, HostCheck, KeyCheck
+from overload_demo.api.access import AccessCheck, ApiKeys
 from overload_demo.api.api_metrics import ApiMetrics
 from overload_demo.config import Settings, load_settings
 from overload_demo.http_server import HostRule
@@ -52,8 +52,7 @@ def create_app(
     )
     app.state.metrics = metrics or ApiMetrics()
     app.state.keys = ApiKeys(settings) if settings else None
-    app.add_middleware(KeyCheck, open_paths=routes.OPEN_PATHS)
-    app.add_middleware(HostCheck)  # the last one added is the outermost
+    app.add_middleware(AccessCheck, open_paths=routes.OPEN_PATHS)
     # Not include_router, which would put one more router around each request.
     app.router.routes.extend([*routes.intake.routes, *routes.reading.routes])
     return app

@@ -189,12 +189,14 @@ def _retry_after(description: str, *, required: bool = True) -> dict[str, Any]:
 
 
 def errors(descriptions: dict[int, str]) -> dict[int | str, dict[str, Any]]:
-    """Describe problem responses by status; 429 and 503 carry ``Retry-After``."""
+    """Describe problem responses by status; 401 carries ``WWW-Authenticate``, 429 and 503 ``Retry-After``."""
     described: dict[int | str, dict[str, Any]] = {}
     for status, description in descriptions.items():
         headers = {HEADER: {"description": "the request's id, generated if it had none", "schema": {"type": "string"}}}
         if status in {429, 503}:
             headers |= _retry_after("seconds until a retry makes sense")
+        if status == 401:
+            headers["WWW-Authenticate"] = {"schema": {"type": "string"}}
         described[status] = {"description": description, "content": _PROBLEM, "headers": headers}
     return described
 
@@ -244,11 +246,7 @@ def describe(app: FastAPI, open_paths: Set[str] | None) -> dict[str, Any]:
                 del responses["422"]
             if open_paths is not None and path not in open_paths:
                 operation["security"] = [{SCHEME: []}]
-                responses["401"] = {
-                    "description": "no key, or an unknown key",
-                    "headers": {"WWW-Authenticate": {"schema": {"type": "string"}}},
-                    "content": _PROBLEM,
-                }
+                responses["401"] = errors({401: "no key, or an unknown key"})[401]
     for unused in ("HTTPValidationError", "ValidationError"):
         components["schemas"].pop(unused, None)
     return document

@@ -105,7 +105,7 @@ class DirectRequests:
         self.connections_to_shards: int = state.connections_to_shards
 
     def recognize(self, parser: HttpRequestParser, url: bytes, headers: Headers, server: str) -> DirectRequest | None:
-        """Return the direct request of a complete head; None if the app must answer it.
+        """Return the direct request of a complete head, which is valid HTTP/1.1; None for any other one.
 
         The body of a direct POST has a declared length within the limit, and a poll has none.
         """
@@ -123,7 +123,7 @@ class DirectRequests:
         else:
             return None
         owner = self._keys.owner(headers)
-        if owner is None or self._hosts.refusal(fields[b"host"], server):
+        if owner is None or self._hosts.refusal(fields.get(b"host", b""), server):
             return None
         return DirectRequest(job_id, owner, headers, keep_alive=parser.should_keep_alive())
 

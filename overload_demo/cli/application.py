@@ -23,6 +23,7 @@ from overload_demo.errors import ConfigurationError
 from overload_demo.jobs import shard_of
 from overload_demo.process import run_async
 from overload_demo.queue.maintenance import DeadLetter, QueueAdmin
+from overload_demo.queue.results import SHARD_DEADLINE_S
 from overload_demo.store.connect import EmbeddedStore, Store, open_store, opened
 
 Value = TypeVar("Value")
@@ -228,8 +229,11 @@ def _with_admin(work: Callable[[QueueAdmin], Awaitable[Value]]) -> Value:
     """Run ``work`` on the configured store; report an error in one line."""
 
     async def run(settings: Settings) -> Value:
+        deadline_s = settings.overload_store_deadline_s
         with open_store(settings) as store:
-            async with opened(store, timeout_s=settings.overload_store_deadline_s) as clients:
+            # The check in open_store has waited for a dead one of several shards already.
+            timeout_s = min(SHARD_DEADLINE_S, deadline_s) if store[0].others else deadline_s
+            async with opened(store, timeout_s=timeout_s) as clients:
                 return await work(QueueAdmin(clients, settings))
 
     with one_line_errors():

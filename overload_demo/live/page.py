@@ -26,7 +26,7 @@ from fastapi.responses import FileResponse, HTMLResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, Field, ValidationError
 
-from overload_demo.api.access import HostCheck
+from overload_demo.api.access import AccessCheck
 from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.http_server import HostRule, SignalFreeServer
@@ -135,7 +135,7 @@ class Page:
 
     def _app(self) -> FastAPI:
         app = FastAPI(openapi_url=None, redirect_slashes=False)
-        app.add_middleware(HostCheck)
+        app.add_middleware(AccessCheck)
         app.state.hosts = HostRule(load_settings().allowed_hosts)
         app.get("/", response_class=HTMLResponse)(self._index)
         app.get("/panels.json")(cache(panels))

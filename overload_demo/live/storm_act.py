@@ -52,4 +52,4 @@ class StormScript:
             self._freeze(FREEZE_S)
         if elapsed_s >= CALM_S + FREEZE_S + OUTAGE_S and self._bucket is None:
             self._bucket = TokenBucket(RATIO)
-            self._mark(f"retry budget {RATIO:.0%}")
+            self._mark(f"retry budget {100 * RATIO:g} %")

@@ -32,6 +32,13 @@ DAY_S = 86_400
 WORTH_A_REPEAT = frozenset({408, 425, 429, *range(500, 600)})
 
 
+def duration(seconds: float) -> str:
+    """Return a time with about two digits: in milliseconds below a second, then in seconds."""
+    if seconds >= 0.9995:
+        return f"{seconds:,.1f} s"
+    return f"{seconds * 1000:.0f} ms" if seconds >= 0.01 else f"{seconds * 1000:.2g} ms"
+
+
 class Shape(StrEnum):
     """How the arrival rate runs over time."""
 

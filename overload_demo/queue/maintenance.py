@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import merge
 from itertools import islice
@@ -21,10 +21,11 @@ from overload_demo.queue.protocol import (
     REQUEUE,
     Protocol,
     malformed,
-    pages,
+    whole_number,
 )
 from overload_demo.rest.client import Upstash
 
+Item = TypeVar("Item")
 Value = TypeVar("Value")
 
 PAGE = 500
@@ -65,8 +66,7 @@ class QueueAdmin:
                 found += [_dead_letter(str(entry), shard) for entry in page]
             return found
 
-        of_each = await _all(read(shard, *one) for shard, one in enumerate(self._shards))
-        return list(islice(merge(*of_each, key=attrgetter("at")), limit))
+        return list(islice(merge(*await self._in_each(read), key=attrgetter("at")), limit))
 
     async def job(self, job_id: str) -> dict[str, str]:
         """Return every stored field of a job; empty for an unknown id or shard."""
@@ -92,7 +92,7 @@ class QueueAdmin:
                 verdicts += map(str, reply)
             return verdicts
 
-        of_each = [iter(one) for one in await _all(put_back(shard, *one) for shard, one in enumerate(self._shards))]
+        of_each = [iter(verdicts) for verdicts in await self._in_each(put_back)]
         return [next(of_each[one.shard]) if one.shard < len(of_each) else "unknown" for one in letters]
 
     async def purge(self, letters: Sequence[DeadLetter]) -> None:
@@ -102,34 +102,52 @@ class QueueAdmin:
             for page in _pairs(letters, shard, PAGE):
                 await upstash.run(protocol.call(PURGE, protocol.prefix, self._settings.queue_result_ttl, *page))
 
-        await _all(remove(shard, *one) for shard, one in enumerate(self._shards))
+        await self._in_each(remove)
 
     async def pause(self) -> None:
         """Lease no more jobs to workers; leased jobs finish, and the API still accepts jobs."""
-        await _all(
-            upstash.command("HSET", protocol.key("stats"), "paused", "1", repeatable=True)
-            for upstash, protocol in self._shards
-        )
+
+        async def pause(_: int, upstash: Upstash, protocol: Protocol) -> None:
+            await upstash.command("HSET", protocol.key("stats"), "paused", "1", repeatable=True)
+
+        await self._in_each(pause)
 
     async def resume(self) -> None:
         """Lease jobs again, and wake all idle workers; one that cannot be woken notices at its next poll."""
 
-        async def resume(upstash: Upstash, protocol: Protocol) -> None:
+        async def resume(_: int, upstash: Upstash, protocol: Protocol) -> None:
             commands = ("HDEL", protocol.key("stats"), "paused"), ("PUBLISH", protocol.key("wake"), "")
             resumed, _ = await upstash.pipeline(commands, repeatable=True)
             if isinstance(resumed, StoreError):
                 raise resumed
 
-        await _all(resume(*one) for one in self._shards)
+        await self._in_each(resume)
 
     async def reconcile(self) -> Counter[str]:
         """Repair every shard (:class:`QueueRepair`); returns the sums of the repairs."""
-        return sum(await _all(QueueRepair(one, self._settings).run() for one, _ in self._shards), Counter())
+        found = await self._in_each(lambda _, upstash, __: QueueRepair(upstash, self._settings).run())
+        return sum(found, Counter())
+
+    async def _in_each(self, work: Callable[[int, Upstash, Protocol], Awaitable[Value]]) -> list[Value]:
+        """Do the work in all shards at the same time; an error names its shard, if there are several."""
+        works = (work(shard, *one) for shard, one in enumerate(self._shards))
+        done = await asyncio.gather(*works, return_exceptions=True)
+        for shard, one in enumerate(done):
+            if isinstance(one, StoreError) and len(done) > 1:
+                raise type(one)(f"shard {shard}: {one}", one.outcome)
+            if isinstance(one, BaseException):
+                raise one
+        return cast(list[Value], done)
+
+
+def _pages(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """The items in pages of at most ``size``, in order."""
+    return (items[at : at + size] for at in range(0, len(items), size))
 
 
 def _pairs(letters: Sequence[DeadLetter], shard: int, size: int) -> Iterator[list[str]]:
     """Id and entry of each dead letter of a shard, in pages of at most ``size`` letters."""
-    for page in pages([letter for letter in letters if letter.shard == shard], size):
+    for page in _pages([letter for letter in letters if letter.shard == shard], size):
         yield [text for letter in page for text in (letter.job_id, letter.entry)]
 
 
@@ -216,12 +234,16 @@ class QueueRepair:
         return repaired
 
     async def _pass(self) -> Counter[str]:
-        snapshot = await self._begin()
-        async for job_id in self._list():
-            snapshot.waiting.add(job_id)
-        async for page in self._jobs():
-            for job_id, (status, seq, fence) in zip(page, await self._inspect(page), strict=True):
-                snapshot.add_job(job_id, status, _whole(seq), _whole(fence) or 0)
+        snapshot, at = await self._begin(), -1
+        # From the tail: an id pushed meanwhile makes others come twice, and none is missed.
+        while ids := await self._command("LRANGE", self._protocol.key("queue"), at - PAGE + 1, at):
+            snapshot.waiting.update(map(str, ids))
+            at -= PAGE
+        start, is_job = f"{self._protocol.prefix}job:", ("MATCH", self._protocol.pattern("job:"))
+        async for keys in _scan(self._upstash, "SCAN", after=is_job):
+            for page in _pages([str(key).removeprefix(start) for key in keys], PAGE):
+                for job_id, (status, seq, fence) in zip(page, await self._inspect(page), strict=True):
+                    snapshot.add_job(job_id, status, whole_number(seq), whole_number(fence) or 0)
         # Counters that are behind make every comparison wrong: repair them alone, then start again.
         return await self._recount(snapshot) or await self._repair(snapshot)
 
@@ -229,28 +251,13 @@ class QueueRepair:
         names = ("fence", "cancelled", "tombstones")
         seq = await self._command("GET", self._protocol.key("seq"))
         fence, cancelled, tombstones = await self._command("HMGET", self._protocol.key("stats"), *names)
-        snapshot = _Snapshot(_whole(seq) or 0, _whole(fence) or 0, cancelled or "0", tombstones or "0")
+        snapshot = _Snapshot(whole_number(seq) or 0, whole_number(fence) or 0, cancelled or "0", tombstones or "0")
         for scan, name in (("ZSCAN", "leases"), ("HSCAN", "owners")):
             async for flat in _scan(self._upstash, scan, self._protocol.key(name)):
                 snapshot.leased.update(map(str, flat[::2]))
         return snapshot
 
-    async def _list(self) -> AsyncIterator[str]:
-        """The ids in the list, from the tail: an id pushed meanwhile makes others come twice, and none is missed."""
-        at = -1
-        while page := await self._command("LRANGE", self._protocol.key("queue"), at - PAGE + 1, at):
-            for job_id in page:
-                yield str(job_id)
-            at -= PAGE
-
-    async def _jobs(self) -> AsyncIterator[list[str]]:
-        """The ids of all jobs, in pages; an id may come twice."""
-        start = f"{self._protocol.prefix}job:"
-        async for keys in _scan(self._upstash, "SCAN", after=("MATCH", self._protocol.pattern("job:"))):
-            for page in pages(keys, PAGE):
-                yield [str(key).removeprefix(start) for key in page]
-
-    async def _inspect(self, page: list[str]) -> list[list[str]]:
+    async def _inspect(self, page: Sequence[str]) -> list[list[str]]:
         """The status, seq and fence of each job, empty where a field is missing or the key is not a hash."""
         reads = [("HMGET", f"{self._protocol.prefix}job:{job_id}", "status", "seq", "fence") for job_id in page]
         found = await self._upstash.pipeline(reads, repeatable=True)
@@ -264,7 +271,7 @@ class QueueRepair:
 
     async def _repair(self, seen: _Snapshot) -> Counter[str]:
         found: Counter[str] = Counter()
-        for page in pages([*seen.leased, *seen.suspects], PAGE):
+        for page in _pages([*seen.leased, *seen.suspects], PAGE):
             pairs = [text for one in page for text in (one, "1" if one in seen.leased or one in seen.waiting else "0")]
             about = (self._protocol.prefix, seen.last_seq, seen.last_fence, self._lease_ms, self._ttl_s)
             reply = await self._upstash.run(self._protocol.call(RECONCILE, *about, *pairs))
@@ -273,23 +280,3 @@ class QueueRepair:
 
     async def _command(self, *command: str | int) -> Any:
         return await self._upstash.command(*command, repeatable=True)
-
-
-def _whole(text: object) -> int | None:
-    """A stored whole number; None for anything else, and for numbers beyond every counter of the queue."""
-    try:
-        number = int(str(text))
-    except ValueError:
-        return None
-    return number if abs(number) < 2**53 else None
-
-
-async def _all(works: Iterable[Awaitable[Value]]) -> list[Value]:
-    """Do the work for all shards; names the shard in an error, if there are several."""
-    done = await asyncio.gather(*works, return_exceptions=True)
-    for shard, one in enumerate(done):
-        if isinstance(one, StoreError) and len(done) > 1:
-            raise type(one)(f"shard {shard}: {one}", one.outcome)
-        if isinstance(one, BaseException):
-            raise one
-    return cast(list[Value], done)

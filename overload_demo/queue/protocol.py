@@ -2,38 +2,46 @@
 
 import math
 import re
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
-from typing import Any, TypeVar
+from typing import Any
 
 from overload_demo.config import Settings
 from overload_demo.errors import Outcome, StoreUnavailableError
 from overload_demo.rest import Argument, Script, ScriptCall
 from overload_demo.rest.client import Upstash
 
-Item = TypeVar("Item")
-
 # Chosen: steady at two seconds a job, and within half a minute of any change.
 RATE_DECAY_S = 10.0
 LONGEST_JOB_S = 86_400.0  # keeps every estimate finite
 MAX_DEAD_ENTRIES = 10_000
-# A job returned to the head has at most this many jobs before it: the largest batch times a few workers.
-MAX_RETURNED_DISTANCE = 1_024
 
 
-def _script(name: str) -> Script:
+# Always writes, also in a full store, and changes nothing that is read: see Upstash.run.
+TOUCH = Script("touch", "if redis.call('EXPIRE', KEYS[1], '9999999999') == 0 then redis.call('SET', KEYS[1], 0) end")
+_KEYS: dict[Script, tuple[str, ...]] = {TOUCH: ("seq",)}
+
+
+def _script(name: str, *keys: str) -> Script:
     folder = files(__package__).joinpath("lua")
     texts = [folder.joinpath(f"{one}.lua").read_text(encoding="utf-8") for one in ("prelude", name)]
-    return Script(name, "".join(texts))
+    script = Script(name, "".join(texts))
+    _KEYS[script] = keys
+    return script
 
 
-ENQUEUE, LEASE, EXTEND, SETTLE = map(_script, ("enqueue", "lease", "extend", "settle"))
-STATUS, STATS, CANCEL, REQUEUE = map(_script, ("status", "stats", "cancel", "requeue"))
-PURGE, RECONCILE, RECOUNT = map(_script, ("purge", "reconcile", "recount"))
-# Always writes, also in a full store, and changes nothing that is read: see Upstash.run_replicated.
-TOUCH = Script("touch", "if redis.call('EXPIRE', KEYS[1], '9999999999') == 0 then redis.call('SET', KEYS[1], 0) end")
+ENQUEUE = _script("enqueue", "queue", "seq", "stats", "workers")
+LEASE = _script("lease", "queue", "leases", "owners", "dead", "stats", "workers")
+EXTEND = _script("extend", "leases", "owners", "workers")
+SETTLE = _script("settle", "queue", "leases", "owners", "dead", "stats")
+STATUS = _script("status", "queue", "seq", "stats", "workers")
+STATS = _script("stats", "queue", "leases", "stats", "workers", "dead")
+CANCEL = _script("cancel", "stats")
+REQUEUE = _script("requeue", "queue", "seq", "dead", "stats")
+PURGE = _script("purge", "dead")
+RECONCILE = _script("reconcile", "queue", "seq", "leases", "owners", "stats")
+RECOUNT = _script("recount", "seq", "stats")
 
 # The type of each key that a queue has once.
 TYPES = {
@@ -45,20 +53,6 @@ TYPES = {
     "stats": "hash",
     "dead": "list",
     "shard": "string",
-}
-_KEYS = {
-    ENQUEUE: ("queue", "seq", "stats", "workers"),
-    LEASE: ("queue", "leases", "owners", "dead", "stats", "workers"),
-    EXTEND: ("leases", "owners", "workers"),
-    SETTLE: ("queue", "leases", "owners", "dead", "stats"),
-    STATUS: ("queue", "seq", "stats", "workers"),
-    STATS: ("queue", "leases", "stats", "workers", "dead"),
-    CANCEL: ("stats",),
-    REQUEUE: ("queue", "seq", "dead", "stats"),
-    PURGE: ("dead",),
-    RECONCILE: ("queue", "seq", "leases", "owners", "stats"),
-    RECOUNT: ("seq", "stats"),
-    TOUCH: ("seq",),
 }
 
 
@@ -117,11 +111,6 @@ class RecentRates:
         return self.jobs * math.exp(-self.age_s / RATE_DECAY_S) / RATE_DECAY_S
 
 
-def pages(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    """The items in pages of at most ``size``, in order."""
-    return (items[at : at + size] for at in range(0, len(items), size))
-
-
 def malformed(script: Script) -> StoreUnavailableError:
     """The error for a reply that is not of the script's form: what the call did is unknown."""
     return StoreUnavailableError(f"the store's reply to {script.name} is malformed", Outcome.UNKNOWN)
@@ -134,3 +123,12 @@ def age_s(created_at: str, now_s: float, unreadable: float) -> float:
         return max(0.0, now_s - created.replace(tzinfo=created.tzinfo or UTC).timestamp())
     except (ValueError, OverflowError):
         return unreadable
+
+
+def whole_number(text: object) -> int | None:
+    """Return a stored whole number; None for anything else, and for numbers beyond every counter of the queue."""
+    try:
+        number = int(str(text))
+    except ValueError:
+        return None
+    return number if abs(number) < 2**53 else None

@@ -15,14 +15,16 @@ from overload_demo.config import Settings
 from overload_demo.errors import StoreError
 from overload_demo.jobs import JobState, why_not_shown
 from overload_demo.queue.group_commit import Answer, GroupCommit, SharedCall
-from overload_demo.queue.protocol import MAX_RETURNED_DISTANCE, STATS, STATUS, Protocol, RecentRates, age_s, malformed
+from overload_demo.queue.protocol import STATS, STATUS, Protocol, RecentRates, age_s, malformed, whole_number
 from overload_demo.rest.client import Upstash
 
 MAX_READ_JOBS = 500
+# A job returned to the head has at most this many jobs before it: the largest batch times a few workers.
+MAX_RETURNED_DISTANCE = 1_024
 # Upstash allows 10 MB a reply, and escaping can double a text of quotes and backslashes.
 MAX_READ_RESULT_BYTES = 2_097_152
 PING_DEADLINE_S = 1.0
-SHARD_DEADLINE_S = 2.0  # for the numbers of one of several shards: the others are worth showing without it
+SHARD_DEADLINE_S = 2.0  # for the numbers of one of several shards, or a command in it: the others count without it
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +156,12 @@ class Results:
     def _stats_from(self, reply: list[Any]) -> QueueStats:
         entries, in_flight, created_at, workers, dead_letters, calls, now_s, *pairs = reply
         fields = dict(zip(pairs[::2], pairs[1::2], strict=True))
-        depth = max(0, int(entries) - _count(fields.get("tombstones")))
+        names = ("tombstones", "accepted", "done", "failed", "dead", "interrupted", "cancelled", "expired")
+        counted: dict[str, Any] = {name: max(0, whole_number(fields.get(name)) or 0) for name in names}
+        depth = max(0, int(entries) - counted.pop("tombstones"))
         jobs, busy_s, at_s = (fields.get(name) for name in ("recent_jobs", "recent_busy_s", "recent_at"))
         rates = RecentRates.read(jobs, busy_s, at_s, float(now_s))
         service_s = rates.service_time_s(self._default_service_s)
-        names = ("accepted", "done", "failed", "dead", "interrupted", "cancelled", "expired")
-        counted: dict[str, Any] = {name: _count(fields.get(name)) for name in names}
         return QueueStats(
             queue_length=depth,
             in_flight=int(in_flight),
@@ -176,29 +178,16 @@ class Results:
         )
 
 
-def _count(text: Any) -> int:
-    """A stored counter; 0 if it is not a number."""
-    try:
-        return max(0, int(text or 0))
-    except (ValueError, TypeError, OverflowError):
-        return 0
-
-
 def _status_from(job: list[Any] | None, per_job_s: float, shards: int) -> JobStatus | None:
     if job is None:
         return None
     state, position, started_at, result, error, *rest = job
     owner = rest[0] if rest else ""
     try:
-        place, value = shards * int(position), _result_from(result) if result else None
+        if result and why_not_shown(result):
+            raise ValueError
+        place, value = shards * int(position), json.loads(result) if result else None
         return JobStatus(JobState(state), place, round(place * per_job_s, 3), str(started_at), value, str(error), owner)
     except (ValueError, RecursionError):  # another program wrote into this hash: the rest of the batch is still good
         reason = "unreadable: the stored job is malformed"
         return JobStatus(JobState.FAILED, 0, 0.0, "", None, reason, owner)
-
-
-def _result_from(text: str) -> Any:
-    """The value of a stored result; raises ValueError if a response cannot hold it."""
-    if reason := why_not_shown(text):
-        raise ValueError(reason)
-    return json.loads(text)

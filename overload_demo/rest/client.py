@@ -19,8 +19,7 @@ import httpx
 
 from overload_demo.config import LOOPBACK_HOSTS
 from overload_demo.errors import Outcome, StoreError, StoreRefusedError, StoreUnavailableError
-from overload_demo.rest import Address, Argument, Command, Confirmation, ScriptCall
-from overload_demo.rest.diagnosis import error_in
+from overload_demo.rest import Address, Argument, Command, Confirmation, ScriptCall, error_in
 from overload_demo.rest.loopback import LoopbackTransport, ReplyTooLargeError
 
 Send = Callable[[httpx.Request], Awaitable[httpx.Response]]

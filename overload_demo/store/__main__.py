@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +19,7 @@ import typer
 
 from overload_demo.config import LOOPBACK_HOSTS, Settings, load_settings
 from overload_demo.console import log_to_stderr, run_command
-from overload_demo.errors import ConfigurationError, OverloadDemoError
+from overload_demo.errors import ConfigurationError, OverloadDemoError, StoreUnavailableError
 from overload_demo.http_server import SignalFreeServer, listen_tcp, url_of
 from overload_demo.store import append_only
 from overload_demo.store.data_dir import (
@@ -31,8 +31,11 @@ from overload_demo.store.data_dir import (
     State,
     hash_tag,
 )
+from overload_demo.store.embedded_cluster import EmbeddedCluster
+from overload_demo.store.gateway.backing_server import BackingServer, ExternalServer
 from overload_demo.store.gateway.endpoint import Gateway, HttpProtocol, ShardedGateway, Tokens
-from overload_demo.store.shard_set import ShardSet
+from overload_demo.store.gateway.upstream import Upstream
+from overload_demo.store.redis_server import EmbeddedServer
 
 log = logging.getLogger("overload_demo.store")
 
@@ -42,6 +45,7 @@ GATEWAY_TIMEOUT_S = 1.0  # a process that checks for a gateway holds its lock fo
 GRACEFUL_S = 3.0  # for requests under way at the end
 BACKLOG = 2048
 KEEP_ALIVE_S = 600  # a connection closed just when the client uses it again leaves an outcome unknown
+WEAKEST_FIRST = ["none", "unknown", "everysec", "always"]  # durabilities
 HTTP_OPTIONS = {"lifespan": "off", "ws": "none", "proxy_headers": False, "server_header": False, "date_header": False}
 
 
@@ -120,6 +124,74 @@ class _Options:
     repair: bool  # only start and end the server, dropping damaged commands
 
 
+class ShardSet:
+    """The servers that the settings name, from :meth:`open` to :meth:`aclose`.
+
+    Embedded ones are those of ``data_dir``, which must be the working directory then. Raises
+    :class:`ConfigurationError` for settings that do not fit each other or the data.
+    """
+
+    def __init__(self, data_dir: DataDir, settings: Settings, *, drop_damage: bool) -> None:
+        self._cluster: EmbeddedCluster | None = None
+        self._servers: Sequence[BackingServer]
+        url, nodes, replicas = settings.overload_redis_url, settings.overload_nodes, settings.overload_min_replicas
+        if url is None:
+            data_dir.refuse_other_nodes(nodes)
+            if replicas > int(nodes > 1):  # a cluster has one of each primary
+                raise ConfigurationError(
+                    f"OVERLOAD_MIN_REPLICAS: the embedded store with OVERLOAD_NODES={nodes} has "
+                    f"{int(nodes > 1)} replicas of a job, not {replicas}"
+                )
+            if nodes > 1:
+                self._cluster = EmbeddedCluster(data_dir, settings, drop_damage=drop_damage)
+                url = self._cluster.url
+        if url is None:
+            self._servers = [EmbeddedServer(data_dir, settings, drop_damage=drop_damage)]
+        elif "+" not in url.get_secret_value().partition("://")[0]:
+            self._servers = [ExternalServer(url.get_secret_value())]
+        else:
+            from overload_demo.store.gateway.topology import followed_servers  # its library costs 0.2 s
+
+            self._servers = followed_servers(url.get_secret_value())
+        self.upstreams = [Upstream(server, replicas) for server in self._servers]
+        self.directories = [data_dir, *(self._cluster.directories if self._cluster else [])]
+
+    @property
+    def shards(self) -> int:
+        """The number of shards of a cluster; 0 for one server."""
+        return len(self._servers) if self._servers[0].is_in_cluster else 0
+
+    @property
+    def notices(self) -> list[str]:
+        """What to know about the data, each once."""
+        found = [*(self._cluster.notices if self._cluster else [])]
+        return list(dict.fromkeys(sum((server.notices for server in self._servers), found)))
+
+    async def open(self) -> str:
+        """Connect to all shards at once; returns the weakest durability. A shard without a primary is tried again.
+
+        Raises what the first one raises, if no shard has a primary or jobs are not safe on one.
+        """
+        if self._cluster:
+            await self._cluster.open()
+        results = await asyncio.gather(*(one.open() for one in self.upstreams), return_exceptions=True)
+        problems = [result for result in results if isinstance(result, BaseException)]
+        fatal = [problem for problem in problems if not isinstance(problem, StoreUnavailableError)]
+        if fatal or len(problems) == len(results):
+            raise (fatal or problems)[0]
+        for upstream, result in zip(self.upstreams, results, strict=True):
+            if isinstance(result, StoreUnavailableError):
+                log.error("starting without a shard: %s", result)
+                upstream.start()
+        return min((server.durability for server in self._servers), key=WEAKEST_FIRST.index)
+
+    async def aclose(self) -> None:
+        """Close the connections, and end the servers that were started here."""
+        await asyncio.gather(*(upstream.aclose() for upstream in self.upstreams))
+        if self._cluster:
+            await self._cluster.aclose()
+
+
 def _run(options: _Options, settings: Settings, tokens: Tokens) -> None:
     """Run the store until a signal or the last user's end. Changes the working directory to the data directory.
 
@@ -146,7 +218,7 @@ def _run(options: _Options, settings: Settings, tokens: Tokens) -> None:
         shards = ShardSet(data_dir, settings, drop_damage=options.repair)
         os.chdir(data_dir.path)  # paths of sockets are short from here
         listeners.append(stack.enter_context(_listen_in_data_dir()))
-        import uvloop  # not on Windows, where the lock above was refused
+        import uvloop  # not on Windows, where no data directory can be used
 
         serving = _serve(options, data_dir, shards, tokens, users_lock, listeners)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -9,7 +9,6 @@ import contextlib
 import logging
 import re
 import secrets
-import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -20,7 +19,8 @@ from pydantic import SecretStr
 
 from overload_demo.config import Settings
 from overload_demo.errors import StoreUnavailableError
-from overload_demo.rest.diagnosis import LOADING, info_facts
+from overload_demo.http_server import listen_tcp
+from overload_demo.rest import LOADING, info_facts
 from overload_demo.store.data_dir import (
     CLUSTER_CONFIG,
     DATA,
@@ -78,7 +78,8 @@ class ClusterNode(EmbeddedServer):
         self.label, self._socket = f"{self.name}: ", f"{self.name}/{SERVER_SOCKET}"
         self._repair_options = ["--nodes", str(settings.overload_nodes), "--data-dir", str(directory.path.parent)]
         self._password, self._before_restart = password, before_restart
-        self._reserved = [_reserve_port(), _reserve_port()]
+        # Free ports for the node: it may listen where these are bound, as both set SO_REUSEADDR.
+        self._reserved = [listen_tcp(HOST, 0, backlog=None) for _ in range(2)]
         self.port, self.bus_port = (str(one.getsockname()[1]) for one in self._reserved)
         if sys.platform != "linux":  # a port that is reserved cannot be listened on there
             self.free_ports()
@@ -96,8 +97,8 @@ class ClusterNode(EmbeddedServer):
             "min-replicas-to-write": str(settings.overload_min_replicas),
         }
         # The password is in the file only: every user of the machine can read the command line.
-        self._command[1:] = [f"../{CLUSTER_CONFIG}", *node_options(settings.overload_maxmemory, self._durability)]
-        self._command += [text for name, value in options.items() for text in (f"--{name}", value)]
+        binary, memory, durability = self._command[0], settings.overload_maxmemory, settings.overload_durability
+        self._command = [binary, f"../{CLUSTER_CONFIG}", *node_options(memory, durability, **options)]
 
     async def connect(self) -> RedisConnection:
         """Connect to the node, started if needed; it may be a replica."""
@@ -128,14 +129,6 @@ class ClusterNode(EmbeddedServer):
         """Let other programs have the ports."""
         for one in self._reserved:
             one.close()
-
-
-def _reserve_port() -> socket.socket:
-    """Take a free port of loopback for a server that starts later: it may listen there, as both set SO_REUSEADDR."""
-    reserved = socket.socket()
-    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    reserved.bind((HOST, 0))
-    return reserved
 
 
 class EmbeddedCluster:
@@ -227,8 +220,7 @@ class EmbeddedCluster:
     async def _agree(self) -> bool:
         """Whether all nodes have the same view, and serve."""
         views = await self._views()
-        roles = [{node_id: (row.primary, row.slots) for node_id, row in view.items()} for view in views]
-        if len(roles) < len(self._nodes) or any(one != roles[0] for one in roles):
+        if len(views) < len(self._nodes) or any(one != views[0] for one in views):
             return False
         states = [await _facts(await one.wait_for_connection(), "CLUSTER", "INFO") for one in self._upstreams]
         return all(state["cluster_state"] == "ok" for state in states)

@@ -23,8 +23,7 @@ import psutil
 
 from overload_demo.config import Settings
 from overload_demo.errors import ConfigurationError, StoreUnavailableError
-from overload_demo.rest import Durability
-from overload_demo.rest.diagnosis import OLDEST
+from overload_demo.rest import OLDEST, Durability
 from overload_demo.store import append_only
 from overload_demo.store.data_dir import LOG, SERVER_LOCK, SERVER_SOCKET, DataDir, FileLock
 from overload_demo.store.gateway.backing_server import BackingServer
@@ -65,9 +64,9 @@ class EmbeddedServer(BackingServer):
 
     def __init__(self, data_dir: DataDir, settings: Settings, *, drop_damage: bool) -> None:
         super().__init__()
-        self._data_dir, self._drop_damage, self._durability = data_dir, drop_damage, settings.overload_durability
+        self._data_dir, self._drop_damage, self.durability = data_dir, drop_damage, settings.overload_durability
         binary = find_server(settings.overload_redis_server)
-        self._command = [str(binary), *server_options(settings.overload_maxmemory, self._durability)]
+        self._command = [str(binary), *server_options(settings.overload_maxmemory, self.durability)]
         self._socket = SERVER_SOCKET
         self._repair_options = ["--data-dir", str(data_dir.path)]
         self._process: subprocess.Popen[bytes] | None = None
@@ -101,10 +100,6 @@ class EmbeddedServer(BackingServer):
         log.error("a script that has written exceeds its time limit: restarting the server without its writes")
         with contextlib.suppress(StoreUnavailableError):  # the connection ends with the server
             await connection.ask("SHUTDOWN", "NOSAVE")
-
-    async def durability(self, connection: RedisConnection) -> str:
-        """Return what the server was started with."""
-        return self._durability
 
     async def aclose(self) -> None:
         """End the server cleanly, killing it after ``END_TIMEOUT_S`` seconds; harmless when it is not running."""
@@ -301,7 +296,7 @@ def server_options(maxmemory: str, durability: Durability) -> list[str]:
     return [*node_options(maxmemory, durability), "--user", *user]
 
 
-def node_options(maxmemory: str, durability: Durability) -> list[str]:
+def node_options(maxmemory: str, durability: Durability, **others: str) -> list[str]:
     """The configuration of every server, without its users. The old option names (ziplist) are those of 6.2."""
     options = {
         # Reached through a socket in its directory only. The path is relative: absolute ones end at 107 bytes.
@@ -313,7 +308,7 @@ def node_options(maxmemory: str, durability: Durability) -> list[str]:
         "appendonly": "yes",
         "appendfsync": durability,
         "no-appendfsync-on-rewrite": "no",
-        "aof-load-truncated": "no",  # "yes" drops everything after a damaged length; see EmbeddedServer.repair
+        "aof-load-truncated": "no",  # "yes" drops everything after a damaged length; see EmbeddedServer._repair
         "auto-aof-rewrite-percentage": "100",
         "auto-aof-rewrite-min-size": "64mb",
         "save": "",
@@ -331,4 +326,4 @@ def node_options(maxmemory: str, durability: Durability) -> list[str]:
         "loglevel": "warning",
         "logfile": LOG,
     }
-    return [text for name, value in options.items() for text in (f"--{name}", value)]
+    return [text for name, value in (options | others).items() for text in (f"--{name}", value)]

@@ -16,9 +16,8 @@ from overload_demo.config import Settings
 from overload_demo.errors import ConfigurationError, StoreError
 from overload_demo.jobs import JOB_ID, shard_of
 from overload_demo.queue.protocol import TYPES, Protocol
-from overload_demo.rest import Address, Command
+from overload_demo.rest import Address, Command, info_facts, refuse_unsafe
 from overload_demo.rest.client import Upstash
-from overload_demo.rest.diagnosis import info_facts, refuse_unsafe
 
 CHECK_TIMEOUT_S = 2.0
 WAIT_MS = 500  # chosen: a replica that follows confirms in one or two

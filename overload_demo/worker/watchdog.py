@@ -12,10 +12,10 @@ import select
 import signal
 import struct
 import time
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from overload_demo.config import Settings
-from overload_demo.process import PARENT_ONLY, STOP_SIGNALS, SignalHandlers
+from overload_demo.process import PARENT_ONLY, STOP_SIGNALS
 
 log = logging.getLogger("overload_demo.worker")
 
@@ -34,7 +34,7 @@ class Watchdog:
     def __init__(self, settings: Settings) -> None:
         self._limit_s, self._grace_s = settings.worker_job_timeout_s, settings.worker_grace_s
         self._memory = mmap.mmap(-1, _RUNNING.size)
-        self._handlers: SignalHandlers | None = None
+        self._handlers: dict[signal.Signals, Any] = {}
         self._worker = os.getpid()
         reader, self._writer = os.pipe()
         if (middle := os.fork()) == 0:
@@ -50,7 +50,7 @@ class Watchdog:
     def guard_signals(self) -> None:
         """Send the number of each signal to the pipe, and restore signal handlers that a job changes."""
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        self._handlers = SignalHandlers()
+        self._handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
 
     def job_begins(self, job_id: str) -> None:
         """Start the time limit of a job, and end that of the one before."""
@@ -59,10 +59,14 @@ class Watchdog:
     def batch_ended(self, *, is_stopping: bool) -> None:
         """End the time limit, and restore the stop signals' handlers unless a stop has begun."""
         _RUNNING.pack_into(self._memory, 0, 0.0, b"")
-        if is_stopping or self._handlers is None or not (changed := self._handlers.restore()):
+        changed = [number for number, wanted in self._handlers.items() if signal.getsignal(number) is not wanted]
+        if is_stopping or not changed:
             return
+        for number in changed:
+            signal.signal(number, self._handlers[number])
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        log.warning("the handler has replaced the signal handler of %s: restored", " and ".join(changed))
+        names = " and ".join(number.name for number in changed)
+        log.warning("the handler has replaced the signal handler of %s: restored", names)
 
     # ---- in the second process
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from overload_demo.store.gateway.replication import MAX_LENT
+from overload_demo.store.gateway.upstream import MAX_LENT
 from tests.support.stores import Reply, Rest
 from tests.support.waiting import wait_until
 

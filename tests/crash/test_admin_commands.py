@@ -156,3 +156,19 @@ async def test_the_commands_use_the_store_of_the_settings(tmp_path: Path, queue:
 
     assert (await queue.results.stats()).paused
     assert not (tmp_path / "another").exists()
+
+
+async def test_a_command_waits_for_a_dead_shard_only_briefly_and_is_carried_out_in_the_others(
+    tmp_path: Path, queue: Queue
+) -> None:
+    with Network((queue.upstash.address, None)).serving() as network:
+        address = network.store[0]
+        two_shards = {
+            "UPSTASH_REDIS_REST_URL": f"{address.url},http://127.0.0.1:{free_port()}",
+            "UPSTASH_REDIS_REST_TOKEN": f"{address.token.get_secret_value()},another-token",
+            "OVERLOAD_STORE_DEADLINE_S": 60,  # the command would take longer than this test waits for it
+        }
+        outcome = run(tmp_path, "pause", **two_shards)
+
+    assert "shard 1: the store cannot be reached" in the_error(outcome)
+    assert (await queue.results.stats()).paused

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.bench.peers.comparison import ACCEPTED, DONE, IDLE, Comparison, Part, Recorded, p99, without_paths
-from experiments.bench.peers.libraries import LIBRARIES, OURS, Contestant, Library, installed
+from experiments.bench.peers.comparison import ACCEPTED, DONE, IDLE, Comparison, Part, p99, without_paths
+from experiments.bench.peers.libraries import LIBRARIES, OURS, Contestant, Library, Recorded, installed
 from experiments.bench.peers.measure import Result, in_turns, rate_of, rows_of
 from experiments.bench.record import Place
 from overload_demo.errors import OverloadDemoError
@@ -33,7 +33,7 @@ def part_of(command: str, *units: str, factor: float = 1.0) -> Part:
             rows = {OUR_WORKER: 2.0, NO_FORK: 0.1, FORK: 0.01} if unit == DONE else {OURS.name: 1.0, RQ.name: 1.0}
             for name, share in rows.items():
                 results.append((unit, name, share * (own if name.startswith(OURS.name) else theirs * factor)))
-    contestants = [Recorded(about=one, versions={"it": "1.0"}, jobs={}) for one in (OURS, RQ)]
+    contestants = [Recorded(about=one, versions={"it": "1.0"}) for one in (OURS, RQ)]
     place = PLACE.model_copy(update={"command": command})
     return Part(place=place, rows=rows_of(results), notes={}, contestants=contestants)
 

@@ -16,7 +16,6 @@ from overload_demo.store.gateway.resp import (
     INCOMPLETE,
     MAX_REPLY_BYTES,
     RedisConnection,
-    RedisConnectionLostError,
     ReplyBudget,
     ReplyCutter,
     ReplyError,
@@ -194,7 +193,7 @@ def test_a_lost_connection_fails_all_requests_with_an_unknown_outcome() -> None:
         connection.connection_lost(None)
         assert await waiting[0] == [b"+OK\r\n"]
         for future in waiting[1:]:
-            with pytest.raises(RedisConnectionLostError) as caught:
+            with pytest.raises(StoreUnavailableError) as caught:
                 await future
             assert caught.value.outcome is Outcome.UNKNOWN
         assert connection.closed.done()

@@ -3,7 +3,7 @@
 import pytest
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.rest.diagnosis import refuse_old, refuse_unsafe
+from overload_demo.rest import refuse_old, refuse_unsafe
 from overload_demo.store.gateway.topology import followed_servers
 
 

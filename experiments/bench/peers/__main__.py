@@ -13,8 +13,8 @@ from typing import Annotated
 
 import typer
 
-from experiments.bench.peers.comparison import Comparison, Part, Recorded, without_paths
-from experiments.bench.peers.libraries import LIBRARIES, OURS, Contestant, installed
+from experiments.bench.peers.comparison import Comparison, Part, without_paths
+from experiments.bench.peers.libraries import LIBRARIES, OURS, installed
 from experiments.bench.peers.measure import Measure, Result, idle, in_turns, measure, printed, rows_of
 from experiments.bench.record import RESULTS, Place
 from overload_demo.console import one_line_errors
@@ -57,16 +57,9 @@ def main(
             "options of every Redis": " ".join(server_options("0", "always")),
             "fsync p50, ms": place.fsync_p50_ms,
         }
-        part = Part(
-            place=place, rows=rows_of(results), notes=notes, contestants=[_recorded(one, jobs) for one in contestants]
-        )
+        part = Part(place=place, rows=rows_of(results), notes=notes, contestants=contestants)
         part.show()
         Comparison.read(output).with_part(part).write(output)
-
-
-def _recorded(contestant: Contestant, jobs: int) -> Recorded:
-    drains = {contestant.about.row(worker): min(jobs, worker.most_jobs) for worker in contestant.about.workers}
-    return Recorded(about=contestant.about, versions=contestant.versions, jobs=drains)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,11 @@ from typing import Literal, Self, cast
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from pydantic import BaseModel, ConfigDict
 
-from experiments.bench.peers.libraries import OURS, Library
-from experiments.bench.record import RESULTS, Benchmark, Place, Row
-from overload_demo.lab import BLUE, GREY
+from experiments.bench.peers.libraries import OURS, Library, Recorded
+from experiments.bench.record import RESULTS, Benchmark, Facts, Place, Row
+from overload_demo.lab import BLUE, GREY, about
 from overload_demo.lab.plots.accessible_figure import drawing
-from overload_demo.lab.wording import about
 
 # The units of the rows. A drain has a row for each worker, everything else for each library.
 CONNECTIONS = (64, 256)
@@ -27,16 +25,6 @@ DONE = "done/s"
 IDLE = "ms from POST to done, idle"
 MIXED, MIXED_P99 = "requests/s, one POST to five polls", "p99 ms, one POST to five polls"
 LESS_IS_BETTER = {IDLE, MIXED_P99}
-
-
-class Recorded(BaseModel):
-    """A library as it was measured; ``jobs`` is the length of a drain, by row."""
-
-    model_config = ConfigDict(frozen=True)
-
-    about: Library
-    versions: dict[str, str]
-    jobs: dict[str, int]
 
 
 class Part(Benchmark):
@@ -58,10 +46,8 @@ class Summary:
     idle_ms: list[float]
 
 
-class Comparison(BaseModel):
+class Comparison(Facts):
     """The newest measurement of everything, each row in the run that measured it."""
-
-    model_config = ConfigDict(frozen=True)
 
     schema_version: Literal[2] = 2
     parts: list[Part]

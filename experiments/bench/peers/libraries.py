@@ -9,8 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
+from experiments.bench.record import Facts
 from overload_demo.errors import OverloadDemoError
 
 ROOT = Path(__file__).parents[3]
@@ -20,10 +19,8 @@ WEB = ("fastapi", "starlette", "uvicorn", "uvloop", "httptools", "pydantic", "hi
 VERSIONS = "import importlib.metadata as m, json, sys; print(json.dumps({one: m.version(one) for one in sys.argv[1:]}))"
 
 
-class Worker(BaseModel):
+class Worker(Facts):
     """One worker process and its concurrency; ``most_jobs`` keeps a drain within a few seconds (2 cores)."""
-
-    model_config = ConfigDict(frozen=True)
 
     command: str
     at_once: int
@@ -31,7 +28,7 @@ class Worker(BaseModel):
     most_jobs: int = 20_000
 
 
-class Library(BaseModel):
+class Library(Facts):
     """A job queue: its packages, its store, its API and its workers; or an API that stores nothing.
 
     The commands may contain ``{port}``, ``{store}`` (a URL) and ``{at_once}``. ``polls``: the API has the route
@@ -39,14 +36,11 @@ class Library(BaseModel):
     the measured settings and by its documentation or source.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     name: str
     store: Literal["its own", "Redis", "PostgreSQL", "nothing"] = "Redis"
     serve: str = ""
     requirements: tuple[str, ...] = ()
     packages: tuple[str, ...]
-    endpoint: Literal["async def", "def in a thread", "async, a thin route", "Fastify, async"]
     polls: bool = False
     workers: tuple[Worker, ...] = ()
     killed: str
@@ -66,13 +60,16 @@ class Library(BaseModel):
         return f"{self.name}: {worker.at_once} {worker.how}"
 
 
-class Contestant(BaseModel):
-    """An installed library, and the environment that it is installed in."""
-
-    model_config = ConfigDict(frozen=True)
+class Recorded(Facts):
+    """A library as it was measured."""
 
     about: Library
     versions: dict[str, str]
+
+
+class Contestant(Recorded):
+    """An installed library, and the environment that it is installed in, which is not recorded."""
+
     folder: Path
 
 

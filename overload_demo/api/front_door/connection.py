@@ -129,30 +129,40 @@ class GatedProtocol(OneWriteProtocol):
             self._refuse(431, f"the headers are larger than {MAX_HEAD_BYTES} bytes")
 
     def on_message_begin(self) -> None:
-        """Start the request timer."""
-        super().on_message_begin()
+        """Start the request timer. uvicorn's hook makes an ASGI scope too, which only the app needs."""
+        self.url, self.headers, self.expect_100_continue = b"", [], False
         self.idle_since = NEVER
         if self.request_since == NEVER:
             self.request_since = self.loop.time()
 
     def on_headers_complete(self) -> None:
         """Check the head, and note when it was read. While clients wait outside, this response is the last."""
-        if len(self.headers) > MAX_HEADERS or not self._is_http():
-            raise ValueError("too many headers, or no HTTP/1")  # the parser stops and uvicorn sends a 400
-        if self.parser.should_upgrade():
-            self._set_offer_aside()
-            return
+        if len(self.headers) > MAX_HEADERS:
+            raise ValueError("too many headers")  # the parser stops and uvicorn sends a 400
         if not self._is_answering and not self.flow.write_paused:
             server = self.server[0] if self.server else ""
             self._unserved = self._direct.recognize(self.parser, self.url, self.headers, server)
-        if self._unserved is None:
-            super().on_headers_complete()
-        else:
+        if self._unserved is not None:
             self.cycle = self._unserved  # type: ignore[assignment]
+        elif not self._is_http():
+            raise ValueError("no HTTP/1")
+        elif self.parser.should_upgrade():
+            self._set_offer_aside()
+            return
+        else:
+            self._hand_to_app()
         self._heads_read_at.append(perf_counter())
         self._in_head = False
         if self._is_crowded():
             self.cycle.keep_alive = False
+
+    def _hand_to_app(self) -> None:
+        """Let uvicorn make the ASGI scope of a complete head and start the app's task."""
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers += headers  # the list that the scope holds
+        super().on_headers_complete()
 
     def _is_http(self) -> bool:
         """Whether this is an HTTP/1.x request to one host; the parser accepts others."""
@@ -180,7 +190,7 @@ class GatedProtocol(OneWriteProtocol):
             if self._direct.serve(request):
                 return
             self.cycle = None  # type: ignore[assignment]
-            super().on_headers_complete()
+            self._hand_to_app()
             self.cycle.keep_alive &= request.keep_alive
             super().on_body(request.body)
         super().on_message_complete()

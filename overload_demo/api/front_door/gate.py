@@ -74,6 +74,7 @@ class Gate:
             GatedProtocol, direct, metrics.answered, self.is_crowded, self._leave, **uvicorn_arguments
         )
         self._inside: set[GatedProtocol] = set()
+        metrics.live = self._inside
         self._loop = asyncio.get_running_loop()
         self._room_maker: asyncio.TimerHandle | None = None
         self._is_paused = self._is_retired = False
@@ -111,7 +112,6 @@ class Gate:
     def _leave(self, connection: GatedProtocol) -> None:
         """Note the end of a connection, and resume accepting if there is room."""
         self._inside.discard(connection)
-        self._metrics.connections.set(len(self._inside))
         if self._is_paused and not self._is_retired and len(self._inside) < RESUME_BELOW * self._cap:
             self._is_paused = False
             self._metrics.paused.set(0)
@@ -140,10 +140,9 @@ class Gate:
 
     def _let_in(self, connection: socket.socket) -> None:
         """Count a connection from here on, also while the event loop still sets it up."""
-        connection.setblocking(False)
         protocol = self._new_protocol()
+        protocol.accepted = connection
         self._inside.add(protocol)
-        self._metrics.connections.set(len(self._inside))
 
         def set_up(task: asyncio.Task[Any]) -> None:
             protocol.setup = None

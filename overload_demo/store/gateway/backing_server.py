@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import copy
 import logging
+import re
 import ssl
 from abc import ABC, abstractmethod
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -11,7 +12,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from pydantic import SecretStr
 
 from overload_demo.errors import ConfigurationError, StoreUnavailableError
-from overload_demo.rest.diagnosis import LOADING, info_facts, refuse_old, refuse_unsafe, why_no_writes
+from overload_demo.rest import LOADING, info_facts, refuse_old, refuse_unsafe, why_no_writes
 from overload_demo.store.gateway.resp import RedisConnection, ReplyError
 
 log = logging.getLogger(__name__)
@@ -32,23 +33,31 @@ class BackingServer(ABC):
     # How errors begin that mean: nothing was done, another server may do it. Empty if the server is not followed.
     refusals: tuple[bytes, ...] = ()
     is_in_cluster = False
+    durability: str = "unknown"  # when an acknowledged write is on disk, from the first connection on
 
     def __init__(self) -> None:
         self.notices: list[str] = []  # what was dropped from the data at the start, and settings that weaken promises
 
     async def connect(self) -> RedisConnection:
-        """Open a connection to a server that takes writes, waiting while one that is not followed loads its data."""
+        """Open a connection to a server that takes writes, waiting while one that is not followed loads its data.
+
+        Raises :class:`ConfigurationError` if jobs are not safe there: after a failover it is another server.
+        """
         while True:  # by a new connection each time, so that a host name is looked up anew
             connection = await self.connect_again()
             try:
                 async with asyncio.timeout(self.answer_timeout_s):  # wait_for of Python 3.11 can swallow a cancellation
-                    reason = self.why_unusable(info_facts(await connection.ask("INFO")))
-                if not reason:
-                    return connection
+                    facts = info_facts(await connection.ask("INFO"))
+                    if not (reason := self.why_unusable(facts)):
+                        await self.assess(connection, facts)
+                        return connection
             except TimeoutError:
                 reason = f"it did not answer within {self.answer_timeout_s:g} s"
             except ReplyError as error:
                 reason = f"it refuses INFO: {error}"
+            except BaseException:
+                connection.close()
+                raise
             connection.close()
             if reason != LOADING or self.refusals:
                 raise StoreUnavailableError(f"the server {self.name} cannot be used: {reason}")
@@ -57,6 +66,9 @@ class BackingServer(ABC):
     def why_unusable(self, facts: dict[str, str]) -> str:
         """Return why :meth:`connect` cannot use a server of which INFO says this; empty if it can."""
         return why_no_writes(facts)
+
+    async def assess(self, connection: RedisConnection, facts: dict[str, str]) -> None:  # noqa: B027
+        """Note the durability; raises :class:`ConfigurationError` if jobs are not safe on a server of the user's."""
 
     @abstractmethod
     async def connect_again(self) -> RedisConnection:
@@ -81,13 +93,8 @@ class BackingServer(ABC):
     async def end_stuck_script(self, connection: RedisConnection) -> None:
         """End a script that has written and exceeds its time limit, if that is possible."""
 
-    @abstractmethod
-    async def durability(self, connection: RedisConnection) -> str:
-        """When an acknowledged write is on disk; raises :class:`ConfigurationError` if jobs are not safe there."""
-
-    async def durability_of_replica(self, host: str, port: int) -> str:
-        """Return the durability of one of its replicas, as far as it can be asked."""
-        return "unknown"
+    async def report_replicas(self, connection: RedisConnection, wanted: int) -> None:  # noqa: B027
+        """Log and note, once, what weakens a 202 that ``wanted`` replicas confirm; nothing is refused."""
 
     async def aclose(self) -> None:  # noqa: B027 - only a server that was started here is ended
         """End the server if the gateway started it."""
@@ -150,21 +157,44 @@ class ExternalServer(BackingServer):
             self.name,
         )
 
-    async def durability(self, connection: RedisConnection) -> str:
-        """Return ``always``, ``everysec``, ``none`` or ``unknown``; warns about anything but ``always``."""
-        try:
-            info = info_facts(await connection.ask("INFO"))
-        except ReplyError as error:
-            raise ConfigurationError(f"OVERLOAD_REDIS_URL: the server refuses INFO: {error}") from None
-        refuse_unsafe(info, in_cluster=self.is_in_cluster, server=f"the server {self.name}")
-        refuse_old(info, f"the server {self.name}")
-        durability = await _durability_of(connection, info)
-        if durability != "always":
+    async def assess(self, connection: RedisConnection, facts: dict[str, str]) -> None:
+        """Note ``always``, ``everysec``, ``none`` or ``unknown``; warns about anything but ``always``."""
+        refuse_unsafe(facts, in_cluster=self.is_in_cluster, server=f"the server {self.name}")
+        refuse_old(facts, f"the server {self.name}")
+        self.durability = await _durability_of(connection, facts)
+        if self.durability != "always":
             lost = "an acknowledged job can be lost in a crash"
-            log.warning("durability of the server %s is %r: %s", self.name, durability, lost)
-        return durability
+            log.warning("durability of the server %s is %r: %s", self.name, self.durability, lost)
 
-    async def durability_of_replica(self, host: str, port: int) -> str:
+    async def report_replicas(self, connection: RedisConnection, wanted: int) -> None:
+        """Report problems: a replica may be starting, and without enough of them no 202 is sent."""
+        with contextlib.suppress(ReplyError, StoreUnavailableError):
+            for problem in await self._replica_problems(connection, wanted) if wanted else []:
+                if problem not in self.notices:  # shards of one server share them
+                    log.warning("%s", problem)
+                    self.notices.append(problem)
+
+    async def _replica_problems(self, connection: RedisConnection, wanted: int) -> list[str]:
+        found, place = [], self.name.rpartition("at ")[2]
+        info = info_facts(await connection.ask("INFO", "replication"))
+        # slave0:ip=127.0.0.1,port=7001,state=online,offset=14,lag=0
+        replicas = [text for name, text in info.items() if re.fullmatch(r"slave\d+", name) and "state=online" in text]
+        if len(replicas) < wanted:
+            have = f"{place} has {len(replicas)} replicas"
+            found.append(f"OVERLOAD_MIN_REPLICAS is {wanted}, but {have}: no job is accepted")
+        least = await configured(connection, "min-replicas-to-write")
+        if not least.isdigit() or int(least) < wanted:
+            advice = f"with less than {wanted} a primary without replicas keeps jobs that a failover drops"
+            found.append(f"min-replicas-to-write of the server {place} is {least or 'unknown'}: {advice}")
+        for text in replicas:
+            replica = dict(part.partition("=")[::2] for part in text.split(","))
+            durability = await self._durability_of_replica(replica["ip"], int(replica["port"]))
+            if durability != "always":
+                place = f"{replica['ip']}:{replica['port']}"
+                found.append(f"durability of the replica {place} is {durability!r}, and it may become the primary")
+        return found
+
+    async def _durability_of_replica(self, host: str, port: int) -> str:
         """Ask a replica at the address that the primary knows; it may be out of reach from here."""
         replica = copy.copy(self)
         replica.host, replica.port, replica._path = host, port, ""

@@ -42,7 +42,12 @@ class ReplyFormat:
         if command.answer:
             reply = b"$%d\r\n%b\r\n" % (len(command.answer), command.answer.encode())
         try:
-            encoded = self._encode(reply)
+            if not self.is_json:
+                encoded = reply
+            elif self.is_base64 and reply == b"+OK\r\n":  # only this status stays as it is
+                encoded = b'"OK"'
+            else:
+                encoded = _to_json(parsed(reply, as_text=not self.is_base64)).encode()
         except RecursionError:
             return self.error("ERR the reply is nested too deeply for JSON")
         if len(encoded) > MAX_COMMAND_BYTES:
@@ -58,14 +63,6 @@ class ReplyFormat:
     def together(self, items: list[bytes]) -> bytes:
         """Join the items of several commands."""
         return b"[%b]" % b",".join(items) if self.is_json else b"".join(items)
-
-    def _encode(self, reply: bytes) -> bytes:
-        """Encode a reply that is no error; raises RecursionError if it is nested too deeply."""
-        if not self.is_json:
-            return reply
-        if self.is_base64 and reply == b"+OK\r\n":  # only this status stays as it is
-            return b'"OK"'
-        return _to_json(parsed(reply, as_text=not self.is_base64)).encode()
 
 
 def _encode_other(value: object) -> str:

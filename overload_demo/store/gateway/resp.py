@@ -19,16 +19,10 @@ INCOMPLETE = object()
 MAX_REPLY_BYTES = 32 * 1024 * 1024  # all replies to one request together; the client of this package takes no more
 MAX_REPLY_ELEMENTS = 1_000_000  # of arrays; one takes about 100 bytes while the answer is made
 RETIRE_S = 0.5  # a server that works answers within it
+LOST = "the connection to the server was lost"
 TOO_LARGE = "ERR max request size exceeded."
 _BULK, _ARRAY, _MINUS = b"$*-"
 _pack_command = cast(Callable[[tuple[str | bytes, ...]], bytes], hiredis.pack_command)  # its stub: tuples of one
-
-
-class RedisConnectionLostError(StoreUnavailableError):
-    """The connection ended before the replies arrived: whether the commands ran is unknown."""
-
-    def __init__(self) -> None:
-        super().__init__("the connection to the server was lost", Outcome.UNKNOWN)
 
 
 def pack(arguments: Sequence[str | bytes]) -> bytes:
@@ -197,8 +191,8 @@ class RedisConnection(asyncio.Protocol):
     def send(self, packed: bytes, expected: int, budget: ReplyBudget | None = None) -> asyncio.Future[list[bytes]]:
         """Send packed commands in one piece; the future holds their ``expected`` replies, unparsed and in order.
 
-        No command of another request comes between them. Replies beyond ``budget`` are error replies. The future fails
-        with :class:`RedisConnectionLostError`. Raises :class:`StoreUnavailableError` when nothing was sent.
+        No command of another request comes between them. Replies beyond ``budget`` are error replies. Both fail with
+        :class:`StoreUnavailableError`: this call when nothing was sent, the future with an unknown outcome.
         """
         transport = self._transport
         if transport is None or not self.is_open:
@@ -270,7 +264,7 @@ class RedisConnection(asyncio.Protocol):
         """Called by the event loop: fail all requests under way, their outcome is unknown."""
         for call in self._calls:
             if not call.future.done():
-                call.future.set_exception(RedisConnectionLostError())
+                call.future.set_exception(StoreUnavailableError(LOST, Outcome.UNKNOWN))
         self._calls.clear()
         if not self.closed.done():
             self.closed.set_result(None)

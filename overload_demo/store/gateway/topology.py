@@ -164,14 +164,13 @@ class FollowedServer(ExternalServer):
         """Look the primary up again before the next connection."""
         self._topology.expire()
 
-    async def durability(self, connection: RedisConnection) -> str:
-        """Return that of the primary; reports when one lost range of slots would stop every shard."""
-        found = await super().durability(connection)
+    async def assess(self, connection: RedisConnection, facts: dict[str, str]) -> None:
+        """Note that of the primary; reports when one lost range of slots would stop every shard."""
+        await super().assess(connection, facts)
         is_known = not self.is_in_cluster or FULL_COVERAGE in self.notices
         if not is_known and await configured(connection, "cluster-require-full-coverage") == "yes":
             log.warning(FULL_COVERAGE)
             self.notices.append(FULL_COVERAGE)
-        return found
 
     async def aclose(self) -> None:
         """Close the connections of the topology."""

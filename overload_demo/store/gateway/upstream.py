@@ -17,13 +17,13 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 from overload_demo.errors import ConfigurationError, StoreUnavailableError
 from overload_demo.store.gateway.backing_server import BackingServer
-from overload_demo.store.gateway.commands import RedisCommand
-from overload_demo.store.gateway.replication import LentConnections, report_replicas
-from overload_demo.store.gateway.resp import RedisConnection, ReplyBudget, ReplyError, error_in
+from overload_demo.store.gateway.commands import LONGEST_WAIT_MS, RedisCommand
+from overload_demo.store.gateway.resp import LOST, RedisConnection, ReplyBudget, ReplyError, error_in
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,9 @@ LOOK_S, REPLICA_CHECK_S = 0.2, 0.5
 IDLE_LOOKS = 2  # without progress, before the server is probed: shorter waits are usual
 PROBE_S, LONGEST_PROBE_S = 0.5, 2.0  # the longer a stall, the longer a far server may take to answer
 WRITING_SCRIPT_GRACE_S = 3.0  # past the time limit: a script that has written cannot be killed, only undone
+MAX_LENT = 64  # chosen: an API process takes three at a time
+LONGEST_LOAN_S = LONGEST_WAIT_MS / 1000 + 5.0
+LONGEST_IDLE_S = 60.0  # chosen: below the time after which a firewall forgets a connection
 
 
 class Upstream:
@@ -44,7 +47,7 @@ class Upstream:
 
     def __init__(self, server: BackingServer, min_replicas: int = 0) -> None:
         self._server, self._min_replicas = server, min_replicas
-        self.lent = LentConnections(self.wait_for_connection, self.another)
+        self.lent = LentConnections(self)
         self._connection: RedisConnection | None = None
         self._connected = asyncio.Event()
         self._is_held = False  # the server does not answer
@@ -54,7 +57,6 @@ class Upstream:
         self._for_readers: RedisConnection | None = None
         self._opening = asyncio.Lock()
         self._refusal = b""  # of a server that is followed
-        self.durability = "unknown"
         self.on_leave: Callable[[], object] = lambda: None
 
     @property
@@ -93,21 +95,20 @@ class Upstream:
 
     async def run(
         self,
-        connection: RedisConnection,
         commands: Sequence[RedisCommand],
-        budget: ReplyBudget | None,
-        *,
         read_only: bool,
-        is_lent: bool,
+        budget: ReplyBudget | None = None,
+        lent: RedisConnection | None = None,
     ) -> list[bytes]:
         """Send commands and return their replies; send again what a shard refuses, for up to ``REQUEST_TIMEOUT_S``.
 
-        Raises :class:`StoreUnavailableError` when it has refused all until then, or at once on a lent connection.
+        Raises :class:`StoreUnavailableError` when it has refused all until then, or at once on a ``lent`` connection.
         """
+        connection = lent or (None if read_only else self.live) or await self.shared(read_only)
         replies = await connection.send(b"".join([one.packed for one in commands]), len(commands), budget)
         if not self._server.refusals:
             return replies
-        give_up_at = 0.0 if is_lent else time.monotonic() + REQUEST_TIMEOUT_S
+        give_up_at = 0.0 if lent else time.monotonic() + REQUEST_TIMEOUT_S
         while (first := self._first_refused(commands, replies)) is not None:
             rest = commands[first:]
             try:
@@ -161,12 +162,11 @@ class Upstream:
             if self._is_held:  # a silent server answers no request under way
                 connection.close()
 
-    async def open(self) -> str:
-        """Connect and stay connected; returns the durability, and raises as :class:`BackingServer` does."""
-        self._connection = await self._connect()
+    async def open(self) -> None:
+        """Connect and stay connected; raises as :class:`BackingServer` does."""
+        self._connection = await self._server.connect()
         self.start()
-        await report_replicas(self._server, self._connection, self._min_replicas)
-        return self.durability
+        await self._server.report_replicas(self._connection, self._min_replicas)
 
     def start(self) -> None:
         """Stay connected, also if :meth:`open` could not connect."""
@@ -195,16 +195,6 @@ class Upstream:
             self._is_held = is_held
             self._connected.set()
 
-    async def _connect(self) -> RedisConnection:
-        """Connect to a server where jobs are safe: after a failover it is another one than at the start."""
-        connection = await self._server.connect()
-        try:
-            self.durability = await self._server.durability(connection)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
     async def _keep_connected(self) -> None:
         retry_s, tried_at, problem = RETRY_FIRST_S, 0.0, ""
         while True:
@@ -217,7 +207,7 @@ class Upstream:
             await asyncio.sleep(tried_at + retry_s - time.monotonic())
             tried_at = time.monotonic()
             try:
-                self._connection = await self._connect()
+                self._connection = await self._server.connect()
                 self._hold(False)
                 self._connected.set()
                 retry_s, problem = RETRY_FIRST_S, ""
@@ -228,7 +218,7 @@ class Upstream:
                 retry_s = min(2 * retry_s, self._server.retry_longest_s)
             else:
                 log.warning("connected to the server %s", self._server.name)
-                await report_replicas(self._server, self._connection, self._min_replicas)
+                await self._server.report_replicas(self._connection, self._min_replicas)
 
     async def _leave_replica(self) -> None:
         """Leave a primary that has become a replica."""
@@ -292,3 +282,51 @@ class Upstream:
             else:
                 log.warning("a script that exceeded its time limit was killed; it had written nothing")
             return
+
+
+class LentConnections:
+    """Lends connections to requests that wait for replicas: on a shared one WAIT would delay all requests.
+
+    Each is kept for the next request; ``opened`` are all that are open.
+    """
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        self._room = asyncio.Semaphore(MAX_LENT)
+        self.opened: set[RedisConnection] = set()
+        self._idle: deque[tuple[RedisConnection, float]] = deque()  # since when
+
+    @contextlib.asynccontextmanager
+    async def lend(self) -> AsyncIterator[RedisConnection]:
+        """Lend a connection for at most ``LONGEST_LOAN_S``; any error closes it, since replies may be under way.
+
+        Raises :class:`StoreUnavailableError`: nothing was sent.
+        """
+        if self._room.locked():
+            raise StoreUnavailableError(f"{MAX_LENT} requests wait for replicas")
+        async with self._room:
+            connection = await self._take()
+            timer = asyncio.get_running_loop().call_later(LONGEST_LOAN_S, connection.close)
+            try:
+                yield connection
+            except BaseException:
+                connection.close()
+                raise
+            finally:
+                timer.cancel()
+            self._idle.append((connection, time.monotonic()))
+
+    async def _take(self) -> RedisConnection:
+        main = await self._upstream.wait_for_connection()
+        while self._idle:
+            connection, since = self._idle.popleft()
+            if connection.is_open and since > time.monotonic() - LONGEST_IDLE_S:
+                return connection
+            connection.close()
+        connection = await self._upstream.another()
+        self.opened.add(connection)
+        connection.closed.add_done_callback(lambda _: self.opened.discard(connection))
+        if not main.is_open:  # it may lead to a server that has just been demoted
+            connection.close()
+            raise StoreUnavailableError(LOST)
+        return connection
