@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from experiments.bench.record import RESULTS, command_line
 from overload_demo.console import fail
 from overload_demo.errors import OverloadDemoError
-from overload_demo.lab import BLUE, GREEN, GREY, ORANGE, PURPLE, Look
+from overload_demo.lab import BLUE, GREEN, GREY, ORANGE, PURPLE, SINCE, Look
 from overload_demo.lab.naive_api import baseline_server, run_baseline
-from overload_demo.lab.plots.accessible_figure import SINCE, drawing, without_samples
+from overload_demo.lab.plots.accessible_figure import drawing, without_samples
 from overload_demo.lab.result import VARIANTS, BaselineRecording, BaselineRun, Variant
 from overload_demo.load import LoadPlan, Shape, calibrate
 

@@ -8,10 +8,8 @@ generator in C, opens the same sockets: the difference is the cost of the load g
 import asyncio
 import shutil
 import subprocess
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +27,7 @@ from overload_demo.errors import OverloadDemoError
 from overload_demo.lab import BLUE, GREY, NAIVE, ORANGE, QUEUE
 from overload_demo.lab.parts import store_processes
 from overload_demo.lab.plots.accessible_figure import drawing
-from overload_demo.load import LoadPlan, LoadResult, Shape, run_load
+from overload_demo.load import LoadPlan, LoadProgress, LoadResult, Shape, run_load
 from overload_demo.load.clients import sample_body
 
 CLIENT_TIMEOUT_S = 60.0
@@ -131,31 +129,26 @@ def _fire(case: Case, parent: Path) -> SocketsRun:
             api_of_case = servers.our_api if case.is_ours else partial(servers.uvicorn, "overload_demo.api.app:app")
             url, api = stack.enter_context(api_of_case(folder, PYTHONPATH=folder))
         processes = {"api": api, "worker": doing.pid or 0, **store_processes(folder / "data")}
-        peak_mb = stack.enter_context(_memory_watched(processes))
+        memory = _MemoryWatch(processes)
         plan = LoadPlan(url, requests=case.sockets, shape=Shape.AT_ONCE, timeout_s=CLIENT_TIMEOUT_S)
-        load = asyncio.run(run_load(plan))
-        return SocketsRun(load, dict(peak_mb), _found(folder, set(load.accepted_ids)))
+        load = asyncio.run(run_load(plan, on_progress=memory))
+        return SocketsRun(load, memory.peak_mb, _found(folder, set(load.accepted_ids)))
 
 
-@contextmanager
-def _memory_watched(processes: dict[str, int]) -> Iterator[dict[str, float]]:
-    """Yield the largest PSS of each process so far, MB."""
-    peak: dict[str, float] = {}
-    ended = threading.Event()
+class _MemoryWatch:
+    """The largest PSS of each process so far, MB; looks at most four times a second while the load reports."""
 
-    def watch() -> None:
-        while not ended.wait(SAMPLE_EVERY_S):
-            for name, pid in processes.items():
-                size = psutil.Process(pid).memory_full_info().pss / 1e6
-                peak[name] = max(peak.get(name, 0.0), round(size, 1))
+    def __init__(self, processes: dict[str, int]) -> None:
+        self._processes = {name: psutil.Process(pid) for name, pid in processes.items()}
+        self._look_at = 0.0
+        self.peak_mb = dict.fromkeys(processes, 0.0)
 
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        ended.set()
-        thread.join()
+    def __call__(self, _: LoadProgress) -> None:
+        if time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + SAMPLE_EVERY_S
+            for name, process in self._processes.items():
+                size_mb = round(process.memory_full_info().pss / 1e6, 1)
+                self.peak_mb[name] = max(self.peak_mb[name], size_mb)
 
 
 def _h2load(sockets: int, parent: Path) -> tuple[float, float, float]:

@@ -32,10 +32,10 @@ OTHER = "event loop"
 PARTS = {
     "write responses": r"_write_direct|_whole|on_response_complete|with_head|committed|found|answered|observe",
     "validate": r"serve \(|jobs\.py",
-    "read and parse HTTP": r"front_door/connection|api/direct|access\.py|headers\.py",
+    "read and parse HTTP": r"front_door/connection|api/direct|access\.py",
     "group commit": r"group_commit|producer\.py|consumer\.py|lease_renewer|protocol\.py",
     "exchange with the store": r"overload_demo/rest/",
-    "run the job": r"worker/|work\.py|overload_demo/logs\.py",
+    "run the job": r"worker/|work\.py",
 }
 _FRAME = re.compile(r"[^;]*overload_demo/[^;]*")
 

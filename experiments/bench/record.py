@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict
 
 from overload_demo.console import one_line_errors
 from overload_demo.errors import ConfigurationError
+from overload_demo.lab import about
 from overload_demo.lab.preflight import filesystem_of
-from overload_demo.lab.wording import about
 from overload_demo.load.machine import Environment
 from overload_demo.work import utc_now
 
@@ -142,17 +142,10 @@ class Benchmark(Facts):
     rows: list[Row]
     notes: dict[str, float | str]
 
-    def record(self, name: str, folder: Path = RESULTS) -> None:
-        """Print the benchmark and write ``bench_NAME.json``."""
-        path = folder / f"bench_{name}.json"
-        path.write_text(self.model_dump_json(indent=1) + "\n")
-        self.show()
-        print(f"written: {path}")
-
     @classmethod
-    def read(cls, name: str, folder: Path = RESULTS) -> Self:
+    def read(cls, name: str) -> Self:
         """Read ``bench_NAME.json``."""
-        return cls.model_validate_json((folder / f"bench_{name}.json").read_bytes())
+        return cls.model_validate_json((RESULTS / f"bench_{name}.json").read_bytes())
 
     def show(self) -> None:
         """Print the rows and the notes."""
@@ -173,7 +166,10 @@ def recording(name: str, folder: Path) -> Iterator[tuple[list[Row], dict[str, fl
         place, rows = Place.here(f"experiments.bench.{name}", folder), list[Row]()
         notes: dict[str, float | str] = {"fsync p50, ms": place.fsync_p50_ms}
         yield rows, notes
-        Benchmark(place=place, rows=rows, notes=notes).record(name)
+        benchmark, path = Benchmark(place=place, rows=rows, notes=notes), RESULTS / f"bench_{name}.json"
+        path.write_text(benchmark.model_dump_json(indent=1) + "\n")
+        benchmark.show()
+        print(f"written: {path}")
 
 
 def _fsync_p50_ms(folder: Path) -> float:

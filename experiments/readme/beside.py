@@ -13,7 +13,7 @@ from experiments.bench.peers.comparison import (
 )
 from experiments.bench.peers.libraries import OURS
 from experiments.bench.record import Row, markdown_table
-from overload_demo.lab.wording import about
+from overload_demo.lab import about
 
 BULLMQ = "BullMQ"
 BESIDE_BULLMQ = {unit: f"accepted/s, {of} connections" for unit, of in zip(ACCEPTED, CONNECTIONS, strict=True)}

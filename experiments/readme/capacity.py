@@ -3,7 +3,7 @@
 import math
 
 from experiments.bench.record import Benchmark, markdown_table
-from overload_demo.lab.wording import about
+from overload_demo.lab import about
 
 FEW = "accepted, 64 connections"
 ACCEPTED, POLLED, DRAINED = "accepted, 256 connections", "polled, 256 connections", "drained, no-op jobs, one worker"

@@ -8,9 +8,9 @@ from experiments.bench.record import RESULTS, Benchmark, Row, markdown_table
 from experiments.fault_matrix import FaultMatrix
 from experiments.readme.beside import bounded_rows, peers_block
 from experiments.readme.capacity import capacity_block, cluster_block
+from overload_demo.lab import about
 from overload_demo.lab.report import PRICE_PER_100K_COMMANDS
 from overload_demo.lab.result import BaselineRun, SpikeResult, recorded_baseline
-from overload_demo.lab.wording import about
 from overload_demo.load import Shape
 from overload_demo.load.load_result import Percentiles
 

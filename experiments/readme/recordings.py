@@ -15,8 +15,8 @@ from experiments.gradings import Gradings
 from experiments.live_class import LiveClass
 from experiments.student_cost import StudentCost
 from overload_demo.errors import OverloadDemoError
+from overload_demo.lab import about
 from overload_demo.lab.result import BaselineRecording, SpikeResult
-from overload_demo.lab.wording import about
 from overload_demo.load import Shape
 from overload_demo.load.machine import Environment
 

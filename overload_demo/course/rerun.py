@@ -99,7 +99,7 @@ def table(found: Sequence[Finding]) -> Table:
         shown.add_column({"hint_level": "hints", "prediction": "predicted"}.get(name, name), justify="right")
     for one in found:
         cells = {name: getattr(one, name) for name in used}
-        texts = ("" if value is None else format(value, used[name]) for name, value in cells.items())
+        texts = ("" if value is None else format(value, used[name]).replace("%", " %") for name, value in cells.items())
         shown.add_row(Text(one.notebook), one.item, Text(one.status), *texts)
     return shown
 

@@ -76,7 +76,7 @@ def _column(
         "peak queue depth (naive: in flight)": f"{peak:,.0f}",
         "drain rate, jobs/s (naive: answered)": f"{drain_per_s:,.0f}",
         "capacity of the one slot, jobs/s": f"{best_per_s:,.0f}",
-        "drain rate as a share of that": f"{drain_per_s / best_per_s:.0%}" if best_per_s else "unknown",
+        "drain rate as a share of that": f"{100 * drain_per_s / best_per_s:.0f} %" if best_per_s else "unknown",
         **own,
         "load generator": load.verdict,
     }
@@ -111,7 +111,7 @@ class Estimate:
     def text(self) -> str:
         """The estimate in one line."""
         least, most = (
-            f"{commands / FREE_COMMANDS_PER_MONTH:.1%} of the {FREE_COMMANDS_PER_MONTH:,} free in a month, "
+            f"{100 * commands / FREE_COMMANDS_PER_MONTH:.1f} % of the {FREE_COMMANDS_PER_MONTH:,} free in a month, "
             f"{dollars(commands)}"
             for commands in (self.least_commands, self.most_commands)
         )

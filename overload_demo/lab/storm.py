@@ -32,7 +32,7 @@ from overload_demo.load import (
     run_load,
 )
 from overload_demo.load.generator import OnLoadProgress
-from overload_demo.load.retry_policy import BackoffKind, Jitter, Until
+from overload_demo.load.plan import BackoffKind, Jitter, Until
 
 # A client as many are written: three retries, at once, and each is a new job.
 IMPATIENT = RetryPolicy(
@@ -256,7 +256,7 @@ async def _run_storm(
         load = await run_load(
             load_plan, out_dir=stack.run_folder, on_progress=report, api_key=stack.api_key, budget=budget
         )
-    return StormRun(cure, plan, _log_of(load, stack.effect_log, trigger.result()), True, _doubt_about(load))
+    return StormRun(cure, plan, _log_of(load, stack.effect_log, trigger.result()), True, load.summary().doubt)
 
 
 async def _freeze(stack: Stack, plan: StormPlan, began: "asyncio.Future[float]") -> list[int]:
@@ -281,11 +281,6 @@ def _log_of(load: LoadResult, effect_log: Path, waiting: list[int]) -> StormLog:
     sent_s = load.sent_s if load.attempts is None else load.attempts.sent_s
     in_time_s = np.sort(load.done_s[load.accepted])
     return StormLog(load.intended_s.tolist(), sent_s.tolist(), in_time_s.tolist(), effects_s, waiting)
-
-
-def _doubt_about(load: LoadResult) -> str:
-    summary = load.summary()
-    return "" if summary.verdict == "valid" else summary.reason
 
 
 def _count(times_s: Sequence[float], from_s: float, to_s: float) -> int:

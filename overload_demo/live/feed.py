@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from overload_demo.lab.wording import duration
+from overload_demo.load.plan import duration
 
 KEPT = 600  # samples of a track: two minutes at five a second
 KEPT_MARKS = 200

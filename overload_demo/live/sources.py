@@ -17,9 +17,9 @@ from rich.table import Table
 
 from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError
+from overload_demo.lab import off_by
 from overload_demo.lab.result import SCHEMA_VERSION, BaselineRun, SpikeResult, SpikeSeries, first_problem
 from overload_demo.lab.spike_plan import SpikeProgress
-from overload_demo.lab.wording import off_by
 from overload_demo.live.ballot import vote_view
 from overload_demo.live.feed import EVERY_S, MARKS_FILE, NOT_KNOWN, NUMBERS, RATE_OVER_S, Feed, LiveSample, Mark, Track
 

@@ -21,8 +21,7 @@ from overload_demo.errors import ConfigurationError
 from overload_demo.load.generator import LoadProgress, run_load
 from overload_demo.load.load_result import LoadResult, LoadSummary
 from overload_demo.load.outcomes import Ending, RetrySummary
-from overload_demo.load.plan import LoadPlan, Shape
-from overload_demo.load.retry_policy import RetryPolicy
+from overload_demo.load.plan import LoadPlan, RetryPolicy, Shape, duration
 from overload_demo.process import run_async
 
 CONNECT_WITHIN_S = 3.0
@@ -129,11 +128,11 @@ def summary_table(summary: LoadSummary) -> Table:
     table.add_row("duration", f"{summary.duration_s:.2f} s")
     table.add_row("sent / accepted a second", f"{summary.sent_per_s:,.0f} / {summary.accepted_per_s:,.0f}")
     for name, times in (("response time", summary.response_time), ("service time", summary.service_time)):
-        shown = _ms(times.p50_s, times.p99_s, times.p999_s, times.max_s) if times else "nothing was accepted"
+        shown = _times(times.p50_s, times.p99_s, times.p999_s, times.max_s) if times else "nothing was accepted"
         table.add_row(f"{name} p50 / p99 / p99.9 / max", shown)
     health = summary.health
-    table.add_row("schedule lag p50 / p99 / max", _ms(health.lag_p50_s, health.lag_p99_s, health.lag_max_s))
-    table.add_row("CPU of the load processes", ", ".join(f"{share:.0%}" for share in health.cpu_share))
+    table.add_row("schedule lag p50 / p99 / max", _times(health.lag_p50_s, health.lag_p99_s, health.lag_max_s))
+    table.add_row("CPU of the load processes", ", ".join(f"{100 * share:.0f} %" for share in health.cpu_share))
     table.add_row("most open sockets", f"{health.peak_open_sockets:,}")
     table.add_row("verdict", summary.verdict, style="bold")
     table.add_row("", summary.reason)
@@ -149,8 +148,8 @@ def retry_rows(retry: RetrySummary) -> Iterator[tuple[str, str]]:
     yield "different jobs", f"{retry.jobs:,}"
 
 
-def _ms(*seconds: float) -> str:
-    return " / ".join(f"{value * 1000:,.1f}" for value in seconds) + " ms"
+def _times(*seconds: float) -> str:
+    return " / ".join(map(duration, seconds))
 
 
 if __name__ == "__main__":

@@ -17,8 +17,7 @@ from pydantic import BaseModel, model_validator
 from overload_demo.errors import ConfigurationError
 from overload_demo.load.machine import Environment
 from overload_demo.load.outcomes import RAW, Attempts, Kind, RetrySummary, outcome_name
-from overload_demo.load.plan import Floats, LoadPlan, Shape
-from overload_demo.load.retry_policy import Until
+from overload_demo.load.plan import Floats, LoadPlan, Shape, Until, duration
 
 Verdict = Literal["valid", "generator-bound"]
 
@@ -129,12 +128,16 @@ class LoadSummary(BaseModel, frozen=True):
         """Whether every planned request was sent and accepted."""
         return self.accepted == self.planned
 
+    @property
+    def doubt(self) -> str:
+        """Why these numbers may be the load generator's own; empty for a valid load."""
+        return "" if self.verdict == "valid" else self.reason
+
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
         if self.planned != self.sent + self.dropped:
             raise ValueError(f"planned {self.planned} is not sent {self.sent} + dropped {self.dropped}")
-        outcomes = self.accepted + sum(self.failures.values())
-        if self.sent != outcomes:
+        if self.sent != (outcomes := self.accepted + sum(self.failures.values())):
             raise ValueError(f"sent {self.sent} is not the sum of its outcomes, {outcomes}")
         if self.retry and (self.retry.requests, self.retry.accepted) != (self.sent, self.accepted):
             raise ValueError(f"sent {self.sent}, accepted {self.accepted} are not those of {self.retry}")
@@ -303,16 +306,16 @@ def judge(health: Health, dropped: int, *, is_closed: bool) -> tuple[Verdict, st
     """Return whether the figures are the server's (``valid``) or may be the generator's own, and the reason."""
     reasons = []
     if health.lag_p99_s > MAX_LAG_P99_S:
-        reasons.append(f"1 % of the requests left more than {health.lag_p99_s * 1000:.0f} ms late")
+        reasons.append(f"1 % of the requests left more than {duration(health.lag_p99_s)} late")
     if max(health.cpu_share, default=0.0) > MAX_CPU_SHARE:
-        reasons.append(f"a load process used {max(health.cpu_share):.0%} of a core")
+        reasons.append(f"a load process used {100 * max(health.cpu_share):.0f} % of a core")
     if dropped:
         reasons.append(f"{dropped:,} requests were never sent because the cap of open sockets was reached")
     if reasons:
         return "generator-bound", "; ".join(reasons)
     if is_closed:
         return "valid", "no core was full; a closed loop sends less while the server is slow"
-    return "valid", f"99 % left within {health.lag_p99_s * 1000:.1f} ms of their time, no core was full"
+    return "valid", f"99 % left within {duration(health.lag_p99_s)} of their time, no core was full"
 
 
 def remarks_on(service_s: Floats) -> list[str]:

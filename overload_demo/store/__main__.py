@@ -147,8 +147,12 @@ class ShardSet:
                 url = self._cluster.url
         if url is None:
             self._servers = [EmbeddedServer(data_dir, settings, drop_damage=drop_damage)]
+        elif "+" not in url.get_secret_value().partition("://")[0]:
+            self._servers = [ExternalServer(url.get_secret_value())]
         else:
-            self._servers = _external(url.get_secret_value())
+            from overload_demo.store.gateway.topology import followed_servers  # its library costs 0.2 s
+
+            self._servers = followed_servers(url.get_secret_value())
         self.upstreams = [Upstream(server, replicas) for server in self._servers]
         self.directories = [data_dir, *(self._cluster.directories if self._cluster else [])]
 
@@ -188,15 +192,6 @@ class ShardSet:
             await self._cluster.aclose()
 
 
-def _external(url: str) -> Sequence[ExternalServer]:
-    """The server of a URL, or one for each shard."""
-    if "+" not in url.partition("://")[0]:
-        return [ExternalServer(url)]
-    from overload_demo.store.gateway.topology import followed_servers  # its library costs 0.2 s
-
-    return followed_servers(url)
-
-
 def _run(options: _Options, settings: Settings, tokens: Tokens) -> None:
     """Run the store until a signal or the last user's end. Changes the working directory to the data directory.
 
@@ -223,7 +218,7 @@ def _run(options: _Options, settings: Settings, tokens: Tokens) -> None:
         shards = ShardSet(data_dir, settings, drop_damage=options.repair)
         os.chdir(data_dir.path)  # paths of sockets are short from here
         listeners.append(stack.enter_context(_listen_in_data_dir()))
-        import uvloop  # not on Windows, where the lock above was refused
+        import uvloop  # not on Windows, where no data directory can be used
 
         serving = _serve(options, data_dir, shards, tokens, users_lock, listeners)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

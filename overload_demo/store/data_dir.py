@@ -12,7 +12,6 @@ import re
 import shutil
 import stat
 import subprocess
-import sys
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
@@ -80,8 +79,6 @@ class FileLock:
         """
         if self.is_held:
             return True
-        if fcntl is None:
-            raise ConfigurationError("the embedded store needs Linux or macOS; on Windows use WSL2 or Upstash")
         try:
             descriptor = open_file(self._path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
@@ -123,10 +120,12 @@ class FileLock:
 class DataDir:
     """The files of one data directory; nothing is created before :meth:`prepare`.
 
-    Raises :class:`ConfigurationError` for a path below a home or working directory that does not exist.
+    Raises :class:`ConfigurationError` on Windows, and for a path below a home or working directory that does not exist.
     """
 
     def __init__(self, path: Path) -> None:
+        if fcntl is None:
+            raise ConfigurationError("the embedded store needs Linux or macOS; on Windows use WSL2 or Upstash")
         if str(path).startswith("~"):
             raise ConfigurationError(f"OVERLOAD_DATA_DIR: {path}: no such home directory; set an absolute path")
         try:
@@ -253,8 +252,6 @@ def check_owner(path: Path, *, may_be_link: bool = False) -> None:
     Others may read it: its files are 0600. A link is refused, or followed if it is this user's or root's and
     ``may_be_link``.
     """
-    if sys.platform == "win32":
-        return
     status, user = path.lstat(), os.geteuid()
     is_link = stat.S_ISLNK(status.st_mode)
     if status.st_uid != user and not (is_link and status.st_uid == 0):
@@ -274,8 +271,8 @@ def open_file(path: Path, flags: int) -> int:
     """
     if path.is_symlink():  # O_NOFOLLOW also refuses a link that is made after this check
         raise _refusal(path, "is a symbolic link")
-    descriptor = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0), 0o600)
-    if sys.platform != "win32" and os.fstat(descriptor).st_uid != os.geteuid():
+    descriptor = os.open(path, flags | os.O_NOFOLLOW, 0o600)
+    if os.fstat(descriptor).st_uid != os.geteuid():
         os.close(descriptor)
         raise _refusal(path, "belongs to another user")
     return descriptor

@@ -18,8 +18,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, ViewportSize
 
 from experiments.bench.record import RESULTS
+from overload_demo.lab import off_by
 from overload_demo.lab.result import SpikeResult
-from overload_demo.lab.wording import off_by
 from overload_demo.live import feed as words
 from overload_demo.live.feed import KEPT, Feed, LiveSample
 from overload_demo.live.page import Page

@@ -81,11 +81,11 @@ def test_a_class_votes_twice_by_keyboard_and_both_counts_stay_beside_the_result(
         assert not other.page.locator("li input").first.is_visible()
 
         press_with_keyboard(tab, "answer")
-        wait_until("it is shown", lambda: "Right answers: 15%, then 74%." in other.page.inner_text("[data-advice]"))
+        wait_until("it is shown", lambda: "Right answers: 15 %, then 74 %." in other.page.inner_text("[data-advice]"))
         press_with_keyboard(tab, "close")
         image = other.page.locator('.vote [role="img"]')
         wait_until("the histograms are beside the result", image.is_visible)
-        label = "First count: A 12, B 41, C 9, D 0. Second count: A 2, B 14, C 46, D 0. Right answers: 15%, then 74%."
+        label = "First count: A 12, B 41, C 9, D 0. Second count: A 2, B 14, C 46, D 0. Right answers: 15 %, then 74 %."
         assert label in (image.get_attribute("aria-label") or "")
         assert other.state("result") == RESULT
         assert (tab.overflow(), tab.outside, tab.complaints) == ([], [], [])

@@ -210,7 +210,7 @@ async def test_both_counts_are_stored_with_the_run_also_those_taken_after_its_en
 
         [vote] = result.SpikeResult.read(path).votes
         assert vote.counts == {"first": [9, 5, 2, 0], "second": [1, 2, 13, 0]}
-        assert vote.change == "Right answers: 12%, then 81%."
+        assert vote.change == "Right answers: 12 %, then 81 %."
         assert len(json.loads((stack.folder / VOTES_FILE).read_text())) == 2, "the class's file has all of them"
 
 

@@ -41,7 +41,7 @@ def test_the_store_freezes_once_and_the_budget_comes_after_the_outage() -> None:
     follow(storm_act.CALM_S + storm_act.FREEZE_S + storm_act.OUTAGE_S)
     follow(storm_act.LASTS_S)
 
-    assert (freezes, marked) == ([storm_act.FREEZE_S], ["retry budget 10%"])
+    assert (freezes, marked) == ([storm_act.FREEZE_S], ["retry budget 10 %"])
     assert sum(script.take(100) for _ in range(1000)) == 10
 
 
@@ -68,7 +68,7 @@ async def test_the_act_is_played_accounted_for_and_replayed(tmp_path: Path, monk
         result = SpikeResult.read(folder / "result.json")
 
         assert store.status() != psutil.STATUS_STOPPED
-        assert marks(feed) == ["first request", "frozen", "thawed", "retry budget 10%"]
+        assert marks(feed) == ["first request", "frozen", "thawed", "retry budget 10 %"]
         assert f"of {result.load.planned:,} requests got a result in time" in feed.state["result"]
 
     clients, conditions = result.load.retry, result.conditions

@@ -274,7 +274,7 @@ def test_a_summary_that_does_not_add_up_is_refused(summary: LoadSummary) -> None
     [
         (0.0099, 0.89, 0, "valid", "99 % left within 9.9 ms"),
         (0.0101, 0.89, 0, "generator-bound", "more than 10 ms late"),
-        (0.0099, 0.91, 0, "generator-bound", "used 91% of a core"),
+        (0.0099, 0.91, 0, "generator-bound", "used 91 % of a core"),
         (0.0099, 0.89, 1, "generator-bound", "1 requests were never sent"),
     ],
 )

@@ -31,7 +31,7 @@ async def test_a_sale_without_room_breaks_the_promise_to_serve(tmp_path: Path, m
     result = await run_sale(BRIEF, SaleDesign(workers=1, bound=1))
 
     broken = [one.text for one in result.promises if not one.holds]
-    assert broken == ["99% of the customers are served"], repr(result)
+    assert broken == ["99 % of the customers are served"], repr(result)
 
 
 @pytest.mark.anyio

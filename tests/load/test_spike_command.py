@@ -175,7 +175,7 @@ def test_on_upstash_the_cost_is_estimated_first_and_no_key_of_the_run_is_left(tm
         )
         left = database.run("KEYS", "*")
 
-    assert "about 50 calls: 100 commands where a script counts as one (0.0% of the 500,000 free" in outcome.stdout
+    assert "about 50 calls: 100 commands where a script counts as one (0.0 % of the 500,000 free" in outcome.stdout
     assert left == ["other"]
     if answer == "y\n":
         result = the_result(tmp_path)

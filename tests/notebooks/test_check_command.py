@@ -109,8 +109,8 @@ def test_a_class_of_folders_gets_its_gain_and_no_notebook_runs(tmp_path: Path) -
         "(class)",
         "inventory",
         "mean: 3 of 4 folders",
-        "58%",
-        "92%",
+        "58 %",
+        "92 %",
         "0.80",
     ]
     assert not list(tmp_path.rglob("it ran"))

@@ -9,7 +9,7 @@ from overload_demo.lab.job_log import JobLog
 from overload_demo.lab.plots.spike_figures import short_doubts
 from tests.notebooks.students.spike import RECORDED
 
-BOUND = RECORDED.load.model_copy(update={"verdict": "generator-bound", "reason": "a load process used 97% of a core"})
+BOUND = RECORDED.load.model_copy(update={"verdict": "generator-bound", "reason": "a load process used 97 % of a core"})
 LATE = "11,123 of 100,000 requests were not accepted (11,123 read timeout)"
 DOUBTFUL = RECORDED.model_copy(update={"verdict": "not absorbed", "reasons": [LATE], "load": BOUND})
 
@@ -29,7 +29,7 @@ def test_a_generator_bound_baseline_is_named_below_the_figure() -> None:
 
 
 def test_an_unexpected_verdict_is_in_the_title_and_the_caption() -> None:
-    assert DOUBTFUL.doubts == [f"not absorbed: {LATE}", "generator-bound: a load process used 97% of a core"]
+    assert DOUBTFUL.doubts == [f"not absorbed: {LATE}", "generator-bound: a load process used 97 % of a core"]
 
     shown = plots.spike(DOUBTFUL)
 

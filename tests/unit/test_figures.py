@@ -14,7 +14,7 @@ from experiments import record_baseline
 from experiments.bench import growth
 from experiments.bench.peers.comparison import Comparison, draw
 from experiments.bench.record import RESULTS, Benchmark
-from overload_demo.lab import plots
+from overload_demo.lab import about, off_by, plots
 from overload_demo.lab.crashes import Charges, CrashResult, JobRuns, KillSeen, Run
 from overload_demo.lab.job_log import JobLife
 from overload_demo.lab.measuring import MeasuredLoad, Pairs
@@ -23,9 +23,9 @@ from overload_demo.lab.result import SpikeResult, recorded_baseline
 from overload_demo.lab.round_trips import Acceptance
 from overload_demo.lab.storm import Cure, StormPlan
 from overload_demo.lab.storm_simulation import simulate
-from overload_demo.lab.wording import about, duration, off_by
 from overload_demo.load import LoadPlan, LoadResult
 from overload_demo.load.load_result import Kind
+from overload_demo.load.plan import duration
 from tests.notebooks.students.spike import RECORDED
 from tests.support.steps import step
 from tests.unit.test_promise import LOG, run

@@ -228,7 +228,7 @@ def test_the_second_count_comes_after_the_first_and_the_answer_is_in_no_message_
 
     shown = stage.feed.state["vote"]
     assert [row["letter"] for row in shown["rows"]] == ["A", "B ✓", "C"]
-    assert shown["note"].endswith("Right answers: 33%, then 100%.")
+    assert shown["note"].endswith("Right answers: 33 %, then 100 %.")
 
 
 @pytest.mark.parametrize("name", ["kill", "freeze", "restart"])

@@ -81,20 +81,20 @@ def test_the_spectrum_says_median_mean_and_p99_of_each_set() -> None:
     figure = plots.spectrum(times_s, p99_s={"closed loop": 1.5})
 
     assert "closed loop: median 4 ms, mean 6 ms, p99 4 ms; 99.9 % took less than the mean." in figure.alt
-    assert "p99 1,980 ms" in figure.alt
-    assert "Predicted p99, closed loop: 1,500 ms." in figure.alt
+    assert "p99 2.0 s" in figure.alt
+    assert "Predicted p99, closed loop: 1.5 s." in figure.alt
     with pytest.raises(ConfigurationError, match="no request was accepted"):
         plots.spectrum({"open loop": np.array([])})
 
 
 def test_the_figure_of_pairs_counts_wins_and_chance_and_names_doubts() -> None:
-    measured = Pairs(np.full(6, 100.0), np.linspace(102, 107, 6), ("a load process used 95% of a core",))
+    measured = Pairs(np.full(6, 100.0), np.linspace(102, 107, 6), ("a load process used 95 % of a core",))
 
     figure = plots.pairs(measured)
 
     assert "6 pairs. B was faster in 6, by +4.5 %" in figure.alt
     assert "probability 0.031" in figure.alt
-    assert "Generator-bound turns: a load process used 95% of a core." in figure.caption
+    assert "Generator-bound turns: a load process used 95 % of a core." in figure.caption
 
 
 def test_the_knee_is_drawn_only_where_every_request_was_answered() -> None:

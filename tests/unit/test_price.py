@@ -28,7 +28,7 @@ def test_slow_jobs_are_leased_singly_and_estimated_higher() -> None:
 def test_the_estimate_states_share_and_price_of_both_ways_of_counting() -> None:
     estimated = report.Estimate(calls=1_234, least_commands=50_000, most_commands=1_000_000).text
 
-    for part in ("1,234 calls", "50,000 commands", "10.0% of the 500,000", "$0.10", "200.0% of the 500,000", "$2.00"):
+    for part in ("1,234 calls", "50,000 commands", "10.0 % of the 500,000", "$0.10", "200.0 % of the 500,000", "$2.00"):
         assert part in estimated
 
 

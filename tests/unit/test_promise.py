@@ -57,7 +57,7 @@ def test_a_promise_must_be_a_positive_time(promise_s: float) -> None:
             ["3 jobs", "waited 2.00 s", "peak of 5", "empty after 6.0 s"],
         ),
         (lambda: plots.cumulative(LOG), ["reaches 4 after 1.5 s"]),
-        (lambda: plots.waits(LOG), ["Mean 1.75 s", "median 1.75 s", "longest 2.50 s", "50% of the jobs"]),
+        (lambda: plots.waits(LOG), ["Mean 1.75 s", "median 1.75 s", "longest 2.50 s", "50 % of the jobs"]),
         (lambda: plots.depth(LOG, arrival_per_s=2, drain_per_s=1, spike_s=2), ["up to 3", "up to 2 at 2.0 s"]),
         (lambda: plots.side_by_side([run(), run("other")]), ["bounded: up to 3 jobs", "oldest for 2.5 s", "other:"]),
         (lambda: plots.side_by_side([run()], oldest_s=2), ["Predicted for the bounded queue: oldest age 2 s"]),

@@ -8,7 +8,8 @@ from rich.console import Console
 
 from experiments.bench.record import RESULTS
 from overload_demo.lab import plots, report
-from overload_demo.lab.result import BaselineRun, SpikeResult, equal_recorded, recorded_baseline
+from overload_demo.lab.naive_api import equal_recorded
+from overload_demo.lab.result import BaselineRun, SpikeResult, recorded_baseline
 from overload_demo.load import LoadPlan, Shape
 from overload_demo.load.machine import Environment
 
@@ -88,8 +89,8 @@ def test_rates_are_also_shown_as_shares_of_capacity(recorded: BaselineRun) -> No
     result = SpikeResult.read(RESULTS / "spike.json").model_copy(update={"baseline": recorded})
 
     assert table_row(result, "drain rate as a share of that") == [
-        f"{result.drain_rate_per_s / result.capacity_per_s:.0%}",
-        f"{recorded.summary.accepted_per_s / recorded.capacity_per_s:.0%}",
+        f"{100 * result.drain_rate_per_s / result.capacity_per_s:.0f} %",
+        f"{100 * recorded.summary.accepted_per_s / recorded.capacity_per_s:.0f} %",
     ]
 
 

@@ -14,9 +14,8 @@ from matplotlib.figure import Figure
 
 from experiments.bench.peers.libraries import OURS, Library, Recorded
 from experiments.bench.record import RESULTS, Benchmark, Facts, Place, Row
-from overload_demo.lab import BLUE, GREY
+from overload_demo.lab import BLUE, GREY, about
 from overload_demo.lab.plots.accessible_figure import drawing
-from overload_demo.lab.wording import about
 
 # The units of the rows. A drain has a row for each worker, everything else for each library.
 CONNECTIONS = (64, 256)

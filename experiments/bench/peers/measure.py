@@ -20,7 +20,7 @@ from experiments.bench.peers.processes import PeerStack, last_line, stack
 from experiments.bench.record import Row
 from experiments.bench.servers import accepted_per_s, folder_in, p50_of, submitted, until, wrk_with_p99
 from overload_demo.errors import OverloadDemoError
-from overload_demo.lab.wording import about
+from overload_demo.lab import about
 from overload_demo.load import LoadPlan, run_load
 from overload_demo.load.clients import sample_body
 

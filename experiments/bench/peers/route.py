@@ -1,10 +1,9 @@
 """The FastAPI app of every peer: the same route, with the peer's own call that submits a job."""
 
-import inspect
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from fastapi import FastAPI, Response
 from pydantic import BaseModel, Field
@@ -16,7 +15,6 @@ MESSAGE = "Job queued successfully. Poll GET /jobs/{job_id} for status."
 STORE_URL = os.environ.get("PEERS_STORE_URL", "")
 AT_ONCE = int(os.environ.get("PEERS_AT_ONCE", 1))  # for a worker that takes its concurrency from its app
 Hook = Callable[[], Awaitable[Any]]
-Submit = Callable[[dict[str, Any]], str | Awaitable[str]]
 
 
 class Accepted(BaseModel):
@@ -27,11 +25,17 @@ class Accepted(BaseModel):
     message: str
 
 
-def app_with(submit: Submit, connected: Callable[[], AbstractAsyncContextManager[Any]] = nullcontext) -> FastAPI:
-    """Return the app; ``submit`` enqueues a payload and returns the library's id of the job.
+def app_with(
+    submit: Callable[[dict[str, Any]], Any],
+    id_of: Callable[[Any], object],
+    connected: Callable[[], AbstractAsyncContextManager[Any]] = nullcontext,
+    *,
+    blocks: bool = False,
+) -> FastAPI:
+    """Return the app; ``submit`` enqueues a payload, and ``id_of`` gives the library's id of the job that it returns.
 
-    A ``submit`` that blocks gets a ``def`` endpoint, which FastAPI runs in a thread, otherwise an ``async def`` one.
-    The lifespan of the app is inside ``connected``.
+    A ``submit`` that ``blocks`` gets a ``def`` endpoint, which FastAPI runs in a thread, otherwise an ``async def``
+    one. The lifespan of the app is inside ``connected``.
     """
 
     @asynccontextmanager
@@ -40,14 +44,13 @@ def app_with(submit: Submit, connected: Callable[[], AbstractAsyncContextManager
             yield
 
     def post_job(job: JobRequest, response: Response) -> Accepted:
-        return _answer(response, cast(str, submit(job.model_dump())))
+        return _answer(response, id_of(submit(job.model_dump())))
 
     async def post_job_async(job: JobRequest, response: Response) -> Accepted:
-        return _answer(response, await cast(Awaitable[str], submit(job.model_dump())))
+        return _answer(response, id_of(await submit(job.model_dump())))
 
     app = FastAPI(lifespan=lifespan)
-    endpoint = post_job_async if inspect.iscoroutinefunction(submit) else post_job
-    app.post("/jobs", status_code=202, response_model=Accepted)(endpoint)
+    app.post("/jobs", status_code=202, response_model=Accepted)(post_job if blocks else post_job_async)
     return app
 
 
@@ -66,5 +69,5 @@ def accepted(response: Response, job_id: str) -> Accepted:
     return Accepted(status="accepted", job_id=job_id, message=MESSAGE)
 
 
-def _answer(response: Response, library_id: str) -> Accepted:
-    return accepted(response, f"job_{library_id.replace('-', '')}")  # a UUID, with or without dashes, or a number
+def _answer(response: Response, library_id: object) -> Accepted:
+    return accepted(response, f"job_{library_id}".replace("-", ""))  # a UUID, with or without dashes, or a number

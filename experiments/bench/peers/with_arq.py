@@ -42,9 +42,8 @@ async def disconnect() -> None:
     await app.state.pool.aclose()
 
 
-async def submit(payload: dict[str, Any]) -> str:
-    """Enqueue a job."""
-    return str((await app.state.pool.enqueue_job("do_job", payload)).job_id)
-
-
-app = app_with(submit, lambda: between(connect, disconnect))
+app = app_with(
+    lambda payload: app.state.pool.enqueue_job("do_job", payload),
+    lambda queued: queued.job_id,
+    lambda: between(connect, disconnect),
+)

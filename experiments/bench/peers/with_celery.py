@@ -7,4 +7,4 @@ from experiments.bench.peers.route import STORE_URL, app_with
 
 celery = Celery("peers", broker=STORE_URL)
 do_job = celery.task(job.do_job)
-app = app_with(lambda payload: str(do_job.delay(payload).id))
+app = app_with(do_job.delay, lambda sent: sent.id, blocks=True)

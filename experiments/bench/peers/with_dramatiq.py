@@ -8,4 +8,4 @@ from experiments.bench.peers.route import STORE_URL, app_with
 
 dramatiq.set_broker(RedisBroker(url=STORE_URL))
 do_job = dramatiq.actor(job.do_job)
-app = app_with(lambda payload: str(do_job.send(payload).message_id))
+app = app_with(do_job.send, lambda sent: sent.message_id, blocks=True)

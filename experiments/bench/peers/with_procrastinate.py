@@ -1,7 +1,5 @@
 """Procrastinate on PostgreSQL; the API makes the tables and opens the connections in its lifespan."""
 
-from typing import Any
-
 from procrastinate import App, PsycopgConnector
 
 from experiments.bench.peers.job import do_job_async
@@ -11,15 +9,14 @@ queue = App(connector=PsycopgConnector(conninfo=STORE_URL))
 do_job = queue.task(name="do_job")(do_job_async)
 
 
-async def submit(payload: dict[str, Any]) -> str:
-    """Enqueue a job."""
-    return f"{await do_job.defer_async(payload=payload):x}"
-
-
 async def connect() -> None:
     """Open the connections, and make the tables of this new database."""
     await queue.open_async()
     await queue.schema_manager.apply_schema_async()
 
 
-app = app_with(submit, lambda: between(connect, queue.close_async))
+app = app_with(
+    lambda payload: do_job.defer_async(payload=payload),
+    lambda number: f"{number:x}",
+    lambda: between(connect, queue.close_async),
+)

@@ -15,12 +15,9 @@ async def do_job(_context: dict[str, Any], *, payload: dict[str, Any]) -> None:
     job.do_job(payload)
 
 
-async def submit(payload: dict[str, Any]) -> str:
-    """Enqueue a job."""
-    queued = await queue.enqueue("do_job", payload=payload)
-    assert queued is not None
-    return str(queued.key)
-
-
 settings = {"queue": queue, "functions": [do_job], "concurrency": AT_ONCE}
-app = app_with(submit, lambda: between(queue.connect, queue.disconnect))
+app = app_with(
+    lambda payload: queue.enqueue("do_job", payload=payload),
+    lambda queued: queued.key,
+    lambda: between(queue.connect, queue.disconnect),
+)

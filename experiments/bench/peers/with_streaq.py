@@ -1,7 +1,5 @@
 """streaQ: its worker object is also the client, which the API opens in its lifespan."""
 
-from typing import Any
-
 from streaq import Worker
 
 from experiments.bench.peers.job import do_job_async
@@ -9,11 +7,4 @@ from experiments.bench.peers.route import AT_ONCE, STORE_URL, app_with
 
 worker = Worker(redis_url=STORE_URL, concurrency=AT_ONCE)
 do_job = worker.task(do_job_async)
-
-
-async def submit(payload: dict[str, Any]) -> str:
-    """Enqueue a job."""
-    return str((await do_job.enqueue(payload)).id)
-
-
-app = app_with(submit, lambda: worker)
+app = app_with(do_job.enqueue, lambda queued: queued.id, lambda: worker)

@@ -1,7 +1,5 @@
 """taskiq with the acknowledging broker of taskiq-redis; the API starts it in its lifespan."""
 
-from typing import Any
-
 from taskiq_redis import RedisStreamBroker
 
 from experiments.bench.peers.job import do_job_async
@@ -9,11 +7,4 @@ from experiments.bench.peers.route import STORE_URL, app_with, between
 
 broker = RedisStreamBroker(url=STORE_URL)
 do_job = broker.task(do_job_async)
-
-
-async def submit(payload: dict[str, Any]) -> str:
-    """Enqueue a job."""
-    return str((await do_job.kiq(payload)).task_id)
-
-
-app = app_with(submit, lambda: between(broker.startup, broker.shutdown))
+app = app_with(do_job.kiq, lambda sent: sent.task_id, lambda: between(broker.startup, broker.shutdown))

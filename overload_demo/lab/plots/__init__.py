@@ -5,12 +5,11 @@ Each function returns an :class:`AccessibleFigure`, which a notebook shows when 
 """
 
 from overload_demo.lab.plots.failure_figures import ccdf, designs, endings, goodput, lives, recovery, spoiled, variants
-from overload_demo.lab.plots.measuring_figures import knee, pairs, retransmits, samples, spectrum
+from overload_demo.lab.plots.measuring_figures import batches, distances, knee, pairs, retransmits, samples, spectrum
+from overload_demo.lab.plots.overload_figures import outcomes, side_by_side, storm_map, storms
 from overload_demo.lab.plots.repair_figures import counterexample
-from overload_demo.lab.plots.round_trip_figures import batches, distances
-from overload_demo.lab.plots.spike_figures import cumulative, depth, drains, life, outcomes, side_by_side, spike, waits
+from overload_demo.lab.plots.spike_figures import cumulative, depth, drains, life, spike, waits
 from overload_demo.lab.plots.spike_figures import where_the_waiting_went as where_the_waiting_went
-from overload_demo.lab.plots.storm_figures import storm_map, storms
 
 __all__ = ["batches", "ccdf", "counterexample", "cumulative", "depth", "designs", "distances", "drains", "endings"]
 __all__ += ["goodput", "knee", "life", "lives", "outcomes", "pairs", "recovery", "retransmits", "samples"]

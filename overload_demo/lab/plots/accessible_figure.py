@@ -17,8 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter, ScalarFormatter, StrMethodFormatter
 
-from overload_demo.lab import BLUE, BOX, QUEUE, Look
-from overload_demo.lab import SINCE as SINCE
+from overload_demo.lab import BARS, BLUE, BOX, QUEUE, Look
 
 MOST_S = 1.0  # chosen: samples further apart than this are not joined; the queue is sampled five times a second
 _STYLE = Path(__file__).with_name("figures.mplstyle")
@@ -119,19 +118,21 @@ def bars(
     axes: Axes,
     rows: Sequence[str],
     parts: Mapping[str, Sequence[float]],
-    looks: Mapping[str, Look],
     text: Callable[[float], str] = lambda _: "",
     *,
     beside: bool = False,
 ) -> None:
     """Draw horizontal bars for each of ``rows`` from the top: its ``parts`` one after the other, or beside each other.
 
-    ``parts`` holds one width a row; ``text`` is written into each part, or at its end.
+    ``parts`` holds one width a row; ``text`` is written into each part, or at its end. A part
+    that is 0 in all rows is left out of stacked bars, and the others keep their looks.
     """
     left, height = np.zeros(len(rows)), 0.84 / len(parts) if beside else 0.6
     for number, (name, widths) in enumerate(parts.items()):
+        if not beside and not any(widths):
+            continue
         at = np.arange(len(rows)) + ((number - (len(parts) - 1) / 2) * height if beside else 0)
-        drawn = axes.barh(at, widths, height, left, label=name, edgecolor="white", **looks[name])
+        drawn = axes.barh(at, widths, height, left, label=name, edgecolor="white", **BARS[number % len(BARS)])
         look: Look = {"label_type": "edge", "padding": 5} if beside else {"label_type": "center"}
         for label in axes.bar_label(drawn, [text(width) for width in widths], **look):
             label.set_bbox(BOX if label.get_text() else None)
@@ -141,12 +142,12 @@ def bars(
     axes.grid(visible=False, axis="y")
 
 
+def doubtful(doubts: Mapping[str, str]) -> str:
+    """Return a sentence for a caption that names the runs with a doubt about the load; empty without one."""
+    named = "; ".join(f"{name} ({doubt})" for name, doubt in doubts.items() if doubt)
+    return f" Generator-bound, read with care: {named}." if named else ""
+
+
 def predicted(text: str, value: float | None) -> str:
     """Return a sentence for an alt text: ``text`` with the predicted value in its braces; empty without one."""
     return "" if value is None else f" {text.format(value)}"
-
-
-def expected(peak: float | None, empty_s: float | None) -> str:
-    """Return the predictions of a peak, jobs, and of the time to empty as sentences."""
-    text = predicted("A peak of {:,.0f} jobs was predicted.", peak)
-    return text + predicted("It was predicted to be empty after {:,.1f} s.", empty_s)

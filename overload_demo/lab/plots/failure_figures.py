@@ -2,45 +2,38 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab import BLUE, GREEN, GREY, NAIVE, OFFERED, ORANGE, PREDICTED, PURPLE, QUEUE, SKY, YELLOW, Look
+from overload_demo.lab import (
+    BLUE,
+    CURVES,
+    GREEN,
+    GREY,
+    GUESS,
+    NAIVE,
+    OFFERED,
+    ORANGE,
+    PREDICTED,
+    QUEUE,
+    SINCE,
+    SKY,
+    Look,
+)
 from overload_demo.lab.crashes import CrashResult, JobRuns, KillSeen
-from overload_demo.lab.naive_api import LoadStep
-from overload_demo.lab.plots.accessible_figure import SINCE, AccessibleFigure, bars, drawing, note, predicted
-from overload_demo.lab.result import VARIANTS, BaselineRun, note_on
+from overload_demo.lab.naive_api import LoadStep, note_on
+from overload_demo.lab.plots.accessible_figure import AccessibleFigure, bars, doubtful, drawing, note, predicted
+from overload_demo.lab.result import VARIANTS, BaselineRun
 from overload_demo.lab.theory import capacity_per_s
 from overload_demo.load.machine import Environment
+from overload_demo.load.plan import duration
 
-# One look a step, from the lowest rate to the highest: colour, dash and marker all differ.
-_STEPS: list[Look] = [
-    {"color": BLUE, "linestyle": "-", "marker": "o"},
-    {"color": GREEN, "linestyle": (0, (6, 2)), "marker": "s"},
-    {"color": GREY, "linestyle": (0, (1, 1.5)), "marker": "^"},
-    {"color": PURPLE, "linestyle": (0, (4, 1.5, 1, 1.5)), "marker": "D"},
-    {"color": ORANGE, "linestyle": (0, (2, 1)), "marker": "v"},
-]
-# One look an outcome, by the names of the load generator.
-_OUTCOMES: dict[str, Look] = {
-    "answered": {"color": BLUE},
-    "read timeout": {"color": ORANGE, "hatch": "//"},
-    "connect timeout": {"color": PURPLE, "hatch": "xx"},
-    "reset": {"color": GREEN, "hatch": ".."},
-    "disconnected": {"color": YELLOW, "hatch": "||"},
-}
-_VARIANTS: dict[str, Look] = {
-    "async-blocking": {"color": GREEN, "hatch": ".."},
-    "def-slot": {"color": ORANGE, "hatch": "//"},
-    "def-no-slot": {"color": BLUE},
-}
-_CHARGES: dict[str, Look] = {
-    "jobs never charged": {"color": BLUE},
-    "jobs charged more than once": {"color": ORANGE, "hatch": "///"},
-}
+# The order of the bars' looks, so that an outcome has the same one in each figure.
+_OUTCOMES = ("answered", "read timeout", "connect timeout", "reset", "disconnected")
 _BUCKET_S, _MARGIN_S = 0.1, 0.02
 _RAN, _LATE = "ran once", "leased before, runs once"
 _LOST, _CUT, _AGAIN = "ran, result not stored", "interrupted", "runs again"
@@ -74,8 +67,7 @@ def goodput(
         if breaks_at_per_s is not None:
             axes.axvline(breaks_at_per_s, label="predicted: breaks here", **PREDICTED)
         if last_per_s is not None:
-            look = PREDICTED | {"linestyle": "none", "marker": "X", "markersize": 15}
-            axes.plot([last_offered], [last_per_s], label="predicted: last step", **look)
+            axes.plot([last_offered], [last_per_s], label="predicted: last step", **GUESS | {"clip_on": True})
         for rate, good in points:
             note(axes, f"{good:,.0f}", (rate, good), (8, 9))
         top = max(top, 1.1 * min(last_per_s or 0, 3 * capacity))
@@ -95,15 +87,15 @@ def ccdf(steps: Sequence[LoadStep]) -> AccessibleFigure:
     caption, texts = _conditions(steps), []
     timeout_s = steps[0].timeout_s
     with drawing(height=6.5, title="How many clients still wait after so long?") as (figure, axes):
-        for number, one in enumerate(steps):
+        for one, look in zip(steps, cycle(CURVES)):
             never = 1 - one.answered / one.planned
             times_s = np.append(one.response_s, timeout_s)
             shares = np.append(1 - np.arange(1, one.answered + 1) / one.planned, never)
             text = f"{one.offered_per_s:,.0f}/s: {100 * never:.0f} % never answered"
-            look = {"linewidth": 2.5, "markevery": 0.13, "markersize": 8} | _STEPS[number % len(_STEPS)]
-            axes.plot(times_s[shares > 0], shares[shares > 0], label=text, **look)  # a log axis cannot show 0
+            marked = {"linewidth": 2.5, "markevery": 0.13, "markersize": 8}
+            axes.plot(times_s[shares > 0], shares[shares > 0], label=text, **marked, **look)  # a log axis has no 0
             times = one.summary.response_time
-            texts.append(f"{text}, half of the rest within {times.p50_s * 1000:,.0f} ms." if times else f"{text}.")
+            texts.append(f"{text}, half of the rest within {duration(times.p50_s)}." if times else f"{text}.")
         axes.axvline(timeout_s, color="black", linewidth=2, label=f"clients give up: {timeout_s:g} s")
         axes.set(xscale="log", yscale="log", xlabel="seconds since the request was due", ylabel="share still waiting")
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
@@ -115,12 +107,11 @@ def ccdf(steps: Sequence[LoadStep]) -> AccessibleFigure:
 def endings(steps: Sequence[LoadStep]) -> AccessibleFigure:
     """Draw how the requests of each step ended, a bar a step, stacked to 100 %."""
     caption = _conditions(steps)
-    names = dict.fromkeys(["answered", *(name for one in steps for name in one.outcomes)])
+    names = dict.fromkeys([*_OUTCOMES, *(name for one in steps for name in one.outcomes)])
     shares = {name: [100 * one.outcomes.get(name, 0) / one.planned for one in steps] for name in names}
     rows = [f"step {number}\n{one.offered_per_s:,.0f}/s" for number, one in enumerate(steps, 1)]
-    looks = {name: _OUTCOMES.get(name, {"color": GREY, "hatch": "\\\\"}) for name in names}
     with drawing(height=6, title="How did the requests end?") as (figure, axes):
-        bars(axes, rows, shares, looks, lambda share: f"{share:.0f} %" if share >= 4 else "")
+        bars(axes, rows, shares, lambda share: f"{share:.0f} %" if share >= 4 else "")
         axes.set(xlabel="% of the step's requests", xlim=(0, 100))
     alt = "How the requests of each step ended. " + " ".join(
         f"{one.offered_per_s:,.0f}/s: " + ", ".join(f"{count:,} {name}" for name, count in one.outcomes.items()) + "."
@@ -159,16 +150,11 @@ def _conditions(steps: Sequence[LoadStep]) -> str:
     if not steps:
         raise ConfigurationError("there is no step to draw")
     one = steps[0]
-    bound = [f"{it.offered_per_s:,.0f}/s ({it.summary.reason})" for it in steps if it.summary.verdict != "valid"]
     text = (
         f"Measured now, on this machine: {one.variant}, {one.delay_s * 1000:g} ms a job,"
         f" {one.seconds:g} s a step, clients give up after {one.timeout_s:g} s."
     )
-    return text + _doubtful("; ".join(bound))
-
-
-def _doubtful(bound: str) -> str:
-    return f" Generator-bound, read with care: {bound}." if bound else ""
+    return text + doubtful({f"{it.offered_per_s:,.0f}/s": it.summary.doubt for it in steps})
 
 
 def variants(runs: Sequence[BaselineRun], here: Environment) -> AccessibleFigure:
@@ -191,7 +177,7 @@ def variants(runs: Sequence[BaselineRun], here: Environment) -> AccessibleFigure
         shares: dict[str, list[float]] = {
             variant: [_share(found.get((*load, variant))) for load in loads] for variant in VARIANTS
         }
-        bars(axes, rows, shares, _VARIANTS, lambda at: "" if math.isnan(at) else f"{at:.0f} %", beside=True)
+        bars(axes, rows, shares, lambda at: "" if math.isnan(at) else f"{at:.0f} %", beside=True)
         axes.set(xlabel="answered in time, % of requests", xlim=(0, 109), xticks=range(0, 101, 20))
     names = [f"{run.variant} at {run.rate_per_s:,.0f}/s {run.shape}" for run in runs]
     both = list(zip(names, (run.summary for run in runs), strict=True))
@@ -200,7 +186,7 @@ def variants(runs: Sequence[BaselineRun], here: Environment) -> AccessibleFigure
         f"{recorded[0].upper()}{recorded[1:]}. The machine: {machine.processor}, {machine.cores} cores. The load:"
         f" {one.delay_s * 1000:g} ms a job, clients give up after {one.timeout_s:g} s."
     )
-    caption += _doubtful(", ".join(name for name, summary in both if summary.verdict != "valid"))
+    caption += doubtful({name: summary.doubt for name, summary in both})
     return AccessibleFigure(figure, f"Requests answered in time. {counts}", caption)
 
 
@@ -315,13 +301,14 @@ def designs(results: Mapping[str, CrashResult], *, twice: Mapping[str, float] | 
         )
         texts += [f"{failed:,} were charged and reported as failed."] if failed else []
     with drawing(height=1.5 + 1.6 * len(charged), title="The same kills, counted in the ledger") as (figure, axes):
-        counts = {"jobs never charged": [one.never for one in charged.values()]}
-        counts["jobs charged more than once"] = [one.more for one in charged.values()]
-        bars(axes, labels, counts, _CHARGES, "{:,}".format, beside=True)
-        for name, guess in (twice or {}).items():
-            look = PREDICTED | {"linestyle": "", "marker": "^", "markersize": 14, "clip_on": False}
-            axes.plot([guess], [list(charged).index(name) + 0.44], label="predicted: more than once", **look)
-            texts.append(f"{name}: {guess:,.0f} charged more than once were predicted.")
+        counts = {"never charged": [one.never for one in charged.values()]}
+        counts["more than once"] = [one.more for one in charged.values()]
+        bars(axes, labels, counts, "{:,}".format, beside=True)
+        if twice:  # marks the second bar of a row, which is below its middle
+            rows = np.array([list(charged).index(name) for name in twice])
+            look = GUESS | {"markeredgecolor": "white", "markeredgewidth": 1.5}
+            axes.plot([*twice.values()], rows + 0.21, label="predicted: more than once", **look)
+            texts += [f"{name}: {guess:,.0f} charged more than once were predicted." for name, guess in twice.items()]
         axes.margins(x=0.08)
         axes.set(xlabel="jobs", xlim=(0, None))
         axes.xaxis.get_major_locator().set_params(integer=True)

@@ -1,25 +1,26 @@
-"""Figures of measurements and their mistakes: loads with a freeze, retransmits, pairs, and the knee."""
+"""Figures of measurements: loads with a freeze, retransmits, pairs, the knee, and round trips to the store."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab import BLUE, GREEN, GREY, NAIVE, OFFERED, ORANGE, PREDICTED, QUEUE, Look, theory
+from overload_demo.lab import BLUE, CURVES, GREEN, GREY, GUESS, NAIVE, OFFERED, ORANGE, PREDICTED, QUEUE, Look, theory
 from overload_demo.lab.measuring import MeasuredLoad, Pairs, median_interval, sign_test
 from overload_demo.lab.naive_api import LoadStep
-from overload_demo.lab.plots.accessible_figure import AccessibleFigure, drawing, note, predicted
+from overload_demo.lab.plots.accessible_figure import AccessibleFigure, doubtful, drawing, note, predicted
+from overload_demo.lab.round_trips import Acceptance
 from overload_demo.load import intended_times
-from overload_demo.load.plan import Floats
+from overload_demo.load.plan import Floats, duration
 
-_CURVES: tuple[Look, ...] = (
-    {"color": ORANGE, "linestyle": (0, (4, 1.5)), "marker": "s"},
-    {"color": BLUE, "linestyle": "-", "marker": "o"},
-    {"color": GREEN, "linestyle": (0, (1, 1)), "marker": "D"},
-)
 _MARKED: Look = {"linewidth": 3, "markersize": 8, "markevery": 20}
 _MEAN: Look = {"marker": "*", "linestyle": "none", "markersize": 20, "markeredgecolor": "black", "zorder": 4}
 _TICKS = (25, 50, 75, 90, 95, 98, 99, 99.5, 99.8, 99.9)
+_MEDIAN: Look = CURVES[0] | {"linewidth": 3, "markersize": 9}
+_TAIL: Look = {"color": GREEN, "linewidth": 2.5, "linestyle": (0, (6, 2)), "marker": "s", "markersize": 8}
 _BIN_S = 0.05
 _AT_THE_SIDE = ("data", "axes fraction")  # x by the data, y as a share of the height
 
@@ -28,7 +29,7 @@ def samples(runs: Mapping[str, MeasuredLoad]) -> AccessibleFigure:
     """Draw each request as a dot, its time over the moment it was due, a panel a run; the freeze is shaded."""
     texts = []
     with drawing(1, len(runs), height=5.5, sharey=True, squeeze=False) as (figure, [panels]):
-        for axes, (name, run), look in zip(panels, runs.items(), _CURVES, strict=False):
+        for axes, (name, run), look in zip(panels, runs.items(), cycle(CURVES)):
             due_s = run.result.intended_s[run.result.accepted]
             axes.plot(due_s, run.times_s, look["marker"], color=look["color"], markersize=4, rasterized=True)
             axes.set_title(f"{name}: {due_s.size:,} requests", fontsize=17)
@@ -58,26 +59,21 @@ def spectrum(
         raise ConfigurationError("no request was accepted, so there are no percentiles to draw")
     texts, percent = [], 100 * (1 - np.geomspace(0.75, 0.001, 181))
     with drawing(height=6.5, title="How long do the slowest requests take?") as (figure, axes):
-        for (name, one), look in zip(sets.items(), _CURVES, strict=False):
+        for (name, one), look in zip(sets.items(), cycle(CURVES)):
             values, mean_s = np.percentile(one, percent), float(one.mean())
             axes.plot(_rarity(percent), values, label=f"{name}, {one.size:,}", **_MARKED, **look)
             below = 100 * float(np.mean(one < mean_s))
             axes.plot(_rarity([below]), [mean_s], color=look["color"], **_MEAN)
             half_s, tail_s = np.percentile(one, [50, 99]).tolist()
-            text = f"{name}: median {_ms(half_s)}, mean {_ms(mean_s)}, p99 {_ms(tail_s)}"
+            text = f"{name}: median {duration(half_s)}, mean {duration(mean_s)}, p99 {duration(tail_s)}"
             texts.append(f"{text}; {below:.3g} % took less than the mean.")
         axes.plot([], [], color="white", label="mean", **_MEAN)
         for (name, guess_s), marker in zip((p99_s or {}).items(), "XP", strict=False):
-            look = PREDICTED | {"linestyle": "none", "marker": marker, "markersize": 15, "zorder": 3}
-            axes.plot(_rarity([99]), [guess_s], label=f"predicted, {name}", **look)
-            texts.append(f"Predicted p99, {name}: {_ms(guess_s)}.")
+            axes.plot(_rarity([99]), [guess_s], label=f"predicted, {name}", **GUESS | {"marker": marker})
+            texts.append(f"Predicted p99, {name}: {duration(guess_s)}.")
         axes.set(yscale="log", xlabel="so many % of the requests ...", ylabel="... took at most so many seconds")
         axes.set_xticks(_rarity(_TICKS), [f"{tick:g}" for tick in _TICKS])
     return AccessibleFigure(figure, "Percentiles of the times to the 202. " + " ".join(texts))
-
-
-def _ms(time_s: float) -> str:
-    return f"{1000 * time_s:,.0f} ms" if time_s >= 0.1 else f"{1000 * time_s:.3g} ms"
 
 
 def _rarity(percent: Sequence[float] | Floats) -> Floats:
@@ -157,11 +153,87 @@ def knee(steps: Sequence[LoadStep], *, limit_s: float | None = None) -> Accessib
         below.set(xlabel="offered, requests a second", ylabel="time to the answer, s", yscale="log", xlim=(0, None))
     points = zip(rates, answered, measured, strict=True)
     alt = "Throughput and latency against offered load. " + " ".join(
-        f"{rate:,.0f}/s: {good:,.0f}/s answered, median {_ms(half)}, p99 {_ms(most)}."
+        f"{rate:,.0f}/s: {good:,.0f}/s answered, median {duration(half)}, p99 {duration(most)}."
         for rate, good, (half, most) in points
     )
     one = steps[0]
-    bound = [f"{it.offered_per_s:,.0f}/s ({it.summary.reason})" for it in steps if it.summary.verdict != "valid"]
     caption = f"{one.variant}, {one.delay_s * 1000:g} ms a job, {one.seconds:g} s a step, {one.shape} arrivals."
-    caption += f" Generator-bound: {'; '.join(bound)}." if bound else ""
+    caption += doubtful({f"{it.offered_per_s:,.0f}/s": it.summary.doubt for it in steps})
     return AccessibleFigure(figure, alt + predicted(" The promise is {:g} s.", limit_s), caption)
+
+
+def distances(
+    runs: Sequence[Acceptance], *, median_ms: float | None = None, calls_per_job: float | None = None
+) -> AccessibleFigure:
+    """Draw runs that differ in the distance of the store.
+
+    ``median_ms`` and ``calls_per_job`` are predictions for the farthest one.
+    """
+    at = [1000 * one.round_trip_s for one in runs]
+    title = "Time to the 202, and REST calls a job, by the distance of the store"
+    with drawing(2, height=8.5, title=title, sharex=True) as (figure, (times, calls)):
+        _curves(times, calls, at, runs, beside=True)
+        times.plot(at, at, label="one round trip", **OFFERED)
+        if median_ms is not None:
+            times.plot(at[-1:], [median_ms], label="predicted median", **GUESS)
+        if calls_per_job is not None:
+            calls.plot(at[-1:], [calls_per_job], label="predicted", **GUESS)
+            calls.set_ylim(0, 1.25 * max(1, calls_per_job))
+        calls.set_xlabel("round trip to the store, ms")
+    alt = f"Against the round trip to the store. {_text([f'{one:g} ms' for one in at], runs)}"
+    alt += predicted("A median of {:,.0f} ms was predicted for the farthest store.", median_ms)
+    alt += predicted("{:g} calls a job were predicted for it.", calls_per_job)
+    return AccessibleFigure(figure, alt, f"{_load(runs)} Only the distance of the store differs.")
+
+
+def batches(runs: Sequence[Acceptance], plain: Acceptance, *, needed: float | None = None) -> AccessibleFigure:
+    """Draw runs that differ in the batch limit, beside the plain recipe. ``needed`` is a computed smallest limit."""
+    at, far_ms = [float(one.max_batch) for one in runs], 1000 * runs[-1].round_trip_s
+    title = "Time to the 202, and REST calls a job, by the batch limit"
+    with drawing(2, height=9, title=title, sharex=True) as (figure, (times, calls)):
+        _curves(times, calls, at, runs)
+        times.axhline(far_ms, label="one round trip", **OFFERED)
+        times.axhline(plain.p50_ms, label="plain recipe, median", **NAIVE)
+        calls.axhline(plain.calls_per_job, label="plain recipe", **NAIVE)
+        calls.set_xlabel("most jobs in one call")
+        for axes in (times, calls) if needed is not None else ():
+            axes.axvline(needed, label=f"computed: {needed:g}", **PREDICTED)
+    alt = f"Against the batch limit. {_text([f'{one:g}' for one in at], runs)} {_text(['plain recipe'], [plain])}"
+    alt += predicted("The computed smallest limit is {:g}.", needed)
+    caption = f"{_load([*runs, plain])} The store is {far_ms:g} ms away. Only the batch limit differs; the plain recipe"
+    return AccessibleFigure(figure, alt, f"{caption} is another program, with as many calls in flight as requests.")
+
+
+def _curves(times: Axes, calls: Axes, at: Sequence[float], runs: Sequence[Acceptance], *, beside: bool = False) -> None:
+    """Draw median and 99th percentile above, calls a job below, each with its number: above it, or ``beside`` it.
+
+    Raises :class:`ConfigurationError` for runs of different loads.
+    """
+    if len({(one.load.planned, one.rate_per_s) for one in runs}) != 1:
+        raise ConfigurationError("no fair comparison: the runs had different loads")
+    times.plot(at, [one.p50_ms for one in runs], label="group commit, median", **_MEDIAN)
+    times.plot(at, [one.p99_ms for one in runs], label="group commit, 99 of 100", **_TAIL)
+    calls.plot(at, [one.calls_per_job for one in runs], label="group commit", **_MEDIAN)
+    for place, one in zip(at, runs, strict=True):
+        offset, side = ((10, 6), "left") if beside else ((0, 14), "center")  # beside: a predicted mark stands above
+        note(calls, f"{one.calls_per_job:.2f}", (place, one.calls_per_job), offset, ha=side)
+    times.set(xscale="log", yscale="log", ylabel="time to the 202, ms")
+    calls.set(xscale="log", ylabel="REST calls a job", ylim=(0, 1.25))
+    for axes in (times, calls):
+        axes.xaxis.set(minor_locator=NullLocator(), major_locator=FixedLocator(list(at)))
+        axes.xaxis.set_major_formatter("{x:g}")
+
+
+def _text(names: Sequence[str], runs: Sequence[Acceptance]) -> str:
+    return " ".join(
+        f"{name}: median {one.p50_ms:,.0f} ms, p99 {one.p99_ms:,.0f} ms, {one.calls_per_job:.2f} calls a job."
+        for name, one in zip(names, runs, strict=True)
+    )
+
+
+def _load(runs: Sequence[Acceptance]) -> str:
+    """Return the load of the runs as a sentence, and what is doubtful about it."""
+    text = f"Measured now: {runs[0].load.planned:,} requests a run at {runs[0].rate_per_s:,.0f}/s."
+    lost = [f"{it.name or it.max_batch}: {it.load.accepted:,} accepted" for it in runs if not it.load.all_accepted]
+    text += f" Not all accepted: {'; '.join(lost)}." if lost else ""
+    return text + doubtful({it.name or str(it.max_batch): it.load.doubt for it in runs})

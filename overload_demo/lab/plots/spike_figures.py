@@ -1,4 +1,4 @@
-"""Figures of spikes: jobs in time, one spike, several runs beside each other, and one spike under several promises."""
+"""Figures of spikes: jobs in time, one spike beside the naive API, and several runs beside each other."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -11,52 +11,36 @@ from matplotlib.axes import Axes
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab import (
     BLUE,
+    CURVES,
     GREEN,
     GREY,
+    GUESS,
     NAIVE,
     OFFERED,
     ORANGE,
     PREDICTED,
     QUEUE,
-    SKY,
-    YELLOW,
+    SINCE,
     Look,
     theory,
 )
-from overload_demo.lab.job_log import JobLife, JobLog, PromiseRun
+from overload_demo.lab.job_log import JobLife, JobLog
 from overload_demo.lab.plots.accessible_figure import (
-    SINCE,
     AccessibleFigure,
     area,
     bars,
     drawing,
-    expected,
     note,
     predicted,
     without_samples,
 )
-from overload_demo.lab.plots.naive_overlay import draw_latency, edges, mark_the_end, middles
-from overload_demo.lab.result import NOT_ASKED_FOR, SpikeResult
-from overload_demo.lab.wording import duration
+from overload_demo.lab.result import NOT_ASKED_FOR, BaselineRun, SpikeResult
+from overload_demo.load.plan import duration, intended_times
 
 _TITLE_WIDTH = 86  # letters in a line of a figure's title
 _ARRIVED: Look = {"color": GREY, "linewidth": 2.5, "linestyle": (0, (5, 1.5))}
-_PROMISED: Look = {"color": GREY, "linewidth": 2.5, "linestyle": (0, (4, 1.5))}
 _MARKS = {"accepted": (ORANGE, "o"), "started": (BLUE, "s"), "completed": (GREEN, "D")}
-_LINES = ((BLUE, "-"), (ORANGE, (0, (4, 1.5))), (GREEN, (0, (1, 1))), (GREY, "-."))
-_PLACES: dict[str, Look] = {
-    "at the door": {"color": ORANGE, "hatch": "//"},
-    "in the queue": {"color": BLUE},
-    "being done": {"color": GREEN, "hatch": "xx"},
-}
-# Colour and hatch: distinct in grey too.
-_ENDS: dict[str, Look] = {
-    "done in time": {"color": BLUE},
-    "done late": {"color": ORANGE, "hatch": "//"},
-    "refused at once": {"color": YELLOW, "hatch": ".."},
-    "expired": {"color": SKY, "hatch": "xx"},
-    "anything else": {"color": GREY},
-}
+_PLACES = ("at the door", "in the queue", "being done")
 
 
 def cumulative(log: JobLog, *, peak: float | None = None, empty_s: float | None = None) -> AccessibleFigure:
@@ -93,7 +77,7 @@ def cumulative(log: JobLog, *, peak: float | None = None, empty_s: float | None 
         f" {widest_s:,.1f} s: {deepest:,} jobs. Job number {job + 1:,} waited {done_s - accepted_s:,.2f} s."
     )
     caption = "Down: how many wait at a moment. Across: how long a job waits."
-    return AccessibleFigure(figure, alt + expected(peak, empty_s), caption)
+    return AccessibleFigure(figure, alt + _expected(peak, empty_s), caption)
 
 
 def _arrow(axes: Axes, start: Any, end: Any, text: str, offset: tuple[float, float], **look: Any) -> None:
@@ -114,7 +98,7 @@ def waits(log: JobLog) -> AccessibleFigure:
         for value, name, colour, dash in lines:
             axes.axhline(value, linewidth=2.5, label=f"{name}: {value:,.2f} s", color=colour, linestyle=dash)
         axes.set(xlabel=f"accepted, {SINCE}", ylabel="wait, s", ylim=(0, 1.08 * most_s))
-    caption = f"{float(np.mean(wait_s > mean_s)):.0%} of the jobs waited longer than the mean."
+    caption = f"{100 * float(np.mean(wait_s > mean_s)):.0f} % of the jobs waited longer than the mean."
     alt = (
         f"The wait of each of {wait_s.size:,} jobs over the moment it was accepted: {wait_s[0]:,.2f} s for"
         f" the first, {wait_s[-1]:,.2f} s for the last. Mean {mean_s:,.2f} s, median {half_s:,.2f} s, longest"
@@ -195,30 +179,81 @@ def spike(result: SpikeResult, *, peak: float | None = None, empty_s: float | No
         f" drained at {result.drain_rate_per_s:,.0f} jobs a second."
     )
     with drawing(3, height=12, title=title, sharex=True) as (figure, (latency, waiting, drain)):
-        due_s = middles(series.start_s)
+        due_s = _middles(series.start_s)
         latency.plot(due_s, series.acceptance_p99_s, label="queue API, p99", marker="o", **QUEUE)
         look = QUEUE | {"linewidth": 2, "linestyle": ":"}
         latency.plot(due_s, series.acceptance_p50_s, label="queue API, median", marker=".", **look)
         area(waiting, *without_samples(series.sampled_at_s, series.queue_depth), "queue API: jobs waiting")
         drain.stairs(*series.drained_per_s(), label="queue API: jobs done", **QUEUE)
-        drain.stairs(series.offered_per_s, edges(series.start_s), label="offered", **OFFERED)
+        drain.stairs(series.offered_per_s, _edges(series.start_s), label="offered", **OFFERED)
         if run:
-            draw_latency(latency, run, name)
-            waiting.plot(edges(run.series.start_s)[1:], run.series.in_flight, label=f"{name}: in flight", **NAIVE)
-            edges_s, label = edges(run.series.start_s), f"{name}: answered in time"
+            _naive_latency(latency, run, name)
+            waiting.plot(_edges(run.series.start_s)[1:], run.series.in_flight, label=f"{name}: in flight", **NAIVE)
+            edges_s, label = _edges(run.series.start_s), f"{name}: answered in time"
             drain.stairs(run.answered_per_s(), edges_s, label=label, **NAIVE)
-            alt += f" The naive API, {result.baseline_source}," + mark_the_end(waiting, run)
+            alt += f" The naive API, {result.baseline_source}," + _naive_end(waiting, run)
             if run.summary.verdict != "valid":
                 notes.append(f"Its load was {run.summary.verdict}: {run.summary.reason}.")
         if peak is not None:
             waiting.axhline(peak, label="predicted peak", **PREDICTED)
         if empty_s is not None:
-            look = PREDICTED | {"marker": "X", "markersize": 16, "clip_on": False, "zorder": 5}
-            waiting.plot([empty_s], [0], label="predicted: empty", **look)
+            waiting.plot([empty_s], [0], label="predicted: empty", **GUESS)
         latency.set(yscale="log", ylabel="time to the answer, s,\nby when it was due")
         waiting.set(ylabel="waiting at this moment", ylim=(0, None))
         drain.set(ylabel="per second,\nby when it happened", xlabel=SINCE, ylim=(0, None))
-    return AccessibleFigure(figure, alt + expected(peak, empty_s), " ".join(notes))
+    return AccessibleFigure(figure, alt + _expected(peak, empty_s), " ".join(notes))
+
+
+def _edges(start_s: Sequence[float]) -> list[float]:
+    """Return the edges of buckets of a second."""
+    return [*start_s, start_s[-1] + 1]
+
+
+def _middles(start_s: Sequence[float]) -> list[float]:
+    """Return the middles of buckets of a second."""
+    return [start + 0.5 for start in start_s]
+
+
+def _naive_latency(axes: Axes, run: BaselineRun, name: str) -> None:
+    """Draw the p99 of the requests answered in time, and a cross for each second whose requests got no answer."""
+    p99_s, due_s = run.series.response_p99_s, _middles(run.series.start_s)
+    axes.plot(due_s, np.array(p99_s, dtype=np.float64), label=f"{name}, p99", marker="s", **NAIVE)
+    times_s = zip(due_s, p99_s, run.series.offered_per_s, strict=True)
+    unanswered_s = [at_s for at_s, found_s, offered in times_s if found_s is None and offered]
+    if unanswered_s:
+        look: Look = {"color": NAIVE["color"], "linestyle": "", "marker": "x", "markersize": 7}
+        axes.plot(unanswered_s, [run.timeout_s] * len(unanswered_s), label=f"no answer in {run.timeout_s:g} s", **look)
+
+
+def _naive_end(axes: Axes, run: BaselineRun) -> str:
+    """Mark when the clients of the naive API begin to give up, when no more are sent, and what the API still holds.
+
+    Return the rest of a sentence that says so.
+    """
+    series, load, ends_s = run.series, run.summary, _edges(run.series.start_s)[1:]
+    held = series.app_in_flight[-1] if series.app_in_flight else 0
+    last_s = float(intended_times(run.shape, run.requests, run.rate_per_s, run.seed)[load.planned - 1])
+    moments = [(last_s, "firing stops", 8)]
+    if held:
+        moments.append((ends_s[-1], f"all have left; the API\nstill works on {held:,}", 8))
+    gave_up_s = [start_s for start_s, failed in zip(series.start_s, series.failed_per_s, strict=True) if failed]
+    if gave_up_s:
+        moments.append((gave_up_s[0], "clients give up", 30))  # above the other one
+    for at_s, name, above in moments:
+        at = at_s, float(np.interp(at_s, ends_s, series.in_flight))
+        look: Look = {"color": NAIVE["color"], "weight": "bold", "fontsize": 13}
+        note(axes, name, at, (4, above), arrowprops={"arrowstyle": "-", "color": NAIVE["color"]}, **look)
+    most = max(series.in_flight, default=0)
+    text = f" answered {load.accepted:,} of {load.planned:,} requests, with up to {most:,.0f} in flight."
+    text += f" Its clients give up from {gave_up_s[0]:,.0f} s on." if gave_up_s else ""
+    left = f"the API still works on {held:,} requests" if held else "the API has no request left"
+    return f"{text} Firing stops at {last_s:,.0f} s; after {ends_s[-1]:,.0f} s no client waits, and {left}."
+
+
+def _expected(peak: float | None, empty_s: float | None) -> str:
+    """Return the predictions of a peak, jobs, and of the time to empty as sentences."""
+    text = predicted("A peak of {:,.0f} jobs was predicted.", peak)
+    return text + predicted("It was predicted to be empty after {:,.1f} s.", empty_s)
 
 
 def short_doubts(result: SpikeResult, name: str = "") -> list[str]:
@@ -233,10 +268,10 @@ def drains(results: Mapping[str, SpikeResult]) -> AccessibleFigure:
     doubts = [doubt for name, result in results.items() for doubt in short_doubts(result, name)]
     title = "\n".join(["Jobs done a second", *doubts])
     with drawing(height=5 + 0.4 * len(doubts), title=title) as (figure, axes):
-        for (name, result), (colour, dash) in zip(results.items(), cycle(_LINES)):
+        for (name, result), look in zip(results.items(), cycle(CURVES)):
             label = f"{name}: {result.drain_rate_per_s:,.0f}/s on average"
-            look: Look = {"color": colour, "linestyle": dash, "linewidth": 3}
-            axes.stairs(*result.series.drained_per_s(), label=label, **look)
+            line: Look = {"color": look["color"], "linestyle": look["linestyle"], "linewidth": 3}
+            axes.stairs(*result.series.drained_per_s(), label=label, **line)
         axes.set(xlabel=SINCE, ylim=(0, None))
     means = "; ".join(f"{name}: {one.drain_rate_per_s:,.0f} jobs a second" for name, one in results.items())
     return AccessibleFigure(figure, " ".join([f"Drain rate over time. {means} on average.", *doubts]))
@@ -253,7 +288,7 @@ def where_the_waiting_went(logs: Mapping[str, JobLog]) -> AccessibleFigure:
         ", ".join(f"{duration(mean_s)} {place}" for place, mean_s in zip(_PLACES, run, strict=True)) for run in means_s
     ]
     with drawing(height=1.8 + 1.4 * len(logs), title="Mean time of a job, by place") as (figure, axes):
-        bars(axes, labels, dict(zip(_PLACES, zip(*means_s, strict=True), strict=True)), _PLACES)
+        bars(axes, labels, dict(zip(_PLACES, zip(*means_s, strict=True), strict=True)))
         for row, text in enumerate(texts):
             note(axes, text, (0, row - 0.32), (6, 2), va="bottom")
         axes.set(xlabel="seconds", ylim=(len(logs) - 0.6, -0.75))
@@ -272,58 +307,3 @@ def _check_comparable(requests: Mapping[str, int]) -> None:
     if len(set(requests.values())) > 1:
         counts = ", ".join(f"{name} {count:,}" for name, count in requests.items())
         raise ConfigurationError(f"no fair comparison: the runs had different numbers of requests ({counts})")
-
-
-def side_by_side(runs: Sequence[PromiseRun], *, oldest_s: float | None = None) -> AccessibleFigure:
-    """Draw depth and age of the oldest job over time, a column a run, with the bound and the promise.
-
-    ``oldest_s`` is the predicted age for the bounded queues.
-    """
-    with drawing(2, len(runs), height=8, sharey="row", sharex=True, squeeze=False) as (figure, grid):
-        for run, (waiting, age) in zip(runs, grid.T, strict=True):
-            series, bound = run.result.series, run.result.conditions.max_queue_depth
-            area(waiting, *without_samples(series.sampled_at_s, series.queue_depth))
-            age.plot(*without_samples(series.sampled_at_s, series.oldest_age_s), **QUEUE)
-            age.axhline(run.promise_s, label=f"promise: {run.promise_s:g} s", **_PROMISED)
-            if bound:
-                waiting.axhline(bound, label=f"bound: {bound:,} jobs", color=GREEN, linewidth=2.5, linestyle="-.")
-            if bound and oldest_s is not None:
-                age.axhline(oldest_s, label=f"predicted: {oldest_s:g} s", **PREDICTED)
-            waiting.set_title(run.name, pad=34, fontsize=17)
-            waiting.set(xlim=(0, None), ylim=(0, None))
-            waiting.locator_params(axis="x", nbins=5)
-            age.set(xlabel=SINCE, ylim=(0, None))
-        grid[0][0].set_ylabel("jobs waiting")
-        grid[1][0].set_ylabel("age of the oldest, s")
-    alt = " ".join(
-        f"{run.name}: up to {run.result.peak_queue_depth:,} jobs wait, the oldest for {run.oldest_age_s:,.1f} s;"
-        f" promised were {run.promise_s:g} s. Empty after {run.result.seconds_to_empty:,.1f} s."
-        for run in runs
-    ) + predicted("Predicted for the bounded queue: oldest age {:g} s.", oldest_s)
-    differs = f"What differs: {', '.join(run.name for run in runs)}."
-    return AccessibleFigure(figure, alt, f"The same spike each time, on equal scales. {differs}" if runs[1:] else "")
-
-
-def outcomes(runs: Sequence[PromiseRun], *, refused_percent: float | None = None) -> AccessibleFigure:
-    """Draw how many requests came to which end, a bar a run.
-
-    ``refused_percent`` is the prediction for the bounded queues: a mark where the refused requests would begin.
-    """
-    ends, most = [run.ends for run in runs], max(run.result.offered for run in runs)
-    counts = {name: [one[name] for one in ends] for name in _ENDS if any(one[name] for one in ends)}
-    with drawing(height=2.0 + 1.1 * len(runs)) as (figure, axes):
-        names = [run.name for run in runs]
-        bars(axes, names, counts, _ENDS, lambda count: f"{count:,}" if count > 0.06 * most else "")
-        if refused_percent is not None:
-            rows = [row for row, run in enumerate(runs) if run.result.conditions.max_queue_depth]
-            at = [runs[row].result.offered * (1 - refused_percent / 100) for row in rows]
-            look = PREDICTED | {"linestyle": "-", "linewidth": 4}
-            low, high = ([row + side for row in rows] for side in (-0.42, 0.42))
-            axes.vlines(at, low, high, label="predicted: refused from here", **look)
-        axes.set(xlabel="requests")
-    texts = []
-    for run, one in zip(runs, ends, strict=True):
-        counted = ", ".join(f"{count:,} {name}" for name, count in one.items() if count)
-        texts.append(f"{run.name}: of {run.result.offered:,} requests {counted}.")
-    alt = " ".join(texts) + predicted("Predicted for the bounded queue: share refused {:g} %.", refused_percent)
-    return AccessibleFigure(figure, alt, f"In time: within {runs[0].promise_s:g} s of the 202.")

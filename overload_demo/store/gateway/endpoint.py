@@ -8,7 +8,8 @@ import contextlib
 import hmac
 import secrets
 import time
-from typing import Any, NamedTuple
+from collections.abc import Awaitable
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from httptools import HttpParserError
@@ -58,8 +59,7 @@ class Tokens:
         self.read_only = read_only or secrets.token_urlsafe(32)
         if self.standard == self.read_only:
             raise ConfigurationError("the read-only token is the same as the token: they must differ")
-        self._standard, self._read_only = self.standard.encode(), self.read_only.encode()
-        self._usual = b"Bearer " + self._standard
+        self._usual = b"Bearer " + self.standard.encode()
 
     def is_read_only(self, headers: dict[bytes, bytes], query: bytes) -> bool:
         """Whether the request carries the read-only token; raises :class:`RefusedError` (401) if it carries neither.
@@ -69,9 +69,9 @@ class Tokens:
         if not query and hmac.compare_digest(headers.get(b"authorization", b""), self._usual):
             return False
         token = _token_in(headers, query)
-        if hmac.compare_digest(token, self._standard):
+        if hmac.compare_digest(token, self.standard.encode()):
             return False
-        if hmac.compare_digest(token, self._read_only):
+        if hmac.compare_digest(token, self.read_only.encode()):
             return True
         raise RefusedError(UNAUTHORIZED, status=401)
 
@@ -88,13 +88,6 @@ def _token_in(headers: dict[bytes, bytes], query: bytes) -> bytes:
     given = headers.get(b"authorization", b"").strip()
     scheme, _, rest = given.partition(b" ")
     return rest.strip() if scheme.lower() == b"bearer" else given
-
-
-class Mode(NamedTuple):
-    """How to encode the replies to a request, and whether it carries the read-only token."""
-
-    format: ReplyFormat
-    read_only: bool
 
 
 class Gateway:
@@ -123,13 +116,12 @@ class Gateway:
             body = await _read_body(headers, receive, limit) if method in METHODS_WITH_BODY else b""
             if body is None:
                 return  # the client has disconnected
-            mode = Mode(reply_format, read_only)
             if path == b"pipeline":
-                status, content = await self._pipeline(decode_commands(body), mode)
+                status, content = await self._pipeline(decode_commands(body), reply_format, read_only)
             elif path == b"multi-exec":
-                status, content = await self._transaction(decode_commands(body), mode)
+                status, content = await self._transaction(decode_commands(body), reply_format, read_only)
             else:
-                status, content = await self._run(request_arguments(path, query, body), mode)
+                status, content = await self._run(request_arguments(path, query, body), reply_format, read_only)
         except RefusedError as refused:
             status, content = refused.status, reply_format.error(str(refused))
         except StoreUnavailableError as error:
@@ -138,49 +130,48 @@ class Gateway:
         about = [(b"content-type", reply_format.content_type), (b"upstash-sync-token", b"%x" % self._writes)]
         await _respond(send, status, content, about + _cors(headers))
 
-    async def _run(self, arguments: list[Any], mode: Mode) -> tuple[int, bytes]:
-        command = prepare(arguments, self._scripts, read_only=mode.read_only)
-        (reply,) = await self._ask([command], mode)
+    async def _run(self, arguments: list[Any], encoder: ReplyFormat, read_only: bool) -> tuple[int, bytes]:
+        command = prepare(arguments, self._scripts, read_only=read_only)
+        (reply,) = await self._ask([command], read_only)
         error = error_in(reply)
         status = 200 if error is None or error.startswith(TOO_LARGE) else 400  # too large: the command was run
-        return status, mode.format.item(reply, command)
+        return status, encoder.item(reply, command)
 
-    async def _pipeline(self, requested: list[list[Any]], mode: Mode) -> tuple[int, bytes]:
+    async def _pipeline(self, wanted: list[list[Any]], encoder: ReplyFormat, read_only: bool) -> tuple[int, bytes]:
         """Run each command by itself: one that is refused here or by the server does not affect the others.
 
         A WAIT at the end confirms the writes before it, so all run on a connection of their own.
         """
         commands: list[RedisCommand | RefusedError] = []
-        for at, arguments in enumerate(requested, 1):
-            wait_ms = LONGEST_WAIT_MS if 1 < at == len(requested) else SHARED_WAIT_MS
+        for at, arguments in enumerate(wanted, 1):
+            wait_ms = LONGEST_WAIT_MS if 1 < at == len(wanted) else SHARED_WAIT_MS
             try:
-                commands.append(prepare(arguments, self._scripts, read_only=mode.read_only, longest_wait_ms=wait_ms))
+                commands.append(prepare(arguments, self._scripts, read_only=read_only, longest_wait_ms=wait_ms))
             except RefusedError as refused:
                 commands.append(refused)
         sent = [command for command in commands if isinstance(command, RedisCommand)]
         replies: list[bytes] = []
         # In batches, so that other requests have their turn, until the replies exceed their budget.
         budget, size = ReplyBudget(), FIRST_BATCH
-        waits = len(requested) > 1 and bool(sent) and sent[-1].name.upper() == "WAIT"
+        waits = len(wanted) > 1 and bool(sent) and sent[-1].name.upper() == "WAIT"
         async with self._upstream.lent.lend() if waits else contextlib.nullcontext() as own:
             while (batch := sent[len(replies) : len(replies) + size]) and not budget.is_exceeded_by():
-                replies += await self._ask(batch, mode, budget, own)
+                replies += await self._ask(batch, read_only, budget, own)
                 size *= BATCH_GROWTH
-        items = iter([mode.format.item(*pair) for pair in zip(replies, sent, strict=False)])
-        not_run = mode.format.error(f"{budget.error()}: not carried out")
+        items = iter([encoder.item(*pair) for pair in zip(replies, sent, strict=False)])
+        not_run = encoder.error(f"{budget.error()}: not carried out")
         answers = [
-            next(items, not_run) if isinstance(command, RedisCommand) else mode.format.error(str(command))
+            next(items, not_run) if isinstance(command, RedisCommand) else encoder.error(str(command))
             for command in commands
         ]
-        return 200, mode.format.together(answers)
+        return 200, encoder.together(answers)
 
-    async def _transaction(self, requested: list[list[Any]], mode: Mode) -> tuple[int, bytes]:
+    async def _transaction(self, wanted: list[list[Any]], encoder: ReplyFormat, read_only: bool) -> tuple[int, bytes]:
         """Send all commands or none; a command that fails while running does not stop the others."""
-        encoder = mode.format
-        commands = [prepare(arguments, self._scripts, read_only=mode.read_only) for arguments in requested]
+        commands = [prepare(arguments, self._scripts, read_only=read_only) for arguments in wanted]
         if not commands:
             return 200, encoder.together([])
-        _, *queued, results = await self._ask([MULTI, *commands, EXEC], mode)
+        _, *queued, results = await self._ask([MULTI, *commands, EXEC], read_only)
         error = error_in(results)
         if error is not None and error.startswith(TOO_LARGE):  # the transaction was run
             return 200, encoder.together([encoder.error(error)] * len(commands))
@@ -191,19 +182,15 @@ class Gateway:
         replies = zip(elements_of(results), commands, strict=True)
         return 200, encoder.together([encoder.item(reply, command) for reply, command in replies])
 
-    async def _ask(
+    def _ask(
         self,
         commands: list[RedisCommand],
-        mode: Mode,
+        read_only: bool,
         budget: ReplyBudget | None = None,
         own: RedisConnection | None = None,
-    ) -> list[bytes]:
-        main = None if mode.read_only else self._upstream.live
-        connection = own or main or await self._upstream.shared(mode.read_only)
-        try:
-            return await self._upstream.run(connection, commands, budget, read_only=mode.read_only, is_lent=bool(own))
-        finally:
-            self._writes += any([one.is_write for one in commands])
+    ) -> Awaitable[list[bytes]]:
+        self._writes += any([one.is_write for one in commands])
+        return self._upstream.run(commands, read_only, budget, own)
 
 
 class ShardedGateway:

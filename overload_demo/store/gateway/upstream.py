@@ -95,21 +95,20 @@ class Upstream:
 
     async def run(
         self,
-        connection: RedisConnection,
         commands: Sequence[RedisCommand],
-        budget: ReplyBudget | None,
-        *,
         read_only: bool,
-        is_lent: bool,
+        budget: ReplyBudget | None = None,
+        lent: RedisConnection | None = None,
     ) -> list[bytes]:
         """Send commands and return their replies; send again what a shard refuses, for up to ``REQUEST_TIMEOUT_S``.
 
-        Raises :class:`StoreUnavailableError` when it has refused all until then, or at once on a lent connection.
+        Raises :class:`StoreUnavailableError` when it has refused all until then, or at once on a ``lent`` connection.
         """
+        connection = lent or (None if read_only else self.live) or await self.shared(read_only)
         replies = await connection.send(b"".join([one.packed for one in commands]), len(commands), budget)
         if not self._server.refusals:
             return replies
-        give_up_at = 0.0 if is_lent else time.monotonic() + REQUEST_TIMEOUT_S
+        give_up_at = 0.0 if lent else time.monotonic() + REQUEST_TIMEOUT_S
         while (first := self._first_refused(commands, replies)) is not None:
             rest = commands[first:]
             try:

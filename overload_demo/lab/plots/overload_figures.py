@@ -1,4 +1,4 @@
-"""Figures of retry storms: what was sent and what came of it over time, and which loads recover from a freeze."""
+"""Figures of measures against an overload: one spike under several promises, and retry storms."""
 
 import math
 from collections import Counter
@@ -8,12 +8,23 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab import BLUE, GREEN, OFFERED, ORANGE, PREDICTED, QUEUE, YELLOW, Look, theory
-from overload_demo.lab.plots.accessible_figure import AccessibleFigure, drawing, note, predicted
+from overload_demo.lab import BLUE, GREEN, GREY, OFFERED, ORANGE, PREDICTED, PURPLE, QUEUE, SINCE, YELLOW, Look, theory
+from overload_demo.lab.job_log import PromiseRun
+from overload_demo.lab.plots.accessible_figure import (
+    AccessibleFigure,
+    area,
+    bars,
+    doubtful,
+    drawing,
+    note,
+    predicted,
+    without_samples,
+)
 from overload_demo.lab.storm import StormRun
 from overload_demo.load.plan import Floats
 
 _BUCKET_S = 0.5
+_PROMISED: Look = {"color": GREY, "linewidth": 2.5, "linestyle": (0, (4, 1.5))}
 _SENT: Look = {"color": ORANGE, "linewidth": 2.5, "linestyle": (0, (4, 1.5))}
 _OUTCOMES: dict[str, Look] = {
     "recovered": {"color": BLUE, "marker": "o"},
@@ -21,6 +32,60 @@ _OUTCOMES: dict[str, Look] = {
     "storm": {"color": ORANGE, "marker": "X"},
 }
 _WORDS = {"recovered": "recovered", "drains": "not yet, the queue drains", "storm": "not, the queue grows"}
+
+
+def side_by_side(runs: Sequence[PromiseRun], *, oldest_s: float | None = None) -> AccessibleFigure:
+    """Draw depth and age of the oldest job over time, a column a run, with the bound and the promise.
+
+    ``oldest_s`` is the predicted age for the bounded queues.
+    """
+    with drawing(2, len(runs), height=8, sharey="row", sharex=True, squeeze=False) as (figure, grid):
+        for run, (waiting, age) in zip(runs, grid.T, strict=True):
+            series, bound = run.result.series, run.result.conditions.max_queue_depth
+            area(waiting, *without_samples(series.sampled_at_s, series.queue_depth))
+            age.plot(*without_samples(series.sampled_at_s, series.oldest_age_s), **QUEUE)
+            age.axhline(run.promise_s, label=f"promise: {run.promise_s:g} s", **_PROMISED)
+            if bound:
+                waiting.axhline(bound, label=f"bound: {bound:,} jobs", color=GREEN, linewidth=2.5, linestyle="-.")
+            if bound and oldest_s is not None:
+                age.axhline(oldest_s, label=f"predicted: {oldest_s:g} s", **PREDICTED)
+            waiting.set_title(run.name, pad=34, fontsize=17)
+            waiting.set(xlim=(0, None), ylim=(0, None))
+            waiting.locator_params(axis="x", nbins=5)
+            age.set(xlabel=SINCE, ylim=(0, None))
+        grid[0][0].set_ylabel("jobs waiting")
+        grid[1][0].set_ylabel("age of the oldest, s")
+    alt = " ".join(
+        f"{run.name}: up to {run.result.peak_queue_depth:,} jobs wait, the oldest for {run.oldest_age_s:,.1f} s;"
+        f" promised were {run.promise_s:g} s. Empty after {run.result.seconds_to_empty:,.1f} s."
+        for run in runs
+    ) + predicted("Predicted for the bounded queue: oldest age {:g} s.", oldest_s)
+    differs = f"What differs: {', '.join(run.name for run in runs)}."
+    return AccessibleFigure(figure, alt, f"The same spike each time, on equal scales. {differs}" if runs[1:] else "")
+
+
+def outcomes(runs: Sequence[PromiseRun], *, refused_percent: float | None = None) -> AccessibleFigure:
+    """Draw how many requests came to which end, a bar a run.
+
+    ``refused_percent`` is the prediction for the bounded queues: a mark where the refused requests would begin.
+    """
+    ends, most = [run.ends for run in runs], max(run.result.offered for run in runs)
+    counts = {name: [one[name] for one in ends] for name in ends[0]}
+    with drawing(height=2.0 + 1.1 * len(runs)) as (figure, axes):
+        names = [run.name for run in runs]
+        bars(axes, names, counts, lambda count: f"{count:,}" if count > 0.06 * most else "")
+        if refused_percent is not None:
+            rows = [row for row, run in enumerate(runs) if run.result.conditions.max_queue_depth]
+            at = [runs[row].result.offered * (1 - refused_percent / 100) for row in rows]
+            low, high = ([row + side for row in rows] for side in (-0.42, 0.42))
+            axes.vlines(at, low, high, label="predicted: refused from here", color=PURPLE, linewidth=4)
+        axes.set(xlabel="requests")
+    texts = []
+    for run, one in zip(runs, ends, strict=True):
+        counted = ", ".join(f"{count:,} {name}" for name, count in one.items() if count)
+        texts.append(f"{run.name}: of {run.result.offered:,} requests {counted}.")
+    alt = " ".join(texts) + predicted("Predicted for the bounded queue: share refused {:g} %.", refused_percent)
+    return AccessibleFigure(figure, alt, f"In time: within {runs[0].promise_s:g} s of the 202.")
 
 
 def storms(runs: Sequence[StormRun], *, back_s: float | None = None) -> AccessibleFigure:
@@ -161,5 +226,4 @@ def _caption(runs: Sequence[StormRun]) -> str:
         f"{' and '.join(kinds).capitalize()}. Shaded: the freeze. New: new requests. Sent: with all retries. In time: "
     )
     text += f"results within the {plan.timeout_s:g} s that a client waits; a job takes {plan.work_s * 1000:g} ms."
-    doubts = [f"{run.cure.name} ({run.doubt})" for run in runs if run.doubt]
-    return text + (f" Generator-bound, read with care: {', '.join(doubts)}." if doubts else "")
+    return text + doubtful({run.cure.name: run.doubt for run in runs})
