@@ -10,8 +10,7 @@ from pydantic import BaseModel, Field, NonNegativeInt, ValidationError, model_va
 import overload_demo
 from overload_demo.errors import ConfigurationError
 from overload_demo.load.load_result import LoadSeries, LoadSummary
-from overload_demo.load.plan import LoadPlan, Shape
-from overload_demo.load.retry_policy import RetryPolicy
+from overload_demo.load.plan import LoadPlan, RetryPolicy, Shape
 from overload_demo.rest import DURABILITY_TEXT
 
 SCHEMA_VERSION: Literal[1] = 1
