@@ -6,7 +6,6 @@ decimals, a comma or a space between groups of three digits, an exponent. Text t
 country is refused.
 """
 
-import html
 import json
 import math
 import re
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab import about, off_by
+from overload_demo.lab import about, html_table, off_by
 
 PREDICTION_MIME = "application/vnd.overload-demo.prediction+json"
 KEPT_IN = Path("runs") / "predictions.json"  # below the notebooks' directory
@@ -89,9 +88,7 @@ class Comparison:
             self.rows.append((one.question, mine, f"{about(value)} {one.unit}", off_by(one.value, value)))
 
     def _repr_html_(self) -> str:
-        heads = "".join(f"<th>{head}</th>" for head in ("", "predicted", "measured", "off by"))
-        rows = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in self.rows)
-        return f"<table><tr>{heads}</tr>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
+        return html_table(self.rows, ("", "predicted", "measured", "off by"))
 
     def __repr__(self) -> str:
         return "\n".join(f"{what} predicted {mine}, measured {it}, off by {off}" for what, mine, it, off in self.rows)

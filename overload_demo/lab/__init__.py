@@ -4,6 +4,8 @@ The colours and looks of all figures and pages are here, and the form of measure
 first use, so that a command which draws nothing does not load matplotlib; submodules need no entry.
 """
 
+import html
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
@@ -43,10 +45,10 @@ _HOMES = {
     "lab.crashes": ("Kill", "frozen", "run_with_kills"),
     "lab.job_log": ("JobLog", "PromiseRun", "follow", "read_events", "read_life"),
     "lab.measuring": ("Freeze", "corrected", "in_turns", "measure", "median_interval", "sign_test"),
-    "lab.naive_api": ("breaks_at_per_s", "load_steps"),
+    "lab.naive_api": ("breaks_at_per_s", "load_steps", "require_checkout"),
     "lab.preflight": ("Preflight",),
     "lab.round_trips": ("acceptance", "plain_recipe", "whole_life"),
-    "lab.result": ("SpikeResult", "recorded_baseline", "require_checkout"),
+    "lab.result": ("SpikeResult", "recorded_baseline"),
     "lab.sale": ("SaleBrief", "SaleDesign", "run_sale"),
     "lab.spike_plan": ("SpikePlan", "spike_progress", "steps_progress"),
     "lab.spike_run": ("run_spike",),
@@ -75,6 +77,15 @@ def off_by(guess: float, measured: float) -> str:
     if 0 < ratio < 1 / READ_AS_FACTOR:
         return f"{1 / ratio:.2g} times too low" if ratio > 0.1 else f"{1 / ratio:,.0f} times too low"
     return f"{100 * (ratio - 1):+.0f} %"
+
+
+def html_table(rows: Sequence[Sequence[str]], heads: Sequence[str], caption: str = "") -> str:
+    """Return a table for a notebook; the texts are escaped."""
+    left = ' style="text-align:left"'
+    lines = ["".join(f"<th{left}>{head}</th>" for head in heads)]
+    lines += ["".join(f"<td{left}>{html.escape(cell)}</td>" for cell in row) for row in rows]
+    title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+    return f"<table>{title}{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
 
 def __getattr__(name: str) -> Any:

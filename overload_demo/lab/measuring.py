@@ -84,13 +84,13 @@ async def _measure(
     try:
         result = await run_load(plan, on_progress=report, api_key=stack.api_key)
     finally:
-        is_over = freezing is not None and not freezing.cancel()
         if freezing is not None:
+            freezing.cancel()
             await asyncio.wait([freezing])
-    if freezing is None or not is_over:
+    if freezing is None or freezing.cancelled():
         return MeasuredLoad(result, None)
-    stopped_mono_s, continued_mono_s = freezing.result()
-    return MeasuredLoad(result, (stopped_mono_s - result.started_mono_s, continued_mono_s - result.started_mono_s))
+    stopped_s, continued_s = (at_mono_s - result.started_mono_s for at_mono_s in freezing.result())
+    return MeasuredLoad(result, (stopped_s, continued_s))
 
 
 def corrected(times_s: Sequence[float] | Floats, interval_s: float) -> Floats:
@@ -158,11 +158,11 @@ def sign_test(wins: int, pairs: int) -> float:
     return min(1.0, 2 * sum(math.comb(pairs, heads) for heads in range(more, pairs + 1)) * 0.5**pairs)
 
 
-def median_interval(values: Sequence[float] | Floats, seed: int = 0) -> tuple[float, float]:
+def median_interval(values: Sequence[float] | Floats) -> tuple[float, float]:
     """Return a 95 % interval of the median: that of medians of samples drawn from ``values`` with replacement.
 
     The percentile bootstrap (B. Efron, *Bootstrap Methods*, Annals of Statistics 7, 1979). Too narrow for few values.
     """
-    drawn = np.random.default_rng(seed).choice(np.asarray(values), (RESAMPLES, len(values)))
+    drawn = np.random.default_rng(0).choice(np.asarray(values), (RESAMPLES, len(values)))
     low, high = np.percentile(np.median(drawn, axis=1), [2.5, 97.5]).tolist()
     return low, high

@@ -1,4 +1,4 @@
-"""Run the naive API as a child process and measure it: under one load, or under a rising one in steps.
+"""Run the naive API and measure it: under one load, or under a rising one in steps. Or find a recorded run.
 
 Its app is in ``experiments/`` of a checkout and is never imported, so that neither side depends on the other.
 """
@@ -15,18 +15,20 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import overload_demo
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.lab.parts import JsonConnection
-from overload_demo.lab.result import BaselineRun, BaselineSeries, Variant, require_checkout
+from overload_demo.lab.result import BaselineRun, BaselineSeries, Variant, recorded_baseline
 from overload_demo.lab.spike_plan import OnStepProgress
 from overload_demo.load import LoadPlan, LoadResult, Shape, calibrate, run_load
 from overload_demo.load.generator import RATE_PER_PROCESS_PER_S, OnLoadProgress
 from overload_demo.load.load_result import LoadSummary
-from overload_demo.load.machine import descriptor_limit, socket_cap
+from overload_demo.load.machine import Environment, descriptor_limit, socket_cap
 from overload_demo.load.plan import Floats
 from overload_demo.process import kill_and_wait
 
@@ -269,3 +271,40 @@ def breaks_at_per_s(steps: Sequence[LoadStep]) -> float:
     """Return the lowest offered rate at which more than 1 % of the requests got no response; NaN if none did."""
     broken = [one.offered_per_s for one in steps if one.answered < (1 - BROKEN_SHARE) * one.planned]
     return min(broken, default=math.nan)
+
+
+def equal_recorded(
+    here: Environment, variant: Variant, plan: LoadPlan, delay_s: float
+) -> tuple[BaselineRun | None, str]:
+    """Return the recorded run that :meth:`BaselineRun.matches` ``plan``, and a note on it; or None and why.
+
+    Raises :class:`ConfigurationError` as :func:`recorded_baseline` does.
+    """
+    for run in recorded_baseline():
+        if run.variant == variant and run.matches(plan, delay_s):
+            return run, note_on(run, here)
+    return None, "no recorded run has equal work, load and timeout"
+
+
+def note_on(run: BaselineRun, here: Environment) -> str:
+    """Return when a run was recorded, and on which machine if its environment is not like ``here``."""
+    there = run.summary.environment
+    note = f"recorded {run.recorded_at[:10]}, not measured now"
+    if not there.is_like(here):
+        machine = f"{there.cores} cores, {there.system}, Python {there.python}"
+        note += f"; recorded on another machine ({machine}): compare shares of capacity, not rates"
+    return note
+
+
+def require_checkout() -> Path:
+    """Return the checkout this package is imported from, with ``experiments`` beside it.
+
+    Raises :class:`ConfigurationError` with the remedy when only a wheel is installed.
+    """
+    root = Path(overload_demo.__file__).resolve().parents[1]
+    if not (root / "experiments" / "naive_sync" / "__main__.py").is_file():
+        raise ConfigurationError(
+            "the naive baseline needs a checkout: no experiments/naive_sync beside the package. "
+            "Clone the repository, and install it with: pip install -e '.[notebooks]'"
+        )
+    return root

@@ -1,6 +1,5 @@
 """The limits of this machine that affect a measurement, and what they mean."""
 
-import html
 import importlib.util
 import os
 import platform
@@ -12,6 +11,7 @@ from typing import Literal, Self
 import psutil
 
 from overload_demo.errors import ConfigurationError
+from overload_demo.lab import html_table
 from overload_demo.load.machine import container_memory_bytes, descriptor_limit, port_cap, socket_cap, usable_cores
 from overload_demo.store.redis_server import find_server
 
@@ -100,9 +100,7 @@ class Preflight:
         ]
 
     def _repr_html_(self) -> str:
-        heads = "".join(f'<th style="text-align:left">{head}</th>' for head in ("", "here", "which means"))
-        rows = ("".join(f'<td style="text-align:left">{html.escape(cell)}</td>' for cell in row) for row in self.rows())
-        return f"<table><tr>{heads}</tr>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
+        return html_table(self.rows(), ("", "here", "which means"))
 
     def __repr__(self) -> str:
         width = max(len(value) for _, value, _ in self.rows())

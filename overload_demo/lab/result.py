@@ -1,19 +1,16 @@
-"""What is stored of a run: ``result.json`` of a spike, and the recorded runs of the naive API."""
+"""What is stored of a run: ``result.json`` of a spike with the votes on it, and the recorded runs of the naive API."""
 
 import math
 from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, NonNegativeInt, ValidationError, model_validator
 
 import overload_demo
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab.vote import Vote
 from overload_demo.load.load_result import LoadSeries, LoadSummary
-from overload_demo.load.machine import Environment
-from overload_demo.load.plan import LoadPlan, Shape
-from overload_demo.load.retry_policy import RetryPolicy
+from overload_demo.load.plan import LoadPlan, RetryPolicy, Shape
 from overload_demo.rest import DURABILITY_TEXT
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -21,6 +18,8 @@ WAITING_SHARE = 0.1  # chosen: with fewer jobs waiting at the peak, the worker k
 GIVEN_UP_SHARE = 0.05  # chosen: with fewer clients timed out, the naive API kept up too
 NOT_ASKED_FOR = "not asked for"  # the note of a run without a naive API beside it
 ADVICE = "Raise --rate or --processing-delay, or fire more --requests"
+
+MOST_ANSWERS, MOST_HANDS = 4, 10_000  # of a vote: rows of the page; more hands than a lecture hall has seats
 
 Variant = Literal["async-blocking", "def-slot", "def-no-slot"]
 VARIANTS: tuple[Variant, ...] = ("async-blocking", "def-slot", "def-no-slot")
@@ -116,43 +115,6 @@ def first_problem(error: ValidationError) -> str:
     return f"{'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}"
 
 
-def equal_recorded(
-    here: Environment, variant: Variant, plan: LoadPlan, delay_s: float
-) -> tuple[BaselineRun | None, str]:
-    """Return the recorded run that :meth:`BaselineRun.matches` ``plan``, and a note on it; or None and why.
-
-    Raises :class:`ConfigurationError` as :func:`recorded_baseline` does.
-    """
-    for run in recorded_baseline():
-        if run.variant == variant and run.matches(plan, delay_s):
-            return run, note_on(run, here)
-    return None, "no recorded run has equal work, load and timeout"
-
-
-def note_on(run: BaselineRun, here: Environment) -> str:
-    """Return when a run was recorded, and on which machine if its environment is not like ``here``."""
-    there = run.summary.environment
-    note = f"recorded {run.recorded_at[:10]}, not measured now"
-    if not there.is_like(here):
-        machine = f"{there.cores} cores, {there.system}, Python {there.python}"
-        note += f"; recorded on another machine ({machine}): compare shares of capacity, not rates"
-    return note
-
-
-def require_checkout() -> Path:
-    """Return the checkout this package is imported from, with ``experiments`` beside it.
-
-    Raises :class:`ConfigurationError` with the remedy when only a wheel is installed.
-    """
-    root = Path(overload_demo.__file__).resolve().parents[1]
-    if not (root / "experiments" / "naive_sync" / "__main__.py").is_file():
-        raise ConfigurationError(
-            "the naive baseline needs a checkout: no experiments/naive_sync beside the package. "
-            "Clone the repository, and install it with: pip install -e '.[notebooks]'"
-        )
-    return root
-
-
 class Conditions(BaseModel, frozen=True):
     """What was requested, and where: enough to repeat the run. ``max_queue_depth`` 0: the queue had no bound."""
 
@@ -240,6 +202,48 @@ class Reconciliation(BaseModel, frozen=True):
     duplicated: int
     unclaimed: int
     examples: list[str]
+
+
+class Question(BaseModel, frozen=True):
+    """A prepared question on ``act``; ``right`` is the position of the right answer, from 0, and ``why`` its reason."""
+
+    act: str
+    title: str
+    text: str
+    answers: list[str] = Field(min_length=3, max_length=MOST_ANSWERS)
+    right: int = Field(ge=0, lt=MOST_ANSWERS)
+    why: str
+
+
+class Vote(BaseModel, frozen=True):
+    """A vote of a class before and after it discussed a question (peer instruction; E. Mazur, 1997).
+
+    ``first`` and ``second`` are the hands of each count, one number an answer; None before that count.
+    ``asked_at_s`` is on the clock of the act's curves, 0 before the act.
+    """
+
+    question: Question
+    asked_at_s: float = 0.0
+    first: list[NonNegativeInt] | None = None
+    second: list[NonNegativeInt] | None = None
+
+    @model_validator(mode="after")
+    def _fits_the_question(self) -> Self:
+        answers = len(self.question.answers)
+        if self.question.right >= answers or any(len(one) != answers or not sum(one) for one in self.counts.values()):
+            raise ValueError("a count needs a number for each answer, and at least one hand")
+        return self
+
+    @property
+    def counts(self) -> dict[str, list[int]]:
+        """The counts taken so far: "first", "second"."""
+        return {name: hands for name in ("first", "second") if (hands := getattr(self, name)) is not None}
+
+    @property
+    def change(self) -> str:
+        """The share of right answers in each count, in a line; empty before the first."""
+        shares = [hands[self.question.right] / sum(hands) for hands in self.counts.values()]
+        return "Right answers: " + ", then ".join(f"{100 * share:.0f} %" for share in shares) + "." if shares else ""
 
 
 class SpikeResult(Reconciliation):

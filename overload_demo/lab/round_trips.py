@@ -19,10 +19,9 @@ import httpx
 
 from overload_demo.errors import OverloadDemoError
 from overload_demo.lab.job_log import read_effects
-from overload_demo.lab.naive_api import checkout_server
+from overload_demo.lab.naive_api import checkout_server, require_checkout
 from overload_demo.lab.parts import JsonConnection, in_thread, new_run_folder, remove_data
 from overload_demo.lab.report import Bill
-from overload_demo.lab.result import require_checkout
 from overload_demo.lab.simulated_cloud import SimulatedCloud, far_store
 from overload_demo.lab.stack import Stack
 from overload_demo.load import LoadPlan, LoadSummary, Shape, run_load

@@ -4,7 +4,6 @@ A sale is played in less time than it takes: with all times divided by one numbe
 workers are needed, the queue is so many times shorter, and every share stays as it is.
 """
 
-import html
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from overload_demo.errors import ConfigurationError
+from overload_demo.lab import html_table
 from overload_demo.lab.job_log import PromiseRun
 from overload_demo.lab.spike_plan import OnProgress, SpikePlan
 from overload_demo.lab.spike_run import run_spike
@@ -89,13 +89,8 @@ class SaleResult:
         )
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{'✓' if one.holds else '✗'}</td><td>{html.escape(one.text)}</td>"
-            f"<td>{html.escape(one.measured)}</td></tr>"
-            for one in self.promises
-        )
-        head = "<tr><th></th><th>promise</th><th>measured</th></tr>"
-        return f"<table><caption>{self.run.name}</caption>{head}{rows}</table>"
+        rows = [("✓" if one.holds else "✗", one.text, one.measured) for one in self.promises]
+        return html_table(rows, ("", "promise", "measured"), self.run.name)
 
     def __repr__(self) -> str:
         lines = [f"{'✓' if one.holds else '✗'} {one.text}: {one.measured}" for one in self.promises]

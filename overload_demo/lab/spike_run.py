@@ -20,7 +20,7 @@ from overload_demo.errors import ConfigurationError, OverloadDemoError, StoreErr
 from overload_demo.lab import result as stored
 from overload_demo.lab import spike_plan
 from overload_demo.lab.job_log import read_effects, read_stored, reconcile
-from overload_demo.lab.naive_api import run_baseline
+from overload_demo.lab.naive_api import equal_recorded, run_baseline
 from overload_demo.lab.preflight import filesystem_of
 from overload_demo.lab.report import cost_per_job
 from overload_demo.lab.result import BaselineRun, Conditions, Reconciliation, SpikeResult, SpikeSeries, Variant
@@ -239,7 +239,7 @@ class _Spike:
         delay_s, fires_s = self.stack.settings.worker_processing_delay, spike_plan.baseline_fires_s(load_plan)
         naive = replace(load_plan, timeout_s=BASELINE_TIMEOUT_S, expires_in_s=None, max_duration_s=fires_s)
         if plan.baseline == "recorded":
-            return stored.equal_recorded(here, BASELINE_VARIANT, naive, delay_s)
+            return equal_recorded(here, BASELINE_VARIANT, naive, delay_s)
         self._report(SpikeProgress("baseline", plan.requests))
         run = await run_baseline(
             BASELINE_VARIANT, naive, delay_s, lambda load: self._report(SpikeProgress.of_baseline(load))

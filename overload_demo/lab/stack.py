@@ -63,8 +63,8 @@ class Stack:
 
     current: ClassVar["Stack | None"] = None
 
-    def __init__(self, wanted: dict[str, Any], folder: Path) -> None:
-        self._wanted, self.folder = wanted, folder
+    def __init__(self, wanted: dict[str, Any], settings: dict[str, Any], folder: Path) -> None:
+        self._wanted, self._further, self.folder = wanted, settings, folder
         self.placement: Placement = wanted["placement"]
         self.restarts: Counter[str] = Counter()
         self.parts = PartGroup()
@@ -105,13 +105,12 @@ class Stack:
         """
         wanted: dict[str, Any] = {"placement": placement, "processing_delay_s": processing_delay_s, "upstash": upstash}
         wanted |= {"round_trip_s": round_trip_s, "own_key": own_key, "workers": workers, "nodes": nodes}
-        wanted |= settings
         if not 1 <= workers <= MOST_WORKERS or (workers > 1 and placement != "process"):
             raise ConfigurationError(f'workers: 1, or up to {MOST_WORKERS} with placement="process", not {workers!r}')
         running = cls.current
-        if running is not None and running._wanted == wanted and running.parts["api"].pid:
+        if running and (running._wanted, running._further) == (wanted, settings) and running.parts["api"].pid:
             return running
-        stack = cls(wanted, new_run_folder(runs, name))
+        stack = cls(wanted, settings, new_run_folder(runs, name))
         await in_thread(remove_abandoned, runs)
         await stack._replace(running)
         return stack
@@ -174,7 +173,7 @@ class Stack:
     @property
     def has_cluster(self) -> bool:
         """Whether the store is a cluster, one of whose machines can be killed."""
-        return int(self._wanted.get("nodes", 1)) > 1
+        return bool(self._wanted["nodes"] > 1)
 
     def process_ids(self) -> dict[str, int]:
         """Return the ids of running processes: api, worker (or kernel), gateway, redis or the nodes of a cluster."""
@@ -260,7 +259,7 @@ class Stack:
             "queue_result_ttl": RESULT_TTL_S,
             "overload_api_keys": self._key,
             "overload_nodes": self._wanted["nodes"],
-            "overload_min_replicas": int(self._wanted["nodes"] > 1),
+            "overload_min_replicas": int(self.has_cluster),
         }
         if self._wanted["upstash"]:
             if not load_settings().uses_upstash:
@@ -270,8 +269,7 @@ class Stack:
             address = self.cloud.address if self.cloud else None
             own |= {"upstash_redis_rest_url": address and address.url}
             own |= {"upstash_redis_rest_token": address and address.token}
-        no_settings = {"placement", "processing_delay_s", "upstash", "round_trip_s", "own_key", "workers", "nodes"}
-        return own | {name: value for name, value in self._wanted.items() if name not in no_settings}
+        return own | self._further
 
     def _children(self) -> PartGroup:
         environment = dict(os.environ)

@@ -32,7 +32,7 @@ from overload_demo.load import (
     run_load,
 )
 from overload_demo.load.generator import OnLoadProgress
-from overload_demo.load.retry_policy import BackoffKind, Jitter, Until
+from overload_demo.load.plan import BackoffKind, Jitter, Until
 
 # A client as many are written: three retries, at once, and each is a new job.
 IMPATIENT = RetryPolicy(

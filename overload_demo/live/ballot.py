@@ -9,8 +9,7 @@ from typing import Any
 from pydantic import BaseModel, Field, TypeAdapter
 
 from overload_demo.errors import ConfigurationError, OverloadDemoError
-from overload_demo.lab.result import SpikeResult
-from overload_demo.lab.vote import MOST_ANSWERS, MOST_HANDS, Question, Vote
+from overload_demo.lab.result import MOST_ANSWERS, MOST_HANDS, Question, SpikeResult, Vote
 from overload_demo.live.feed import Feed
 
 QUESTIONS = TypeAdapter(dict[str, Question]).validate_python(

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from overload_demo.lab.spike_plan import OnProgress, SpikePlan, SpikeProgress
 from overload_demo.load import RetryPolicy, Shape, TokenBucket
-from overload_demo.load.retry_policy import BackoffKind, Until
+from overload_demo.load.plan import BackoffKind, Until
 
 WORK_S = 0.02  # chosen: some 48 jobs a second on any machine; load and polls leave most of two cores free
 RATE_PER_S = 15.0  # a third of that: without repeats there is hardly a queue. Four attempts of each are above it

@@ -21,8 +21,7 @@ from overload_demo.errors import ConfigurationError
 from overload_demo.load.generator import LoadProgress, run_load
 from overload_demo.load.load_result import LoadResult, LoadSummary
 from overload_demo.load.outcomes import Ending, RetrySummary
-from overload_demo.load.plan import LoadPlan, Shape, duration
-from overload_demo.load.retry_policy import RetryPolicy
+from overload_demo.load.plan import LoadPlan, RetryPolicy, Shape, duration
 from overload_demo.process import run_async
 
 CONNECT_WITHIN_S = 3.0

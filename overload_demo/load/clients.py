@@ -1,13 +1,18 @@
-"""The clients of a load: when each request is sent, and how it ends."""
+"""The clients of a load: when each request is sent, what is repeated, and how each attempt and request ends."""
 
 import asyncio
+import contextlib
 import errno
 import itertools
+import json
 import math
+import random
 import re
-import socket
+import secrets
 import time
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -17,15 +22,17 @@ from yarl import URL
 
 from overload_demo.load.generator import EDGES_S
 from overload_demo.load.machine import bound_socket
-from overload_demo.load.outcomes import RECORD, Kind
-from overload_demo.load.plan import LoadPlan, Shape
+from overload_demo.load.outcomes import ATTEMPT, RECORD, Ending, Kind
+from overload_demo.load.plan import WORTH_A_REPEAT, LoadPlan, RetryBudget, RetryPolicy, Shape, Until
 
 CONNECT_BEFORE_S = 0.25  # the connect timeout fires so long before the total one, so that the two can be distinguished
 TICK_S = 0.001  # uvloop's timers have whole milliseconds; a shorter sleep would spin
 YIELD_EVERY = 64
+PROGRESS_S = 0.2
 COUNTS = ("sent", "attempts", "accepted", "dropped", "in_flight")  # of a progress report
 KEEPALIVE_S = 1.0  # shorter than any server's: a POST that meets the server's close cannot be repeated safely
 JOB_ID = re.compile(rb'"job_id"\s*:\s*"(job_[0-9a-f]{1,60})"')
+SECONDS = re.compile("[0-9]{1,9}")
 
 _KIND_BY_ERRNO = {
     errno.ECONNREFUSED: Kind.REFUSED,
@@ -80,13 +87,20 @@ class Sender:
         self.cpu_share = 0.0
         self._answered_s: list[float] = []
 
-    async def run(self, start_at_mono: float) -> None:
-        """Wait for the common start, send everything, and return when every request has ended."""
+    async def run(self, start_at_mono: float, report: Callable[[dict[str, Any]], None]) -> None:
+        """Wait for the common start, send everything, and return when every request has ended.
+
+        ``report`` gets the :meth:`progress` five times a second.
+        """
         self._start_mono = start_at_mono
-        await asyncio.sleep(start_at_mono - time.monotonic())
-        self._cpu_at_start_s = time.process_time()
-        async with asyncio.TaskGroup() as group:
-            await (self._run_closed(group) if self._plan.is_closed else self._run_open(group))
+        reporter = asyncio.create_task(self._report_to(report))
+        try:
+            await asyncio.sleep(start_at_mono - time.monotonic())
+            self._cpu_at_start_s = time.process_time()
+            async with asyncio.TaskGroup() as group:
+                await (self._run_closed(group) if self._plan.is_closed else self._run_open(group))
+        finally:
+            reporter.cancel()
         if self._plan.is_closed:  # no client got so far as to send these
             self.records = self.records[: self.sent]
 
@@ -105,6 +119,11 @@ class Sender:
     def arrays(self) -> dict[str, Any]:
         """Return what a load process hands over when every request has ended."""
         return {"records": self.records, "report": np.array([self.cpu_share, self.peak_in_flight])}
+
+    async def _report_to(self, report: Callable[[dict[str, Any]], None]) -> None:
+        while True:
+            await asyncio.sleep(PROGRESS_S)
+            report(self.progress())
 
     async def _run_open(self, group: asyncio.TaskGroup) -> None:
         """Follow the schedule; a task exists only while its request is in flight, so memory stays bounded.
@@ -179,18 +198,130 @@ class Sender:
         return time.monotonic() - self._start_mono
 
 
+@dataclass
+class Attempt:
+    """One attempt under way, and how it ended; ``asked_s`` is the response's ``Retry-After``, seconds."""
+
+    status: int = 0
+    kind: Kind = Kind.OTHER
+    job_id: bytes = b""
+    asked_s: float = 0.0
+
+    @property
+    def is_worth_a_repeat(self) -> bool:
+        """Whether another attempt may end differently."""
+        return self.kind not in (Kind.OTHER, Kind.OTHER_STATUS) or self.status in WORTH_A_REPEAT
+
+
+class RetryingSender(Sender):
+    """A sender whose requests end after one attempt or several; ``budget`` decides over each repeat.
+
+    A request counts as in flight until its last attempt has ended, so also while its client waits.
+    """
+
+    def __init__(self, *arguments: Any, policy: RetryPolicy, budget: RetryBudget | None) -> None:
+        super().__init__(*arguments)
+        self._policy, self._budget = policy, budget
+        self._chance = random.Random(f"{self._plan.seed} {self._index.start}")
+        self._key = secrets.token_hex(8)  # other loads on the same store have other keys
+        self._attempts: list[tuple[Any, ...]] = []
+        self._started = self._polls = 0
+        self._endings = Counter[Ending]()
+
+    @property
+    def attempts(self) -> int:
+        """Attempts sent so far."""
+        return self._started
+
+    def arrays(self) -> dict[str, Any]:
+        """Add each attempt, in the order of their ends, and the counts of the endings and polls."""
+        counts = np.array([*(self._endings[ending] for ending in Ending), self._polls])
+        return super().arrays() | {"attempts": np.array(self._attempts, ATTEMPT), "retries": counts}
+
+    async def _fire(self, position: int, due_s: float) -> None:
+        index, first_sent_s, patient_until_s = self._index[position], self._now(), due_s + self._policy.patience_s
+        ending, number = None, 0
+        while ending is None:
+            sent_s, number = self._now(), number + 1
+            attempt = await self._attempt(index, min(self._plan.timeout_s, patient_until_s - sent_s))
+            done_s = self._now()
+            self._attempts.append((index, sent_s, done_s, attempt.status, attempt.kind, attempt.job_id))
+            wait_s = self._policy.backoff_s(number, self._chance) + attempt.asked_s
+            ending = self._ending(attempt, number, is_too_late=done_s + wait_s >= patient_until_s)
+            if ending is None:
+                await asyncio.sleep(wait_s)
+        self.records[position] = index, due_s, first_sent_s, done_s, attempt.status, attempt.kind, attempt.job_id
+        self.in_flight -= 1
+        self._endings[ending] += 1
+        if ending is Ending.ACCEPTED:
+            self.accepted += 1
+            self._answered_s.append(done_s - due_s)
+
+    def _ending(self, attempt: Attempt, number: int, *, is_too_late: bool) -> Ending | None:
+        """Return why the request ends with this attempt; None: it is repeated, and the budget has paid for that."""
+        if attempt.kind is Kind.ACCEPTED:
+            return Ending.ACCEPTED
+        if not attempt.is_worth_a_repeat:
+            return Ending.NOT_REPEATABLE
+        if number >= self._policy.attempts:
+            return Ending.EXHAUSTED
+        if is_too_late:
+            return Ending.OUT_OF_PATIENCE
+        if self._budget is not None and not self._budget.take(self.sent):
+            return Ending.REFUSED_BY_BUDGET
+        return None
+
+    async def _attempt(self, index: int, timeout_s: float) -> Attempt:
+        """Send the request once, and with ``until="done"`` wait for the result of its job."""
+        self._started += 1
+        attempt = Attempt()
+        key = {"Idempotency-Key": f"{self._key}-{index}"} if self._policy.idempotency_key else {}
+        try:
+            async with asyncio.timeout(max(timeout_s, TICK_S)):
+                await self._send(attempt, sample_body(index, self._plan.expires_in_s), key)
+                if attempt.kind is Kind.ACCEPTED and self._policy.until is Until.DONE:
+                    attempt.kind = Kind.NO_RESULT
+                    attempt.kind = await self._result_of(attempt.job_id.decode())
+        except Exception as error:  # every attempt is accounted for, however it fails
+            if attempt.kind is not Kind.NO_RESULT:
+                attempt.kind = kind_of(error)
+        return attempt
+
+    async def _send(self, attempt: Attempt, body: bytes, headers: dict[str, str]) -> None:
+        async with self._session.post(self._target, data=body, headers=headers, allow_redirects=False) as response:
+            attempt.status, reply = response.status, await response.read()
+        asked = response.headers.get("Retry-After", "")
+        if attempt.status != self._plan.success_status:
+            attempt.kind = Kind.OTHER_STATUS
+            if self._policy.retry_after and SECONDS.fullmatch(asked):
+                attempt.asked_s = float(asked)
+        elif found := JOB_ID.search(reply):
+            attempt.kind, attempt.job_id = Kind.ACCEPTED, found[1]
+
+    async def _result_of(self, job_id: str) -> Kind:
+        """Poll until the job has ended. A poll that fails is repeated: the attempt's time-out ends the waiting."""
+        while True:
+            await asyncio.sleep(self._policy.poll_s)
+            self._polls += 1
+            with contextlib.suppress(aiohttp.ClientError, ValueError):
+                async with self._session.get(self._target / job_id) as response:
+                    state = json.loads(await response.read())["status"] if response.status == 200 else ""
+                if state in ("done", "failed", "cancelled"):
+                    return Kind.ACCEPTED if state == "done" else Kind.NO_RESULT
+
+
 def new_session(plan: LoadPlan, sources: list[str], api_key: SecretStr | None) -> aiohttp.ClientSession:
     """Make a session that adds no limit, cookie, lookup or other work to what is measured.
 
     aiohttp's default of 100 connections would look like a slow server. ``at-once`` stands for separate clients: each
-    request opens a connection of its own and closes it.
+    request opens a connection of its own and closes it. Connections begin at the addresses ``sources`` in turn.
     """
-    at_once = plan.shape is Shape.AT_ONCE and not plan.is_closed
+    at_once, turns = plan.shape is Shape.AT_ONCE and not plan.is_closed, itertools.cycle(sources)
     connector = aiohttp.TCPConnector(
         limit=0,
         force_close=at_once,
         keepalive_timeout=None if at_once else KEEPALIVE_S,
-        socket_factory=_from_addresses(sources) if sources else None,
+        socket_factory=(lambda info: bound_socket(next(turns), *info[:3])) if sources else None,
     )
     authorization = {} if api_key is None else {"Authorization": f"Bearer {api_key.get_secret_value()}"}
     return aiohttp.ClientSession(
@@ -205,9 +336,3 @@ def new_session(plan: LoadPlan, sources: list[str], api_key: SecretStr | None) -
         skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
         auto_decompress=False,
     )
-
-
-def _from_addresses(sources: list[str]) -> Callable[[Any], socket.socket]:
-    """Return a socket factory for aiohttp that connects from each of the addresses in turn."""
-    turns = itertools.cycle(sources)
-    return lambda info: bound_socket(next(turns), *info[:3])

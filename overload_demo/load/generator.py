@@ -24,8 +24,7 @@ from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.load.load_result import LoadResult, ProcessReport
 from overload_demo.load.machine import Environment, descriptor_limit, port_cap, socket_cap
 from overload_demo.load.outcomes import RAW, Attempts
-from overload_demo.load.plan import MAX_PROCESSES, Floats, LoadPlan, Shape
-from overload_demo.load.retry_policy import RetryBudget
+from overload_demo.load.plan import MAX_PROCESSES, Floats, LoadPlan, RetryBudget, Shape
 from overload_demo.process import PYTHON_M, kill_and_wait
 
 HEAD_START_S = 0.1
@@ -202,23 +201,15 @@ async def _in_this_process(
     plan: LoadPlan, path: Path, api_key: SecretStr | None, budget: RetryBudget, totals: _Totals
 ) -> None:
     """Send the whole load from this event loop. An error of ``budget`` ends it and is raised as it is."""
-    from overload_demo.load.sender import PROGRESS_S, open_sender  # loads aiohttp
-
-    async def report() -> None:
-        while True:
-            totals.add(0, **sender.progress())
-            await asyncio.sleep(PROGRESS_S)
+    from overload_demo.load.sender import open_sender  # loads aiohttp
 
     api_key = load_settings().overload_api_key if api_key is None else api_key
     async with open_sender(plan, 0, 1, api_key, budget) as sender:
         totals.start_mono = time.monotonic() + HEAD_START_S
-        reporter = asyncio.create_task(report())
         try:
-            await sender.run(totals.start_mono)
+            await sender.run(totals.start_mono, lambda progress: totals.add(0, **progress))
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
-        finally:
-            reporter.cancel()
     np.savez(path, **sender.arrays())
     totals.add(0, **sender.progress())
 

@@ -17,8 +17,7 @@ from pydantic import BaseModel, model_validator
 from overload_demo.errors import ConfigurationError
 from overload_demo.load.machine import Environment
 from overload_demo.load.outcomes import RAW, Attempts, Kind, RetrySummary, outcome_name
-from overload_demo.load.plan import Floats, LoadPlan, Shape, duration
-from overload_demo.load.retry_policy import Until
+from overload_demo.load.plan import Floats, LoadPlan, Shape, Until, duration
 
 Verdict = Literal["valid", "generator-bound"]
 

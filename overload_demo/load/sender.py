@@ -24,14 +24,10 @@ import uvloop
 from pydantic import SecretStr
 
 from overload_demo.config import load_settings
-from overload_demo.load.clients import Sender, new_session
+from overload_demo.load.clients import RetryingSender, Sender, new_session
 from overload_demo.load.machine import port_cap, raise_descriptor_limit, socket_cap, source_addresses
-from overload_demo.load.plan import LoadPlan
-from overload_demo.load.retry_policy import RetryBudget
-from overload_demo.load.retrying_clients import RetryingSender
+from overload_demo.load.plan import LoadPlan, RetryBudget
 from overload_demo.process import watch_parent
-
-PROGRESS_S = 0.2
 
 
 @contextlib.asynccontextmanager
@@ -44,7 +40,11 @@ async def open_sender(
     cap = max(1, min(socket_cap(raise_descriptor_limit()), ports))
     async with new_session(plan, sources, api_key) as session:
         arguments = plan, number, processes, session, cap
-        yield Sender(*arguments) if plan.retry is None else RetryingSender(*arguments, plan.retry, budget)
+        if plan.retry is None:
+            yield Sender(*arguments)
+        else:
+            budget = plan.retry.new_budget(processes) if budget is None else budget
+            yield RetryingSender(*arguments, policy=plan.retry, budget=budget)
 
 
 async def carry_out(plan: LoadPlan, number: int, processes: int, records_path: str) -> None:
@@ -58,19 +58,15 @@ async def carry_out(plan: LoadPlan, number: int, processes: int, records_path: s
             _give_up(records_path)
         watch_parent(lambda: _give_up(records_path))
         os.set_blocking(sys.stdout.fileno(), False)  # a parent that is too busy to read misses a report
-        reporter = asyncio.create_task(_report(sender))
-        await sender.run(json.loads(start)["start_at_mono"])
-        reporter.cancel()
+        await sender.run(json.loads(start)["start_at_mono"], _report)
         os.set_blocking(sys.stdout.fileno(), True)
     np.savez(records_path, **sender.arrays())
     _write_message(sender.progress())
 
 
-async def _report(sender: Sender) -> None:
-    while True:
-        await asyncio.sleep(PROGRESS_S)
-        with contextlib.suppress(BlockingIOError):
-            _write_message(sender.progress())
+def _report(progress: dict[str, Any]) -> None:
+    with contextlib.suppress(BlockingIOError):
+        _write_message(progress)
 
 
 def _write_message(message: dict[str, Any]) -> None:

@@ -91,7 +91,7 @@ class Consumer:
         self, upstash: Upstash, settings: Settings, worker_id: str, predecessors: Sequence[str] = (), shard: int = 0
     ) -> None:
         self._upstash, self._protocol, self._settings = upstash, Protocol.of(upstash, settings), settings
-        self.worker_id, self._shard = worker_id, shard
+        self.worker_id, self.shard = worker_id, shard
         self._token: str | None = None
         self._predecessors = " ".join(predecessors)
 
@@ -148,7 +148,7 @@ class Consumer:
         try:
             fence, length, in_flight, hint, first_end_ms, head, *fields = reply
             rows = zip(*[iter(fields)] * 4, strict=True)
-            jobs = [LeasedJob(id, text, int(attempt), fence, record, self._shard) for id, text, attempt, record in rows]
+            jobs = [LeasedJob(id, text, int(attempt), fence, record, self.shard) for id, text, attempt, record in rows]
             first_end_s = (float(first_end_ms) + 1) / 1000 if first_end_ms else math.inf
             lease = Lease(jobs, int(length), int(in_flight), hint == "again", hint == "paused", first_end_s, str(head))
         except (ValueError, TypeError):

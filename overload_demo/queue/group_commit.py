@@ -26,6 +26,11 @@ _Waiting = tuple[Item, Answer[Reply], int, float, float]  # item, caller, bytes,
 
 log = logging.getLogger(__name__)
 
+# With fewer items a call costs more than the overlap saves; with more every item waits longer: measured with 64 and
+# 256 callers.
+WORTH_A_CALL = 32
+MAX_CALL_BYTES = 1_048_576  # as sent, after escaping: a tenth of what Upstash accepts in one request
+MAX_WAITING, MAX_WAITING_BYTES = 25_000, 67_108_864
 SWEEP_INTERVAL_S = 0.25
 LEAST_LEFT_S = 0.25  # of an item that has waited elsewhere: with less, the others in its call would fail with it
 
@@ -33,10 +38,9 @@ LEAST_LEFT_S = 0.25  # of an item that has waited elsewhere: with less, the othe
 class GroupCommit(Generic[Item, Reply]):
     """Gathers items into calls of ``send(items, deadline_s)``, which returns a reply or an error for each item.
 
-    While a call is in flight, the next one starts once ``worth_a_call`` items wait. With a lower threshold a call costs
-    more than the overlap saves; with a higher one every item waits longer (measured with 64 and 256 callers).
-    Limits: ``senders`` calls in flight; ``max_items`` and ``max_bytes`` (by ``size_of``) in a call; ``max_waiting``
-    items and ``max_waiting_bytes`` not sent yet, beyond which :meth:`submit` raises at once.
+    While a call is in flight, the next one starts once ``WORTH_A_CALL`` items wait.
+    Limits: ``senders`` calls in flight; ``max_items`` and ``MAX_CALL_BYTES`` (by ``size_of``) in a call;
+    ``MAX_WAITING`` items and ``MAX_WAITING_BYTES`` not sent yet, beyond which :meth:`submit` raises at once.
     An item not sent within ``deadline_s`` fails with outcome ``not_enqueued``; with ``unsent_s``, also one that has
     waited for so long while no call has succeeded. ``send`` gets the least time that one of its items has left.
     """
@@ -47,18 +51,12 @@ class GroupCommit(Generic[Item, Reply]):
         *,
         size_of: Callable[[Item], int] = lambda _: 0,
         senders: int = 2,
-        worth_a_call: int = 32,
         max_items: int = 256,
-        max_bytes: int = 1_048_576,
-        max_waiting: int = 25_000,
-        max_waiting_bytes: int = 67_108_864,
         deadline_s: float = 5.0,
         unsent_s: float | None = None,
     ) -> None:
-        self._send, self._size_of = send, size_of
-        self._worth_a_call = min(worth_a_call, max_items)
-        self._max_items, self._max_bytes, self._deadline_s = max_items, max_bytes, deadline_s
-        self._max_waiting, self._max_waiting_bytes = max_waiting, max_waiting_bytes
+        self._send, self._size_of, self._max_items, self._deadline_s = send, size_of, max_items, deadline_s
+        self._worth_a_call = min(WORTH_A_CALL, max_items)
         self._unsent_s, self._succeeded_at = deadline_s if unsent_s is None else unsent_s, 0.0
         self._waiting: deque[_Waiting[Item, Reply]] = deque()
         self._waiting_bytes = 0
@@ -84,7 +82,7 @@ class GroupCommit(Generic[Item, Reply]):
         if self._closing:
             self._loop.call_soon(answer, StoreUnavailableError("shutting down"))
             return
-        if len(self._waiting) >= self._max_waiting or self._waiting_bytes + size > self._max_waiting_bytes:
+        if len(self._waiting) >= MAX_WAITING or self._waiting_bytes + size > MAX_WAITING_BYTES:
             self._loop.call_soon(answer, StoreUnavailableError("too many requests are waiting for the store"))
             return
         now = time.monotonic()
@@ -135,7 +133,7 @@ class GroupCommit(Generic[Item, Reply]):
         total = 0
         while self._waiting and len(batch) < self._max_items:
             _, _, size, since, give_up_at = self._waiting[0]
-            if batch and total + size > self._max_bytes:
+            if batch and total + size > MAX_CALL_BYTES:
                 break
             if give_up_at < min(since + self._deadline_s, time.monotonic() + LEAST_LEFT_S):
                 self._fail_oldest()

@@ -23,7 +23,6 @@ from overload_demo.rest import Confirmation
 from overload_demo.rest.client import Upstash
 from overload_demo.work import utc_now
 
-MAX_BATCH_BYTES = 1_048_576  # as sent, after escaping: a tenth of what Upstash accepts in one request
 UNSENT_S = 0.5  # of several shards; chosen: longer than most fsyncs, and short beside the deadline
 PROBE_DEADLINE_S = 1.0
 OVERHEAD_BYTES = 280  # of a job's id, record, fingerprint, owner, deadline and punctuation
@@ -87,12 +86,7 @@ class Producer:
         self._bounds = own_depth, wait_s / shards, settings.worker_processing_delay
         limit_s, most = settings.overload_store_deadline_s, settings.overload_max_batch
         self._jobs: GroupCommit[NewJob, Enqueued] = GroupCommit(
-            self._commit,
-            size_of=_bytes_sent,
-            max_items=most,
-            max_bytes=MAX_BATCH_BYTES,
-            deadline_s=limit_s,
-            unsent_s=self._unsent_s,
+            self._commit, size_of=_bytes_sent, max_items=most, deadline_s=limit_s, unsent_s=self._unsent_s
         )
         self._cancels: GroupCommit[tuple[str, str], JobState | None] = GroupCommit(
             self._commit_cancels, senders=1, max_items=most, deadline_s=limit_s

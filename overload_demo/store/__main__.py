@@ -147,8 +147,12 @@ class ShardSet:
                 url = self._cluster.url
         if url is None:
             self._servers = [EmbeddedServer(data_dir, settings, drop_damage=drop_damage)]
+        elif "+" not in url.get_secret_value().partition("://")[0]:
+            self._servers = [ExternalServer(url.get_secret_value())]
         else:
-            self._servers = _external(url.get_secret_value())
+            from overload_demo.store.gateway.topology import followed_servers  # its library costs 0.2 s
+
+            self._servers = followed_servers(url.get_secret_value())
         self.upstreams = [Upstream(server, replicas) for server in self._servers]
         self.directories = [data_dir, *(self._cluster.directories if self._cluster else [])]
 
@@ -186,15 +190,6 @@ class ShardSet:
         await asyncio.gather(*(upstream.aclose() for upstream in self.upstreams))
         if self._cluster:
             await self._cluster.aclose()
-
-
-def _external(url: str) -> Sequence[ExternalServer]:
-    """The server of a URL, or one for each shard."""
-    if "+" not in url.partition("://")[0]:
-        return [ExternalServer(url)]
-    from overload_demo.store.gateway.topology import followed_servers  # its library costs 0.2 s
-
-    return followed_servers(url)
 
 
 def _run(options: _Options, settings: Settings, tokens: Tokens) -> None:

@@ -97,11 +97,8 @@ class ClusterNode(EmbeddedServer):
             "min-replicas-to-write": str(settings.overload_min_replicas),
         }
         # The password is in the file only: every user of the machine can read the command line.
-        self._command[1:] = [
-            f"../{CLUSTER_CONFIG}",
-            *node_options(settings.overload_maxmemory, settings.overload_durability),
-        ]
-        self._command += [text for name, value in options.items() for text in (f"--{name}", value)]
+        binary, memory, durability = self._command[0], settings.overload_maxmemory, settings.overload_durability
+        self._command = [binary, f"../{CLUSTER_CONFIG}", *node_options(memory, durability, **options)]
 
     async def connect(self) -> RedisConnection:
         """Connect to the node, started if needed; it may be a replica."""

@@ -296,7 +296,7 @@ def server_options(maxmemory: str, durability: Durability) -> list[str]:
     return [*node_options(maxmemory, durability), "--user", *user]
 
 
-def node_options(maxmemory: str, durability: Durability) -> list[str]:
+def node_options(maxmemory: str, durability: Durability, **others: str) -> list[str]:
     """The configuration of every server, without its users. The old option names (ziplist) are those of 6.2."""
     options = {
         # Reached through a socket in its directory only. The path is relative: absolute ones end at 107 bytes.
@@ -308,7 +308,7 @@ def node_options(maxmemory: str, durability: Durability) -> list[str]:
         "appendonly": "yes",
         "appendfsync": durability,
         "no-appendfsync-on-rewrite": "no",
-        "aof-load-truncated": "no",  # "yes" drops everything after a damaged length; see EmbeddedServer.repair
+        "aof-load-truncated": "no",  # "yes" drops everything after a damaged length; see EmbeddedServer._repair
         "auto-aof-rewrite-percentage": "100",
         "auto-aof-rewrite-min-size": "64mb",
         "save": "",
@@ -326,4 +326,4 @@ def node_options(maxmemory: str, durability: Durability) -> list[str]:
         "loglevel": "warning",
         "logfile": LOG,
     }
-    return [text for name, value in options.items() for text in (f"--{name}", value)]
+    return [text for name, value in (options | others).items() for text in (f"--{name}", value)]

@@ -13,9 +13,9 @@ from overload_demo.config import load_settings
 from overload_demo.console import log_to_stderr, one_line_errors, run_command
 from overload_demo.process import on_stop_signals, watch_parent
 from overload_demo.store.connect import open_store
+from overload_demo.worker.guards import Watchdog
 from overload_demo.worker.journal import WorkerMetrics, serving
 from overload_demo.worker.loop import EXIT_JOB_OVERDUE, Worker
-from overload_demo.worker.watchdog import Watchdog
 
 WARN_AFTER_S = 1.0
 log = logging.getLogger("overload_demo.worker")

@@ -20,10 +20,9 @@ from typing import NamedTuple, NoReturn
 
 from overload_demo.config import Settings
 from overload_demo.errors import StoreError, StoreUnavailableError
-from overload_demo.queue.consumer import Consumer, Lease, LeasedJob, Settlement
-from overload_demo.queue.protocol import Protocol
+from overload_demo.queue.consumer import Consumer, Lease, Settlement
 from overload_demo.rest.client import Upstash
-from overload_demo.worker.identity import Identity
+from overload_demo.worker.guards import Identity
 
 log = logging.getLogger("overload_demo.worker")
 
@@ -143,25 +142,26 @@ class Reports(NamedTuple):
     late: Callable[[Lease], object]
 
 
-class JobSource:
-    """The queue of one shard. Raises :class:`StoreError`."""
+class JobSource(Consumer):
+    """The queue of one shard: a consumer that sleeps until it is woken, and reports what it settles."""
 
     def __init__(self, upstash: Upstash, settings: Settings, identity: Identity, shard: int, reports: Reports) -> None:
-        self.shard = shard
-        self._upstash, self._reports = upstash, reports
-        self._consumer = Consumer(upstash, settings, identity.worker_id, identity.predecessors, shard)
-        channel, poll_s = Protocol.of(upstash, settings).key("wake"), settings.max_poll_interval_s
+        super().__init__(upstash, settings, identity.worker_id, identity.predecessors, shard)
+        self._reports = reports
+        channel, poll_s = self._protocol.key("wake"), settings.max_poll_interval_s
         self._wake_ups = WakeUps(upstash, channel, identity.worker_id, poll_s, reports.woken)
 
     async def listen(self) -> None:
         """Receive wake-ups until cancelled."""
         await self._wake_ups.listen()
 
-    async def settle(self, settlements: Sequence[Settlement]) -> None:
-        """Settle jobs; safe to repeat."""
-        self._reports.settled(settlements, await self._consumer.settle(settlements))
+    async def settle(self, settlements: Sequence[Settlement]) -> int:
+        """Settle jobs and report it; safe to repeat."""
+        fenced = await super().settle(settlements)
+        self._reports.settled(settlements, fenced)
+        return fenced
 
-    async def settle_and_lease(
+    async def fetch(
         self, settlements: Sequence[Settlement], max_jobs: int, *, may_sleep: bool = True
     ) -> Lease | StoreError:
         """Settle, and lease up to ``max_jobs`` jobs, in one exchange; without settlements only lease.
@@ -172,25 +172,17 @@ class JobSource:
         terms = self._wake_ups.terms() if may_sleep else (0.0, "")
         lease: Lease | StoreError
         if settlements:
-            fenced, lease = await self._consumer.settle_and_lease(settlements, max_jobs, *terms)
+            fenced, lease = await self.settle_and_lease(settlements, max_jobs, *terms)
             self._reports.settled(settlements, fenced)
         else:
-            lease = await self._consumer.lease(max_jobs, *terms)
+            lease = await self.lease(max_jobs, *terms)
         if isinstance(lease, Lease) and lease.jobs:
             self._wake_ups.sleeps.reset()
         return lease
 
-    async def extend(self, jobs: Sequence[LeasedJob]) -> set[str]:
-        """Extend leases and renew this worker's heartbeat; returns the ids whose lease is lost."""
-        return await self._consumer.extend(jobs)
-
     async def sleep_s(self, lease: Lease) -> float:
         """Return how long the worker may sleep after a call that leased no job, seconds; 0 means that it must poll."""
         return max(0.0, min(await self._wake_ups.confirm(), lease.first_end_s))
-
-    async def leave(self) -> None:
-        """Remove this worker from the live ones, after its last settlement."""
-        await self._consumer.leave()
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -26,7 +26,7 @@ from overload_demo.errors import OverloadDemoError, StoreError
 from overload_demo.process import after_fork, replace_with_null
 from overload_demo.queue.consumer import Lease, LeasedJob, LeaseEnd, Settlement, about
 from overload_demo.store.connect import Store
-from overload_demo.worker.identity import Identity
+from overload_demo.worker.guards import Identity
 from overload_demo.worker.job_source import Reports
 from overload_demo.worker.journal import WorkerMetrics
 from overload_demo.worker.sharded_consumer import open_source
@@ -194,7 +194,7 @@ class LeaseRenewer:
         finished = self._take_finished()
         call = "settle_and_lease" if finished else "lease"
         with self._kept_on_failure(finished), self._metrics.timed(call):
-            lease = await self._source.settle_and_lease(finished, self._batch_size)
+            lease = await self._source.fetch(finished, self._batch_size)
         if isinstance(lease, StoreError):
             raise lease
         # A job that was interrupted before is alone in its lease. Ahead, it would not be alone in this worker.

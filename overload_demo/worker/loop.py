@@ -20,12 +20,11 @@ from overload_demo.jobs import JobRequest, encode_result
 from overload_demo.queue.consumer import LeasedJob, LeaseEnd, Settlement, about
 from overload_demo.store.connect import Store
 from overload_demo.work import utc_now
+from overload_demo.worker.guards import Watchdog, locked_identity
 from overload_demo.worker.handler import AsyncRunner, JobContext, end_forked_child, load_handler
-from overload_demo.worker.identity import locked_identity
 from overload_demo.worker.job_source import Backoff
 from overload_demo.worker.journal import EffectLog, FailureLog, OutcomeLog, WorkerMetrics, describe
 from overload_demo.worker.lease_renewer import LeaseRenewer
-from overload_demo.worker.watchdog import Watchdog
 
 log = logging.getLogger("overload_demo.worker")
 

@@ -24,7 +24,7 @@ from overload_demo.queue.consumer import Lease, LeasedJob, LeaseEnd, Settlement
 from overload_demo.queue.protocol import age_s
 from overload_demo.rest.client import Upstash
 from overload_demo.store.connect import Store, clients_of
-from overload_demo.worker.identity import Identity
+from overload_demo.worker.guards import Identity
 from overload_demo.worker.job_source import RETRY_FIRST_S, Backoff, JobSource, Reports
 
 log = logging.getLogger("overload_demo.worker")
@@ -39,8 +39,11 @@ class ServedShard(JobSource):
     """One of several shards, what a worker knows of it and owes to it. Times are those of ``time.monotonic``."""
 
     def __init__(self, upstash: Upstash, settings: Settings, identity: Identity, shard: int, reports: Reports) -> None:
-        super().__init__(upstash, settings, identity, shard, reports)
-        self._longest_pause_s = settings.max_poll_interval_s
+        def woken() -> None:
+            self.wake()
+            reports.woken()
+
+        super().__init__(upstash, settings, identity, shard, reports._replace(woken=woken))
         self.owed: deque[Sequence[Settlement]] = deque()
         self.last = UNKNOWN
         self.head_at = math.inf  # when the job at the head was accepted; infinite: none is known
@@ -78,7 +81,7 @@ class ServedShard(JobSource):
 
     async def _repeat(self, work: Callable[[], Awaitable[object]]) -> object:
         """Do ``work`` until the shard answers, or once more when the worker leaves."""
-        pauses = Backoff(RETRY_FIRST_S, self._longest_pause_s, 2.0)
+        pauses = Backoff(RETRY_FIRST_S, self._settings.max_poll_interval_s, 2.0)
         while True:
             try:
                 result = await work()
@@ -107,7 +110,7 @@ class ServedShard(JobSource):
         if max_jobs is None:
             return None
         self.last, settlements = UNKNOWN, self.owed[0] if self.owed else []
-        lease = await self.settle_and_lease(settlements, max_jobs, may_sleep=may_sleep)
+        lease = await self.fetch(settlements, max_jobs, may_sleep=may_sleep)
         if settlements:
             self.owed.popleft()
         if isinstance(lease, StoreError):
@@ -132,21 +135,18 @@ class ShardedConsumer:
         self._look_within_s = settings.worker_lease_s / 3
         self._leave_within_s = min(settings.worker_grace_s, settings.overload_store_deadline_s) / 2  # twice
         self._reports = reports
-        self._shards: dict[int, ServedShard] = {}
-        for number, client in clients.items():
-            own = reports._replace(woken=partial(self._wake, number))
-            self._shards[number] = ServedShard(client, settings, identity, number, own)
+        self._shards = [ServedShard(client, settings, identity, number, reports) for number, client in clients.items()]
 
     async def listen(self) -> None:
         """Receive the wake-ups of each shard until cancelled."""
-        await asyncio.gather(*(shard.listen() for shard in self._shards.values()))
+        await asyncio.gather(*(shard.listen() for shard in self._shards))
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         """Settle jobs; what fails is owed, and settled once the shard answers."""
         self._owe(settlements)
         await self._briefly([shard.exchange() for shard in self._owing()])
 
-    async def settle_and_lease(self, settlements: Sequence[Settlement], max_jobs: int) -> Lease | StoreError:
+    async def fetch(self, settlements: Sequence[Settlement], max_jobs: int) -> Lease | StoreError:
         """Settle, and lease up to ``max_jobs`` jobs from one shard; the counts are sums over the shards.
 
         It is one exchange if both concern one shard; otherwise it is several at the same time.
@@ -173,12 +173,12 @@ class ShardedConsumer:
         """Extend leases, and look at the other shards in their turn; returns the ids whose lease is lost."""
         extends, looks, now = [], [], time.monotonic()
         unreached: StoreError | None = None
-        for number, shard in self._shards.items():
-            held = [job for job in jobs if job.shard == number]
+        for shard in self._shards:
+            held = [job for job in jobs if job.shard == shard.shard]
             if held and shard.is_free:
                 extends.append(shard.begin(partial(shard.extend, held)))
             elif held:
-                unreached = shard.error or StoreUnavailableError(f"shard {number} has not answered yet")
+                unreached = shard.error or StoreUnavailableError(f"shard {shard.shard} has not answered yet")
             elif shard.is_free and now - shard.seen_at > self._look_within_s:
                 looks.append(shard.exchange(0))
         await self._briefly([*extends, *looks])
@@ -195,29 +195,25 @@ class ShardedConsumer:
     async def leave(self) -> None:
         """Settle what is owed, once more, and leave each shard; logs what remains."""
         self._reports = self._reports._replace(late=self._release)
-        for shard in self._shards.values():
+        for shard in self._shards:
             shard.leaving.set()
         await self._end_calls()
         for shard in self._free():
             shard.begin(shard.leave)
         await self._end_calls()
-        for number, shard in self._shards.items():
+        for shard in self._shards:
             if count := sum(map(len, shard.owed)):
-                log.warning("shard %d: ended with %d jobs not settled, their leases will expire", number, count)
+                log.warning("shard %d: ended with %d jobs not settled, their leases will expire", shard.shard, count)
             if shard.call:
                 shard.call.cancel()
 
     async def aclose(self) -> None:
         """Close the connections."""
-        for shard in self._shards.values():
+        for shard in self._shards:
             await shard.aclose()
 
-    def _wake(self, number: int) -> None:
-        self._shards[number].wake()
-        self._reports.woken()
-
     def _free(self) -> set[ServedShard]:
-        return {shard for shard in self._shards.values() if shard.is_free}
+        return {shard for shard in self._shards if shard.is_free}
 
     def _owing(self) -> set[ServedShard]:
         return {shard for shard in self._free() if shard.owed}
@@ -253,16 +249,16 @@ class ShardedConsumer:
         return self._sums(lease.jobs, again=lease.again) if lease.jobs or lease.again else None
 
     def _sums(self, jobs: list[LeasedJob], *, again: bool) -> Lease | StoreError:
-        shards = self._shards.values()
-        answering = [shard.last for shard in shards if shard.error is None]
+        answering = [shard.last for shard in self._shards if shard.error is None]
         if not answering:
-            return next(shard.error for shard in shards if shard.error)
-        waiting, in_flight = (sum(getattr(one.last, name) for one in shards) for name in ("queue_length", "in_flight"))
+            return next(shard.error for shard in self._shards if shard.error)
+        waiting = sum(shard.last.queue_length for shard in self._shards)
+        in_flight = sum(shard.last.in_flight for shard in self._shards)
         return Lease(jobs, waiting, in_flight, again, all(one.paused for one in answering) and not jobs)
 
     def _owe(self, settlements: Sequence[Settlement]) -> None:
-        for number, shard in self._shards.items():
-            if own := [one for one in settlements if one.job.shard == number]:
+        for shard in self._shards:
+            if own := [one for one in settlements if one.job.shard == shard.shard]:
                 shard.owed.append(own)
 
     def _release(self, late: Lease) -> None:
@@ -288,7 +284,7 @@ class ShardedConsumer:
         self._reports.woken()
 
     async def _end_calls(self) -> None:
-        calls = [shard.call for shard in self._shards.values() if shard.call]
+        calls = [shard.call for shard in self._shards if shard.call]
         if calls:
             await asyncio.wait(calls, timeout=self._leave_within_s)
 

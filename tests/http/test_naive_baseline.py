@@ -18,8 +18,8 @@ import pytest
 
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.lab import result
-from overload_demo.lab.naive_api import run_baseline
-from overload_demo.lab.result import VARIANTS, BaselineRecording, Variant, recorded_baseline, require_checkout
+from overload_demo.lab.naive_api import require_checkout, run_baseline
+from overload_demo.lab.result import VARIANTS, BaselineRecording, Variant, recorded_baseline
 from overload_demo.load import LoadPlan, Shape, run_load
 from tests.support.waiting import wait_until
 

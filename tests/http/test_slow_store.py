@@ -1,7 +1,6 @@
 """A slow or lossy network to the store, or one with a size limit: clients get an outcome in time."""
 
 import asyncio
-import functools
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from overload_demo.queue.group_commit import GroupCommit
-from overload_demo.queue.producer import MAX_BATCH_BYTES
+from overload_demo.queue.group_commit import MAX_CALL_BYTES
 from overload_demo.store.connect import Store
 from tests.support.cases import plain_first
 from tests.support.network import Network
@@ -105,8 +103,7 @@ def test_a_client_that_waits_for_a_slow_store_is_not_closed_as_stalled(
 def test_requests_beyond_the_waiting_limit_are_refused_at_once(
     tmp_path: Path, store: Store, network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bounded = functools.partial(GroupCommit, max_waiting=10, max_items=1)
-    monkeypatch.setattr("overload_demo.queue.producer.GroupCommit", bounded)
+    monkeypatch.setattr("overload_demo.queue.group_commit.MAX_WAITING", 10)
     settings = make_settings(tmp_path)
     with serving_api(settings, network.store) as client:
         submit(client)
@@ -143,7 +140,7 @@ def test_large_jobs_are_sent_in_several_calls_of_bounded_size(
         answers = post_at_once(client, bodies)
 
     assert [answer.status_code for answer in answers] == [202] * 24
-    assert MAX_BATCH_BYTES / 4 < max(network.sizes) <= MAX_BATCH_BYTES + EVALSHA_BYTES
+    assert MAX_CALL_BYTES / 4 < max(network.sizes) <= MAX_CALL_BYTES + EVALSHA_BYTES
     stored = [payload_in_store(settings, store, answer.json()["job_id"]) for answer in answers]
     assert stored == bodies
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from overload_demo.errors import ConfigurationError
 from overload_demo.load import Kind, LoadPlan, LoadResult, RetryBudget, RetryPolicy, TokenBucket, run_load
-from overload_demo.load.retry_policy import BackoffKind
+from overload_demo.load.plan import BackoffKind
 from tests.load import scripted_server as scripted
 from tests.load.scripted_server import Request, Script, answer, scripted_server
 from tests.support.commands import run_module

@@ -45,7 +45,7 @@ def on_stage(folder: Path, sizes: Sizes = SIZES, *, is_running: bool = True) -> 
 @contextlib.asynccontextmanager
 async def _staged(folder: Path, sizes: Sizes, is_running: bool) -> AsyncIterator[Staged]:
     wanted: dict[str, Any] = {"placement": "process", "processing_delay_s": sizes.delay_s, "own_key": True}
-    stack = await Stack.start(**wanted, runs=folder) if is_running else Stack(wanted, folder)
+    stack = await Stack.start(**wanted, runs=folder) if is_running else Stack(wanted | {"nodes": 1}, {}, folder)
     feed = Feed()
     async with stack, Stage(feed, sizes, stack) as stage:
         with Page(feed, controls=stage) as page:

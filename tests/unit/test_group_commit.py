@@ -16,6 +16,7 @@ from overload_demo.errors import (
     StoreRefusedError,
     StoreUnavailableError,
 )
+from overload_demo.queue import group_commit
 from overload_demo.queue.group_commit import GroupCommit, SharedCall
 
 pytestmark = pytest.mark.anyio
@@ -93,10 +94,11 @@ async def test_items_that_gather_during_a_call_leave_together_in_order() -> None
     assert sink.batches == [["first"], [str(number) for number in range(50)]]
 
 
-async def test_a_batch_ends_at_its_bounds_and_has_at_least_one_item() -> None:
+async def test_a_batch_ends_at_its_bounds_and_has_at_least_one_item(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group_commit, "MAX_CALL_BYTES", 5)
     sink = Sink()
     sink.go_on.clear()
-    async with group_over(sink, senders=1, size_of=len, max_items=3, max_bytes=5) as group:
+    async with group_over(sink, senders=1, size_of=len, max_items=3) as group:
         first = asyncio.create_task(group.submit("first"))
         await started(sink)
         items = ["1", "2", "3", "4", "55555", "7777777", "8"]
@@ -150,10 +152,12 @@ async def test_a_cancelled_caller_cancels_nothing() -> None:
     assert sink.batches == [["first"], ["gone", "stays"]]
 
 
-async def test_items_beyond_the_waiting_limits_are_refused_at_once() -> None:
+async def test_items_beyond_the_waiting_limits_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group_commit, "MAX_WAITING", 3)
+    monkeypatch.setattr(group_commit, "MAX_WAITING_BYTES", 10)
     sink = Sink()
     sink.go_on.clear()
-    async with group_over(sink, senders=1, size_of=len, max_waiting=3, max_waiting_bytes=10) as group:
+    async with group_over(sink, senders=1, size_of=len) as group:
         tasks = [asyncio.create_task(group.submit("first"))]
         await started(sink)
         tasks += [asyncio.create_task(group.submit(item)) for item in ("a", "b")]

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from overload_demo.queue.consumer import Lease, LeasedJob, LeaseEnd, Settlement
+from overload_demo.queue.consumer import Consumer, Lease, LeasedJob, LeaseEnd, Settlement
 from overload_demo.store.connect import Store
-from overload_demo.worker.identity import Identity
+from overload_demo.worker.guards import Identity
 from overload_demo.worker.journal import WorkerMetrics
 from overload_demo.worker.lease_renewer import LeaseRenewer
 from tests.support.running import make_settings
@@ -18,31 +18,22 @@ from tests.support.running import make_settings
 JOB = LeasedJob("job_1", "{}", 1, "1", "")
 
 
-class SlowConsumer:
-    """In the place of the queue's consumer: a settlement takes a while and is then recorded."""
-
-    settling = threading.Event()
-    settled: list[str]
-
-    def __init__(self, *_: Any) -> None:
-        SlowConsumer.settled = []
-
-    async def lease(self, *_: Any) -> Lease:
-        return Lease([JOB], 0, 1)
-
-    async def settle(self, settlements: Sequence[Settlement]) -> int:
-        self.settling.set()
-        await asyncio.sleep(0.3)
-        self.settled.extend(one.job.job_id for one in settlements)
-        return 0
-
-    async def leave(self) -> None: ...
-
-
 def test_a_close_waits_for_the_settlement_under_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Store
 ) -> None:
-    monkeypatch.setattr("overload_demo.worker.job_source.Consumer", SlowConsumer)
+    is_settling, settled = threading.Event(), []
+
+    async def lease(*_: Any) -> Lease:
+        return Lease([JOB], 0, 1)
+
+    async def settle(_: Consumer, settlements: Sequence[Settlement]) -> int:
+        is_settling.set()
+        await asyncio.sleep(0.3)
+        settled.extend(one.job.job_id for one in settlements)
+        return 0
+
+    monkeypatch.setattr(Consumer, "lease", lease)
+    monkeypatch.setattr(Consumer, "settle", settle)
     renewer = LeaseRenewer(
         make_settings(tmp_path),
         store,
@@ -54,8 +45,8 @@ def test_a_close_waits_for_the_settlement_under_way(
     renewer.fetch()
     assert renewer.take() == JOB
     renewer.finish(Settlement(JOB, LeaseEnd.DONE, "{}"))
-    assert SlowConsumer.settling.wait(5.0)
+    assert is_settling.wait(5.0)
 
     renewer.close()
 
-    assert SlowConsumer.settled == ["job_1"]
+    assert settled == ["job_1"]

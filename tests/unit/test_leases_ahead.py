@@ -9,7 +9,7 @@ import pytest
 from overload_demo.config import Settings
 from overload_demo.queue.consumer import LeasedJob, LeaseEnd, Settlement
 from overload_demo.store.connect import Store
-from overload_demo.worker.identity import Identity
+from overload_demo.worker.guards import Identity
 from overload_demo.worker.journal import WorkerMetrics
 from overload_demo.worker.lease_renewer import BATCH_TARGET_S, LeaseRenewer
 from tests.support.queues import Queue, ids_of, open_queue

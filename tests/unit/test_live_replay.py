@@ -10,8 +10,7 @@ import pytest
 
 from experiments.bench.record import RESULTS
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab.result import SpikeResult
-from overload_demo.lab.vote import Vote
+from overload_demo.lab.result import SpikeResult, Vote
 from overload_demo.live import sources
 from overload_demo.live.ballot import QUESTIONS, vote_view
 from overload_demo.live.feed import MARKS_FILE, Feed

@@ -148,4 +148,4 @@ def test_a_comparison_shows_the_error_and_the_source_of_each_prediction() -> Non
         "How deep? predicted 5,000, measured 4,000 jobs, off by +25 %\n"
         "How deep? predicted 4,000 (default), measured 0 jobs, off by -"
     )
-    assert "<td>+25 %</td>" in compared._repr_html_()
+    assert ">+25 %</td>" in compared._repr_html_()

@@ -8,7 +8,8 @@ from rich.console import Console
 
 from experiments.bench.record import RESULTS
 from overload_demo.lab import plots, report
-from overload_demo.lab.result import BaselineRun, SpikeResult, equal_recorded, recorded_baseline
+from overload_demo.lab.naive_api import equal_recorded
+from overload_demo.lab.result import BaselineRun, SpikeResult, recorded_baseline
 from overload_demo.load import LoadPlan, Shape
 from overload_demo.load.machine import Environment
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from overload_demo.errors import ConfigurationError
 from overload_demo.load import LoadPlan, RetryPolicy, TokenBucket
-from overload_demo.load.retry_policy import BackoffKind, Jitter, Until
+from overload_demo.load.plan import BackoffKind, Jitter, Until
 
 
 def waits_s(**fields: object) -> list[float]:

@@ -7,8 +7,8 @@ import pytest
 
 from overload_demo.config import Settings
 from overload_demo.errors import ConfigurationError
-from overload_demo.worker import identity
-from overload_demo.worker.identity import Identity, locked_identity
+from overload_demo.worker import guards
+from overload_demo.worker.guards import Identity, locked_identity
 from tests.support.running import make_settings
 
 
@@ -33,7 +33,7 @@ def test_earlier_holders_of_a_lock_are_proved_dead(tmp_path: Path, name: str | N
 def test_the_record_of_holders_is_bounded(tmp_path: Path) -> None:
     settings = make_settings(tmp_path)
 
-    runs = [one_run(settings) for _ in range(identity.MAX_PREDECESSORS + 3)]
+    runs = [one_run(settings) for _ in range(guards.MAX_PREDECESSORS + 3)]
 
     assert runs[-1].predecessors == tuple(one.worker_id for one in runs[2:-1])
 
@@ -73,7 +73,7 @@ def test_a_holder_of_another_boot_or_machine_is_not_proved_dead(
 ) -> None:
     settings = make_settings(tmp_path)
     one_run(settings)
-    monkeypatch.setattr(identity, "_boot", lambda: "another")
+    monkeypatch.setattr(guards, "_boot", lambda: "another")
 
     assert one_run(settings).predecessors == ()
 

@@ -25,9 +25,9 @@ from overload_demo.lab import (
     Look,
 )
 from overload_demo.lab.crashes import CrashResult, JobRuns, KillSeen
-from overload_demo.lab.naive_api import LoadStep
+from overload_demo.lab.naive_api import LoadStep, note_on
 from overload_demo.lab.plots.accessible_figure import AccessibleFigure, bars, doubtful, drawing, note, predicted
-from overload_demo.lab.result import VARIANTS, BaselineRun, note_on
+from overload_demo.lab.result import VARIANTS, BaselineRun
 from overload_demo.lab.theory import capacity_per_s
 from overload_demo.load.machine import Environment
 from overload_demo.load.plan import duration
