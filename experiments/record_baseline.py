@@ -19,7 +19,7 @@ from overload_demo.console import fail
 from overload_demo.errors import OverloadDemoError
 from overload_demo.lab import BLUE, GREEN, GREY, ORANGE, PURPLE, SINCE, Look
 from overload_demo.lab.naive_api import baseline_server, run_baseline
-from overload_demo.lab.plots.accessible_figure import drawing, without_samples
+from overload_demo.lab.plots.accessible_figure import drawing, with_gaps
 from overload_demo.lab.result import VARIANTS, BaselineRecording, BaselineRun, Variant
 from overload_demo.load import LoadPlan, Shape, calibrate
 
@@ -111,7 +111,7 @@ def draw(runs: list[BaselineRun], path: Path) -> Figure:
         _steps(rates, start_s, {"offered": series.offered_per_s, "failed": series.failed_per_s})
         _steps(rates, start_s, {"answered 200": spike.answered_per_s()}, ylabel="requests a second")
         _steps(depth, end_s, {"clients waiting": series.in_flight}, ylabel="requests in flight")
-        at_s, in_app = without_samples(series.sampled_at_s, series.app_in_flight)
+        at_s, in_app = with_gaps(series.sampled_at_s, series.app_in_flight)
         depth.plot(at_s, in_app, ".-", label=IN_APP, **STYLES[IN_APP])
         percentiles = {"p50, answered": series.response_p50_s, "p99, answered": series.response_p99_s}
         _steps(times, start_s, percentiles, ylabel="response time, s", yscale="log", xlabel=f"due, {SINCE}")

@@ -7,12 +7,11 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from itertools import count
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from overload_demo.course.faults import LADDER, MOST_ATTEMPTS, Play, Rung
+from overload_demo.course.faults import LADDER, MOST_ATTEMPTS, Rung
 from overload_demo.course.referee import NotGradedError, PlayStage, ThrowAwayServer
 from overload_demo.course.sandbox import Zygote
 from overload_demo.lab.history import Grading, Step, Violations, check_jobs
@@ -42,38 +41,26 @@ def find_counterexample(rung: Rung, zygote: Zygote, file: str) -> Grading:
     try:
         server = ThrowAwayServer()
         for play in sorted(rung.plays, key=lambda play: play.cuts):
-            for cuts in _cuts(play):
+            cuts: tuple[int, ...] | None = (0,) * play.cuts
+            while cuts is not None:
                 with PlayStage(server, zygote, play.bad, rung.result, can_refuse=rung.can_refuse) as stage:
                     found = replace(found, plays=found.plays + 1, story=play.story)
-                    cuts.happened = play.run(stage, *cuts.at)
-                    found = _judge(found, rung, stage, was_killed=bool(play.cuts))
+                    happened = play.run(stage, *cuts)
+                    found = _judge(found, rung, stage, was_killed=bool(cuts))
                 if found.status == "broken":
                     return found
+                cuts = _next_cuts(cuts, happened)
     except NotGradedError as error:
         return replace(found, status="ended", broken=f"ended by the grader: this file {error}")
     return replace(found, story="")
 
 
-@dataclass
-class _Cuts:
-    """Where the processes are cut in one play; ``happened`` is set by it."""
-
-    at: tuple[int, ...]
-    happened: tuple[bool, ...] = ()
-
-
-def _cuts(play: Play) -> Iterator[_Cuts]:
-    """Yield all cuts of a play. A process that ended before its cut needs no later one."""
-    if not play.cuts:
-        yield _Cuts(())
-    for first in count() if play.cuts else ():
-        for second in count() if play.cuts > 1 else (None,):
-            cuts = _Cuts((first,) if second is None else (first, second))
-            yield cuts
-            if play.cuts == 1 or not all(cuts.happened):
-                break
-        if not cuts.happened[0]:
-            return
+def _next_cuts(cuts: tuple[int, ...], happened: tuple[bool, ...]) -> tuple[int, ...] | None:
+    """Return where to cut next, the last process first. A process that ended before its cut needs no later one."""
+    happened = happened[: len(cuts)]
+    if not any(happened):
+        return None
+    return (*cuts[:-1], cuts[-1] + 1) if all(happened) else (cuts[0] + 1, 0)
 
 
 def _judge(found: Grading, rung: Rung, stage: PlayStage, *, was_killed: bool) -> Grading:

@@ -1,4 +1,4 @@
-"""What students hand in: answers to exercises, which are checked.
+"""What students hand in: answers to exercises, which are checked, and repaired queues of notebook 09, which are graded.
 
 ``check("02.peak_depth", answer, ...)`` is the last line of a cell. A check never stops Run All. It reports *not done*,
 *not yet* with a hint (one more with each further try) or *right*. The cell's output also holds the verdict as data,
@@ -7,14 +7,22 @@ which ``overload-demo check`` reads.
 An author writes a judge: a function that returns a hint at the mistake, or "" for a right answer.
 """
 
+import asyncio
+import contextlib
+import filecmp
 import functools
 import html
 import inspect
+import json
 import math
 import numbers
+import os
 import re
 import reprlib
 import runpy
+import shutil
+import signal
+import tempfile
 import textwrap
 import traceback
 from collections import Counter
@@ -24,13 +32,19 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
+from overload_demo.errors import ConfigurationError
 from overload_demo.lab import GREEN, GREY, ORANGE
+from overload_demo.lab.history import Grading, Step
+from overload_demo.process import PYTHON_M
 
 # Tolerances, as a share of the right answer: computed from round numbers (0.01), measured, read off a curve.
 EXACT, MEASURED, READ_OFF = 0.001, 0.05, 0.10
 MIME = "application/vnd.overload-demo.exercise+json"  # a front end shows the text beside it
-# The checks stand beside the notebooks; a wheel, which has no notebooks, holds them in this package.
-CHECKS = (Path(__file__).parents[2] / "notebooks" / "checks", Path(__file__).with_name("checks"))
+# Checks and broken queues stand beside the notebooks; a wheel, which has no notebooks, holds them in this package.
+SHIPPED = (Path(__file__).parents[2] / "notebooks", Path(__file__).parent)
+CHECKS = tuple(folder / "checks" for folder in SHIPPED)
+REPAIRS = Path("repairs")  # the student's copies of the queues, below the notebooks' directory
+GRADED_WITHIN_S = 60.0
 NOT_AWAITED = "The call has not been made: write await before it."
 _AS_GOOD_AS_EQUAL = 0.005  # chosen: answers with three digits
 _FACTORS = {
@@ -245,3 +259,80 @@ def _line_of(answer: object, error: BaseException) -> str:
 
 def _one_line(text: str) -> str:
     return textwrap.shorten(text, 200, placeholder=" …")
+
+
+def broken_queues() -> list[Path]:
+    """Copy the broken queues into ``repairs``, except those that are there; returns the copies, in order.
+
+    Raises :class:`ConfigurationError` if it cannot be written.
+    """
+    try:
+        REPAIRS.mkdir(exist_ok=True)
+        for shipped in _shipped_queues().values():
+            if not (REPAIRS / shipped.name).exists():
+                shutil.copyfile(shipped, REPAIRS / shipped.name)
+    except OSError as error:
+        reason = f"cannot write {REPAIRS.absolute()}: {error.strerror}; copy the notebooks to a folder of your own"
+        raise ConfigurationError(reason) from None
+    return [REPAIRS / name for name in _shipped_queues()]
+
+
+async def grade(file: object) -> Any:
+    """Grade a repaired queue; returns a :class:`Grading`, and ``...`` for ``...``.
+
+    Tries all faults of its rung on real processes and a Valkey of its own, in a second or a few. Whatever the file
+    does, it returns within 60 s. Two gradings at the same time share nothing. Cancellable.
+    """
+    if file is ... or file is None:
+        return ...
+    if not isinstance(file, str | Path):
+        return Grading("your answer", "ended", broken='a grading needs the path of a file, like "repairs/1_pop.py"')
+    name, shipped = Path(file).name, _shipped_queues()
+    if name not in shipped:
+        return Grading(name, "ended", broken=f"a grading needs one of {', '.join(shipped)}")
+    try:
+        is_same = filecmp.cmp(file, shipped[name], shallow=False)
+    except OSError as error:
+        return Grading(name, "ended", broken=f"cannot read {file}: {error.strerror}; your copy is repairs/{name}")
+    facts = await _referee_report(str(Path(file).absolute()), name)  # noqa: ASYNC240 - no file is touched
+    steps = tuple(Step(*step) for step in facts.pop("steps", ()))
+    return Grading(**facts | {"is_changed": not is_same}, steps=steps)
+
+
+async def _referee_report(path: str, name: str) -> dict[str, Any]:
+    """Run a referee in a session of its own, in an empty folder, and end every process of the session."""
+    with tempfile.TemporaryDirectory(prefix="grading-", ignore_cleanup_errors=True) as folder:
+        with (Path(folder) / "errors.log").open("wb") as errors:
+            referee = await asyncio.create_subprocess_exec(
+                *(*PYTHON_M, "overload_demo.course.counterexamples", path),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=errors,
+                cwd=folder,
+                start_new_session=True,
+            )
+        assert referee.stdin is not None and referee.stdout is not None
+        report = b""
+        try:
+            async with asyncio.timeout(GRADED_WITHIN_S):
+                report = await referee.stdout.read()
+        except TimeoutError:
+            reason = f"ended by the grader: no verdict within {GRADED_WITHIN_S:g} s"
+            return {"file": name, "status": "ended", "broken": reason}
+        finally:
+            referee.stdin.close()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(referee.pid, signal.SIGKILL)
+            await referee.wait()
+        try:
+            return dict(json.loads(report))
+        except ValueError:
+            last = (Path(folder) / "errors.log").read_text(errors="replace").strip().splitlines()[-1:]
+            return {"file": name, "status": "ended", "broken": f"the grader has failed: {''.join(last)[:300]}"}
+
+
+def _shipped_queues() -> dict[str, Path]:
+    found = {path.name: path for folder in SHIPPED for path in sorted(folder.glob("queues/[1-6]_*.py"))}
+    if not found:
+        raise ConfigurationError("the queues of notebook 09 are missing: install the package again")
+    return found

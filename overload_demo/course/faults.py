@@ -19,7 +19,10 @@ Rule = Callable[[History, Violations, bool], None]
 
 @dataclass(frozen=True)
 class Play:
-    """A play: ``run(stage, *cuts)`` returns for each cut whether it happened. ``bad`` is how runs of j1 end."""
+    """A play: ``run(stage, *cuts)`` returns for each cut, up to the first, whether it happened; maybe for more.
+
+    ``bad`` is how runs of j1 end.
+    """
 
     story: str
     run: Callable[..., tuple[bool, ...]]
@@ -74,7 +77,7 @@ def killed(*jobs: str) -> Callable[..., tuple[bool, ...]]:
                 worker.kill()
             if not is_cut:
                 break
-        return tuple((happened + [False] * len(cuts))[: len(cuts)])
+        return tuple(happened)
 
     return run
 

@@ -22,7 +22,7 @@ LEGENDS = """() => Bokeh.documents.flatMap(one => one.get_model_by_name("legend"
   .filter(item => item.visible).map(item => item.label.value)"""
 
 
-def test_only_curves_that_are_drawn_are_named_and_a_time_without_samples_is_a_gap() -> None:
+def test_only_curves_that_are_drawn_are_named_and_a_time_with_gaps_is_a_gap() -> None:
     recorded = list(spike_samples(SpikeResult.read(RESULTS / "spike.json")))
     feed = Feed(title="a title")
     with Page(feed) as page, running_chromium() as browser, live_tab(browser, page.address) as tab:

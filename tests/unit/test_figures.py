@@ -18,7 +18,7 @@ from overload_demo.lab import about, off_by, plots
 from overload_demo.lab.crashes import Charges, CrashResult, JobRuns, KillSeen, Run
 from overload_demo.lab.job_log import JobLife
 from overload_demo.lab.measuring import MeasuredLoad, Pairs
-from overload_demo.lab.plots.accessible_figure import AccessibleFigure, without_samples
+from overload_demo.lab.plots.accessible_figure import AccessibleFigure, with_gaps
 from overload_demo.lab.result import SpikeResult, recorded_baseline
 from overload_demo.lab.round_trips import Acceptance
 from overload_demo.lab.storm import Cure, StormPlan
@@ -197,7 +197,7 @@ def test_seconds_whose_requests_got_no_answer_are_marked_where_the_requests_were
 
 
 def test_a_line_is_broken_where_there_are_no_samples() -> None:
-    times_s, values = without_samples([0.0, 0.2, 3.4, 3.6], [5, 6, 7, 8])
+    times_s, values = with_gaps([0.0, 0.2, 3.4, 3.6], [5, 6, 7, 8])
 
     assert times_s == [0.0, 0.2, 0.2, 3.4, 3.6]
     assert np.isnan(values[2]) and np.delete(values, 2).tolist() == [5, 6, 7, 8]

@@ -120,7 +120,7 @@ def test_figures_state_their_numbers_in_their_alt_text(tmp_path: Path) -> None:
     assert "Back 3 s after the freeze was predicted" in panels.alt
     assert "bound, simulated: back" in panels.alt
     assert "Measured and simulated" in panels.caption and "no cure (late)" in panels.caption
-    assert "Measured, load 0.40, 3 retries: not, the queue grows" in plane.alt
+    assert "Measured, load 0.40, 3 retries: not back, the queue grows" in plane.alt
     busy = plots.storm_map([storm], [measured], drain_per_s=50)
     assert "Measured, load 0.80, 3 retries" in busy.alt, "a share of what the worker was seen to do"
 

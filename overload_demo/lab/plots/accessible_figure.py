@@ -99,7 +99,7 @@ def note(axes: Axes, text: str, at: Any, offset: tuple[float, float], **look: An
     axes.annotate(text, at, offset, textcoords="offset points", bbox=BOX, **look)
 
 
-def without_samples(at_s: Sequence[float], values: Sequence[float]) -> tuple[list[float], list[float]]:
+def with_gaps(at_s: Sequence[float], values: Sequence[float]) -> tuple[list[float], list[float]]:
     """Return a curve with a NaN where samples are more than ``MOST_S`` apart: a line across would be an invention."""
     times_s, shown = list(at_s), [float(value) for value in values]
     for number in reversed(np.flatnonzero(np.diff(times_s) > MOST_S).tolist()):

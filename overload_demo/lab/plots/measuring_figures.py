@@ -20,7 +20,7 @@ _MARKED: Look = {"linewidth": 3, "markersize": 8, "markevery": 20}
 _MEAN: Look = {"marker": "*", "linestyle": "none", "markersize": 20, "markeredgecolor": "black", "zorder": 4}
 _TICKS = (25, 50, 75, 90, 95, 98, 99, 99.5, 99.8, 99.9)
 _MEDIAN: Look = CURVES[0] | {"linewidth": 3, "markersize": 9}
-_TAIL: Look = {"color": GREEN, "linewidth": 2.5, "linestyle": (0, (6, 2)), "marker": "s", "markersize": 8}
+_TAIL: Look = CURVES[2] | {"linewidth": 2.5, "linestyle": (0, (6, 2)), "markersize": 8}
 _BIN_S = 0.05
 _AT_THE_SIDE = ("data", "axes fraction")  # x by the data, y as a share of the height
 
@@ -226,7 +226,8 @@ def _curves(times: Axes, calls: Axes, at: Sequence[float], runs: Sequence[Accept
 
 def _text(names: Sequence[str], runs: Sequence[Acceptance]) -> str:
     return " ".join(
-        f"{name}: median {one.p50_ms:,.0f} ms, p99 {one.p99_ms:,.0f} ms, {one.calls_per_job:.2f} calls a job."
+        f"{name}: median {duration(one.p50_ms / 1000)}, p99 {duration(one.p99_ms / 1000)},"
+        f" {one.calls_per_job:.2f} calls a job."
         for name, one in zip(names, runs, strict=True)
     )
 

@@ -18,7 +18,7 @@ from overload_demo.lab.plots.accessible_figure import (
     drawing,
     note,
     predicted,
-    without_samples,
+    with_gaps,
 )
 from overload_demo.lab.storm import StormRun
 from overload_demo.load.plan import Floats
@@ -31,7 +31,7 @@ _OUTCOMES: dict[str, Look] = {
     "drains": {"color": GREEN, "marker": "^"},
     "storm": {"color": ORANGE, "marker": "X"},
 }
-_WORDS = {"recovered": "recovered", "drains": "not yet, the queue drains", "storm": "not, the queue grows"}
+_WORDS = {"recovered": "recovered", "drains": "not back yet, the queue drains", "storm": "not back, the queue grows"}
 
 
 def side_by_side(runs: Sequence[PromiseRun], *, oldest_s: float | None = None) -> AccessibleFigure:
@@ -42,8 +42,8 @@ def side_by_side(runs: Sequence[PromiseRun], *, oldest_s: float | None = None) -
     with drawing(2, len(runs), height=8, sharey="row", sharex=True, squeeze=False) as (figure, grid):
         for run, (waiting, age) in zip(runs, grid.T, strict=True):
             series, bound = run.result.series, run.result.conditions.max_queue_depth
-            area(waiting, *without_samples(series.sampled_at_s, series.queue_depth))
-            age.plot(*without_samples(series.sampled_at_s, series.oldest_age_s), **QUEUE)
+            area(waiting, *with_gaps(series.sampled_at_s, series.queue_depth))
+            age.plot(*with_gaps(series.sampled_at_s, series.oldest_age_s), **QUEUE)
             age.axhline(run.promise_s, label=f"promise: {run.promise_s:g} s", **_PROMISED)
             if bound:
                 waiting.axhline(bound, label=f"bound: {bound:,} jobs", color=GREEN, linewidth=2.5, linestyle="-.")
@@ -207,8 +207,7 @@ def _highest(run: StormRun) -> float:
 
 def _title(run: StormRun, *, with_kind: bool) -> str:
     name = f"{run.cure.name}, {_kind(run)}" if with_kind else run.cure.name
-    back = {"drains": "not back yet, the queue drains", "storm": "not back, the queue grows"}
-    return f"{name}: {back.get(run.outcome, f'back {run.back_s or 0:.1f} s after the freeze')}"
+    return f"{name}: {_WORDS[run.outcome] if run.back_s is None else f'back {run.back_s:.1f} s after the freeze'}"
 
 
 def _kind(run: StormRun) -> str:

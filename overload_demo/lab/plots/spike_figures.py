@@ -9,37 +9,15 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from overload_demo.errors import ConfigurationError
-from overload_demo.lab import (
-    BLUE,
-    CURVES,
-    GREEN,
-    GREY,
-    GUESS,
-    NAIVE,
-    OFFERED,
-    ORANGE,
-    PREDICTED,
-    QUEUE,
-    SINCE,
-    Look,
-    theory,
-)
+from overload_demo.lab import BLUE, CURVES, GREEN, GREY, GUESS, NAIVE, OFFERED, ORANGE, PREDICTED, QUEUE, SINCE, Look
 from overload_demo.lab.job_log import JobLife, JobLog
-from overload_demo.lab.plots.accessible_figure import (
-    AccessibleFigure,
-    area,
-    bars,
-    drawing,
-    note,
-    predicted,
-    without_samples,
-)
+from overload_demo.lab.plots.accessible_figure import AccessibleFigure, area, bars, drawing, note, predicted, with_gaps
 from overload_demo.lab.result import NOT_ASKED_FOR, BaselineRun, SpikeResult
+from overload_demo.lab.theory import peak_depth, seconds_to_empty
 from overload_demo.load.plan import duration, intended_times
 
 _TITLE_WIDTH = 86  # letters in a line of a figure's title
 _ARRIVED: Look = {"color": GREY, "linewidth": 2.5, "linestyle": (0, (5, 1.5))}
-_MARKS = {"accepted": (ORANGE, "o"), "started": (BLUE, "s"), "completed": (GREEN, "D")}
 _PLACES = ("at the door", "in the queue", "being done")
 
 
@@ -94,9 +72,9 @@ def waits(log: JobLog) -> AccessibleFigure:
     mean_s, half_s, most_s = float(wait_s.mean()), float(np.median(wait_s)), float(wait_s.max())
     with drawing(height=5.5) as (figure, axes):
         axes.plot(log.accepted_s, wait_s, ".", color=BLUE, markersize=5, rasterized=True, label="one job")
-        lines = (most_s, "longest", ORANGE, (0, (4, 1.5))), (mean_s, "mean", GREEN, "-."), (half_s, "median", GREY, ":")
-        for value, name, colour, dash in lines:
-            axes.axhline(value, linewidth=2.5, label=f"{name}: {value:,.2f} s", color=colour, linestyle=dash)
+        lines = {"longest": most_s, "mean": mean_s, "median": half_s}
+        for (name, value), look in zip(lines.items(), CURVES[1:], strict=False):
+            axes.axhline(value, label=f"{name}: {value:,.2f} s", **look | {"marker": "", "linewidth": 2.5})
         axes.set(xlabel=f"accepted, {SINCE}", ylabel="wait, s", ylim=(0, 1.08 * most_s))
     caption = f"{100 * float(np.mean(wait_s > mean_s)):.0f} % of the jobs waited longer than the mean."
     alt = (
@@ -111,8 +89,8 @@ def depth(log: JobLog, *, arrival_per_s: float, drain_per_s: float, spike_s: flo
     """Draw the jobs accepted and not done over time, and the triangle of theory: up at λ - μ, down at μ."""
     _check_not_empty(log)
     at_s, measured = log.depth()
-    peak = theory.peak_depth(arrival_per_s, drain_per_s, spike_s)
-    empty_s = theory.seconds_to_empty(arrival_per_s, drain_per_s, spike_s)
+    peak = peak_depth(arrival_per_s, drain_per_s, spike_s)
+    empty_s = seconds_to_empty(arrival_per_s, drain_per_s, spike_s)
     with drawing(height=5.5) as (figure, axes):
         area(axes, at_s, measured, "measured: accepted and not done", "post")
         axes.plot([0, spike_s, empty_s], [0, peak, 0], marker="X", markersize=13, label="theory", **PREDICTED)
@@ -143,9 +121,9 @@ def life(job: JobLife | None, *, answer_s: float | None = None) -> AccessibleFig
     with drawing(height=3.4, title=title) as (figure, axes):
         axes.barh(0, started_s, 0.4, color=GREY, alpha=0.35, hatch="//", edgecolor="white", label="waits in the queue")
         axes.barh(0, ended_s - started_s, 0.4, left=started_s, color=BLUE, alpha=0.5, label="the worker works")
-        for name, (colour, marker) in _MARKS.items():
-            label = f"{name}: {duration(moments[name])}"
-            axes.plot([moments[name]], [0], marker, color=colour, markersize=13, label=label, clip_on=False)
+        for (name, at_s), look in zip(moments.items(), cycle(CURVES)):
+            mark: Look = look | {"linestyle": "", "markersize": 13, "clip_on": False}
+            axes.plot([at_s], [0], label=f"{name}: {duration(at_s)}", **mark)
         if answer_s is not None:
             axes.axvline(answer_s, label=f"202 predicted: {duration(answer_s)}", **PREDICTED)
         axes.set(yticks=[], ylim=(-0.4, 0.4), xlabel="seconds since it was accepted: the client is free from here on")
@@ -183,7 +161,7 @@ def spike(result: SpikeResult, *, peak: float | None = None, empty_s: float | No
         latency.plot(due_s, series.acceptance_p99_s, label="queue API, p99", marker="o", **QUEUE)
         look = QUEUE | {"linewidth": 2, "linestyle": ":"}
         latency.plot(due_s, series.acceptance_p50_s, label="queue API, median", marker=".", **look)
-        area(waiting, *without_samples(series.sampled_at_s, series.queue_depth), "queue API: jobs waiting")
+        area(waiting, *with_gaps(series.sampled_at_s, series.queue_depth), "queue API: jobs waiting")
         drain.stairs(*series.drained_per_s(), label="queue API: jobs done", **QUEUE)
         drain.stairs(series.offered_per_s, _edges(series.start_s), label="offered", **OFFERED)
         if run:
