@@ -70,7 +70,7 @@ class LeaseRenewer:
         self._current: LeasedJob | None = None  # only the worker's thread sets it and its start
         self._current_since = 0.0
         self._is_overdue = False
-        self._recent_job_s: float | None = None
+        self._recent_job_s = 0.0  # 0 before the first job
         self._ahead: asyncio.Task[None] | None = None
         self._more_wait = False  # in the store, after the last lease
         self._renewed_at = time.monotonic()
@@ -137,8 +137,9 @@ class LeaseRenewer:
             self._oldest_finished = time.monotonic()
         self._finished.append(settlement)
         self._current = None
-        recent_s, job_s = self._recent_job_s, settlement.busy_s
-        self._recent_job_s = job_s if recent_s is None else 0.8 * recent_s + 0.2 * job_s
+        self._recent_job_s += (
+            0.2 * (settlement.busy_s - self._recent_job_s) if self._recent_job_s else settlement.busy_s
+        )
 
     def close(self) -> None:
         """Settle finished jobs, release unstarted ones, end the thread."""
@@ -163,9 +164,8 @@ class LeaseRenewer:
     @property
     def _batch_size(self) -> int:
         """As many jobs as fit into ``BATCH_TARGET_S``; one before the first job and while jobs are slow."""
-        if self._recent_job_s is None:
-            return 1
-        return max(1, min(self._settings.worker_max_batch, int(BATCH_TARGET_S / max(self._recent_job_s, 1e-6))))
+        fitting = int(BATCH_TARGET_S / max(self._recent_job_s or 1.0, 1e-6))
+        return max(1, min(self._settings.worker_max_batch, fitting))
 
     async def _fetch(self) -> Lease:
         async with self._one_at_a_time:
@@ -177,23 +177,19 @@ class LeaseRenewer:
 
     def _look_ahead(self) -> None:
         """Lease the next batch while this one runs, if more jobs wait and a full batch ends within its time."""
-        is_quick = 1 < self._batch_size == self._settings.worker_max_batch
-        if is_quick and self._more_wait and (self._ahead is None or self._ahead.done()):
+        if self._ahead is None or self._ahead.done():
             self._ahead = self._loop.create_task(self._fetch_ahead())
 
     async def _fetch_ahead(self) -> None:
-        """Lease batches until there are two, without waiting for the thread that runs the jobs."""
-        with contextlib.suppress(StoreError):  # the next call of that thread reports it
-            while True:
+        most = self._settings.worker_max_batch
+        with contextlib.suppress(StoreError):  # the next call of the worker's thread reports it
+            while self._more_wait and len(self._todo) <= most and 1 < most <= self._batch_size:
                 async with self._one_at_a_time:
-                    if not self._more_wait or len(self._todo) > self._batch_size:
-                        return
                     await self._exchange(is_ahead=True)
 
     async def _exchange(self, *, is_ahead: bool = False) -> Lease:
         finished = self._take_finished()
-        call = "settle_and_lease" if finished else "lease"
-        with self._kept_on_failure(finished), self._metrics.timed(call):
+        with self._kept_on_failure(finished), self._metrics.timed("settle_and_lease" if finished else "lease"):
             lease = await self._source.fetch(finished, self._batch_size)
         if isinstance(lease, StoreError):
             raise lease
@@ -210,8 +206,7 @@ class LeaseRenewer:
     def _add(self, lease: Lease, leased_at: float = 0.0) -> None:
         """Add jobs to the batch. Of late ones it is unknown when they were leased: renew their leases at once."""
         self._metrics.leased(len(lease.jobs))
-        is_first = not (self._todo or self._current)
-        self._renewed_at = leased_at if is_first else min(leased_at, self._renewed_at)
+        self._renewed_at = min(leased_at, self._renewed_at) if self._todo or self._current else leased_at
         self._todo.extend(lease.jobs)
 
     async def _tick_forever(self) -> None:
@@ -234,8 +229,7 @@ class LeaseRenewer:
         now = time.monotonic()
         running_s = now - self._current_since if self._current else 0.0
         released = self._take_unstarted() if running_s > OVERRUN_S else []
-        if released:
-            self._more_wait = False  # not for this worker
+        self._more_wait &= not released
         if released or (self._finished and now - self._oldest_finished > SETTLE_AFTER_S):
             await self._settle(released)
         job = self._current
