@@ -95,6 +95,7 @@ class Worker:
                 self._log_changes("", lease.paused)
                 if lease.jobs:
                     idle.reset()
+                    self._run_batch(renewer, len(lease.jobs))
                 elif lease.again:
                     continue
                 elif until_empty and lease.queue_length == lease.in_flight == 0:
@@ -106,14 +107,11 @@ class Worker:
             except StoreError as error:
                 self._log_changes(str(error), self._is_paused)
                 self._woken.wait(retry.next_s())
-            else:
-                self._run_batch(renewer, len(lease.jobs))
 
     def _run_batch(self, renewer: LeaseRenewer, count: int) -> None:
         since = time.perf_counter()
-        for _ in range(count):  # not those that are leased meanwhile: a batch must end
-            if self._stopping.is_set() or not (job := renewer.take()):
-                break
+        while count and not self._stopping.is_set() and (job := renewer.take()):
+            count -= 1  # without the jobs that are leased meanwhile: a batch must end
             self.running_job = job.job_id
             if self._watchdog:
                 self._watchdog.job_begins(job.job_id)
