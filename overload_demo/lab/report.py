@@ -16,7 +16,7 @@ from overload_demo.lab.stack import Stack
 from overload_demo.load.load_result import LoadSummary
 from overload_demo.rest.client import Upstash
 from overload_demo.store.data_dir import NODE
-from overload_demo.worker.loop import BATCH_TARGET_S
+from overload_demo.worker.lease_renewer import BATCH_TARGET_S
 
 # upstash.com/pricing/redis, 2026-08: pay as you go in US dollars, and the free commands of a month.
 PRICE_PER_100K_COMMANDS = 0.20

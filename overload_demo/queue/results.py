@@ -18,6 +18,7 @@ from overload_demo.queue.group_commit import Answer, GroupCommit, SharedCall
 from overload_demo.queue.protocol import STATS, STATUS, Protocol, RecentRates, age_s, malformed, whole_number
 from overload_demo.rest.client import Upstash
 
+COUNTERS = ("accepted", "done", "failed", "dead", "interrupted", "cancelled", "expired")
 MAX_READ_JOBS = 500
 # A job returned to the head has at most this many jobs before it: the largest batch times a few workers.
 MAX_RETURNED_DISTANCE = 1_024
@@ -156,8 +157,9 @@ class Results:
     def _stats_from(self, reply: list[Any]) -> QueueStats:
         entries, in_flight, created_at, workers, dead_letters, calls, now_s, *pairs = reply
         fields = dict(zip(pairs[::2], pairs[1::2], strict=True))
-        names = ("tombstones", "accepted", "done", "failed", "dead", "interrupted", "cancelled", "expired")
-        counted: dict[str, Any] = {name: max(0, whole_number(fields.get(name)) or 0) for name in names}
+        counted: dict[str, Any] = {
+            name: max(0, whole_number(fields.get(name)) or 0) for name in ("tombstones", *COUNTERS)
+        }
         depth = max(0, int(entries) - counted.pop("tombstones"))
         jobs, busy_s, at_s = (fields.get(name) for name in ("recent_jobs", "recent_busy_s", "recent_at"))
         rates = RecentRates.read(jobs, busy_s, at_s, float(now_s))

@@ -22,7 +22,7 @@ from overload_demo.errors import Outcome, OverloadDemoError, QueueFullError, Sto
 from overload_demo.jobs import JobState, on_shard, shard_of
 from overload_demo.queue.group_commit import WORTH_A_CALL, Answer, resolve
 from overload_demo.queue.producer import Enqueued, NewJob, Producer
-from overload_demo.queue.results import JobStatus, QueueStats, Results
+from overload_demo.queue.results import COUNTERS, JobStatus, QueueStats, Results
 from overload_demo.rest.client import Upstash
 
 JOBS_IN_A_ROW = WORTH_A_CALL  # to one shard
@@ -30,10 +30,7 @@ JOBS_IN_A_ROW = WORTH_A_CALL  # to one shard
 FULL_S, SLOW_S = 0.25, 0.1
 ROUND_PAUSE_S, PROBE_FIRST_S, PROBE_LONGEST_S = 0.1, 0.5, 2.0
 # Of the numbers of one shard; the other ones need more than a sum.
-SUMMED = (
-    *("queue_length", "in_flight", "drain_rate_per_s", "dead_letters", "worker_rest_calls"),
-    *("accepted", "done", "failed", "dead", "interrupted", "cancelled", "expired"),
-)
+SUMMED = ("queue_length", "in_flight", "drain_rate_per_s", "dead_letters", "worker_rest_calls", *COUNTERS)
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,8 @@
 """The lease renewer: a thread that sends all requests to the store, so that the worker's own thread only runs jobs.
 
 While a job runs, it renews the leases of the batch, settles results that have waited, releases the unstarted jobs if
-the running one takes long, and stops renewing a job that exceeds its time limit. A call into C code that holds the
+the running one takes long, and stops renewing a job that exceeds its time limit. Of quick jobs it leases the next batch
+while one runs, so that the store and the worker do not wait for each other. A call into C code that holds the
 interpreter's lock (GIL) stops the thread. Its leases then expire; if another worker takes the job back, the result is
 fenced. Past the time limit the watchdog ends the worker.
 
@@ -35,6 +36,7 @@ Value = TypeVar("Value")
 
 TICK_S = 0.03
 SETTLE_AFTER_S = 0.05  # with the tick and one exchange, a result is in the store within 100 ms
+BATCH_TARGET_S = 0.05  # work in one batch
 OVERRUN_S = 0.25  # a running job that takes longer does not hold back the rest of its batch
 CHECK_THREAD_S = 0.5
 MAX_SETTLE_BYTES = 2_097_152  # a request over 10 MB is refused, and JSON inside JSON may double in size
@@ -63,11 +65,14 @@ class LeaseRenewer:
         self._settings, self._metrics = settings, metrics
         self._on_overdue, self._on_lost = on_overdue, on_lost
         self._todo: deque[LeasedJob] = deque()  # the worker's thread takes the first, this one the last
-        self._finished: deque[Settlement] = deque()  # the worker's thread appends, this one takes the first
+        self._finished: deque[Settlement] = deque()  # both threads append, this one takes the first
         self._oldest_finished = 0.0
         self._current: LeasedJob | None = None  # only the worker's thread sets it and its start
         self._current_since = 0.0
         self._is_overdue = False
+        self._recent_job_s = 0.0  # 0 before the first job
+        self._ahead: asyncio.Task[None] | None = None
+        self._more_wait = False  # in the store, after the last lease
         self._renewed_at = time.monotonic()
         reports = Reports(self._count, on_wake or (lambda: None), self._add)
         self._source = open_source(settings, store, identity, metrics.store_error, reports)
@@ -103,9 +108,15 @@ class LeaseRenewer:
 
     # ---- for the thread that runs the jobs
 
-    def fetch(self, max_jobs: int) -> Lease:
-        """Settle finished jobs and lease more, in one exchange. Raises :class:`StoreError`; no settlement is lost."""
-        return self._call(self._fetch(max_jobs))
+    def fetch(self) -> Lease:
+        """Return the batch leased ahead; without one, settle finished jobs and lease more, in one exchange.
+
+        Raises :class:`StoreError`; no settlement is lost.
+        """
+        if ahead := list(self._todo):
+            self._loop.call_soon_threadsafe(self._look_ahead)
+            return Lease(ahead, 0, 0)
+        return self._call(self._fetch())
 
     def sleep_s(self, lease: Lease) -> float:
         """Return how long the worker may sleep after a call that leased no job, seconds; 0 means that it must poll."""
@@ -126,6 +137,9 @@ class LeaseRenewer:
             self._oldest_finished = time.monotonic()
         self._finished.append(settlement)
         self._current = None
+        self._recent_job_s += (
+            0.2 * (settlement.busy_s - self._recent_job_s) if self._recent_job_s else settlement.busy_s
+        )
 
     def close(self) -> None:
         """Settle finished jobs, release unstarted ones, end the thread."""
@@ -147,23 +161,52 @@ class LeaseRenewer:
 
     # ---- in the renewer's thread
 
-    async def _fetch(self, max_jobs: int) -> Lease:
+    @property
+    def _batch_size(self) -> int:
+        """As many jobs as fit into ``BATCH_TARGET_S``; one before the first job and while jobs are slow."""
+        fitting = int(BATCH_TARGET_S / max(self._recent_job_s or 1.0, 1e-6))
+        return max(1, min(self._settings.worker_max_batch, fitting))
+
+    async def _fetch(self) -> Lease:
         async with self._one_at_a_time:
             if late := list(self._todo):  # one batch is enough
                 return Lease(late, 0, 0)
-            finished = self._take_finished()
-            call = "settle_and_lease" if finished else "lease"
-            with self._kept_on_failure(finished), self._metrics.timed(call):
-                lease = await self._source.fetch(finished, max_jobs)
-            if isinstance(lease, StoreError):
-                raise lease
+            lease = await self._exchange()
+        self._look_ahead()
+        return lease
+
+    def _look_ahead(self) -> None:
+        """Lease the next batch while this one runs, if more jobs wait and a full batch ends within its time."""
+        if self._ahead is None or self._ahead.done():
+            self._ahead = self._loop.create_task(self._fetch_ahead())
+
+    async def _fetch_ahead(self) -> None:
+        most = self._settings.worker_max_batch
+        with contextlib.suppress(StoreError):  # the next call of the worker's thread reports it
+            while self._more_wait and len(self._todo) <= most and 1 < most <= self._batch_size:
+                async with self._one_at_a_time:
+                    await self._exchange(is_ahead=True)
+
+    async def _exchange(self, *, is_ahead: bool = False) -> Lease:
+        finished = self._take_finished()
+        with self._kept_on_failure(finished), self._metrics.timed("settle_and_lease" if finished else "lease"):
+            lease = await self._source.fetch(finished, self._batch_size)
+        if isinstance(lease, StoreError):
+            raise lease
+        # A job that was interrupted before is alone in its lease. Ahead, it would not be alone in this worker.
+        was_interrupted = any(job.attempt > 1 for job in lease.jobs)
+        self._more_wait = bool(lease.jobs and lease.queue_length) and not was_interrupted
+        if is_ahead and was_interrupted:
+            self._metrics.leased(len(lease.jobs))
+            self._finished.extend(Settlement(job, LeaseEnd.RELEASED) for job in lease.jobs)
+        else:
             self._add(lease, time.monotonic())
-            return lease
+        return lease
 
     def _add(self, lease: Lease, leased_at: float = 0.0) -> None:
         """Add jobs to the batch. Of late ones it is unknown when they were leased: renew their leases at once."""
         self._metrics.leased(len(lease.jobs))
-        self._renewed_at = leased_at
+        self._renewed_at = min(leased_at, self._renewed_at) if self._todo or self._current else leased_at
         self._todo.extend(lease.jobs)
 
     async def _tick_forever(self) -> None:
@@ -186,6 +229,7 @@ class LeaseRenewer:
         now = time.monotonic()
         running_s = now - self._current_since if self._current else 0.0
         released = self._take_unstarted() if running_s > OVERRUN_S else []
+        self._more_wait &= not released
         if released or (self._finished and now - self._oldest_finished > SETTLE_AFTER_S):
             await self._settle(released)
         job = self._current
@@ -219,6 +263,8 @@ class LeaseRenewer:
         async with self._one_at_a_time:
             for one in self._running:
                 one.cancel()
+            if self._ahead:
+                self._ahead.cancel()
             try:
                 await self._settle(self._take_unstarted())
                 while self._finished:

@@ -29,7 +29,6 @@ from overload_demo.worker.lease_renewer import LeaseRenewer
 log = logging.getLogger("overload_demo.worker")
 
 EXIT_JOB_OVERDUE = 3
-BATCH_TARGET_S = 0.05  # work in one batch
 STORE_RETRY_FIRST_S = 0.25  # doubles up to the longest idle poll
 MAX_RESULT_BYTES = 1_000_000
 
@@ -54,7 +53,6 @@ class Worker:
         self._effects = EffectLog(settings.worker_effect_log) if settings.worker_effect_log else None
         self._outcomes, self._failures = OutcomeLog(), FailureLog()
         self._stopping, self._woken = threading.Event(), threading.Event()
-        self._recent_job_s: float | None = None
         self._trouble, self._is_paused = "", False
 
     def stop(self) -> None:
@@ -92,11 +90,12 @@ class Worker:
             if self._stopping.is_set():  # checked after the clear, which may have removed its wake-up
                 return
             try:
-                lease = renewer.fetch(self._batch_size())
+                lease = renewer.fetch()
                 retry.reset()
                 self._log_changes("", lease.paused)
                 if lease.jobs:
                     idle.reset()
+                    self._run_batch(renewer, len(lease.jobs))
                 elif lease.again:
                     continue
                 elif until_empty and lease.queue_length == lease.in_flight == 0:
@@ -108,11 +107,11 @@ class Worker:
             except StoreError as error:
                 self._log_changes(str(error), self._is_paused)
                 self._woken.wait(retry.next_s())
-            self._run_batch(renewer)
 
-    def _run_batch(self, renewer: LeaseRenewer) -> None:
+    def _run_batch(self, renewer: LeaseRenewer, count: int) -> None:
         since = time.perf_counter()
-        while not self._stopping.is_set() and (job := renewer.take()):
+        while count and not self._stopping.is_set() and (job := renewer.take()):
+            count -= 1  # without the jobs that are leased meanwhile: a batch must end
             self.running_job = job.job_id
             if self._watchdog:
                 self._watchdog.job_begins(job.job_id)
@@ -133,8 +132,6 @@ class Worker:
         if self._effects and end is LeaseEnd.DONE:
             self._effects.write("effect", job)
         busy_s = time.perf_counter() - since
-        recent_s = self._recent_job_s
-        self._recent_job_s = busy_s if recent_s is None else 0.8 * recent_s + 0.2 * busy_s
         self._metrics.handler_seconds.observe(busy_s)
         self._outcomes.write(job, end, text, busy_s)
         return Settlement(job, end, text, started_at, utc_now(), busy_s)
@@ -157,12 +154,6 @@ class Worker:
         if len(text) > MAX_RESULT_BYTES:
             return LeaseEnd.FAILED, f"the result is {len(text)} bytes of JSON, more than {MAX_RESULT_BYTES}"
         return LeaseEnd.DONE, text
-
-    def _batch_size(self) -> int:
-        """As many jobs as fit into ``BATCH_TARGET_S``; one before the first job and while jobs are slow."""
-        if self._recent_job_s is None:
-            return 1
-        return max(1, min(self.settings.worker_max_batch, int(BATCH_TARGET_S / max(self._recent_job_s, 1e-6))))
 
     def _wait_for_work(self, sleep_s: float, idle: Backoff) -> None:
         """Sleep until the worker is woken or stopped, at most ``sleep_s``; if that is 0, until the next poll.

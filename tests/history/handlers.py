@@ -47,9 +47,9 @@ def _end() -> NoReturn:
     os._exit(139)
 
 
-def _ending_after(fetch: Callable[[LeaseRenewer, int], Any]) -> Callable[[LeaseRenewer, int], Any]:
-    def fetch_and_perhaps_end(renewer: LeaseRenewer, max_jobs: int) -> Any:
-        lease = fetch(renewer, max_jobs)
+def _ending_after(fetch: Callable[[LeaseRenewer], Any]) -> Callable[[LeaseRenewer], Any]:
+    def fetch_and_perhaps_end(renewer: LeaseRenewer) -> Any:
+        lease = fetch(renewer)
         if lease.jobs:
             _perhaps_end("after_lease")
         return lease

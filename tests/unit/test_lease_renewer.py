@@ -42,7 +42,7 @@ def test_a_close_waits_for_the_settlement_under_way(
         on_overdue=lambda _: None,
         on_lost=lambda _: None,
     )
-    renewer.fetch(1)
+    renewer.fetch()
     assert renewer.take() == JOB
     renewer.finish(Settlement(JOB, LeaseEnd.DONE, "{}"))
     assert is_settling.wait(5.0)

@@ -33,7 +33,7 @@ class ScriptedRenewer:
 
     def __init__(self, *_: Any, **__: Any) -> None: ...
 
-    def fetch(self, _: int) -> Lease:
+    def fetch(self) -> Lease:
         step = self.script.pop(0)
         if isinstance(step, StoreError):
             raise step

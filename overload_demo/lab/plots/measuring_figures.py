@@ -226,7 +226,8 @@ def _curves(times: Axes, calls: Axes, at: Sequence[float], runs: Sequence[Accept
 
 def _text(names: Sequence[str], runs: Sequence[Acceptance]) -> str:
     return " ".join(
-        f"{name}: median {one.p50_ms:,.0f} ms, p99 {one.p99_ms:,.0f} ms, {one.calls_per_job:.2f} calls a job."
+        f"{name}: median {duration(one.p50_ms / 1000)}, p99 {duration(one.p99_ms / 1000)},"
+        f" {one.calls_per_job:.2f} calls a job."
         for name, one in zip(names, runs, strict=True)
     )
 
