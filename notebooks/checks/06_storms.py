@@ -5,16 +5,7 @@ import numbers
 from collections.abc import Callable
 from typing import Any
 
-from overload_demo.course.exercise import (
-    MEASURED,
-    called,
-    exercise,
-    finite,
-    function,
-    multiple_choice,
-    number,
-    shown,
-)
+from overload_demo.course.exercise import MEASURED, called, exercise, finite, function, multiple_choice, number, shown
 from overload_demo.lab import theory
 
 Bucket = Callable[[float, int], Any]

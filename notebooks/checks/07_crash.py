@@ -3,14 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from overload_demo.course.exercise import (
-    NotDoneError,
-    exercise,
-    finite,
-    function,
-    multiple_choice,
-    number,
-)
+from overload_demo.course.exercise import NotDoneError, exercise, finite, function, multiple_choice, number
 
 _CHARGES = {"job_a1": 5.0, "job_b2": 5.0, "job_c3": 2.5}  # two jobs of the same amount are two charges
 _AGAIN = ("job_b2", "job_a1", "job_a1", "job_c3", "job_b2", "job_c3", "job_b2")

@@ -82,6 +82,8 @@ def spike(
             raise ConfigurationError("--kill-primary needs a cluster: --nodes 6")
         if upstash and nodes > 1:
             raise ConfigurationError("either --upstash or --nodes")
+        other_store = {} if upstash else {"upstash_redis_rest_url": None, "upstash_redis_rest_token": None}
+        load_settings(overload_nodes=nodes, worker_processing_delay=processing_delay, **other_store)
         stack = {"processing_delay_s": processing_delay, "upstash": upstash, "nodes": nodes, "runs": output}
         work = _spike(plan, stack, [Kill("primary", KILL_AFTER_SHARE)] * kill_primary, live, console)
         result, kills, folder = run_async(work, "all started processes have ended")

@@ -108,14 +108,8 @@ def findings(paths: Iterable[Path]) -> Iterator[Finding]:
     both = [(one.pre, one.post) for one in found if one.pre is not None and one.post is not None]
     if len(found) > 1 and both:
         pre, post = (sum(scores) / len(both) for scores in zip(*both, strict=True))
-        yield Finding(
-            "(class)",
-            "inventory",
-            f"mean: {len(both)} of {len(found)} folders",
-            pre=pre,
-            post=post,
-            gain=gain(pre, post),
-        )
+        status = f"mean: {len(both)} of {len(found)} folders"
+        yield Finding("(class)", "inventory", status, pre=pre, post=post, gain=gain(pre, post))
 
 
 def _finding(folder: Path) -> Finding:

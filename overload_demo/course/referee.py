@@ -224,10 +224,8 @@ class PlayStage:
         if DESTRUCTIVE.fullmatch(words[0]) or (words[0] == "EVAL" and re.search(r"\bflush(all|db)\b", words[1], re.I)):
             raise NotGradedError(f"deletes or changes the whole store ({words[0]})")
         if UNSUPPORTED.fullmatch(words[0]):
-            return (
-                "refused",
-                f"{words[0]} is not possible here: the store neither waits nor opens transactions; use EVAL",
-            )
+            why = "the store neither waits nor opens transactions; use EVAL"
+            return "refused", f"{words[0]} is not possible here: {why}"
         reply = self.server.ask(*words)
         is_error = isinstance(reply, Exception)
         self.add(actor.name, _shortened(words), "error" if is_error else _text(reply), "command")

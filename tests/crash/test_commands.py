@@ -114,6 +114,30 @@ def test_sigterm_finishes_the_running_job_and_releases_the_rest(tmp_path: Path, 
         worker.stop()
 
 
+@pytest.mark.parametrize(
+    ("number", "code", "text"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_stopped_watch_ends_in_one_line_and_the_api_keeps_running(
+    tmp_path: Path, number: signal.Signals, code: int, text: str
+) -> None:
+    shown = tmp_path / "shown"
+    terminal = environment(tmp_path, FORCE_COLOR=1, TERM="xterm")  # shows each sample, not only the last one
+    with api_process(tmp_path) as (_, client), shown.open("w") as output:
+        command = [sys.executable, "-m", "overload_demo", "watch", str(client.base_url)]
+        with subprocess.Popen(command, env=terminal, stdout=output, stderr=subprocess.PIPE, text=True) as watch:
+            try:
+                wait_until("it shows a sample", lambda: "0.0 s" in shown.read_text())
+
+                watch.send_signal(number)
+
+                _, errors = watch.communicate(timeout=25)
+            finally:
+                watch.kill()
+        [line] = errors.splitlines()
+        assert (watch.returncode, f"error: {text}; the API keeps running" in line) == (code, True), errors
+        assert client.get("/health").status_code == 200
+
+
 def test_sigterm_ends_a_worker_within_the_grace_period(tmp_path: Path, own_queue: dict[str, object]) -> None:
     (tmp_path / "stuck.py").write_text("import threading\n\n\ndef handle(payload):\n    threading.Event().wait()\n")
     with api_process(tmp_path, **own_queue) as (_, client):
