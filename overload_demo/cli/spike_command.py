@@ -80,15 +80,19 @@ def spike(
             _ask_before_upstash(console, requests, processing_delay, yes=yes)
         if kill_primary and nodes == 1:
             raise ConfigurationError("--kill-primary needs a cluster: --nodes 6")
-        if upstash and nodes > 1:
-            raise ConfigurationError("either --upstash or --nodes")
-        other_store = {} if upstash else {"upstash_redis_rest_url": None, "upstash_redis_rest_token": None}
-        load_settings(overload_nodes=nodes, worker_processing_delay=processing_delay, **other_store)
+        _check_settings(nodes, processing_delay, upstash)
         stack = {"processing_delay_s": processing_delay, "upstash": upstash, "nodes": nodes, "runs": output}
         work = _spike(plan, stack, [Kill("primary", KILL_AFTER_SHARE)] * kill_primary, live, console)
         result, kills, folder = run_async(work, "all started processes have ended")
     _show(console, result, kills, folder)
     raise typer.Exit(0 if result.verdict == "absorbed" else 1)
+
+
+def _check_settings(nodes: int, processing_delay_s: float, upstash: bool) -> None:
+    if upstash and nodes > 1:
+        raise ConfigurationError("either --upstash or --nodes")
+    other_store = {} if upstash else {"upstash_redis_rest_url": None, "upstash_redis_rest_token": None}
+    load_settings(overload_nodes=nodes, worker_processing_delay=processing_delay_s, **other_store)
 
 
 def _show(console: Console, result: SpikeResult, kills: list[KillSeen], folder: Path) -> None:
