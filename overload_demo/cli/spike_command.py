@@ -76,23 +76,16 @@ def spike(
             from overload_demo.live import page  # noqa: F401  # report a missing extra before anything starts
         if processing_delay is None:
             processing_delay = sized_delay_s(rate) if rate is not None and not upstash else MIN_DELAY_S
-        if upstash:
-            _ask_before_upstash(console, requests, processing_delay, yes=yes)
         if kill_primary and nodes == 1:
             raise ConfigurationError("--kill-primary needs a cluster: --nodes 6")
-        _check_settings(nodes, processing_delay, upstash)
+        _check_settings(processing_delay, nodes, upstash=upstash)
+        if upstash:
+            _ask_before_upstash(console, requests, processing_delay, yes=yes)
         stack = {"processing_delay_s": processing_delay, "upstash": upstash, "nodes": nodes, "runs": output}
         work = _spike(plan, stack, [Kill("primary", KILL_AFTER_SHARE)] * kill_primary, live, console)
         result, kills, folder = run_async(work, "all started processes have ended")
     _show(console, result, kills, folder)
     raise typer.Exit(0 if result.verdict == "absorbed" else 1)
-
-
-def _check_settings(nodes: int, processing_delay_s: float, upstash: bool) -> None:
-    if upstash and nodes > 1:
-        raise ConfigurationError("either --upstash or --nodes")
-    other_store = {} if upstash else {"upstash_redis_rest_url": None, "upstash_redis_rest_token": None}
-    load_settings(overload_nodes=nodes, worker_processing_delay=processing_delay_s, **other_store)
 
 
 def _show(console: Console, result: SpikeResult, kills: list[KillSeen], folder: Path) -> None:
@@ -138,6 +131,14 @@ async def _live_page(console: Console) -> AsyncIterator[OnProgress]:
         console.print(hint, highlight=False, soft_wrap=True)
         await page.first_viewer(VIEWER_WITHIN_S)
         yield SpikeFeed(feed)
+
+
+def _check_settings(processing_delay_s: float, nodes: int, *, upstash: bool) -> None:
+    """Raise :class:`ConfigurationError` for what the stack would refuse, before anything starts."""
+    if upstash and nodes > 1:
+        raise ConfigurationError("either --upstash or --nodes")
+    embedded = {} if upstash else {"upstash_redis_rest_url": None, "upstash_redis_rest_token": None}
+    load_settings(overload_nodes=nodes, worker_processing_delay=processing_delay_s, **embedded)
 
 
 def _ask_before_upstash(console: Console, requests: int, processing_delay_s: float, *, yes: bool) -> None:
