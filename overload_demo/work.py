@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -40,13 +40,13 @@ class Slot:
 
 def utc_now() -> str:
     """Return the wall clock in the stored form: UTC, ISO 8601 with milliseconds and ``Z``."""
-    return _iso(time.time_ns() // 1_000_000)
+    seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+    return f"{_to_the_second(seconds)}.{nanoseconds // 1_000_000:03d}Z"
 
 
-@lru_cache(maxsize=1)  # many jobs end in the same millisecond
-def _iso(milliseconds: int) -> str:
-    moment = datetime.fromtimestamp(milliseconds // 1000, UTC) + timedelta(milliseconds=milliseconds % 1000)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+@lru_cache(maxsize=1)  # many jobs end in the same second
+def _to_the_second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def process(

@@ -245,16 +245,18 @@ class Upstash:
             raise StoreUnavailableError(f"the subscription was lost ({type(error).__name__})") from None
         raise StoreUnavailableError("the subscription has ended")
 
-    def _request(self, path: str, content: bytes) -> httpx.Request:
-        # Not client.build_request: merging defaults and parsing the same URL again took a fifth of an exchange's time.
-        headers = {
-            "Authorization": f"Bearer {self.address.token.get_secret_value()}",
-            "Content-Type": "application/json",
-            "Accept-Encoding": "identity",
-            "Upstash-Sync-Token": self._sync_token,
-        }
-        url = _parsed(self.address.origin + path)
-        return httpx.Request("POST", url, headers=headers, content=content, extensions=self._extensions)
+    def _request(self, path: str, body: bytes) -> httpx.Request:
+        # Not client.build_request, and headers in bytes: a third less of an exchange's time.
+        url, token = _parsed(self.address.origin + path), self.address.token.get_secret_value()
+        headers = [
+            (b"Host", url.netloc),
+            (b"Authorization", b"Bearer " + token.encode()),
+            (b"Content-Type", b"application/json"),
+            (b"Content-Length", b"%d" % len(body)),
+            (b"Accept-Encoding", b"identity"),
+            (b"Upstash-Sync-Token", self._sync_token.encode()),
+        ]
+        return httpx.Request("POST", url, headers=headers, stream=httpx.ByteStream(body), extensions=self._extensions)
 
     async def _refresh_address(self, failed: Address, give_up_at: float) -> None:
         """After a failed connection, get the present address once for all callers; each waits until its deadline."""
@@ -297,16 +299,14 @@ _parsed = lru_cache(maxsize=16)(httpx.URL)
 
 
 async def _read_limited(response: httpx.Response) -> bytes:
-    declared = response.headers.get("content-length", "0")
-    if not declared.isdigit() or int(declared) > MAX_REPLY_BYTES:
-        raise ReplyTooLargeError("the declared length is too large")
-    chunks, size = [], 0
+    if isinstance(response.stream, httpx.ByteStream):  # complete: the loopback transport has limited it
+        return b"".join(response.stream)
+    text = bytearray()
     async for chunk in response.aiter_raw():
-        size += len(chunk)
-        if size > MAX_REPLY_BYTES:
+        text += chunk
+        if len(text) > MAX_REPLY_BYTES:
             raise ReplyTooLargeError("the body is too large")
-        chunks.append(chunk)
-    return b"".join(chunks)
+    return bytes(text)
 
 
 async def _events(response: httpx.Response) -> AsyncIterator[str]:

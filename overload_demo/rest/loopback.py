@@ -230,4 +230,4 @@ Kind = TypeVar("Kind", bound=_Connection)
 
 def _as_bytes(request: httpx.Request) -> bytes:
     head = b"".join(b"%b: %b\r\n" % header for header in request.headers.raw)
-    return b"%b %b HTTP/1.1\r\n%b\r\n%b" % (request.method.encode(), request.url.raw_path, head, request.content)
+    return b"%b %b HTTP/1.1\r\n%b\r\n%b" % (request.method.encode(), request.url.raw_path, head, request.read())
