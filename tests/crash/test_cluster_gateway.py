@@ -143,6 +143,7 @@ def test_the_successor_of_a_lost_primary_is_followed_and_has_every_confirmed_wri
         assert last in gateway.log()
 
 
+@pytest.mark.exhaustive
 def test_a_successor_that_evicts_gets_no_commands_until_it_does_not(
     own_cluster: RunningCluster, tmp_path: Path
 ) -> None:

@@ -261,6 +261,7 @@ def test_children_end_with_their_parent_and_ignore_an_interrupt(tmp_path: Path) 
         assert (api.pid, worker.pid) == (None, None)
 
 
+@pytest.mark.exhaustive
 def test_plain_uvicorn_serves_the_app_too(tmp_path: Path) -> None:
     port = free_port()
     command = [

@@ -101,6 +101,7 @@ def course_folder(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.exhaustive
 def test_the_users_own_queue_py_shadows_nothing_and_their_handler_is_found(course_folder: Path) -> None:
     with api_process(course_folder.parent) as (_, client):
         [job_id] = submit(client)

@@ -70,6 +70,7 @@ def test_an_untrusted_certificate_is_refused_in_one_line(tmp_path: Path) -> None
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.exhaustive
 def test_tls_to_a_server_without_it_is_refused_in_one_line(tmp_path: Path) -> None:
     port = free_port()
     with server(tmp_path / "own", port):

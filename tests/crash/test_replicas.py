@@ -162,6 +162,7 @@ def test_a_primary_that_refuses_writes_without_replicas_enqueues_nothing(tmp_pat
         assert client.get("/queue/stats").json()["accepted"] == 1
 
 
+@pytest.mark.exhaustive
 def test_a_stopped_primary_costs_no_connections(tmp_path: Path, pair: Pair) -> None:
     def connections() -> int:
         return len(pair.ask("CLIENT", "LIST").splitlines())
@@ -176,6 +177,7 @@ def test_a_stopped_primary_costs_no_connections(tmp_path: Path, pair: Pair) -> N
         wait_until("connections that were given up are closed", lambda: connections() <= before + 3, 20)
 
 
+@pytest.mark.exhaustive
 def test_silent_connections_end_with_the_shared_one(tmp_path: Path) -> None:
     with own_server(tmp_path / "own", *DURABLE) as url, contextlib.closing(Relay(url.removeprefix("unix://"))) as relay:
         with standalone_store(tmp_path / "data", OVERLOAD_REDIS_URL=relay.url) as rest:

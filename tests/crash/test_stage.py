@@ -94,6 +94,7 @@ async def test_an_act_begins_with_a_worker_although_it_was_killed_before(tmp_pat
         assert "kill" in feed.state["controls"]
 
 
+@pytest.mark.exhaustive
 async def test_a_frozen_store_thaws_after_its_time(tmp_path: Path) -> None:
     async with a_stage(tmp_path) as (stage, feed, stack):
         store = redis(stack)
@@ -193,6 +194,7 @@ async def test_a_stage_that_is_left_in_mid_act_leaves_no_load(tmp_path: Path) ->
     await until("nothing of it is left", lambda: not [child for child in children if is_alive(child)])
 
 
+@pytest.mark.exhaustive
 async def test_both_counts_are_stored_with_the_run_also_those_taken_after_its_end(tmp_path: Path) -> None:
     async with a_stage(tmp_path) as (stage, feed, stack):
         await stage.vote("ask", VoteEntry(question="at_once"))

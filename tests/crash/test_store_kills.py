@@ -161,6 +161,7 @@ def test_without_a_server_requests_wait_two_seconds_for_a_503_that_did_nothing(d
         assert rest.run("EXISTS", "k") == 0
 
 
+@pytest.mark.exhaustive
 def test_several_users_of_a_dead_gateway_start_one_store(data_dir: Path) -> None:
     users = [User(data_dir) for _ in range(4)]
     try:

@@ -96,6 +96,7 @@ def test_the_store_of_a_killed_user_ends(data_dir: Path) -> None:
     wait_until_no_process_in(data_dir)
 
 
+@pytest.mark.exhaustive
 def test_users_in_quick_succession_never_get_a_store_that_is_ending(data_dir: Path) -> None:
     for _ in range(4):
         with EmbeddedStore(data_dir, load_settings()) as store:

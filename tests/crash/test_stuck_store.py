@@ -57,6 +57,7 @@ def test_an_endless_script_that_has_written_is_undone_and_nothing_acknowledged_i
         assert rest.run("EXISTS", "half") == 0
 
 
+@pytest.mark.exhaustive
 def test_a_slow_script_is_left_to_end_and_keeps_its_connection(tmp_path: Path) -> None:
     with standalone_store(tmp_path) as rest:
         with socket.socket(socket.AF_UNIX) as server:  # 2 s, the usual limit, may pass on a machine with too few cores

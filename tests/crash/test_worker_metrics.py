@@ -65,6 +65,7 @@ def test_outcomes_attempts_times_and_batches_add_up(tmp_path: Path, own_queue: d
     assert not any(errors.values())  # that a new store does not know the scripts yet is none
 
 
+@pytest.mark.exhaustive
 def test_an_interrupted_job_is_counted_as_a_second_attempt(tmp_path: Path, own_queue: dict[str, object]) -> None:
     with api_process(tmp_path, **own_queue) as (_, client):
         [job_id] = submit(client)

@@ -186,6 +186,7 @@ if b"--ready-fd" in pathlib.Path("/proc/self/cmdline").read_bytes().split(b"\0")
 """
 
 
+@pytest.mark.exhaustive
 def test_a_child_that_hangs_at_its_start_is_restarted_while_the_others_serve(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

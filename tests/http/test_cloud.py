@@ -166,6 +166,7 @@ async def test_a_reply_that_is_too_large_is_a_503_and_the_next_one_a_200(
     assert (await client.get("/queue/stats")).status_code == 200
 
 
+@pytest.mark.exhaustive
 async def test_the_largest_jobs_and_results_stay_below_the_largest_reply(cloud: CloudDatabase, tmp_path: Path) -> None:
     """Quotes double in size in JSON: large jobs are leased together, and their results polled together."""
     settings = make_settings(tmp_path, overload_max_body_bytes=LARGEST, overload_store_deadline_s=20.0)

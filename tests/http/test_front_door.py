@@ -116,6 +116,7 @@ def test_silent_and_slow_senders_are_closed_and_others_served(tmp_path: Path, st
         assert client.get("/queue/stats").json()["accepted"] == 0
 
 
+@pytest.mark.exhaustive
 def test_connections_up_to_the_cap_do_not_pause_accepting(tmp_path: Path, store: Store) -> None:
     settings = make_settings(tmp_path, overload_max_connections=8)
     with serving_api(settings, store) as client:

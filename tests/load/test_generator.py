@@ -219,6 +219,7 @@ def test_cancelling_ends_the_load_processes() -> None:
     assert not load_processes()
 
 
+@pytest.mark.exhaustive
 def test_the_longest_duration_ends_the_load() -> None:
     with scripted_server(scripted.accept) as server:
         opened = fire(server.url, 1000, rate_per_s=100.0, max_duration_s=0.5).summary()

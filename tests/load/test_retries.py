@@ -146,6 +146,7 @@ def jobs_that_end(state: Callable[[int], str]) -> Script:
     return script
 
 
+@pytest.mark.exhaustive
 def test_a_client_that_waits_for_the_result_repeats_what_is_late_or_failed() -> None:
     states = {0: "queued", 1: "failed", 2: "done"}
     policy = at_once(until="done", attempts=2, poll_s=0.05)

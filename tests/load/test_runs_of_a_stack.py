@@ -23,6 +23,7 @@ PLAN = SpikePlan(60, 300, baseline="none")
 pytestmark = pytest.mark.anyio
 
 
+@pytest.mark.exhaustive
 async def test_each_run_of_a_stack_keeps_separate_files(tmp_path: Path) -> None:
     async with await Stack.start(processing_delay_s=0.0, runs=tmp_path) as stack:
         first = await run_spike(stack, PLAN)

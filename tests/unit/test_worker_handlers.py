@@ -37,6 +37,7 @@ def test_a_handler_may_be_async_and_may_take_the_context(tmp_path: Path, store: 
         assert results == [{"value": n, "job_id": job_id, "attempt": 1} for n, job_id in enumerate(ids)]
 
 
+@pytest.mark.exhaustive
 def test_many_large_results_are_settled(tmp_path: Path, store: Store) -> None:
     """A batch whose results exceed what one request may hold is settled in several."""
     settings = make_settings(tmp_path, worker_handler=f"{HANDLERS}:large")
