@@ -94,7 +94,7 @@ class Settings(BaseSettings):
         None, pattern=r"^\d{1,4}(,\d{1,4})*$", description="shards to serve, e.g. 0,3; unset = all"
     )
     worker_max_attempts: int = Field(3, ge=1, le=100, description="interrupted attempts before a job is dead")
-    worker_max_batch: int = Field(128, ge=1, le=128, description="most jobs in one lease")
+    worker_max_batch: int = Field(128, ge=1, le=128, description="most jobs in one lease; a worker may hold two")
     worker_metrics_port: int | None = Field(
         None, ge=0, le=65_535, description="port of the worker's own /metrics; 0 = a free one; unset = none"
     )

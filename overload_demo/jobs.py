@@ -82,7 +82,7 @@ class JobRequest(BaseModel):
     expires_in_s: Seconds | None = Field(
         None,
         description="seconds within which the job must start; after that a worker fails it without running it. Until a "
-        "worker reaches it, it stays queued. An interrupted job has started, and runs again",
+        "worker reaches it, it stays queued. A job that was leased before runs again",
     )
 
 
@@ -120,7 +120,7 @@ _LONG_NUMBER = re.compile(rb"[0-9](?:[eE]|[0-9]{299})")
 
 
 def is_plainly_strict(body: bytes) -> bool:
-    """Whether valid JSON certainly contains nothing that :func:`why_not_strict` refuses; cheap, may return False.
+    """Whether valid JSON certainly contains nothing that :func:`why_not_strict` refuses; cheap, False proves nothing.
 
     Three searches for words are faster than one pattern.
     """

@@ -1,4 +1,4 @@
-"""Child processes, forks, stop signals, and the detection of a parent that has died.
+"""Child processes, forks, stop signals, an event loop in a thread, and the detection of a parent that has died.
 
 A child started from a notebook must ignore the kernel's Interrupt (SIGINT reaches the whole process group) and must not
 outlive a killed kernel. So it ignores SIGINT and watches its stdin, a pipe from the parent, which the operating system
@@ -8,18 +8,26 @@ closes when the parent ends for any reason.
 import asyncio
 import contextlib
 import os
+import selectors
 import signal
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from overload_demo.errors import OverloadDemoError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 Value = TypeVar("Value")
 
 STOP_WITHIN_S = 20.0
+CHECK_THREAD_S = 0.5
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM} | ({signal.SIGHUP} if hasattr(signal, "SIGHUP") else set())  # Windows
 # -P: a queue.py or json.py in the working directory must not shadow the standard library
 PYTHON_M = (sys.executable, "-P", "-m")
@@ -163,6 +171,69 @@ class Child:
     def pid(self) -> int | None:
         """The child's process id; None when it is not running."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
+
+
+class LoopThread:
+    """An event loop in a thread of its own, whose descriptors no forked child keeps.
+
+    ``on_lost`` is called in the thread if the loop fails, for example because a handler closed descriptors that it does
+    not own. The thread then ends, and further calls raise :class:`OverloadDemoError`.
+    """
+
+    def __init__(self, name: str, on_lost: Callable[[OSError], object] = lambda _: None) -> None:
+        self._name, self._on_lost = name, on_lost
+        self._selector = selectors.DefaultSelector()
+        self.loop = asyncio.SelectorEventLoop(self._selector)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        _loop_threads.add(self)
+        self._thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+            self.loop.close()
+        except OSError as error:
+            self._on_lost(error)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the loop runs."""
+        return self._thread.is_alive()
+
+    def start(self, work: Coroutine[Any, Any, Value]) -> "Future[Value]":
+        """Start a coroutine in the thread."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop)
+
+    def call(self, work: Coroutine[Any, Any, Value]) -> Value:
+        """Run a coroutine in the thread and return its result."""
+        running = self.start(work)
+        while self.is_alive:
+            try:
+                return running.result(CHECK_THREAD_S)
+            except TimeoutError:
+                if running.done():
+                    raise
+        with contextlib.suppress(RuntimeError):
+            work.close()
+        raise OverloadDemoError(f"the event loop of {self._name} has failed")
+
+    def stop(self) -> None:
+        """End the thread and close the loop."""
+        _loop_threads.discard(self)
+        if self.is_alive:
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self._thread.join(timeout=5.0)
+
+    def descriptors(self) -> list[int]:
+        """Those of the loop and of all that it watches."""
+        own = [key.fd for key in (self._selector.get_map() or {}).values()]
+        return own + ([self._selector.fileno()] if isinstance(self._selector, selectors.EpollSelector) else [])
+
+
+_loop_threads: "weakref.WeakSet[LoopThread]" = weakref.WeakSet()
+# A child that used the connections or the epoll set would change those of the parent.
+after_fork(lambda: replace_with_null(fd for thread in _loop_threads for fd in thread.descriptors()))
 
 
 def run_async(work: Coroutine[Any, Any, Value], ended: str) -> Value:

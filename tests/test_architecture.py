@@ -56,18 +56,18 @@ HOMES = {
 
 # Room -> most lines of Python. A room inside another one (api/front_door, store/gateway) counts by itself.
 STACK = {
-    "vocabulary": 1_293,
+    "vocabulary": 1_364,
     "rest": 746,
     "queue": 1_468,
     "api": 1_257,
-    "api/front_door": 777,
-    "worker": 1_693,
+    "api/front_door": 778,
+    "worker": 1_673,
     "store": 1_798,
-    "store/gateway": 1_841,
+    "store/gateway": 1_842,
 }
-WORKBENCH = {"load": 1_820, "lab": 5_466, "live": 1_668, "course": 1_900, "cli": 399}
-MOST_LINES_OF_THE_STACK = 10_873
-MOST_LINES_OF_THE_WORKBENCH = 11_253
+WORKBENCH = {"load": 1_820, "lab": 5_462, "live": 1_668, "course": 1_900, "cli": 399}
+MOST_LINES_OF_THE_STACK = 10_926
+MOST_LINES_OF_THE_WORKBENCH = 11_249
 MOST_LINES_OF_LUA = 650
 MOST_LINES_OF_EXPERIMENTS = 4_786
 MOST_LINES_OF_CHECKS = 1_385  # of exercises, beside the notebooks
@@ -218,7 +218,7 @@ def test_the_first_page_is_short() -> None:
 
 
 TOUR_START = "overload_demo/jobs.py"
-MOST_STOPS, MOST_LINES_OF_THE_TOUR = 13, 2_230
+MOST_STOPS, MOST_LINES_OF_THE_TOUR = 13, 2_210
 STOP = re.compile(r"Reading tour (\d+) of (\d+); (?:next: (\S+)|the end)\. Look for .+?\. Question: .+?\?")
 
 

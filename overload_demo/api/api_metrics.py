@@ -38,7 +38,7 @@ QUEUE_COUNTERS = (
     ("overload_jobs_cancelled_total", "cancelled", "Jobs cancelled while they waited."),
     ("overload_jobs_expired_total", "expired", "Jobs not started by their deadline."),
     ("overload_jobs_dead_total", "dead", "Jobs put on the dead-letter list."),
-    ("overload_jobs_interrupted_total", "interrupted", "Attempts that ended without an outcome."),
+    ("overload_jobs_interrupted_total", "interrupted", "Leases that ended without an outcome; the job runs again."),
 )
 
 

@@ -23,11 +23,11 @@ from overload_demo.errors import ConfigurationError
 from overload_demo.jobs import shard_of
 from overload_demo.process import run_async
 from overload_demo.queue.maintenance import DeadLetter, QueueAdmin
-from overload_demo.queue.results import SHARD_DEADLINE_S
 from overload_demo.store.connect import EmbeddedStore, Store, open_store, opened
 
 Value = TypeVar("Value")
 
+SHARD_COMMAND_S = 2.5  # above the gateway's 2 s, after which it answers that nothing was done
 WHY_NOT = {
     "no payload": "its payload is gone, there is nothing to run",
     "unknown": "no such job",
@@ -232,7 +232,7 @@ def _with_admin(work: Callable[[QueueAdmin], Awaitable[Value]]) -> Value:
         deadline_s = settings.overload_store_deadline_s
         with open_store(settings) as store:
             # The check in open_store has waited for a dead one of several shards already.
-            timeout_s = min(SHARD_DEADLINE_S, deadline_s) if store[0].others else deadline_s
+            timeout_s = min(SHARD_COMMAND_S, deadline_s) if store[0].others else deadline_s
             async with opened(store, timeout_s=timeout_s) as clients:
                 return await work(QueueAdmin(clients, settings))
 

@@ -8,7 +8,6 @@ import contextlib
 import json
 import math
 import re
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -18,6 +17,7 @@ from typing import Any, NoReturn, Self
 from urllib.parse import urlsplit
 
 from overload_demo.config import load_settings
+from overload_demo.process import LoopThread
 from overload_demo.rest import Address
 from overload_demo.rest.loopback import connect
 from overload_demo.store.connect import EmbeddedStore
@@ -44,17 +44,13 @@ class Proxy(ABC):
     @contextlib.contextmanager
     def serving(self) -> Iterator[Self]:
         """Serve for the length of the block."""
-        loop = asyncio.new_event_loop()
-        thread = threading.Thread(target=loop.run_forever, name="proxy", daemon=True)
-        thread.start()
+        thread = LoopThread("proxy")
         try:
-            server = asyncio.run_coroutine_threadsafe(self._open(), loop).result(TIMEOUT_S)
+            server = thread.start(self._open()).result(TIMEOUT_S)
             yield self
-            asyncio.run_coroutine_threadsafe(self._close(server), loop).result(TIMEOUT_S)
+            thread.start(self._close(server)).result(TIMEOUT_S)
         finally:
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join(TIMEOUT_S)
-            loop.close()
+            thread.stop()
 
     async def _open(self) -> asyncio.Server:
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0)

@@ -8,7 +8,7 @@ optional prefix::
     job:{job_id}   hash    job_id payload status created_at seq [idem] [owner] [start_by: "DEADLINE_MS SECONDS_GIVEN"
                            by the store's clock], later attempts fence started_at, then completed_at with result or
                            error. A cancelled job has no payload, and a seq while its entry is in the list.
-                           Expires only when it is finished and out of the list
+                           Expires only when finished and in neither list
     jobs:seq       string  sequence number of the last job enqueued
     jobs:leases    zset    id → end of its lease, ms by the store's clock
     jobs:owners    hash    id → "fence worker token place" of its live lease; place = its position in the batch
@@ -22,8 +22,8 @@ optional prefix::
     jobs:shard     string  "DEPLOYMENT_ID SHARD SHARDS" in each of several shards, written at the first start
     idem:{record}  string  "job_id fingerprint" of an Idempotency-Key; expires with its job. The record is the digest
                            of the key; where the API has keys, it begins with the owner and a dot
-    jobs:wake      channel "" when jobs may be ready and "asleep" was set, which this deletes: all sleeping workers
-                           lease. Other messages are ids of workers that test their subscription
+    jobs:wake      channel "" at a resume, or when jobs are ready and "asleep" is set (then deleted): all sleeping
+                           workers lease. Other messages are ids of workers that test their subscription
 
 Reading tour 2 of 13; next: overload_demo/queue/lua/enqueue.lua. Look for the keys that mention one job in each of its
 states. Question: which keys change when a lease call returns an expired lease? Stop 7 has the answer.

@@ -38,7 +38,7 @@ LEAST_LEFT_S = 0.25  # of an item that has waited elsewhere: with less, the othe
 class GroupCommit(Generic[Item, Reply]):
     """Gathers items into calls of ``send(items, deadline_s)``, which returns a reply or an error for each item.
 
-    While a call is in flight, the next one starts once ``WORTH_A_CALL`` items wait.
+    During a call, the next one starts once ``WORTH_A_CALL`` items wait, or one has waited for 0.25 s.
     Limits: ``senders`` calls in flight; ``max_items`` and ``MAX_CALL_BYTES`` (by ``size_of``) in a call;
     ``MAX_WAITING`` items and ``MAX_WAITING_BYTES`` not sent yet, beyond which :meth:`submit` raises at once.
     An item not sent within ``deadline_s`` fails with outcome ``not_enqueued``; with ``unsent_s``, also one that has

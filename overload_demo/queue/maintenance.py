@@ -113,7 +113,7 @@ class QueueAdmin:
         await self._in_each(pause)
 
     async def resume(self) -> None:
-        """Lease jobs again, and wake all idle workers; one that cannot be woken notices at its next poll."""
+        """Lease jobs again, and wake all idle workers; the others lease at their next poll."""
 
         async def resume(_: int, upstash: Upstash, protocol: Protocol) -> None:
             commands = ("HDEL", protocol.key("stats"), "paused"), ("PUBLISH", protocol.key("wake"), "")

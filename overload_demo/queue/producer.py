@@ -1,6 +1,6 @@
 """The API's writing side: enqueue and cancel by group commit. A call returns after the store has committed.
 
-With ``OVERLOAD_MIN_REPLICAS`` it returns after so many replicas have the write, too.
+With ``OVERLOAD_MIN_REPLICAS`` it also waits until that number of replicas has the write.
 
 Reading tour 5 of 13; next: overload_demo/api/direct.py. Look for the verdicts of the script. Question: which error
 (see errors.py) leaves open whether the job is stored?
@@ -63,8 +63,8 @@ class Enqueued:
 class Producer:
     """Enqueues and cancels jobs. ``on_commit(jobs, seconds)`` is called after each call that enqueues.
 
-    As ``shard`` of several it has its part of the configured bounds, counts waits as in ``shards.py``, and soon fails a
-    job that it has not sent, for another shard to take it.
+    As ``shard`` of several it has its part of the configured bounds, counts waits as in ``shards.py``, and fails a job
+    not sent within ``UNSENT_S``, for another shard to take it.
     """
 
     def __init__(

@@ -20,12 +20,12 @@ from overload_demo.rest.client import Upstash
 
 COUNTERS = ("accepted", "done", "failed", "dead", "interrupted", "cancelled", "expired")
 MAX_READ_JOBS = 500
-# A job returned to the head has at most this many jobs before it: the largest batch times a few workers.
+# A returned job is searched for among so many at the head: two batches of four workers.
 MAX_RETURNED_DISTANCE = 1_024
 # Upstash allows 10 MB a reply, and escaping can double a text of quotes and backslashes.
 MAX_READ_RESULT_BYTES = 2_097_152
 PING_DEADLINE_S = 1.0
-SHARD_DEADLINE_S = 2.0  # for the numbers of one of several shards, or a command in it: the others count without it
+SHARD_DEADLINE_S = 2.0  # for the numbers of one of several shards: the others count without it
 
 
 @dataclass(frozen=True, slots=True)

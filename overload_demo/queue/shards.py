@@ -1,6 +1,6 @@
 """Several shards: each is a complete queue in a store of its own. With one shard nothing of this module runs.
 
-Where a job lives is in its id, so a poll or a cancellation asks one shard. A new job with an Idempotency-Key goes to
+A job's id names its shard, so a poll or a cancellation asks only that one. A new job with an Idempotency-Key goes to
 the shard that the key's record names; any other one goes to a shard that takes jobs at present. A worker serves all
 shards, so a job's place and wait in the deployment are about those in its shard, times the number of shards.
 """
@@ -26,7 +26,7 @@ from overload_demo.queue.results import COUNTERS, JobStatus, QueueStats, Results
 from overload_demo.rest.client import Upstash
 
 JOBS_IN_A_ROW = WORTH_A_CALL  # to one shard
-# Without new jobs for a shard: so long after its bound refused one; while an answer takes longer, as few fsyncs do.
+# A shard gets no new jobs for FULL_S after a refusal, nor while a reply takes longer than SLOW_S, as few fsyncs do.
 FULL_S, SLOW_S = 0.25, 0.1
 ROUND_PAUSE_S, PROBE_FIRST_S, PROBE_LONGEST_S = 0.1, 0.5, 2.0
 # Of the numbers of one shard; the other ones need more than a sum.

@@ -101,7 +101,7 @@ class ScriptCall:
 
 
 class Confirmation(NamedTuple):
-    """So many replicas must have what a script has written or found.
+    """``replicas`` replicas must have what a script has written or found.
 
     WAIT covers what its own connection has written; a repeated script may write nothing, so ``touch`` always writes.
     """

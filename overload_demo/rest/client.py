@@ -246,7 +246,7 @@ class Upstash:
         raise StoreUnavailableError("the subscription has ended")
 
     def _request(self, path: str, body: bytes) -> httpx.Request:
-        # Not client.build_request, and headers in bytes: a third less of an exchange's time.
+        # Not client.build_request, and headers in bytes: a third less CPU time of an exchange (profiled).
         url, token = _parsed(self.address.origin + path), self.address.token.get_secret_value()
         headers = [
             (b"Host", url.netloc),

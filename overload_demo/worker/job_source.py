@@ -26,7 +26,7 @@ from overload_demo.worker.guards import Identity
 
 log = logging.getLogger("overload_demo.worker")
 
-LONGEST_SLEEP_S = 180.0  # chosen: 20 lease calls an idle hour; a worker that is killed counts as alive for so long
+LONGEST_SLEEP_S = 180.0  # chosen: 20 lease calls an idle hour; a killed worker counts as alive for this and its lease
 SLEEP_GROWTH = 3.0
 ECHO_WITHIN_S = 1.0
 RETRY_FIRST_S = 0.25

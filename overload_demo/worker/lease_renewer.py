@@ -13,17 +13,13 @@ which method keeps a slow job from running twice?
 import asyncio
 import contextlib
 import logging
-import selectors
-import threading
 import time
-import weakref
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from overload_demo.config import Settings
-from overload_demo.errors import OverloadDemoError, StoreError
-from overload_demo.process import after_fork, replace_with_null
+from overload_demo.errors import StoreError
+from overload_demo.process import LoopThread
 from overload_demo.queue.consumer import Lease, LeasedJob, LeaseEnd, Settlement, about
 from overload_demo.store.connect import Store
 from overload_demo.worker.guards import Identity
@@ -32,13 +28,11 @@ from overload_demo.worker.journal import WorkerMetrics
 from overload_demo.worker.sharded_consumer import open_source
 
 log = logging.getLogger("overload_demo.worker")
-Value = TypeVar("Value")
 
 TICK_S = 0.03
 SETTLE_AFTER_S = 0.05  # with the tick and one exchange, a result is in the store within 100 ms
 BATCH_TARGET_S = 0.05  # work in one batch
 OVERRUN_S = 0.25  # a running job that takes longer does not hold back the rest of its batch
-CHECK_THREAD_S = 0.5
 MAX_SETTLE_BYTES = 2_097_152  # a request over 10 MB is refused, and JSON inside JSON may double in size
 
 
@@ -63,8 +57,8 @@ class LeaseRenewer:
         on_wake: Callable[[], object] | None = None,
     ) -> None:
         self._settings, self._metrics = settings, metrics
-        self._on_overdue, self._on_lost = on_overdue, on_lost
-        self._todo: deque[LeasedJob] = deque()  # the worker's thread takes the first, this one the last
+        self._on_overdue = on_overdue
+        self._todo: deque[LeasedJob] = deque()  # the worker's thread takes the first; this one appends, takes the last
         self._finished: deque[Settlement] = deque()  # both threads append, this one takes the first
         self._oldest_finished = 0.0
         self._current: LeasedJob | None = None  # only the worker's thread sets it and its start
@@ -73,38 +67,14 @@ class LeaseRenewer:
         self._recent_job_s = 0.0  # 0 before the first job
         self._ahead: asyncio.Task[None] | None = None
         self._more_wait = False  # in the store, after the last lease
+        self._asked_at = 0.0  # when the lease call was first sent that has no reply yet; 0: there is none
         self._renewed_at = time.monotonic()
         reports = Reports(self._count, on_wake or (lambda: None), self._add)
         self._source = open_source(settings, store, identity, metrics.store_error, reports)
         self._one_at_a_time = asyncio.Lock()
-        self._selector = selectors.DefaultSelector()
-        self._loop = asyncio.SelectorEventLoop(self._selector)
-        _renewers.add(self)
-        self._thread = threading.Thread(target=self._run_loop, name="lease-renewer", daemon=True)
-        self._thread.start()
+        self._thread = LoopThread("lease-renewer", on_lost)
         always = [self._tick_forever(), *([self._source.listen()] if on_wake else [])]
-        self._running = [asyncio.run_coroutine_threadsafe(one, self._loop) for one in always]
-
-    def _run_loop(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_forever()
-            self._loop.close()
-        except OSError as error:
-            self._on_lost(error)
-
-    def _call(self, work: Coroutine[Any, Any, Value]) -> Value:
-        """Run a coroutine in the renewer's thread and return its result."""
-        call = asyncio.run_coroutine_threadsafe(work, self._loop)
-        while self._thread.is_alive():
-            try:
-                return call.result(CHECK_THREAD_S)
-            except TimeoutError:
-                if call.done():
-                    raise
-        with contextlib.suppress(RuntimeError):
-            work.close()
-        raise OverloadDemoError("the event loop of the lease renewer has failed")
+        self._running = [self._thread.start(one) for one in always]
 
     # ---- for the thread that runs the jobs
 
@@ -113,14 +83,14 @@ class LeaseRenewer:
 
         Raises :class:`StoreError`; no settlement is lost.
         """
-        if ahead := list(self._todo):
-            self._loop.call_soon_threadsafe(self._look_ahead)
+        if self._thread.is_alive and (ahead := list(self._todo)):
+            self._thread.loop.call_soon_threadsafe(self._look_ahead)
             return Lease(ahead, 0, 0)
-        return self._call(self._fetch())
+        return self._thread.call(self._fetch())
 
     def sleep_s(self, lease: Lease) -> float:
         """Return how long the worker may sleep after a call that leased no job, seconds; 0 means that it must poll."""
-        return self._call(self._source.sleep_s(lease))
+        return self._thread.call(self._source.sleep_s(lease))
 
     def take(self) -> LeasedJob | None:
         """Return the next job of the batch, which is running from now on; None at the end of the batch."""
@@ -143,21 +113,14 @@ class LeaseRenewer:
 
     def close(self) -> None:
         """Settle finished jobs, release unstarted ones, end the thread."""
-        _renewers.discard(self)
-        if not self._thread.is_alive():  # reported by the call that met it
+        if not self._thread.is_alive:  # reported by the call that met it
             return
         try:
-            self._call(self._close())
+            self._thread.call(self._close())
         except StoreError as error:
             log.warning("ended with %d jobs not settled, their leases will expire: %s", len(self._finished), error)
         finally:
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(timeout=5.0)
-
-    def descriptors(self) -> list[int]:
-        """The descriptors of the connections to the store and of the loop; a forked child must not use them."""
-        own = [key.fd for key in (self._selector.get_map() or {}).values()]
-        return own + ([self._selector.fileno()] if isinstance(self._selector, selectors.EpollSelector) else [])
+            self._thread.stop()
 
     # ---- in the renewer's thread
 
@@ -176,38 +139,57 @@ class LeaseRenewer:
         return lease
 
     def _look_ahead(self) -> None:
-        """Lease the next batch while this one runs, if more jobs wait and a full batch ends within its time."""
+        """Lease the next batch while this one runs, if more jobs wait and a full one ends within BATCH_TARGET_S."""
         if self._ahead is None or self._ahead.done():
-            self._ahead = self._loop.create_task(self._fetch_ahead())
+            self._ahead = asyncio.create_task(self._fetch_ahead())
 
     async def _fetch_ahead(self) -> None:
-        most = self._settings.worker_max_batch
-        with contextlib.suppress(StoreError):  # the next call of the worker's thread reports it
-            while self._more_wait and len(self._todo) <= most and 1 < most <= self._batch_size:
-                async with self._one_at_a_time:
-                    await self._exchange(is_ahead=True)
+        try:
+            while True:
+                async with self._one_at_a_time:  # the tick before may have released the batch: look now
+                    if not self._may_lease_ahead():
+                        return
+                    await self._exchange(is_awaited=False)
+        except StoreError:
+            pass  # the next call of the worker's thread reports it
+        except Exception:
+            log.exception("bug in the lease renewer; it continues")
 
-    async def _exchange(self, *, is_ahead: bool = False) -> Lease:
-        finished = self._take_finished()
+    def _may_lease_ahead(self) -> bool:
+        most = self._settings.worker_max_batch
+        is_quick = 1 < most <= self._batch_size
+        return self._more_wait and is_quick and len(self._todo) <= most and not _any_interrupted(self._held())
+
+    async def _exchange(self, *, is_awaited: bool = True) -> Lease:
+        finished, self._more_wait = self._take_finished(), False
+        self._asked_at = self._asked_at or time.monotonic()  # a call whose reply was lost gets the same leases again
         with self._kept_on_failure(finished), self._metrics.timed("settle_and_lease" if finished else "lease"):
             lease = await self._source.fetch(finished, self._batch_size)
         if isinstance(lease, StoreError):
             raise lease
-        # A job that was interrupted before is alone in its lease. Ahead, it would not be alone in this worker.
-        was_interrupted = any(job.attempt > 1 for job in lease.jobs)
-        self._more_wait = bool(lease.jobs and lease.queue_length) and not was_interrupted
-        if is_ahead and was_interrupted:
-            self._metrics.leased(len(lease.jobs))
-            self._finished.extend(Settlement(job, LeaseEnd.RELEASED) for job in lease.jobs)
-        else:
-            self._add(lease, time.monotonic())
+        leased_at, self._asked_at = self._asked_at, 0.0
+        self._more_wait = bool(lease.jobs and lease.queue_length) and not _any_interrupted(lease.jobs)
+        self._add(lease, leased_at, is_awaited=is_awaited)
         return lease
 
-    def _add(self, lease: Lease, leased_at: float = 0.0) -> None:
-        """Add jobs to the batch. Of late ones it is unknown when they were leased: renew their leases at once."""
+    def _add(self, lease: Lease, leased_at: float = 0.0, *, is_awaited: bool = False) -> None:
+        """Add jobs to the batch, or release them: a job that was interrupted before must be alone in this worker.
+
+        Of late jobs it is unknown when they were leased: renew their leases at once.
+        """
         self._metrics.leased(len(lease.jobs))
-        self._renewed_at = min(leased_at, self._renewed_at) if self._todo or self._current else leased_at
+        held = self._held()
+        is_first = is_awaited and not held
+        if not is_first and _any_interrupted([*held, *lease.jobs]):
+            self._finished.extend(Settlement(job, LeaseEnd.RELEASED) for job in lease.jobs)
+            return
+        self._renewed_at = leased_at if is_first else min(leased_at, self._renewed_at)
         self._todo.extend(lease.jobs)
+
+    def _held(self) -> list[LeasedJob]:
+        """The running job and those that wait for their turn."""
+        current = self._current
+        return ([current] if current else []) + list(self._todo)
 
     async def _tick_forever(self) -> None:
         has_failed = False
@@ -247,11 +229,11 @@ class LeaseRenewer:
                 await self._source.settle(settlements)
 
     async def _renew(self) -> None:
-        current = self._current
-        held = ([current] if current else []) + list(self._todo)
+        held, before, now = self._held(), self._renewed_at, time.monotonic()
         with self._metrics.timed("extend"):
             lost = await self._source.extend(held)
-        self._renewed_at = time.monotonic()
+        if self._renewed_at == before:  # else late jobs have come meanwhile
+            self._renewed_at = now
         for job in held:
             if job.job_id in lost:
                 log.warning("lost the lease of %s: another worker may have it", job.job_id, extra=about(job))
@@ -266,9 +248,8 @@ class LeaseRenewer:
             if self._ahead:
                 self._ahead.cancel()
             try:
-                await self._settle(self._take_unstarted())
-                while self._finished:
-                    await self._settle([])
+                while self._finished or self._todo:
+                    await self._settle(self._take_unstarted())
                 await self._source.leave()
             finally:
                 await self._source.aclose()
@@ -295,7 +276,7 @@ class LeaseRenewer:
         """Keep settlements for the next request if this one fails; settling twice is harmless."""
         try:
             yield
-        except StoreError:
+        except BaseException:
             self._finished.extendleft(reversed(settlements))
             raise
 
@@ -305,6 +286,5 @@ class LeaseRenewer:
             log.warning("%d results came too late: their leases were lost, nothing was changed", fenced)
 
 
-_renewers: "weakref.WeakSet[LeaseRenewer]" = weakref.WeakSet()
-# A child that used the connections or the epoll set would change those of the parent.
-after_fork(lambda: replace_with_null(fd for renewer in _renewers for fd in renewer.descriptors()))
+def _any_interrupted(jobs: Iterable[LeasedJob]) -> bool:
+    return any(job.attempt > 1 for job in jobs)

@@ -36,8 +36,8 @@ MAX_RESULT_BYTES = 1_000_000
 class Worker:
     """Runs jobs until stopped. :meth:`run` blocks; :meth:`stop` may be called from any thread or signal handler.
 
-    Delivery is at least once: a job runs again only if, before its result is stored, this worker dies, its lease
-    expires and is taken back, or the job exceeds its time limit. With a ``watchdog`` the worker has the process to
+    Delivery is at least once. A job without a stored result runs again if this worker dies, if its lease expires and is
+    taken back, or if it exceeds its time limit. With a ``watchdog`` the worker has the process to
     itself, and ends it after such a job.
     """
 

@@ -1,8 +1,8 @@
 """A worker's jobs from several shards: the next batch comes from the shard whose head is oldest.
 
 Each shard has at most one call under way, in a task of its own, which is repeated with growing pauses until the shard
-answers. Meanwhile the other shards are served. What is owed to a shard, at most the batch that was leased there, waits
-beside it and is settled before anything else.
+answers. Meanwhile the other shards are served. Settlements that a shard has not taken wait, and are sent before
+anything else.
 
 Each lease call returns when the job at the head was accepted. An empty shard needs no look while another shard has a
 job that is older than the last look, and none while this worker sleeps there and can be woken.
@@ -36,7 +36,7 @@ Call = asyncio.Task[Any]
 
 
 class ServedShard(JobSource):
-    """One of several shards, what a worker knows of it and owes to it. Times are those of ``time.monotonic``."""
+    """One of several shards: its last reply, and the settlements not sent. Times are those of ``time.monotonic``."""
 
     def __init__(self, upstash: Upstash, settings: Settings, identity: Identity, shard: int, reports: Reports) -> None:
         def woken() -> None:
@@ -73,7 +73,7 @@ class ServedShard(JobSource):
         self.is_told, self.asleep_until = False, 0.0
 
     async def fall_asleep(self) -> None:
-        """Sleep, if the shard was told, no wake-up has arrived since, and the next one is certain to arrive."""
+        """Sleep if the shard has the mark, no wake-up has arrived since, and the next one will arrive."""
         sleep_s = await self.sleep_s(self.last)
         if self.is_told and sleep_s:
             self.asleep_until = time.monotonic() + sleep_s
@@ -274,7 +274,7 @@ class ShardedConsumer:
                 call.add_done_callback(self._end_late)
 
     def _end_late(self, call: Call) -> None:
-        """Take over what a call has brought that was not waited for, and settle what is owed since."""
+        """Add the jobs of a late lease call, and send the settlements that have waited for it."""
         if call.cancelled() or isinstance(call.exception(), StoreError):
             return
         if isinstance(lease := call.result(), Lease) and lease.jobs:

@@ -88,7 +88,8 @@ class Gate:
         """Accept all connections that wait, each for one response; reset those that remain after the grace."""
         self._crowded_until = float("inf")
         give_up_at = self._loop.time() + self._grace_s
-        while is_readable(*self._listeners) and self._loop.time() < give_up_at:  # noqa: ASYNC110 - no event for an empty queue
+        while is_readable(*self._listeners) and self._loop.time() < give_up_at:
+            self._metrics.flush()  # the hook that does it rests
             await asyncio.sleep(0.05)
         self._stop_accepting()
         if count := sum(map(_reset_all, self._listeners)):

@@ -3,7 +3,7 @@
 -- call after a lost reply. A repeated or refused job uses no sequence number. The first write is an HSET, which a full
 -- server refuses: then nothing at all is written.
 -- Cancelled jobs at the head of the list are removed. Cancelled entries behind a waiting job stay. They do
--- not count as depth but take memory, so the list holds at most twice the bound.
+-- not count as depth but take memory, so a list of twice the bound takes no job.
 --
 -- KEYS  1 jobs:queue  2 jobs:seq  3 jobs:stats  4 jobs:workers; derived: job:{id}, also of the head, idem:{record}
 -- ARGV  1 key prefix  2 bound on depth (0 = none)  3 bound on wait, seconds (0 = none)

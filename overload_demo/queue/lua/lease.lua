@@ -2,8 +2,8 @@
 -- process dies, at any moment, each job is either waiting or leased. Idempotent by lease token: a repeated call returns
 -- the same jobs again, so a lost reply does no harm. The first write frees memory (ZREM, LPOP, HDEL), so a full store
 -- still drains. A job that was interrupted before (attempts > 0) is leased alone: if it kills its worker, no other job
--- is affected. Cancelled jobs and jobs past their deadline are removed from the list on the way. An interrupted job did
--- start, so its deadline no longer applies. While the queue is paused nothing is leased.
+-- is affected. Cancelled jobs and jobs past their deadline are removed from the list on the way. The deadline of a job
+-- that was leased before no longer applies. While the queue is paused nothing is leased.
 --
 -- KEYS  1 jobs:queue  2 jobs:leases  3 jobs:owners  4 jobs:dead  5 jobs:stats  6 jobs:workers; derived: job:{id} of ids
 --       in the list, the leases and the dead letters, and idem:{record} of these jobs
@@ -54,7 +54,7 @@ local function finish(fence, jobs)
   if #jobs == 0 and hint ~= 'again' then
     alive_until = digits(now + lease_ms + sleep_ms)
     if in_flight > 0 then first_end = digits(redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2] - now) end
-    -- The same step has found no jobs: whatever brings one from now on sees the mark. A resume wakes without it.
+    -- The same step has found no jobs: any script that adds one later finds the mark. A resume wakes without it.
     if sleep_ms > 0 and not (any_asleep or is_paused) then redis.call('HSET', KEYS[5], 'asleep', 1) end
   end
   redis.call('HSET', KEYS[6], worker, alive_until .. ' ' .. token .. ' ' .. ARGV[10])

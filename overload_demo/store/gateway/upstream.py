@@ -102,7 +102,8 @@ class Upstream:
     ) -> list[bytes]:
         """Send commands and return their replies; send again what a shard refuses, for up to ``REQUEST_TIMEOUT_S``.
 
-        Raises :class:`StoreUnavailableError` when it has refused all until then, or at once on a ``lent`` connection.
+        Raises :class:`StoreUnavailableError` without a connection, or when it has refused all until then, or at once on
+        a ``lent`` connection.
         """
         connection = lent or (None if read_only else self.live) or await self.shared(read_only)
         replies = await connection.send(b"".join([one.packed for one in commands]), len(commands), budget)
