@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
@@ -69,6 +70,22 @@ def test_a_load_reaches_a_server_on_ipv6_and_one_that_localhost_finds_there() ->
             assert done.returncode == 0, done.stderr
 
 
+@contextlib.contextmanager
+def port_of_one_family(host: str) -> Iterator[int]:
+    """A port with a listener at ``host``, one of the loopback addresses; the other one's port is bound and refuses."""
+    families = {"127.0.0.1": socket.AF_INET, "::1": socket.AF_INET6}
+    [other] = families.keys() - {host}
+    while True:
+        with socket.create_server((host, 0), family=families[host]) as one, socket.socket(families[other]) as beside:
+            port = int(one.getsockname()[1])
+            try:
+                beside.bind((other, port))
+            except OSError:  # another test has it
+                continue
+            yield port
+            return
+
+
 @needs_ipv6
 @pytest.mark.parametrize("listens_on", ["127.0.0.1", "::1"])
 def test_of_several_addresses_the_one_that_accepts_is_taken(monkeypatch: pytest.MonkeyPatch, listens_on: str) -> None:
@@ -78,8 +95,7 @@ def test_of_several_addresses_the_one_that_accepts_is_taken(monkeypatch: pytest.
         names = ("::1", "127.0.0.1") if host == "localhost" else (host,)
         return [one for name in names for one in real(name, port, *rest, **named)]
 
-    with socket.create_server((listens_on, 0), family=socket.AF_INET6 if ":" in listens_on else socket.AF_INET) as one:
-        port = one.getsockname()[1]
+    with port_of_one_family(listens_on) as port:
         monkeypatch.setattr(socket, "getaddrinfo", ipv6_first)
 
         assert urlsplit(LoadPlan(f"http://localhost:{port}", 1).url).hostname == listens_on
