@@ -134,6 +134,7 @@ def stopped(folder: Path) -> list[psutil.Process]:
     ],
     ids=["Ctrl-C", "SIGTERM", "kill -9"],
 )
+@pytest.mark.timeout(300)  # 50 s with three of them on two cores
 def test_a_command_that_ends_during_a_spike_with_a_frozen_store_leaves_nothing(
     tmp_path: Path, number: signal.Signals, code: int, text: str
 ) -> None:
@@ -147,7 +148,7 @@ def test_a_command_that_ends_during_a_spike_with_a_frozen_store_leaves_nothing(
 
         os.kill(process.pid, number)
 
-        assert process.communicate(timeout=60) == ("", text)
+        assert process.communicate(timeout=150) == ("", text)
         assert process.returncode == code
         wait_until("the store has ended", lambda: not store.is_running(), 30.0)
 
