@@ -34,7 +34,7 @@ class Settings(BaseSettings):
     """Validated settings; construct them with :func:`load_settings`, whose errors are one line."""
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True, allow_inf_nan=False
+        frozen=True, extra="forbid", env_ignore_empty=True, hide_input_in_errors=True, allow_inf_nan=False
     )
 
     # The store
@@ -254,6 +254,8 @@ def load_settings(**overrides: object) -> Settings:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"]).upper()
         message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            message = "is not a setting"
         if first["type"] == "string_pattern_mismatch":
             message = f"must be: {Settings.model_fields[str(first['loc'][0])].description}"
         raise ConfigurationError(f"{name}: {message}" if name else message) from None

@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from overload_demo.errors import ConfigurationError
+from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.lab.crashes import frozen
 from overload_demo.lab.spike_plan import OnStepProgress
 from overload_demo.lab.stack import Stack, check_killable
@@ -122,7 +122,7 @@ class Pairs:
     @property
     def b_wins(self) -> int:
         """The pairs in which B was faster."""
-        return int(np.count_nonzero(self.ratios > 1))
+        return int(np.count_nonzero(self.b_per_s > self.a_per_s))
 
 
 async def in_turns(
@@ -131,7 +131,8 @@ async def in_turns(
     """Measure closed loops ``a`` and ``b`` in turns: A B, B A, A B, ..., so that a slow drift meets both equally.
 
     Each plan needs ``connections`` and ``max_duration_s``; the first fifth of each turn is not counted.
-    Raises :class:`ConfigurationError` otherwise, and the errors of :func:`run_load`.
+    Raises :class:`ConfigurationError` otherwise, :class:`OverloadDemoError` if a turn accepted nothing that counts, and
+    the errors of :func:`run_load`.
     """
     if pairs < 1 or not all(plan.is_closed and plan.max_duration_s for plan in (a, b)):
         raise ConfigurationError("turns need at least one pair, and plans with connections and max_duration_s")
@@ -139,6 +140,8 @@ async def in_turns(
     results = [one.result for one in await measure(stack, order, on_progress=on_progress)]
     rates = np.array([_steady_per_s(result) for result in results]).reshape(pairs, 2)
     rates[1::2] = rates[1::2, ::-1]  # of these, B came first
+    if not rates.all():
+        raise OverloadDemoError("a turn accepted no request after its first fifth: a longer max_duration_s is needed")
     doubts = dict.fromkeys(doubt for result in results if (doubt := result.summary().doubt))
     return Pairs(rates[:, 0], rates[:, 1], tuple(doubts))
 

@@ -50,12 +50,21 @@ async def test_an_open_loop_meets_the_freeze_that_a_paced_closed_loop_leaves_out
 @pytest.mark.course
 async def test_turns_begin_with_a_and_b_alternately_and_are_sorted_back(tmp_path: Path) -> None:
     async with await Stack.start(placement="process", runs=tmp_path) as stack:
-        a, b = (LoadPlan(stack.url, 30_000, connections=2, max_duration_s=0.2, pace_s=pace_s) for pace_s in (0.0, 0.1))
+        a, b = (LoadPlan(stack.url, 30_000, connections=2, max_duration_s=1.0, pace_s=pace_s) for pace_s in (0.0, 0.2))
 
         pairs = await in_turns(stack, a, b, 2)
 
-        assert pairs.b_wins == 0, "B keeps a pace of 20 requests a second"
+        assert pairs.b_wins == 0, "B keeps a pace of 10 requests a second"
         assert pairs.a_per_s.shape == pairs.b_per_s.shape == (2,)
+
+
+async def test_turns_that_accept_nothing_are_an_error(tmp_path: Path) -> None:
+    async with await Stack.start(runs=tmp_path, processing_delay_s=60.0, overload_max_queue_depth=1) as stack:
+        plan = LoadPlan(stack.url, 30_000, connections=2, max_duration_s=0.2)
+        await measure(stack, [LoadPlan(stack.url, 30, 200.0, Shape.CONSTANT)])  # fill worker and queue
+
+        with pytest.raises(OverloadDemoError, match="accepted no request after its first fifth"):
+            await in_turns(stack, plan, plan, 1)
 
 
 async def test_a_cancelled_load_leaves_no_stopped_part(tmp_path: Path) -> None:

@@ -45,6 +45,11 @@ def test_the_longest_poll_interval_is_never_below_the_shortest() -> None:
     assert load_settings(worker_poll_interval=60.0).max_poll_interval_s == 60.0
 
 
+def test_a_setting_with_an_unknown_name_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"^MAX_QUEUE_DEPTH: is not a setting$"):
+        load_settings(max_queue_depth=1)
+
+
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
