@@ -1,4 +1,4 @@
-"""Child processes, forks, stop signals, an event loop in a thread, and the detection of a parent that has died.
+"""Child processes, forks, signals, descriptor limits, an event loop in a thread, the detection of a dead parent.
 
 A child started from a notebook must ignore the kernel's Interrupt (SIGINT reaches the whole process group) and must not
 outlive a killed kernel. So it ignores SIGINT and watches its stdin, a pipe from the parent, which the operating system
@@ -21,6 +21,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from overload_demo.errors import OverloadDemoError
 
+try:
+    import resource
+except ImportError:  # Windows has no such limits
+    resource = None  # type: ignore[assignment]
+
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
@@ -28,6 +33,7 @@ Value = TypeVar("Value")
 
 STOP_WITHIN_S = 20.0
 CHECK_THREAD_S = 0.5
+ENOUGH_DESCRIPTORS = 65_536
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM} | ({signal.SIGHUP} if hasattr(signal, "SIGHUP") else set())  # Windows
 # -P: a queue.py or json.py in the working directory must not shadow the standard library
 PYTHON_M = (sys.executable, "-P", "-m")
@@ -101,6 +107,20 @@ def watch_parent(on_gone: Callable[[], object]) -> None:
         on_gone()
 
     threading.Thread(target=wait_for_end, name="parent-watch", daemon=True).start()
+
+
+def descriptor_limit() -> int:
+    """Return the descriptor limit to which a process may raise its own."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(soft, ENOUGH_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, ENOUGH_DESCRIPTORS))
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the soft descriptor limit of this process to :func:`descriptor_limit`; return the limit in force."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # macOS refuses some values below its stated hard limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptor_limit(), hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 async def kill_and_wait(process: asyncio.subprocess.Process) -> None:
@@ -212,8 +232,8 @@ class LoopThread:
             try:
                 return running.result(CHECK_THREAD_S)
             except TimeoutError:
-                if running.done():
-                    raise
+                if running.done():  # also when it has ended since
+                    return running.result()
         with contextlib.suppress(RuntimeError):
             work.close()
         raise OverloadDemoError(f"the event loop of {self._name} has failed")

@@ -28,9 +28,9 @@ from overload_demo.lab.spike_plan import OnStepProgress
 from overload_demo.load import LoadPlan, LoadResult, Shape, calibrate, run_load
 from overload_demo.load.generator import RATE_PER_PROCESS_PER_S, OnLoadProgress
 from overload_demo.load.load_result import LoadSummary
-from overload_demo.load.machine import Environment, descriptor_limit, socket_cap
+from overload_demo.load.machine import Environment, socket_cap
 from overload_demo.load.plan import Floats
-from overload_demo.process import kill_and_wait
+from overload_demo.process import descriptor_limit, kill_and_wait
 
 CALIBRATION_S = 1.5
 START_WITHIN_S = 30.0

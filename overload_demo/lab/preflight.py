@@ -12,7 +12,8 @@ import psutil
 
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab import html_table
-from overload_demo.load.machine import container_memory_bytes, descriptor_limit, port_cap, socket_cap, usable_cores
+from overload_demo.load.machine import container_memory_bytes, port_cap, socket_cap, usable_cores
+from overload_demo.process import descriptor_limit
 from overload_demo.store.redis_server import find_server
 
 Limit = Literal["descriptors", "ports", "memory"]

@@ -22,10 +22,10 @@ from pydantic import SecretStr
 from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError, OverloadDemoError
 from overload_demo.load.load_result import LoadResult, ProcessReport
-from overload_demo.load.machine import Environment, descriptor_limit, port_cap, socket_cap
+from overload_demo.load.machine import Environment, port_cap, socket_cap
 from overload_demo.load.outcomes import RAW, Attempts
 from overload_demo.load.plan import MAX_PROCESSES, Floats, LoadPlan, RetryBudget, Shape
-from overload_demo.process import PYTHON_M, kill_and_wait
+from overload_demo.process import PYTHON_M, descriptor_limit, kill_and_wait
 
 HEAD_START_S = 0.1
 READY_WITHIN_S = 60.0

@@ -19,12 +19,8 @@ from typing import Self
 
 from pydantic import BaseModel
 
-try:
-    import resource
-except ImportError:  # Windows sends no load, but reads recorded runs
-    resource = None  # type: ignore[assignment]
+from overload_demo.process import descriptor_limit
 
-ENOUGH_DESCRIPTORS = 65_536
 PORT_SHARE = 0.9  # chosen: the rest is for other programs on this machine
 SOURCES_PER_PROCESS = 4
 IP_BIND_ADDRESS_NO_PORT = 24  # Linux; the socket module has the name from Python 3.12 on
@@ -58,20 +54,6 @@ class Environment(BaseModel, frozen=True):
     def is_like(self, other: "Environment") -> bool:
         """Whether rates measured in both are comparable: equal processor, cores, system and Python."""
         return all(getattr(self, name) == getattr(other, name) for name in ("processor", "cores", "system", "python"))
-
-
-def descriptor_limit() -> int:
-    """Return the descriptor limit to which a load process may raise its own."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(soft, ENOUGH_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, ENOUGH_DESCRIPTORS))
-
-
-def raise_descriptor_limit() -> int:
-    """Raise the soft descriptor limit of this process to :func:`descriptor_limit`; return the limit in force."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # macOS refuses some values below its stated hard limit
-        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptor_limit(), hard))
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def socket_cap(descriptors: int) -> int:

@@ -25,9 +25,9 @@ from pydantic import SecretStr
 
 from overload_demo.config import load_settings
 from overload_demo.load.clients import RetryingSender, Sender, new_session
-from overload_demo.load.machine import port_cap, raise_descriptor_limit, socket_cap, source_addresses
+from overload_demo.load.machine import port_cap, socket_cap, source_addresses
 from overload_demo.load.plan import LoadPlan, RetryBudget
-from overload_demo.process import watch_parent
+from overload_demo.process import raise_descriptor_limit, watch_parent
 
 
 @contextlib.asynccontextmanager

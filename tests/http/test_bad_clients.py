@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from overload_demo.config import Settings
-from overload_demo.load.machine import raise_descriptor_limit
+from overload_demo.process import raise_descriptor_limit
 from overload_demo.store.connect import Store
 from tests.support.network import Network
 from tests.support.running import api_process, make_settings, serving_api, submit
