@@ -112,13 +112,18 @@ class ClusterNode(EmbeddedServer):
     def _refuse_damaged_table(self) -> None:
         """Raise :class:`StoreUnavailableError` if the node would lose its id and role, or crash on its table."""
         table, has_data = self._data_dir.path / "nodes.conf", (self._data_dir.path / DATA).exists()
-        if has_data and not (table.exists() and re.search(r"(?m)^\w{40} .*myself(?s:.*)^vars ", table.read_text())):
+        text = table.read_text(errors="replace") if table.exists() else ""
+        if has_data and not (text.isascii() and re.search(r"(?m)^\w{40} .*myself(?s:.*)^vars ", text)):
             raise StoreUnavailableError(f"{table} is missing or damaged: the node would not find its cluster")
 
     async def connect_again(self) -> RedisConnection:
         """Open another connection to the running node."""
         connection = await super().connect_again()
-        await connection.ask("AUTH", "node", self._password.get_secret_value())
+        try:
+            await connection.ask("AUTH", "node", self._password.get_secret_value())
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def why_unusable(self, facts: dict[str, str]) -> str:

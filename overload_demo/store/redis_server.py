@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -149,23 +150,22 @@ class EmbeddedServer(BackingServer):
             raise StoreUnavailableError(
                 f"another process holds {SERVER_LOCK} in {self._data_dir.path} and cannot be ended"
             )
-        except StoreUnavailableError:
+        except BaseException:  # an OSError too: this process would keep itself from starting a server
             lock.release()
             raise
 
     def _spawn(self, lock: FileLock) -> None:
         """Start the server and hand it the lock; call from the main thread."""
         self._log_start = self._data_dir.log_size()
-        handed = os.dup(lock.descriptor)  # a child that runs preexec_fn drops the lock's own descriptor, see process
-        tied, environment = die_with(os.getpid()), ALLOCATOR | os.environ
+        options: dict[str, Any] = {"cwd": self._data_dir.path, "env": ALLOCATOR | os.environ, "umask": 0o077}
         try:
-            self._process = self._data_dir.spawn(
-                self._command, cwd=self._data_dir.path, env=environment, pass_fds=[handed], umask=0o077, preexec_fn=tied
-            )
+            # A copy: a child that runs preexec_fn drops the lock's own descriptor, see process.
+            with os.fdopen(os.dup(lock.descriptor)) as handed:
+                options |= {"pass_fds": [handed.fileno()], "preexec_fn": die_with(os.getpid())}
+                self._process = self._data_dir.spawn(self._command, **options)
         except OSError as error:
             raise StoreUnavailableError(f"cannot start {self._command[0]}: {error.strerror}") from None
         finally:
-            os.close(handed)
             lock.release()  # this process's copy; the server's keeps it locked
         log.info("%sserver started, pid %d", self.label, self._process.pid)
 
@@ -205,7 +205,8 @@ class EmbeddedServer(BackingServer):
     def _end_reason(self) -> str:
         """One line: how the server ended, and the line of its log that explains it."""
         code = self._process.poll() if self._process else None
-        how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
+        names = {-one: one.name for one in signal.Signals}  # a real-time signal has none
+        how = names.get(code, f"signal {-code}") if code is not None and code < 0 else f"exit code {code}"
         lines = self._data_dir.log_lines(self._log_start)
         line = next((line for line in lines if "RDB checksum" in line), lines[-1].strip())
         line = re.sub(r"^\d+:\w+ .*?\d\d:\d\d\S* \S ", "", line)  # process id and time of the server's own line

@@ -138,7 +138,7 @@ def test_the_data_of_one_server_is_not_hidden_by_a_cluster_nor_the_reverse(tmp_p
     single, six = tmp_path / "single", tmp_path / "six"
     (single / "appendonlydir").mkdir(parents=True, mode=0o700)
     six.mkdir(mode=0o700)
-    (six / "cluster.conf").write_text("# 6 nodes\n")
+    (six / "cluster.conf").write_bytes(b"# 6 nodes\n\xff")
     for path, wanted, held in ((single, 6, 1), (six, 8, 6)):
         expected = f"OVERLOAD_NODES is {wanted}, but the data in {path} is that of {held}: set OVERLOAD_NODES={held}"
         with pytest.raises(ConfigurationError, match=re.escape(expected)):
@@ -196,6 +196,19 @@ def test_a_killed_primary_is_replaced_by_its_replica_and_comes_back_as_one(own_c
     log = (own_cluster.data_dir / "store.log").read_text()
     assert f"node-{primary}: the server ended (SIGKILL)" in log
     assert log.count(f"node-{primary}: server started") == 2
+
+
+@pytest.mark.exhaustive
+def test_nodes_ended_by_a_signal_without_a_name_are_started_again_and_the_store_ends_in_order(data_dir: Path) -> None:
+    with running_cluster(data_dir) as cluster:
+        for number in (4, 5):
+            node = cluster.process(number)
+            assert node is not None
+            os.kill(node.pid, 40)
+            node.wait(10)
+            wait_until("the node is back", lambda number=number: number in cluster.running())
+        cluster.wait_until_healthy()
+    assert "node-4: the server ended (signal 40)" in (data_dir / "store.log").read_text()
 
 
 @pytest.mark.exhaustive
@@ -270,8 +283,8 @@ def test_an_unreadable_node_table_stops_the_start_in_one_line(data_dir: Path) ->
         pass
     table = data_dir / "node-2" / "nodes.conf"
     whole = table.read_text()
-    for damaged in ("", "damaged\n", whole.replace("myself,", ""), whole[:-100]):
-        table.write_text(damaged)
+    for damaged in ("", "damaged\n", whole.replace("myself,", ""), whole[:-100], "\xff" + whole[1:]):
+        table.write_text(damaged, encoding="latin-1")
         assert refusal(data_dir, "--nodes", "6").startswith(f"{table} is missing or damaged")
     table.write_text(whole)
     with running_cluster(data_dir) as cluster:

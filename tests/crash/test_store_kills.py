@@ -280,3 +280,27 @@ connect.EmbeddedStore(Path({str(data_dir)!r}), load_settings()).acquire()
 """
     assert subprocess.run([sys.executable, "-c", script]).returncode == -signal.SIGKILL
     assert (data_dir / "redis.lock").exists(), "it had been started"
+
+
+def test_a_lock_is_free_again_after_a_start_of_the_server_without_descriptors(data_dir: Path) -> None:
+    script = f"""
+import os, resource
+from pathlib import Path
+from overload_demo.config import load_settings
+from overload_demo.store.data_dir import DataDir
+from overload_demo.store.redis_server import EmbeddedServer
+directory = DataDir(Path({str(data_dir)!r}))
+directory.prepare()
+server = EmbeddedServer(directory, load_settings(), drop_damage=False)
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (os.dup(0) + 2, hard))  # room for the lock file, and for no other
+try:
+    server._claim()
+except OSError as error:
+    print(error.strerror)
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+server._claim()
+print("claimed")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.split("\n") == ["Too many open files", "claimed", ""], done.stderr

@@ -5,6 +5,7 @@ import concurrent.futures
 import contextlib
 import re
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,12 +17,12 @@ from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError, Outcome, StoreUnavailableError
 from overload_demo.store.connect import EmbeddedStore
 from overload_demo.store.gateway.backing_server import ExternalServer
-from overload_demo.store.gateway.resp import pack
+from overload_demo.store.gateway.resp import RedisConnection, pack
 from overload_demo.store.gateway.upstream import Upstream
 from tests.crash.test_store_external_server import own_server
 from tests.support.cases import plain_first
 from tests.support.stores import Rest, standalone_store
-from tests.support.waiting import wait_until
+from tests.support.waiting import wait_until, wait_until_async
 
 ENDLESS = "while true do end"
 # 1.5 s of CPU: several probes. TIME stands still in a script until it exceeds the server's limit.
@@ -124,6 +125,62 @@ def test_a_silent_connection_is_closed(tmp_path: Path) -> None:
             reply = rest.post("/", ["GET", "k"])
             assert (reply.status, "unknown" in str(reply.body)) in {(503, True), (200, False)}
             wait_until("it is served", lambda: rest.post("/", ["GET", "k"]).body == {"result": "v"}, 30)
+
+
+class CuttingRelay(Relay):
+    """Answers SUBSCRIBE itself: by a reset, or by bytes that are no reply."""
+
+    def __init__(self, target: str, garbage: bytes) -> None:
+        self._garbage = garbage
+        super().__init__(target)
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if b"SUBSCRIBE" not in data:
+                    sink.sendall(data)
+                elif self._garbage:
+                    source.sendall(self._garbage)
+                else:
+                    source.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    source.close()
+
+
+@pytest.mark.parametrize("garbage", [b"", b"@@@\r\n"], ids=["reset", "garbage"])
+def test_events_end_in_order_with_the_connection_they_come_from(tmp_path: Path, garbage: bytes) -> None:
+    with (
+        own_server(tmp_path / "own") as url,
+        contextlib.closing(CuttingRelay(url.removeprefix("unix://"), garbage)) as relay,
+        standalone_store(tmp_path / "data", OVERLOAD_REDIS_URL=relay.url) as rest,
+    ):
+        reply = rest.send_for_bytes("GET", "/subscribe/chat", headers={"Accept": "text/event-stream"})
+        assert (reply.status, reply.body) == (200, b"")
+
+
+def test_a_lost_server_is_found_again_after_an_unexpected_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Faulty(ExternalServer):
+        connections = 0
+
+        async def connect(self) -> RedisConnection:
+            self.connections += 1
+            if self.connections == 2:
+                raise ValueError("40 is not a valid Signals")
+            return await super().connect()
+
+    async def scenario(url: str) -> None:
+        upstream = Upstream(Faulty(url))
+        await upstream.open()
+        assert upstream.live is not None
+        upstream.live.close()
+        await wait_until_async("it is connected again", lambda: asyncio.sleep(0, upstream.live))
+        await upstream.aclose()
+
+    with own_server(tmp_path / "own", *DURABLE) as url:
+        asyncio.run(scenario(url))
+    (record,) = [record for record in caplog.records if record.exc_info]
+    assert "unexpected error" in record.getMessage()
 
 
 def test_a_server_that_is_too_old_is_refused_in_one_line_that_names_it(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ When the oldest request on a shared connection makes no progress, the gateway pr
 - it does not answer: it is at work, or out of reach. Requests under way stay, further ones are held until it answers.
   When even a connection is not accepted, the shared ones are closed.
 
-Requests pay nothing for this, and nothing is sent on the shared connections.
+Requests pay nothing for this. An external server that is not followed is asked for its role twice a second on the main
+connection; nothing else but requests is sent on the shared ones.
 
 A server that is followed is left when its role has moved: the topology says so (checked every 0.5 s, or 0.2 s while it
 is silent), or it refuses a command for that reason. What it has refused is sent again to the new one.
@@ -18,7 +19,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
 from overload_demo.errors import ConfigurationError, StoreUnavailableError
 from overload_demo.store.gateway.backing_server import BackingServer
@@ -28,7 +29,7 @@ from overload_demo.store.gateway.resp import LOST, RedisConnection, ReplyBudget,
 log = logging.getLogger(__name__)
 
 REQUEST_TIMEOUT_S = 2.0  # how long a request waits for the connection to come back
-RETRY_FIRST_S, RESEND_S = 0.25, 0.05
+RETRY_FIRST_S, RESEND_S, ERROR_PAUSE_S = 0.25, 0.05, 2.0
 LOST_ROLE = {b"-MOVED", b"-READONLY", b"-MASTERDOWN"}  # other refusals pass
 LOOK_S, REPLICA_CHECK_S = 0.2, 0.5
 IDLE_LOOKS = 2  # without progress, before the server is probed: shorter waits are usual
@@ -133,7 +134,7 @@ class Upstream:
             return None
         first = is_refused.index(True)
         if commands[0].name == "MULTI":  # all or none
-            return None if error_in(replies[-1]) is None else 0
+            return None if error_in(replies[-1]) is None or error_in(replies[0]) is not None else 0
         following = zip(commands[first:], is_refused[first:], strict=True)
         return first if all(refused or command.name.upper() == "WAIT" for command, refused in following) else None
 
@@ -171,8 +172,17 @@ class Upstream:
 
     def start(self) -> None:
         """Stay connected, also if :meth:`open` could not connect."""
-        work = (self._keep_connected(), self._close_stalled(), self._leave_replica())
-        self._tasks = [asyncio.create_task(one) for one in work]
+        work = (self._keep_connected, self._close_stalled, self._leave_replica)
+        self._tasks = [asyncio.create_task(self._repeat(one)) for one in work]
+
+    async def _repeat(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run a task again after an error that it does not expect: without it the server would be lost for good."""
+        while True:
+            try:
+                await work()
+            except Exception:
+                log.exception("unexpected error at the server %s, retrying in %g s", self._server.name, ERROR_PAUSE_S)
+            await asyncio.sleep(ERROR_PAUSE_S)
 
     async def aclose(self) -> None:
         """Close the connections, and end a server that the gateway started."""
@@ -212,7 +222,7 @@ class Upstream:
                 self._hold(False)
                 self._connected.set()
                 retry_s, problem = RETRY_FIRST_S, ""
-            except (StoreUnavailableError, ConfigurationError, OSError) as error:
+            except (StoreUnavailableError, ConfigurationError, ReplyError, OSError) as error:
                 if str(error) != problem:
                     log.error("cannot connect to the server, retrying: %s", error)
                 problem = str(error) or "no reason"
