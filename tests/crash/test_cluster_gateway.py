@@ -16,7 +16,7 @@ from overload_demo.errors import ConfigurationError, StoreUnavailableError
 from overload_demo.rest import Address
 from overload_demo.store.connect import EmbeddedStore
 from overload_demo.store.data_dir import hash_tag
-from overload_demo.store.gateway.topology import followed_servers
+from overload_demo.store.gateway.topology import ClusterTopology, followed_servers
 from overload_demo.store.gateway.upstream import Upstream
 from tests.crash.test_store_external_server import own_server
 from tests.support.clusters import RunningCluster
@@ -278,3 +278,38 @@ def test_a_server_that_is_no_cluster_is_refused_in_one_line(tmp_path: Path) -> N
         with pytest.raises(StoreUnavailableError, match="cluster support disabled") as caught:
             opened(f"redis+cluster://127.0.0.1:{port}")
     assert "\n" not in str(caught.value)
+
+
+def test_a_pipeline_that_stops_after_its_first_batch_has_an_unknown_outcome(tmp_path: Path) -> None:
+    port, slot, tag = free_port(), slot_of_shard(0), hash_tag(0)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(own_server(tmp_path / "own", "--port", str(port), "--cluster-enabled", "yes"))
+        admin = stack.enter_context(valkey.Valkey(port=port, decode_responses=True))
+        admin.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16_383)
+        wait_until("the cluster serves", lambda: admin.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
+        gateway = stack.enter_context(gateway_before(f"redis+cluster://127.0.0.1:{port}?shards=1", tmp_path / "data"))
+        other = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        # The last command of the first batch, of 16, lets this client go on: the slot is lost before the second batch.
+        other.sendall(f"BLPOP {tag}go 0\r\nCLUSTER DELSLOTS {slot}\r\n".encode())
+        wait_until("it waits", lambda: admin.info("clients")["blocked_clients"] == 1)
+        commands = [["INCR", f"{tag}n"]] * 15 + [["RPUSH", f"{tag}go", "1"]] + [["INCR", f"{tag}n"]] * 4
+        reply = rest_of(gateway.shards[0]).post("/pipeline", commands)
+        assert (reply.status, "the outcome is unknown" in reply.body["error"]) == (503, True), reply
+        admin.execute_command("CLUSTER ADDSLOTS", slot)
+        wait_until("the cluster serves", lambda: admin.execute_command("CLUSTER INFO")["cluster_slots_ok"] == "16384")
+        assert admin.get(f"{tag}n") == "15"
+
+
+def test_connections_to_departed_nodes_are_closed(cluster: RunningCluster) -> None:
+    async def scenario() -> None:
+        access = {"username": "default", "password": cluster.password, "decode_responses": True, "socket_timeout": 5.0}
+        topology = ClusterTopology([("127.0.0.1", cluster.port(0))], [int(slot_of_shard(0))], access)
+        primary = await topology.primary(int(slot_of_shard(0)))
+        topology._known.add(("localhost", cluster.port(0)))  # a name of which no node speaks any more
+        for _ in range(2):
+            topology.expire()
+            assert await topology.primary(int(slot_of_shard(0))) == primary
+        assert {host for host, _ in topology._clients} == {"127.0.0.1"}
+        await topology.aclose()
+
+    asyncio.run(scenario())

@@ -13,6 +13,8 @@ from overload_demo.store.gateway.topology import followed_servers
         "redis+cluster://",
         "redis+cluster://host:port",
         "redis+cluster://host:1,:2",
+        "redis+cluster://host:1,a..b:2",
+        "redis+sentinel://a..b/jobs",
         "redis+cluster://host/0",
         "redis+cluster://host?shard=3",
         "redis+sentinel://host",

@@ -114,8 +114,9 @@ class ExternalServer(BackingServer):
             if parts.scheme not in {"redis", "rediss", "unix"} or (is_unix and not parts.path):
                 raise ValueError
             self.host, self.port = parts.hostname or "127.0.0.1", parts.port or 6379
+            self.host.encode("idna")
             self.database = int(query.get("db", ["" if is_unix else parts.path.strip("/")])[0] or 0)
-        except ValueError:  # also a port or database that is no number
+        except ValueError:  # also a port or database that is no number, or a host that is no name
             raise ConfigurationError(SCHEMES) from None
         self.user = unquote(parts.username or "")
         self._password = SecretStr(unquote(parts.password or query.get("password", [""])[0]))
@@ -147,7 +148,7 @@ class ExternalServer(BackingServer):
 
     async def why_leave(self, connection: RedisConnection) -> str:
         """Return why the server, if it has become a replica, takes no writes."""
-        return why_no_writes(info_facts(await connection.ask("INFO")))
+        return why_no_writes(info_facts(await connection.ask("INFO", "replication")))
 
     async def end_stuck_script(self, connection: RedisConnection) -> None:
         """Log it: ending the server is up to its operator."""
@@ -204,7 +205,7 @@ class ExternalServer(BackingServer):
                     info = info_facts(await connection.ask("INFO"))
                     refuse_unsafe(info, in_cluster=True, server="it")
                     return await _durability_of(connection, info)
-        except (ConfigurationError, OSError, ReplyError, StoreUnavailableError) as error:
+        except (ConfigurationError, OSError, ReplyError, StoreUnavailableError, UnicodeError) as error:
             return str(error) if isinstance(error, ConfigurationError) else "unknown"
 
     async def _sign_in(self, database: int = 0) -> RedisConnection:

@@ -156,7 +156,10 @@ class Gateway:
         waits = len(wanted) > 1 and bool(sent) and sent[-1].name.upper() == "WAIT"
         async with self._upstream.lent.lend() if waits else contextlib.nullcontext() as own:
             while (batch := sent[len(replies) : len(replies) + size]) and not budget.is_exceeded_by():
-                replies += await self._ask(batch, read_only, budget, own)
+                try:
+                    replies += await self._ask(batch, read_only, budget, own)
+                except StoreUnavailableError as error:
+                    raise StoreUnavailableError(str(error), Outcome.UNKNOWN if replies else error.outcome) from None
                 size *= BATCH_GROWTH
         items = iter([encoder.item(*pair) for pair in zip(replies, sent, strict=False)])
         not_run = encoder.error(f"{budget.error()}: not carried out")
@@ -171,7 +174,9 @@ class Gateway:
         commands = [prepare(arguments, self._scripts, read_only=read_only) for arguments in wanted]
         if not commands:
             return 200, encoder.together([])
-        _, *queued, results = await self._ask([MULTI, *commands, EXEC], read_only)
+        begun, *queued, results = await self._ask([MULTI, *commands, EXEC], read_only)
+        if (refusal := error_in(begun)) is not None and any(error_in(reply) is None for reply in queued):
+            raise StoreUnavailableError(f"the commands ran without a transaction: {refusal}", Outcome.UNKNOWN)
         error = error_in(results)
         if error is not None and error.startswith(TOO_LARGE):  # the transaction was run
             return 200, encoder.together([encoder.error(error)] * len(commands))

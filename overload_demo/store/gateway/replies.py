@@ -7,11 +7,14 @@ the server.
 
 import asyncio
 import binascii
+import contextlib
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
+
+from hiredis import ProtocolError
 
 from overload_demo.store.gateway.commands import MAX_COMMAND_BYTES, NOT_AVAILABLE, RedisCommand, RefusedError, too_large
 from overload_demo.store.gateway.resp import INCOMPLETE, ReplyError, error_in, pack, parsed, text_reader
@@ -144,10 +147,11 @@ def _event(reply: Any) -> bytes:
 async def _replies(reader: asyncio.StreamReader) -> AsyncIterator[Any]:
     """The server's replies, until the connection ends."""
     parser = text_reader()
-    while data := await reader.read(CHUNK_BYTES):
-        parser.feed(data)
-        while (reply := parser.gets()) is not INCOMPLETE:
-            yield reply
+    with contextlib.suppress(OSError, ProtocolError):  # a reset, or no reply: an end too
+        while data := await reader.read(CHUNK_BYTES):
+            parser.feed(data)
+            while (reply := parser.gets()) is not INCOMPLETE:
+                yield reply
 
 
 async def _departure(receive: Receive) -> None:

@@ -100,6 +100,8 @@ class ClusterTopology(Topology):
         if not known:
             raise ValkeyError(f"no node describes the cluster: {str(views[0]) or 'timeout'}")
         self._known = known
+        for departed in self._clients.keys() - known - {*self._given}:
+            await self._clients.pop(departed).aclose()
         return {slot: primary for slot, (_, primary) in claims.items()}
 
     async def _view(self, asked: Endpoint) -> list[tuple[range, tuple[int, Primary], set[Endpoint]]]:
@@ -216,6 +218,6 @@ def followed_servers(url: str) -> list[FollowedServer]:
 
 def _endpoint(text: str, default_port: int) -> Endpoint:
     parts = urlsplit(f"//{text}")
-    if not parts.hostname:
+    if not parts.hostname or not parts.hostname.encode("idna"):
         raise ValueError("no host")
     return parts.hostname, parts.port or default_port
