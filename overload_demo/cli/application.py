@@ -121,9 +121,9 @@ def reset(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = Fals
         folder = settings.overload_data_dir
         if not yes and not typer.confirm(f"Delete all jobs in {folder}?"):
             raise typer.Exit(1)
-        if settings.overload_redis_url is not None:
-            raise ConfigurationError("OVERLOAD_REDIS_URL is set: reset empties the embedded store only")
         with EmbeddedStore(folder, settings) as store:
+            if store.behind:
+                raise ConfigurationError(f"the store uses {store.behind}: reset empties the embedded store only")
             asyncio.run(_flush((store.acquire(), None)))
     _print(f"{folder} is empty")
 

@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +21,7 @@ from overload_demo.config import LOOPBACK_HOSTS, Settings, load_settings
 from overload_demo.console import log_to_stderr, run_command
 from overload_demo.errors import ConfigurationError, OverloadDemoError, StoreUnavailableError
 from overload_demo.http_server import SignalFreeServer, listen_tcp, url_of
+from overload_demo.process import raise_descriptor_limit
 from overload_demo.store import append_only
 from overload_demo.store.data_dir import (
     GATEWAY_SOCKET,
@@ -30,6 +31,7 @@ from overload_demo.store.data_dir import (
     FileLock,
     State,
     hash_tag,
+    without_secrets,
 )
 from overload_demo.store.embedded_cluster import EmbeddedCluster
 from overload_demo.store.gateway.backing_server import BackingServer, ExternalServer
@@ -135,6 +137,7 @@ class ShardSet:
         self._cluster: EmbeddedCluster | None = None
         self._servers: Sequence[BackingServer]
         url, nodes, replicas = settings.overload_redis_url, settings.overload_nodes, settings.overload_min_replicas
+        self.behind = without_secrets(url)
         if url is None:
             data_dir.refuse_other_nodes(nodes)
             if replicas > int(nodes > 1):  # a cluster has one of each primary
@@ -162,13 +165,18 @@ class ShardSet:
         return len(self._servers) if self._servers[0].is_in_cluster else 0
 
     @property
+    def durability(self) -> str:
+        """The weakest of the servers that are connected at present."""
+        return min((server.durability for server in self._servers), key=WEAKEST_FIRST.index)
+
+    @property
     def notices(self) -> list[str]:
         """What to know about the data, each once."""
         found = [*(self._cluster.notices if self._cluster else [])]
         return list(dict.fromkeys(sum((server.notices for server in self._servers), found)))
 
-    async def open(self) -> str:
-        """Connect to all shards at once; returns the weakest durability. A shard without a primary is tried again.
+    async def open(self) -> None:
+        """Connect to all shards at once. A shard without a primary is tried again.
 
         Raises what the first one raises, if no shard has a primary or jobs are not safe on one.
         """
@@ -183,7 +191,6 @@ class ShardSet:
             if isinstance(result, StoreUnavailableError):
                 log.error("starting without a shard: %s", result)
                 upstream.start()
-        return min((server.durability for server in self._servers), key=WEAKEST_FIRST.index)
 
     async def aclose(self) -> None:
         """Close the connections, and end the servers that were started here."""
@@ -208,6 +215,7 @@ def _run(options: _Options, settings: Settings, tokens: Tokens) -> None:
             users_lock.require(STILL_LEAVING, shared=True, timeout_s=LEAVING_TIMEOUT_S)
         stack.callback(gateway_lock.release)
         gateway_lock.require("another store is already running on", timeout_s=GATEWAY_TIMEOUT_S)
+        raise_descriptor_limit()  # for further users and listeners
         data_dir.remember_inodes()
         data_dir.remove_state()  # of a store that was killed
         listeners = []
@@ -260,8 +268,9 @@ async def _serve(
     listeners: list[socket.socket],
 ) -> None:
     """Serve on ``listeners`` until it is cancelled, the last user has left, or the data is lost."""
-    durability = await shards.open()
-    state = State(tokens.standard, os.getpid(), durability, "\n".join(shards.notices), shards.shards)
+    await shards.open()
+    notice = "\n".join(shards.notices)
+    state = State(tokens.standard, os.getpid(), shards.durability, notice, shards.shards, shards.behind)
     if options.repair:
         _report_repair(data_dir, state.notice)
         return
@@ -270,15 +279,16 @@ async def _serve(
     app = ShardedGateway(gateways) if shards.shards else gateways[0]
     http = SignalFreeServer(app, http=HttpProtocol, timeout_keep_alive=KEEP_ALIVE_S, **HTTP_OPTIONS)
     answering = asyncio.create_task(http.serve(sockets=listeners))
-    ends = [answering, asyncio.create_task(_watch_files(shards.directories))]
+    ends = [answering, asyncio.create_task(_watch(data_dir, shards, state))]
     data_dir.remember_inodes()
     data_dir.write_state(state)
     if options.until_unused:
         ends.append(asyncio.create_task(_take_alone(users_lock, data_dir)))
     else:
-        _introduce(options, durability, each, listeners)
+        _introduce(options, state.durability, each, listeners)
     with contextlib.suppress(asyncio.CancelledError):  # by a signal
         await next(asyncio.as_completed(ends))  # raises if the data is lost: what is there now is another store's
+    ends[1].cancel()  # it would miss the socket and publish the state
     data_dir.remove_state()
     for gateway in gateways:
         gateway.events.end()
@@ -289,18 +299,31 @@ async def _serve(
 async def _take_alone(users_lock: FileLock, data_dir: DataDir) -> None:
     """Return once the last user has left, holding the users' lock alone: new users wait until this store ends."""
     data_dir.refuse_if_lost()  # of a lock file that was removed, a new one would be created and locked
-    while not users_lock.take():
+    while True:
+        with contextlib.suppress(ConfigurationError):  # no descriptor is free at present
+            if users_lock.take():
+                return
         await asyncio.sleep(UNUSED_POLL_S)  # the kernel does not notify that a lock became free
         data_dir.refuse_if_lost()
 
 
-async def _watch_files(directories: list[DataDir]) -> None:
-    """Raise :class:`StoreUnavailableError` once a lock or data file was removed: later jobs would be lost."""
+async def _watch(data_dir: DataDir, shards: ShardSet, state: State) -> None:
+    """Publish a changed durability; raise :class:`StoreUnavailableError` once a lock, data file or socket was removed.
+
+    Without a lock or data file later jobs would be lost; without the socket no further user would find the store.
+    """
+    listening = DataDir(data_dir.path)
+    listening.remember_inodes([GATEWAY_SOCKET])
     while True:
         await asyncio.sleep(LOST_POLL_S)
-        for one in directories:
+        for one in shards.directories:
             one.refuse_if_lost()
             append_only.refuse_if_missing(one.path)
+        listening.refuse_if_lost()
+        if (present := replace(state, durability=shards.durability)) != state:
+            with contextlib.suppress(OSError):  # the disk is full, or no descriptor is free: tried again
+                data_dir.write_state(present)
+                state = present
 
 
 def _report_repair(data_dir: DataDir, notice: str) -> None:

@@ -18,7 +18,7 @@ from overload_demo.rest import Address
 from overload_demo.rest.client import Upstash
 from overload_demo.rest.loopback import connect
 from overload_demo.store import append_only
-from overload_demo.store.data_dir import LEAVING_TIMEOUT_S, STILL_LEAVING, DataDir, State
+from overload_demo.store.data_dir import LEAVING_TIMEOUT_S, STILL_LEAVING, DataDir, State, without_secrets
 from overload_demo.store.startup_check import check_store
 
 log = logging.getLogger(__name__)
@@ -82,6 +82,7 @@ class EmbeddedStore:
         self._users_lock = self._data_dir.lock("users")
         self._mutex = threading.RLock()
         self._last_error = ""
+        self._found: tuple[str, int] | None = None  # server and shards of the store, the same while it is held
 
     def __enter__(self) -> Self:
         self.acquire()
@@ -89,6 +90,11 @@ class EmbeddedStore:
 
     def __exit__(self, *error: object) -> None:
         self.release()
+
+    @property
+    def behind(self) -> str:
+        """The URL of the user's server behind the store, without secrets; empty for an embedded one."""
+        return self._found[0] if self._found else ""
 
     def acquire(self) -> Address:
         """Hold the store, starting it if it does not run; returns its address. Blocks, normally below a second.
@@ -139,7 +145,8 @@ class EmbeddedStore:
         """Stop being a user; the last one's release ends the store soon after. Harmless when nothing is held."""
         with self._mutex:
             self._users_lock.release()
-            self._data_dir = DataDir(self._data_dir.path)  # the next hold may find another directory there
+            # The next hold may find another directory and store there.
+            self._data_dir, self._found = DataDir(self._data_dir.path), None
 
     def _find_or_start(self) -> Address:
         data_dir, gateway_lock = self._data_dir, self._data_dir.lock("gateway")
@@ -148,6 +155,10 @@ class EmbeddedStore:
         while time.monotonic() < give_up_at:
             # Only the lock proves that a gateway runs. A silent gateway that holds it is never started twice.
             if starting is None and gateway_lock.is_free():
+                if self._found and self.behind != without_secrets(self._settings.overload_redis_url):
+                    raise StoreUnavailableError(
+                        f"the store on {data_dir.path}, in front of {self.behind}, has ended: start it again"
+                    )
                 starting = _start(data_dir, self._settings)
                 give_up_at = time.monotonic() + LOADING_TIMEOUT_S
             elif (state := data_dir.read_state()) is not None and any(map(_answers, data_dir.address(state).shards)):
@@ -163,13 +174,22 @@ class EmbeddedStore:
         raise StoreUnavailableError(f"the store on {data_dir.path} runs, but does not answer")
 
     def _compare(self, state: State) -> None:
-        """Warn about a running store that was started with other settings."""
-        settings, nodes = self._settings, 2 * state.shards or 1
-        if settings.overload_redis_url is None:
+        """Warn about a running store that was started with other settings; refuse one with another server."""
+        settings, nodes, place = self._settings, 2 * state.shards or 1, self._data_dir.path
+        wanted, found, used = without_secrets(settings.overload_redis_url), (state.behind, state.shards), state.behind
+        if wanted not in {"", used}:
+            raise ConfigurationError(
+                f"OVERLOAD_REDIS_URL is {wanted}, but the store that runs on {place} uses {used or 'its own server'}: "
+                "end the users of that store, or set another OVERLOAD_DATA_DIR"
+            )
+        if self._found not in {None, found}:
+            raise StoreUnavailableError(f"the store on {place} was started again in front of another server")
+        self._found = found
+        if not wanted:
             if state.durability != settings.overload_durability:
                 text = "OVERLOAD_DURABILITY is %s, but the running store has %s"
                 log.warning(text, settings.overload_durability, state.durability)
-            if nodes != settings.overload_nodes:
+            if nodes != settings.overload_nodes and not used:
                 log.warning("OVERLOAD_NODES is %d, but the running store has %d", settings.overload_nodes, nodes)
 
 

@@ -45,7 +45,7 @@ class State:
     """What a running gateway publishes; ``notice`` has a line for each warning of its start.
 
     ``shards`` is their number in front of a cluster: shard n has the token ``n.TOKEN`` and the hash tag of
-    :func:`hash_tag`. 0 in front of one server.
+    :func:`hash_tag`. 0 in front of one server. ``behind`` is :func:`without_secrets` of ``OVERLOAD_REDIS_URL``.
     """
 
     token: str = field(repr=False)
@@ -53,6 +53,12 @@ class State:
     durability: str
     notice: str = ""
     shards: int = 0
+    behind: str = ""
+
+
+def without_secrets(url: SecretStr | None) -> str:
+    """Return a server's URL without user and passwords; empty without a URL."""
+    return re.sub(r"(?<=//)[^/?#]*@|(?<=[?&])\w*password=[^&]*", "", url.get_secret_value()) if url else ""
 
 
 def hash_tag(shard: int) -> str:
@@ -79,18 +85,20 @@ class FileLock:
         """
         if self.is_held:
             return True
-        try:
-            descriptor = open_file(self._path, os.O_RDWR | os.O_CREAT)
-        except OSError as error:
-            raise ConfigurationError(f"cannot use the data directory {self._path.parent}: {error.strerror}") from None
         how, give_up_at = fcntl.LOCK_SH if shared else fcntl.LOCK_EX, time.monotonic() + timeout_s
         # Polled: a blocking flock has no timeout, and a signal-based one works in the main thread only.
         while True:
-            with contextlib.suppress(BlockingIOError):
+            try:
+                descriptor = open_file(self._path, os.O_RDWR | os.O_CREAT)
+            except OSError as error:
+                reason = f"cannot use the data directory {self._path.parent}: {error.strerror}"
+                raise ConfigurationError(reason) from None
+            with contextlib.suppress(BlockingIOError, FileNotFoundError):
                 fcntl.flock(descriptor, how | fcntl.LOCK_NB)
-                break
+                if os.path.samestat(os.fstat(descriptor), self._path.stat()):  # a removed file excludes nothing
+                    break
+            os.close(descriptor)
             if time.monotonic() >= give_up_at:
-                os.close(descriptor)
                 return False
             time.sleep(LOCK_POLL_S)
         self.descriptor = descriptor
@@ -155,7 +163,7 @@ class DataDir:
     def refuse_other_nodes(self, wanted: int) -> None:
         """Raise :class:`ConfigurationError` if the data is that of another number of servers: it would be hidden."""
         config, single = self.path / CLUSTER_CONFIG, (self.path / DATA, self.path / "appendonly.aof")
-        stated = re.match(r"# (\d+) nodes", config.read_text()) if config.exists() else None
+        stated = re.match(r"# (\d+) nodes", config.read_text(errors="replace")) if config.exists() else None
         held = int(stated[1]) if stated else len(list(self.path.glob(f"{NODE}*"))) or int(any(map(Path.exists, single)))
         if held not in {0, wanted}:
             raise ConfigurationError(
@@ -163,9 +171,9 @@ class DataDir:
                 f"set OVERLOAD_NODES={held} (or --nodes), or use another OVERLOAD_DATA_DIR"
             )
 
-    def remember_inodes(self) -> None:
+    def remember_inodes(self, names: Iterable[str] = LASTING) -> None:
         """Note the inodes that :meth:`refuse_if_lost` compares; harmless to repeat."""
-        for name in LASTING:
+        for name in names:
             if name not in self._inodes and (self.path / name).exists():
                 self._inodes[name] = (self.path / name).stat()
 

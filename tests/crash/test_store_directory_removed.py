@@ -139,6 +139,20 @@ def watch(data_dir: Path, first: psutil.Process, both: list[list[int]], seen: li
             seen += others
 
 
+def test_a_store_whose_socket_is_removed_is_started_again(data_dir: Path) -> None:
+    with EmbeddedStore(data_dir, load_settings()) as store:
+        address = store.acquire()
+        Rest(address.url, address.token.get_secret_value()).run("SET", "k", "v")
+        before = gateway_pid(data_dir)
+        Path(address.socket).unlink()
+        address = store.refresh()
+        assert Rest(address.url, address.token.get_secret_value()).run("GET", "k") == "v"
+        assert gateway_pid(data_dir) != before
+        assert "gateway.sock was removed or replaced" in (data_dir / "store.log").read_text()
+    wait_until_no_process_in(data_dir)
+    assert "Traceback" not in (data_dir / "store.log").read_text()
+
+
 def test_a_store_whose_directory_stays_keeps_running(data_dir: Path) -> None:
     with EmbeddedStore(data_dir, load_settings()) as store:
         address = store.acquire()

@@ -7,7 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -15,9 +17,11 @@ import pytest
 
 from overload_demo.config import load_settings
 from overload_demo.errors import ConfigurationError, StoreUnavailableError
+from overload_demo.process import ENOUGH_DESCRIPTORS
 from overload_demo.rest import Address
 from overload_demo.store.connect import EmbeddedStore
 from overload_demo.store.redis_server import find_server
+from tests.http.test_front_door import low_descriptor_limit
 from tests.support.cases import plain_first
 from tests.support.commands import run_module
 from tests.support.stores import (
@@ -200,6 +204,35 @@ def test_a_server_binary_that_cannot_run_is_one_line(data_dir: Path, tmp_path: P
         with pytest.raises(ConfigurationError, match=problem):
             EmbeddedStore(data_dir, settings).acquire()
         assert problem in refusal(data_dir, OVERLOAD_REDIS_SERVER=str(path))
+
+
+def test_a_server_ended_by_a_signal_without_a_name_is_one_line(data_dir: Path, tmp_path: Path) -> None:
+    binary = tmp_path / "server"
+    binary.write_text(f'#!/bin/sh\n[ "$1" = --version ] && exec "{find_server(None)}" --version\nkill -40 $$\n')
+    binary.chmod(0o700)
+    settings = load_settings(overload_redis_server=binary)
+    with pytest.raises(ConfigurationError, match=r"the server ended \(signal 40\)"):
+        EmbeddedStore(data_dir, settings).acquire()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limits of another process can be set on Linux only")
+def test_a_gateway_raises_its_descriptor_limit_and_outlives_running_out_of_descriptors(data_dir: Path) -> None:
+    with low_descriptor_limit(256), EmbeddedStore(data_dir, load_settings()) as store, ExitStack() as stack:
+        address, gateway = store.acquire(), psutil.Process(gateway_pid(data_dir))
+        soft, hard = gateway.rlimit(psutil.RLIMIT_NOFILE)
+        assert soft == min(hard, ENOUGH_DESCRIPTORS)
+        gateway.rlimit(psutil.RLIMIT_NOFILE, (64, hard))
+
+        def connect_once_more() -> bool:
+            stack.enter_context(socket.socket(socket.AF_UNIX)).connect(address.socket)
+            return gateway.num_fds() >= 64
+
+        wait_until("the gateway has no descriptor left", connect_once_more)
+        threading.Event().wait(1.0)  # several looks for the last user, and one at the files
+        assert gateway.is_running()
+        stack.close()
+        wait_until("it serves again", lambda: client(address).post("/", ["PING"]).status == 200)
+    wait_until_no_process_in(data_dir)
 
 
 def test_a_configured_server_binary_is_used(data_dir: Path, tmp_path: Path) -> None:

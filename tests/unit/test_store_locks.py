@@ -1,9 +1,13 @@
 """The locks and the state file of a data directory."""
 
+import os
 import threading
 from pathlib import Path
 
-from overload_demo.store.data_dir import DataDir, FileLock, State
+import pytest
+from pydantic import SecretStr
+
+from overload_demo.store.data_dir import DataDir, FileLock, State, without_secrets
 from overload_demo.store.gateway.endpoint import Tokens
 
 
@@ -28,6 +32,36 @@ def test_a_lock_is_waited_for(tmp_path: Path) -> None:
     threading.Timer(0.05, held.release).start()
     assert wanted.take(timeout_s=5)
     wanted.release()
+
+
+def test_a_lock_file_that_is_removed_while_it_is_waited_for_is_not_the_lock(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    held, wanted = FileLock(path), FileLock(path)
+    assert held.take()
+
+    def remove_and_release() -> None:
+        path.unlink()
+        held.release()
+
+    threading.Timer(0.05, remove_and_release).start()
+    assert wanted.take(timeout_s=5)
+    assert os.path.samestat(os.fstat(wanted.descriptor), path.stat())
+    assert not FileLock(path).take()
+    wanted.release()
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://me:s3c@ret@host:7000/2", "redis://host:7000/2"),
+        ("unix:///run/redis.sock?db=3&password=s3cret", "unix:///run/redis.sock?db=3&"),
+        ("rediss+cluster://me:s3cret@a:1,b:2?shards=3", "rediss+cluster://a:1,b:2?shards=3"),
+        ("redis+sentinel://:s3cret@a,b/jobs/2?sentinel_password=s3cret", "redis+sentinel://a,b/jobs/2?"),
+    ],
+)
+def test_a_url_without_secrets_still_names_the_server(url: str, shown: str) -> None:
+    assert without_secrets(SecretStr(url)) == shown
+    assert without_secrets(None) == ""
 
 
 def test_the_state_is_private_and_invalid_files_are_no_state(tmp_path: Path) -> None:
