@@ -3,12 +3,13 @@
 import concurrent.futures
 import re
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from overload_demo.store.gateway.upstream import MAX_LENT
-from tests.support.stores import Reply, Rest
+from tests.support.stores import Reply, Rest, read_connection_lines, start_standalone, stop
 from tests.support.waiting import wait_until
 
 LONG_MS = 1_500  # no replica is there, so a WAIT lasts as long as it may
@@ -94,3 +95,13 @@ def test_the_read_only_token_may_not_wait(rest: Rest) -> None:
     reply = waiting(Rest(rest.url, rest.read_only_token), ["GET", "k"])
     assert reply.body[0] == {"result": None}
     assert reply.body[1]["error"].startswith("NOPERM")
+
+
+def test_a_store_that_ends_completes_a_wait_and_reports_no_error(tmp_path: Path) -> None:
+    started = start_standalone(tmp_path)
+    rest = read_connection_lines(started)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        reply = pool.submit(waiting, rest, ["SET", "k", "v"])
+        wait_until("it waits", lambda: blocked(rest) == 1)
+        assert stop(started) == (0, "")
+        assert reply.result().body == [{"result": "OK"}, {"result": 0}]
