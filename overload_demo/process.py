@@ -21,11 +21,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from overload_demo.errors import OverloadDemoError
 
-try:
-    import resource
-except ImportError:  # Windows has no such limits
-    resource = None  # type: ignore[assignment]
-
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
@@ -111,12 +106,16 @@ def watch_parent(on_gone: Callable[[], object]) -> None:
 
 def descriptor_limit() -> int:
     """Return the descriptor limit to which a process may raise its own."""
+    import resource  # not on Windows
+
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(soft, ENOUGH_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, ENOUGH_DESCRIPTORS))
 
 
 def raise_descriptor_limit() -> int:
     """Raise the soft descriptor limit of this process to :func:`descriptor_limit`; return the limit in force."""
+    import resource
+
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):  # macOS refuses some values below its stated hard limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (descriptor_limit(), hard))

@@ -24,6 +24,7 @@ from overload_demo.jobs import shard_of
 from overload_demo.process import run_async
 from overload_demo.queue.maintenance import DeadLetter, QueueAdmin
 from overload_demo.store.connect import EmbeddedStore, Store, open_store, opened
+from overload_demo.store.data_dir import DataDir
 
 Value = TypeVar("Value")
 
@@ -122,8 +123,8 @@ def reset(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = Fals
         if not yes and not typer.confirm(f"Delete all jobs in {folder}?"):
             raise typer.Exit(1)
         with EmbeddedStore(folder, settings) as store:
-            if store.behind:
-                raise ConfigurationError(f"the store uses {store.behind}: reset empties the embedded store only")
+            if (state := DataDir(folder).read_state()) and state.behind:
+                raise ConfigurationError(f"the store uses {state.behind}: reset empties the embedded store only")
             asyncio.run(_flush((store.acquire(), None)))
     _print(f"{folder} is empty")
 

@@ -23,16 +23,7 @@ from overload_demo.errors import ConfigurationError, OverloadDemoError, StoreUna
 from overload_demo.http_server import SignalFreeServer, listen_tcp, url_of
 from overload_demo.process import raise_descriptor_limit
 from overload_demo.store import append_only
-from overload_demo.store.data_dir import (
-    GATEWAY_SOCKET,
-    LEAVING_TIMEOUT_S,
-    STILL_LEAVING,
-    DataDir,
-    FileLock,
-    State,
-    hash_tag,
-    without_secrets,
-)
+from overload_demo.store.data_dir import GATEWAY_SOCKET, DataDir, FileLock, State, hash_tag, without_secrets
 from overload_demo.store.embedded_cluster import EmbeddedCluster
 from overload_demo.store.gateway.backing_server import BackingServer, ExternalServer
 from overload_demo.store.gateway.endpoint import Gateway, HttpProtocol, ShardedGateway, Tokens
@@ -170,10 +161,10 @@ class ShardSet:
         return min((server.durability for server in self._servers), key=WEAKEST_FIRST.index)
 
     @property
-    def notices(self) -> list[str]:
-        """What to know about the data, each once."""
+    def notice(self) -> str:
+        """What to know about the data, each once in a line."""
         found = [*(self._cluster.notices if self._cluster else [])]
-        return list(dict.fromkeys(sum((server.notices for server in self._servers), found)))
+        return "\n".join(dict.fromkeys(sum((server.notices for server in self._servers), found)))
 
     async def open(self) -> None:
         """Connect to all shards at once. A shard without a primary is tried again.
@@ -212,7 +203,7 @@ def _run(options: _Options, settings: Settings, tokens: Tokens) -> None:
         # A standalone store is a user itself; one until unused has the process that starts it as its user.
         stack.callback(users_lock.release)
         if not options.until_unused:
-            users_lock.require(STILL_LEAVING, shared=True, timeout_s=LEAVING_TIMEOUT_S)
+            users_lock.share()
         stack.callback(gateway_lock.release)
         gateway_lock.require("another store is already running on", timeout_s=GATEWAY_TIMEOUT_S)
         raise_descriptor_limit()  # for further users and listeners
@@ -269,8 +260,7 @@ async def _serve(
 ) -> None:
     """Serve on ``listeners`` until it is cancelled, the last user has left, or the data is lost."""
     await shards.open()
-    notice = "\n".join(shards.notices)
-    state = State(tokens.standard, os.getpid(), shards.durability, notice, shards.shards, shards.behind)
+    state = State(tokens.standard, os.getpid(), shards.durability, shards.notice, shards.shards, shards.behind)
     if options.repair:
         _report_repair(data_dir, state.notice)
         return
@@ -308,17 +298,14 @@ async def _take_alone(users_lock: FileLock, data_dir: DataDir) -> None:
 
 
 async def _watch(data_dir: DataDir, shards: ShardSet, state: State) -> None:
-    """Publish a changed durability; raise :class:`StoreUnavailableError` once a lock, data file or socket was removed.
-
-    Without a lock or data file later jobs would be lost; without the socket no further user would find the store.
-    """
+    """Publish a changed durability; raise :class:`StoreUnavailableError` once a lock, data file or socket is gone."""
     listening = DataDir(data_dir.path)
     listening.remember_inodes([GATEWAY_SOCKET])
     while True:
         await asyncio.sleep(LOST_POLL_S)
         for one in shards.directories:
             one.refuse_if_lost()
-            append_only.refuse_if_missing(one.path)
+            append_only.refuse_if_missing(one.path)  # later jobs would be lost
         listening.refuse_if_lost()
         if (present := replace(state, durability=shards.durability)) != state:
             with contextlib.suppress(OSError):  # the disk is full, or no descriptor is free: tried again

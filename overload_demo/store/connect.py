@@ -18,7 +18,7 @@ from overload_demo.rest import Address
 from overload_demo.rest.client import Upstash
 from overload_demo.rest.loopback import connect
 from overload_demo.store import append_only
-from overload_demo.store.data_dir import LEAVING_TIMEOUT_S, STILL_LEAVING, DataDir, State, without_secrets
+from overload_demo.store.data_dir import DataDir, State, without_secrets
 from overload_demo.store.startup_check import check_store
 
 log = logging.getLogger(__name__)
@@ -91,11 +91,6 @@ class EmbeddedStore:
     def __exit__(self, *error: object) -> None:
         self.release()
 
-    @property
-    def behind(self) -> str:
-        """The URL of the user's server behind the store, without secrets; empty for an embedded one."""
-        return self._found[0] if self._found else ""
-
     def acquire(self) -> Address:
         """Hold the store, starting it if it does not run; returns its address. Blocks, normally below a second.
 
@@ -110,7 +105,7 @@ class EmbeddedStore:
                 append_only.refuse_if_missing(self._data_dir.path)
             self._data_dir.prepare()
             # Held before the state is read: otherwise the store could end between the two.
-            self._users_lock.require(STILL_LEAVING, shared=True, timeout_s=LEAVING_TIMEOUT_S)
+            self._users_lock.share()
             start_lock, timeout_s = self._data_dir.lock("start"), LOADING_TIMEOUT_S + ANSWER_TIMEOUT_S
             try:
                 start_lock.require("timed out waiting for another process to start the store on", timeout_s=timeout_s)
@@ -155,10 +150,8 @@ class EmbeddedStore:
         while time.monotonic() < give_up_at:
             # Only the lock proves that a gateway runs. A silent gateway that holds it is never started twice.
             if starting is None and gateway_lock.is_free():
-                if self._found and self.behind != without_secrets(self._settings.overload_redis_url):
-                    raise StoreUnavailableError(
-                        f"the store on {data_dir.path}, in front of {self.behind}, has ended: start it again"
-                    )
+                if self._found and self._found[0] != without_secrets(self._settings.overload_redis_url):
+                    raise StoreUnavailableError(f"the standalone store on {data_dir.path} has ended: start it again")
                 starting = _start(data_dir, self._settings)
                 give_up_at = time.monotonic() + LOADING_TIMEOUT_S
             elif (state := data_dir.read_state()) is not None and any(map(_answers, data_dir.address(state).shards)):

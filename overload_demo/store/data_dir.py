@@ -37,7 +37,6 @@ LASTING = (".", "users.lock", "gateway.lock", SERVER_LOCK, DATA)
 LOG_TAIL_BYTES = 8192
 LOCK_POLL_S = 0.01
 LEAVING_TIMEOUT_S = 30.0  # longer than a store takes to end after its last user's release
-STILL_LEAVING = f"timed out after {LEAVING_TIMEOUT_S:g} s waiting for the end of the store that shuts down on"
 
 
 @dataclass(frozen=True)
@@ -109,6 +108,11 @@ class FileLock:
         """Take the lock, or raise :class:`StoreUnavailableError` with ``problem`` and the directory."""
         if not self.take(shared=shared, timeout_s=timeout_s):
             raise StoreUnavailableError(f"{problem} {self._path.parent}")
+
+    def share(self) -> None:
+        """Take the users' lock as one of them, or raise :class:`StoreUnavailableError`."""
+        problem = f"timed out after {LEAVING_TIMEOUT_S:g} s waiting for the end of the store that shuts down on"
+        self.require(problem, shared=True, timeout_s=LEAVING_TIMEOUT_S)
 
     def release(self) -> None:
         """Close the file, which frees the lock unless a child holds the same descriptor; harmless to repeat."""

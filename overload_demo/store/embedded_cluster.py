@@ -21,16 +21,7 @@ from overload_demo.config import Settings
 from overload_demo.errors import StoreUnavailableError
 from overload_demo.http_server import listen_tcp
 from overload_demo.rest import LOADING, info_facts
-from overload_demo.store.data_dir import (
-    CLUSTER_CONFIG,
-    DATA,
-    NODE,
-    SERVER_SOCKET,
-    DataDir,
-    check_owner,
-    hash_tag,
-    replace_file,
-)
+from overload_demo.store.data_dir import CLUSTER_CONFIG, DATA, NODE, DataDir, check_owner, hash_tag, replace_file
 from overload_demo.store.gateway.resp import RedisConnection, ReplyError
 from overload_demo.store.gateway.upstream import Upstream
 from overload_demo.store.redis_server import SCRIPT_RIGHTS, EmbeddedServer, node_options
@@ -75,7 +66,7 @@ class ClusterNode(EmbeddedServer):
     ) -> None:
         super().__init__(directory, settings, drop_damage=drop_damage)
         self.name, self.node_id = directory.path.name, ""
-        self.label, self._socket = f"{self.name}: ", f"{self.name}/{SERVER_SOCKET}"
+        self.label, self._socket = f"{self.name}: ", f"{self.name}/{self._socket}"
         self._repair_options = ["--nodes", str(settings.overload_nodes), "--data-dir", str(directory.path.parent)]
         self._password, self._before_restart = password, before_restart
         # Free ports for the node: it may listen where these are bound, as both set SO_REUSEADDR.

@@ -160,7 +160,7 @@ def test_a_running_store_with_another_server_is_refused_in_one_line_without_secr
                 assert Rest.to((first.acquire(), None)).run("PING") == "PONG"
             wait_until("the store ended", lambda: not (data_dir / "state.json").exists())
         with EmbeddedStore(data_dir, load_settings(overload_redis_url=two)), EmbeddedStore(data_dir, other) as same:
-            assert same.behind == two
+            assert Rest.to((same.acquire(), None)).run("PING") == "PONG"
 
 
 def test_a_store_that_is_started_again_in_front_of_another_server_gets_no_writes_of_earlier_users(
@@ -183,7 +183,7 @@ def test_a_user_without_a_url_shares_the_server_of_a_standalone_store_and_starts
         with EmbeddedStore(data_dir, load_settings()) as user:
             Rest.to((user.acquire(), None)).run("SET", "k", "v")
             stop(standalone)
-            with pytest.raises(StoreUnavailableError, match=f"in front of {url}, has ended: start it again"):
+            with pytest.raises(StoreUnavailableError, match=r"the standalone store on .* has ended: start it again"):
                 user.refresh()
             with standalone_store(data_dir, OVERLOAD_REDIS_URL=url):
                 assert Rest.to((user.refresh(), None)).run("GET", "k") == "v"
