@@ -9,7 +9,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import lru_cache, partial
 from typing import Any, NoReturn, TypeVar
@@ -192,11 +192,12 @@ class Upstash:
 
     async def _post(self, path: str, content: bytes, give_up_at: float, refresh_until: float) -> tuple[int, Any]:
         """One HTTP exchange; returns the status and the decoded JSON body."""
-        address, send = self.address, self._send
+        address, send, request, sending = self.address, self._send, self._request(path, content), _Sending()
+        request.extensions["trace"] = sending
         self.calls += 1
         try:
             async with asyncio.timeout(max(0.05, min(self._timeout_s, give_up_at - time.monotonic()))):
-                response = await send(self._request(path, content))
+                response = await send(request)
                 try:
                     text = await _read_limited(response)
                 finally:
@@ -210,10 +211,10 @@ class Upstash:
             await self._replace_link(send)
             raise StoreUnavailableError("no connection to the store was free") from None
         except (TimeoutError, httpx.TimeoutException):
-            raise StoreUnavailableError("the store did not answer in time", Outcome.UNKNOWN) from None
+            raise StoreUnavailableError("the store did not answer in time", sending.outcome) from None
         except httpx.HTTPError as error:
             reason = f"the connection to the store was lost during a request ({type(error).__name__})"
-            raise StoreUnavailableError(reason, Outcome.UNKNOWN) from None
+            raise StoreUnavailableError(reason, sending.outcome) from None
         if response.status_code == 401:  # another user may have started a new gateway, which has a new token
             await self._refresh_address(address, refresh_until)
             if self.address.token != address.token:
@@ -293,6 +294,19 @@ class Upstash:
             close = self._close
             self._send, self._send_stream, self._close = self._new_link()
             await close()
+
+
+class _Sending:
+    """The outcome of a request that gets no reply: unknown once its first byte may have left.
+
+    A callback of the "trace" extension of httpcore, which the loopback transport calls too.
+    """
+
+    outcome = Outcome.NOT_ENQUEUED
+
+    async def __call__(self, event: str, _: Mapping[str, Any]) -> None:
+        if event.endswith("send_request_headers.started"):
+            self.outcome = Outcome.UNKNOWN
 
 
 _parsed = lru_cache(maxsize=16)(httpx.URL)

@@ -71,6 +71,8 @@ class LoopbackTransport(httpx.AsyncBaseTransport):
         """Run one exchange; the returned response is complete."""
         async with self._room:
             connection = self._kept() or await self._connect(request, _Connection)
+            if trace := request.extensions.get("trace"):
+                await trace("http11.send_request_headers.started", {})
             try:
                 status, headers, body = await connection.exchange(_as_bytes(request))
             except BaseException:

@@ -228,6 +228,62 @@ async def test_an_item_that_comes_too_late_shortens_no_call() -> None:
     assert sink.batches == [["in time"]]
 
 
+async def test_under_more_than_the_store_can_take_calls_still_succeed_and_the_rest_is_not_enqueued() -> None:
+    capacity = 2 * 4 / 0.1  # items a second: two calls of 0.1 s with four items each
+    answers: list[Answer] = []
+
+    async def send(items: Sequence[str], deadline_s: float) -> list[Answer]:
+        await asyncio.sleep(min(0.1, deadline_s))
+        if deadline_s < 0.1:
+            raise StoreUnavailableError("the store did not answer in time", Outcome.UNKNOWN)
+        return list(items)
+
+    group: GroupCommit[str, str] = GroupCommit(send, max_items=4, deadline_s=1.0)
+    async with asyncio.timeout(30.0):
+        until = time.monotonic() + 3.0
+        while time.monotonic() < until:
+            group.hand_in("a", answers.append)
+            await asyncio.sleep(0.5 / capacity)
+        await group.aclose()
+
+    outcomes = [one.outcome for one in answers if isinstance(one, OverloadDemoError)]
+    assert set(outcomes) == {Outcome.NOT_ENQUEUED}
+    assert answers[len(answers) // 2 :].count("a") > 0.2 * len(answers) / 2
+
+
+async def test_items_that_waited_for_a_pause_of_the_store_are_sent_after_it() -> None:
+    sink = Sink()
+    async with group_over(sink, deadline_s=2.0) as group:
+        await group.submit("before")
+        sink.go_on.clear()
+        tasks = [asyncio.create_task(group.submit("first"))]
+        await started(sink, 2)
+        tasks += [asyncio.create_task(group.submit(str(number))) for number in range(600)]
+        await started(sink, 3)
+        await asyncio.sleep(1.3)
+        sink.go_on.set()
+
+        await asyncio.gather(*tasks)
+
+
+async def test_items_without_a_reply_lead_the_next_call() -> None:
+    calls: list[list[str]] = []
+    answered: list[tuple[int, Answer]] = []
+
+    async def send(items: Sequence[str], deadline_s: float) -> list[Answer]:
+        calls.append(list(items))
+        await asyncio.sleep(0)
+        return [item.upper() for item in items[:2]]
+
+    group: GroupCommit[str, str] = GroupCommit(send, senders=1, size_of=len)
+    for item in "abcde":
+        group.hand_in(item, lambda reply: answered.append((len(calls), reply)))
+    await group.aclose()
+
+    assert calls == [["a", "b", "c", "d", "e"], ["c", "d", "e"], ["e"]]
+    assert answered == [(1, "A"), (1, "B"), (2, "C"), (2, "D"), (3, "E")]
+
+
 async def test_a_second_sender_starts_while_the_first_is_slow() -> None:
     sink = Sink()
     sink.go_on.clear()
