@@ -13,7 +13,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -42,9 +41,9 @@ class GroupCommit(Generic[Item, Reply]):
     During a call, the next one starts once ``WORTH_A_CALL`` items wait, or one has waited for 0.25 s.
     Limits: ``senders`` calls in flight; ``max_items`` and ``MAX_CALL_BYTES`` (by ``size_of``) in a call;
     ``MAX_WAITING`` items and ``MAX_WAITING_BYTES`` not sent yet, beyond which :meth:`submit` raises at once.
-    An item not sent within ``deadline_s`` fails with outcome ``not_enqueued``, and so does one that has less time left
-    than two recent calls took: it would end its call early, with the outcome unknown for all in it. With ``unsent_s``,
-    also one that has waited for so long while no call has succeeded. ``send`` gets the least time left of its items.
+    ``send`` gets the least time that one of its items has left. An item with less time left than two recent calls took
+    fails with outcome ``not_enqueued``: its call would be cut off, and the outcome of all in it unknown. With
+    ``unsent_s`` so does one that has waited for so long while no call has succeeded.
     """
 
     def __init__(
@@ -101,8 +100,7 @@ class GroupCommit(Generic[Item, Reply]):
             self._wake_up.release()
         await asyncio.gather(*self._senders)
         self._sweeper.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._sweeper
+        await asyncio.wait({self._sweeper})
 
     def _wake_a_sender(self) -> None:
         if self._idle_senders:
@@ -126,7 +124,9 @@ class GroupCommit(Generic[Item, Reply]):
             except Exception as error:
                 replies = [as_known_error(error)] * len(batch)
             self._recent_calls_s.append(time.monotonic() - since)
-            self._put_back(batch[len(replies) :])
+            rest = batch[len(replies) :]
+            self._waiting.extendleft(reversed(rest))
+            self._waiting_bytes += sum(size for _, _, size, *_ in rest)
             for (_, answer, *_), reply in zip(batch, replies, strict=False):
                 try:
                     answer(reply)
@@ -148,10 +148,6 @@ class GroupCommit(Generic[Item, Reply]):
             total += size
         self._waiting_bytes -= total
         return batch
-
-    def _put_back(self, items: "list[_Waiting[Item, Reply]]") -> None:
-        self._waiting.extendleft(reversed(items))
-        self._waiting_bytes += sum(size for _, _, size, *_ in items)
 
     def _fail_oldest(self) -> None:
         _, answer, size, *_ = self._waiting.popleft()

@@ -115,8 +115,9 @@ class Producer:
 
     async def probe(self) -> None:
         """Ask the store for a write that changes nothing; raise :class:`StoreError` if it would refuse an enqueue."""
-        probe = self._protocol.call(PROBE)
-        await self._upstash.run(probe, deadline_s=PROBE_DEADLINE_S, confirmation=self._confirmation)
+        await self._upstash.run(
+            self._protocol.call(PROBE), deadline_s=PROBE_DEADLINE_S, confirmation=self._confirmation
+        )
 
     async def aclose(self) -> None:
         """Commit what is waiting, then stop."""

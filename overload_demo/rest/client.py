@@ -9,7 +9,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from functools import lru_cache, partial
 from typing import Any, NoReturn, TypeVar
@@ -20,7 +20,7 @@ import httpx
 from overload_demo.config import LOOPBACK_HOSTS
 from overload_demo.errors import Outcome, StoreError, StoreRefusedError, StoreUnavailableError
 from overload_demo.rest import Address, Argument, Command, Confirmation, ScriptCall, error_in
-from overload_demo.rest.loopback import LoopbackTransport, ReplyTooLargeError
+from overload_demo.rest.loopback import LoopbackTransport, ReplyTooLargeError, Sending
 
 Send = Callable[[httpx.Request], Awaitable[httpx.Response]]
 Reply = TypeVar("Reply")
@@ -192,7 +192,7 @@ class Upstash:
 
     async def _post(self, path: str, content: bytes, give_up_at: float, refresh_until: float) -> tuple[int, Any]:
         """One HTTP exchange; returns the status and the decoded JSON body."""
-        address, send, request, sending = self.address, self._send, self._request(path, content), _Sending()
+        address, send, request, sending = self.address, self._send, self._request(path, content), Sending()
         request.extensions["trace"] = sending
         self.calls += 1
         try:
@@ -294,19 +294,6 @@ class Upstash:
             close = self._close
             self._send, self._send_stream, self._close = self._new_link()
             await close()
-
-
-class _Sending:
-    """The outcome of a request that gets no reply: unknown once its first byte may have left.
-
-    A callback of the "trace" extension of httpcore, which the loopback transport calls too.
-    """
-
-    outcome = Outcome.NOT_ENQUEUED
-
-    async def __call__(self, event: str, _: Mapping[str, Any]) -> None:
-        if event.endswith("send_request_headers.started"):
-            self.outcome = Outcome.UNKNOWN
 
 
 _parsed = lru_cache(maxsize=16)(httpx.URL)
