@@ -56,18 +56,18 @@ HOMES = {
 
 # Room -> most lines of Python. A room inside another one (api/front_door, store/gateway) counts by itself.
 STACK = {
-    "vocabulary": 1_366,
+    "vocabulary": 1_385,
     "rest": 765,
     "queue": 1_470,
     "api": 1_257,
     "api/front_door": 778,
     "worker": 1_672,
-    "store": 1_798,
-    "store/gateway": 1_842,
+    "store": 1_830,
+    "store/gateway": 1_864,
 }
-WORKBENCH = {"load": 1_820, "lab": 5_465, "live": 1_668, "course": 1_900, "cli": 399}
-MOST_LINES_OF_THE_STACK = 10_948
-MOST_LINES_OF_THE_WORKBENCH = 11_252
+WORKBENCH = {"load": 1_802, "lab": 5_466, "live": 1_668, "course": 1_900, "cli": 400}
+MOST_LINES_OF_THE_STACK = 11_021
+MOST_LINES_OF_THE_WORKBENCH = 11_236
 MOST_LINES_OF_LUA = 650
 MOST_LINES_OF_EXPERIMENTS = 4_786
 MOST_LINES_OF_CHECKS = 1_367  # of exercises, beside the notebooks
