@@ -288,13 +288,12 @@ async def _serve(
 
 async def _take_alone(users_lock: FileLock, data_dir: DataDir) -> None:
     """Return once the last user has left, holding the users' lock alone: new users wait until this store ends."""
-    data_dir.refuse_if_lost()  # of a lock file that was removed, a new one would be created and locked
     while True:
+        data_dir.refuse_if_lost()  # of a lock file that was removed, a new one would be created and locked
         with contextlib.suppress(ConfigurationError):  # no descriptor is free at present
             if users_lock.take():
                 return
         await asyncio.sleep(UNUSED_POLL_S)  # the kernel does not notify that a lock became free
-        data_dir.refuse_if_lost()
 
 
 async def _watch(data_dir: DataDir, shards: ShardSet, state: State) -> None:
