@@ -148,9 +148,9 @@ async def run_with_kills(
     :func:`run_spike`, whose files it writes; it is cancellable like it. Raises :class:`ConfigurationError` for a stack
     in the kernel and for clients of :func:`check_clients`, and the errors of :func:`run_spike`.
     """
+    check_clients(plan.retry)
     if stack.placement != "process":
         raise ConfigurationError('kills need placement="process": no thread can be killed without its Jupyter kernel')
-    check_clients(plan.retry)
     waiting, done = list(kills), list[tuple[str, float]]()
 
     def report(progress: SpikeProgress) -> None:
