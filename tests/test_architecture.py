@@ -56,7 +56,7 @@ HOMES = {
 
 # Room -> most lines of Python. A room inside another one (api/front_door, store/gateway) counts by itself.
 STACK = {
-    "vocabulary": 1_364,
+    "vocabulary": 1_366,
     "rest": 746,
     "queue": 1_468,
     "api": 1_257,
@@ -65,12 +65,12 @@ STACK = {
     "store": 1_798,
     "store/gateway": 1_842,
 }
-WORKBENCH = {"load": 1_820, "lab": 5_462, "live": 1_668, "course": 1_900, "cli": 399}
-MOST_LINES_OF_THE_STACK = 10_926
-MOST_LINES_OF_THE_WORKBENCH = 11_249
+WORKBENCH = {"load": 1_829, "lab": 5_487, "live": 1_681, "course": 1_908, "cli": 401}
+MOST_LINES_OF_THE_STACK = 10_928
+MOST_LINES_OF_THE_WORKBENCH = 11_306
 MOST_LINES_OF_LUA = 650
-MOST_LINES_OF_EXPERIMENTS = 4_786
-MOST_LINES_OF_CHECKS = 1_385  # of exercises, beside the notebooks
+MOST_LINES_OF_EXPERIMENTS = 4_820
+MOST_LINES_OF_CHECKS = 1_367  # of exercises, beside the notebooks
 MOST_FILES = 117
 MOST_LINES_OF_A_FILE = 350
 MOST_LINES_OF_A_FUNCTION = 60
