@@ -52,12 +52,9 @@ def main(
     ] = None,
     retry: Annotated[str | None, typer.Option(help=RETRY, metavar="NAME=VALUE,…", show_default="no repeats")] = None,
     output: Annotated[
-        Path | None,
-        typer.Option(help="write load.npz and load.json into this folder", show_default="nowhere", file_okay=False),
+        Path | None, typer.Option(help="folder for load.npz and load.json", show_default="nowhere", file_okay=False)
     ] = None,
-    allow_remote: Annotated[
-        bool, typer.Option("--allow-remote", help="allow a target that is not this machine")
-    ] = False,
+    allow_remote: Annotated[bool, typer.Option("--allow-remote", help="allow a target on another machine")] = False,
 ) -> None:
     """Send requests to an API by a fixed schedule and account for every one of them.
 
@@ -85,8 +82,7 @@ def main(
     console = Console()
     with one_line_errors():
         check_reachable(plan.url)
-        if output is not None:  # an error is reported before the load
-            output.mkdir(parents=True, exist_ok=True)
+        (output or Path()).mkdir(parents=True, exist_ok=True)  # an error is reported before the load
         summary = run_async(_fire(plan, output, console), "the load processes have ended").summary()
     console.print(summary_table(summary))
     for remark in summary.remarks:

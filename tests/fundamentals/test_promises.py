@@ -6,7 +6,6 @@ README would you test next?
 
 import os
 import signal
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -226,15 +225,6 @@ def test_a_reconciliation_reports_each_kind_of_error(tmp_path: Path) -> None:
 
     assert (account.done, account.failed, account.lost, account.duplicated, account.unclaimed) == (2, 1, 2, 1, 1)
     assert account.examples == ["lost c", "lost e", "duplicated b"]
-
-
-def test_jobs_that_the_queue_still_counts_have_not_ended_and_the_others_are_lost() -> None:
-    states = {"a": JobState.DONE, "b": JobState.QUEUED, "c": JobState.PROCESSING, "d": JobState.QUEUED}
-
-    account = reconcile(list("abcd"), Counter("a"), states, left=2)
-
-    assert (account.done, account.unended, account.examples) == (1, 2, ["lost d"])
-    assert account.lost_text == "1 lost, 2 not ended"
 
 
 def oldest_age_s(client: httpx.Client) -> float:
