@@ -91,7 +91,7 @@ class Consumer:
         self, upstash: Upstash, settings: Settings, worker_id: str, predecessors: Sequence[str] = (), shard: int = 0
     ) -> None:
         self._upstash, self._protocol, self._settings = upstash, Protocol.of(upstash, settings), settings
-        self.worker_id, self.shard = worker_id, shard
+        self.worker_id, self.shard, self._lease_ms = worker_id, shard, int(settings.worker_lease_s * 1000)
         self._token: str | None = None
         self._predecessors = " ".join(predecessors)
 
@@ -130,10 +130,6 @@ class Consumer:
     async def leave(self) -> None:
         """Remove this worker from the live ones, after its last settlement."""
         await self._upstash.command("HDEL", self._protocol.key("workers"), self.worker_id, repeatable=True)
-
-    @property
-    def _lease_ms(self) -> int:
-        return int(self._settings.worker_lease_s * 1000)
 
     def _lease_call(self, max_jobs: int, sleep_s: float, message: str) -> ScriptCall:
         # After a lost reply the token is sent again, and the store repeats that reply.

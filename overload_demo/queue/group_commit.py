@@ -13,7 +13,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -32,17 +31,19 @@ WORTH_A_CALL = 32
 MAX_CALL_BYTES = 1_048_576  # as sent, after escaping: a tenth of what Upstash accepts in one request
 MAX_WAITING, MAX_WAITING_BYTES = 25_000, 67_108_864
 SWEEP_INTERVAL_S = 0.25
-LEAST_LEFT_S = 0.25  # of an item that has waited elsewhere: with less, the others in its call would fail with it
+LEAST_LEFT_S = 0.25  # of an item when it is sent: with less, the others in its call would fail with it
 
 
 class GroupCommit(Generic[Item, Reply]):
     """Gathers items into calls of ``send(items, deadline_s)``, which returns a reply or an error for each item.
 
+    It may return those of the first items only, at least one; the other items lead the next call.
     During a call, the next one starts once ``WORTH_A_CALL`` items wait, or one has waited for 0.25 s.
     Limits: ``senders`` calls in flight; ``max_items`` and ``MAX_CALL_BYTES`` (by ``size_of``) in a call;
     ``MAX_WAITING`` items and ``MAX_WAITING_BYTES`` not sent yet, beyond which :meth:`submit` raises at once.
-    An item not sent within ``deadline_s`` fails with outcome ``not_enqueued``; with ``unsent_s``, also one that has
-    waited for so long while no call has succeeded. ``send`` gets the least time that one of its items has left.
+    ``send`` gets the least time that one of its items has left. An item with less time left than two recent calls took
+    fails with outcome ``not_enqueued``: its call would be cut off, and the outcome of all in it unknown. With
+    ``unsent_s`` so does one that has waited for so long while no call has succeeded.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class GroupCommit(Generic[Item, Reply]):
         self._send, self._size_of, self._max_items, self._deadline_s = send, size_of, max_items, deadline_s
         self._worth_a_call = min(WORTH_A_CALL, max_items)
         self._unsent_s, self._succeeded_at = deadline_s if unsent_s is None else unsent_s, 0.0
+        self._recent_calls_s = deque([0.0] * (senders + 1), senders + 1)  # one more than a pause of the store lengthens
         self._waiting: deque[_Waiting[Item, Reply]] = deque()
         self._waiting_bytes = 0
         self._wake_up = asyncio.Semaphore(0)
@@ -98,8 +100,7 @@ class GroupCommit(Generic[Item, Reply]):
             self._wake_up.release()
         await asyncio.gather(*self._senders)
         self._sweeper.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._sweeper
+        await asyncio.wait({self._sweeper})
 
     def _wake_a_sender(self) -> None:
         if self._idle_senders:
@@ -115,13 +116,18 @@ class GroupCommit(Generic[Item, Reply]):
                 await self._wake_up.acquire()
             if not (batch := self._take_batch()):
                 continue
-            remaining_s = min(give_up_at for *_, give_up_at in batch) - time.monotonic()
+            since = time.monotonic()
+            remaining_s = min(give_up_at for *_, give_up_at in batch) - since
             try:
                 replies = await self._send([item for item, *_ in batch], remaining_s)
                 self._succeeded_at = time.monotonic()
             except Exception as error:
                 replies = [as_known_error(error)] * len(batch)
-            for (_, answer, *_), reply in zip(batch, replies, strict=True):
+            self._recent_calls_s.append(time.monotonic() - since)
+            rest = batch[len(replies) :]
+            self._waiting.extendleft(reversed(rest))
+            self._waiting_bytes += sum(size for _, _, size, *_ in rest)
+            for (_, answer, *_), reply in zip(batch, replies, strict=False):
                 try:
                     answer(reply)
                 except Exception:
@@ -130,12 +136,12 @@ class GroupCommit(Generic[Item, Reply]):
     def _take_batch(self) -> "list[_Waiting[Item, Reply]]":
         """The oldest waiting items within the limits of one call; none if all were handed in too late."""
         batch: list[_Waiting[Item, Reply]] = []
-        total = 0
+        total, least_left_s = 0, min(self._deadline_s / 2, max(LEAST_LEFT_S, 2 * min(self._recent_calls_s)))
         while self._waiting and len(batch) < self._max_items:
-            _, _, size, since, give_up_at = self._waiting[0]
+            _, _, size, _, give_up_at = self._waiting[0]
             if batch and total + size > MAX_CALL_BYTES:
                 break
-            if give_up_at < min(since + self._deadline_s, time.monotonic() + LEAST_LEFT_S):
+            if give_up_at < time.monotonic() + least_left_s:
                 self._fail_oldest()
                 continue
             batch.append(self._waiting.popleft())

@@ -18,7 +18,7 @@ from overload_demo.config import Settings
 from overload_demo.errors import IdempotencyConflictError, OverloadDemoError, QueueFullError
 from overload_demo.jobs import JOB_ID, JobState
 from overload_demo.queue.group_commit import Answer, GroupCommit
-from overload_demo.queue.protocol import CANCEL, ENQUEUE, TOUCH, Protocol, malformed
+from overload_demo.queue.protocol import CANCEL, ENQUEUE, PROBE, TOUCH, Protocol, malformed
 from overload_demo.rest import Confirmation
 from overload_demo.rest.client import Upstash
 from overload_demo.work import utc_now
@@ -78,8 +78,8 @@ class Producer:
     ) -> None:
         self._upstash, self._protocol = upstash, Protocol.of(upstash, settings)
         self._on_commit, self._ttl_s = on_commit, settings.queue_result_ttl
-        replicas, self._touch = settings.overload_min_replicas, self._protocol.call(TOUCH)
-        self._confirmation = Confirmation(replicas, self._touch) if replicas else None
+        replicas, touch = settings.overload_min_replicas, self._protocol.call(TOUCH)
+        self._confirmation = Confirmation(replicas, touch) if replicas else None
         self._shards, self._unsent_s = shards, UNSENT_S if shards > 1 else None
         depth, wait_s = settings.overload_max_queue_depth, settings.overload_max_wait_s
         own_depth = depth // shards + (shard < depth % shards)
@@ -114,8 +114,10 @@ class Producer:
         return await self._cancels.submit((job_id, owner))
 
     async def probe(self) -> None:
-        """Write as an enqueue does, but no job; raise :class:`StoreError` if the store refuses it."""
-        await self._upstash.run(self._touch, deadline_s=PROBE_DEADLINE_S, confirmation=self._confirmation)
+        """Ask the store for a write that changes nothing; raise :class:`StoreError` if it would refuse an enqueue."""
+        await self._upstash.run(
+            self._protocol.call(PROBE), deadline_s=PROBE_DEADLINE_S, confirmation=self._confirmation
+        )
 
     async def aclose(self) -> None:
         """Commit what is waiting, then stop."""

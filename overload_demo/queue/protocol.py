@@ -20,7 +20,9 @@ MAX_DEAD_ENTRIES = 10_000
 
 # Always writes, also in a full store, and changes nothing that is read: see Upstash.run.
 TOUCH = Script("touch", "if redis.call('EXPIRE', KEYS[1], '9999999999') == 0 then redis.call('SET', KEYS[1], 0) end")
-_KEYS: dict[Script, tuple[str, ...]] = {TOUCH: ("seq",)}
+# Writes nothing; a full store refuses it, as it refuses an enqueue.
+PROBE = Script("probe", "redis.call('SETRANGE', KEYS[1], 0, '')")
+_KEYS: dict[Script, tuple[str, ...]] = {TOUCH: ("seq",), PROBE: ("seq",)}
 
 
 def _script(name: str, *keys: str) -> Script:

@@ -90,7 +90,7 @@ class Results:
         self._shards, self._default_service_s = shards, settings.worker_processing_delay
         self._deadline_s = settings.overload_store_deadline_s
         self._jobs: GroupCommit[str, JobStatus | None] = GroupCommit(
-            self._read, max_items=MAX_READ_JOBS, deadline_s=self._deadline_s
+            self._read_some, max_items=MAX_READ_JOBS, deadline_s=self._deadline_s
         )
         stats_s = self._deadline_s if shards == 1 else min(SHARD_DEADLINE_S, self._deadline_s)
         self._stats = SharedCall(self._read_stats, stats_s)
@@ -106,7 +106,10 @@ class Results:
 
     async def statuses(self, job_ids: Sequence[str]) -> list[JobStatus | None]:
         """The states of at most 500 jobs, in one exchange unless their results are large."""
-        return await self._read(job_ids, self._deadline_s)
+        give_up_at, found = time.monotonic() + self._deadline_s, list[JobStatus | None]()
+        while len(found) < len(job_ids):
+            found += await self._read_some(job_ids[len(found) :], give_up_at - time.monotonic())
+        return found
 
     async def stats(self) -> QueueStats:
         """The queue's numbers."""
@@ -132,17 +135,11 @@ class Results:
         except (ValueError, TypeError, LookupError):
             raise malformed(STATS) from None
 
-    async def _read(self, job_ids: Sequence[str], deadline_s: float) -> list[JobStatus | None]:
-        give_up_at = time.monotonic() + deadline_s
-        found: list[JobStatus | None] = []
-        while len(found) < len(job_ids):
-            found += await self._read_some(job_ids[len(found) :], give_up_at - time.monotonic())
-        return found
-
     async def _read_some(self, job_ids: Sequence[str], deadline_s: float) -> list[JobStatus | None]:
         """The first of the jobs, as many as fit into one reply; at least one."""
-        limits = MAX_RETURNED_DISTANCE, MAX_READ_RESULT_BYTES
-        call = self._protocol.call(STATUS, self._protocol.prefix, *limits, *job_ids)
+        call = self._protocol.call(
+            STATUS, self._protocol.prefix, MAX_RETURNED_DISTANCE, MAX_READ_RESULT_BYTES, *job_ids
+        )
         reply = await self._upstash.run(call, deadline_s=deadline_s)
         try:
             workers, jobs, busy_s, *found = reply
@@ -183,8 +180,7 @@ class Results:
 def _status_from(job: list[Any] | None, per_job_s: float, shards: int) -> JobStatus | None:
     if job is None:
         return None
-    state, position, started_at, result, error, *rest = job
-    owner = rest[0] if rest else ""
+    state, position, started_at, result, error, owner = (*job, "")[:6]
     try:
         if result and why_not_shown(result):
             raise ValueError

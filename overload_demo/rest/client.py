@@ -20,7 +20,7 @@ import httpx
 from overload_demo.config import LOOPBACK_HOSTS
 from overload_demo.errors import Outcome, StoreError, StoreRefusedError, StoreUnavailableError
 from overload_demo.rest import Address, Argument, Command, Confirmation, ScriptCall, error_in
-from overload_demo.rest.loopback import LoopbackTransport, ReplyTooLargeError
+from overload_demo.rest.loopback import LoopbackTransport, ReplyTooLargeError, Sending
 
 Send = Callable[[httpx.Request], Awaitable[httpx.Response]]
 Reply = TypeVar("Reply")
@@ -192,11 +192,12 @@ class Upstash:
 
     async def _post(self, path: str, content: bytes, give_up_at: float, refresh_until: float) -> tuple[int, Any]:
         """One HTTP exchange; returns the status and the decoded JSON body."""
-        address, send = self.address, self._send
+        address, send, request, sending = self.address, self._send, self._request(path, content), Sending()
+        request.extensions["trace"] = sending
         self.calls += 1
         try:
             async with asyncio.timeout(max(0.05, min(self._timeout_s, give_up_at - time.monotonic()))):
-                response = await send(self._request(path, content))
+                response = await send(request)
                 try:
                     text = await _read_limited(response)
                 finally:
@@ -210,10 +211,10 @@ class Upstash:
             await self._replace_link(send)
             raise StoreUnavailableError("no connection to the store was free") from None
         except (TimeoutError, httpx.TimeoutException):
-            raise StoreUnavailableError("the store did not answer in time", Outcome.UNKNOWN) from None
+            raise StoreUnavailableError("the store did not answer in time", sending.outcome) from None
         except httpx.HTTPError as error:
             reason = f"the connection to the store was lost during a request ({type(error).__name__})"
-            raise StoreUnavailableError(reason, Outcome.UNKNOWN) from None
+            raise StoreUnavailableError(reason, sending.outcome) from None
         if response.status_code == 401:  # another user may have started a new gateway, which has a new token
             await self._refresh_address(address, refresh_until)
             if self.address.token != address.token:

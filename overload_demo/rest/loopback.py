@@ -10,12 +10,14 @@ import os
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httptools
 import httpx
+
+from overload_demo.errors import Outcome
 
 PATH_BYTES = 100  # of a Unix socket; Linux allows 108, macOS 104
 KEPT_FOR_S = 30.0  # older idle connections are not used: the server may be closing them
@@ -23,6 +25,20 @@ KEPT_FOR_S = 30.0  # older idle connections are not used: the server may be clos
 
 class ReplyTooLargeError(httpx.ReadError):
     """The reply is larger than allowed; its connection is closed."""
+
+
+class Sending:
+    """The outcome of a request that gets no reply: unknown once its first byte may have left.
+
+    The callback of the "trace" extension of httpcore, which :class:`LoopbackTransport` calls too.
+    """
+
+    outcome = Outcome.NOT_ENQUEUED
+
+    async def __call__(self, event: str, _: Mapping[str, Any]) -> None:
+        """Note that the request begins to leave."""
+        if event.endswith("send_request_headers.started"):
+            self.outcome = Outcome.UNKNOWN
 
 
 def connect(path: str, timeout_s: float = 2.0) -> socket.socket:
@@ -71,6 +87,8 @@ class LoopbackTransport(httpx.AsyncBaseTransport):
         """Run one exchange; the returned response is complete."""
         async with self._room:
             connection = self._kept() or await self._connect(request, _Connection)
+            if trace := request.extensions.get("trace"):
+                await trace("http11.send_request_headers.started", {})
             try:
                 status, headers, body = await connection.exchange(_as_bytes(request))
             except BaseException:

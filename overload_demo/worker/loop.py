@@ -37,8 +37,7 @@ class Worker:
     """Runs jobs until stopped. :meth:`run` blocks; :meth:`stop` may be called from any thread or signal handler.
 
     Delivery is at least once. A job without a stored result runs again if this worker dies, if its lease expires and is
-    taken back, or if it exceeds its time limit. With a ``watchdog`` the worker has the process to
-    itself, and ends it after such a job.
+    taken back, or if it exceeds its time limit. With a ``watchdog`` the worker ends its process after such a job.
     """
 
     def __init__(

@@ -56,6 +56,16 @@ async def test_enqueue_is_refused_and_stores_no_part_of_the_job(queue: Queue) ->
     assert await queue.redis("KEYS", f"{queue.prefix}job*") == []
 
 
+async def test_a_probe_is_refused_as_an_enqueue_is_and_writes_nothing(queue: Queue) -> None:
+    await queue.producer.probe()
+    await fill(queue)
+
+    with pytest.raises(StoreFullError):
+        await queue.producer.probe()
+
+    assert await queue.redis("KEYS", f"{queue.prefix}jobs:*") == []
+
+
 async def test_an_existing_job_is_still_reported_as_accepted(queue: Queue) -> None:
     job_id = await queue.enqueue_one("{}", idempotency_record="record", fingerprint="print")
     await fill(queue)

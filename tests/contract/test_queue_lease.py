@@ -1,10 +1,12 @@
 """Lease: every job is waiting or leased, never in between; jobs of a dead worker return, in order."""
 
 import asyncio
+import json
 
 import pytest
 
 from overload_demo.queue.consumer import MAX_LEASE_BYTES, LeaseEnd
+from overload_demo.queue.protocol import LEASE, Protocol
 from tests.support.queues import Queue, ids_of, settled
 from tests.support.waiting import wait_until_async
 
@@ -246,3 +248,30 @@ async def test_a_job_twice_in_the_list_is_leased_once(queue: Queue) -> None:
     await queue.redis("RPUSH", f"{queue.prefix}jobs:queue", ids[0])
 
     assert ids_of((await queue.worker().lease(5)).jobs) == ids
+
+
+async def test_a_lease_call_over_the_worst_store_changes_at_most_1000_jobs(queue: Queue) -> None:
+    """Expired leases at their last attempt, entries without a state, and as many old dead letters as they push out."""
+    prefix, now = queue.prefix, "2026-01-01T00:00:00Z"
+
+    async def store(name: str, count: int, *fields: object) -> list[str]:
+        ids = [f"{name}{number}" for number in range(count)]
+        for at in range(0, count, 200):
+            await queue.upstash.pipeline([("HSET", f"{prefix}job:{one}", *fields) for one in ids[at : at + 200]])
+        return ids
+
+    old = await store("old", 1_000, "status", "failed")
+    leased = await store("leased", 400, "status", "processing", "attempts", 3)
+    odd = await store("odd", 400, "status", "strange")
+    await queue.redis("RPUSH", f"{prefix}jobs:dead", *(json.dumps({"job_id": one}) for one in old))
+    await queue.redis("ZADD", f"{prefix}jobs:leases", *(part for one in leased for part in (1, one)))
+    await queue.redis("HSET", f"{prefix}jobs:owners", *(part for one in leased for part in (one, f"1 other t {one}")))
+    await queue.redis("RPUSH", f"{prefix}jobs:queue", *odd)
+    most_dead, limits = len(old), (30_000, 99, MAX_LEASE_BYTES, 3)
+    await queue.upstash.run(
+        Protocol(prefix).call(LEASE, prefix, "w", "token", *limits, now, "", 1, 60, most_dead, 0, "")
+    )
+
+    gone = [await queue.ttl(one) > 0 for one in old]
+    failed = [await queue.field(one, "status") == "failed" for one in [*leased, *odd]]
+    assert 900 < sum(gone) + sum(failed) <= 1_000

@@ -157,14 +157,14 @@ def closed_port() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def full_accept_queue() -> Iterator[str]:
+def full_accept_queue(host: str = "127.0.0.1") -> Iterator[str]:
     """Yield a URL whose listener never accepts and whose accept queue is full: the kernel drops further attempts."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
-        listener.bind(("127.0.0.1", 0))
+        listener.bind((host, 0))
         listener.listen(0)
         for _ in range(4):
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex(listener.getsockname())
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        yield f"http://{host}:{listener.getsockname()[1]}"

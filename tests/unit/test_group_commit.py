@@ -12,12 +12,11 @@ from overload_demo.errors import (
     Outcome,
     OverloadDemoError,
     QueueFullError,
-    StoreError,
     StoreRefusedError,
     StoreUnavailableError,
 )
 from overload_demo.queue import group_commit
-from overload_demo.queue.group_commit import GroupCommit, SharedCall
+from overload_demo.queue.group_commit import GroupCommit
 
 pytestmark = pytest.mark.anyio
 
@@ -228,6 +227,62 @@ async def test_an_item_that_comes_too_late_shortens_no_call() -> None:
     assert sink.batches == [["in time"]]
 
 
+async def test_under_more_than_the_store_can_take_calls_still_succeed_and_the_rest_is_not_enqueued() -> None:
+    capacity = 2 * 4 / 0.1  # items a second: two calls of 0.1 s with four items each
+    answers: list[Answer] = []
+
+    async def send(items: Sequence[str], deadline_s: float) -> list[Answer]:
+        await asyncio.sleep(min(0.1, deadline_s))
+        if deadline_s < 0.1:
+            raise StoreUnavailableError("the store did not answer in time", Outcome.UNKNOWN)
+        return list(items)
+
+    group: GroupCommit[str, str] = GroupCommit(send, max_items=4, deadline_s=1.0)
+    async with asyncio.timeout(30.0):
+        until = time.monotonic() + 3.0
+        while time.monotonic() < until:
+            group.hand_in("a", answers.append)
+            await asyncio.sleep(0.5 / capacity)
+        await group.aclose()
+
+    outcomes = [one.outcome for one in answers if isinstance(one, OverloadDemoError)]
+    assert set(outcomes) == {Outcome.NOT_ENQUEUED}
+    assert answers[len(answers) // 2 :].count("a") > 0.2 * len(answers) / 2
+
+
+async def test_items_that_waited_for_a_pause_of_the_store_are_sent_after_it() -> None:
+    sink = Sink()
+    async with group_over(sink, deadline_s=2.0) as group:
+        await group.submit("before")
+        sink.go_on.clear()
+        tasks = [asyncio.create_task(group.submit("first"))]
+        await started(sink, 2)
+        tasks += [asyncio.create_task(group.submit(str(number))) for number in range(600)]
+        await started(sink, 3)
+        await asyncio.sleep(1.3)
+        sink.go_on.set()
+
+        await asyncio.gather(*tasks)
+
+
+async def test_items_without_a_reply_lead_the_next_call() -> None:
+    calls: list[list[str]] = []
+    answered: list[tuple[int, Answer]] = []
+
+    async def send(items: Sequence[str], deadline_s: float) -> list[Answer]:
+        calls.append(list(items))
+        await asyncio.sleep(0)
+        return [item.upper() for item in items[:2]]
+
+    group: GroupCommit[str, str] = GroupCommit(send, senders=1, size_of=len)
+    for item in "abcde":
+        group.hand_in(item, lambda reply: answered.append((len(calls), reply)))
+    await group.aclose()
+
+    assert calls == [["a", "b", "c", "d", "e"], ["c", "d", "e"], ["e"]]
+    assert answered == [(1, "A"), (1, "B"), (2, "C"), (2, "D"), (3, "E")]
+
+
 async def test_a_second_sender_starts_while_the_first_is_slow() -> None:
     sink = Sink()
     sink.go_on.clear()
@@ -260,79 +315,3 @@ async def test_closing_sends_waiting_items_and_refuses_new_ones() -> None:
     assert await asyncio.gather(*tasks) == list("ABC")
     await closing
     assert caught.value.outcome is Outcome.NOT_ENQUEUED
-
-
-class Source:
-    """Counts its calls; each waits for ``go_on``, then returns its number or raises ``error``."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-        self.go_on = asyncio.Event()
-        self.error: Exception | None = None
-
-    async def call(self, deadline_s: float) -> int:
-        self.calls += 1
-        number = self.calls
-        await self.go_on.wait()
-        if self.error:
-            raise self.error
-        return number
-
-
-async def test_concurrent_callers_share_a_call_and_later_ones_share_the_next() -> None:
-    source = Source()
-    shared = SharedCall(source.call, 5.0)
-    first = [asyncio.create_task(shared.reply()) for _ in range(3)]
-    await asyncio.sleep(0.01)
-    late = [asyncio.create_task(shared.reply()) for _ in range(3)]
-    await asyncio.sleep(0.01)
-    assert source.calls == 1
-    source.go_on.set()
-
-    assert await asyncio.gather(*first, *late) == [1, 1, 1, 2, 2, 2]
-
-
-async def test_a_cancelled_caller_of_a_shared_call_cancels_nothing() -> None:
-    source = Source()
-    shared = SharedCall(source.call, 5.0)
-    gone, stays = asyncio.create_task(shared.reply()), asyncio.create_task(shared.reply())
-    await asyncio.sleep(0.01)
-    gone.cancel()
-    source.go_on.set()
-
-    assert await stays == 1
-    await shared.aclose()
-
-
-@pytest.mark.parametrize(
-    ("raised", "expected"),
-    [(StoreRefusedError("no"), StoreRefusedError), (ZeroDivisionError(), StoreUnavailableError)],
-)
-async def test_an_error_of_a_shared_call_reaches_its_callers_and_a_bug_leaves_the_outcome_unknown(
-    raised: Exception, expected: type[StoreError]
-) -> None:
-    source = Source()
-    source.error = raised
-    source.go_on.set()
-    shared = SharedCall(source.call, 5.0)
-
-    answers = await asyncio.gather(shared.reply(), shared.reply(), return_exceptions=True)
-
-    assert [type(answer) for answer in answers] == [expected] * 2
-    assert isinstance(raised, StoreError) or answers[0].outcome is Outcome.UNKNOWN  # type: ignore[union-attr]
-    source.error = None
-    assert await shared.reply() == 2
-
-
-async def test_closing_waits_for_a_shared_call() -> None:
-    source = Source()
-    shared = SharedCall(source.call, 5.0)
-    asked = asyncio.create_task(shared.reply())
-    await asyncio.sleep(0.01)
-    closing = asyncio.create_task(shared.aclose())
-    await asyncio.sleep(0.01)
-    assert not closing.done()
-    source.go_on.set()
-    await closing
-
-    assert await asked == 1

@@ -13,6 +13,7 @@ from overload_demo.config import load_settings
 from overload_demo.errors import Outcome, StoreError, StoreRefusedError, StoreUnavailableError
 from overload_demo.rest import Address, Script, ScriptCall
 from overload_demo.rest.client import Upstash
+from tests.load.scripted_server import full_accept_queue
 from tests.support import hostile as h
 from tests.support.running import free_port
 
@@ -55,6 +56,16 @@ async def test_a_request_that_certainly_was_not_carried_out_is_repeated() -> Non
             result = await store.command("RPUSH", "k", "v", deadline_s=5.0)
 
         assert (result, len(server.requests)) == (7, 2)
+
+
+@pytest.mark.parametrize("deadline_s", [0.3, 2.5])
+async def test_a_store_that_never_accepts_a_connection_leaves_nothing_unknown(deadline_s: float) -> None:
+    with full_accept_queue(h.HOST) as url:
+        async with h.client_of(Address(url, SecretStr("t"))) as store:
+            with pytest.raises(StoreUnavailableError) as caught:
+                await store.command("SET", "k", "v", repeatable=True, deadline_s=deadline_s)
+
+    assert caught.value.outcome is Outcome.NOT_ENQUEUED
 
 
 async def test_repeats_end_at_the_deadline() -> None:

@@ -117,8 +117,8 @@ end
 local chosen, unreadable, passed_over, seen, bytes, looked_at = {}, {}, {}, {}, 0, 0
 local has_moved_on = { processing = true, done = true, failed = true }
 repeat
-  local ids = (is_paused or most_jobs == 0) and {} or redis.call('LRANGE', KEYS[1], 0, most_jobs - 1)
-  local taken = 0
+  local taken, most = 0, math.min(most_jobs, MOST_PASSED_OVER - looked_at)
+  local ids = (is_paused or most_jobs == 0) and {} or redis.call('LRANGE', KEYS[1], 0, most - 1)
   for _, id in ipairs(ids) do
     local fields = job(id)
     local status, payload, attempts = fields[1], fields[2] or '', count_in(fields[3]) or 0
