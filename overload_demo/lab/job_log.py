@@ -170,7 +170,7 @@ async def read_stored(results: Reader, job_ids: Sequence[str]) -> tuple[dict[str
                 states[job_id] = status.state
                 if isinstance(status.result, dict) and "processing_duration_ms" in status.result:
                     durations_ms.append(status.result["processing_duration_ms"])
-    return states, round(1000 / fmean(durations_ms), 1) if any(durations_ms) else 0.0
+    return states, round(1000 / fmean(durations_ms), 4) if any(durations_ms) else 0.0
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from overload_demo.errors import StoreError
+from overload_demo.lab import about
 from overload_demo.lab.result import SpikeResult
 from overload_demo.lab.simulated_cloud import count_commands
 from overload_demo.lab.stack import Stack
@@ -76,8 +77,8 @@ def _column(
         "errors": ", ".join(f"{count:,} {name}" for name, count in errors.items()) or "none",
         "latency p50 / p99 / p99.9 / max, ms": " / ".join(f"{at_s * 1000:,.0f}" for at_s in latency) or "none",
         "peak queue depth (naive: in flight)": f"{peak:,.0f}",
-        "drain rate, jobs/s (naive: answered)": f"{drain_per_s:,.0f}" if is_known else "unknown",
-        "capacity of the one slot, jobs/s": f"{best_per_s:,.0f}",
+        "drain rate, jobs/s (naive: answered)": about(drain_per_s) if is_known else "unknown",
+        "capacity of the one slot, jobs/s": about(best_per_s),
         "drain rate as a share of that": share,
         **own,
         "load generator": load.verdict,

@@ -178,7 +178,7 @@ class SpikeSeries(BaseModel, frozen=True):
         moving: list[int] = (np.flatnonzero(np.diff(self.settled) > 0) + 1).tolist()
         if not moving or (lasted_s := self.sampled_at_s[moving[-1]] - self.sampled_at_s[moving[0]]) == 0:
             return 0.0
-        return round((self.settled[moving[-1]] - self.settled[moving[0]]) / lasted_s, 1)
+        return round((self.settled[moving[-1]] - self.settled[moving[0]]) / lasted_s, 4)
 
     def seconds_from_peak(self) -> float:
         """Return the time from the deepest sample to :meth:`seconds_to_empty`, as read off the curve."""

@@ -115,6 +115,15 @@ def test_a_drain_seen_in_one_sample_has_an_unknown_rate() -> None:
         assert table_row(result, name)[0] == "unknown"
 
 
+def test_the_rates_of_slow_jobs_are_not_rounded_to_zero() -> None:
+    slow = {"drain_rate_per_s": 0.0164, "capacity_per_s": 0.0166}
+    result = SpikeResult.read(RESULTS / "spike.json").model_copy(update=slow)
+
+    assert table_row(result, "drain rate, jobs/s")[0] == "0.0164"
+    assert table_row(result, "capacity of the one slot")[0] == "0.0166"
+    assert table_row(result, "drain rate as a share of that")[0] == "99 %"
+
+
 def test_random_arrivals_of_another_seed_are_another_load(recorded: BaselineRun) -> None:
     random = recorded.model_copy(update={"shape": Shape.POISSON})
     names = ("requests", "rate_per_s", "shape", "timeout_s", "max_duration_s")
