@@ -195,7 +195,7 @@ class _Spike:
             await asyncio.sleep(MEMORY_EVERY_S)
 
     async def _drain(self, results: Reader) -> None:
-        """Wait until nothing is waiting or in flight, or no job was settled for a minute and the work of two jobs."""
+        """Wait until the queue is empty, or stands still for a minute and two jobs' work although no worker is held."""
         moved_at, last = time.monotonic(), -1
         stuck_after_s = STUCK_AFTER_S + 2 * self.stack.settings.worker_processing_delay
         while time.monotonic() - moved_at < stuck_after_s:
