@@ -76,6 +76,7 @@ def test_another_server_is_a_one_line_error(tmp_path: Path, body: bytes) -> None
             (["--replay", "nowhere", "--rehearse"], "one at a time"),
             (["--control", "--output", "/proc/nowhere"], "/proc/nowhere"),
             (["--replay", "nowhere", "--nodes", "6"], "--nodes has no effect with --replay"),
+            (["--rehearse", "--nodes", "3"], "OVERLOAD_NODES: must be 1, or an even number from 6 on"),
             (["--rehearse", "--port", "0"], "--port has no effect with --rehearse"),
             (["--control", "--speed", "2"], "--speed has no effect with --control"),
             (["--output", "."], "--output has no effect with a URL"),
