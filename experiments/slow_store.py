@@ -30,7 +30,7 @@ def main(
     record: Annotated[bool, typer.Option(help="keep the run as the recorded one")] = False,
 ) -> None:
     """Run the spike, with its output and exit code."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     before = set(folder.glob("*/result.json"))
     with one_line_errors(), folder_in(folder) as place:
         options = ["--upstash", "--yes", "--baseline", "none", "--requests", str(requests), "--output", str(folder)]

@@ -18,7 +18,7 @@ from typing import Annotated
 import psutil
 import typer
 
-from experiments.bench.record import RESULTS, Facts, Place, markdown_table
+from experiments.bench.record import RESULTS, Facts, Folder, Place, markdown_table
 from experiments.bench.servers import free_port, wait_for
 from overload_demo.console import one_line_errors
 from overload_demo.course import Level
@@ -69,11 +69,14 @@ def main(
         Path, typer.Option(help="the notebook", show_default="notebooks/04_spike.ipynb", exists=True, dir_okay=False)
     ] = NOTEBOOK,
     level: Annotated[Level, typer.Option(help="how heavy its load is")] = Level.QUICK,
-    folder: Annotated[Path, typer.Option(help="where its runs are kept meanwhile; not on tmpfs")] = Path(),
-    output: Annotated[Path, typer.Option(help="the file to write", show_default="the recorded one")] = FILE,
+    folder: Folder = Path(),
+    output: Annotated[
+        Path, typer.Option(help="the file to write", show_default="the recorded one", dir_okay=False)
+    ] = FILE,
 ) -> None:
     """Run a notebook, measure its processes, and record the result."""
     with one_line_errors(), tempfile.TemporaryDirectory(dir=folder, prefix="student-") as temporary:
+        output.parent.mkdir(parents=True, exist_ok=True)
         place, watch = Place.here("experiments.student_cost", Path(temporary)), Watch()
         cost = StudentCost(
             place=place,

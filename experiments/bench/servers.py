@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import http.client
 import json
+import math
 import os
 import re
 import resource
@@ -204,7 +205,7 @@ def drained(url: str, *, for_s: float = DRAIN_WITHIN_S) -> tuple[float, int]:
     """Return jobs done a second, and the number of statistics requests that this took.
 
     Measures from the first progress until the queue is empty or ``for_s`` seconds have passed. Raises
-    :class:`OverloadDemoError` without progress.
+    :class:`OverloadDemoError` without progress, or with all of it between two looks.
     """
     began, at_first, requests = time.monotonic(), stats(url)["done"], 1
     seen: list[tuple[float, float]] = []
@@ -217,8 +218,17 @@ def drained(url: str, *, for_s: float = DRAIN_WITHIN_S) -> tuple[float, int]:
             raise OverloadDemoError(f"no job was done for {STOP_WITHIN_S:g} s")
         if now["queue_length"] == now["in_flight"] == 0:
             break
+    if len(seen) < 2:
+        raise OverloadDemoError("too few jobs to measure a rate")
     (first_s, first), (last_s, last) = seen[0], seen[-1]
     return (last - first) / (last_s - first_s), requests
+
+
+def count_done(url: str) -> Callable[[], int]:
+    """Return a function that counts the jobs done; wait first until the worker does jobs."""
+    before = stats(url)["done"]
+    until(lambda: stats(url)["done"] > before, START_WITHIN_S, problem="the worker does no job")
+    return lambda: int(stats(url)["done"])
 
 
 def submitted(url: str, jobs: int, connections: int) -> LoadSummary:
@@ -243,7 +253,10 @@ def accepted_per_s(url: str, connections: int, seconds: float) -> float:
 
 
 def wrk(url: str, connections: int, seconds: float, script: str) -> float:
-    """Return the requests a second that wrk counts; ``script`` is its Lua. Raises :class:`OverloadDemoError`."""
+    """Return the requests a second that wrk counts; ``script`` is its Lua. Raises :class:`OverloadDemoError`.
+
+    ``seconds`` are rounded up, because wrk takes whole ones.
+    """
     return wrk_with_p99(url, connections, seconds, script)[0]
 
 
@@ -252,7 +265,7 @@ def wrk_with_p99(url: str, connections: int, seconds: float, script: str) -> tup
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
         file.write(script)
         file.flush()
-        options = [f"-t{min(2, connections)}", f"-c{connections}", f"-d{round(seconds)}s", "--timeout", "10s"]
+        options = [f"-t{min(2, connections)}", f"-c{connections}", f"-d{math.ceil(seconds)}s", "--timeout", "10s"]
         command = ["wrk", "--latency", *options, "-s", file.name, url]
         output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     if "Non-2xx" in output or "Socket errors" in output:

@@ -13,7 +13,7 @@ from experiments.serving import listen, serve_for_parent, server_of
 
 def main(
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="port to listen on; 0 takes a free one")] = 8001,
+    port: Annotated[int, typer.Option(help="port to listen on; 0 takes a free one", min=0, max=65535)] = 8001,
     variant: Annotated[str, typer.Option(help=f"one of {', '.join(VARIANTS)}", envvar="NAIVE_VARIANT")] = "def-slot",
     delay: Annotated[
         float, typer.Option(help="simulated work, seconds a job", envvar="WORKER_PROCESSING_DELAY", min=0)

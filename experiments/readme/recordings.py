@@ -133,7 +133,7 @@ def _spike(path: Path) -> Recording:
         result.recorded_at,
         _machine(result.load.environment, result.conditions.filesystem),
         (result.conditions.command, "python -m experiments.record_spike RUN_FOLDER"),
-        f"{result.accepted:,} of {result.offered:,} accepted, {result.lost:,} lost, "
+        f"{result.accepted:,} of {result.offered:,} accepted, {result.lost_text}, "
         f"{result.duplicated:,} duplicated, empty after {result.seconds_to_empty:,.0f} s",
     )
 

@@ -106,10 +106,12 @@ def check(
 
     with one_line_errors():
         opened = [(rerun.read(path), path) for path in notebooks if not path.is_dir()]  # all, before one runs
+        for path, form in (files := ((json, "json"), (csv, "csv"))):
+            rerun.write([], path, form)  # report a file that cannot be written before the notebooks run
         found = [finding for notebook, path in opened for finding in rerun.rerun(notebook, path, level)]
         found += inventory.findings(notebooks)
         Console().print(rerun.table(found))
-        for path, form in ((json, "json"), (csv, "csv")):
+        for path, form in files:
             rerun.write(found, path, form)
     raise typer.Exit(1 if any(finding.is_open for finding in found) else 0)
 

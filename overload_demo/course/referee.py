@@ -221,7 +221,8 @@ class PlayStage:
             self.now_s += min(max(0.0, words[0]), 3600.0)
             self.add(actor.name, f"wait {words[0]:g} s", "", "command")
             return "ok", None
-        if DESTRUCTIVE.fullmatch(words[0]) or (words[0] == "EVAL" and re.search(r"\bflush(all|db)\b", words[1], re.I)):
+        script = " ".join(words[1:2] if words[0] == "EVAL" else ())
+        if DESTRUCTIVE.fullmatch(words[0]) or re.search(r"\bflush(all|db)\b", script, re.I):
             raise NotGradedError(f"deletes or changes the whole store ({words[0]})")
         if UNSUPPORTED.fullmatch(words[0]):
             why = "the store neither waits nor opens transactions; use EVAL"

@@ -71,8 +71,15 @@ def rerun(notebook: Any, path: Path, level: str) -> list[Finding]:
         kernel_name="python3",
         extra_arguments=["--log-level=ERROR"],  # the kernel's warnings do not concern the student
     )
-    client.execute(cwd=str(path.resolve().parent), env=os.environ | {"OVERLOAD_LEVEL": level})
-    return list(findings(path.stem, notebook))
+    stopped = []
+    try:
+        client.execute(cwd=str(path.resolve().parent), env=os.environ | {"OVERLOAD_LEVEL": level})
+    except (RuntimeError, TimeoutError) as error:  # such as DeadKernelError, CellTimeoutError
+        stopped = [Finding(path.stem, "a cell", f"{type(error).__name__}: {error}".partition("\n")[0][:200])]
+    found = [*findings(path.stem, notebook), *stopped]
+    keys = [key for key in exercise.exercises() if key.startswith(f"{path.stem[:2]}.")]  # "04.": of this notebook
+    missing = [key for key in keys if key not in {one.item for one in found}]
+    return found + [Finding(path.stem, key, exercise.Status.NOT_DONE.value) for key in missing]
 
 
 def findings(name: str, notebook: Any) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ first use, so that a command which draws nothing does not load matplotlib; submo
 """
 
 import html
+import math
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
@@ -62,14 +63,14 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 def about(number: float) -> str:
     """Return a number with about three digits: 12,695, 84.2, 1.63, 0.0078. A whole number keeps all of its digits."""
-    if abs(number) >= 100 or number == int(number):
+    if abs(number) >= 100 or (math.isfinite(number) and number == int(number)):
         return f"{number:,.0f}"
     return f"{number:.3g}"
 
 
 def off_by(guess: float, measured: float) -> str:
     """Return the error of a prediction: in percent of the measured value, or as a factor where it is above 2."""
-    if not measured:
+    if not measured or math.isnan(measured):
         return "-"
     ratio = guess / measured
     if ratio > READ_AS_FACTOR:

@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from overload_demo.errors import ConfigurationError, OverloadDemoError
-from overload_demo.lab.job_log import read_events
+from overload_demo.lab.job_log import check_clients, read_events
 from overload_demo.lab.ledger import ledger_of, read_charges
 from overload_demo.lab.parts import primary_in
 from overload_demo.lab.result import SpikeResult
@@ -146,8 +146,9 @@ async def run_with_kills(
 
     A kill that is not due before the spike is over is not in the result. ``live`` and ``out_dir`` are those of
     :func:`run_spike`, whose files it writes; it is cancellable like it. Raises :class:`ConfigurationError` for a stack
-    in the kernel, and the errors of :func:`run_spike`.
+    in the kernel and for clients of :func:`check_clients`, and the errors of :func:`run_spike`.
     """
+    check_clients(plan.retry)
     if stack.placement != "process":
         raise ConfigurationError('kills need placement="process": no thread can be killed without its Jupyter kernel')
     waiting, done = list(kills), list[tuple[str, float]]()

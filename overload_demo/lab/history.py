@@ -97,11 +97,6 @@ class Violations:
     wrong: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     counts: dict[str, int] = field(default_factory=dict)
 
-    @property
-    def is_valid(self) -> bool:
-        """Whether nothing was wrong."""
-        return not self.wrong
-
     def note(self, kind: str, found: Iterable[str]) -> None:
         """Add violations of a kind."""
         for one in found:

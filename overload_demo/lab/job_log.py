@@ -23,13 +23,19 @@ from overload_demo.jobs import JOB_ID, JobState
 from overload_demo.lab.result import Reconciliation, SpikeResult
 from overload_demo.lab.stack import EFFECTS, Stack
 from overload_demo.load import LoadResult
-from overload_demo.load.plan import Floats
+from overload_demo.load.plan import Floats, RetryPolicy, Until
 from overload_demo.queue.maintenance import QueueAdmin
 from overload_demo.queue.results import MAX_READ_JOBS
 from overload_demo.queue.shards import Reader
 from overload_demo.store.connect import opened
 
 LOOK_EVERY_S = 0.05
+
+
+def check_clients(retry: RetryPolicy | None) -> None:
+    """Raise :class:`ConfigurationError` for clients that wait for results: their requests are not one job each."""
+    if retry is not None and retry.until is Until.DONE:
+        raise ConfigurationError('retry: a log of jobs needs clients with until="accepted", not "done"')
 
 
 @dataclass(frozen=True)
@@ -76,8 +82,9 @@ class JobLog:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Read the files of a run in ``folder``: the arrays of its load, and its effect log."""
+        """Read the arrays of a load and its effect log in ``folder``. Raises as :func:`check_clients`."""
         load = LoadResult.load(folder / "load.npz")
+        check_clients(load.plan.retry)
         first: dict[tuple[str, str], float] = {}
         for event in read_events(folder / EFFECTS):
             first.setdefault((event.what, event.job_id), event.at_mono_s - load.started_mono_s)
@@ -126,18 +133,23 @@ class JobLog:
         return float(np.sum(depth[:-1] * np.diff(moments_s))) / self.span_s
 
 
-def reconcile(accepted: Sequence[str], effects: Counter[str], states: dict[str, JobState]) -> Reconciliation:
-    """Account for every accepted id. An id that two clients received is one of the duplicates."""
+def reconcile(
+    accepted: Sequence[str], effects: Counter[str], states: dict[str, JobState], left: int = 0
+) -> Reconciliation:
+    """Account for each id; one that two clients received is a duplicate. ``left``: jobs that the queue still counts."""
     ids = Counter(accepted)
     done = {job_id for job_id in ids if states.get(job_id) is JobState.DONE}
     failed = {job_id for job_id in ids if states.get(job_id) is JobState.FAILED}
-    lost = [job_id for job_id in ids if job_id not in failed and not (job_id in done and effects[job_id])]
+    unended = [job_id for job_id in ids if states.get(job_id) in (JobState.QUEUED, JobState.PROCESSING)][:left]
+    known = failed.union(unended)
+    lost = [job_id for job_id in ids if job_id not in known and not (job_id in done and effects[job_id])]
     duplicated = [job_id for job_id, count in ids.items() if effects[job_id] > 1 or count > 1]
     return Reconciliation(
         accepted=len(accepted),
         done=len(done),
         failed=len(failed),
         lost=len(lost),
+        unended=len(unended),
         duplicated=len(duplicated),
         unclaimed=len(effects.keys() - ids.keys()),
         examples=[f"lost {job_id}" for job_id in lost[:5]] + [f"duplicated {job_id}" for job_id in duplicated[:5]],
@@ -158,7 +170,7 @@ async def read_stored(results: Reader, job_ids: Sequence[str]) -> tuple[dict[str
                 states[job_id] = status.state
                 if isinstance(status.result, dict) and "processing_duration_ms" in status.result:
                     durations_ms.append(status.result["processing_duration_ms"])
-    return states, round(1000 / fmean(durations_ms), 1) if any(durations_ms) else 0.0
+    return states, round(1000 / fmean(durations_ms), 4) if any(durations_ms) else 0.0
 
 
 @dataclass(frozen=True)

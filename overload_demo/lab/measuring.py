@@ -14,9 +14,9 @@ from overload_demo.lab.crashes import frozen
 from overload_demo.lab.spike_plan import OnStepProgress
 from overload_demo.lab.stack import Stack, check_killable
 from overload_demo.load import LoadPlan, LoadProgress, LoadResult, run_load
+from overload_demo.load.generator import steady_per_s
 from overload_demo.load.plan import Floats
 
-WARM_UP_SHARE = 0.2  # of a turn, as in a calibration: connections open, code paths warm up
 RESAMPLES = 2_000
 
 
@@ -138,18 +138,12 @@ async def in_turns(
         raise ConfigurationError("turns need at least one pair, and plans with connections and max_duration_s")
     order = [plan for number in range(pairs) for plan in ((a, b) if number % 2 == 0 else (b, a))]
     results = [one.result for one in await measure(stack, order, on_progress=on_progress)]
-    rates = np.array([_steady_per_s(result) for result in results]).reshape(pairs, 2)
+    rates = np.array([steady_per_s(result) for result in results]).reshape(pairs, 2)
     rates[1::2] = rates[1::2, ::-1]  # of these, B came first
     if not rates.all():
         raise OverloadDemoError("a turn accepted no request after its first fifth: a longer max_duration_s is needed")
     doubts = dict.fromkeys(doubt for result in results if (doubt := result.summary().doubt))
     return Pairs(rates[:, 0], rates[:, 1], tuple(doubts))
-
-
-def _steady_per_s(result: LoadResult) -> float:
-    to_s = result.plan.max_duration_s or 0.0
-    done_s, from_s = result.done_s[result.accepted], WARM_UP_SHARE * to_s
-    return int(np.count_nonzero((done_s >= from_s) & (done_s <= to_s))) / (to_s - from_s)
 
 
 def sign_test(wins: int, pairs: int) -> float:

@@ -110,5 +110,5 @@ class Preflight:
 
 def filesystem_of(path: Path) -> str:
     """Return the type of the file system of a path, e.g. ext4: on tmpfs a figure of durable writes means little."""
-    mounts = [part for part in psutil.disk_partitions(all=True) if str(path.resolve()).startswith(part.mountpoint)]
+    mounts = [part for part in psutil.disk_partitions(all=True) if path.resolve().is_relative_to(part.mountpoint)]
     return max(mounts, key=lambda part: len(part.mountpoint)).fstype if mounts else "unknown"

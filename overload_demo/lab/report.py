@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from overload_demo.errors import StoreError
+from overload_demo.lab import about
 from overload_demo.lab.result import SpikeResult
 from overload_demo.lab.simulated_cloud import count_commands
 from overload_demo.lab.stack import Stack
@@ -37,7 +38,7 @@ def table(result: SpikeResult) -> Table:
     if result.caveat:
         verdict += f", BUT THE COMPARISON SHOWS NOTHING: {result.caveat}.\n{verdict}"
     accepted = f"{result.accepted:,} of {result.offered:,} accepted"
-    title = f"{verdict}: {accepted}, {result.lost:,} lost, {result.duplicated:,} duplicated"
+    title = f"{verdict}: {accepted}, {result.lost_text}, {result.duplicated:,} duplicated"
     rates, own = (result.drain_rate_per_s, result.capacity_per_s), _own_rows(result)
     columns = {"queue API": _column(result.load, result.errors, result.peak_queue_depth, *rates, own)}
     if run := result.baseline:
@@ -66,6 +67,8 @@ def _column(
     load: LoadSummary, errors: dict[str, int], peak: float, drain_per_s: float, best_per_s: float, own: dict[str, str]
 ) -> dict[str, str]:
     """Return the rows of a column. A rate as a share of the capacity is comparable between machines."""
+    is_known = bool(drain_per_s or not load.accepted)  # 0.0 without two samples of progress
+    share = f"{100 * drain_per_s / best_per_s:.0f} %" if is_known and best_per_s else "unknown"
     times = load.response_time
     latency = (times.p50_s, times.p99_s, times.p999_s, times.max_s) if times else ()
     return {
@@ -74,9 +77,9 @@ def _column(
         "errors": ", ".join(f"{count:,} {name}" for name, count in errors.items()) or "none",
         "latency p50 / p99 / p99.9 / max, ms": " / ".join(f"{at_s * 1000:,.0f}" for at_s in latency) or "none",
         "peak queue depth (naive: in flight)": f"{peak:,.0f}",
-        "drain rate, jobs/s (naive: answered)": f"{drain_per_s:,.0f}",
-        "capacity of the one slot, jobs/s": f"{best_per_s:,.0f}",
-        "drain rate as a share of that": f"{100 * drain_per_s / best_per_s:.0f} %" if best_per_s else "unknown",
+        "drain rate, jobs/s (naive: answered)": about(drain_per_s) if is_known else "unknown",
+        "capacity of the one slot, jobs/s": about(best_per_s),
+        "drain rate as a share of that": share,
         **own,
         "load generator": load.verdict,
     }
@@ -89,7 +92,7 @@ def _own_rows(result: SpikeResult) -> dict[str, str]:
     ends = f"{result.done:,} / {result.failed:,} / {result.lost:,} / {result.duplicated:,}"
     bill = billed and f"{billed[0]:,} to {billed[1]:,}, {dollars(billed[0])} to {dollars(billed[1])}"
     rows = {
-        "seconds to empty": f"{result.seconds_to_empty:,.1f}",
+        "seconds to empty": "not empty" if result.unended else f"{result.seconds_to_empty:,.1f}",
         "done / failed / lost / duplicated": ends,
         "REST calls a job": None if calls is None else f"{calls:.3f}",
         "store commands a job (inside scripts too)": None if commands is None else f"{commands:.1f}",

@@ -81,9 +81,11 @@ class BaselineRun(BaseModel, frozen=True):
         return rates[::-1]
 
     def matches(self, plan: LoadPlan, delay_s: float) -> bool:
-        """Whether this run is comparable to one of ``plan``: equal work, load and timeout."""
+        """Whether this run is comparable to one of ``plan``: equal work, load and timeout, sent for as long."""
         mine, its = (self.delay_s, self.rate_per_s, self.timeout_s), (delay_s, plan.rate_per_s, plan.timeout_s)
-        return all(map(math.isclose, mine, its)) and (self.shape, self.requests) == (plan.shape, plan.requests)
+        is_equal = all(map(math.isclose, mine, its)) and (self.shape, self.requests) == (plan.shape, plan.requests)
+        has_seed = self.shape is not Shape.POISSON or self.seed == plan.seed
+        return is_equal and has_seed and math.isclose(self.summary.planned, plan.schedule().size, rel_tol=0.01)
 
 
 class BaselineRecording(BaseModel, frozen=True):
@@ -176,7 +178,7 @@ class SpikeSeries(BaseModel, frozen=True):
         moving: list[int] = (np.flatnonzero(np.diff(self.settled) > 0) + 1).tolist()
         if not moving or (lasted_s := self.sampled_at_s[moving[-1]] - self.sampled_at_s[moving[0]]) == 0:
             return 0.0
-        return round((self.settled[moving[-1]] - self.settled[moving[0]]) / lasted_s, 1)
+        return round((self.settled[moving[-1]] - self.settled[moving[0]]) / lasted_s, 4)
 
     def seconds_from_peak(self) -> float:
         """Return the time from the deepest sample to :meth:`seconds_to_empty`, as read off the curve."""
@@ -191,7 +193,8 @@ class SpikeSeries(BaseModel, frozen=True):
 class Reconciliation(BaseModel, frozen=True):
     """Accepted jobs by outcome; ``examples`` names some ids of the lost and the duplicated.
 
-    ``lost``: no terminal state, or done without an effect. ``duplicated``: more than one effect. ``failed``: ended with
+    ``lost``: no terminal state, or done without an effect. ``unended``: no terminal state either, but the queue still
+    counted them when the run stopped waiting. ``duplicated``: more than one effect. ``failed``: ended with
     an error. ``unclaimed``: effects of jobs whose 202 reached no client (a timeout, a response cut off).
     """
 
@@ -199,9 +202,15 @@ class Reconciliation(BaseModel, frozen=True):
     done: int
     failed: int
     lost: int
+    unended: int = 0
     duplicated: int
     unclaimed: int
     examples: list[str]
+
+    @property
+    def lost_text(self) -> str:
+        """How many jobs were lost and, if any, had not ended."""
+        return f"{self.lost:,} lost" + (f", {self.unended:,} not ended" if self.unended else "")
 
 
 class Question(BaseModel, frozen=True):
@@ -248,7 +257,7 @@ class Vote(BaseModel, frozen=True):
 
 class SpikeResult(Reconciliation):
     """A spike, accounted for. ``offered = accepted + errors``, counted in attempts if clients retry;
-    ``accepted = done + failed + lost``; ``failed`` includes the ``expired``, which did not start by their deadline.
+    ``accepted = done + failed + lost + unended``; ``failed`` includes the ``expired``: not started by their deadline.
 
     ``drain_rate_per_s`` is jobs settled ÷ time from the first to the last settlement sampled. ``seconds_to_empty``
     counts from the first intended send. ``rest_calls_per_job`` and ``store_…_per_job`` are None where a process that

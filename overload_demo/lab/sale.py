@@ -12,7 +12,7 @@ import numpy as np
 
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab import html_table
-from overload_demo.lab.job_log import PromiseRun
+from overload_demo.lab.job_log import PromiseRun, check_clients
 from overload_demo.lab.spike_plan import OnProgress, SpikePlan
 from overload_demo.lab.spike_run import run_spike
 from overload_demo.lab.stack import Stack
@@ -73,7 +73,7 @@ class SaleResult:
         return cls(
             design,
             (
-                Promise("no accepted booking is lost", f"{result.lost:,} lost", result.lost == 0),
+                Promise("no accepted booking is lost", result.lost_text, result.lost == 0),
                 Promise("one booking a customer", f"{max(0, more):,} too many", more <= 0),
                 Promise(f"done within {most_s:g} s of the 202", f"slowest {slowest_s:.3g} s", slowest_s <= most_s),
                 Promise(
@@ -105,6 +105,7 @@ async def run_sale(brief: SaleBrief, design: SaleDesign, on_progress: OnProgress
     bound = design.bound
     if bound is not None and (isinstance(bound, bool) or not isinstance(bound, int) or bound < 1):
         raise ConfigurationError(f"bound: None or a whole number of jobs, at least 1, not {bound!r}")
+    check_clients(design.retry)
     requests = round(brief.customers_per_s * brief.sale_s)
     plan = SpikePlan(requests, brief.customers_per_s, Shape.CONSTANT, baseline="none", retry=design.retry)
     settings: dict[str, Any] = {"overload_max_queue_depth": bound} if bound is not None else {}

@@ -115,7 +115,9 @@ class _Spike:
             self._report_sample()
             states, capacity_per_s = await read_stored(results, load.accepted_ids)
             cost = await cost_per_job(self.stack, clients, max(1, len(load.accepted_ids)), counting)
-        account = reconcile(load.accepted_ids, read_effects(self.stack.effect_log), states)
+        last = self.samples[-1][1]
+        effects = read_effects(self.stack.effect_log)
+        account = reconcile(load.accepted_ids, effects, states, last.queue_length + last.in_flight)
         self._report_sample(account.lost)
         result = self._result(load, account, capacity_per_s=capacity_per_s, folder=folder, **cost)
         result.save(folder)  # the naive part may fail, be interrupted, or take the kernel with it
@@ -193,14 +195,15 @@ class _Spike:
             await asyncio.sleep(MEMORY_EVERY_S)
 
     async def _drain(self, results: Reader) -> None:
-        """Wait until nothing is waiting or in flight, or until no job has been settled for a minute."""
+        """Wait until the queue is empty, or stands still for a minute and two jobs' work although no worker is held."""
         moved_at, last = time.monotonic(), -1
-        while time.monotonic() - moved_at < STUCK_AFTER_S:
+        stuck_after_s = STUCK_AFTER_S + 2 * self.stack.settings.worker_processing_delay
+        while time.monotonic() - moved_at < stuck_after_s:
             with contextlib.suppress(StoreError):
                 stats = await self._sample(results)
                 if stats.queue_length == stats.in_flight == 0:
                     return
-                if stats.done + stats.failed != last:
+                if stats.done + stats.failed != last or "worker" in self.stack.held:
                     moved_at, last = time.monotonic(), stats.done + stats.failed
             await asyncio.sleep(0.1)
 
@@ -257,6 +260,7 @@ class _Spike:
         reasons = {
             f"{missing:,} of {offered:,} requests were not accepted ({named})": missing,
             f"{account.lost:,} accepted jobs were lost": account.lost,
+            f"{account.unended:,} accepted jobs had not ended when the run did": account.unended,
             f"{expired:,} accepted jobs expired: they were not started in time and never run": expired,
         }
         return SpikeResult(

@@ -251,11 +251,14 @@ async def _run_storm(
         if on_progress:
             on_progress(progress)
 
-    async with asyncio.TaskGroup() as group:
-        trigger = group.create_task(_freeze(stack, plan, began))
-        load = await run_load(
-            load_plan, out_dir=stack.run_folder, on_progress=report, api_key=stack.api_key, budget=budget
-        )
+    try:
+        async with asyncio.TaskGroup() as group:
+            trigger = group.create_task(_freeze(stack, plan, began))
+            load = await run_load(
+                load_plan, out_dir=stack.run_folder, on_progress=report, api_key=stack.api_key, budget=budget
+            )
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
     return StormRun(cure, plan, _log_of(load, stack.effect_log, trigger.result()), True, load.summary().doubt)
 
 

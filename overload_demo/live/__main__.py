@@ -16,9 +16,11 @@ from overload_demo.live.feed import Feed
 from overload_demo.process import run_async
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+UNUSED = {"a URL": "speed output nodes", "--control": "speed", "--rehearse": "speed port", "--replay": "output nodes"}
 
 
 def main(
+    context: typer.Context,
     url: Annotated[str | None, typer.Argument(help="URL of a running API to watch.", show_default=DEFAULT_URL)] = None,
     control: Annotated[bool, typer.Option("--control", help="Start a stack, with buttons to act on it.")] = False,
     rehearse: Annotated[
@@ -33,12 +35,17 @@ def main(
     """Show a spike live, on a page: watch an API, play the acts of a class, or replay a recorded run."""
     with one_line_errors():
         log_to_stderr(load_settings().overload_log_format, logging.WARNING)
-        if sum((url is not None, control, rehearse, replay is not None)) > 1:
+        chosen = zip(UNUSED, (url is not None, control, rehearse, replay is not None), strict=True)
+        ways = [way for way, is_chosen in chosen if is_chosen] or ["a URL"]
+        if len(ways) > 1:
             raise ConfigurationError("one at a time: a URL to watch, --control, --rehearse or --replay")
+        for name in UNUSED[ways[0]].split():
+            if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE":
+                raise ConfigurationError(f"--{name} has no effect with {ways[0]}")
         if replay is not None:
             work = _replay(replay, speed, port)
         elif rehearse:
-            work = _rehearse(output)
+            work = _rehearse(output, nodes)
         elif control:
             work = _control(output, port, nodes)
         else:
@@ -74,7 +81,7 @@ async def _control(output: Path, port: int, nodes: int) -> None:
     from overload_demo.live.page import Page
     from overload_demo.live.stage import open_stage, rehearsed
 
-    sizes = rehearsed(output)
+    sizes = rehearsed(output, nodes)
     if sizes is None:
         _print("no rehearsal of this machine: measuring it first (ten seconds)")
     feed = Feed()
@@ -84,11 +91,11 @@ async def _control(output: Path, port: int, nodes: int) -> None:
             await asyncio.Event().wait()
 
 
-async def _rehearse(output: Path) -> None:
+async def _rehearse(output: Path, nodes: int) -> None:
     from overload_demo.live.stage import rehearse
 
     console = Console()
-    console.print(await rehearse(output, lambda text: console.print(f"  {text}", highlight=False)))
+    console.print(await rehearse(output, lambda text: console.print(f"  {text}", highlight=False), nodes))
 
 
 def _print(text: str) -> None:

@@ -187,7 +187,7 @@ async def _carry_out(controls: Controls, order: Coroutine[Any, Any, None]) -> No
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(order, controls.loop))
     except ConfigurationError as error:
         raise HTTPException(422, str(error)) from None
-    except OverloadDemoError as error:
+    except (OverloadDemoError, OSError) as error:  # such as a full disk
         raise HTTPException(409, str(error)) from None
 
 

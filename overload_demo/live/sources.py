@@ -233,10 +233,12 @@ class ApiWatch:
     def __init__(self, url: str, feed: Feed) -> None:
         from overload_demo.lab.parts import JsonConnection  # it needs Unix, a replay does not
 
+        reason = "it begins with http:// or https://, and a host follows"
+        if "@" in url:  # the value may contain a password, and the page would show it
+            raise ConfigurationError(f"the URL of an API has no user name: {reason}")
         try:
             HttpUrl(url)
         except ValidationError:
-            reason = "it begins with http:// or https://, and a host follows"
             raise ConfigurationError(f"{url!r} is not the URL of an API: {reason}") from None
         key = load_settings().overload_api_key
         headers = {} if key is None else {"Authorization": f"Bearer {key.get_secret_value()}"}
@@ -317,15 +319,15 @@ def _table(feed: Feed) -> Table:
 
 def spike_text(result: SpikeResult, peak: float | None = None, empty_s: float | None = None) -> str:
     """Return the result of a spike in a line, with the errors of the predictions ``peak`` and ``empty_s``."""
-    text = f"{result.verdict.capitalize()}: {result.accepted:,} of {result.offered:,} accepted, {result.lost:,} lost."
+    text = f"{result.verdict.capitalize()}: {result.accepted:,} of {result.offered:,} accepted, {result.lost_text}."
     if clients := result.load.retry:
         text = f"{clients.accepted:,} of {clients.requests:,} requests got a result in time, none for"
-        text += f" {longest_outage_s(result.series):,.0f} s; {clients.attempts:,} attempts, {result.lost:,} lost."
+        text += f" {longest_outage_s(result.series):,.0f} s; {clients.attempts:,} attempts, {result.lost_text}."
     if result.caveat:
         text = f"The numbers are not valid: {result.caveat}. {text}"
     for name, value, guess, unit in (
         ("Peak", result.peak_queue_depth, peak, ""),
-        ("Empty after", result.seconds_to_empty, empty_s, " s"),
+        ("Not empty after" if result.unended else "Empty after", result.seconds_to_empty, empty_s, " s"),
     ):
         text += f" {name} {value:,.0f}{unit}"
         if guess is not None:

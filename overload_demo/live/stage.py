@@ -120,7 +120,8 @@ class Stage:
         self.questions = {name: one.title for name, one in self._ballot.questions.items()}
 
     async def __aenter__(self) -> Self:
-        self._feed.show(title=self.sizes.text, status="ready", controls=self._possible())
+        self._feed.show(title=self.sizes.text, status="ready")
+        self._show_possible()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -136,7 +137,7 @@ class Stage:
             self._act = asyncio.create_task(self._play(order, guess))
         else:
             await getattr(self, f"_{order}")()
-        self._feed.show(controls=self._possible())
+        self._show_possible()
 
     async def vote(self, step: str, entry: VoteEntry) -> None:
         """Carry out "ask" or a step of a vote. Raises the errors of :class:`Ballot`."""
@@ -150,8 +151,8 @@ class Stage:
         if self._act is not None:
             await asyncio.wait([self._act])
 
-    def _possible(self) -> list[str]:
-        return [order for order, obstacle in self._obstacles().items() if not obstacle]
+    def _show_possible(self, _: SpikeProgress | None = None) -> None:
+        self._feed.show(controls=[order for order, obstacle in self._obstacles().items() if not obstacle])
 
     def _obstacles(self) -> dict[str, str]:
         """Return why each order is not possible now; "" if it is."""
@@ -174,11 +175,11 @@ class Stage:
         self._ballot.begin(order)
         try:
             await {"naive": self._play_naive, "storm": self._play_storm}.get(order, lambda: self._play_spike(order))()
-        except OverloadDemoError as error:
+        except (OverloadDemoError, OSError) as error:
             self._feed.show(result=f"The act failed: {error}".splitlines()[0], status="over")
         finally:
             self._act = None
-            self._feed.show(controls=self._possible())
+            self._show_possible()
 
     async def _play_spike(self, order: str) -> None:
         sizes, at_once = self.sizes, order == "at_once"
@@ -208,13 +209,13 @@ class Stage:
             await self._stack.fresh(delay_s)
         self._acts += 1
         folder = self._stack.folder / f"act-{self._acts}-{order}"
-        result = await run_spike(self._stack, plan, live=live, out_dir=folder, budget=budget)
+        result = await run_spike(self._stack, plan, self._show_possible, live=live, out_dir=folder, budget=budget)
         self._feed.save_marks(folder)
         return result
 
     async def _play_naive(self) -> None:
         spike_feed = SpikeFeed(self._feed)
-        plan = LoadPlan(self._stack.url, self.sizes.requests, self.sizes.rate_per_s)
+        plan = LoadPlan("http://127.0.0.1", self.sizes.requests, self.sizes.rate_per_s)
         plan = replace(plan, timeout_s=BASELINE_TIMEOUT_S, max_duration_s=BASELINE_SPIKE_S)
         self._naive_run = await run_baseline(
             BASELINE_VARIANT, plan, self.sizes.delay_s, lambda load: spike_feed(SpikeProgress.of_baseline(load))
@@ -243,7 +244,7 @@ class Stage:
             freezing.enter_context(frozen(self._stack, "primary" if self._stack.has_cluster else "redis"))
             self._frozen = freezing, self.loop.call_later(seconds, self._thaw)
             self._feed.mark("frozen")
-            self._feed.show(controls=self._possible())
+            self._show_possible()
 
     def _thaw(self) -> None:
         """Let a frozen store go on; without one, do nothing."""
@@ -253,7 +254,7 @@ class Stage:
         timer.cancel()
         freezing.close()
         self._feed.mark("thawed")
-        self._feed.show(controls=self._possible())
+        self._show_possible()
 
     async def _reset(self) -> None:
         """End the act, clear the curves and restart the stack."""
@@ -265,9 +266,10 @@ class Stage:
             self._feed.begin(*TRACKS)
             self._feed.show(title=self.sizes.text, result="", peak=None, empty_s=None)
             await self._stack.fresh()
-            self._feed.show(status="ready")
         finally:
             self._is_resetting = False
+            self._feed.show(status="ready" if self._stack.is_running else "the reset failed: press Reset again")
+            self._show_possible()
 
     async def _end_act(self) -> None:
         if self._act is not None:
@@ -277,10 +279,11 @@ class Stage:
 
 
 class Rehearsal(BaseModel, frozen=True):
-    """The sizes that a rehearsal has found; valid for a machine like ``environment``."""
+    """The sizes that a rehearsal has found, for a machine like ``environment`` and a store on ``nodes`` servers."""
 
     environment: Environment
     sizes: Sizes
+    nodes: int = 1
 
 
 async def measure(stack: Stack) -> Sizes:
@@ -316,22 +319,22 @@ async def open_stage(feed: Feed, runs: Path, sizes: Sizes | None, nodes: int = 1
         yield await cleanup.enter_async_context(Stage(feed, sizes, stack))
 
 
-def rehearsed(runs: Path) -> Sizes | None:
-    """Return the sizes of the last rehearsal, None without one on a machine like this."""
+def rehearsed(runs: Path, nodes: int = 1) -> Sizes | None:
+    """Return the sizes of the last rehearsal, None without one on a machine like this with as many servers."""
     try:
         found = Rehearsal.model_validate_json((runs / FILE).read_bytes())
     except (OSError, ValidationError):
         return None
-    return found.sizes if found.environment.is_like(Environment.here()) else None
+    return found.sizes if found.nodes == nodes and found.environment.is_like(Environment.here()) else None
 
 
-async def rehearse(runs: Path, report: Callable[[str], None]) -> Table:
+async def rehearse(runs: Path, report: Callable[[str], None], nodes: int = 1) -> Table:
     """Measure this machine, play each act, keep the sizes in ``runs``, and return the results as a table.
 
     ``report`` gets the name of each step. Takes about four minutes.
     """
     report("measuring this machine")
-    async with open_stage(feed := Feed(), runs, None) as stage:
+    async with open_stage(feed := Feed(), runs, None, nodes) as stage:
         sizes = stage.sizes
         shown = Table("act", "lasts", "what the class will see", title_justify="left", show_edge=False)
         shown.title = f"{sizes.text}; drained at {sizes.drains_per_s:,.0f}/s"
@@ -342,5 +345,6 @@ async def rehearse(runs: Path, report: Callable[[str], None]) -> Table:
             await stage.act(order, ClassGuess())
             await stage.wait()
             shown.add_row(title, f"{time.monotonic() - began:,.0f} s", feed.state["result"])
-    (runs / FILE).write_text(Rehearsal(environment=Environment.here(), sizes=sizes).model_dump_json(indent=1) + "\n")
+    found = Rehearsal(environment=Environment.here(), sizes=sizes, nodes=nodes)
+    (runs / FILE).write_text(found.model_dump_json(indent=1) + "\n")
     return shown

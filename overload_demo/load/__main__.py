@@ -42,7 +42,7 @@ def main(
     closed: Annotated[
         bool, typer.Option("--closed", help="closed loop: clients wait for each response (ignores rate and shape)")
     ] = False,
-    connections: Annotated[int, typer.Option(help="clients of the closed loop")] = 64,
+    connections: Annotated[int | None, typer.Option(help="clients of the closed loop", show_default="64")] = None,
     success_status: Annotated[int, typer.Option(help="status that counts as accepted")] = 202,
     max_duration: Annotated[
         float | None, typer.Option(help="stop sending after so many seconds", show_default="no limit")
@@ -52,11 +52,9 @@ def main(
     ] = None,
     retry: Annotated[str | None, typer.Option(help=RETRY, metavar="NAME=VALUE,…", show_default="no repeats")] = None,
     output: Annotated[
-        Path | None, typer.Option(help="write load.npz and load.json into this folder", show_default="nowhere")
+        Path | None, typer.Option(help="folder for load.npz and load.json", show_default="nowhere", file_okay=False)
     ] = None,
-    allow_remote: Annotated[
-        bool, typer.Option("--allow-remote", help="allow a target that is not this machine")
-    ] = False,
+    allow_remote: Annotated[bool, typer.Option("--allow-remote", help="allow a target on another machine")] = False,
 ) -> None:
     """Send requests to an API by a fixed schedule and account for every one of them.
 
@@ -64,6 +62,8 @@ def main(
     """
     with one_line_errors(2):
         load_settings()  # report an invalid key once, before every load process does
+        if connections is not None and not closed:
+            raise ConfigurationError("connections: only a closed loop has so many clients: add --closed")
         plan = LoadPlan(
             url=url,
             requests=requests,
@@ -72,7 +72,7 @@ def main(
             seed=seed,
             timeout_s=timeout,
             processes=processes,
-            connections=connections if closed else None,
+            connections=64 if closed and connections is None else connections,
             success_status=success_status,
             max_duration_s=max_duration,
             expires_in_s=expires_in,
@@ -82,6 +82,7 @@ def main(
     console = Console()
     with one_line_errors():
         check_reachable(plan.url)
+        (output or Path()).mkdir(parents=True, exist_ok=True)  # an error is reported before the load
         summary = run_async(_fire(plan, output, console), "the load processes have ended").summary()
     console.print(summary_table(summary))
     for remark in summary.remarks:

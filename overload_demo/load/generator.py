@@ -29,7 +29,7 @@ from overload_demo.process import PYTHON_M, descriptor_limit, kill_and_wait
 
 HEAD_START_S = 0.1
 READY_WITHIN_S = 60.0
-WARM_UP_SHARE = 0.2  # of a calibration: connections open, code paths warm up
+WARM_UP_SHARE = 0.2  # of a calibration or a turn: connections open, code paths warm up
 MAX_CALIBRATED_PER_S = 30_000
 RATE_PER_PROCESS_PER_S = 5000.0  # half of what one process was measured to send
 RECENT_S = 1.0
@@ -128,13 +128,16 @@ async def calibrate(
         max_duration_s=duration_s,
         success_status=success_status,
     )
-    result = await run_load(plan, api_key=api_key)
-    done_s = result.done_s[result.accepted]
-    from_s = WARM_UP_SHARE * duration_s
-    counted = int(np.count_nonzero((done_s >= from_s) & (done_s <= duration_s)))
-    if not counted:
+    if not (per_s := steady_per_s(await run_load(plan, api_key=api_key))):
         raise OverloadDemoError(f"{url} accepted nothing in {duration_s:g} s, so there is no rate to choose")
-    return counted / (duration_s - from_s)
+    return per_s
+
+
+def steady_per_s(result: LoadResult) -> float:
+    """Return the accepted requests a second of a load with a ``max_duration_s``, its first fifth not counted."""
+    done_s, to_s = result.done_s[result.accepted], result.plan.max_duration_s or 0.0
+    from_s = WARM_UP_SHARE * to_s
+    return int(np.count_nonzero((done_s >= from_s) & (done_s <= to_s))) / (to_s - from_s)
 
 
 def processes_for(plan: LoadPlan, descriptors: int) -> int:
@@ -148,7 +151,7 @@ def processes_for(plan: LoadPlan, descriptors: int) -> int:
     if plan.processes is not None:
         if (plan.connections or 0) > plan.processes * cap:
             raise ConfigurationError(f"{plan.processes} processes hold at most {plan.processes * cap:,} connections")
-        return min(plan.processes, plan.requests)
+        return min(plan.processes, plan.requests, plan.connections or plan.processes)
     wanted = plan.rate_per_s / RATE_PER_PROCESS_PER_S
     if plan.is_closed or plan.shape is Shape.AT_ONCE:
         wanted = (plan.connections or plan.requests) / cap

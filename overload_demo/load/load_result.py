@@ -210,7 +210,7 @@ class LoadResult:
             sent=sent,
             not_fired=self.plan.requests - planned,
             duration_s=round(_latest(self.done_s), 3),
-            sent_per_s=_rate(sent, last_sent_s),
+            sent_per_s=_rate(sent, last_sent_s) if sent > 1 else 0.0,
             accepted_per_s=_rate(counts["accepted"], _latest(self.done_s[accepted])),
             response_time=Percentiles.of(self.response_s[accepted]),
             service_time=Percentiles.of(service_s),

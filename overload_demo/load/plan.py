@@ -259,13 +259,14 @@ def _checked_url(url: str, path: str, *, allow_remote: bool) -> str:
 
     With https the name stays, because the certificate is checked against it. Raises :class:`ConfigurationError`.
     """
-    wrong = ConfigurationError(f"the URL must look like http://127.0.0.1:8000, not {url!r}")
+    shown = "" if "@" in url else f", not {url!r}"  # it may contain a password
+    wrong = ConfigurationError(f"the URL must look like http://127.0.0.1:8000{shown}")
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError:
         raise wrong from None
-    if parts.scheme not in {"http", "https"} or not host or parts.query or parts.fragment or parts.username:
+    if parts.scheme not in {"http", "https"} or not host or parts.query or parts.fragment or "@" in parts.netloc:
         raise wrong
     own = _own_address(host, port or (443 if parts.scheme == "https" else 80))
     if own is None and not allow_remote:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from overload_demo.lab.crashes import Kill, run_with_kills
 from overload_demo.lab.ledger import ledger_of, read_charges
 from overload_demo.lab.spike_plan import SpikePlan, SpikeProgress
 from overload_demo.lab.stack import KILLABLE, Stack
+from overload_demo.load import RetryPolicy
+from overload_demo.load.plan import Until
 from tests.support.cases import plain_first
 from tests.support.running import JOB, wait_for
 from tests.support.waiting import wait_until
@@ -64,6 +67,8 @@ async def test_an_impossible_kill_is_refused_in_one_line(tmp_path: Path) -> None
             stack.kill("clock")
         with pytest.raises(ConfigurationError, match='need placement="process"'):
             await run_with_kills(stack, PLAN, [Kill("worker", 0.5)])
+        with pytest.raises(ConfigurationError, match='clients with until="accepted"'):
+            await run_with_kills(stack, replace(PLAN, retry=RetryPolicy(until=Until.DONE)), [])
 
         stack.kill("redis")
         await until("the gateway has started another", lambda: "redis" in stack.process_ids())

@@ -247,3 +247,37 @@ async def test_an_act_that_fails_shows_the_reason_and_the_next_one_can_run(
 
         assert feed.state["result"].startswith("The act failed: the naive baseline needs a checkout")
         assert "spike" in feed.state["controls"]
+
+
+@pytest.mark.exhaustive
+async def test_after_a_failed_restart_every_button_is_back_and_the_next_reset_works(tmp_path: Path) -> None:
+    async with a_stage(tmp_path) as (stage, feed, stack):
+        for number in (2, 3):  # the folders of the next two restarts
+            (stack.folder / f"run-{number}").touch()
+
+        await stage.act("storm", NOTHING)  # its jobs take another time, so it restarts the stack
+        await stage.wait()
+        assert feed.state["result"].startswith("The act failed: ") and "run-2" in feed.state["result"]
+        with pytest.raises(OSError, match="run-3"):
+            await stage.act("reset", NOTHING)
+
+        assert feed.state["status"] == "the reset failed: press Reset again"
+        assert {"reset", *TITLES} <= set(feed.state["controls"])
+        await stage.act("reset", NOTHING)
+        assert feed.state["status"] == "ready"
+        assert feed.state["controls"] == [order for order in BUTTONS if order != "restart"]
+
+
+@pytest.mark.exhaustive
+async def test_buttons_are_back_in_an_act_that_restarted_the_stack_in_a_freeze(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("overload_demo.live.stage.FREEZE_S", 0.2)
+    async with a_stage(tmp_path) as (stage, feed, _):
+        await stage.act("freeze", NOTHING)
+        await stage.act("storm", NOTHING)
+
+        await until("it runs", lambda: len(feed.samples()) > 3)
+
+        assert {"kill", "freeze"} <= set(feed.state["controls"])
+        assert "another act is running" in await refusal(stage, "spike")

@@ -95,7 +95,7 @@ def count_one_too_many(history: History) -> None:
 def test_a_clean_history_is_valid() -> None:
     verdict = check(clean())
 
-    assert verdict.is_valid, verdict.describe()
+    assert not verdict.wrong, verdict.describe()
     assert verdict.counts == {
         "attempted": 3,
         "acknowledged": 3,
@@ -143,7 +143,7 @@ def test_a_repetition_that_a_fault_explains_is_counted_and_allowed() -> None:
 
     verdict = check(history)
 
-    assert verdict.is_valid, verdict.describe()
+    assert not verdict.wrong, verdict.describe()
     assert (verdict.counts["started again"], verdict.counts["duplicated"]) == (1, 1)
     assert verdict.exposed_jobs == 2  # job_1 and job_2 were accepted and had not had their effect
 
@@ -155,7 +155,7 @@ def test_a_request_of_unknown_outcome_may_be_enqueued_or_not() -> None:
 
     verdict = check(history)
 
-    assert verdict.is_valid, verdict.describe()
+    assert not verdict.wrong, verdict.describe()
     assert verdict.counts["recovered"] == 1
 
 

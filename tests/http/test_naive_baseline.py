@@ -21,6 +21,7 @@ from overload_demo.lab import result
 from overload_demo.lab.naive_api import require_checkout, run_baseline
 from overload_demo.lab.result import VARIANTS, BaselineRecording, Variant, recorded_baseline
 from overload_demo.load import LoadPlan, Shape, run_load
+from tests.support.commands import run_module
 from tests.support.waiting import wait_until
 
 JOB = {"name": "ada", "value": 42, "message": "hello"}
@@ -194,3 +195,10 @@ def test_without_a_checkout_the_live_run_is_refused(monkeypatch: pytest.MonkeyPa
 def test_an_app_that_does_not_start_reports_the_reason() -> None:
     with pytest.raises(OverloadDemoError, match="did not start"):
         asyncio.run(run_baseline("nonsense", LoadPlan(URL, 1, 1.0), 0.0))  # type: ignore[arg-type]
+
+
+def test_a_port_that_no_socket_can_have_is_a_usage_error() -> None:
+    outcome = run_module("experiments.naive_sync", "--port", "70000", cwd=require_checkout())
+
+    assert outcome.returncode == 2
+    assert "65535" in outcome.stderr and "Traceback" not in outcome.stderr

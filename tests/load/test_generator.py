@@ -307,3 +307,8 @@ def summary() -> LoadSummary:
     server: ScriptedServer
     with scripted_server(scripted.accept) as server:
         return fire(server.url).summary()
+
+
+def test_a_single_request_has_no_rate_of_sends() -> None:
+    with scripted_server(scripted.accept) as server:
+        assert fire(server.url, 1).summary().sent_per_s == 0.0

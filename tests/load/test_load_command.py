@@ -66,6 +66,9 @@ def test_a_refused_request_exits_with_one() -> None:
         ["http://127.0.0.1:1", "--shape", "zigzag"],
         ["127.0.0.1:1"],
         ["http://example.com"],
+        ["http://127.0.0.1:1", "--connections", "8"],
+        ["http://ada:secret@127.0.0.1:1"],
+        ["http://ada:secret@127.0.0.1:port"],
     ],
 )
 def test_invalid_arguments_exit_with_two_and_one_line(arguments: list[str]) -> None:
@@ -74,6 +77,27 @@ def test_invalid_arguments_exit_with_two_and_one_line(arguments: list[str]) -> N
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.splitlines()) == 1
+    assert "secret" not in done.stderr
+
+
+def test_a_closed_loop_of_fewer_clients_than_processes_sends_every_request_into_a_new_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "not" / "yet"
+    with scripted_server(scripted.accept) as server:
+        few = ["--requests", "100", "--closed", "--connections", "1", "--processes", "4"]
+        done = run(server.url, *few, "--output", str(folder))
+
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((folder / "load.json").read_text())["summary"]
+    assert (summary["accepted"], summary["not_fired"], summary["mode"]) == (100, 0, "closed loop")
+
+
+def test_results_that_cannot_be_written_are_reported_before_the_load(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with scripted_server(scripted.accept) as server:
+        done = run(server.url, "--requests", "5", "--output", str(tmp_path / "file"))
+
+        assert done.returncode == 2 and "file" in done.stderr
+        assert not server.bodies
 
 
 def test_an_unreachable_target_is_reported_before_the_load() -> None:

@@ -15,12 +15,41 @@ from overload_demo.lab.spike_plan import SpikePlan, SpikeProgress
 from overload_demo.lab.spike_run import run_spike
 from overload_demo.lab.stack import Stack
 from overload_demo.live.dashboard import Dashboard
+from overload_demo.live.sources import spike_text
 from overload_demo.load import calibrate
 from tests.support.running import JOB, files_below
 from tests.support.waiting import wait_until_async
 
 PLAN = SpikePlan(60, 300, baseline="none")
 pytestmark = pytest.mark.anyio
+
+
+async def test_a_worker_that_stands_still_leaves_jobs_not_ended_and_none_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("overload_demo.lab.spike_run.STUCK_AFTER_S", 1.0)
+    async with await Stack.start(placement="process", processing_delay_s=0.01, runs=tmp_path) as stack:
+        worker = psutil.Process(stack.process_ids()["worker"])
+        worker.suspend()
+        result = await run_spike(stack, PLAN)
+        worker.resume()
+
+    assert (result.verdict, result.lost, result.unended, result.examples) == ("not absorbed", 0, 60, [])
+    assert result.reasons == ["60 accepted jobs had not ended when the run did"]
+    assert "60 accepted, 0 lost, 60 not ended. " in spike_text(result)
+
+
+@pytest.mark.exhaustive
+async def test_a_spike_waits_for_a_worker_that_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("overload_demo.lab.spike_run.STUCK_AFTER_S", 3.0)
+    settings = {"placement": "process", "processing_delay_s": 0.01, "worker_lease_s": 1.0, "runs": tmp_path}
+    async with await Stack.start(**settings) as stack:  # type: ignore[arg-type]
+        stack.kill("worker", hold=True)
+        asyncio.get_running_loop().call_later(6.0, stack.held.discard, "worker")
+
+        result = await run_spike(stack, PLAN)
+
+    assert (result.verdict, result.done) == ("absorbed", 60), result.reasons
 
 
 @pytest.mark.exhaustive

@@ -7,6 +7,7 @@ import pytest
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab import RetryPolicy, SaleBrief, SaleDesign, run_sale, theory
 from overload_demo.lab.stack import Stack
+from overload_demo.load.plan import Until
 
 BRIEF = SaleBrief(customers_per_s=100, sale_s=1.0, job_s=0.02, done_within_s=30.0)
 
@@ -35,13 +36,22 @@ async def test_a_sale_without_room_breaks_the_promise_to_serve(tmp_path: Path, m
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("design", [SaleDesign(0, 10), SaleDesign(99, 10), SaleDesign(1, 0), SaleDesign(1, 2.5)])  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    "design",
+    [
+        SaleDesign(0, 10),
+        SaleDesign(99, 10),
+        SaleDesign(1, 0),
+        SaleDesign(1, 2.5),  # type: ignore[arg-type]
+        SaleDesign(1, None, RetryPolicy(until=Until.DONE)),
+    ],
+)
 async def test_a_design_that_cannot_be_played_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, design: SaleDesign
 ) -> None:
     monkeypatch.chdir(tmp_path)
 
-    with pytest.raises(ConfigurationError, match=r"workers|bound"):
+    with pytest.raises(ConfigurationError, match=r"workers|bound|until"):
         await run_sale(BRIEF, design)
 
 

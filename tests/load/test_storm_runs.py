@@ -43,3 +43,15 @@ async def test_each_storm_has_a_freeze_and_a_stack_of_its_own(tmp_path: Path) ->
     assert len(budgets) == 1, "only clients with a budget have the student's"
     assert len(second.log.attempts_s) <= 44 + 4
     assert {number for number, *_ in seen} == {1, 2}
+
+
+@pytest.mark.exhaustive
+async def test_an_error_in_mid_storm_is_raised_as_it_is_and_the_stack_is_stopped(tmp_path: Path) -> None:
+    class Broken:
+        def take(self, requests: int) -> bool:
+            raise TypeError("cannot unpack None")
+
+    with pytest.raises(TypeError, match="cannot unpack None"):
+        await run_storms([(PLAN, Cure.of("budget", budget=0.1, room=50))], budget=Broken, runs=tmp_path)
+
+    assert Stack.current is None

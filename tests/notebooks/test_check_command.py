@@ -154,3 +154,37 @@ def test_without_the_extra_the_error_names_it(tmp_path: Path, package: str) -> N
 
     assert outcome.returncode == 1
     assert "pip install -e '.[notebooks]'" in outcome.stderr
+
+
+@pytest.mark.course
+def test_a_notebook_that_kills_its_kernel_is_one_finding_of_a_class(tmp_path: Path) -> None:
+    deadly = write(tmp_path, "04_bob", EXERCISE.format("2"), "import os; os._exit(1)")
+    solved = write(tmp_path, "solved", EXERCISE.format("2"))
+
+    outcome = run(tmp_path, deadly, solved, "--json", "found.json")
+
+    assert (outcome.returncode, outcome.stderr) == (1, "")
+    found = [(one["notebook"], one["item"], one["status"]) for one in json.loads((tmp_path / "found.json").read_text())]
+    assert found[:2] == [("04_bob", "04.hours", "right"), ("04_bob", "a cell", "DeadKernelError: Kernel died")]
+    assert found[-1] == ("solved", "04.hours", "right")
+
+
+@pytest.mark.course
+def test_exercises_whose_cells_were_deleted_are_not_done(tmp_path: Path) -> None:
+    outcome = run(tmp_path, write(tmp_path, "04_ada", EXERCISE.format("2")), "--json", "found.json")
+
+    assert outcome.returncode == 1
+    found = {one["item"]: one["status"] for one in json.loads((tmp_path / "found.json").read_text())}
+    assert found.pop("04.hours") == "right"
+    assert len(found) >= 3 and set(found.values()) == {"not done"}
+    assert all(item.startswith("04.") for item in found)
+
+
+@pytest.mark.course
+def test_findings_that_cannot_be_written_are_a_one_line_error_before_anything_runs(tmp_path: Path) -> None:
+    notebook = write(tmp_path, "good", "import pathlib; pathlib.Path('it ran').touch()")
+
+    outcome = run(tmp_path, notebook, "--json", "gone/found.json")
+
+    assert outcome.returncode == 1 and outcome.stderr.count("\n") == 1 and "gone/found.json" in outcome.stderr
+    assert not (tmp_path / "it ran").exists()

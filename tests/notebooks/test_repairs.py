@@ -84,6 +84,7 @@ MISBEHAVING = {
         "starts a process",
     ),
     "deletes the store": ((RUN, "    store.flushall()"), "deletes or changes the whole store"),
+    "calls eval without a script": ((RUN, "    store.eval()"), "wrong number of arguments"),
     "deletes its files": ((RUN, "    import shutil\n    shutil.rmtree('.')"), "changes files"),
     "prints a megabyte": ((RUN, "    print('x' * 1_000_000)"), "prints more than 10,000 characters"),
     "takes all memory": ((RUN, "    x = 'x' * 10**12"), "MemoryError"),

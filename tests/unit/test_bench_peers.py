@@ -1,14 +1,25 @@
 """The comparison with other job queues: recorded rates are distinct, read back and drawn."""
 
-from collections.abc import Iterator
+import contextlib
+import itertools
+import json
+import os
+import shutil
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from experiments.bench.limit import microseconds
 from experiments.bench.peers.comparison import ACCEPTED, DONE, IDLE, Comparison, Part, p99, without_paths
 from experiments.bench.peers.libraries import LIBRARIES, OURS, Contestant, Library, Recorded, installed
-from experiments.bench.peers.measure import Result, in_turns, rate_of, rows_of
+from experiments.bench.peers.measure import Result, _one_post_to_five_polls, in_turns, rate_of, rows_of
 from experiments.bench.record import Place
+from experiments.bench.servers import drained, wrk
 from overload_demo.errors import OverloadDemoError
 from overload_demo.load.machine import Environment
 
@@ -134,3 +145,76 @@ def test_every_library_has_its_app_and_a_worker_that_does_one_job_at_a_time(libr
     assert library is OURS or (root / app).exists()
     assert library.store == "nothing" or 1 in {worker.at_once for worker in library.workers}
     assert len({library.row(worker) for worker in library.workers}) == len(library.workers)
+
+
+@contextlib.contextmanager
+def server_of(answer: Callable[[BaseHTTPRequestHandler], object]) -> Iterator[str]:
+    """A server that answers every request with JSON and keeps its connections."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # else each response takes 40 ms
+
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            body = json.dumps(answer(self)).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_POST(self) -> None:
+            self.do_GET()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 128
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
+def test_the_polls_of_the_mixed_load_are_equally_many_of_each_state() -> None:
+    paths = Counter[str]()
+    script = _one_post_to_five_polls('{"name": "ada"}', [["finished"], ["running"], ["queued", "queued"]])
+    with server_of(lambda request: paths.update([request.path])) as url:
+        wrk(url, 2, 2.0, script)
+
+    posts, polls = paths.pop("/jobs"), sorted(paths.values())
+    assert len(polls) == 3 and polls[0] > 100
+    assert polls[2] - polls[0] <= max(4, 0.01 * polls[2]), paths
+    assert sum(polls) == pytest.approx(5 * posts, rel=0.01, abs=10)
+
+
+@pytest.mark.parametrize("done", [0, 10])
+def test_a_drain_within_one_look_has_no_rate(done: int) -> None:
+    answers = iter([{"done": 0}, {"done": done}])
+    with (
+        server_of(lambda _: {"queue_length": 0, "in_flight": 0} | next(answers)) as url,
+        pytest.raises(OverloadDemoError, match="too few jobs to measure a rate"),
+    ):
+        drained(url)
+
+
+def test_the_cpu_time_of_a_job_is_divided_by_the_jobs_that_were_done() -> None:
+    done = itertools.chain([7], itertools.repeat(107))
+
+    def burn() -> float:
+        until_s = time.process_time() + 0.3
+        while time.process_time() < until_s:
+            pass
+        return 1e6  # a rate that has nothing to do with it
+
+    used = microseconds({"this": os.getpid()}, burn, lambda: next(done))
+
+    assert used["this"] == pytest.approx(1e6 * 0.3 / 100, rel=0.2)
+    assert used["rate"] == 1e6

@@ -213,7 +213,15 @@ def test_a_freeze_is_a_rate_of_its_own_and_no_slope() -> None:
 
 @pytest.mark.parametrize(
     ("number", "text"),
-    [(39.553, "39.6"), (26_420, "26,420"), (88.72, "88.7"), (0.0078231, "0.00782"), (1234.56, "1,235"), (0, "0")],
+    [
+        (39.553, "39.6"),
+        (26_420, "26,420"),
+        (88.72, "88.7"),
+        (0.0078231, "0.00782"),
+        (1234.56, "1,235"),
+        (0, "0"),
+        (float("nan"), "nan"),
+    ],
 )
 def test_a_measured_number_has_about_three_digits(number: float, text: str) -> None:
     assert about(number) == text
@@ -231,6 +239,7 @@ def test_a_time_has_the_unit_that_suits_it(seconds: float, text: str) -> None:
     ("guess", "measured", "text"),
     [
         (117, 100, "+17 %"),
+        (117, float("nan"), "-"),
         (50, 100, "-50 %"),
         (200, 100, "+100 %"),
         (0, 100, "-100 %"),

@@ -1,11 +1,13 @@
 """The log of a run, one row a job, from clients' arrays and an effect log that may have torn lines."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from overload_demo.lab.job_log import JobEvent, JobLog, read_events
+from overload_demo.jobs import JobState
+from overload_demo.lab.job_log import JobEvent, JobLog, read_events, reconcile
 from overload_demo.load import Kind, LoadPlan, LoadResult
 from overload_demo.load.machine import Environment
 
@@ -99,3 +101,12 @@ def test_depth_rises_with_an_acceptance_and_falls_with_an_effect() -> None:
     assert (at_s.tolist(), depth.tolist()) == ([0.0, 1.0, 3.0, 4.0], [1.0, 2.0, 1.0, 0.0])
     assert (log.span_s, log.jobs_per_s, log.mean_wait_s) == (4.0, 0.5, 3.0)
     assert log.mean_in_system() == 1.5
+
+
+def test_jobs_that_the_queue_still_counts_have_not_ended_and_the_others_are_lost() -> None:
+    states = {"a": JobState.DONE, "b": JobState.QUEUED, "c": JobState.PROCESSING, "d": JobState.QUEUED}
+
+    account = reconcile(list("abcd"), Counter("a"), states, left=2)
+
+    assert (account.done, account.unended, account.examples) == (1, 2, ["lost d"])
+    assert account.lost_text == "1 lost, 2 not ended"

@@ -1,10 +1,22 @@
 """An act is sized by time: by theory each ends within 45 s on any machine."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overload_demo.live.stage import AT_ONCE_AT_MOST, DELAY_S, EMPTY_WITHIN_S, FIRES_S, Sizes
+from overload_demo.live.stage import (
+    AT_ONCE_AT_MOST,
+    DELAY_S,
+    EMPTY_WITHIN_S,
+    FILE,
+    FIRES_S,
+    Rehearsal,
+    Sizes,
+    rehearsed,
+)
+from overload_demo.load.machine import Environment
 
 
 @given(accepts_per_s=st.floats(min_value=200, max_value=1e5), drains_per_s=st.floats(min_value=20, max_value=1e5))
@@ -35,3 +47,11 @@ def test_where_it_drains_as_fast_as_it_accepts_jobs_get_longer() -> None:
 
 def test_on_a_quick_machine_a_spike_lasts_its_minimum_time() -> None:
     assert Sizes.of(accepts_per_s=1e5, drains_per_s=800.0).fires_s == pytest.approx(FIRES_S, rel=0.01)
+
+
+def test_a_rehearsal_is_of_this_machine_and_of_as_many_servers(tmp_path: Path) -> None:
+    sizes = Sizes.of(accepts_per_s=3000.0, drains_per_s=3000.0)
+    record = Rehearsal(environment=Environment.here(), sizes=sizes, nodes=6)
+    (tmp_path / FILE).write_text(record.model_dump_json())
+
+    assert (rehearsed(tmp_path, nodes=6), rehearsed(tmp_path)) == (sizes, None)

@@ -5,8 +5,9 @@ import pytest
 
 from overload_demo.errors import ConfigurationError
 from overload_demo.lab import plots, theory
-from overload_demo.lab.measuring import Freeze, Pairs, corrected, median_interval, sign_test
-from overload_demo.load import Shape, intended_times
+from overload_demo.lab.measuring import Freeze, MeasuredLoad, Pairs, corrected, median_interval, sign_test
+from overload_demo.load import Kind, LoadPlan, LoadResult, Shape, intended_times
+from overload_demo.load.machine import Environment
 from tests.support.steps import step
 
 
@@ -107,3 +108,22 @@ def test_the_knee_is_drawn_only_where_every_request_was_answered() -> None:
     for unfit in ([], [step()]):
         with pytest.raises(ConfigurationError, match="longer time-out"):
             plots.knee(unfit)
+
+
+def test_a_run_that_accepted_nothing_has_a_figure_without_dots() -> None:
+    nothing = np.zeros(2)
+    load = LoadResult(
+        plan=LoadPlan("http://127.0.0.1:1", requests=2),
+        intended_s=nothing,
+        sent_s=nothing,
+        done_s=nothing,
+        status=np.zeros(2, np.int16),
+        kind=np.full(2, Kind.REFUSED, np.uint8),
+        job_ids=np.array([b"", b""]),
+        processes=[],
+        environment=Environment.here(),
+        started_at="2026-01-01T00:00:00.000Z",
+        started_mono_s=0.0,
+    )
+
+    assert "open loop: 0 requests" in plots.samples({"open loop": MeasuredLoad(load, None)}).alt

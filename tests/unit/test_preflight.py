@@ -5,9 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
-from overload_demo.lab.preflight import Preflight
+from overload_demo.lab.preflight import Preflight, filesystem_of
 from tests.notebooks.students.preflight import machine
 
 # A kernel started from a shell with a low descriptor limit.
@@ -56,3 +57,9 @@ def test_one_core_and_missing_packages_are_shown_with_the_remedy() -> None:
     assert "generator-bound" in text
     assert "missing: ipywidgets" in text
     assert "not a disk" in text
+
+
+def test_a_folder_beside_a_mount_point_is_not_on_its_file_system() -> None:
+    for part in psutil.disk_partitions(all=True):
+        beside = Path(f"{part.mountpoint}-beside-it")
+        assert filesystem_of(beside) == filesystem_of(beside.parent)

@@ -1,6 +1,7 @@
 """A recorded run of the naive API is compared at equal load only, and another machine is noted."""
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ def recorded() -> BaselineRun:
 
 def beside(recorded: BaselineRun, here: Environment, **other: Any) -> tuple[BaselineRun | None, str]:
     """Find the run that matches the recorded one's conditions, some of them ``other``."""
-    names = ("delay_s", "rate_per_s", "shape", "timeout_s", "requests")
+    names = ("delay_s", "rate_per_s", "shape", "timeout_s", "requests", "max_duration_s")
     asked = {name: getattr(recorded, name) for name in names} | other
     delay_s = asked.pop("delay_s")
     return equal_recorded(here, recorded.variant, LoadPlan("http://127.0.0.1", **asked), delay_s)
@@ -59,7 +60,14 @@ def test_a_limit_or_a_library_makes_no_other_machine(recorded: BaselineRun) -> N
 
 @pytest.mark.parametrize(
     "other",
-    [{"delay_s": 0.1}, {"rate_per_s": 1.0}, {"shape": Shape.POISSON}, {"timeout_s": 1.0}, {"requests": 1}],
+    [
+        {"delay_s": 0.1},
+        {"rate_per_s": 1.0},
+        {"shape": Shape.POISSON},
+        {"timeout_s": 1.0},
+        {"requests": 1},
+        {"max_duration_s": 20.0},
+    ],
     ids=lambda other: next(iter(other)),
 )
 def test_no_run_matches_at_unequal_work_load_or_timeout(recorded: BaselineRun, other: dict[str, Any]) -> None:
@@ -98,3 +106,29 @@ def test_a_run_without_a_completed_job_has_no_share() -> None:
     result = SpikeResult.read(RESULTS / "spike.json").model_copy(update={"capacity_per_s": 0.0})
 
     assert table_row(result, "drain rate as a share of that")[0] == "unknown"
+
+
+def test_a_drain_seen_in_one_sample_has_an_unknown_rate() -> None:
+    result = SpikeResult.read(RESULTS / "spike.json").model_copy(update={"drain_rate_per_s": 0.0})
+
+    for name in ("drain rate, jobs/s", "drain rate as a share of that"):
+        assert table_row(result, name)[0] == "unknown"
+
+
+def test_the_rates_of_slow_jobs_are_not_rounded_to_zero() -> None:
+    slow = {"drain_rate_per_s": 0.0164, "capacity_per_s": 0.0166}
+    result = SpikeResult.read(RESULTS / "spike.json").model_copy(update=slow)
+
+    assert table_row(result, "drain rate, jobs/s")[0] == "0.0164"
+    assert table_row(result, "capacity of the one slot")[0] == "0.0166"
+    assert table_row(result, "drain rate as a share of that")[0] == "99 %"
+
+
+def test_random_arrivals_of_another_seed_are_another_load(recorded: BaselineRun) -> None:
+    random = recorded.model_copy(update={"shape": Shape.POISSON})
+    names = ("requests", "rate_per_s", "shape", "timeout_s", "max_duration_s")
+    plan = LoadPlan("http://127.0.0.1", **{name: getattr(random, name) for name in names})
+    random = random.model_copy(update={"summary": random.summary.model_copy(update={"planned": plan.schedule().size})})
+
+    assert random.matches(plan, random.delay_s)
+    assert not random.matches(replace(plan, seed=1), random.delay_s)

@@ -16,7 +16,7 @@ import typer
 from experiments.bench.peers.comparison import Comparison, Part, without_paths
 from experiments.bench.peers.libraries import LIBRARIES, OURS, installed
 from experiments.bench.peers.measure import Measure, Result, idle, in_turns, measure, printed, rows_of
-from experiments.bench.record import RESULTS, Place
+from experiments.bench.record import RESULTS, Folder, Place
 from overload_demo.console import one_line_errors
 from overload_demo.errors import ConfigurationError
 from overload_demo.store.redis_server import server_options
@@ -32,11 +32,12 @@ def main(
     environments: Annotated[
         Path, typer.Option(help="folder with an environment for each library; made where missing")
     ] = Path("peers-envs"),
-    folder: Annotated[Path, typer.Option(help="where the data goes for the while; not on tmpfs")] = Path(),
-    output: Annotated[Path, typer.Option(help="where the record and the figure go")] = RESULTS,
+    folder: Folder = Path(),
+    output: Annotated[Path, typer.Option(help="where the record and the figure go", file_okay=False)] = RESULTS,
 ) -> None:
     """Measure every library that is installed, a round at a time, and record the ratios and a figure."""
     with one_line_errors(), tempfile.TemporaryDirectory(dir=folder, prefix="bench-") as temporary:
+        output.mkdir(parents=True, exist_ok=True)
         wanted = {name.lower() for name in only or [library.name for library in LIBRARIES]}
         if unknown := wanted - {library.name.lower() for library in LIBRARIES}:
             raise ConfigurationError(f"no such library: {', '.join(sorted(unknown))}")

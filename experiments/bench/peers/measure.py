@@ -190,7 +190,7 @@ def _one_post_to_five_polls(body: str, states: list[list[str]]) -> str:
         function request()
             sent = sent + 1
             if sent % 6 == 0 then return wrk.format("POST", "/jobs", headers, {json.dumps(body)}) end
-            local jobs = states[sent % #states + 1]
+            local jobs = states[(sent - math.floor(sent / 6)) % #states + 1]
             return wrk.format("GET", "/jobs/" .. jobs[math.random(#jobs)])
         end
     """

@@ -254,7 +254,7 @@ def recovery(result: CrashResult, *, back_s: float | None = None) -> AccessibleF
     spike, kills = result.spike, []
     times_s = {"accepted": result.accepted_s, "done": result.done_s}
     edges_s = np.arange(0, max([0.0, *result.accepted_s, *result.done_s]) + 2 * _BUCKET_S, _BUCKET_S)
-    title = f"{_kills(result)}: {spike.accepted:,} of {spike.offered:,} accepted, {spike.lost:,} lost"
+    title = f"{_kills(result)}: {spike.accepted:,} of {spike.offered:,} accepted, {spike.lost_text}"
     with drawing(2, height=8, title=title, sharex=True) as (figure, both):
         for axes, name in zip(both, times_s, strict=True):
             axes.stairs(np.histogram(times_s[name], edges_s)[0] / _BUCKET_S, edges_s, **QUEUE)
@@ -274,7 +274,7 @@ def recovery(result: CrashResult, *, back_s: float | None = None) -> AccessibleF
     alt = (
         f"Accepted and done a second over time. Kills: {'; '.join(kills) or 'none'}. {spike.accepted:,} of "
         f"{spike.offered:,} requests were accepted, {spike.done:,} jobs done, {spike.failed:,} failed, "
-        f"{spike.lost:,} lost."
+        f"{spike.lost_text}."
     )
     caption = "Line: a kill. Shaded: until the next job starts (worker) or the next 202 (anything else)."
     caption += "" if back_s is None else " Dotted: where you predicted its end."

@@ -34,7 +34,7 @@ def samples(runs: Mapping[str, MeasuredLoad]) -> AccessibleFigure:
             axes.plot(due_s, run.times_s, look["marker"], color=look["color"], markersize=4, rasterized=True)
             axes.set_title(f"{name}: {due_s.size:,} requests", fontsize=17)
             axes.set(xlabel="due, seconds since the load began", yscale="log")
-            text = f"{name}: {due_s.size:,} requests, the longest took {run.times_s.max():,.2f} s"
+            text = f"{name}: {due_s.size:,} requests, the longest took {np.max(run.times_s, initial=0.0):,.2f} s"
             if run.frozen_s:
                 axes.axvspan(*run.frozen_s, color=GREY, alpha=0.2)
                 due = int(np.count_nonzero((due_s >= run.frozen_s[0]) & (due_s < run.frozen_s[1])))

@@ -145,7 +145,7 @@ def spike(result: SpikeResult, *, peak: float | None = None, empty_s: float | No
     """
     accepted, series, run = f"{result.accepted:,} of {result.offered:,}", result.series, result.baseline
     times, name = result.load.response_time, f"naive API ({result.baseline_source})"
-    title = f"{accepted} accepted at {result.conditions.rate_per_s:,.0f}/s, {result.lost:,} lost"
+    title = f"{accepted} accepted at {result.conditions.rate_per_s:,.0f}/s, {result.lost_text}"
     title = "\n".join([f"{title}, {result.duplicated:,} duplicated", *short_doubts(result)])
     notes = [f"{doubt[0].upper()}{doubt[1:]}." for doubt in result.doubts]
     if result.baseline_note != NOT_ASKED_FOR:
