@@ -147,10 +147,11 @@ def test_a_live_run_shows_the_effect_of_overload() -> None:
     assert run.capacity_per_s <= 1 / 0.02
     assert max(run.series.in_flight) > 100
     assert max(run.series.app_in_flight) > 100
-    assert run.matches(LoadPlan(URL, **OVERLOAD), 0.02)
-    assert not run.matches(LoadPlan(URL, **OVERLOAD), 0.01)
-    for other in ({"timeout_s": 2.0}, {"shape": Shape.SPIKE}, {"requests": 599}):
-        assert not run.matches(LoadPlan(URL, **OVERLOAD | other), 0.02)
+    same = {**OVERLOAD, "max_duration_s": 1.0}
+    assert run.matches(LoadPlan(URL, **same), 0.02)
+    assert not run.matches(LoadPlan(URL, **same), 0.01)
+    for other in ({"timeout_s": 2.0}, {"shape": Shape.SPIKE}, {"requests": 599}, {"max_duration_s": None}):
+        assert not run.matches(LoadPlan(URL, **same | other), 0.02)
 
 
 @pytest.mark.exhaustive
