@@ -62,11 +62,11 @@ STACK = {
     "api": 1_257,
     "api/front_door": 778,
     "worker": 1_672,
-    "store": 1_829,
+    "store": 1_830,
     "store/gateway": 1_864,
 }
 WORKBENCH = {"load": 1_807, "lab": 5_489, "live": 1_681, "course": 1_908, "cli": 402}
-MOST_LINES_OF_THE_STACK = 11_020
+MOST_LINES_OF_THE_STACK = 11_021
 MOST_LINES_OF_THE_WORKBENCH = 11_287
 MOST_LINES_OF_LUA = 650
 MOST_LINES_OF_EXPERIMENTS = 4_820

@@ -57,7 +57,8 @@ class State:
 
 def without_secrets(url: SecretStr | None) -> str:
     """Return a server's URL without user and passwords; empty without a URL."""
-    return re.sub(r"(?<=//)[^/?#]*@|(?<=[?&])\w*password=[^&]*", "", url.get_secret_value()) if url else ""
+    text = re.sub(r"(?<=[?&])\w*password=[^&]*", "", url.get_secret_value() if url else "")
+    return re.sub(r"(?<=unix://)[^/?#]*@|(?<=[^x]://).*@", "", text)  # also of a password with a slash in it
 
 
 def hash_tag(shard: int) -> str:

@@ -57,6 +57,8 @@ def test_a_lock_file_that_is_removed_while_it_is_waited_for_is_not_the_lock(tmp_
         ("unix:///run/redis.sock?db=3&password=s3cret", "unix:///run/redis.sock?db=3&"),
         ("rediss+cluster://me:s3cret@a:1,b:2?shards=3", "rediss+cluster://a:1,b:2?shards=3"),
         ("redis+sentinel://:s3cret@a,b/jobs/2?sentinel_password=s3cret", "redis+sentinel://a,b/jobs/2?"),
+        ("redis://me:s3/cr?et@host", "redis://host"),
+        ("unix://me:s3cret@/run/redis@1.sock?password=s@3", "unix:///run/redis@1.sock?"),
     ],
 )
 def test_a_url_without_secrets_still_names_the_server(url: str, shown: str) -> None:
