@@ -166,7 +166,8 @@ def test_a_spike_cell_run_after_the_stack_was_stopped_starts_it_again(folder: Pa
 
 @pytest.mark.course
 def test_a_verdict_that_is_not_the_expected_one_stands_below_the_bars_and_in_the_figure(folder: Path) -> None:
-    notebook = replace(first_spike(**SHORT), 'name="notebook-04")', "overload_max_queue_depth=5)")
+    notebook = first_spike(**SHORT, delay_s=0.05)  # 20 jobs a second: a queue of five is full at once
+    replace(notebook, 'name="notebook-04")', "overload_max_queue_depth=5)")
 
     with kernel(folder) as one:
         text = one.run(notebook)
