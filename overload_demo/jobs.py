@@ -116,19 +116,17 @@ def shard_of(job_id: str) -> int:
     return int(job_id[ID_LENGTH:], 16) if len(job_id) == ID_LENGTH + 3 else 0
 
 
-_LONG_NUMBER = re.compile(rb"[0-9](?:[eE]|[0-9]{299})")
+_ALIKE = bytes.maketrans(b"123456789E", b"000000000e")  # all digits, and both letters of an exponent
 
 
 def is_plainly_strict(body: bytes) -> bool:
     """Whether valid JSON certainly contains nothing that :func:`why_not_strict` refuses; cheap, False proves nothing.
 
-    Three searches for words are faster than one pattern.
+    Searches for words are faster than a pattern.
     """
-    return (
-        not (b"NaN" in body or b"Infinity" in body or b"\\u" in body)
-        and _LONG_NUMBER.search(body) is None
-        and body.count(b"{") + body.count(b"[") <= MAX_DEPTH
-    )
+    alike = body.translate(_ALIKE)
+    found = b"NaN" in body or b"Infinity" in body or b"\\u" in body or b"0e" in alike or b"0" * 300 in alike
+    return not found and body.count(b"{") + body.count(b"[") <= MAX_DEPTH
 
 
 def why_not_strict(body: bytes) -> tuple[str, str] | None:

@@ -56,17 +56,17 @@ HOMES = {
 
 # Room -> most lines of Python. A room inside another one (api/front_door, store/gateway) counts by itself.
 STACK = {
-    "vocabulary": 1_385,
+    "vocabulary": 1_383,
     "rest": 765,
     "queue": 1_470,
     "api": 1_257,
     "api/front_door": 778,
     "worker": 1_672,
-    "store": 1_830,
+    "store": 1_831,
     "store/gateway": 1_864,
 }
 WORKBENCH = {"load": 1_807, "lab": 5_489, "live": 1_681, "course": 1_908, "cli": 402}
-MOST_LINES_OF_THE_STACK = 11_021
+MOST_LINES_OF_THE_STACK = 11_020
 MOST_LINES_OF_THE_WORKBENCH = 11_287
 MOST_LINES_OF_LUA = 650
 MOST_LINES_OF_EXPERIMENTS = 4_820

@@ -305,13 +305,14 @@ def node_options(maxmemory: str, durability: Durability, **others: str) -> list[
         "unixsocket": SERVER_SOCKET,
         "unixsocketperm": "600",
         "databases": "1",
-        # With "always" a reply means the write is on disk. No snapshots: they would only double the work.
+        # With "always" a reply means the write is on disk. No snapshots or compression: they take time of jobs.
         "appendonly": "yes",
         "appendfsync": durability,
         "no-appendfsync-on-rewrite": "no",
         "aof-load-truncated": "no",  # "yes" drops everything after a damaged length; see EmbeddedServer._repair
         "auto-aof-rewrite-percentage": "100",
         "auto-aof-rewrite-min-size": "64mb",
+        "rdbcompression": "no",
         "save": "",
         # A full server refuses writes and evicts nothing.
         "maxmemory": maxmemory,

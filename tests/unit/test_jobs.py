@@ -85,6 +85,7 @@ def is_plainly_valid(body: bytes) -> bool:
 @example(SAMPLE.replace(b"2.5", b"NaN"))
 @example(SAMPLE.replace(b"2.5", b"-Infinity"))
 @example(SAMPLE.replace(b"2.5", b"1e999"))
+@example(SAMPLE.replace(b"2.5", b"7E999"))
 @example(SAMPLE.replace(b"2.5", b"9" * 400))
 @example(SAMPLE.replace(b"2.5", b'"\\udc00"'))
 @example(SAMPLE.replace(b"2.5", b"[" * 40 + b"]" * 40))
