@@ -1,5 +1,6 @@
 """What commands print on stderr: log lines, as text or as JSON, and errors in one line."""
 
+import errno
 import json
 import logging
 import sys
@@ -19,6 +20,7 @@ Format = Literal["text", "json"]
 ABOUT = ("request_id", "job_id", "attempt")  # fields of a record beside its text, from the ``extra`` of a log call
 QUIET_ABOVE_PER_S = 20
 MAX_TRACEBACK = 20_000  # characters
+FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 _TEXT = "%(asctime)s %(process)d %(levelname)s %(message)s"
 
 
@@ -137,8 +139,15 @@ def run_command(command: Callable[..., None], name: str) -> None:
 
 @contextmanager
 def one_line_errors(code: int = 1) -> Iterator[None]:
-    """Turn this package's errors into one line and exit ``code``; any other error is a bug and keeps its traceback."""
+    """Turn this package's errors, and those about a file or a full disk, into one line, and exit ``code``.
+
+    Any other error is a bug and keeps its traceback.
+    """
     try:
         yield
     except OverloadDemoError as error:
         fail(error, code)
+    except OSError as error:
+        if error.filename is None and error.errno not in FULL_DISK:
+            raise
+        fail(": ".join(str(one) for one in (error.filename, error.strerror) if one), code)

@@ -56,7 +56,7 @@ HOMES = {
 
 # Room -> most lines of Python. A room inside another one (api/front_door, store/gateway) counts by itself.
 STACK = {
-    "vocabulary": 1_383,
+    "vocabulary": 1_392,
     "rest": 765,
     "queue": 1_470,
     "api": 1_257,
@@ -66,7 +66,7 @@ STACK = {
     "store/gateway": 1_864,
 }
 WORKBENCH = {"load": 1_807, "lab": 5_489, "live": 1_681, "course": 1_908, "cli": 402}
-MOST_LINES_OF_THE_STACK = 11_020
+MOST_LINES_OF_THE_STACK = 11_029
 MOST_LINES_OF_THE_WORKBENCH = 11_287
 MOST_LINES_OF_LUA = 650
 MOST_LINES_OF_EXPERIMENTS = 4_820

@@ -39,6 +39,9 @@ def running_chromium(*flags: str) -> Iterator[Browser]:
         yield browser
 
 
+OF_A_RESTART = "Canceled future for "  # JupyterLab's own: a request to a kernel that restarts
+
+
 class Tab:
     """A page of a browser; ``outside`` has the requests to other machines, ``complaints`` the errors."""
 
@@ -47,7 +50,7 @@ class Tab:
         self.outside: list[str] = []
         self.complaints: list[str] = []
         page.on("request", self._note_request)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("pageerror", lambda error: OF_A_RESTART in str(error) or self.complaints.append(str(error)))
 
     def evaluate(self, script: str, *argument: object) -> Any:
         """The value of a piece of JavaScript."""

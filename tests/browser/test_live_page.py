@@ -27,11 +27,12 @@ from overload_demo.live.sources import spike_samples
 from tests.browser.live import PANELS, SOURCES, LiveTab, live_tab
 from tests.browser.tab import running_chromium
 from tests.support.running import child, environment, free_port, submit
-from tests.support.stages import Staged, on_stage
+from tests.support.stages import SIZES, Staged, on_stage
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.course
 
+TEN_SECONDS = replace(SIZES, requests=2_400)  # a click may take a second
 PROJECTOR: ViewportSize = {"width": 1280, "height": 720}
 SCHEMES = ("light", "dark")
 WIDE = {"accepted": 100_000, "errors": 95_133, "queue_depth": 70_594, "oldest_age_s": 120.5, "acceptance_p99_s": 0.999}
@@ -86,7 +87,7 @@ def assert_shows(tab: LiveTab, sample: LiveSample) -> None:
 
 def test_the_page_takes_a_prediction_and_shows_the_spike_and_the_errors(browser: Browser, tmp_path: Path) -> None:
     with (
-        on_stage(tmp_path) as staged,
+        on_stage(tmp_path, TEN_SECONDS) as staged,
         live_tab(browser, staged.address) as tab,
         live_tab(browser, staged.address_without_token) as other,
     ):
@@ -96,7 +97,7 @@ def test_the_page_takes_a_prediction_and_shows_the_spike_and_the_errors(browser:
         tab.press("spike")
         wait_for_samples(tab, 3)
         assert (tab.column("peak", "queue_depth"), tab.column("empty", "at_s")) == ([300, 300], [6])
-        assert other.column("peak", "queue_depth") == [300, 300]
+        wait_until("the other page has it", lambda: other.column("peak", "queue_depth") == [300, 300])
         early = len(tab.curve("queue", "queue_depth"))
 
         assert tab.page.locator('[data-do="spike"]').is_disabled()
@@ -104,17 +105,17 @@ def test_the_page_takes_a_prediction_and_shows_the_spike_and_the_errors(browser:
         wait_until("the reason is shown", lambda: "another act is running" in tab.note())
 
         wait_until("it is over", lambda: tab.state("result"), 40.0)
-        assert "Absorbed: 600 of 600 accepted, 0 lost." in tab.state("result")
+        assert "Absorbed: 2,400 of 2,400 accepted, 0 lost." in tab.state("result")
         [result] = tmp_path.rglob("result.json")
         seen = SpikeResult.read(result)
         error = off_by(300, seen.peak_queue_depth)
-        assert f"Peak {seen.peak_queue_depth} (predicted 300, {error})" in tab.state("result")
+        assert f"Peak {seen.peak_queue_depth:,} (predicted 300, {error})" in tab.state("result")
         assert seen.conditions.dashboard == "on"
         assert len(tab.curve("queue", "queue_depth")) > early
         assert max(value for _, value in tab.curve("queue", "queue_depth")) > 50
         assert tab.texts("marks") == ["first request"]
         assert_shows(tab, staged.feed.samples()[-1])
-        assert (tab.number("accepted"), tab.number("errors"), tab.number("lost")) == ("600", "0", "0")
+        assert (tab.number("accepted"), tab.number("errors"), tab.number("lost")) == ("2,400", "0", "0")
         wait_until("both pages show the result", lambda: other.state("result") == tab.state("result"))
         assert other.curve("queue", "queue_depth") == tab.curve("queue", "queue_depth")
 
@@ -128,7 +129,7 @@ def test_the_page_takes_a_prediction_and_shows_the_spike_and_the_errors(browser:
 
 
 def test_the_curve_shows_a_killed_worker_and_its_restart(browser: Browser, tmp_path: Path) -> None:
-    with on_stage(tmp_path) as staged, live_tab(browser, staged.address) as tab:
+    with on_stage(tmp_path, TEN_SECONDS) as staged, live_tab(browser, staged.address) as tab:
 
         def drains() -> list[float]:
             return [value for _, value in tab.curve("queue", "drain_rate_per_s")]
@@ -147,7 +148,7 @@ def test_the_curve_shows_a_killed_worker_and_its_restart(browser: Browser, tmp_p
 
         tab.press("restart")
         wait_until("it drains again", lambda: drains()[-1] > 0 and tab.texts("marks")[-1] == "restarted", 30.0)
-        wait_until("it is over", lambda: "600 of 600 accepted, 0 lost" in tab.state("result"), 60.0)
+        wait_until("it is over", lambda: "2,400 of 2,400 accepted, 0 lost" in tab.state("result"), 60.0)
         assert tab.outside == tab.complaints == []
 
 

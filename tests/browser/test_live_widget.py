@@ -28,15 +28,14 @@ live = Dashboard("A spike")
 live
 """
 RUN = """
-result = await run_spike(stack, SpikePlan(1_500, 300, baseline="none"), live=live)
+result = await run_spike(stack, SpikePlan(3_000, 300, baseline="none"), live=live)
 (result.verdict, result.accepted, result.lost, f"dashboard: {result.conditions.dashboard}")
 """
 STOP = "await stack.stop()"
 VIEW, SPIKE = 0, 1
 TEXTS = 40  # above the view: JupyterLab makes the output of a cell far below before it attaches the cell
-OF_A_RESTART = "Canceled future for "  # JupyterLab's own: a request to a kernel that restarts
-RESULT = "Absorbed: 1,500 of 1,500 accepted, 0 lost."
-END = "('absorbed', 1500, 0, 'dashboard: on')"
+RESULT = "Absorbed: 3,000 of 3,000 accepted, 0 lost."
+END = "('absorbed', 3000, 0, 'dashboard: on')"
 
 
 @pytest.fixture
@@ -67,11 +66,11 @@ def curve(lab: LabPage) -> list[float]:
     return drawn
 
 
-def wait_for_a_moving_curve(lab: LabPage, more_than: int = 3) -> None:
+def wait_for_a_moving_curve(lab: LabPage, more_than: int = 3, *, in_mid_spike: bool = True) -> None:
     """While a cell awaits, *lost* is still unknown."""
 
     def moves() -> bool:
-        return number(lab, "lost") == NOT_KNOWN and len(curve(lab)) > more_than
+        return (not in_mid_spike or number(lab, "lost") == NOT_KNOWN) and len(curve(lab)) > more_than
 
     wait_until("the curve moves", lambda: lab.errors() or (shows(lab) and moves()), 60.0)
     assert lab.errors() == []
@@ -80,7 +79,7 @@ def wait_for_a_moving_curve(lab: LabPage, more_than: int = 3) -> None:
 def wait_for_the_end(lab: LabPage) -> None:
     wait_until("the result is shown", lambda: lab.errors() or (shows(lab) and RESULT in result(lab)), 60.0)
     assert lab.errors() == []
-    assert (number(lab, "accepted"), number(lab, "depth"), number(lab, "lost")) == ("1,500", "0", "0")
+    assert (number(lab, "accepted"), number(lab, "depth"), number(lab, "lost")) == ("3,000", "0", "0")
 
 
 def shows(lab: LabPage) -> bool:
@@ -109,8 +108,8 @@ def test_the_view_moves_while_a_cell_awaits_and_is_complete_after_a_reload_and_a
 
     lab.save()
     lab.open(NAME, expect_idle=False)
-    wait_for_a_moving_curve(lab, len(before))
-    assert curve(lab)[: len(before)] == before, "a page loaded again in mid-spike has the whole curve"
+    wait_for_a_moving_curve(lab, len(before), in_mid_spike=False)  # a reload may take longer than the spike
+    assert curve(lab)[: len(before)] == before, "a page loaded again has the whole curve"
     wait_for_the_end(lab)
     lab.cell(VIEW).scroll_into_view_if_needed()
     lab.page.screenshot(path=tmp_path / "reloaded.png")
@@ -124,8 +123,7 @@ def test_the_view_moves_while_a_cell_awaits_and_is_complete_after_a_reload_and_a
     for path in tmp_path.rglob("result.json"):
         assert SpikeResult.read(path).conditions.dashboard == "on"
     assert lab.outside == [], "no request leaves this machine"
-    complaints = [text for text in lab.complaints if OF_A_RESTART not in text]
-    assert complaints == [], "no script of the page has failed"
+    assert lab.complaints == [], "no script of the page has failed"
 
 
 @pytest.mark.parametrize("texts", [TEXTS])

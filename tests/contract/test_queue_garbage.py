@@ -127,7 +127,7 @@ class Place:
 def place(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     monkeypatch.setattr("overload_demo.queue.consumer.MAX_DEAD_ENTRIES", 2)
     monkeypatch.setattr("overload_demo.worker.loop.STORE_RETRY_FIRST_S", 0.01)
-    own = make_settings(tmp_path, overload_store_deadline_s=2.0)
+    own = make_settings(tmp_path, overload_store_deadline_s=30.0)
     with serving_api(own, store) as client:
         one = Place(own, store, client)
         yield one

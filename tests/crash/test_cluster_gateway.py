@@ -132,8 +132,11 @@ def test_the_successor_of_a_lost_primary_is_followed_and_has_every_confirmed_wri
     with gateway_before(own_cluster.url(), tmp_path / "gateway") as gateway:
 
         def fail_over() -> None:
-            getattr(own_cluster, how)(former)
-            own_cluster.wait_until_taken_over(0, former)
+            if how == "kill":
+                own_cluster.kill_until_taken_over(0, former)
+            else:
+                own_cluster.freeze(former)
+                own_cluster.wait_until_taken_over(0, former)
             wait_until("it is followed", lambda: "connected to the server of shard 0 " in gateway.log())
             own_cluster.wait_until_healthy()  # a frozen node goes on, and believes for a moment that it is a primary
 
@@ -152,7 +155,7 @@ def test_a_successor_that_evicts_gets_no_commands_until_it_does_not(
     with gateway_before(own_cluster.url(), tmp_path / "gateway") as gateway:
         rest = rest_of(gateway.shards[0])
         with configured(replica, maxmemory="100mb", maxmemory_policy="allkeys-lru"):
-            own_cluster.kill(former)
+            own_cluster.kill_until_taken_over(0, former)
             reason = r"retrying: the server of shard 0 at \S+ evicts keys when full \(allkeys-lru\)"
             wait_until("it is found", lambda: re.search(reason, gateway.log()))
             reply = rest.post("/", command)

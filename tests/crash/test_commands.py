@@ -187,7 +187,7 @@ def test_two_workers_run_every_job_once(tmp_path: Path, own_queue: dict[str, obj
 def test_api_and_worker_recover_from_a_killed_store(tmp_path: Path) -> None:
     with api_process(tmp_path) as (_, client), worker_process(tmp_path, WORKER_PROCESSING_DELAY=0.01):
         ids = submit(client, 20)
-        for pid in store_processes(tmp_path):
+        for pid in store_processes(tmp_path)[::-1]:  # the server first: it would end with the gateway
             os.kill(pid, signal.SIGKILL)
         ids += [answer.json()["job_id"] for _ in range(20) if (answer := client.post("/jobs", json=JOB)).is_success]
 

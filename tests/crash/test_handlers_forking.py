@@ -130,6 +130,7 @@ def test_a_surviving_forked_child_holds_no_lock_port_or_connection(tmp_path: Pat
         [job_id] = submit(lab.client, name="fork", message=str(pid_file))
         with lab.worker(STAYS, WORKER_METRICS_PORT=0) as worker:
             wait_for(lab.client, [job_id])
+            wait_until("the child has written its id", lambda: pid_file.exists() and pid_file.read_text())
             pid = int(pid_file.read_text())
             try:
                 open_files = [str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()]

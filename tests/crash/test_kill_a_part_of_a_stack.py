@@ -24,7 +24,7 @@ from tests.support.running import JOB, wait_for
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
-PLAN = SpikePlan(requests=120, rate_per_s=400, baseline="none")
+PLAN = SpikePlan(requests=360, rate_per_s=400, baseline="none")
 # a kill between two batches repeats no job; four such kills are very unlikely
 KILLS = [Kill("worker", share) for share in (0.15, 0.3, 0.5, 0.7)]
 CHARGE, CHARGE_ONCE = "overload_demo.lab.ledger:charge", "overload_demo.lab.ledger:charge_once"
@@ -89,7 +89,7 @@ async def test_a_worker_killed_before_the_settlement_charges_twice_and_counts_it
         charged = read_charges(ledger_of(stack.effect_log))
 
     assert [kill.part for kill in result.kills] == ["worker"] * 4
-    assert (result.spike.accepted, result.spike.done, result.spike.lost) == (120, 120, 0)
+    assert (result.spike.accepted, result.spike.done, result.spike.lost) == (360, 360, 0)
     assert result.charges is not None
     assert (result.charges.never, result.charges.more) == (0, sum(count > 1 for count in charged.values()))
     # each repeated job had been charged before, and no other job was charged twice
@@ -98,7 +98,7 @@ async def test_a_worker_killed_before_the_settlement_charges_twice_and_counts_it
     )
     assert all(kill.back_s is not None and kill.back_s > 0 for kill in result.kills)
     assert f"{result.kills[0].held} jobs were leased" in plots.lives(result).alt
-    assert "120 of 120 requests were accepted, 120 jobs done, 0 failed, 0 lost" in plots.recovery(result).alt
+    assert "360 of 360 requests were accepted, 360 jobs done, 0 failed, 0 lost" in plots.recovery(result).alt
     assert f"{result.charges.more} more than once" in plots.designs({"plain": result}, twice={"plain": 4}).alt
 
 
@@ -109,7 +109,7 @@ async def test_an_idempotent_handler_charges_once_although_jobs_run_twice(tmp_pa
 
     assert sum(kill.again for kill in result.kills) > 0
     assert result.charges is not None
-    assert (result.charges.never, result.charges.once, result.charges.more) == (0, 120, 0)
+    assert (result.charges.never, result.charges.once, result.charges.more) == (0, 360, 0)
 
 
 @pytest.mark.exhaustive
@@ -151,7 +151,7 @@ async def test_a_run_cancelled_after_a_kill_leaves_a_usable_stack(tmp_path: Path
 
         result = await run_with_kills(stack, PLAN, [])
 
-    assert result.kills == [] and result.spike.done == 120
+    assert result.kills == [] and result.spike.done == 360
 
 
 @pytest.mark.exhaustive

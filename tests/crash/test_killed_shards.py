@@ -45,7 +45,7 @@ def settings(settings: Settings) -> Settings:
 async def test_a_killed_shard_costs_the_others_nothing_and_loses_nothing(
     tmp_path: Path, servers: list[ShardServer], queues: list[Queue], settings: Settings
 ) -> None:
-    ids = [job_id for shard in (1, 0, 2) for job_id in await enqueue(queues, shard, 60)]
+    ids = [job_id for shard, count in ((1, 200), (0, 60), (2, 60)) for job_id in await enqueue(queues, shard, count)]
     of_dead = [one for one in ids if shard_of(one) == 1]
 
     with working(settings, store_of_all(servers)):
@@ -90,7 +90,7 @@ async def test_a_worker_that_ends_logs_what_it_owes_to_a_dead_shard(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     await enqueue(queues, 1, 1)
-    changes = {"worker_processing_delay": 0.5, "worker_grace_s": 1.0}
+    changes = {"worker_processing_delay": 3.0, "worker_grace_s": 1.0}
 
     with working(settings.model_copy(update=changes), store_of_all(servers)):
         wait_until("the job runs", lambda: events(tmp_path))

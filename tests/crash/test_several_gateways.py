@@ -56,7 +56,6 @@ def load(client: httpx.Client) -> LoadResult:
 
 
 @pytest.mark.exhaustive
-@pytest.mark.timeout(170)
 @pytest.mark.parametrize("gateways", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_gateways_of_one_cluster_are_one_queue_and_a_killed_one_loses_nothing(tmp_path: Path, gateways: int) -> None:
     folders = [tmp_path / f"machine-{number}" for number in range(gateways)]

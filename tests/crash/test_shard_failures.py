@@ -220,13 +220,14 @@ async def test_a_job_with_a_key_waits_for_its_shard(tmp_path: Path, monkeypatch:
 
 @pytest.mark.anyio
 async def test_jobs_that_a_silent_shard_has_not_been_sent_go_to_another(tmp_path: Path, store: Store) -> None:
-    settings = make_settings(tmp_path, overload_store_deadline_s=4.0)
+    settings = make_settings(tmp_path, overload_store_deadline_s=8.0)
     async with h.hostile(h.stay_silent) as first:
         both = joined([first.address, sharing(store, 2)[0].others[0]])
         async with client_of(create_app(settings, both)) as client:
-            answers = await asyncio.gather(*(client.post("/jobs", json=JOB) for _ in range(20 * JOBS_IN_A_ROW)))
+            answers = await asyncio.gather(*(client.post("/jobs", json=JOB) for _ in range(10 * JOBS_IN_A_ROW)))
 
     outcomes = Counter(answer.json().get("outcome", "accepted") for answer in answers)
     assert set(outcomes) == {"accepted", "unknown"}
+    assert outcomes["accepted"] > len(answers) / 2, "some were meant for the silent shard"
     assert outcomes["unknown"] == len(jobs_sent(first))
     assert outcomes["accepted"] == depths(settings, sharing(store, 2))[1]

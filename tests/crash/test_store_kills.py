@@ -25,8 +25,8 @@ from tests.support.stores import (
     User,
     gateway_pid,
     kill,
+    kill_all,
     no_process_left_in,
-    processes_of,
     read_connection_lines,
     servers_of,
     standalone_store,
@@ -87,8 +87,7 @@ def kill_server(data_dir: Path) -> None:
 
 
 def kill_both(data_dir: Path) -> None:
-    for process in processes_of(data_dir):
-        process.kill()
+    kill_all(data_dir)
 
 
 @pytest.mark.parametrize(

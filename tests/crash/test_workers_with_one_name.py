@@ -1,6 +1,5 @@
 """Workers with one name on one store: each job runs once while they run; a proved death releases its job at once."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from tests.support.running import (
     events,
     make_settings,
     queue_variables,
+    send_signal,
     serving_api,
     submit,
     wait_for,
@@ -97,7 +97,7 @@ def test_a_stopped_worker_finishes_its_job_and_removes_its_heartbeat(
         [job_id] = submit(client)
         with worker_process(tmp_path, **variables) as worker:
             wait_until("it runs", lambda: events(tmp_path))
-            os.kill(worker.pid or 0, number)
+            send_signal(worker, number)
             wait_until("it has ended", lambda: worker.pid is None)
 
         assert client.get(f"/jobs/{job_id}").json()["status"] == "done"

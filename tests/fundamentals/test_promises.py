@@ -60,10 +60,9 @@ def test_a_202_is_on_disk(tmp_path: Path) -> None:
     with api_process(tmp_path) as (api, client):
         [job_id] = submit(client)
 
-        processes = store_processes(tmp_path)
-        api.kill()
-        for pid in processes:
+        for pid in store_processes(tmp_path)[::-1]:  # the server first: it would end with the gateway
             os.kill(pid, signal.SIGKILL)
+        api.kill()
         api.start()
 
         wait_until("the store is back with the job", lambda: status(client, job_id) == "queued")

@@ -96,8 +96,7 @@ def wait(run: Scenario, first_s: float, last_s: float) -> None:
 def kill_a_primary(run: Scenario) -> None:
     cluster, (shard, primary) = cluster_of(run), a_primary(run)
     with run.inject("primary killed"):
-        cluster.kill(primary)
-        cluster.wait_until_taken_over(shard, primary)
+        cluster.kill_until_taken_over(shard, primary)
         cluster.wait_until_healthy()
 
 

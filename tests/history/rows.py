@@ -88,10 +88,9 @@ def lose_power(run: Scenario) -> None:
     file = append_only_file(run.folder)
     processes = [run.api.pid, *(worker.pid for worker in run.workers), *map(run.store_pid, ("gateway", "redis"))]
     with run.inject("power lost"):
-        for pid in processes:
-            os.kill(pid or 0, signal.SIGSTOP)
-        for pid in processes:
-            os.kill(pid or 0, signal.SIGKILL)
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in filter(None, processes):
+                os.kill(pid, number)
         for part in (run.api, *run.workers):
             part.kill()
         os.truncate(file, file.stat().st_size - tracing.not_durable())

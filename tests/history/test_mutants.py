@@ -9,7 +9,7 @@ import pytest
 from tests.history.mutants import MUTANTS
 from tests.history.rows import BY_NAME
 
-pytestmark = [pytest.mark.mutants, pytest.mark.timeout(300)]  # four at once on two cores
+pytestmark = pytest.mark.mutants
 
 REVEALED_BY = {
     "a bare pop": "F2",

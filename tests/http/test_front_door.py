@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import re
 import resource
 import socket
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from overload_demo.http_server import listen, url_of
 from overload_demo.load import LoadPlan, Shape, run_load
 from overload_demo.process import Child
 from overload_demo.store.connect import Store
-from tests.support.running import JOB, api_process, child, free_port, make_settings, serving_api
+from tests.support.running import JOB, api_process, child, make_settings, serving_api
 from tests.support.sockets import connections, post, read_answer, was_closed
 from tests.support.waiting import wait_until
 
@@ -163,12 +164,10 @@ def test_idle_connections_are_closed_while_others_wait(tmp_path: Path, store: St
 
 
 def test_a_stop_answers_the_connections_in_the_accept_queue(tmp_path: Path, own_queue: dict[str, object]) -> None:
-    port = free_port()
-    api = child("overload_demo.api", "--port", str(port), folder=tmp_path, **own_queue, OVERLOAD_MAX_CONNECTIONS=8)
+    api = child("overload_demo.api", "--port", "0", folder=tmp_path, **own_queue, OVERLOAD_MAX_CONNECTIONS=8)
     api.start()
     try:
-        wait_until("it listens", lambda: "serving at" in api.log.read_text())
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client, connections(client, 60) as crowd:
+        with httpx.Client(base_url=url_of_the_api(api)) as client, connections(client, 60) as crowd:
             for connection in crowd:
                 connection.sendall(post())
 
@@ -180,7 +179,7 @@ def test_a_stop_answers_the_connections_in_the_accept_queue(tmp_path: Path, own_
 
 
 def test_a_stop_sends_connection_close_to_every_active_client(tmp_path: Path, own_queue: dict[str, object]) -> None:
-    with api_process(tmp_path, **own_queue) as (api, client), connections(client, 20) as active:
+    with api_process(tmp_path, **own_queue) as (api, client), connections(client, 4) as active:
         left = [connection for connection in active if stays_open(connection)]
         api.terminate()
 
@@ -188,6 +187,12 @@ def test_a_stop_sends_connection_close_to_every_active_client(tmp_path: Path, ow
             left = [connection for connection in left if stays_open(connection)]
 
         wait_until("it has ended", lambda: api.pid is None)
+
+
+def url_of_the_api(api: Child) -> str:
+    """The URL in its log, once it listens."""
+    wait_until("it listens", lambda: "serving at " in api.log.read_text())
+    return re.findall(r"serving at (\S+),", api.log.read_text())[0]
 
 
 def stays_open(connection: socket.socket) -> bool:
@@ -201,13 +206,11 @@ def stays_open(connection: socket.socket) -> bool:
 def test_connections_that_wait_after_the_grace_period_are_reset_and_counted(
     tmp_path: Path, own_queue: dict[str, object]
 ) -> None:
-    port = free_port()
     limits = {"OVERLOAD_MAX_CONNECTIONS": 8, "OVERLOAD_GRACE_S": 0.2, "OVERLOAD_REQUEST_PATIENCE_S": 60}
-    api = child("overload_demo.api", "--port", str(port), folder=tmp_path, **own_queue, **limits)
+    api = child("overload_demo.api", "--port", "0", folder=tmp_path, **own_queue, **limits)
     api.start()
     try:
-        wait_until("it listens", lambda: "serving at" in api.log.read_text())
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client, connections(client, 30) as silent:
+        with httpx.Client(base_url=url_of_the_api(api)) as client, connections(client, 30) as silent:
             wait_until("the cap is reached", lambda: has_open(api, silent, 8))
 
             api.stop()

@@ -18,7 +18,7 @@ from overload_demo.store.connect import Store
 from tests.http.test_api_parent import fire, parent_of, serving
 from tests.http.test_jobs_contract import assert_problem
 from tests.support import sockets
-from tests.support.running import JOB, free_port, make_settings, serving_api, submit, wait_for, working
+from tests.support.running import JOB, free_port, make_settings, send_signal, serving_api, submit, wait_for, working
 from tests.support.scraping import Numbers, buckets_in, numbers_in, scrape
 from tests.support.waiting import wait_until
 
@@ -233,7 +233,7 @@ def _scrape_anew(url: str) -> Numbers:
 
 def replace_all(parent: Child) -> None:
     old = serving(parent)
-    os.kill(parent.pid or 0, signal.SIGHUP)
+    send_signal(parent, signal.SIGHUP)
     wait_until("both are new", lambda: len(serving(parent)) == 2 and not serving(parent) & old, timeout_s=30.0)
 
 
@@ -244,7 +244,7 @@ def test_connections_of_a_dead_process_are_not_reported(tmp_path: Path, own_queu
             wait_until("they are inside", lambda: scrape(client)["overload_live_connections"] == 6)
             [stuck] = old = serving(parent)
             os.kill(stuck, signal.SIGSTOP)  # so that it is killed without a clean end
-            os.kill(parent.pid or 0, signal.SIGHUP)
+            send_signal(parent, signal.SIGHUP)
             wait_until("it is new", lambda: len(serving(parent)) == 1 and not serving(parent) & old, timeout_s=30.0)
 
         assert _scrape_anew(url)["overload_live_connections"] == 1

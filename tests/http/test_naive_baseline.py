@@ -93,41 +93,47 @@ def test_bad_input_is_refused_before_any_work(variant: Variant) -> None:
 
 
 def test_requests_that_wait_for_the_slot_are_in_flight() -> None:
-    with naive("def-slot", 0.3) as client:
+    with naive("def-slot", 0.5) as client:
         clients = [threading.Thread(target=client.call, args=("POST", "/jobs", JOB)) for _ in range(5)]
         for thread in clients:
             thread.start()
-        wait_until("all five are in flight", lambda: client.stats()["in_flight"] == 5)
+
+        def others_wait() -> bool:
+            now = client.stats()
+            return now["in_flight"] > 1 and now["in_flight"] + now["completed"] == 5
+
+        wait_until("the others wait for the slot", others_wait)
         for thread in clients:
             thread.join()
         stats = client.stats()
 
     assert (stats["in_flight"], stats["completed"]) == (0, 5)
-    assert 2 < stats["slot_capacity_per_s"] <= 1 / 0.3
+    assert 0 < stats["slot_capacity_per_s"] <= 1 / 0.5
 
 
 def test_blocking_the_event_loop_blocks_everything_else() -> None:
     with naive("async-blocking", 0.5) as client:
         waiting = threading.Thread(target=client.call, args=("POST", "/jobs", JOB))
         waiting.start()
-        wait_until("the job was done", lambda: client.stats()["completed"] == 1)
+        seen: list[dict[str, Any]] = []
+        wait_until("the job was done", lambda: seen.append(client.stats()) or seen[-1]["completed"] == 1)
         waiting.join()
 
-        assert client.stats()["in_flight"] == 0
+        assert {one["in_flight"] for one in seen} == {0}, "no response comes while the job is done"
 
 
 def completed_per_s(variant: Variant) -> float:
     async def measure(url: str) -> float:
-        plan = LoadPlan(url, requests=5000, connections=32, success_status=200, max_duration_s=1.0)
+        plan = LoadPlan(url, requests=5000, connections=32, success_status=200, max_duration_s=2.0)
         return (await run_load(plan)).summary().accepted_per_s
 
-    with naive(variant, 0.02) as client:
+    with naive(variant, 0.1) as client:
         return asyncio.run(measure(client.url))
 
 
 @pytest.mark.exhaustive
 def test_threads_win_only_without_the_scarce_resource() -> None:
-    capacity_per_s = 1 / 0.02
+    capacity_per_s = 1 / 0.1
 
     blocking, with_slot, without_slot = (completed_per_s(variant) for variant in VARIANTS)
 

@@ -41,7 +41,7 @@ async def test_an_open_loop_meets_the_freeze_that_a_paced_closed_loop_leaves_out
 
         for run in (closed_run, open_run):
             assert run.frozen_s is not None and run.frozen_s[1] - run.frozen_s[0] >= freeze.for_s
-        assert np.count_nonzero(closed_run.times_s > 0.5 * freeze.for_s) <= clients
+        assert np.count_nonzero(closed_run.times_s > 0.5 * freeze.for_s) <= 3 * clients
         assert np.count_nonzero(open_run.times_s > 0.5 * freeze.for_s) > 10 * clients
         assert closed_run.result.summary().not_fired > 0 == open_run.result.summary().not_fired
         assert set(seen) == {1, 2}
@@ -50,7 +50,7 @@ async def test_an_open_loop_meets_the_freeze_that_a_paced_closed_loop_leaves_out
 @pytest.mark.course
 async def test_turns_begin_with_a_and_b_alternately_and_are_sorted_back(tmp_path: Path) -> None:
     async with await Stack.start(placement="process", runs=tmp_path) as stack:
-        a, b = (LoadPlan(stack.url, 30_000, connections=2, max_duration_s=1.0, pace_s=pace_s) for pace_s in (0.0, 0.2))
+        a, b = (LoadPlan(stack.url, 30_000, connections=2, max_duration_s=3.0, pace_s=pace_s) for pace_s in (0.0, 0.2))
 
         pairs = await in_turns(stack, a, b, 2)
 

@@ -90,9 +90,8 @@ def test_an_open_loop_measures_the_freeze_that_a_closed_loop_hides() -> None:
     assert closed.response_time is not None
     assert (opened.mode, closed.mode) == ("open loop", "closed loop")
     assert min(opened.response_time.max_s, closed.response_time.max_s) >= freeze_s  # both were open during the freeze
-    assert (
-        closed.response_time.p99_s < freeze_s / 2 < opened.response_time.p99_s
-    )  # one of them 1 in 4, the other 1 in 180
+    # one of them 4 in 9, the other 1 in 180
+    assert closed.response_time.p90_s < freeze_s / 2 < opened.response_time.p90_s
 
 
 def test_no_request_leaves_before_its_time() -> None:
@@ -146,7 +145,7 @@ def test_a_request_without_a_response_is_a_read_timeout() -> None:
 
 @pytest.mark.parametrize(
     ("unreachable", "kind", "timeout_s"),
-    [(scripted.closed_port, Kind.REFUSED, 30.0), (scripted.full_accept_queue, Kind.CONNECT_TIMEOUT, 0.5)],
+    [(scripted.closed_port, Kind.REFUSED, 30.0), (scripted.full_accept_queue, Kind.CONNECT_TIMEOUT, 2.5)],
 )
 def test_a_failed_connection_is_counted_by_name(
     unreachable: Callable[[], AbstractContextManager[str]], kind: Kind, timeout_s: float

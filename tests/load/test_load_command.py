@@ -100,6 +100,21 @@ def test_results_that_cannot_be_written_are_reported_before_the_load(tmp_path: P
         assert not server.bodies
 
 
+def test_a_folder_or_a_full_disk_that_takes_no_results_is_an_error_in_one_line(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full: writing to a full disk is not tried")
+    (tmp_path / "file").touch()
+    (tmp_path / "load.json").symlink_to("/dev/full")
+    with scripted_server(scripted.accept) as server:
+        errors = [
+            run(server.url, "--requests", "5", "--output", str(folder)).stderr
+            for folder in (tmp_path / "file" / "below", tmp_path)
+        ]
+
+    full = "error: cannot write the results: [Errno 28] No space left on device\n"
+    assert errors == [f"error: {tmp_path}/file/below: Not a directory\n", full]
+
+
 def test_an_unreachable_target_is_reported_before_the_load() -> None:
     with closed_port() as url:
         done = run(url)

@@ -75,7 +75,7 @@ async def test_a_stack_requires_its_own_key_and_every_client_of_the_lab_sends_it
             known = await keyless.post("/jobs", json=JOB, headers=stack.headers)
         assert ([answer.status_code for answer in answers], known.status_code) == ([401] * 4, 202)
         assert stack.get("/queue/stats")["rest_calls"] > 0
-        assert await calibrate(stack.url, 0.3, 2, api_key=stack.api_key) > 0
+        assert await calibrate(stack.url, 2.0, 2, api_key=stack.api_key) > 0
         assert (await run_spike(stack, PLAN)).accepted == 60
         assert stack.api_key is not None
         key = stack.api_key.get_secret_value()

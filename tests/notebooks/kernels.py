@@ -156,7 +156,7 @@ class Kernel:
             self._thread.submit(self._shut_down).result()
 
     def _execute(self, notebook: NotebookNode) -> NotebookNode:
-        client = NotebookClient(notebook, km=self._manager, timeout=100)
+        client = NotebookClient(notebook, km=self._manager, timeout=300)
         try:
             return self._loop.run(client.async_execute(env=environment(self._folder), cwd=str(self._folder)))
         finally:

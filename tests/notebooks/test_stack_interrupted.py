@@ -35,7 +35,7 @@ def processes_of(folder: Path) -> list[psutil.Process]:
 
 async def until_nothing_is_left(folder: Path) -> None:
     """Wait for the processes to end: a store releases its directory just before it exits."""
-    await anyio.to_thread.run_sync(wait_until, "no process is left", lambda: not processes_of(folder), 5.0)
+    await anyio.to_thread.run_sync(wait_until, "no process is left", lambda: not processes_of(folder))
 
 
 @pytest.mark.anyio

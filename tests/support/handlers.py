@@ -2,8 +2,8 @@
 
 import asyncio
 import os
-import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -66,5 +66,8 @@ def die(payload: dict[str, Any]) -> None:
 
 
 def hog_the_interpreter(payload: dict[str, Any]) -> int:
-    """Pure-Python work without a pause."""
-    return sum(1 for _ in range(int(payload["value"]))) + sys.getrefcount(None) * 0
+    """Pure-Python work without a pause, for ``value`` seconds."""
+    rounds, until = 0, time.monotonic() + payload["value"]
+    while time.monotonic() < until:
+        rounds += 1
+    return rounds

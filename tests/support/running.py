@@ -1,5 +1,6 @@
 """The parts of a stack, running for the length of a ``with`` block."""
 
+import itertools
 import json
 import os
 import secrets
@@ -190,6 +191,12 @@ def files_below(folder: Path) -> dict[Path, bytes]:
     return contents
 
 
+def send_signal(part: Child, number: int) -> None:
+    """Send a signal to a part that must still run."""
+    assert part.pid is not None, "it has ended"
+    os.kill(part.pid, number)
+
+
 def store_processes(folder: Path) -> tuple[int, int]:
     """The process ids of the gateway and of its Redis for the data directory of ``folder``."""
     gateway = int(json.loads((folder / "data" / "state.json").read_text())["pid"])
@@ -197,8 +204,16 @@ def store_processes(folder: Path) -> tuple[int, int]:
     return gateway, redis.pid
 
 
+# Below the ports that the kernel hands out, a thousand for each process of a run: no other test takes one meanwhile.
+_PORTS = itertools.count(
+    10_000 + os.getppid() % 5 * 4_000 + 1_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+)
+
+
 def free_port() -> int:
     """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    for port in _PORTS:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError

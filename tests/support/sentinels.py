@@ -64,19 +64,22 @@ class SentinelService:
         self._processes[port] = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
 
     def _is_replicated(self) -> bool:
-        with contextlib.suppress(valkey.ConnectionError), _client(self.replica, PASSWORD) as client:
+        with (
+            contextlib.suppress(valkey.ConnectionError, valkey.TimeoutError),
+            _client(self.replica, PASSWORD) as client,
+        ):
             return client.info("replication")["master_link_status"] == "up"
         return False
 
     def _is_known(self, sentinel: int) -> bool:
-        with contextlib.suppress(valkey.ConnectionError), _client(sentinel, "watch") as client:
+        with contextlib.suppress(valkey.ConnectionError, valkey.TimeoutError), _client(sentinel, "watch") as client:
             state = client.sentinel_masters()[SERVICE]
             return (state["num-other-sentinels"], state["num-slaves"]) == (2, 1)
         return False
 
 
 def _client(port: int, password: str) -> valkey.Valkey:
-    return valkey.Valkey(port=port, password=password, decode_responses=True, socket_timeout=1)
+    return valkey.Valkey(port=port, password=password, decode_responses=True, socket_timeout=5)
 
 
 def _free_ports(number: int) -> list[int]:

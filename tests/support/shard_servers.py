@@ -18,7 +18,7 @@ from tests.support.running import events, free_port
 from tests.support.shards import joined
 from tests.support.stores import (
     gateway_pid,
-    kill,
+    kill_all,
     no_process_left_in,
     processes_of,
     read_connection_lines,
@@ -52,8 +52,7 @@ class ShardServer:
 
     def kill(self) -> None:
         """Kill gateway and server at once, as when a machine is lost."""
-        for process in processes_of(self.data_dir):
-            kill(process.pid)
+        kill_all(self.data_dir)
         assert self._process
         self._process.communicate()
         wait_until("it is dead", lambda: not processes_of(self.data_dir))

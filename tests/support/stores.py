@@ -131,6 +131,13 @@ def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
+def kill_all(data_dir: Path) -> None:
+    """Kill every process of a store; one may end with its parent before its turn."""
+    for process in processes_of(data_dir):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
 def wait_until_no_process_in(data_dir: Path, timeout_s: float = 25) -> None:
     wait_until(f"no process is left in {data_dir.name}", lambda: not processes_of(data_dir), timeout_s)
 

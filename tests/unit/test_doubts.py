@@ -25,7 +25,12 @@ def test_a_result_as_expected_has_no_doubts() -> None:
 
 
 def test_a_generator_bound_baseline_is_named_below_the_figure() -> None:
-    assert "Its load was generator-bound: 1 % of the requests left more than" in plots.spike(RECORDED).caption
+    naive = RECORDED.baseline
+    assert naive is not None
+    late = naive.summary.model_copy(update={"verdict": "generator-bound", "reason": "requests left late"})
+    shown = plots.spike(RECORDED.model_copy(update={"baseline": naive.model_copy(update={"summary": late})}))
+
+    assert "Its load was generator-bound: requests left late." in shown.caption
 
 
 def test_an_unexpected_verdict_is_in_the_title_and_the_caption() -> None:

@@ -209,7 +209,7 @@ async def test_items_wait_for_their_turn_while_calls_succeed() -> None:
     """A busy store is not a stuck one."""
     sink = Sink()
     sink.pause_s = 0.05
-    async with group_over(sink, senders=1, max_items=1, deadline_s=60.0, unsent_s=0.2) as group:
+    async with group_over(sink, senders=1, max_items=1, deadline_s=60.0, unsent_s=1.0) as group:
         answers = await asyncio.gather(*(group.submit(str(number)) for number in range(30)))
 
     assert answers == [str(number) for number in range(30)]
@@ -252,14 +252,14 @@ async def test_under_more_than_the_store_can_take_calls_still_succeed_and_the_re
 
 async def test_items_that_waited_for_a_pause_of_the_store_are_sent_after_it() -> None:
     sink = Sink()
-    async with group_over(sink, deadline_s=2.0) as group:
+    async with group_over(sink, deadline_s=4.0) as group:
         await group.submit("before")
         sink.go_on.clear()
         tasks = [asyncio.create_task(group.submit("first"))]
         await started(sink, 2)
         tasks += [asyncio.create_task(group.submit(str(number))) for number in range(600)]
         await started(sink, 3)
-        await asyncio.sleep(1.3)
+        await asyncio.sleep(2.2)
         sink.go_on.set()
 
         await asyncio.gather(*tasks)

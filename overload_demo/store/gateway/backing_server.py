@@ -200,7 +200,7 @@ class ExternalServer(BackingServer):
         replica = copy.copy(self)
         replica.host, replica.port, replica._path = host, port, ""
         try:
-            async with asyncio.timeout(REACH_TIMEOUT_S):
+            async with asyncio.timeout(4 * REACH_TIMEOUT_S):  # the connection and three exchanges
                 with contextlib.closing(await replica._sign_in()) as connection:
                     info = info_facts(await connection.ask("INFO"))
                     refuse_unsafe(info, in_cluster=True, server="it")

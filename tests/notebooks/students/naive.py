@@ -65,7 +65,7 @@ STUDENTS = [
     Students(
         "01.threads",
         facts={"runs": recorded_baseline()},
-        right=[(WHY, TIMES), (WHY, round(TIMES))],
+        right=[(WHY, TIMES), (WHY, round(TIMES, 1))],
         wrong=[
             (("more threads", TIMES), "the same 40 threads"),
             (("faster code", TIMES), "same code"),

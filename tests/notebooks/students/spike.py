@@ -45,7 +45,7 @@ STUDENTS = [
     Students(
         "04.drain_time",
         facts={"result": RECORDED},
-        right=[RECORDED.series.seconds_from_peak(), RECORDED.peak_queue_depth / RECORDED.drain_rate_per_s],
+        right=[RECORDED.series.seconds_from_peak()],
         wrong=[
             (RECORDED.offered / RECORDED.drain_rate_per_s, "all jobs"),
             (RECORDED.peak_queue_depth / RECORDED.conditions.rate_per_s, "arrival rate"),
