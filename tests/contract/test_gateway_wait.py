@@ -101,7 +101,7 @@ def test_a_store_that_ends_completes_a_wait_and_reports_no_error(tmp_path: Path)
     started = start_standalone(tmp_path)
     rest = read_connection_lines(started)
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        reply = pool.submit(waiting, rest, ["SET", "k", "v"])
+        reply = pool.submit(waiting, rest, ["SET", "k", "v"], ms=1_500)  # less than the store's grace
         wait_until("it waits", lambda: blocked(rest) == 1)
         assert stop(started) == (0, "")
         assert reply.result().body == [{"result": "OK"}, {"result": 0}]

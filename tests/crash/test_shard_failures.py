@@ -220,7 +220,7 @@ async def test_a_job_with_a_key_waits_for_its_shard(tmp_path: Path, monkeypatch:
 
 @pytest.mark.anyio
 async def test_jobs_that_a_silent_shard_has_not_been_sent_go_to_another(tmp_path: Path, store: Store) -> None:
-    settings = make_settings(tmp_path, overload_store_deadline_s=8.0)
+    settings = make_settings(tmp_path, overload_store_deadline_s=8.0, overload_max_batch=JOBS_IN_A_ROW)
     async with h.hostile(h.stay_silent) as first:
         both = joined([first.address, sharing(store, 2)[0].others[0]])
         async with client_of(create_app(settings, both)) as client:
