@@ -47,7 +47,7 @@ def serving(parent: Child) -> set[int]:
     return found
 
 
-def fire(url: str, count: int, once_let_in: Callable[[], object]) -> LoadSummary:
+def fire(url: str, count: int, once_let_in: Callable[[], object] | None = None) -> LoadSummary:
     """A crowd that arrives at one moment; ``once_let_in`` is called, in a thread, after the first responses.
 
     The first report of progress comes within 0.3 s: a smaller crowd could be gone by then.
@@ -55,15 +55,15 @@ def fire(url: str, count: int, once_let_in: Callable[[], object]) -> LoadSummary
     called: list[asyncio.Future[object]] = []
 
     def watch(progress: LoadProgress) -> None:
-        if progress.accepted and not called:
+        if once_let_in and progress.accepted and not called:
             assert progress.accepted < count, "the crowd is gone already"
             called.append(asyncio.ensure_future(asyncio.to_thread(once_let_in)))
 
     async def run() -> LoadResult:
         plan = LoadPlan(url, requests=count, shape=Shape.AT_ONCE, timeout_s=60)
         result = await run_load(plan, on_progress=watch)
-        [step] = called
-        await step
+        await asyncio.gather(*called)
+        assert len(called) == bool(once_let_in)
         return result
 
     return asyncio.run(run()).summary()

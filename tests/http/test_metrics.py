@@ -203,7 +203,7 @@ def test_one_scrape_covers_all_processes_and_a_kill_lowers_no_counter(
     tmp_path: Path, own_queue: dict[str, object]
 ) -> None:
     with parent_of(2, tmp_path, **own_queue) as (parent, url), httpx.Client(base_url=url, trust_env=False) as client:
-        fire(url, 300, lambda: None)
+        fire(url, 300)
         wait_until("all are counted", lambda: scrape(client)["overload_http_requests_total{202}"] == 300)
         before = scrape(client)
         assert before["overload_http_requests_total{202}"] == before["overload_acceptance_seconds_count"] == 300
@@ -221,7 +221,7 @@ def test_one_scrape_covers_all_processes_and_a_kill_lowers_no_counter(
         after = _scrape_anew(url)
         assert after["overload_http_requests_total{202}"] == after["overload_acceptance_seconds_count"] == 300
         assert after["overload_live_connections"] == 1
-        fire(url, 100, lambda: None)
+        fire(url, 100)
         wait_until("all are counted", lambda: _scrape_anew(url)["overload_http_requests_total{202}"] == 400)
 
 
@@ -254,7 +254,7 @@ def test_connections_of_a_dead_process_are_not_reported(tmp_path: Path, own_queu
 def test_a_rolling_restart_keeps_the_counts(tmp_path: Path, own_queue: dict[str, object]) -> None:
     with parent_of(2, tmp_path, **own_queue) as (parent, url):
         for _ in range(2):  # the free row is reused
-            fire(url, 75, lambda: None)
+            fire(url, 75)
             replace_all(parent)
 
         numbers = _scrape_anew(url)
