@@ -186,8 +186,8 @@ def test_a_cluster_without_a_majority_is_a_503_and_is_served_again_once_it_is_ba
 ) -> None:
     with gateway_before(own_cluster.url(), tmp_path / "gateway") as gateway:
         rest, command = rest_of(gateway.shards[2]), ["SET", f"{hash_tag(2)}key", "x"]
-        for shard in (0, 1):
-            own_cluster.freeze(own_cluster.primary_of(shard))
+        for primary in [own_cluster.primary_of(shard) for shard in (0, 1)]:  # both before one is replaced
+            own_cluster.freeze(primary)
         wait_until("it refuses", lambda: rest.post("/", command).status == 503)
         assert "nothing was done, try again" in rest.post("/", command).body["error"]
         own_cluster.wait_until_healthy()

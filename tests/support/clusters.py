@@ -133,6 +133,7 @@ class RunningCluster:
         process = self.process(number)
         assert process is not None
         process.suspend()
+        wait_until("it stands still", lambda: process.status() == psutil.STATUS_STOPPED)
 
     def proceed(self, number: int) -> None:
         """Let a stopped node go on; harmless when it runs."""
