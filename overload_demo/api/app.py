@@ -19,7 +19,7 @@ from overload_demo.http_server import HostRule
 from overload_demo.queue.shards import queue_of
 from overload_demo.store.connect import Store, clients_of, open_store
 
-# To each shard: senders of jobs (2), cancels (1) and reads (2), one shared statistics read and one ping, and a reserve.
+# To each shard: calls with jobs (2), cancels (1) and reads (2), one shared statistics read and one ping, and a reserve.
 CONNECTIONS = 8
 
 

@@ -42,12 +42,12 @@ class DirectRequest:
     """
 
     __slots__ = (
-        *("job_id", "owner", "headers", "body", "answer"),
+        *("job_id", "owner", "fields", "body", "answer"),
         *("keep_alive", "disconnected", "response_started", "response_complete"),
     )
 
-    def __init__(self, job_id: str, owner: str, headers: Headers, *, keep_alive: bool) -> None:
-        self.job_id, self.owner, self.headers, self.keep_alive = job_id, owner, headers, keep_alive
+    def __init__(self, job_id: str, owner: str, fields: dict[bytes, bytes], *, keep_alive: bool) -> None:
+        self.job_id, self.owner, self.fields, self.keep_alive = job_id, owner, fields, keep_alive
         self.body = b""
         self.disconnected = self.response_started = self.response_complete = False
         self.answer: Callable[[DirectRequest, bytes, bytes], object]
@@ -65,7 +65,7 @@ class DirectRequest:
         if isinstance(reply, OverloadDemoError):
             self._write_problem(from_error, reply, job.job_id)  # the id that it had last: a shard may have changed it
             return
-        if any(name == b"x-request-id" for name, _ in self.headers):
+        if b"x-request-id" in self.fields:
             self._in_context(log_accepted, reply.job_id)
         about = f"location: /jobs/{reply.job_id}\r\nretry-after: {retry_after(reply.estimated_wait_s)}\r\n"
         self.answer(self, STATUS_LINE[202], with_head(JSON, accepted_body(reply.job_id), about.encode()))
@@ -89,7 +89,7 @@ class DirectRequest:
     def _in_context(self, call: Callable[..., Any], *about: Any) -> Any:
         """Call a function with this request bound to the logging context."""
         context = copy_context()
-        context.run(begin, {"headers": self.headers})
+        context.run(begin, {"headers": self.fields.items()})
         return context.run(call, *about)
 
 
@@ -125,7 +125,7 @@ class DirectRequests:
         owner = self._keys.owner(headers)
         if owner is None or self._hosts.refusal(fields.get(b"host", b""), server):
             return None
-        return DirectRequest(job_id, owner, headers, keep_alive=parser.should_keep_alive())
+        return DirectRequest(job_id, owner, fields, keep_alive=parser.should_keep_alive())
 
     def serve(self, request: DirectRequest) -> bool:
         """Answer a complete request, later; returns False, without an effect, if its body is not plainly valid."""

@@ -1,15 +1,16 @@
 """Group commit: many callers share few store calls. Items that gather during one call leave together in the next.
 
-A caller hands in an item and awaits the reply to it, or is called with it. A few sender tasks, which are never
-cancelled, send what has gathered; an idle sender sends at once. The cost of a call is therefore shared by all waiting
+A caller hands in an item and awaits the reply to it, or is called with it. What has gathered is sent by a task of its
+own, which is never cancelled; the first item is sent at once. The cost of a call is therefore shared by all waiting
 callers, and a caller that disconnects cancels nothing.
 
-Reading tour 4 of 13; next: overload_demo/queue/producer.py. Look for the conditions that wake a sender. Question: what
+Reading tour 4 of 13; next: overload_demo/queue/producer.py. Look for the conditions that start a call. Question: what
 happens to an item whose caller disconnects?
 """
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -25,9 +26,6 @@ _Waiting = tuple[Item, Answer[Reply], int, float, float]  # item, caller, bytes,
 
 log = logging.getLogger(__name__)
 
-# With fewer items a call costs more than the overlap saves; with more every item waits longer: measured with 64 and
-# 256 callers.
-WORTH_A_CALL = 32
 MAX_CALL_BYTES = 1_048_576  # as sent, after escaping: a tenth of what Upstash accepts in one request
 MAX_WAITING, MAX_WAITING_BYTES = 25_000, 67_108_864
 SWEEP_INTERVAL_S = 0.25
@@ -38,8 +36,10 @@ class GroupCommit(Generic[Item, Reply]):
     """Gathers items into calls of ``send(items, deadline_s)``, which returns a reply or an error for each item.
 
     It may return those of the first items only, at least one; the other items lead the next call.
-    During a call, the next one starts once ``WORTH_A_CALL`` items wait, or one has waited for 0.25 s.
-    Limits: ``senders`` calls in flight; ``max_items`` and ``MAX_CALL_BYTES`` (by ``size_of``) in a call;
+    During a call, the next one starts once a share waits, or an item has waited for 0.25 s. A share is what waits or is
+    under way, divided by ``calls_at_once``, but at least ``worth`` items. So the calls of steady callers are equally
+    large, and one is prepared while the store works on another. With ``worth=max_items`` they seldom overlap.
+    Limits: ``calls_at_once`` calls in flight; ``max_items`` and ``MAX_CALL_BYTES`` (by ``size_of``) in a call;
     ``MAX_WAITING`` items and ``MAX_WAITING_BYTES`` not sent yet, beyond which :meth:`submit` raises at once.
     ``send`` gets the least time that one of its items has left. An item with less time left than two recent calls took
     fails with outcome ``not_enqueued``: its call would be cut off, and the outcome of all in it unknown. With
@@ -51,23 +51,24 @@ class GroupCommit(Generic[Item, Reply]):
         send: Callable[[Sequence[Item], float], Awaitable[Sequence[Reply | OverloadDemoError]]],
         *,
         size_of: Callable[[Item], int] = lambda _: 0,
-        senders: int = 2,
+        calls_at_once: int = 2,
         max_items: int = 256,
+        worth: int = 1,
         deadline_s: float = 5.0,
         unsent_s: float | None = None,
     ) -> None:
         self._send, self._size_of, self._max_items, self._deadline_s = send, size_of, max_items, deadline_s
-        self._worth_a_call = min(WORTH_A_CALL, max_items)
         self._unsent_s, self._succeeded_at = deadline_s if unsent_s is None else unsent_s, 0.0
-        self._recent_calls_s = deque([0.0] * (senders + 1), senders + 1)  # one more than a pause of the store lengthens
+        self._recent_calls_s = deque(
+            [0.0] * (calls_at_once + 1), calls_at_once + 1
+        )  # one more than a pause of the store lengthens
         self._waiting: deque[_Waiting[Item, Reply]] = deque()
-        self._waiting_bytes = 0
-        self._wake_up = asyncio.Semaphore(0)
+        self._waiting_bytes = self._under_way = 0
+        self._calls_at_once, self._calls, self._tasks = calls_at_once, 0, set[asyncio.Task[None]]()
+        self._worth = self._share = min(worth, max_items)  # the share as of the last reply
         self._closing = False
         self._loop = asyncio.get_running_loop()
-        self._senders = [asyncio.create_task(self._run_sender()) for _ in range(senders)]
         self._sweeper = asyncio.create_task(self._sweep())
-        self._idle_senders = 0
 
     async def submit(self, item: Item) -> Reply:
         """Hand in one item and wait for its reply. Raises what ``send`` returned or raised for it."""
@@ -90,54 +91,66 @@ class GroupCommit(Generic[Item, Reply]):
         now = time.monotonic()
         self._waiting.append((item, answer, size, now, now + self._deadline_s if give_up_at is None else give_up_at))
         self._waiting_bytes += size
-        if self._idle_senders == len(self._senders) or len(self._waiting) >= self._worth_a_call:
-            self._wake_a_sender()
+        self._start_a_call()
 
     async def aclose(self) -> None:
-        """Send what is waiting, then end the senders."""
+        """Send what is waiting, and wait for the replies."""
         self._closing = True
-        for _ in self._senders:
-            self._wake_up.release()
-        await asyncio.gather(*self._senders)
+        while self._tasks:
+            await asyncio.wait(self._tasks)
         self._sweeper.cancel()
         await asyncio.wait({self._sweeper})
 
-    def _wake_a_sender(self) -> None:
-        if self._idle_senders:
-            self._idle_senders -= 1
-            self._wake_up.release()
+    def _start_a_call(self, *, is_slow: bool = False) -> None:
+        """Start a call if there is a share for it, if the others are slow, or if there are no others."""
+        is_due = len(self._waiting) >= self._share or is_slow or not self._calls
+        if self._waiting and is_due and self._calls < self._calls_at_once:
+            self._calls += 1
+            task = self._loop.create_task(self._call())  # it takes what waits when it runs
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
-    async def _run_sender(self) -> None:
-        while True:
-            while not self._waiting:
-                if self._closing:
-                    return
-                self._idle_senders += 1
-                await self._wake_up.acquire()
-            if not (batch := self._take_batch()):
-                continue
-            since = time.monotonic()
-            remaining_s = min(give_up_at for *_, give_up_at in batch) - since
+    async def _call(self) -> None:
+        batch = self._take_batch()
+        self._start_a_call()
+        replies = await self._replies(batch) if batch else []
+        self._share = self._present_share()
+        self._calls -= 1
+        rest = batch[len(replies) :]
+        self._waiting.extendleft(reversed(rest))
+        self._waiting_bytes += sum(size for _, _, size, *_ in rest)
+        if len(self._waiting) >= self._share / 2:
+            self._start_a_call()
+            await asyncio.sleep(0)  # it is sent before these callers are answered, so that the store works meanwhile
+        for (_, answer, *_), reply in zip(batch, replies, strict=False):
             try:
-                replies = await self._send([item for item, *_ in batch], remaining_s)
-                self._succeeded_at = time.monotonic()
-            except Exception as error:
-                replies = [as_known_error(error)] * len(batch)
-            self._recent_calls_s.append(time.monotonic() - since)
-            rest = batch[len(replies) :]
-            self._waiting.extendleft(reversed(rest))
-            self._waiting_bytes += sum(size for _, _, size, *_ in rest)
-            for (_, answer, *_), reply in zip(batch, replies, strict=False):
-                try:
-                    answer(reply)
-                except Exception:
-                    log.exception("bug in a caller of the group commit; the others are answered")
+                answer(reply)
+            except Exception:
+                log.exception("bug in a caller of the group commit; the others are answered")
+        self._under_way -= len(batch)
+        self._start_a_call()
+
+    async def _replies(self, batch: "list[_Waiting[Item, Reply]]") -> Sequence[Reply | OverloadDemoError]:
+        since = time.monotonic()
+        remaining_s = min(give_up_at for *_, give_up_at in batch) - since
+        try:
+            replies = await self._send([item for item, *_ in batch], remaining_s)
+            self._succeeded_at = time.monotonic()
+        except Exception as error:
+            replies = [as_known_error(error)] * len(batch)
+        self._recent_calls_s.append(time.monotonic() - since)
+        return replies
+
+    def _present_share(self) -> int:
+        everything = len(self._waiting) + self._under_way
+        return min(self._max_items, max(self._worth, math.ceil(everything / self._calls_at_once)))
 
     def _take_batch(self) -> "list[_Waiting[Item, Reply]]":
         """The oldest waiting items within the limits of one call; none if all were handed in too late."""
         batch: list[_Waiting[Item, Reply]] = []
-        total, least_left_s = 0, min(self._deadline_s / 2, max(LEAST_LEFT_S, 2 * min(self._recent_calls_s)))
-        while self._waiting and len(batch) < self._max_items:
+        most, total = max(self._share, self._present_share()), 0
+        least_left_s = min(self._deadline_s / 2, max(LEAST_LEFT_S, 2 * min(self._recent_calls_s)))
+        while self._waiting and len(batch) < most:
             _, _, size, _, give_up_at = self._waiting[0]
             if batch and total + size > MAX_CALL_BYTES:
                 break
@@ -147,6 +160,7 @@ class GroupCommit(Generic[Item, Reply]):
             batch.append(self._waiting.popleft())
             total += size
         self._waiting_bytes -= total
+        self._under_way += len(batch)
         return batch
 
     def _fail_oldest(self) -> None:
@@ -155,11 +169,11 @@ class GroupCommit(Generic[Item, Reply]):
         self._loop.call_soon(answer, StoreUnavailableError("the store did not take the request in time"))
 
     async def _sweep(self) -> None:
-        """Wake another sender while a call is slow; fail items that no sender took in time."""
+        """Start another call while one is slow; fail items that no call took in time."""
         while True:
             await asyncio.sleep(SWEEP_INTERVAL_S)
             if self._waiting and self._waiting[0][3] < time.monotonic() - SWEEP_INTERVAL_S:
-                self._wake_a_sender()
+                self._start_a_call(is_slow=True)
             now = time.monotonic()
             # If calls succeed the store is only busy, and an item waits for its turn.
             is_stuck = now - self._succeeded_at > self._unsent_s

@@ -85,11 +85,12 @@ class Producer:
         own_depth = depth // shards + (shard < depth % shards)
         self._bounds = own_depth, wait_s / shards, settings.worker_processing_delay
         limit_s, most = settings.overload_store_deadline_s, settings.overload_max_batch
+        worth = most if shards > 1 else 1  # calls to several shards overlap anyway
         self._jobs: GroupCommit[NewJob, Enqueued] = GroupCommit(
-            self._commit, size_of=_bytes_sent, max_items=most, deadline_s=limit_s, unsent_s=self._unsent_s
+            self._commit, size_of=_bytes_sent, max_items=most, worth=worth, deadline_s=limit_s, unsent_s=self._unsent_s
         )
         self._cancels: GroupCommit[tuple[str, str], JobState | None] = GroupCommit(
-            self._commit_cancels, senders=1, max_items=most, deadline_s=limit_s
+            self._commit_cancels, calls_at_once=1, max_items=most, deadline_s=limit_s
         )
 
     async def enqueue(self, job: NewJob) -> Enqueued:

@@ -90,7 +90,10 @@ class Results:
         self._shards, self._default_service_s = shards, settings.worker_processing_delay
         self._deadline_s = settings.overload_store_deadline_s
         self._jobs: GroupCommit[str, JobStatus | None] = GroupCommit(
-            self._read_some, max_items=MAX_READ_JOBS, deadline_s=self._deadline_s
+            self._read_some,
+            max_items=MAX_READ_JOBS,
+            worth=MAX_READ_JOBS if shards > 1 else 1,
+            deadline_s=self._deadline_s,
         )
         stats_s = self._deadline_s if shards == 1 else min(SHARD_DEADLINE_S, self._deadline_s)
         self._stats = SharedCall(self._read_stats, stats_s)

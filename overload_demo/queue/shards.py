@@ -20,12 +20,12 @@ from statistics import fmean
 from overload_demo.config import Settings
 from overload_demo.errors import Outcome, OverloadDemoError, QueueFullError, StoreError, StoreUnavailableError
 from overload_demo.jobs import JobState, on_shard, shard_of
-from overload_demo.queue.group_commit import WORTH_A_CALL, Answer, resolve
+from overload_demo.queue.group_commit import Answer, resolve
 from overload_demo.queue.producer import Enqueued, NewJob, Producer
 from overload_demo.queue.results import COUNTERS, JobStatus, QueueStats, Results
 from overload_demo.rest.client import Upstash
 
-JOBS_IN_A_ROW = WORTH_A_CALL  # to one shard
+JOBS_IN_A_ROW = 32  # to one shard; chosen
 # A shard gets no new jobs for FULL_S after a refusal, nor while a reply takes longer than SLOW_S, as few fsyncs do.
 FULL_S, SLOW_S = 0.25, 0.1
 ROUND_PAUSE_S, PROBE_FIRST_S, PROBE_LONGEST_S = 0.1, 0.5, 2.0

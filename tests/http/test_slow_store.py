@@ -136,7 +136,7 @@ def test_large_jobs_are_sent_in_several_calls_of_bounded_size(
     bodies = [{"name": "n", "value": value, "message": LARGE_TEXTS[kind]} for value in range(24)]
     with serving_api(settings, network.store) as client:
         submit(client)
-        network.delay_s, network.late_answers = 0.5, 2  # of both senders; meanwhile the rest gathers
+        network.delay_s, network.late_answers = 0.5, 2  # of both calls; meanwhile the rest gathers
         answers = post_at_once(client, bodies)
 
     assert [answer.status_code for answer in answers] == [202] * 24

@@ -66,4 +66,4 @@ def test_the_smallest_batch_holds_what_arrives_during_a_call(rate_per_s: float, 
 def test_theory_counts_as_many_calls_in_flight_as_the_group_commit() -> None:
     defaults = [inspect.signature(it).parameters for it in (theory.smallest_batch, GroupCommit)]
 
-    assert defaults[0]["calls_at_once"].default == defaults[1]["senders"].default
+    assert defaults[0]["calls_at_once"].default == defaults[1]["calls_at_once"].default

@@ -75,14 +75,13 @@ async def test_an_idle_sender_sends_at_once() -> None:
     async with group_over(sink) as group:
         for item in "abc":
             await group.submit(item)
-
     assert sink.batches == [["a"], ["b"], ["c"]]
 
 
 async def test_items_that_gather_during_a_call_leave_together_in_order() -> None:
     sink = Sink()
     sink.go_on.clear()
-    async with group_over(sink, senders=1) as group:
+    async with group_over(sink, calls_at_once=1) as group:
         first = asyncio.create_task(group.submit("first"))
         await started(sink)
         rest = [asyncio.create_task(group.submit(str(number))) for number in range(50)]
@@ -97,7 +96,7 @@ async def test_a_batch_ends_at_its_bounds_and_has_at_least_one_item(monkeypatch:
     monkeypatch.setattr(group_commit, "MAX_CALL_BYTES", 5)
     sink = Sink()
     sink.go_on.clear()
-    async with group_over(sink, senders=1, size_of=len, max_items=3) as group:
+    async with group_over(sink, calls_at_once=1, size_of=len, max_items=3) as group:
         first = asyncio.create_task(group.submit("first"))
         await started(sink)
         items = ["1", "2", "3", "4", "55555", "7777777", "8"]
@@ -118,7 +117,7 @@ async def test_an_error_for_one_item_reaches_its_caller_only() -> None:
 
 
 async def test_an_error_of_a_call_reaches_all_its_callers_and_no_other() -> None:
-    async with group_over(Sink()) as group:
+    async with group_over(Sink(), calls_at_once=1) as group:
         answers = await asyncio.gather(*map(group.submit, ["a", "raise"]), return_exceptions=True)
         later = await group.submit("later")
 
@@ -127,7 +126,7 @@ async def test_an_error_of_a_call_reaches_all_its_callers_and_no_other() -> None
 
 
 async def test_a_bug_leaves_the_outcome_unknown_and_the_sender_alive() -> None:
-    async with group_over(Sink(), senders=1) as group:
+    async with group_over(Sink(), calls_at_once=1) as group:
         for _ in range(3):
             with pytest.raises(StoreUnavailableError) as caught:
                 await group.submit("bug")
@@ -138,7 +137,7 @@ async def test_a_bug_leaves_the_outcome_unknown_and_the_sender_alive() -> None:
 async def test_a_cancelled_caller_cancels_nothing() -> None:
     sink = Sink()
     sink.go_on.clear()
-    async with group_over(sink, senders=1) as group:
+    async with group_over(sink, calls_at_once=1) as group:
         first = asyncio.create_task(group.submit("first"))
         await started(sink)
         gone, stays = asyncio.create_task(group.submit("gone")), asyncio.create_task(group.submit("stays"))
@@ -156,7 +155,7 @@ async def test_items_beyond_the_waiting_limits_are_refused_at_once(monkeypatch: 
     monkeypatch.setattr(group_commit, "MAX_WAITING_BYTES", 10)
     sink = Sink()
     sink.go_on.clear()
-    async with group_over(sink, senders=1, size_of=len) as group:
+    async with group_over(sink, calls_at_once=1, size_of=len) as group:
         tasks = [asyncio.create_task(group.submit("first"))]
         await started(sink)
         tasks += [asyncio.create_task(group.submit(item)) for item in ("a", "b")]
@@ -178,7 +177,7 @@ async def test_items_beyond_the_waiting_limits_are_refused_at_once(monkeypatch: 
 async def test_an_item_that_is_not_sent_in_time_is_not_enqueued(limits: dict[str, float]) -> None:
     sink = Sink()
     sink.go_on.clear()
-    async with group_over(sink, senders=1, **limits) as group:
+    async with group_over(sink, calls_at_once=1, **limits) as group:
         sent = asyncio.create_task(group.submit("sent"))
         await started(sink)
 
@@ -193,7 +192,7 @@ async def test_an_item_that_is_not_sent_in_time_is_not_enqueued(limits: dict[str
 
 async def test_a_call_has_the_least_time_that_one_of_its_items_has_left() -> None:
     sink = Sink()
-    async with group_over(sink, senders=1, deadline_s=60.0) as group:
+    async with group_over(sink, calls_at_once=1, deadline_s=60.0) as group:
         answered = asyncio.Event()
         fresh = asyncio.create_task(group.submit("fresh"))
         await asyncio.sleep(0)
@@ -209,7 +208,7 @@ async def test_items_wait_for_their_turn_while_calls_succeed() -> None:
     """A busy store is not a stuck one."""
     sink = Sink()
     sink.pause_s = 0.05
-    async with group_over(sink, senders=1, max_items=1, deadline_s=60.0, unsent_s=1.0) as group:
+    async with group_over(sink, calls_at_once=1, max_items=1, deadline_s=60.0, unsent_s=1.0) as group:
         answers = await asyncio.gather(*(group.submit(str(number)) for number in range(30)))
 
     assert answers == [str(number) for number in range(30)]
@@ -217,7 +216,7 @@ async def test_items_wait_for_their_turn_while_calls_succeed() -> None:
 
 async def test_an_item_that_comes_too_late_shortens_no_call() -> None:
     sink, answers = Sink(), list[Answer]()
-    async with group_over(sink, senders=1, deadline_s=60.0) as group:
+    async with group_over(sink, calls_at_once=1, deadline_s=60.0) as group:
         group.hand_in("too late", answers.append, time.monotonic() + 0.01)
         assert await group.submit("in time") == "IN TIME"
 
@@ -267,42 +266,76 @@ async def test_items_that_waited_for_a_pause_of_the_store_are_sent_after_it() ->
 
 async def test_items_without_a_reply_lead_the_next_call() -> None:
     calls: list[list[str]] = []
-    answered: list[tuple[int, Answer]] = []
+    answers: list[Answer] = []
 
     async def send(items: Sequence[str], deadline_s: float) -> list[Answer]:
         calls.append(list(items))
         await asyncio.sleep(0)
         return [item.upper() for item in items[:2]]
 
-    group: GroupCommit[str, str] = GroupCommit(send, senders=1, size_of=len)
+    group: GroupCommit[str, str] = GroupCommit(send, calls_at_once=1, size_of=len)
     for item in "abcde":
-        group.hand_in(item, lambda reply: answered.append((len(calls), reply)))
+        group.hand_in(item, answers.append)
     await group.aclose()
 
     assert calls == [["a", "b", "c", "d", "e"], ["c", "d", "e"], ["e"]]
-    assert answered == [(1, "A"), (1, "B"), (2, "C"), (2, "D"), (3, "E")]
+    assert answers == list("ABCDE")
 
 
-async def test_a_second_sender_starts_while_the_first_is_slow() -> None:
+async def test_the_next_call_is_sent_before_callers_are_answered() -> None:
+    """The store works while the answers are written."""
+    sink, sent_at_answer = Sink(), list[int]()
+    sink.go_on.clear()
+    async with group_over(sink, calls_at_once=1) as group:
+        group.hand_in("first", lambda _: sent_at_answer.append(len(sink.batches)))
+        await started(sink)
+        group.hand_in("next", lambda _: None)
+        sink.go_on.set()
+
+    assert sent_at_answer == [2]
+
+
+async def test_calls_of_steady_callers_become_equally_large() -> None:
+    sink = Sink()
+    sink.pause_s = 0.005
+
+    async def call_on(group: GroupCommit[str, str]) -> None:
+        for _ in range(20):
+            await group.submit("a")
+
+    async with group_over(sink, calls_at_once=2) as group:
+        few = [asyncio.create_task(call_on(group)) for _ in range(3)]
+        await started(sink, 2)
+        many = [asyncio.create_task(call_on(group)) for _ in range(57)]
+        await asyncio.gather(*few, *many)
+
+    assert {len(batch) for batch in sink.batches[10:30]} == {30}
+
+
+async def test_a_call_starts_beside_others_once_it_is_worth_it_or_they_are_slow() -> None:
     sink = Sink()
     sink.go_on.clear()
-    async with group_over(sink, senders=2) as group:
+    async with group_over(sink, calls_at_once=3, max_items=3, worth=3) as group:
         tasks = [asyncio.create_task(group.submit("slow"))]
         await started(sink)
-        tasks.append(asyncio.create_task(group.submit("next")))
-
-        async with asyncio.timeout(30.0):
-            while len(sink.batches) < 2:
-                await asyncio.sleep(0.01)
-
+        tasks += [asyncio.create_task(group.submit(item)) for item in "ab"]
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert sink.batches == [["slow"]]
+        tasks.append(asyncio.create_task(group.submit("c")))
+        await started(sink, 2)
+        tasks.append(asyncio.create_task(group.submit("d")))
+        await started(sink, 3)
         sink.go_on.set()
         await asyncio.gather(*tasks)
+
+    assert sink.batches == [["slow"], ["a", "b", "c"], ["d"]]
 
 
 async def test_closing_sends_waiting_items_and_refuses_new_ones() -> None:
     sink = Sink()
     sink.go_on.clear()
-    group: GroupCommit[str, str] = GroupCommit(sink.send, senders=2)
+    group: GroupCommit[str, str] = GroupCommit(sink.send, calls_at_once=2)
     tasks = [asyncio.create_task(group.submit(item)) for item in "abc"]
     await started(sink)
     closing = asyncio.create_task(group.aclose())
