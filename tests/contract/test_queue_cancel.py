@@ -208,7 +208,8 @@ async def test_a_worker_does_not_sleep_on_cancelled_entries(settings: Settings, 
     polls = {"worker_poll_interval": 3600.0, "worker_max_poll_interval": 3600.0}
     slow = settings.model_copy(update=polls | {"overload_store_deadline_s": 60.0})
     async with open_queue(slow, store) as queue:
-        ids = await asyncio.gather(*(queue.enqueue_one() for _ in range(1000)))
+        await asyncio.gather(*(queue.enqueue_one() for _ in range(1000)))
+        ids = await queue.waiting()
         await asyncio.gather(*map(queue.producer.cancel, ids[:-1]))
         worker = WorkerThread(slow, store)
         worker.start()
