@@ -59,9 +59,8 @@ class GroupCommit(Generic[Item, Reply]):
     ) -> None:
         self._send, self._size_of, self._max_items, self._deadline_s = send, size_of, max_items, deadline_s
         self._unsent_s, self._succeeded_at = deadline_s if unsent_s is None else unsent_s, 0.0
-        self._recent_calls_s = deque(
-            [0.0] * (calls_at_once + 1), calls_at_once + 1
-        )  # one more than a pause of the store lengthens
+        kept = calls_at_once + 1  # one more than a pause of the store lengthens
+        self._recent_calls_s = deque([0.0] * kept, kept)
         self._waiting: deque[_Waiting[Item, Reply]] = deque()
         self._waiting_bytes = self._under_way = 0
         self._calls_at_once, self._calls, self._tasks = calls_at_once, 0, set[asyncio.Task[None]]()
